@@ -1,0 +1,1 @@
+"""The engine: a trained ONNX model in, a mixed-precision ONNX model and the reasons out."""

@@ -1,0 +1,54 @@
+"""What a user may ask for, and what comes back: pydantic models shared by engine, service and client."""
+
+from quant_core.spec.plan import BitPlan, LayerPlan, ParetoFront, ParetoPoint
+from quant_core.spec.progress import STAGES, Progress, ProgressCallback, Stage
+from quant_core.spec.report import (
+    Latency,
+    LayerReport,
+    Metrics,
+    ModelSummary,
+    Report,
+    Simulation,
+    Timing,
+)
+from quant_core.spec.request import (
+    DEFAULT_WEIGHT_BITS,
+    FLOAT_BITS,
+    WEIGHT_BITS,
+    Budget,
+    LayerRule,
+    Loss,
+    QuantizeSpec,
+    SensitivityMethod,
+    format_bits,
+)
+from quant_core.spec.sensitivity import LayerSensitivity, SensitivityTable
+
+__all__ = [
+    "DEFAULT_WEIGHT_BITS",
+    "FLOAT_BITS",
+    "STAGES",
+    "WEIGHT_BITS",
+    "BitPlan",
+    "Budget",
+    "Latency",
+    "LayerPlan",
+    "LayerReport",
+    "LayerRule",
+    "LayerSensitivity",
+    "Loss",
+    "Metrics",
+    "ModelSummary",
+    "ParetoFront",
+    "ParetoPoint",
+    "Progress",
+    "ProgressCallback",
+    "QuantizeSpec",
+    "Report",
+    "SensitivityMethod",
+    "SensitivityTable",
+    "Simulation",
+    "Stage",
+    "Timing",
+    "format_bits",
+]

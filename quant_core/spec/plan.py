@@ -1,0 +1,80 @@
+"""The chosen plan and every non-dominated one."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class LayerPlan(BaseModel):
+    """One layer's share of the plan.
+
+    Attributes:
+        name: The layer.
+        bits: Bits of its weight; 32 is float.
+        reason: Why: budget, pinned, excluded, limited, tied, unsupported, non-finite; in words.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    bits: int
+    reason: str
+
+
+class BitPlan(BaseModel):
+    """Bits for every layer.
+
+    Attributes:
+        layers: One entry a layer, in graph order.
+        predicted_loss: Sum of the expected loss increases.
+        predicted_bytes: Size of the file this plan should give.
+        budget_bytes: The limit it was solved under.
+        optimal: Whether the solver proved that no better plan exists.
+        solver: What solved it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    layers: tuple[LayerPlan, ...]
+    predicted_loss: float
+    predicted_bytes: int
+    budget_bytes: int
+    optimal: bool
+    solver: str
+
+    @property
+    def bits(self) -> dict[str, int]:
+        """Bits by layer name."""
+        return {layer.name: layer.bits for layer in self.layers}
+
+
+class ParetoPoint(BaseModel):
+    """One non-dominated plan.
+
+    Attributes:
+        bytes: Predicted file size.
+        predicted_loss: Predicted loss increase.
+        bits: Bits per layer, in the order of the front's `layers`.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    bytes: int
+    predicted_loss: float
+    bits: tuple[int, ...] = ()
+
+
+class ParetoFront(BaseModel):
+    """Every non-dominated plan, smallest file first.
+
+    Attributes:
+        version: Version of this format.
+        layers: Layer names, the order of each point's `bits`.
+        points: Bytes rise and predicted loss falls strictly from point to point.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int = 1
+    layers: tuple[str, ...]
+    points: tuple[ParetoPoint, ...]

@@ -1,0 +1,42 @@
+"""How a running job tells where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Stage = Literal[
+    "ingest", "calibration", "sensitivity", "allocation", "quantization", "export", "verification", "report"
+]
+STAGES: tuple[Stage, ...] = (
+    "ingest",
+    "calibration",
+    "sensitivity",
+    "allocation",
+    "quantization",
+    "export",
+    "verification",
+    "report",
+)
+
+
+class Progress(BaseModel):
+    """One step of a running job.
+
+    Attributes:
+        stage: The stage at work.
+        fraction: How much of this stage is done, from 0 to 1.
+        message: What it is doing, for people.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    stage: Stage
+    fraction: float = Field(ge=0, le=1)
+    message: str = ""
+
+
+ProgressCallback = Callable[[Progress], None]
+"""Called between units of work; raising `quant_core.errors.CancelledError` from it stops the job."""

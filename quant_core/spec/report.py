@@ -1,0 +1,192 @@
+"""What was asked, found, chosen and measured. Sizes are those of files, latencies those of runs."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from quant_core.spec.plan import BitPlan, ParetoPoint
+from quant_core.spec.request import QuantizeSpec
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
+
+
+class ModelSummary(_Value):
+    """The model before and after.
+
+    Attributes:
+        name: File name of the float model.
+        float_bytes: Bytes of the float model with its external data.
+        quantized_bytes: Bytes of the quantized model.
+        predicted_bytes: What the plan had predicted.
+        budget_bytes: The limit.
+        ratio: `quantized_bytes / float_bytes`.
+        opset: Opset of the quantized model.
+        parameters: Elements of all quantizable weights.
+        macs: Multiply-accumulates per sample.
+    """
+
+    name: str
+    float_bytes: int
+    quantized_bytes: int
+    predicted_bytes: int
+    budget_bytes: int
+    ratio: float
+    opset: int
+    parameters: int
+    macs: int
+
+
+class LayerReport(_Value):
+    """One layer: what it is, what it was given, and why.
+
+    Attributes:
+        name: The layer.
+        op: Operator type.
+        weight: Weight tensor.
+        parameters: Number of weight elements.
+        macs: Multiply-accumulates per sample.
+        weight_bits: Bits of the weight; 32 is float.
+        activation_bits: Bits of the layer's input; 32 is float.
+        form: How it runs: `static`, `dynamic`, `gather`, `weight_only` or `float`.
+        kernel: Operator that runs it in onnxruntime's optimized graph.
+        bytes: Bytes of the weight in the file, scales included.
+        trace: Tr(H_i); null where the method gives none.
+        trace_stderr: Standard error of `trace`.
+        sensitivity: Expected loss increase at the chosen bits.
+        sensitivity_stderr: Standard error of `sensitivity`.
+        reason: Why these bits.
+    """
+
+    name: str
+    op: str
+    weight: str
+    parameters: int
+    macs: int
+    weight_bits: int
+    activation_bits: int
+    form: str
+    kernel: str
+    bytes: int
+    trace: float | None
+    trace_stderr: float | None
+    sensitivity: float
+    sensitivity_stderr: float | None
+    reason: str
+
+
+class Metrics(_Value):
+    """Quality of the quantized model on samples that decided nothing.
+
+    Attributes:
+        name: The headline metric: `top1` with labels, else `top1_agreement` or `mean_cosine`.
+        float_: The headline metric of the float model; 1 by definition for agreement and cosine.
+        quantized: The headline metric of the quantized model.
+        samples: How many samples they were measured on.
+        labelled: Whether labels were given.
+        sqnr_db: 10 log10(sum y^2 / sum (y - yq)^2) over the first output.
+        top1_agreement: Share of samples whose largest output is the same class; null for embeddings.
+        mean_cosine: Mean cosine between float and quantized output.
+        sqnr_db_by_output: The same signal-to-noise ratio for every output by name.
+    """
+
+    name: str
+    float_: float = Field(alias="float")
+    quantized: float
+    samples: int
+    labelled: bool
+    sqnr_db: float
+    top1_agreement: float | None
+    mean_cosine: float
+    sqnr_db_by_output: dict[str, float] = {}
+
+
+class Latency(_Value):
+    """Time of one run in onnxruntime, float and quantized in turn.
+
+    Attributes:
+        float_: Median milliseconds of the float model.
+        quantized: Median milliseconds of the quantized model.
+        float_spread: Interquartile range of the float model's times, ms.
+        quantized_spread: Interquartile range of the quantized model's times, ms.
+        speedup: Median of the pairwise ratios float / quantized.
+        batch: Batch size.
+        threads: Threads onnxruntime was given.
+        runs: Number of timed pairs.
+    """
+
+    float_: float = Field(alias="float")
+    quantized: float
+    float_spread: float
+    quantized_spread: float
+    speedup: float
+    batch: int
+    threads: int
+    runs: int
+
+
+class Simulation(_Value):
+    """How well the engine's own arithmetic foretold onnxruntime's.
+
+    Attributes:
+        predicted_sqnr_db: Output SQNR of the simulation against the float model.
+        measured_sqnr_db: Output SQNR of onnxruntime against the float model, same samples.
+        agreement_sqnr_db: SQNR between the simulation and onnxruntime.
+        top1_agreement: Share of samples on which both name the same class; null for embeddings.
+    """
+
+    predicted_sqnr_db: float
+    measured_sqnr_db: float
+    agreement_sqnr_db: float
+    top1_agreement: float | None
+
+
+class Timing(_Value):
+    """Wall seconds of one stage.
+
+    Attributes:
+        stage: The stage.
+        seconds: Wall seconds.
+    """
+
+    stage: str
+    seconds: float
+
+
+class Report(_Value):
+    """The whole story of one job.
+
+    Attributes:
+        version: Version of this format.
+        model: The model before and after.
+        spec: What was asked.
+        loss: The loss used, and how it was chosen.
+        plan: What was chosen.
+        layers: One entry a layer, in graph order.
+        metrics: Quality measured in onnxruntime.
+        latency_ms: Time measured in onnxruntime.
+        simulation: Prediction against measurement.
+        pareto: The front as bytes and predicted loss.
+        warnings: What a user should know.
+        timings: Wall seconds by stage.
+        peak_memory_bytes: Peak resident memory of the process.
+        seed: Seed of everything random.
+        versions: Versions of what was involved.
+    """
+
+    version: int = 1
+    model: ModelSummary
+    spec: QuantizeSpec
+    loss: str
+    plan: BitPlan
+    layers: tuple[LayerReport, ...]
+    metrics: Metrics
+    latency_ms: Latency
+    simulation: Simulation
+    pareto: tuple[ParetoPoint, ...]
+    warnings: tuple[str, ...] = ()
+    timings: tuple[Timing, ...] = ()
+    peak_memory_bytes: int
+    seed: int
+    versions: dict[str, str]

@@ -1,0 +1,258 @@
+"""The request: candidate bits, budget, layer rules, sensitivity method, seed."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+FLOAT_BITS = 32
+"""Stands for "kept in float" wherever a number of bits is expected."""
+
+WEIGHT_BITS = (2, 3, 4, 5, 6, 8, FLOAT_BITS)
+"""Every choice a weight can be given."""
+
+DEFAULT_WEIGHT_BITS = WEIGHT_BITS
+
+SensitivityMethod = Literal["output", "gauss_newton", "hawq_v2"]
+Loss = Literal["auto", "cross_entropy", "kl", "squared_error"]
+
+_UNITS = {
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+}
+
+
+def parse_bits(value: Any) -> Any:
+    """Turn `"float"` into `FLOAT_BITS` and digits into an integer; leave the rest to pydantic.
+
+    Args:
+        value: A bit-width as written by a user.
+
+    Returns:
+        The bit-width as an integer where it could be read as one.
+    """
+    if isinstance(value, str):
+        text = value.strip().lower()
+        if text == "float":
+            return FLOAT_BITS
+        if text.isdecimal():
+            return int(text)
+    return value
+
+
+def format_bits(bits: int) -> str:
+    """Write a bit-width for people: `FLOAT_BITS` becomes `float`.
+
+    Args:
+        bits: One of `WEIGHT_BITS`.
+
+    Returns:
+        The bit-width as text.
+    """
+    return "float" if bits == FLOAT_BITS else str(bits)
+
+
+def parse_size(value: Any) -> Any:
+    """Read a size such as `0.18`, `200000` or `"2.5MB"`.
+
+    Args:
+        value: A ratio of the float file (at most 1), a number of bytes, or text with a unit.
+
+    Returns:
+        The ratio or the number of bytes as a number; anything else unchanged, for pydantic to refuse.
+
+    Raises:
+        ValueError: If text cannot be read as a size.
+    """
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%|[kmg]?i?b)?\s*", value, re.IGNORECASE)
+    if match is None:
+        raise ValueError(
+            f"cannot read {value!r} as a size; write a ratio such as 0.18 or bytes such as 2.5MB"
+        )
+    number, unit = float(match[1]), (match[2] or "").lower()
+    if unit == "%":
+        return number / 100
+    if unit:
+        size = number * _UNITS[unit]
+        if size <= 1:
+            raise ValueError(f"{value!r} is at most one byte")
+        return size
+    return number
+
+
+Bits = Annotated[int, BeforeValidator(parse_bits)]
+Size = Annotated[float, BeforeValidator(parse_size), Field(gt=0)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _known_bits(bits: int) -> int:
+    if bits not in WEIGHT_BITS:
+        raise ValueError(
+            f"{bits} is not a supported bit-width; choose from {', '.join(map(format_bits, WEIGHT_BITS))}"
+        )
+    return bits
+
+
+class Budget(_Frozen):
+    """What the result may cost.
+
+    Attributes:
+        size: At most 1: ratio of the float file's bytes. Above 1: bytes. Text such as `"2.5MB"` is read.
+    """
+
+    size: Size = 0.25
+
+    def limit_bytes(self, float_bytes: int) -> int:
+        """Give the largest allowed file size.
+
+        Args:
+            float_bytes: Size of the float model with its external data, in bytes.
+
+        Returns:
+            The limit in bytes.
+        """
+        return int(self.size * float_bytes) if self.size <= 1 else int(self.size)
+
+
+class LayerRule(_Frozen):
+    """Pin, exclude, or limit the bits of the layers that match.
+
+    Attributes:
+        match: A layer name, a weight name, a glob over either, or an operator type such as `Conv`.
+        pin: The only bit-width allowed.
+        exclude: Keep the layer in float.
+        min_bits: The fewest bits allowed.
+        max_bits: The most bits allowed.
+    """
+
+    match: str = Field(min_length=1)
+    pin: Bits | None = None
+    exclude: bool = False
+    min_bits: Bits | None = None
+    max_bits: Bits | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        limited = self.min_bits is not None or self.max_bits is not None
+        if (self.pin is not None) + self.exclude + limited != 1:
+            raise ValueError(
+                f"rule {self.match!r} must do exactly one of pin, exclude, or limit (min_bits, max_bits)"
+            )
+        if self.pin is not None:
+            _known_bits(self.pin)
+        if (self.min_bits or 0) > (self.max_bits or FLOAT_BITS):
+            raise ValueError(f"rule {self.match!r} has min_bits above max_bits")
+        return self
+
+    def matches(self, *, name: str, weight: str, op: str) -> bool:
+        """Tell whether a layer falls under this rule.
+
+        Args:
+            name: The layer's name.
+            weight: The name of its weight tensor.
+            op: Its operator type.
+
+        Returns:
+            True if the rule applies.
+        """
+        return self.match in {name, weight, op} or any(
+            fnmatchcase(text, self.match) for text in (name, weight)
+        )
+
+    def allows(self, bits: int) -> bool:
+        """Tell whether a matching layer may have this many bits.
+
+        Args:
+            bits: One of `WEIGHT_BITS`.
+
+        Returns:
+            True if the choice is allowed.
+        """
+        if self.exclude:
+            return bits == FLOAT_BITS
+        if self.pin is not None:
+            return bits == self.pin
+        return (self.min_bits or 0) <= bits <= (self.max_bits or FLOAT_BITS)
+
+
+class QuantizeSpec(_Frozen):
+    """One quantization request.
+
+    `size`, `bits`, `pin` and `exclude` at the top level are read as shorthand, in the words of the command
+    line: `{"size": 0.18, "bits": [4, 8], "pin": {"fc": 8}, "exclude": ["stem*"]}`.
+
+    Attributes:
+        budget: What the result may cost.
+        weight_bits: Candidate bits for every weight; 32 or `"float"` keeps a layer in float.
+        activation_bits: 8 (unsigned integer activations) or 32 (float activations, packed weights only).
+        sensitivity: How the loss increase of each layer and bit-width is estimated.
+        loss: What "worse" means; `auto` decides from labels and the graph and says so in the report.
+        rules: Pins, exclusions and limits by layer.
+        target: The runtime the file is made for.
+        held_back: Share of the samples kept for verification and never used to decide anything.
+        seed: Seed of everything random.
+        device: Where the engine computes: `auto`, `cpu`, `cuda` or `cuda:N`.
+    """
+
+    budget: Budget = Budget()
+    weight_bits: tuple[Bits, ...] = DEFAULT_WEIGHT_BITS
+    activation_bits: Annotated[Literal[8, 32], BeforeValidator(parse_bits)] = 8
+    sensitivity: SensitivityMethod = "output"
+    loss: Loss = "auto"
+    rules: tuple[LayerRule, ...] = ()
+    target: Literal["ort-cpu"] = "ort-cpu"
+    held_back: float = Field(default=0.25, gt=0, lt=1)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_shorthand(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        if "size" in data:
+            if "budget" in data:
+                raise ValueError("give either size or budget, not both")
+            data["budget"] = {"size": data.pop("size")}
+        if "bits" in data:
+            if "weight_bits" in data:
+                raise ValueError("give either bits or weight_bits, not both")
+            data["weight_bits"] = data.pop("bits")
+        pins, excludes = data.pop("pin", None) or {}, data.pop("exclude", None) or ()
+        if pins or excludes:
+            if not isinstance(pins, dict):
+                raise ValueError("pin must map a layer name or glob to bits")
+            rules = list(data.get("rules", ()))
+            rules += [{"match": match, "pin": bits} for match, bits in pins.items()]
+            rules += [
+                {"match": match, "exclude": True}
+                for match in ([excludes] if isinstance(excludes, str) else excludes)
+            ]
+            data["rules"] = rules
+        return data
+
+    @field_validator("weight_bits", mode="before")
+    @classmethod
+    def _split_text(cls, value: Any) -> Any:
+        return value.split(",") if isinstance(value, str) else value
+
+    @field_validator("weight_bits")
+    @classmethod
+    def _sorted_unique(cls, bits: tuple[int, ...]) -> tuple[int, ...]:
+        if not bits:
+            raise ValueError("weight_bits is empty; name at least one bit-width")
+        return tuple(sorted({_known_bits(b) for b in bits}))
