@@ -1,0 +1,226 @@
+"""Every plan that no other plan beats in both cost and objective."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+
+from quant_core.allocation.groups import Groups, Mask, group_layers
+from quant_core.allocation.hull import lower_hull
+from quant_core.allocation.infeasible import check_each_budget
+from quant_core.allocation.problem import Plan, Problem
+from quant_core.errors import InfeasibleBudgetError, SpecError
+
+_WORK = 60_000_000
+"""Candidate points over all merges before points are thinned out; about ten seconds on one core."""
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FrontPoint:
+    """One plan of the front.
+
+    Attributes:
+        cost: What it costs.
+        objective: Sum of its sensitivities.
+        choice: Choice index of every layer.
+    """
+
+    cost: float
+    objective: float
+    choice: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Front(Sequence[FrontPoint]):
+    """Plans in the order of rising cost and falling objective.
+
+    Attributes:
+        name: The cost.
+        cost: Cost of each point, strictly rising.
+        objective: Objective of each point, strictly falling.
+        exact: Whether every non-dominated plan is here.
+        gap: Per point, the most by which a plan that costs less than the next point can undercut its objective;
+            0 when exact.
+        bound: The largest gap.
+    """
+
+    name: str
+    cost: Floats
+    objective: Floats
+    exact: bool
+    gap: Floats
+    _groups: Groups
+    _last: npt.NDArray[np.int64]
+    _steps: tuple[tuple[npt.NDArray[np.int32], npt.NDArray[np.int16]], ...]
+
+    @property
+    def bound(self) -> float:
+        """The most by which the front can be beaten at any cost within its range."""
+        return float(self.gap.max())
+
+    def choice(self, index: int) -> tuple[int, ...]:
+        """Trace one point back to its choices.
+
+        Args:
+            index: Which point; negative counts from the end.
+
+        Returns:
+            Choice index of every layer.
+        """
+        at = int(self._last[index])
+        rows = np.empty(len(self._steps), dtype=np.intp)
+        for row in range(len(self._steps) - 1, -1, -1):
+            parent, taken = self._steps[row]
+            rows[row] = taken[at]
+            at = int(parent[at])
+        return self._groups.expand(rows)
+
+    def plan(self, budget: float) -> Plan:
+        """Give the best plan of the front within a budget.
+
+        Args:
+            budget: The most the cost may be.
+
+        Returns:
+            The plan, with every cost of the problem.
+
+        Raises:
+            InfeasibleBudgetError: If the cheapest point costs more.
+        """
+        index = int(np.searchsorted(self.cost, budget, side="right")) - 1
+        if index < 0:
+            raise InfeasibleBudgetError(
+                f"the budget is {budget:.12g}, but the smallest reachable value is {self.cost[0]:.12g}.",
+                remedy=f"Raise the budget to at least {self.cost[0]:.12g}.",
+                where=self.name,
+            )
+        choice = self.choice(index)
+        rows = np.array([choice[members[0]] for members in self._groups.members])
+        objective, gap = self._groups.objective(rows), float(self.gap[index])
+        return Plan(
+            choice=choice,
+            objective=objective,
+            costs={name: self._groups.cost(name, rows) for name in self._groups.costs},
+            optimal=gap == 0.0,
+            gap=gap / max(abs(objective), np.finfo(float).tiny),
+            solver="front",
+        )
+
+    def __len__(self) -> int:
+        return len(self.cost)
+
+    @overload
+    def __getitem__(self, index: int) -> FrontPoint: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[FrontPoint]: ...
+    def __getitem__(self, index: int | slice) -> FrontPoint | list[FrontPoint]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return FrontPoint(float(self.cost[index]), float(self.objective[index]), self.choice(index))
+
+    def __iter__(self) -> Iterator[FrontPoint]:
+        return (self[i] for i in range(len(self)))
+
+
+def pareto_front(problem: Problem, cost: str = "bytes", *, max_points: int | None = None) -> Front:
+    """Build the front of objective against one additive cost by dominance merging.
+
+    Rows are added one at a time: every point so far joins every choice of the row, and what another point equals
+    or beats in both cost and objective is dropped (Nemhauser and Ullmann, 1969). Exact unless the points outgrow
+    `max_points`; then only the best point of each cost bucket goes on, and the gap to the linear relaxation bounds
+    what was lost. A budget on `cost` ends the front there.
+
+    Args:
+        problem: Scores, costs, ties and pins; the only budget it may have is one on `cost`.
+        cost: The cost to trade against the objective.
+        max_points: Most points carried from row to row; by default what keeps the work to some seconds.
+
+    Returns:
+        The front.
+
+    Raises:
+        SpecError: If the cost does not exist, or other costs have budgets too.
+        InfeasibleBudgetError: If the budget on `cost` cannot be met.
+        NonFiniteError: If a score that could be chosen is not finite.
+    """
+    groups = group_layers(problem)
+    if cost not in groups.costs:
+        raise SpecError(
+            f"there is no cost named {cost!r}; the costs are {', '.join(groups.costs) or 'none'}.",
+            remedy="Name one of the problem's costs.",
+            where="cost",
+        )
+    if others := [name for name in groups.budgets if name != cost]:
+        raise SpecError(
+            f"the front over {cost!r} cannot hold the budgets on {', '.join(others)}.",
+            remedy="Drop those budgets, or solve() for one plan within all of them.",
+            where="budgets",
+        )
+    check_each_budget(groups)
+    prices, scores, allowed = groups.costs[cost], groups.sensitivity, groups.allowed
+    limit = groups.budgets[cost] + groups.slack(cost) if cost in groups.budgets else np.inf
+    cap = max_points or max(512, _WORK // allowed.size)
+    rest = np.where(allowed, prices, np.inf).min(axis=1)[::-1].cumsum()[::-1]
+    points, values, exact = np.zeros(1), np.zeros(1), True
+    steps = []
+    for row in range(len(allowed)):
+        room = limit - (rest[row + 1] if row + 1 < len(rest) else 0.0)
+        points, values, parent, taken = _merge(points, values, prices[row], scores[row], allowed[row], room)
+        if len(points) > cap:
+            kept = _thin(
+                points, values, *lower_hull(prices[: row + 1], scores[: row + 1], allowed[: row + 1]), cap
+            )
+            points, values, parent, taken, exact = (
+                points[kept],
+                values[kept],
+                parent[kept],
+                taken[kept],
+                False,
+            )
+        steps.append((parent, taken))
+    gap = np.zeros(len(points))
+    if not exact:
+        hull_cost, hull_value = lower_hull(prices, scores, allowed)
+        until = np.append(points[1:], min(limit, max(hull_cost[-1], points[-1])))
+        gap = np.maximum(0.0, values - np.interp(until, hull_cost, hull_value))
+    return Front(cost, points, values, exact, gap, groups, np.arange(len(points)), tuple(steps))
+
+
+def _merge(
+    points: Floats, values: Floats, price: Floats, score: Floats, allowed: Mask, room: float
+) -> tuple[Floats, Floats, npt.NDArray[np.int32], npt.NDArray[np.int16]]:
+    # Join every point with every choice of a row and keep what is not dominated.
+    choices = np.flatnonzero(allowed)
+    summed = (points[None, :] + price[choices, None]).ravel()
+    valued = (values[None, :] + score[choices, None]).ravel()
+    order = np.argsort(summed, kind="stable")
+    ordered = valued[order]
+    best = np.minimum.accumulate(ordered)
+    falls = np.empty(len(order), dtype=np.bool_)
+    falls[0] = True
+    np.less(ordered[1:], best[:-1], out=falls[1:])
+    order = order[falls]
+    cost = summed[order]
+    # Among points of equal cost only the last, which has the least objective, is not dominated.
+    last = np.append(cost[1:] > cost[:-1], True) & (cost <= room)
+    order, cost = order[last], cost[last]
+    taken, parent = np.divmod(order, len(points))
+    return cost, valued[order], parent.astype(np.int32), choices[taken].astype(np.int16)
+
+
+def _thin(
+    points: Floats, values: Floats, hull_cost: Floats, hull_value: Floats, cap: int
+) -> npt.NDArray[np.intp]:
+    # Keep both ends and, in each of `cap` buckets of equal cost, the point nearest to the linear relaxation.
+    width = points[-1] - points[0]
+    bucket = np.minimum((points - points[0]) / width * cap, cap - 1).astype(np.int64)
+    above = values - np.interp(points, hull_cost, hull_value)
+    order = np.lexsort((above, bucket))
+    first = np.append(True, np.diff(bucket[order]) > 0)
+    return np.unique(np.concatenate([[0], order[first], [len(points) - 1]]))

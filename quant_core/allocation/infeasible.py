@@ -1,0 +1,105 @@
+"""Why no plan fits: the smallest reachable value, and the pins that stand in the way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from quant_core.allocation.groups import Groups, Matrix
+from quant_core.allocation.integer_program import Solver, minimise
+from quant_core.allocation.relaxation import relax
+from quant_core.errors import InfeasibleBudgetError, InternalError
+
+
+def check_each_budget(groups: Groups) -> None:
+    """Refuse a budget that no plan meets even on its own.
+
+    Args:
+        groups: The problem.
+
+    Raises:
+        InfeasibleBudgetError: If the cheapest plan costs more than a budget allows.
+    """
+    for name in groups.budgets:
+        cheapest = _priced(groups.costs[name], groups.allowed).argmin(axis=1)
+        if not replace(groups, budgets={name: groups.budgets[name]}).fits(cheapest):
+            error = explain(groups, name, groups.cost(name, cheapest), ())
+            raise error
+
+
+def explain_together(groups: Groups, solver: Solver) -> InfeasibleBudgetError:
+    """Name the first budget that cannot be met beside those before it, and what it could reach.
+
+    Args:
+        groups: A problem whose budgets can be met one by one but not together.
+        solver: `highs` or `cbc`.
+
+    Returns:
+        The error to raise.
+
+    Raises:
+        InternalError: If every budget turns out to fit beside the others.
+    """
+    names = list(groups.budgets)
+    for count in range(1, len(names)):
+        name, before = names[count], names[:count]
+        cost = np.where(groups.allowed, groups.costs[name], 0.0)
+        cheapest = replace(
+            groups,
+            sensitivity=cost,
+            layers=groups.layer_costs[name],
+            budgets={other: groups.budgets[other] for other in before},
+        )
+        relaxed = relax(cheapest)
+        solution = minimise(cheapest, relaxed.keep, float(np.ptp(cost)), solver, None)
+        if solution.rows is None:
+            break
+        reachable = groups.cost(name, solution.rows)
+        if reachable > groups.budgets[name] + groups.slack(name):
+            return explain(groups, name, reachable, tuple(before))
+    raise InternalError(f"{solver} found budgets infeasible that it can meet one after the other")
+
+
+def explain(groups: Groups, name: str, reachable: float, beside: tuple[str, ...]) -> InfeasibleBudgetError:
+    """Word the error for one budget.
+
+    Args:
+        groups: The problem.
+        name: The budget that cannot be met.
+        reachable: The smallest value it could have.
+        beside: Budgets kept meanwhile.
+
+    Returns:
+        The error to raise.
+    """
+    cost = groups.costs[name]
+    pins = []
+    for row in sorted(groups.pinned):
+        pinned = float(_priced(cost, groups.allowed)[row].min())
+        free = float(_priced(cost, groups.unpinned)[row].min())
+        if pinned > free:
+            choice = groups.labels[int(groups.allowed[row].argmax())]
+            layers = " and ".join(groups.names[i] for i in groups.members[row])
+            pins.append(
+                (pinned - free, f"{layers} at {choice} ({_number(pinned - free)} above its cheapest)")
+            )
+    within = f" within the budget for {' and '.join(beside)}" if beside else ""
+    message = (
+        f"the budget is {_number(groups.budgets[name])}, but the smallest reachable value{within} is "
+        f"{_number(reachable)}."
+    )
+    if pins:
+        message += f" Pins in the way: {'; '.join(text for _, text in sorted(pins, key=lambda p: -p[0]))}."
+    lift = " or lift pins" if pins else ""
+    return InfeasibleBudgetError(
+        message, remedy=f"Raise the budget to at least {_number(reachable)}{lift}.", where=name
+    )
+
+
+def _priced(cost: Matrix, allowed: np.ndarray) -> Matrix:
+    return np.where(allowed, cost, np.inf)
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value == round(value) else f"{value:.12g}"

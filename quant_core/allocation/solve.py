@@ -1,0 +1,129 @@
+"""The best plan within any number of budgets."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import numpy.typing as npt
+
+from quant_core.allocation.groups import Groups, Mask, group_layers
+from quant_core.allocation.infeasible import check_each_budget, explain_together
+from quant_core.allocation.integer_program import Solver, make_solver, minimise
+from quant_core.allocation.problem import Plan, Problem
+from quant_core.allocation.relaxation import relax
+from quant_core.errors import SpecError
+
+_TRUSTED = 1e-2
+"""Share of the expected objective below which the solver's tolerances would show, and the scale is set anew."""
+
+
+def solve(problem: Problem, *, solver: Solver = "highs", time_limit: float | None = None) -> Plan:
+    """Choose one option a layer: least total sensitivity within every budget, proved optimal.
+
+    A multiple-choice knapsack as an integer program. Choices that cannot be part of a better plan than one already
+    known are left out beforehand. Among equally good choices of a layer the cheaper one is taken; among layers that
+    are exactly alike the earlier one gets the costlier choice. The same problem gives the same plan every time.
+
+    Args:
+        problem: Scores, costs, budgets, ties and pins.
+        solver: `highs` (HiGHS) or `cbc` (CBC), both through PuLP.
+        time_limit: Seconds for the solver. At the limit the best plan found so far is returned with its gap.
+
+    Returns:
+        The plan.
+
+    Raises:
+        SpecError: If the problem contradicts itself, or no plan was found within the time limit.
+        InfeasibleBudgetError: If no plan meets the budgets; says what could be met and which pins stand in the way.
+        NonFiniteError: If a score that could be chosen is not finite.
+    """
+    groups = group_layers(problem)
+    make_solver(solver, time_limit)
+    check_each_budget(groups)
+    relaxed = relax(groups)
+    keep = relaxed.keep & ~_dominated(groups)
+    rows, bound, optimal, found_by = relaxed.rows, relaxed.bound, False, "relaxation"
+    lowest = float(np.where(keep, groups.sensitivity, np.inf).min(axis=1).sum())
+    magnitude = (_total(groups, rows) - lowest) if rows is not None else _reach(groups, keep)
+    deadline = math.inf if time_limit is None else time.monotonic() + time_limit
+    while True:
+        left = None if time_limit is None else max(deadline - time.monotonic(), 1e-3)
+        solution = minimise(groups, keep, magnitude, solver, left)
+        if solution.outcome == "infeasible" and rows is None:
+            error = explain_together(groups, solver)
+            raise error
+        bound = max(bound, solution.bound)
+        if solution.rows is not None and (
+            rows is None
+            or solution.outcome == "optimal"
+            or _total(groups, solution.rows) < _total(groups, rows)
+        ):
+            rows, found_by = solution.rows, solver
+        if rows is None:
+            raise SpecError(
+                f"no plan within the budgets was found in {time_limit} s.",
+                remedy="Allow more time, or loosen a budget.",
+                where="time_limit",
+            )
+        optimal = solution.outcome == "optimal"
+        excess = _total(groups, rows) - lowest
+        if not optimal or excess <= 0 or excess >= _TRUSTED * magnitude:
+            break
+        # The scale was set by a much worse plan: choices dearer than the plan now known drop out, and it is set anew.
+        above = groups.sensitivity - np.where(keep, groups.sensitivity, np.inf).min(axis=1)[:, None]
+        keep &= above <= excess * (1 + 1e-9)
+        magnitude = excess
+    rows = _in_layer_order(groups, rows)
+    objective = groups.objective(rows)
+    gap = 0.0 if optimal else max(0.0, objective - bound) / max(abs(objective), np.finfo(float).tiny)
+    return Plan(
+        choice=groups.expand(rows),
+        objective=objective,
+        costs={name: groups.cost(name, rows) for name in groups.costs},
+        optimal=optimal or gap == 0.0,
+        gap=gap,
+        solver=found_by,
+    )
+
+
+def _total(groups: Groups, rows: npt.NDArray[np.intp]) -> float:
+    return float(groups.sensitivity[np.arange(len(rows)), rows].sum())
+
+
+def _reach(groups: Groups, keep: Mask) -> float:
+    score = groups.sensitivity
+    return float(
+        (np.where(keep, score, -np.inf).max(axis=1) - np.where(keep, score, np.inf).min(axis=1)).sum()
+    )
+
+
+def _dominated(groups: Groups) -> Mask:
+    # Choices that another choice of the same row equals or beats in score and in every budgeted cost.
+    score = np.where(groups.allowed, groups.sensitivity, np.inf)
+    values = [score, *(groups.costs[name] for name in groups.budgets)]
+    no_worse = np.ones((*score.shape, score.shape[1]), dtype=np.bool_)
+    better = np.zeros_like(no_worse)
+    for value in values:
+        no_worse &= value[:, None, :] <= value[:, :, None]
+        better |= value[:, None, :] < value[:, :, None]
+    earlier = np.tri(score.shape[1], k=-1, dtype=np.bool_)
+    beats = no_worse & (better | earlier) & groups.allowed[:, None, :] & groups.allowed[:, :, None]
+    return np.asarray(beats.any(axis=2), dtype=np.bool_)
+
+
+def _in_layer_order(groups: Groups, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    # Among rows that are exactly alike, give the costlier choices to the earlier ones.
+    alike: dict[bytes, list[int]] = {}
+    tables = [groups.sensitivity, groups.allowed, *groups.costs.values()]
+    for row in range(len(rows)):
+        alike.setdefault(b"".join(table[row].tobytes() for table in tables), []).append(row)
+    ordered = rows.copy()
+    for members in alike.values():
+        chosen = sorted(
+            (int(rows[row]) for row in members),
+            key=lambda k: (*(-float(groups.costs[name][members[0], k]) for name in groups.budgets), k),
+        )
+        ordered[members] = chosen
+    return ordered
