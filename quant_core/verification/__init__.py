@@ -1,0 +1,39 @@
+"""The result as onnxruntime runs it: parity, task metric, latency, kernels."""
+
+from quant_core.verification.comparison import compare
+from quant_core.verification.latency import measure_latency
+from quant_core.verification.metrics import Difference, MetricAccumulator, sqnr_db
+from quant_core.verification.optimized_graph import (
+    FLOAT_OPERATORS,
+    INT8_OPERATORS,
+    NOT_FOUND,
+    kernels,
+    optimized_graph,
+)
+from quant_core.verification.session import (
+    available_threads,
+    choose_batch,
+    fixed_batch,
+    open_session,
+    run_batches,
+)
+from quant_core.verification.simulation import check_simulation
+
+__all__ = [
+    "FLOAT_OPERATORS",
+    "INT8_OPERATORS",
+    "NOT_FOUND",
+    "Difference",
+    "MetricAccumulator",
+    "available_threads",
+    "check_simulation",
+    "choose_batch",
+    "compare",
+    "fixed_batch",
+    "kernels",
+    "measure_latency",
+    "open_session",
+    "optimized_graph",
+    "run_batches",
+    "sqnr_db",
+]

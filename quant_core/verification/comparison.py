@@ -1,0 +1,57 @@
+"""Quality of the quantized file beside the float file, both run by onnxruntime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from quant_core.errors import InternalError, ModelError
+from quant_core.spec import Metrics
+from quant_core.verification.metrics import MetricAccumulator
+from quant_core.verification.session import Arrays, choose_batch, open_session, run_batches
+
+
+def compare(
+    float_path: Path,
+    quantized_path: Path,
+    inputs: Arrays,
+    *,
+    classes: bool,
+    labels: NDArray[Any] | None = None,
+    batch: int | None = None,
+    threads: int | None = None,
+) -> Metrics:
+    """Run both files on the same samples and compare what they answer.
+
+    Args:
+        float_path: The float model.
+        quantized_path: The quantized model.
+        inputs: Graph input name -> array, samples along the first axis.
+        classes: Whether the first output holds class logits; else an embedding or a regression.
+        labels: Integer class of every sample.
+        batch: Samples per batch; default as many as fit 8 MiB of input. Layers that quantize their input at run
+            time take its range over the batch, so this changes their answers a little.
+        threads: Threads onnxruntime gets; default all cores this process may use.
+
+    Returns:
+        Top-1 with labels, top-1 agreement, mean cosine and the signal-to-noise ratio of every output.
+
+    Raises:
+        ModelError: If onnxruntime cannot run the float model.
+        SamplesError: If samples or labels do not fit the graph.
+        NonFiniteError: If an output holds NaN or infinity.
+        InternalError: If onnxruntime cannot run the quantized model.
+    """
+    reference = open_session(float_path, threads=threads)
+    try:
+        quantized = open_session(quantized_path, threads=threads)
+    except ModelError as error:
+        raise InternalError(f"The quantized model does not load. {error}") from error
+    size = batch or choose_batch(reference, inputs)
+    metrics = MetricAccumulator(classes=classes)
+    pairs = zip(run_batches(reference, inputs, size), run_batches(quantized, inputs, size), strict=True)
+    for (part, expected), (_, values) in pairs:
+        metrics.add(expected, values, None if labels is None else labels[part])
+    return metrics.result()

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from quant_core.errors import ModelError
+from quant_core.verification import measure_latency
+from quant_core.verification.latency import FEWEST_PAIRS, summarise
+
+
+@pytest.fixture
+def chain(new_graph):
+    return partial(_chain, new_graph)
+
+
+def _chain(new_graph, path, depth, batch):
+    graph = new_graph()
+    graph.constant("w", graph.random.standard_normal((256, 256)) / 16)
+    tensor = "x"
+    for k in range(depth):
+        tensor = graph.node("MatMul", [tensor, "w"], f"t{k}" if k < depth - 1 else "y")
+    return graph.save(path, {"x": [batch, 256]}, {"y": [batch, 256]})
+
+
+def test_eight_times_the_work_takes_longer_both_ways_round(tmp_path, chain):
+    short, long = chain(tmp_path / "short.onnx", 4, "N"), chain(tmp_path / "long.onnx", 32, "N")
+    samples = {"x": np.ones((64, 256), np.float32)}
+    slower = measure_latency(short, long, samples, threads=1, pairs=20)
+    faster = measure_latency(long, short, samples, threads=1, pairs=20)
+    assert slower.speedup < 1 < faster.speedup
+    assert slower.float_ < slower.quantized
+    assert (slower.batch, slower.threads, slower.runs) == (1, 1, 20)
+
+
+def test_a_prescribed_batch_is_filled_and_time_limits_the_pairs(tmp_path, chain):
+    path = chain(tmp_path / "m.onnx", 1, 8)
+    latency = measure_latency(path, path, {"x": np.ones((3, 256), np.float32)}, threads=1, seconds=0.0)
+    assert latency.batch == 8
+    assert latency.runs == FEWEST_PAIRS
+
+
+def test_summary_of_known_times():
+    times = np.array([[4.0, 1.0], [6.0, 2.0], [8.0, 1.0], [10.0, 5.0], [12.0, 2.0]])
+    latency = summarise(times, batch=1, threads=2)
+    assert (latency.float_, latency.quantized) == (8.0, 2.0)
+    assert (latency.float_spread, latency.quantized_spread) == (4.0, 1.0)
+    assert latency.speedup == 4.0
+
+
+def test_a_missing_model_is_named(tmp_path, chain):
+    path = chain(tmp_path / "m.onnx", 1, "N")
+    with pytest.raises(ModelError, match=r"absent\.onnx"):
+        measure_latency(path, tmp_path / "absent.onnx", {"x": np.ones((1, 256), np.float32)})
