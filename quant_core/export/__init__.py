@@ -1,0 +1,7 @@
+"""A bit plan and integer weights become an ONNX file."""
+
+from quant_core.export.ort_cpu import export_model
+from quant_core.export.placement import Form, Placement, layer_form, place
+from quant_core.export.size import SizeModel, predict_sizes
+
+__all__ = ["Form", "Placement", "SizeModel", "export_model", "layer_form", "place", "predict_sizes"]

@@ -1,0 +1,73 @@
+"""Model-local ONNX functions that put bit planes together; onnxruntime inlines and folds them at load."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+DOMAIN = "bitwright"
+BIT_PLANE_OPSET = 25
+"""First opset with 2-bit types."""
+
+_UINT8_BITS = np.array([1, 2, 4, 8, 16, 32, 64, 128], dtype=np.uint8)
+
+
+def unpack_function(bits: int) -> onnx.FunctionProto:
+    """Write the function that turns two planes into int8 codes: `codes = low + 2^l * high - 2^(b-1)`.
+
+    Args:
+        bits: 3, 5 or 6.
+
+    Returns:
+        `Unpack3`, `Unpack5` (inputs low and flat single bits; attributes shape, size) or `Unpack6` (inputs low, high).
+    """
+    low_bits = 2 if bits == 3 else 4
+    nodes = [
+        _constant("step", np.array(1 << low_bits, dtype=np.int8)),
+        _constant("offset", np.array(1 << (bits - 1), dtype=np.int8)),
+    ]
+    if bits == 6:
+        nodes.append(helper.make_node("Cast", ["high"], ["upper"], to=onnx.TensorProto.INT8))
+    else:
+        nodes += [
+            _constant("mask", _UINT8_BITS),
+            _constant("flat", np.array([-1], dtype=np.int64)),
+            _constant("start", np.array([0], dtype=np.int64)),
+            _attribute("shape", "dims"),
+            _attribute("size", "end"),
+            helper.make_node("Unsqueeze", ["high", "flat"], ["column"]),
+            helper.make_node("BitwiseAnd", ["column", "mask"], ["masked"]),
+            helper.make_node("Cast", ["masked"], ["set"], to=onnx.TensorProto.BOOL),
+            helper.make_node("Cast", ["set"], ["single"], to=onnx.TensorProto.INT8),
+            helper.make_node("Reshape", ["single", "flat"], ["padded"]),
+            helper.make_node("Slice", ["padded", "start", "end"], ["cut"]),
+            helper.make_node("Reshape", ["cut", "dims"], ["upper"]),
+        ]
+    nodes += [
+        helper.make_node("Mul", ["upper", "step"], ["scaled"]),
+        helper.make_node("Cast", ["low"], ["lower"], to=onnx.TensorProto.INT8),
+        helper.make_node("Add", ["scaled", "lower"], ["unsigned"]),
+        helper.make_node("Sub", ["unsigned", "offset"], ["codes"]),
+    ]
+    return helper.make_function(
+        DOMAIN,
+        f"Unpack{bits}",
+        ["low", "high"],
+        ["codes"],
+        nodes,
+        [helper.make_opsetid("", BIT_PLANE_OPSET)],
+        attributes=[] if bits == 6 else ["shape", "size"],
+    )
+
+
+def _constant(name: str, value: np.ndarray) -> onnx.NodeProto:
+    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value, ""))
+
+
+def _attribute(attribute: str, output: str) -> onnx.NodeProto:
+    node = helper.make_node("Constant", [], [output])
+    reference = node.attribute.add()
+    reference.name, reference.ref_attr_name = "value_ints", attribute
+    reference.type = onnx.AttributeProto.INTS
+    return node

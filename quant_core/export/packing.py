@@ -1,0 +1,144 @@
+"""Bit planes: integer codes of any width as tensors of the widths ONNX can store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from quant_core.errors import SpecError
+
+_Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One stored tensor of a weight.
+
+    Attributes:
+        suffix: Added to the weight's name.
+        dtype: ONNX element type (`TensorProto.INT4` and so on).
+        dims: Stored shape.
+        data: Raw bytes, as ONNX packs them: first element in the low bits.
+    """
+
+    suffix: str
+    dtype: int
+    dims: tuple[int, ...]
+    data: bytes
+
+
+_SIGNED = {2: onnx.TensorProto.INT2, 4: onnx.TensorProto.INT4, 8: onnx.TensorProto.INT8}
+_LOW_BITS = {3: 2, 5: 4, 6: 4}
+_UNSIGNED = {2: onnx.TensorProto.UINT2, 4: onnx.TensorProto.UINT4}
+
+
+def pack(codes: npt.NDArray[np.int8], bits: int) -> tuple[Plane, ...]:
+    """Lay signed codes out as stored tensors.
+
+    2, 4 and 8 bits are one signed tensor. Other widths are offset by `2^(b-1)` and cut in two planes: 3 = UINT2 + one
+    bit, 5 = UINT4 + one bit, 6 = UINT4 + UINT2, where single bits lie eight to a byte in a flat UINT8 tensor.
+
+    Args:
+        codes: int8 codes in `[-2^(b-1), 2^(b-1) - 1]`.
+        bits: 2, 3, 4, 5, 6 or 8.
+
+    Returns:
+        One or two planes, the low one first.
+
+    Raises:
+        SpecError: If no layout exists for this width.
+    """
+    if bits in _SIGNED:
+        return (Plane("", _SIGNED[bits], codes.shape, pack_bits(codes.view(np.uint8), bits).tobytes()),)
+    if bits not in _LOW_BITS:
+        raise SpecError(
+            f"{bits}-bit weights have no storage layout.", remedy="Choose 2, 3, 4, 5, 6 or 8 bits."
+        )
+    low_bits = _LOW_BITS[bits]
+    unsigned = (codes.astype(np.int16) + (1 << (bits - 1))).astype(np.uint8)
+    low = Plane(".lo", _UNSIGNED[low_bits], codes.shape, pack_bits(unsigned, low_bits).tobytes())
+    high_bits = bits - low_bits
+    packed = pack_bits(unsigned >> low_bits, high_bits)
+    if high_bits == 1:
+        return low, Plane(".hi", onnx.TensorProto.UINT8, packed.shape, packed.tobytes())
+    return low, Plane(".hi", _UNSIGNED[high_bits], codes.shape, packed.tobytes())
+
+
+def unpack(planes: tuple[Plane, ...], bits: int) -> npt.NDArray[np.int8]:
+    """Read codes back; the inverse of `pack`.
+
+    Args:
+        planes: What `pack` returned.
+        bits: The width they were packed with.
+
+    Returns:
+        int8 codes in the first plane's shape.
+    """
+    shape = planes[0].dims
+    count = int(np.prod(shape, dtype=np.int64))
+    if bits in _SIGNED:
+        codes = unpack_bits(planes[0].data, bits, count).astype(np.int16)
+        codes[codes >= 1 << (bits - 1)] -= 1 << bits
+    else:
+        low_bits = _LOW_BITS[bits]
+        high = unpack_bits(planes[1].data, bits - low_bits, count).astype(np.int16)
+        codes = (high << low_bits) + unpack_bits(planes[0].data, low_bits, count) - (1 << (bits - 1))
+    return codes.astype(np.int8).reshape(shape)
+
+
+def plane_bytes(count: int, bits: int) -> tuple[int, ...]:
+    """Give the raw size of each plane without packing anything.
+
+    Args:
+        count: Number of codes.
+        bits: Their width.
+
+    Returns:
+        Bytes of each plane, the low one first.
+    """
+    widths = (bits,) if bits in _SIGNED else (_LOW_BITS[bits], bits - _LOW_BITS[bits])
+    return tuple((count * width + 7) // 8 for width in widths)
+
+
+def pack_bits(values: _Bytes, bits: int) -> _Bytes:
+    """Put the low bits of each value side by side, the first value in the low bits of the first byte.
+
+    Args:
+        values: uint8 values of any shape; higher bits are dropped.
+        bits: 1, 2, 4 or 8.
+
+    Returns:
+        Flat bytes, the last one padded with zeros.
+    """
+    if bits == 8:
+        return values.reshape(-1)
+    per_byte = 8 // bits
+    flat = values.reshape(-1) & ((1 << bits) - 1)
+    padded = np.zeros(-(-flat.size // per_byte) * per_byte, dtype=np.uint8)
+    padded[: flat.size] = flat
+    out = np.zeros(padded.size // per_byte, dtype=np.uint8)
+    for i in range(per_byte):
+        out |= padded[i::per_byte] << (bits * i)
+    return out
+
+
+def unpack_bits(data: bytes, bits: int, count: int) -> _Bytes:
+    """Read values back; the inverse of `pack_bits`.
+
+    Args:
+        data: Packed bytes.
+        bits: Width of each value.
+        count: Number of values.
+
+    Returns:
+        Flat uint8 values.
+    """
+    raw = np.frombuffer(data, dtype=np.uint8)
+    per_byte = 8 // bits
+    out = np.empty(raw.size * per_byte, dtype=np.uint8)
+    for i in range(per_byte):
+        out[i::per_byte] = (raw >> (bits * i)) & ((1 << bits) - 1)
+    return out[:count]

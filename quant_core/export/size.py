@@ -1,0 +1,154 @@
+"""File sizes before the file exists: bytes of each layer at each width, and of all the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from google.protobuf.message import Message
+
+from quant_core.export.functions import unpack_function
+from quant_core.export.graph_writer import GraphWriter
+from quant_core.export.ort_cpu import export_model
+from quant_core.export.placement import Form, layer_form, place
+from quant_core.export.weight_patterns import write_float, write_int8, write_qdq, write_rows
+from quant_core.ingest.layer import Layer
+from quant_core.quantizers import ActivationGrid, QuantizedWeight
+from quant_core.spec import FLOAT_BITS
+
+_FUNCTION_BITS = (3, 5, 6)
+
+
+@dataclass(frozen=True)
+class SizeModel:
+    """Predicted bytes of any plan: `base + sum of layers + functions of the widths in use`.
+
+    Attributes:
+        base: Bytes of everything but the layers' weights.
+        layers: Layer name -> bits -> bytes of its stored weight, scales and unpacking nodes.
+        functions: Bits -> bytes of the function that unpacks them, stored once a file.
+    """
+
+    base: int
+    layers: Mapping[str, Mapping[int, int]]
+    functions: Mapping[int, int]
+
+    def total(self, bits: Mapping[str, int]) -> int:
+        """Predict a file's size.
+
+        Args:
+            bits: Layer name -> bits.
+
+        Returns:
+            Bytes.
+        """
+        weights = sum(self.layers[name][width] for name, width in bits.items())
+        return self.base + weights + self.overhead(bits.values())
+
+    def overhead(self, widths: Iterable[int]) -> int:
+        """Predict the bytes of the functions that some widths need.
+
+        Args:
+            widths: Bits in use.
+
+        Returns:
+            Bytes.
+        """
+        return sum(self.functions.get(width, 0) for width in set(widths))
+
+    def smallest(self) -> int:
+        """Predict the smallest file that any plan gives.
+
+        Returns:
+            Bytes.
+        """
+        return self.total(
+            {name: min(choices, key=choices.__getitem__) for name, choices in self.layers.items()}
+        )
+
+
+def predict_sizes(
+    model: ir.Model, layers: Sequence[Layer], candidates: Mapping[str, Collection[int]], activation_bits: int
+) -> SizeModel:
+    """Measure the stored form of every layer at every candidate width.
+
+    Args:
+        model: The normalised float model.
+        layers: Its layers.
+        candidates: Layer name -> bits it may be given; 32 is float.
+        activation_bits: 8, or 32 for float activations.
+
+    Returns:
+        Predicted bytes of any plan.
+    """
+    sizes = {
+        layer.name: {
+            bits: layer_bytes(layer, bits, layer_form(layer, model, bits, activation_bits), model)
+            for bits in candidates[layer.name]
+        }
+        for layer in layers
+    }
+    reference = {name: min(choices) for name, choices in candidates.items()}
+    placement = place(model, layers, reference, activation_bits)
+    weights = {
+        layer.name: _zeros(layer, bits) for layer in layers if (bits := reference[layer.name]) != FLOAT_BITS
+    }
+    # Distinct scales, as calibration will give: equal constants are stored once.
+    grids = {
+        name: ActivationGrid(float(np.float32(1 + i / 1024)), 0) for i, name in enumerate(placement.points)
+    }
+    functions = {bits: _field_bytes(unpack_function(bits)) for bits in _FUNCTION_BITS}
+    file = export_model(model, layers, weights, placement, grids)
+    used = sum(functions.get(bits, 0) for bits in set(reference.values()))
+    base = file.ByteSize() - used - sum(sizes[name][bits] for name, bits in reference.items())
+    return SizeModel(base=base, layers=sizes, functions=functions)
+
+
+def layer_bytes(layer: Layer, bits: int, form: Form, model: ir.Model) -> int:
+    """Give the bytes that one layer's weight takes in the file, with scales and unpacking nodes.
+
+    Args:
+        layer: The layer.
+        bits: Its width; 32 is float.
+        form: How it runs.
+        model: The model that holds its float weight.
+
+    Returns:
+        Bytes.
+    """
+    if form == "float":
+        tensor = model.graph.initializers[layer.weight].const_value
+        assert tensor is not None
+        return tensor.nbytes + len(layer.weight) + 8 + 2 * len(layer.shape)
+    writer, weight = GraphWriter(()), _zeros(layer, bits)
+    if form == "static":
+        write_qdq(writer, layer, weight)
+    elif form == "dynamic":
+        write_int8(writer, layer, weight)
+        writer.constant(weight.scale)
+        writer.node("Cast", ["0"], to=1)
+        for _ in layer.uses:
+            writer.node("Mul", ["00", "00"], ["00"])
+            writer.node("Mul", ["00", "00"], [layer.outputs[0]])
+    elif form == "gather":
+        write_rows(writer, layer, weight, "00", layer.name)
+    else:
+        write_float(writer, layer, weight)
+    return sum(map(_field_bytes, (*writer.nodes, *writer.initializers)))
+
+
+def _zeros(layer: Layer, bits: int, index: int = 0) -> QuantizedWeight:
+    channels = () if layer.axis is None else (layer.shape[layer.axis],)
+    # Scales that no other layer has: equal constants would be stored once.
+    scale = np.full(channels, 1 + index / 4096, dtype=np.float32)
+    return QuantizedWeight(
+        codes=np.zeros(layer.shape, dtype=np.int8), scale=scale, axis=layer.axis, bits=bits
+    )
+
+
+def _field_bytes(message: Message) -> int:
+    """Bytes of a message as a repeated field: tag, length, content."""
+    size: int = message.ByteSize()
+    return size + 1 + max(1, -(-size.bit_length() // 7))

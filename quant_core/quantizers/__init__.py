@@ -1,0 +1,20 @@
+"""Integer weights and activations, and the network that computes with them."""
+
+from quant_core.quantizers.activation import (
+    ActivationGrid,
+    activation_grid,
+    dynamic_fake_quantize,
+    fake_quantize,
+)
+from quant_core.quantizers.weight import QuantizedWeight, code_range, quantize_weight, round_to_nearest
+
+__all__ = [
+    "ActivationGrid",
+    "QuantizedWeight",
+    "activation_grid",
+    "code_range",
+    "dynamic_fake_quantize",
+    "fake_quantize",
+    "quantize_weight",
+    "round_to_nearest",
+]

@@ -1,0 +1,88 @@
+"""Unsigned 8-bit activations: the grid, and rounding to it with a straight-through gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+_LEVELS = 255
+
+
+@dataclass(frozen=True)
+class ActivationGrid:
+    """`x ~ scale * (q - zero_point)` with q in 0..255; zero is always on the grid.
+
+    Attributes:
+        scale: Step, positive, exactly representable in float32.
+        zero_point: Code of the value 0, in 0..255.
+    """
+
+    scale: float
+    zero_point: int
+
+    @property
+    def low(self) -> float:
+        """Smallest value on the grid."""
+        return -self.zero_point * self.scale
+
+    @property
+    def high(self) -> float:
+        """Largest value on the grid."""
+        return (_LEVELS - self.zero_point) * self.scale
+
+
+def activation_grid(low: float, high: float) -> ActivationGrid:
+    """Lay an 8-bit grid over a range, widened so that it holds zero.
+
+    Args:
+        low: Smallest value to represent.
+        high: Largest value to represent.
+
+    Returns:
+        The grid; a range of zero width gets a step of 1.
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = float(np.float32((high - low) / _LEVELS))
+    if scale < float(np.finfo(np.float32).tiny):
+        return ActivationGrid(scale=1.0, zero_point=0)
+    return ActivationGrid(scale=scale, zero_point=int(np.clip(round(-low / scale), 0, _LEVELS)))
+
+
+def fake_quantize(x: torch.Tensor, grid: ActivationGrid) -> torch.Tensor:
+    """Round to the grid as QuantizeLinear and DequantizeLinear do, with a straight-through gradient.
+
+    Args:
+        x: Any float tensor.
+        grid: The grid.
+
+    Returns:
+        `scale * (clip(round_half_even(x / scale) + zero_point, 0, 255) - zero_point)`; the gradient is that of
+        the clipped identity.
+    """
+    clipped = x.clamp(grid.low, grid.high)
+    with torch.no_grad():
+        codes = torch.round(x / grid.scale).add_(grid.zero_point).clamp_(0, _LEVELS)
+        rounded = codes.sub_(grid.zero_point).mul_(grid.scale)
+    return clipped + (rounded - clipped).detach()
+
+
+def dynamic_fake_quantize(x: torch.Tensor) -> torch.Tensor:
+    """Round to the grid that DynamicQuantizeLinear would lay over this very tensor.
+
+    Args:
+        x: Any float tensor.
+
+    Returns:
+        The tensor on its own 8-bit grid, with a straight-through gradient.
+    """
+    if x.numel() == 0:
+        return x
+    with torch.no_grad():
+        low, high = x.amin().clamp_max(0), x.amax().clamp_min(0)
+        scale = (high - low) / _LEVELS
+        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+        zero_point = torch.round(-low / scale).clamp_(0, _LEVELS)
+        rounded = torch.round(x / scale).add_(zero_point).clamp_(0, _LEVELS).sub_(zero_point).mul_(scale)
+    return x + (rounded - x).detach()
