@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quant_core.allocation.groups import Groups, Mask, group_layers
-from quant_core.allocation.hull import lower_hull
+from quant_core.allocation.hull import Hull
 from quant_core.allocation.infeasible import check_each_budget
 from quant_core.allocation.problem import Plan, Problem
 from quant_core.errors import InfeasibleBudgetError, SpecError
@@ -133,7 +133,7 @@ def pareto_front(problem: Problem, cost: str = "bytes", *, max_points: int | Non
 
     Rows are added one at a time: every point so far joins every choice of the row, and what another point equals
     or beats in both cost and objective is dropped (Nemhauser and Ullmann, 1969). Exact unless the points outgrow
-    `max_points`; then only the best point of each cost bucket goes on, and the gap to the linear relaxation bounds
+    `max_points`; then only the best point of each stretch of cost goes on, and the gap to the linear relaxation bounds
     what was lost. A budget on `cost` ends the front there.
 
     Args:
@@ -167,28 +167,22 @@ def pareto_front(problem: Problem, cost: str = "bytes", *, max_points: int | Non
     limit = groups.budgets[cost] + groups.slack(cost) if cost in groups.budgets else np.inf
     cap = max_points or max(512, _WORK // allowed.size)
     rest = np.where(allowed, prices, np.inf).min(axis=1)[::-1].cumsum()[::-1]
-    points, values, exact = np.zeros(1), np.zeros(1), True
+    points, values, exact, hull = np.zeros(1), np.zeros(1), True, Hull()
     steps = []
     for row in range(len(allowed)):
+        hull.add(prices[row, allowed[row]], scores[row, allowed[row]])
         room = limit - (rest[row + 1] if row + 1 < len(rest) else 0.0)
         points, values, parent, taken = _merge(points, values, prices[row], scores[row], allowed[row], room)
         if len(points) > cap:
-            kept = _thin(
-                points, values, *lower_hull(prices[: row + 1], scores[: row + 1], allowed[: row + 1]), cap
-            )
-            points, values, parent, taken, exact = (
-                points[kept],
-                values[kept],
-                parent[kept],
-                taken[kept],
-                False,
-            )
+            kept = _thin(points, values, hull, cap)
+            points, values, parent, taken = points[kept], values[kept], parent[kept], taken[kept]
+            exact = False
         steps.append((parent, taken))
     gap = np.zeros(len(points))
     if not exact:
-        hull_cost, hull_value = lower_hull(prices, scores, allowed)
-        until = np.append(points[1:], min(limit, max(hull_cost[-1], points[-1])))
-        gap = np.maximum(0.0, values - np.interp(until, hull_cost, hull_value))
+        corners, bounds = hull.corners()
+        until = np.append(points[1:], min(limit, max(corners[-1], points[-1])))
+        gap = np.maximum(0.0, values - np.interp(until, corners, bounds))
     return Front(cost, points, values, exact, gap, groups, np.arange(len(points)), tuple(steps))
 
 
@@ -214,13 +208,13 @@ def _merge(
     return cost, valued[order], parent.astype(np.int32), choices[taken].astype(np.int16)
 
 
-def _thin(
-    points: Floats, values: Floats, hull_cost: Floats, hull_value: Floats, cap: int
-) -> npt.NDArray[np.intp]:
-    # Keep both ends and, in each of `cap` buckets of equal cost, the point nearest to the linear relaxation.
-    width = points[-1] - points[0]
-    bucket = np.minimum((points - points[0]) / width * cap, cap - 1).astype(np.int64)
-    above = values - np.interp(points, hull_cost, hull_value)
+def _thin(points: Floats, values: Floats, hull: Hull, cap: int) -> npt.NDArray[np.intp]:
+    # Keep both ends and, in each of `cap` stretches of the linear relaxation, the point nearest to it. Stretches
+    # span equally many of its segments, so that they are short where the choices lie close together.
+    corners, bounds = hull.corners()
+    along = np.interp(points, corners, np.linspace(0, cap, len(corners)))
+    above = values - np.interp(points, corners, bounds)
+    bucket = np.minimum(along, cap - 1).astype(np.int64)
     order = np.lexsort((above, bucket))
     first = np.append(True, np.diff(bucket[order]) > 0)
     return np.unique(np.concatenate([[0], order[first], [len(points) - 1]]))

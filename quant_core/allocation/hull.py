@@ -5,12 +5,46 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from quant_core.allocation.groups import Mask, Matrix
-
-Curve = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+Floats = npt.NDArray[np.float64]
 
 
-def row_hull(cost: npt.NDArray[np.float64], score: npt.NDArray[np.float64]) -> Curve:
+class Hull:
+    """The linear relaxation of the front, at every cost at once, for rows added one by one.
+
+    The hull of a sum of independent choices takes the segments of the rows' own hulls in order of slope
+    (the Minkowski sum of convex curves).
+    """
+
+    def __init__(self) -> None:
+        self._start = np.zeros(2)
+        self._segments = np.empty((2, 0))
+
+    def add(self, cost: Floats, score: Floats) -> None:
+        """Add one row.
+
+        Args:
+            cost: Cost of each of its choices.
+            score: Score of each of its choices.
+        """
+        corners = row_hull(cost, score)
+        self._start = self._start + corners[:, 0]
+        new = np.diff(corners, axis=1)
+        at = np.searchsorted(self._segments[1] / self._segments[0], new[1] / new[0], side="right")
+        self._segments = np.insert(self._segments, at, new, axis=1)
+
+    def corners(self) -> tuple[Floats, Floats]:
+        """Give the hull of all rows so far.
+
+        Returns:
+            Costs, rising, and the bound at each; linear in between, constant after the last.
+        """
+        cost, score = self._start[:, None] + np.concatenate(
+            [np.zeros((2, 1)), np.cumsum(self._segments, axis=1)], axis=1
+        )
+        return cost, score
+
+
+def row_hull(cost: Floats, score: Floats) -> Floats:
     """Walk the decreasing lower convex hull of one row's choices.
 
     Args:
@@ -18,46 +52,16 @@ def row_hull(cost: npt.NDArray[np.float64], score: npt.NDArray[np.float64]) -> C
         score: Score of each choice.
 
     Returns:
-        Costs, rising, and scores, falling, of the choices on the hull.
+        2 x corners: costs, rising, and scores, falling.
     """
     hull: list[tuple[float, float]] = []
     for c, s in sorted(zip(cost.tolist(), score.tolist(), strict=True)):
-        if hull and s >= hull[-1][1]:
+        if hull and (s >= hull[-1][1] or c == hull[-1][0]):
             continue
         while len(hull) > 1:
             (c1, s1), (c0, s0) = hull[-1], hull[-2]
             if (s - s0) * (c1 - c0) > (s1 - s0) * (c - c0):
                 break
             hull.pop()
-        if hull and hull[-1][0] == c:
-            hull.pop()
         hull.append((c, s))
-    costs, scores = zip(*hull, strict=True)
-    return np.array(costs), np.array(scores)
-
-
-def lower_hull(cost: Matrix, score: Matrix, allowed: Mask) -> Curve:
-    """Add the rows' hulls up: the linear relaxation of the front, at every cost at once.
-
-    The Minkowski sum of convex curves takes their segments in order of slope.
-
-    Args:
-        cost: Rows x choices.
-        score: Rows x choices.
-        allowed: Rows x choices.
-
-    Returns:
-        Costs, rising, and the bound at each; linear in between, constant after the last.
-    """
-    start_cost, start_score = 0.0, 0.0
-    steps: list[npt.NDArray[np.float64]] = []
-    for row in range(len(cost)):
-        costs, scores = row_hull(cost[row, allowed[row]], score[row, allowed[row]])
-        start_cost, start_score = start_cost + costs[0], start_score + scores[0]
-        steps.append(np.stack([np.diff(costs), np.diff(scores)]))
-    width, drop = np.concatenate(steps, axis=1)
-    order = np.argsort(drop / width, kind="stable")
-    return (
-        start_cost + np.concatenate([[0.0], np.cumsum(width[order])]),
-        start_score + np.concatenate([[0.0], np.cumsum(drop[order])]),
-    )
+    return np.array(hull).T

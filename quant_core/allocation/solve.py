@@ -46,7 +46,8 @@ def solve(problem: Problem, *, solver: Solver = "highs", time_limit: float | Non
     keep = relaxed.keep & ~_dominated(groups)
     rows, bound, optimal, found_by = relaxed.rows, relaxed.bound, False, "relaxation"
     lowest = float(np.where(keep, groups.sensitivity, np.inf).min(axis=1).sum())
-    magnitude = (_total(groups, rows) - lowest) if rows is not None else _reach(groups, keep)
+    magnitude = _total(groups, rows) - lowest if rows is not None else 0.0
+    magnitude = magnitude if magnitude > 0 else _reach(groups, keep)
     deadline = math.inf if time_limit is None else time.monotonic() + time_limit
     while True:
         left = None if time_limit is None else max(deadline - time.monotonic(), 1e-3)
@@ -55,12 +56,10 @@ def solve(problem: Problem, *, solver: Solver = "highs", time_limit: float | Non
             error = explain_together(groups, solver)
             raise error
         bound = max(bound, solution.bound)
-        if solution.rows is not None and (
-            rows is None
-            or solution.outcome == "optimal"
-            or _total(groups, solution.rows) < _total(groups, rows)
-        ):
-            rows, found_by = solution.rows, solver
+        if solution.rows is not None:
+            found_by = solver
+            if rows is None or _total(groups, solution.rows) <= _total(groups, rows):
+                rows = solution.rows
         if rows is None:
             raise SpecError(
                 f"no plan within the budgets was found in {time_limit} s.",
