@@ -1,0 +1,127 @@
+"""Routes to what a job made: the model, the report, the tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Header
+from fastapi.responses import FileResponse
+
+from app.api.deps import JobDep, ServiceDep
+from app.api.problems import ProblemError, responses
+from app.jobs.job import Job
+from app.service import Service
+
+router = APIRouter(prefix="/jobs/{job_id}", tags=["results"])
+
+
+@router.get(
+    "/model",
+    summary="Download the quantized model",
+    response_class=FileResponse,
+    responses={
+        200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+        **responses(404, 409),
+    },
+)
+def get_model(job: JobDep, service: ServiceDep) -> FileResponse:
+    """Send the quantized ONNX file."""
+    name = f"{Path(job.model_name).stem}.quantized.onnx"
+    return FileResponse(
+        _artifact(service, job, "model.onnx"), media_type="application/octet-stream", filename=name
+    )
+
+
+@router.get(
+    "/report",
+    summary="Read the report",
+    response_class=FileResponse,
+    responses={
+        200: {
+            "description": "JSON (schema Report), or one self-contained HTML page if Accept prefers text/html.",
+            "content": {
+                "application/json": {"schema": {"$ref": "#/components/schemas/Report"}},
+                "text/html": {"schema": {"type": "string"}},
+            },
+        },
+        **responses(404, 406, 409),
+    },
+)
+def get_report(job: JobDep, service: ServiceDep, accept: Annotated[str, Header()] = "*/*") -> FileResponse:
+    """Send what was asked, found, chosen and measured."""
+    kind = _preferred(accept)
+    path = _artifact(service, job, "report.html" if kind == "text/html" else "report.json")
+    return FileResponse(path, media_type=kind, headers={"Vary": "Accept"})
+
+
+@router.get(
+    "/files/{name}",
+    summary="Read a table",
+    response_class=FileResponse,
+    responses={
+        200: {"content": {"application/json": {"schema": {"type": "object"}}}},
+        **responses(404, 409, 422),
+    },
+)
+def get_file(
+    job: JobDep, service: ServiceDep, name: Literal["sensitivity.json", "pareto.json"]
+) -> FileResponse:
+    """Send the sensitivity table or the Pareto front."""
+    return FileResponse(_artifact(service, job, name), media_type="application/json")
+
+
+def _artifact(service: Service, job: Job, name: str) -> Path:
+    if job.state != "succeeded":
+        ended = job.ended
+        raise ProblemError(
+            409,
+            "no_result" if ended else "not_finished",
+            f"The job {'ended' if ended else 'is'} {job.state}{' and' if ended else ':'} it has no {name}"
+            + ("." if ended else " yet."),
+            remedy="See the job's error." if ended else "Wait until the job has succeeded.",
+            where=job.id,
+        )
+    path = service.storage.find(f"{job.id}/output/{name}")
+    if path is None:
+        raise ProblemError(
+            404,
+            "no_such_file",
+            f"The job's {name} is gone from the data folder.",
+            remedy="Run the job again.",
+            where=job.id,
+        )
+    return path
+
+
+def _preferred(accept: str) -> str:
+    weights = {"application/json": 0.0, "text/html": 0.0}
+    exactness = dict.fromkeys(weights, -1)
+    for item in accept.split(","):
+        kind, *parameters = (part.strip().lower() for part in item.split(";"))
+        weight = next((_weight(part[2:]) for part in parameters if part.startswith("q=")), 1.0)
+        for offered in weights:
+            exact = (
+                ("*/*", offered.split("/")[0] + "/*", offered).index(kind)
+                if kind in {"*/*", offered.split("/")[0] + "/*", offered}
+                else -1
+            )
+            if exact > exactness[offered]:
+                exactness[offered], weights[offered] = exact, weight
+    best = max(weights, key=lambda kind: (weights[kind], exactness[kind]))
+    if weights[best] <= 0:
+        raise ProblemError(
+            406,
+            "not_acceptable",
+            f"The report comes as {' or '.join(weights)}.",
+            remedy="Name one of them in Accept.",
+            where="Accept",
+        )
+    return best
+
+
+def _weight(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0

@@ -1,0 +1,75 @@
+"""`GET /jobs/{id}/events`: what happens to a job, as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Response
+from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
+
+from app.api.deps import JobDep, ServiceDep
+from app.api.problems import responses
+from app.service import Service
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+_LOOK_SECONDS = 0.2
+_PING_SECONDS = 15.0
+
+_EXAMPLE = (
+    'event: state\ndata: {"state": "running", "attempt": 1, "message": "starting"}\nid: 2\n\n'
+    'event: progress\ndata: {"stage": "ingest", "fraction": 1.0, "message": "22 layers", "progress": 0.04}\nid: 3\n\n'
+)
+
+
+@router.get(
+    "/{job_id}/events",
+    summary="Follow a job",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "Events from the first, or after Last-Event-ID, until the job ends. `state` events carry "
+            "state, message and error; `progress` events carry stage, fraction, message and overall progress.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
+        },
+        204: {"description": "The job has ended and nothing comes after Last-Event-ID."},
+        **responses(404, 422),
+    },
+)
+async def follow_job(
+    job: JobDep,
+    service: ServiceDep,
+    last_event_id: Annotated[
+        int, Header(ge=0, le=2**31, description="Number of the last event already seen.")
+    ] = 0,
+) -> Response:
+    """Stream a job's events; the stream ends when the job has ended."""
+    if job.ended and not await asyncio.to_thread(service.store.events, job.id, after=last_event_id, limit=1):
+        return Response(status_code=204)
+    return EventSourceResponse(
+        _stream(service, job.id, last_event_id),
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _stream(service: Service, job_id: str, last: int) -> AsyncIterator[bytes]:
+    spoke = time.monotonic()
+    while not service.stopping.is_set():
+        # The state is read before the events: if it has ended by then, its last event is among them.
+        job = await asyncio.to_thread(service.store.get, job_id)
+        events = await asyncio.to_thread(service.store.events, job_id, after=last)
+        for event in events:
+            last = event.number
+            yield format_sse_event(data_str=json.dumps(event.data), event=event.kind, id=str(last))
+            spoke = time.monotonic()
+        if not events:
+            if job is None or job.ended:
+                return
+            if time.monotonic() - spoke > _PING_SECONDS:
+                yield KEEPALIVE_COMMENT
+                spoke = time.monotonic()
+            await asyncio.sleep(_LOOK_SECONDS)

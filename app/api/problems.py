@@ -1,0 +1,135 @@
+"""Every error answer is one document: what is wrong, what to do, where, and under which request id."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict
+from starlette.exceptions import HTTPException
+
+from app.api.request_id import request_id
+from app.jobs.job import JobError
+
+_log = logging.getLogger("bitwright.api")
+
+
+class Problem(BaseModel):
+    """An error answer.
+
+    Attributes:
+        code: Stable name of the kind of error.
+        message: What is wrong.
+        remedy: What to do next.
+        where: The file, layer, field or job concerned, if one can be named.
+        request_id: Name of this request in the service's log.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "code": "spec",
+                "message": "7 is not a supported bit-width; choose from 2, 3, 4, 5, 6, 8, float",
+                "remedy": "Correct this field of the spec.",
+                "where": "spec.weight_bits",
+                "request_id": "5f0c1d7e9a2b4c3d8e6f7a8b9c0d1e2f",
+            }
+        }
+    )
+
+    code: str
+    message: str
+    remedy: str
+    where: str | None = None
+    request_id: str
+
+
+class ProblemError(Exception):
+    """Raised anywhere below a route to answer with a problem."""
+
+    def __init__(
+        self, status: int, code: str, message: str, *, remedy: str, where: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.error = JobError(code=code, message=message, remedy=remedy, where=where)
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe error answers for OpenAPI.
+
+    Args:
+        statuses: The status codes a route can answer with.
+
+    Returns:
+        What FastAPI's `responses` wants.
+    """
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in statuses
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of an application a problem document.
+
+    Args:
+        app: The application.
+    """
+
+    @app.exception_handler(ProblemError)
+    async def _problem(request: Request, error: ProblemError) -> JSONResponse:
+        return _answer(request, error.status, error.error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        return _answer(
+            request,
+            422,
+            JobError(
+                code="request", message=first["msg"], remedy="Correct this part of the request.", where=field
+            ),
+        )
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        phrase = HTTPStatus(error.status_code).phrase
+        problem = JobError(
+            code=phrase.lower().replace(" ", "_"),
+            message=f"{request.method} {request.url.path}: {error.detail}",
+            remedy="See /docs for what this service answers to.",
+        )
+        return _answer(request, error.status_code, problem, error.headers)
+
+    @app.exception_handler(Exception)
+    async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+        _log.error("request %s failed", request_id(request), exc_info=error)
+        problem = JobError(
+            code="internal",
+            message="The service failed on this request.",
+            remedy="Please report it with the request id; the service's log has the details.",
+        )
+        return _answer(request, 500, problem)
+
+
+def _answer(
+    request: Request, status: int, error: JobError, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    name = request_id(request)
+    # The outermost handler answers outside our middleware, so the id is set here as well.
+    return JSONResponse(
+        Problem(**error.model_dump(), request_id=name).model_dump(),
+        status_code=status,
+        headers={**(headers or {}), "X-Request-ID": name},
+        media_type="application/problem+json",
+    )

@@ -1,0 +1,198 @@
+"""What the service answers, as documented by OpenAPI."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from app.jobs.job import Job, JobError, JobState, Summary
+from quant_core.spec import QuantizeSpec, Stage
+
+_EXAMPLE: dict[str, JsonValue] = {
+    "id": "0b8f6f1e6d1c4f0f9b7a2a54d3c1e7aa",
+    "state": "running",
+    "stage": "sensitivity",
+    "stage_progress": 0.4,
+    "progress": 0.3,
+    "message": "layer 9 of 22",
+    "cancel_requested": False,
+    "attempt": 1,
+    "model": "resnet20_cifar10.onnx",
+    "data": "cifar10_calibration.npz",
+    "spec": {"budget": {"size": 0.18}, "weight_bits": [2, 3, 4, 5, 6, 8, 32], "seed": 0},
+    "error": None,
+    "summary": None,
+    "created": "2026-01-15T09:30:00Z",
+    "started": "2026-01-15T09:30:01Z",
+    "finished": None,
+    "links": {
+        "self": "/jobs/0b8f6f1e6d1c4f0f9b7a2a54d3c1e7aa",
+        "events": "/jobs/0b8f6f1e6d1c4f0f9b7a2a54d3c1e7aa/events",
+        "model": None,
+        "report": None,
+        "sensitivity": None,
+        "pareto": None,
+    },
+}
+
+
+class Links(BaseModel):
+    """Where to go from a job; null where there is nothing yet.
+
+    Attributes:
+        self_: The job.
+        events: Its events as a stream.
+        model: The quantized model.
+        report: The report, JSON or HTML by Accept.
+        sensitivity: The sensitivity table.
+        pareto: The Pareto front.
+    """
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    self_: str = Field(alias="self")
+    events: str
+    model: str | None
+    report: str | None
+    sensitivity: str | None
+    pareto: str | None
+
+
+class JobView(BaseModel):
+    """A job as clients see it.
+
+    Attributes:
+        id: Its name in every address.
+        state: `queued`, `running`, `succeeded`, `failed` or `canceled`.
+        stage: The stage at work.
+        stage_progress: Share of this stage done, 0 to 1.
+        progress: Share of the whole job done, 0 to 1.
+        message: What it is doing, for people.
+        cancel_requested: Whether a running job was asked to stop.
+        attempt: How often it was started.
+        model: File name of the model.
+        data: File name of the samples.
+        spec: What was asked, with every default written out.
+        error: Why it failed.
+        summary: The result in a few numbers.
+        created: When it was accepted.
+        started: When its present attempt started.
+        finished: When it ended.
+        links: Where to go from here.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"example": _EXAMPLE})
+
+    id: str
+    state: JobState
+    stage: Stage | None
+    stage_progress: float
+    progress: float
+    message: str
+    cancel_requested: bool
+    attempt: int
+    model: str
+    data: str
+    spec: QuantizeSpec
+    error: JobError | None
+    summary: Summary | None
+    created: datetime
+    started: datetime | None
+    finished: datetime | None
+    links: Links
+
+    @classmethod
+    def of(cls, job: Job) -> JobView:
+        """Show a job.
+
+        Args:
+            job: The job.
+
+        Returns:
+            What clients see of it.
+        """
+        here = f"/jobs/{job.id}"
+        done = job.state == "succeeded"
+        links = Links(
+            self=here,
+            events=f"{here}/events",
+            model=f"{here}/model" if done else None,
+            report=f"{here}/report" if done else None,
+            sensitivity=f"{here}/files/sensitivity.json" if done else None,
+            pareto=f"{here}/files/pareto.json" if done else None,
+        )
+        return cls(
+            id=job.id,
+            state=job.state,
+            stage=job.stage,
+            stage_progress=job.stage_progress,
+            progress=job.progress,
+            message=job.message,
+            cancel_requested=job.cancel_requested,
+            attempt=job.attempt,
+            model=job.model_name,
+            data=job.data_name,
+            spec=job.spec,
+            error=job.error,
+            summary=job.summary,
+            created=job.created,
+            started=job.started,
+            finished=job.finished,
+            links=links,
+        )
+
+
+class JobPage(BaseModel):
+    """A page of jobs, newest first.
+
+    Attributes:
+        jobs: The jobs.
+        total: How many there are in all.
+        limit: How many a page holds at most.
+        offset: How many newer ones were passed over.
+    """
+
+    jobs: list[JobView]
+    total: int
+    limit: int
+    offset: int
+
+
+class DeviceHealth(BaseModel):
+    """One device.
+
+    Attributes:
+        name: `cpu` or `cuda:N`.
+        job: The job it works on.
+    """
+
+    name: str
+    job: str | None
+
+
+class Health(BaseModel):
+    """How the service is.
+
+    Attributes:
+        status: `ok`.
+        version: Version of Bitwright.
+        queued: Jobs that wait.
+        devices: What it computes on.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "status": "ok",
+                "version": "0.1.0",
+                "queued": 0,
+                "devices": [{"name": "cpu", "job": None}],
+            }
+        }
+    )
+
+    status: str
+    version: str
+    queued: int
+    devices: list[DeviceHealth]

@@ -1,0 +1,76 @@
+"""Checks uploads in processes of their own, so that a hostile file cannot harm the service."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import TimeoutError as PoolTimeoutError
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from pebble import ProcessExpired
+
+from app.executors import worker
+from app.executors.pool import WorkerPool
+from app.jobs.job import JobError
+from quant_core.spec import QuantizeSpec
+
+_TASKS_PER_WORKER = 64
+"""A fresh process now and then, in case a file made one leak."""
+
+
+class Checker:
+    """Runs the engine's checks with a time limit. Use it from the event loop's thread."""
+
+    def __init__(self, *, validator: str, workers: int, timeout: float) -> None:
+        self._validator = validator
+        self._timeout = timeout
+        self._pool = WorkerPool(
+            "cpu",
+            workers=workers,
+            tasks_per_worker=_TASKS_PER_WORKER,
+            preload=validator.partition(":")[0],
+        )
+
+    def start(self) -> None:
+        """Start the processes."""
+        self._pool.start()
+
+    async def check(self, model: Path, data: Path, spec: QuantizeSpec) -> JobError | None:
+        """Check an upload.
+
+        Args:
+            model: The model's file.
+            data: The samples' file.
+            spec: What was asked.
+
+        Returns:
+            What is wrong with it, or None.
+        """
+        try:
+            return await self._once(model, data, spec)
+        except BrokenProcessPool:  # an idle process was killed; this upload had no part in it
+            return await self._once(model, data, spec)
+
+    def close(self) -> None:
+        """End the processes."""
+        self._pool.close()
+
+    async def _once(self, model: Path, data: Path, spec: QuantizeSpec) -> JobError | None:
+        future = self._pool.schedule(worker.check, model, data, spec, self._validator, timeout=self._timeout)
+        try:
+            found: JobError | None = await asyncio.wrap_future(future)
+        except (TimeoutError, PoolTimeoutError):
+            return JobError(
+                code="check_timeout",
+                message=f"Checking the files took longer than {self._timeout:g} seconds.",
+                remedy="Send fewer samples or a smaller model, or raise BITWRIGHT_CHECK_TIMEOUT.",
+            )
+        except ProcessExpired as error:
+            return JobError(
+                code="model",
+                message=f"Reading the files crashed the process that checks them (exit code {error.exitcode}).",
+                remedy="The model is most likely damaged, or needs more memory than there is; "
+                "check it with `bitwright inspect`.",
+                where=model.name,
+            )
+        return found

@@ -1,0 +1,164 @@
+"""Runs tasks on this machine: one process per device, a fresh one for every job."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Sequence
+from concurrent.futures import Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.executors import worker
+from app.executors.pool import WorkerPool, lost
+from app.executors.protocol import Outcome, Task, Ticket, Update
+from quant_core.spec import Progress
+
+
+@dataclass
+class LocalTicket:
+    """A task under way on this machine.
+
+    Attributes:
+        task: The task.
+        device: Where it runs.
+        future: What the pool will give.
+        read: Bytes of the message file that were read.
+        steps: What was read and not yet handed on.
+        pid: The process, once it said so.
+        said: How it ended, in its own words.
+        cancelled: Whether it was told to stop.
+        retried: Whether it was handed to a second pool, because the first broke before the task began.
+    """
+
+    task: Task
+    device: str
+    future: Future[Any]
+    read: int = 0
+    steps: list[Progress] = field(default_factory=list)
+    pid: int | None = None
+    said: Outcome | None = None
+    cancelled: bool = False
+    retried: bool = False
+
+
+class LocalExecutor:
+    """One pool of one process for each device."""
+
+    def __init__(self, devices: Sequence[str], engine: str) -> None:
+        self._engine = engine
+        preload = engine.partition(":")[0]
+        self._pools = {
+            device: WorkerPool(device, workers=1, tasks_per_worker=1, preload=preload) for device in devices
+        }
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Every device, busy or not."""
+        return tuple(self._pools)
+
+    def start(self) -> None:
+        """Start a process for each device, so that the first job finds the engine loaded."""
+        for pool in self._pools.values():
+            pool.start()
+
+    def submit(self, task: Task, device: str) -> LocalTicket:
+        """Hand a task to the device's process.
+
+        Args:
+            task: What to run.
+            device: Where.
+
+        Returns:
+            What to ask about it with.
+        """
+        return LocalTicket(task, device, self._pools[device].schedule(worker.run, task, self._engine))
+
+    def poll(self, ticket: Ticket) -> Update:
+        """Read what the worker wrote since the last look.
+
+        Args:
+            ticket: What `submit` gave.
+
+        Returns:
+            What is new.
+        """
+        ticket = _own(ticket)
+        ended = self._ended(ticket)
+        _read(ticket)
+        steps, ticket.steps = tuple(ticket.steps), []
+        return Update(steps, _outcome(ticket) if ended else None)
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Kill the task's process, and it alone.
+
+        Args:
+            ticket: What `submit` gave.
+        """
+        ticket = _own(ticket)
+        ticket.cancelled = True
+        ticket.future.cancel()
+        _read(ticket)
+        # The pool asks first and kills after seconds; long calls into C do not hear the question.
+        if ticket.pid is not None and not wait([ticket.future], timeout=0).done:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(ticket.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End every process."""
+        for pool in self._pools.values():
+            pool.close()
+
+    def _ended(self, ticket: LocalTicket) -> bool:
+        # `future.done()` is true as soon as it is cancelled; `wait` only once the pool has let go of the process.
+        if not wait([ticket.future], timeout=0).done:
+            return False
+        broken = not ticket.cancelled and isinstance(ticket.future.exception(), BrokenProcessPool)
+        if broken and not ticket.retried and not ticket.task.messages.exists():
+            ticket.future = self._pools[ticket.device].schedule(worker.run, ticket.task, self._engine)
+            ticket.retried = True
+            return False
+        _read(ticket)
+        return ticket.said is not None or ticket.pid is None or not _is_alive(ticket.pid)
+
+
+def _own(ticket: Ticket) -> LocalTicket:
+    if not isinstance(ticket, LocalTicket):
+        raise TypeError("this ticket belongs to another executor")
+    return ticket
+
+
+def _read(ticket: LocalTicket) -> None:
+    with contextlib.suppress(FileNotFoundError), ticket.task.messages.open("rb") as messages:
+        messages.seek(ticket.read)
+        for line in messages:
+            if not line.endswith(b"\n"):  # still being written
+                break
+            ticket.read += len(line)
+            message = json.loads(line)
+            if "progress" in message:
+                ticket.steps.append(Progress.model_validate(message["progress"]))
+            elif "pid" in message:
+                ticket.pid = message["pid"]
+            elif "outcome" in message:
+                ticket.said = Outcome.model_validate(message["outcome"])
+
+
+def _outcome(ticket: LocalTicket) -> Outcome:
+    if ticket.said is not None:
+        return ticket.said
+    if ticket.cancelled:
+        return Outcome(state="canceled")
+    error = ticket.future.exception()
+    return Outcome(state="failed", error=lost(error or RuntimeError("no outcome")))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,125 @@
+"""What the service asks of a place that runs jobs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from app.jobs.job import JobError, JobState, Summary
+from quant_core.spec import Progress, QuantizeSpec
+
+
+@dataclass(frozen=True)
+class Task:
+    """One attempt at a job, complete: whoever runs it needs nothing else.
+
+    Attributes:
+        job_id: The job.
+        attempt: The attempt.
+        model: The model's file.
+        data: The samples' file.
+        spec: What was asked.
+        scratch: A folder of this attempt alone, for messages and results.
+    """
+
+    job_id: str
+    attempt: int
+    model: Path
+    data: Path
+    spec: QuantizeSpec
+    scratch: Path
+
+    @property
+    def out(self) -> Path:
+        """Where the results go."""
+        return self.scratch / "out"
+
+    @property
+    def messages(self) -> Path:
+        """Where the worker writes what it does, one JSON line at a time."""
+        return self.scratch / "messages.jsonl"
+
+
+class Outcome(BaseModel):
+    """How an attempt ended.
+
+    Attributes:
+        state: `succeeded`, `failed` or `canceled`.
+        error: Why it failed.
+        summary: What came out.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    state: JobState
+    error: JobError | None = None
+    summary: Summary | None = None
+
+
+@dataclass(frozen=True)
+class Update:
+    """What is new about a running attempt.
+
+    Attributes:
+        steps: What the worker said since the last look.
+        outcome: How it ended, once it has: its process then no longer touches any file.
+    """
+
+    steps: tuple[Progress, ...]
+    outcome: Outcome | None
+
+
+class Ticket(Protocol):
+    """Stands for a submitted task."""
+
+    @property
+    def task(self) -> Task:
+        """The task."""
+        ...
+
+
+class Executor(Protocol):
+    """Runs tasks in processes of their own. One thread calls all of its methods."""
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Every device, busy or not."""
+        ...
+
+    def submit(self, task: Task, device: str) -> Ticket:
+        """Start a task.
+
+        Args:
+            task: What to run.
+            device: Where; the caller gives a device one task at a time.
+
+        Returns:
+            What to ask about it with.
+        """
+        ...
+
+    def poll(self, ticket: Ticket) -> Update:
+        """Look what a task did since the last look; never waits.
+
+        Args:
+            ticket: What `submit` gave.
+
+        Returns:
+            What is new.
+        """
+        ...
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Kill a task's process, whatever it is doing; `poll` tells when it is gone.
+
+        Args:
+            ticket: What `submit` gave.
+        """
+        ...
+
+    def close(self) -> None:
+        """End every process."""
+        ...

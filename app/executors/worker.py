@@ -1,0 +1,162 @@
+"""What runs inside a worker process: the engine on one task, and the checks of one upload."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TextIO
+
+from app.executors.protocol import Outcome, Task
+from app.jobs.job import JobError, Summary
+from quant_core.errors import CancelledError, UserError
+from quant_core.spec import Progress, QuantizeSpec
+
+_log = logging.getLogger("bitwright.worker")
+
+_STEP_SECONDS = 0.2
+"""Steps within a stage that follow faster than this are left out; a stage's first and last never are."""
+
+
+def prepare(parent: int, device: str, preload: str) -> None:
+    """Make a fresh process a worker: it dies with the service, sees one device, and has the engine loaded.
+
+    Args:
+        parent: Process id of the service.
+        device: `cpu` or `cuda:N`.
+        preload: Module to import ahead of the first task.
+    """
+    _die_with(parent)
+    os.environ["CUDA_VISIBLE_DEVICES"] = device.removeprefix("cuda:") if device.startswith("cuda:") else ""
+    try:
+        import_module(preload)
+    except ImportError:
+        # The first task meets the same error and reports it; failing here would end the worker without a word.
+        _log.exception("cannot load %s", preload)
+
+
+def run(task: Task, engine: str) -> None:
+    """Run the engine on a task; everything it has to say goes to the task's message file.
+
+    Args:
+        task: What to run.
+        engine: Dotted name of the engine's entry.
+    """
+    # Line by line to a file: it outlives this process, and a kill in mid-write harms no pipe that others share.
+    with task.messages.open("x", buffering=1, encoding="utf-8") as messages:
+        _say(messages, "pid", os.getpid())
+        outcome = _outcome(task, engine, _reporter(messages))
+        _say(messages, "outcome", outcome.model_dump(mode="json"))
+
+
+def check(model: Path, data: Path, spec: QuantizeSpec, validator: str) -> JobError | None:
+    """Run the engine's own checks on an upload.
+
+    Args:
+        model: The model's file.
+        data: The samples' file.
+        spec: What was asked.
+        validator: Dotted name of the engine's checks.
+
+    Returns:
+        What is wrong with the upload, or None.
+    """
+    try:
+        resolve(validator)(model, data, spec)
+    except UserError as error:
+        return JobError.of(error)
+    return None
+
+
+def resolve(dotted: str) -> Callable[..., Any]:
+    """Import a function by name.
+
+    Args:
+        dotted: `module:function`.
+
+    Returns:
+        The function.
+    """
+    module, _, name = dotted.partition(":")
+    function: Callable[..., Any] = getattr(import_module(module), name)
+    return function
+
+
+def _outcome(task: Task, engine: str, on_progress: Callable[[Progress], None]) -> Outcome:
+    try:
+        report = resolve(engine)(
+            model=task.model, data=task.data, spec=_here(task.spec), out=task.out, on_progress=on_progress
+        )
+        return Outcome(state="succeeded", summary=Summary.of(report))
+    except UserError as error:
+        return Outcome(state="failed", error=JobError.of(error))
+    except CancelledError:
+        return Outcome(state="canceled")
+    except Exception as error:
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            return Outcome(state="failed", error=out_of_memory(str(error)))
+        _log.exception("job %s, attempt %d", task.job_id, task.attempt)
+        return Outcome(
+            state="failed",
+            error=JobError(
+                code=getattr(error, "code", "internal"),
+                message=f"The engine failed: {type(error).__name__}: {error}",
+                remedy="This is a fault of Bitwright. Please report it; the service's log has the details "
+                f"under job {task.job_id}.",
+            ),
+        )
+
+
+def out_of_memory(detail: str) -> JobError:
+    """Say that memory ran out.
+
+    Args:
+        detail: What is known of it.
+
+    Returns:
+        The error.
+    """
+    return JobError(
+        code="out_of_memory",
+        message=f"The job ran out of memory. {detail}".strip(),
+        remedy="Send fewer samples or a smaller model, or run the service where there is more memory.",
+    )
+
+
+def _here(spec: QuantizeSpec) -> QuantizeSpec:
+    # The one GPU this process sees is number 0 to it, whatever number it has outside.
+    return spec.model_copy(update={"device": "cuda"}) if spec.device.startswith("cuda") else spec
+
+
+def _reporter(messages: TextIO) -> Callable[[Progress], None]:
+    last_stage, last_time = "", 0.0
+
+    def report(progress: Progress) -> None:
+        nonlocal last_stage, last_time
+        moment = time.monotonic()
+        if progress.stage == last_stage and progress.fraction < 1 and moment - last_time < _STEP_SECONDS:
+            return
+        last_stage, last_time = progress.stage, moment
+        _say(messages, "progress", progress.model_dump(mode="json"))
+
+    return report
+
+
+def _say(messages: TextIO, kind: str, content: object) -> None:
+    messages.write(json.dumps({kind: content}) + "\n")
+
+
+def _die_with(parent: int) -> None:
+    if sys.platform == "linux":
+        import ctypes
+
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before we could ask
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,1 @@
+"""Jobs: their table, their events, and what drives them from queued to an end."""

@@ -1,0 +1,66 @@
+"""What the service can be told from outside: environment variables that start with `BITWRIGHT_`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Settings of one service process.
+
+    Attributes:
+        data_dir: Folder of the database, the uploads and the results.
+        host: Address to listen on. There are no accounts yet: keep it on loopback or behind a gateway.
+        port: Port to listen on; 0 takes a free one.
+        devices: `auto`, or a list such as `cpu` or `cuda:0,cuda:1`; one worker process for each.
+        upload_limit: Largest request body in bytes, all files together.
+        check_timeout: Seconds the checks of an upload may take before it is refused.
+        checkers: Processes that check uploads.
+        max_interruptions: How often a job may be cut off by the end of the service before it fails.
+        log_level: Level of the service's own log.
+        engine: Dotted name of the engine's entry, `module:function`.
+        validator: Dotted name of the engine's checks, `module:function`.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="BITWRIGHT_", frozen=True, extra="ignore")
+
+    data_dir: Path = Path("data")
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    devices: Annotated[tuple[str, ...], NoDecode] = ("auto",)
+    upload_limit: int = Field(default=4 * 2**30, gt=0)
+    check_timeout: float = Field(default=120.0, gt=0)
+    checkers: int = Field(default=1, ge=1)
+    max_interruptions: int = Field(default=2, ge=1)
+    log_level: str = Field(default="info", pattern="^(critical|error|warning|info|debug)$")
+    engine: str = "quant_core.pipeline:quantize"
+    validator: str = "quant_core.pipeline:validate"
+
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("devices")
+    @classmethod
+    def _known(cls, devices: tuple[str, ...]) -> tuple[str, ...]:
+        if devices == ("auto",):
+            return devices
+        for device in devices:
+            if not re.fullmatch(r"cpu|cuda:\d+", device):
+                raise ValueError(f"{device!r} is not a device; write auto, or a list of cpu and cuda:N")
+        if not devices or len(set(devices)) != len(devices):
+            raise ValueError("name each device once, and at least one")
+        return devices
+
+    @field_validator("engine", "validator")
+    @classmethod
+    def _dotted(cls, name: str) -> str:
+        if not re.fullmatch(r"[\w.]+:\w+", name):
+            raise ValueError(f"{name!r} is not of the form module:function")
+        return name

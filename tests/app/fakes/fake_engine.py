@@ -1,0 +1,124 @@
+"""Stands in for the engine in tests of the service: the sample's seed tells it what to do.
+
+`seed` 1 waits in Python, 2 waits in C with the interpreter locked, 3 ends the process with SIGSEGV, 4 raises an
+unknown error, 5 raises a user error, 6 runs out of memory. Everything else succeeds at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+
+from quant_core.errors import InfeasibleBudgetError, ModelError
+from quant_core.spec import STAGES, BitPlan, Progress, ProgressCallback, QuantizeSpec, Report
+
+ENDLESS = 600
+
+
+def quantize(
+    model: Path, data: Path, spec: QuantizeSpec, out: Path, on_progress: ProgressCallback | None = None
+) -> Report:
+    say = on_progress or (lambda _: None)
+    say(Progress(stage="ingest", fraction=0.5, message=f"pid={os.getpid()}"))
+    say(Progress(stage="ingest", fraction=1.0, message="read"))
+    if spec.seed == 1:
+        for step in range(ENDLESS * 20):
+            say(Progress(stage="sensitivity", fraction=step / (ENDLESS * 20), message="waiting"))
+            time.sleep(0.05)
+    elif spec.seed == 2:
+        ctypes.PyDLL(None).sleep(ENDLESS)  # keeps the interpreter's lock, as a long kernel can
+    elif spec.seed == 3:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif spec.seed == 4:
+        raise ZeroDivisionError("a fault of ours")
+    elif spec.seed == 5:
+        raise InfeasibleBudgetError("too small", remedy="Ask for at least 1234 bytes.", where="budget.size")
+    elif spec.seed == 6:
+        raise MemoryError
+    for stage in STAGES[1:]:
+        say(Progress(stage=stage, fraction=1.0, message=f"{stage} done"))
+    out.mkdir(parents=True)
+    report = _report(model, spec)
+    (out / "model.onnx").write_bytes(model.read_bytes()[::-1])
+    (out / "report.json").write_text(report.model_dump_json())
+    (out / "report.html").write_text("<!doctype html><title>report</title>")
+    (out / "sensitivity.json").write_text('{"version": 1}')
+    (out / "pareto.json").write_text('{"version": 1}')
+    return report
+
+
+def validate(model: Path, data: Path, spec: QuantizeSpec) -> None:
+    content = model.read_bytes()
+    if content.startswith(b"crash"):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if content.startswith(b"slow"):
+        time.sleep(ENDLESS)
+    if content.startswith(b"external"):
+        for name in content.decode().split()[1:]:
+            if not (model.parent / name).is_file():
+                raise ModelError("lacks its external data.", remedy="Send it too.", where=name)
+    elif not content.startswith(b"\x08"):
+        raise ModelError("is not an ONNX model.", remedy="Export one.", where=model.name)
+
+
+def _report(model: Path, spec: QuantizeSpec) -> Report:
+    size = model.stat().st_size
+    return Report.model_validate(
+        {
+            "model": {
+                "name": model.name,
+                "float_bytes": size,
+                "quantized_bytes": size // 2,
+                "predicted_bytes": size // 2,
+                "budget_bytes": size,
+                "ratio": 0.5,
+                "opset": 21,
+                "parameters": 10,
+                "macs": 100,
+            },
+            "spec": spec.model_dump(mode="json"),
+            "loss": "kl",
+            "plan": BitPlan(
+                layers=(),
+                predicted_loss=0.0,
+                predicted_bytes=size // 2,
+                budget_bytes=size,
+                optimal=True,
+                solver="none",
+            ),
+            "layers": [],
+            "metrics": {
+                "name": "top1",
+                "float": 0.9,
+                "quantized": 0.89,
+                "samples": 4,
+                "labelled": True,
+                "sqnr_db": 20.0,
+                "top1_agreement": 0.99,
+                "mean_cosine": 0.999,
+            },
+            "latency_ms": {
+                "float": 2.0,
+                "quantized": 1.0,
+                "float_spread": 0.1,
+                "quantized_spread": 0.1,
+                "speedup": 2.0,
+                "batch": 1,
+                "threads": 1,
+                "runs": 3,
+            },
+            "simulation": {
+                "predicted_sqnr_db": 20.0,
+                "measured_sqnr_db": 20.0,
+                "agreement_sqnr_db": 60.0,
+                "top1_agreement": 1.0,
+            },
+            "pareto": [],
+            "peak_memory_bytes": 1,
+            "seed": spec.seed,
+            "versions": {},
+        }
+    )
