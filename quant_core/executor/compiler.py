@@ -1,0 +1,85 @@
+"""From an ONNX model to a program."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import torch
+
+from quant_core.errors import ModelError, UnsupportedOperatorError
+from quant_core.executor import ops as _ops  # noqa: F401 - importing fills the registry
+from quant_core.executor.dtypes import Precision
+from quant_core.executor.lowering import Frame, Missing, Scope, Setting, lower_graph
+from quant_core.executor.program import Program
+
+
+def compile_model(
+    model: ir.Model,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    seed: int = 0,
+) -> Program:
+    """Compiles a model into a differentiable torch program.
+
+    Args:
+        model: The model, normalised or as deserialized from a file.
+        device: Where the program runs.
+        dtype: Type of every float tensor, or None: float64 for double tensors and float32 for all others,
+            float16 and bfloat16 included.
+        seed: Seeds random operators that carry no seed of their own.
+
+    Returns:
+        The program.
+
+    Raises:
+        UnsupportedOperatorError: If the graph holds operators without an implementation; names all of them.
+    """
+    scope, inputs, outputs = _lower(model, torch.device(device), dtype, seed)
+    missing = scope.setting.missing
+    if missing:
+        raise UnsupportedOperatorError(
+            "Operators without an implementation: " + "; ".join(_describe(missing)) + ".",
+            remedy="Replace these nodes, or export the model again with standard ONNX operators.",
+        )
+    names = tuple(value.name or "" for value in model.graph.outputs)
+    return Program(scope, inputs, outputs, names)
+
+
+def unsupported_operators(model: ir.Model) -> tuple[str, ...]:
+    """Operators of a model that the executor does not know, with domain, opset and the nodes that use them.
+
+    Args:
+        model: The model, normalised or as deserialized from a file.
+
+    Returns:
+        One line per operator, in order of appearance; empty if the model can be compiled.
+    """
+    scope, _, _ = _lower(model, torch.device("cpu"), None, 0)
+    return tuple(_describe(scope.setting.missing))
+
+
+def _lower(
+    model: ir.Model, device: torch.device, dtype: torch.dtype | None, seed: int
+) -> tuple[Scope, list[int], list[int]]:
+    # Version counters, which tell a stored operand from a modified one, do not exist in inference mode.
+    with torch.inference_mode(mode=False):
+        scope = Scope(Setting(Precision(dtype), device, model.functions, seed=seed))
+        frame = Frame(scope, model.graph.opset_imports, {})
+        try:
+            inputs, outputs = lower_graph(frame, model.graph)
+        except RecursionError as error:
+            raise ModelError(
+                "Functions and subgraphs are nested too deeply.", remedy="Inline the model's functions."
+            ) from error
+    return scope, inputs, outputs
+
+
+def _describe(missing: list[Missing]) -> list[str]:
+    users: dict[tuple[str, str, int], list[str]] = {}
+    for entry in missing:
+        users.setdefault((entry.domain, entry.op, entry.version), []).append(entry.node)
+    lines = []
+    for (domain, op, version), nodes in users.items():
+        shown = ", ".join(nodes[:3]) + (f" and {len(nodes) - 3} more" if len(nodes) > 3 else "")
+        lines.append(f"{domain or 'ai.onnx'}::{op} (opset {version}) at {shown}")
+    return lines

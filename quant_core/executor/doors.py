@@ -1,0 +1,50 @@
+"""The executor for other people: a twin of onnxruntime's session, and a plain torch module."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import torch
+
+from quant_core.executor.compiler import compile_model
+from quant_core.executor.dtypes import to_numpy, to_torch
+from quant_core.executor.program import Program
+
+
+def load(model: onnx.ModelProto | ir.Model) -> Program:
+    """Loads a model as a torch module.
+
+    The module takes one tensor per graph input, in order, and returns a tuple of outputs, computed in float32 or
+    float64 as the model says.
+
+    Args:
+        model: An ONNX model.
+
+    Returns:
+        The module; differentiable twice wherever mathematics allows.
+    """
+    return compile_model(ir.serde.deserialize_model(model) if isinstance(model, onnx.ModelProto) else model)
+
+
+def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Runs a model once; the twin of `onnxruntime.InferenceSession.run`.
+
+    Args:
+        model: An ONNX model.
+        feeds: Input name -> array of the declared type.
+
+    Returns:
+        Output name -> array of the declared type.
+    """
+    program = load(model)
+    tensors = {}
+    for name, kind in zip(program.inputs, program.input_kinds, strict=True):
+        if name in feeds and kind is not None:
+            tensors[name] = to_torch(np.asarray(feeds[name]), kind, program.precision)
+    with torch.no_grad():
+        values = program.evaluate(tensors)
+    return {
+        name: to_numpy(values[name], kind)
+        for name, kind in zip(program.outputs, program.output_kinds, strict=True)
+    }

@@ -1,0 +1,138 @@
+"""Activations. Composed from functions whose second derivatives torch knows: `hardsigmoid` has none."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from quant_core.executor.node import Node
+from quant_core.executor.registry import Kernel, direct, operator
+
+direct("Relu", torch.relu)
+direct("Sigmoid", torch.sigmoid)
+direct("Softplus", F.softplus)
+direct("Softsign", lambda x: x / (1 + x.abs()))
+direct("Mish", F.mish)
+direct("HardSwish", lambda x: x * torch.clamp(x / 6 + 0.5, 0, 1))
+
+
+@operator("HardSigmoid")
+def _hard_sigmoid(node: Node) -> Kernel:
+    alpha, beta = node.float("alpha", 0.2), node.float("beta", 0.5)
+    return lambda x: torch.clamp(alpha * x + beta, 0, 1)
+
+
+@operator("LeakyRelu")
+def _leaky_relu(node: Node) -> Kernel:
+    alpha = node.float("alpha", 0.01)
+    return lambda x: F.leaky_relu(x, alpha)
+
+
+@operator("Elu")
+def _elu(node: Node) -> Kernel:
+    alpha = node.float("alpha", 1.0)
+    return lambda x: F.elu(x, alpha)
+
+
+@operator("Celu")
+def _celu(node: Node) -> Kernel:
+    alpha = node.float("alpha", 1.0)
+    return lambda x: F.celu(x, alpha)
+
+
+@operator("Selu")
+def _selu(node: Node) -> Kernel:
+    alpha = node.float("alpha", 1.67326319217681884765625)
+    gamma = node.float("gamma", 1.05070102214813232421875)
+    return lambda x: gamma * F.elu(x, alpha)
+
+
+@operator("ThresholdedRelu")
+def _thresholded_relu(node: Node) -> Kernel:
+    alpha = node.float("alpha", 1.0)
+    return lambda x: F.threshold(x, alpha, 0.0)
+
+
+@operator("Shrink")
+def _shrink(node: Node) -> Kernel:
+    lambd, bias = node.float("lambd", 0.5), node.float("bias", 0.0)
+
+    def shrink(x: Tensor) -> Tensor:
+        zero = torch.zeros((), dtype=x.dtype, device=x.device)
+        return torch.where(x < -lambd, x + bias, torch.where(x > lambd, x - bias, zero))
+
+    return shrink
+
+
+@operator("Gelu")
+def _gelu(node: Node) -> Kernel:
+    approximate = node.string("approximate", "none")
+    return lambda x: F.gelu(x, approximate=approximate)
+
+
+@operator("Swish")
+def _swish(node: Node) -> Kernel:
+    alpha = node.float("alpha", 1.0)
+    return F.silu if math.isclose(alpha, 1.0) else lambda x: x * torch.sigmoid(alpha * x)
+
+
+@operator("PRelu")
+def _prelu(_node: Node) -> Kernel:
+    return lambda x, slope: torch.clamp(x, min=0) + slope * torch.clamp(x, max=0)
+
+
+@operator("Clip")
+def _clip(node: Node) -> Kernel:
+    if node.version < 11:
+        low, high = node.float("min"), node.float("max")
+        return (lambda x: x) if low is None and high is None else (lambda x: torch.clamp(x, low, high))
+    lower, upper = node.host(1), node.host(2)
+
+    def clip(x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
+        floor = None if low is None else lower.stored(low)
+        ceiling = None if high is None else upper.stored(high)
+        if (low is None or floor is not None) and (high is None or ceiling is not None):
+            return x if low is None and high is None else torch.clamp(x, floor, ceiling)
+        x = x if low is None else torch.maximum(x, low)
+        return x if high is None else torch.minimum(x, high)
+
+    return clip
+
+
+def softmax_axes(node: Node) -> tuple[int, bool]:
+    """The axis of a softmax, and whether all axes from it on are flattened into one (before opset 13)."""
+    flatten = node.version < 13
+    return node.int("axis", 1 if flatten else -1), flatten
+
+
+def _over_axis(function: Kernel, axis: int, flatten: bool) -> Kernel:
+    if not flatten:
+        return lambda x: function(x, axis)
+
+    def flattened(x: Tensor) -> Tensor:
+        at = axis % max(x.dim(), 1)
+        return function(x.reshape(math.prod(x.shape[:at]), -1), 1).reshape(x.shape)
+
+    return flattened
+
+
+@operator("Softmax")
+def _softmax(node: Node) -> Kernel:
+    return _over_axis(torch.softmax, *softmax_axes(node))
+
+
+@operator("LogSoftmax")
+def _log_softmax(node: Node) -> Kernel:
+    return _over_axis(torch.log_softmax, *softmax_axes(node))
+
+
+@operator("Hardmax", derivatives=0)
+def _hardmax(node: Node) -> Kernel:
+    def hardmax(x: Tensor, axis: int) -> Tensor:
+        best = x.argmax(axis, keepdim=True)
+        return torch.zeros_like(x).scatter(axis, best, 1.0)
+
+    return _over_axis(hardmax, *softmax_axes(node))

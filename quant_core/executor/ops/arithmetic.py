@@ -1,0 +1,96 @@
+"""Element-wise arithmetic and elementary functions."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from quant_core.executor.dtypes import is_float
+from quant_core.executor.node import Node
+from quant_core.executor.registry import Kernel, direct, operator
+
+for _name, _function in {
+    "Abs": torch.abs,
+    "Acos": torch.acos,
+    "Acosh": torch.acosh,
+    "Add": torch.add,
+    "Asin": torch.asin,
+    "Asinh": torch.asinh,
+    "Atan": torch.atan,
+    "Atanh": torch.atanh,
+    "Cos": torch.cos,
+    "Cosh": torch.cosh,
+    "Erf": torch.erf,
+    "Exp": torch.exp,
+    "Log": torch.log,
+    "Mul": torch.mul,
+    "Neg": torch.neg,
+    "Reciprocal": torch.reciprocal,
+    "Sin": torch.sin,
+    "Sinh": torch.sinh,
+    "Sqrt": torch.sqrt,
+    "Sub": torch.sub,
+    "Tan": torch.tan,
+    "Tanh": torch.tanh,
+}.items():
+    direct(_name, _function)
+
+for _name, _function in {
+    "Ceil": torch.ceil,
+    "Floor": torch.floor,
+    "Round": torch.round,
+    "Sign": torch.sign,
+}.items():
+    direct(_name, _function, derivatives=0)
+
+
+def divide(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Quotient; integers are truncated towards zero as in C."""
+    if numerator.is_floating_point():
+        return torch.div(numerator, denominator)
+    return torch.div(numerator, denominator, rounding_mode="trunc")
+
+
+@operator("Div", note="integers truncate towards zero")
+def _div(node: Node) -> Kernel:
+    return torch.div if is_float(node.kind(0)) else divide
+
+
+@operator("Mod")
+def _mod(node: Node) -> Kernel:
+    return torch.fmod if node.flag("fmod") else torch.remainder
+
+
+@operator("Pow")
+def _pow(node: Node) -> Kernel:
+    exponent = node.host(1) if (held := node.constant(1)) is not None and held.numel() == 1 else None
+
+    def pow_(base: Tensor, power: Tensor) -> Tensor:
+        stored = None if exponent is None else exponent.stored(power)
+        if stored is not None and power.dim() == 0:
+            return torch.pow(base, stored).to(base.dtype)
+        return torch.pow(base, power).to(base.dtype)
+
+    return pow_
+
+
+@operator("Sum")
+def _sum(_node: Node) -> Kernel:
+    return lambda *tensors: reduce(torch.add, tensors)
+
+
+@operator("Mean")
+def _mean(_node: Node) -> Kernel:
+    return lambda *tensors: reduce(torch.add, tensors) / len(tensors)
+
+
+@operator("Max", note="ties share the gradient evenly")
+def _max(_node: Node) -> Kernel:
+    return lambda *tensors: reduce(torch.maximum, tensors)
+
+
+@operator("Min", note="ties share the gradient evenly")
+def _min(_node: Node) -> Kernel:
+    return lambda *tensors: reduce(torch.minimum, tensors)

@@ -1,0 +1,159 @@
+"""Compares a program with onnxruntime on given samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+
+from quant_core.errors import InternalError, ModelError
+from quant_core.executor.dtypes import to_numpy, to_torch
+from quant_core.executor.program import Program
+
+_SERIALIZED_LIMIT = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the program is from onnxruntime.
+
+    Attributes:
+        errors: For each graph output, the largest difference divided by the largest magnitude onnxruntime gave; for
+            integer and boolean outputs the share of unequal elements.
+        tolerance: What was allowed.
+    """
+
+    errors: Mapping[str, float]
+    tolerance: float
+
+    @property
+    def worst(self) -> float:
+        """The largest error over all outputs."""
+        return max(self.errors.values(), default=0.0)
+
+
+def check_parity(
+    model: str | Path | bytes,
+    program: Program,
+    feeds: Mapping[str, np.ndarray],
+    tolerance: float = 1e-3,
+) -> Parity:
+    """Runs the same samples through onnxruntime and the program and compares all outputs.
+
+    Args:
+        model: The ONNX file, or its bytes.
+        program: The same model, compiled.
+        feeds: Graph input name -> samples, in the declared types.
+        tolerance: Largest allowed error relative to the scale of each output.
+
+    Returns:
+        The errors found, none above the tolerance.
+
+    Raises:
+        ModelError: If onnxruntime cannot load or run the model.
+        InternalError: If the two part; names the first tensor in execution order that differs.
+    """
+    source = model if isinstance(model, bytes) else str(model)
+    theirs = _run_onnxruntime(source, feeds, program.outputs)
+    ours = _run_program(program, feeds, program.outputs)
+    errors = {name: distance(theirs[name], ours[name]) for name in program.outputs}
+    parity = Parity(errors, tolerance)
+    if not parity.worst <= tolerance:
+        culprit, error = _first_difference(source, program, feeds, tolerance)
+        worst = max(errors, key=lambda name: errors[name])
+        found = f"'{culprit}' (error {error:.2g})" if culprit else f"'{worst}'"
+        raise InternalError(
+            f"onnxruntime and the executor disagree: output '{worst}' by {errors[worst]:.2g} of its scale, "
+            f"more than {tolerance:.2g}; the first tensor where they part is {found}."
+        )
+    return parity
+
+
+def distance(reference: np.ndarray, found: np.ndarray) -> float:
+    """Error of an array relative to the scale of a reference; infinite where shapes or NaNs differ.
+
+    Args:
+        reference: What is taken to be right.
+        found: What to judge.
+
+    Returns:
+        The largest difference over the largest magnitude; for integers and booleans the share of unequal elements.
+    """
+    if reference.shape != found.shape:
+        return np.inf
+    if reference.size == 0:
+        return 0.0
+    if reference.dtype.kind in "biu":
+        return float(np.mean(reference != found))
+    a, b = reference.astype(np.float64), found.astype(np.float64)
+    finite = np.isfinite(a)
+    if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+        return np.inf
+    if not finite.any():
+        return 0.0
+    gap, scale = np.abs(a - b)[finite].max(), np.abs(a[finite]).max()
+    return float(gap / scale) if scale > 0 else float(gap)
+
+
+def _session(source: str | bytes, optimize: bool) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = max(torch.get_num_threads(), 1)
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def _run_onnxruntime(
+    source: str | bytes, feeds: Mapping[str, np.ndarray], names: tuple[str, ...], optimize: bool = True
+) -> dict[str, Any]:
+    try:
+        session = _session(source, optimize)
+        known = {entry.name for entry in session.get_inputs()}
+        values = session.run(list(names), {name: feeds[name] for name in feeds if name in known})
+    except Exception as error:  # onnxruntime's exceptions share no base class of their own
+        raise ModelError(
+            f"onnxruntime cannot run the model: {error}",
+            remedy="Check the model with onnx.checker and the samples against its inputs.",
+        ) from error
+    return dict(zip(names, values, strict=True))
+
+
+def _run_program(
+    program: Program, feeds: Mapping[str, np.ndarray], names: tuple[str, ...]
+) -> dict[str, np.ndarray]:
+    tensors = {
+        name: to_torch(np.asarray(feeds[name]), kind, program.precision)
+        for name, kind in zip(program.inputs, program.input_kinds, strict=True)
+        if name in feeds and kind is not None
+    }
+    with torch.no_grad():
+        values = program.evaluate(tensors, outputs=names)
+    return {name: to_numpy(value) for name, value in values.items()}
+
+
+def _first_difference(
+    source: str | bytes, program: Program, feeds: Mapping[str, np.ndarray], tolerance: float
+) -> tuple[str | None, float]:
+    """The first interior tensor that differs, and by how much; None where interior tensors cannot be had."""
+    proto = onnx.load_model_from_string(source) if isinstance(source, bytes) else onnx.load_model(source)
+    if proto.ByteSize() > _SERIALIZED_LIMIT:
+        return None, 0.0
+    produced = {name for node in proto.graph.node for name in node.output if name}
+    shared = tuple(name for name in program.order if name in produced)
+    present = {output.name for output in proto.graph.output}
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in shared if name not in present)
+    theirs = _run_onnxruntime(proto.SerializeToString(), feeds, shared, optimize=False)
+    ours = _run_program(program, feeds, shared)
+    for name in shared:
+        if isinstance(theirs[name], np.ndarray):
+            error = distance(theirs[name], ours[name])
+            if not error <= tolerance:
+                return name, error
+    return None, 0.0

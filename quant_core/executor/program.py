@@ -1,0 +1,214 @@
+"""A compiled graph: evaluates any tensors from any others, differentiably."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from quant_core.errors import ModelError, SamplesError
+from quant_core.executor.dtypes import Kind, Precision
+from quant_core.executor.lowering import Scope
+from quant_core.executor.schedule import ABSENT, Schedule, execute, schedule
+
+_REMEMBERED = 1024
+
+
+class Program(torch.nn.Module):
+    """An ONNX graph as a torch module; made by `compile_model`.
+
+    Weights are shared with the model's memory and must not be written to in place; pass `weights` to `evaluate`
+    instead. Tensors are freed after their last use. Gradients flow through feeds, weights and replacements.
+
+    Attributes:
+        inputs: Names of the graph inputs that are no initializers.
+        outputs: Names of the graph outputs.
+        input_kinds: ONNX element type of each input.
+        output_kinds: ONNX element type of each output, None where the graph does not say.
+        order: Names of all node outputs in execution order.
+        precision: Which torch type computes each ONNX type.
+        device: Where the program runs.
+    """
+
+    def __init__(
+        self,
+        scope: Scope,
+        inputs: list[int],
+        outputs: list[int],
+        output_names: tuple[str, ...],
+    ) -> None:
+        super().__init__()
+        self.inputs = tuple(scope.names[slot] for slot in inputs)
+        self.input_kinds = tuple(scope.kinds[slot] for slot in inputs)
+        self.outputs = output_names
+        self.output_kinds = tuple(scope.kinds[slot] for slot in outputs)
+        self.precision: Precision = scope.setting.precision
+        self.device = scope.setting.device
+        self.initializers = torch.nn.Module()
+        self._steps = tuple(scope.steps)
+        self._names = tuple(scope.names)
+        self._slots = {name: slot for slot, name in reversed(list(enumerate(scope.names))) if slot != ABSENT}
+        self._slots.update(zip(output_names, outputs, strict=True))
+        self._input_slots = dict(zip(self.inputs, inputs, strict=True))
+        self._kinds = tuple(scope.kinds)
+        self._fixed = tuple((slot, scope.known[slot]) for slot in sorted(scope.fixed))
+        self._weight_keys = self._register(scope)
+        self.order = tuple(
+            dict.fromkeys(
+                self._names[slot] for step in self._steps for slot in step.outputs if slot != ABSENT
+            )
+        )
+        self._plans: dict[tuple[Any, ...], Schedule] = {}
+
+    def _register(self, scope: Scope) -> tuple[tuple[int, str, str], ...]:
+        keys = []
+        for slot, name in scope.weights.items():
+            # Module attributes may hold no dots and must not hide those every module has.
+            key = name.replace(".", "/")
+            while not key or key in self.initializers._parameters or hasattr(type(self.initializers), key):
+                key += "_"
+            self.initializers._parameters[key] = scope.setting.weights[name]  # type: ignore[assignment]
+            keys.append((slot, name, key))
+        return tuple(keys)
+
+    @property
+    def weights(self) -> Mapping[str, torch.Tensor]:
+        """Every float initializer by ONNX name, detached from any graph."""
+        held = self.initializers._parameters
+        return MappingProxyType({name: held[key] for _, name, key in self._weight_keys})  # type: ignore[misc]
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Evaluates the graph outputs.
+
+        Args:
+            *tensors: One tensor per graph input, in order.
+
+        Returns:
+            One tensor per graph output, in order.
+
+        Raises:
+            SamplesError: If the number of tensors is not that of the inputs.
+        """
+        if len(tensors) != len(self.inputs):
+            raise SamplesError(
+                f"The model has {len(self.inputs)} inputs but {len(tensors)} tensors were given.",
+                remedy=f"Give one tensor for each of: {', '.join(self.inputs)}.",
+            )
+        values = self.evaluate(dict(zip(self.inputs, tensors, strict=True)))
+        return tuple(values[name] for name in self.outputs)
+
+    def evaluate(
+        self,
+        feeds: Mapping[str, torch.Tensor],
+        outputs: Collection[str] | None = None,
+        weights: Mapping[str, torch.Tensor] | None = None,
+        replace: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Evaluates any tensors of the graph.
+
+        Args:
+            feeds: Name -> tensor. May name interior tensors: what lies before them is then not computed, and graph
+                inputs that nothing else needs may be left out.
+            outputs: Names of the tensors to return; the graph outputs if None.
+            weights: Name -> tensor used instead of a stored float initializer; same shape.
+            replace: Name -> function applied to that tensor as soon as it is known.
+
+        Returns:
+            Name -> tensor for every name in `outputs`.
+
+        Raises:
+            ModelError: If a name is not in the graph, or a node fails.
+            SamplesError: If a graph input that is needed has no feed, or a feed has the wrong type.
+        """
+        names = self.outputs if outputs is None else tuple(outputs)
+        wanted = [self._slot(name) for name in names]
+        fed = {self._slot(name): tensor for name, tensor in feeds.items()}
+        hooks = {self._slot(name): function for name, function in (replace or {}).items()}
+        plan = self._plan(fed, tuple(wanted), hooks)
+        slots: list[Any] = [None] * len(self._names)
+        for slot, tensor in self._fixed:
+            slots[slot] = tensor
+        parameters = self.initializers._parameters
+        for slot, _, key in self._weight_keys:
+            slots[slot] = parameters[key]
+        for slot, tensor in fed.items():
+            slots[slot] = self._admit(slot, tensor)
+        for name, tensor in (weights or {}).items():
+            slots[self._weight_slot(name)] = self._cast(tensor, Kind.FLOAT, self._slot(name))
+        self._require(plan, slots)
+        for slot, function in hooks.items():
+            if slots[slot] is not None:
+                slots[slot] = function(slots[slot])
+        execute(plan, slots, hooks)
+        return {name: slots[slot] for name, slot in zip(names, wanted, strict=True)}
+
+    def downstream(self, name: str) -> frozenset[str]:
+        """Names of all tensors that depend on a tensor, itself not included.
+
+        Args:
+            name: Any tensor of the graph.
+
+        Returns:
+            The names.
+
+        Raises:
+            ModelError: If the graph has no such tensor.
+        """  # noqa: DOC502 - raised by _slot
+        reached = {self._slot(name)}
+        for step in self._steps:
+            if not reached.isdisjoint(step.inputs):
+                reached.update(step.outputs)
+        return frozenset(self._names[slot] for slot in reached - {self._slot(name), ABSENT})
+
+    def _slot(self, name: str) -> int:
+        slot = self._slots.get(name)
+        if slot is None:
+            raise ModelError(
+                f"The graph has no tensor '{name}'.", remedy="Use a tensor name of the model as compiled."
+            )
+        return slot
+
+    def _weight_slot(self, name: str) -> int:
+        slot = self._slot(name)
+        if not any(slot == held for held, _, _ in self._weight_keys):
+            raise ModelError(
+                f"'{name}' is not a float initializer.", remedy="Feed other tensors through `feeds`."
+            )
+        return slot
+
+    def _admit(self, slot: int, tensor: torch.Tensor) -> torch.Tensor:
+        kind = self._kinds[slot]
+        return tensor if kind is None else self._cast(tensor, kind, slot)
+
+    def _cast(self, tensor: torch.Tensor, kind: Kind, slot: int) -> torch.Tensor:
+        carrier = self.precision.carrier(self._kinds[slot] or kind)
+        if tensor.dtype != carrier and (
+            tensor.is_floating_point() != carrier.is_floating_point
+            or tensor.is_complex() != carrier.is_complex
+        ):
+            raise SamplesError(
+                f"'{self._names[slot]}' takes {carrier} but {tensor.dtype} was given.",
+                remedy="Convert the values to the type the model declares.",
+                where=self._names[slot],
+            )
+        return tensor.to(device=self.device, dtype=carrier)
+
+    def _plan(self, fed: Collection[int], wanted: tuple[int, ...], hooked: Collection[int]) -> Schedule:
+        key = (frozenset(fed), wanted, frozenset(hooked))
+        found = self._plans.get(key)
+        if found is None:
+            if len(self._plans) >= _REMEMBERED:
+                self._plans.clear()
+            found = schedule(self._steps, wanted, key[0], key[2])
+            self._plans[key] = found
+        return found
+
+    def _require(self, plan: Schedule, slots: list[Any]) -> None:
+        missing = [self._names[slot] for slot in plan.read if slots[slot] is None]
+        if missing:
+            raise SamplesError(
+                f"No values were given for: {', '.join(sorted(missing))}.",
+                remedy="Feed every input the outputs need.",
+            )

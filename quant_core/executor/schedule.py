@@ -1,0 +1,147 @@
+"""Which steps a request needs, and when each tensor may be forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from quant_core.errors import BitwrightError, ModelError
+from quant_core.executor.registry import Kernel
+
+ABSENT = 0
+"""The slot of an optional input that is not there, and of an output nobody names; always empty."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel call.
+
+    Attributes:
+        op: Operator type.
+        node: Node name, for messages.
+        kernel: What to call.
+        inputs: Slot of each argument.
+        outputs: Slot of each result.
+    """
+
+    op: str
+    node: str
+    kernel: Kernel
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A step within a schedule.
+
+    Attributes:
+        step: The step.
+        outputs: Its results' slots, with those that were fed from outside left out.
+        hooks: Results to pass through a caller's function.
+        release: Slots that nothing later reads.
+    """
+
+    step: Step
+    outputs: tuple[int, ...]
+    hooks: tuple[int, ...]
+    release: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The steps of one request in order.
+
+    Attributes:
+        steps: What to run.
+        read: Slots that must hold a value before the first step.
+    """
+
+    steps: tuple[Planned, ...]
+    read: frozenset[int]
+
+
+def schedule(
+    steps: Sequence[Step], wanted: Collection[int], fed: Collection[int] = (), hooked: Collection[int] = ()
+) -> Schedule:
+    """Keeps the steps that the wanted slots depend on, stopping at slots that are fed from outside.
+
+    Args:
+        steps: All steps in execution order.
+        wanted: Slots whose values the caller asks for.
+        fed: Slots the caller gives a value.
+        hooked: Slots whose values pass through a caller's function.
+
+    Returns:
+        The schedule; its `read` holds every slot that is neither fed nor computed.
+    """
+    needed = {slot for slot in wanted if slot not in fed}
+    kept: list[Step] = []
+    for step in reversed(steps):
+        if needed.isdisjoint(step.outputs):
+            continue
+        kept.append(step)
+        needed.difference_update(step.outputs)
+        needed.update(slot for slot in step.inputs if slot not in fed)
+    needed.discard(ABSENT)
+    planned: list[Planned] = []
+    alive = set(wanted)
+    for step in kept:
+        outputs = tuple(ABSENT if slot in fed else slot for slot in step.outputs)
+        release = {slot for slot in (*step.inputs, *outputs) if slot not in alive}
+        alive.update(step.inputs)
+        hooks = tuple(slot for slot in outputs if slot in hooked)
+        planned.append(Planned(step, outputs, hooks, tuple(release - {ABSENT})))
+    planned.reverse()
+    return Schedule(tuple(planned), frozenset(needed))
+
+
+def execute(
+    plan: Schedule,
+    slots: list[Any],
+    hooks: Mapping[int, Callable[[torch.Tensor], torch.Tensor]] | None = None,
+) -> None:
+    """Runs a schedule over a table of values, in place.
+
+    Args:
+        plan: What to run.
+        slots: One entry per slot; entries are set as they are computed and cleared after their last use.
+        hooks: Slot -> function applied to its value as soon as it is known.
+
+    Raises:
+        ModelError: If a kernel fails; names the node.
+    """
+    hooks = hooks or {}
+    for planned in plan.steps:
+        step = planned.step
+        try:
+            result = step.kernel(*[slots[slot] for slot in step.inputs])
+        except (BitwrightError, torch.OutOfMemoryError):
+            raise
+        except (
+            RuntimeError,
+            ValueError,
+            IndexError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            ArithmeticError,
+        ) as error:
+            raise ModelError(
+                f"{step.op} failed: {error}",
+                remedy="Check that the shapes and types of the samples are those the model was made for.",
+                where=step.node,
+            ) from error
+        if type(result) is tuple:
+            for slot, value in zip(planned.outputs, result, strict=False):
+                slots[slot] = value
+            slots[ABSENT] = None
+        else:
+            slots[planned.outputs[0]] = result
+        for slot in planned.hooks:
+            slots[slot] = hooks[slot](slots[slot])
+        for slot in planned.release:
+            slots[slot] = None
