@@ -52,7 +52,7 @@ def pack(codes: npt.NDArray[np.int8], bits: int) -> tuple[Plane, ...]:
         SpecError: If no layout exists for this width.
     """
     if bits in _SIGNED:
-        return (Plane("", _SIGNED[bits], codes.shape, pack_bits(codes.view(np.uint8), bits).tobytes()),)
+        return (Plane("", _SIGNED[bits], codes.shape, pack_bits(codes.astype(np.uint8), bits).tobytes()),)
     if bits not in _LOW_BITS:
         raise SpecError(
             f"{bits}-bit weights have no storage layout.", remedy="Choose 2, 3, 4, 5, 6 or 8 bits."

@@ -6,15 +6,18 @@ from quant_core.quantizers.activation import (
     dynamic_fake_quantize,
     fake_quantize,
 )
+from quant_core.quantizers.simulation import Simulation, insert_taps
 from quant_core.quantizers.weight import QuantizedWeight, code_range, quantize_weight, round_to_nearest
 
 __all__ = [
     "ActivationGrid",
     "QuantizedWeight",
     "activation_grid",
+    "Simulation",
     "code_range",
     "dynamic_fake_quantize",
     "fake_quantize",
+    "insert_taps",
     "quantize_weight",
     "round_to_nearest",
 ]

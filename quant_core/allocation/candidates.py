@@ -1,0 +1,84 @@
+"""Which bits each layer may be given: the request's candidates narrowed by its rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from quant_core.errors import SpecError
+from quant_core.ingest.layer import Layer
+from quant_core.spec import WEIGHT_BITS, LayerRule, QuantizeSpec, format_bits
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What one layer may be given.
+
+    Attributes:
+        bits: Allowed bits, rising.
+        reason: The rule that narrowed them, in words; None where only the budget decides.
+    """
+
+    bits: tuple[int, ...]
+    reason: str | None
+
+
+def candidate_bits(layers: Sequence[Layer], spec: QuantizeSpec) -> Mapping[str, Candidates]:
+    """Apply the rules of a request.
+
+    A pin may name bits that are not among the request's candidates; several rules on one layer must all hold.
+
+    Args:
+        layers: The model's layers.
+        spec: The request.
+
+    Returns:
+        Layer name -> candidates.
+
+    Raises:
+        SpecError: If a rule matches no layer, or rules contradict each other; all such layers are named.
+    """
+    for rule in spec.rules:
+        if not any(_matches(rule, layer) for layer in layers):
+            known = ", ".join(layer.name for layer in layers[:5])
+            raise SpecError(
+                f"rule {rule.match!r} matches no layer.",
+                remedy=f"Name a layer, a weight, a glob over either, or an operator type; layers are {known}, ...",
+                where="rules",
+            )
+    result = {layer.name: _candidates(layer, spec) for layer in layers}
+    empty = [name for name, candidates in result.items() if not candidates.bits]
+    if empty:
+        rules = [
+            _describe(rule)
+            for rule in spec.rules
+            if any(_matches(rule, layer) for layer in layers if layer.name in empty)
+        ]
+        raise SpecError(
+            f"no bit-width is left for {', '.join(empty)}: {'; '.join(rules)} contradict each other or weight_bits.",
+            remedy="Drop one of these rules.",
+            where="rules",
+        )
+    return result
+
+
+def _candidates(layer: Layer, spec: QuantizeSpec) -> Candidates:
+    rules = [rule for rule in spec.rules if _matches(rule, layer)]
+    fixed = any(rule.pin is not None or rule.exclude for rule in rules)
+    pool = WEIGHT_BITS if fixed else spec.weight_bits
+    bits = tuple(b for b in pool if all(rule.allows(b) for rule in rules))
+    return Candidates(bits, "; ".join(map(_describe, rules)) or None)
+
+
+def _matches(rule: LayerRule, layer: Layer) -> bool:
+    return rule.matches(name=layer.name, weight=layer.weight, op=layer.op)
+
+
+def _describe(rule: LayerRule) -> str:
+    if rule.exclude:
+        return f"excluded by rule {rule.match!r}"
+    if rule.pin is not None:
+        return f"pinned to {format_bits(rule.pin)} by rule {rule.match!r}"
+    bounds = [f"at least {rule.min_bits}"] if rule.min_bits is not None else []
+    bounds += [f"at most {format_bits(rule.max_bits)}"] if rule.max_bits is not None else []
+    return f"limited to {' and '.join(bounds)} by rule {rule.match!r}"

@@ -1,0 +1,100 @@
+"""The quantized network in float arithmetic: what the exported file should compute, said independently of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import torch
+
+from quant_core.executor import Program, compile_model
+from quant_core.ingest.layer import Layer
+from quant_core.quantizers.activation import ActivationGrid, dynamic_fake_quantize, fake_quantize
+from quant_core.quantizers.weight import QuantizedWeight
+
+_TAP_SUFFIX = "@dynamic"
+
+
+class Simulation:
+    """A network with rounded weights and activations.
+
+    Attributes:
+        program: The float program, with a named tap before every dynamically rounded layer.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        layers: Sequence[Layer],
+        weights: Mapping[str, QuantizedWeight],
+        grids: Mapping[str, ActivationGrid],
+        dynamic: Collection[str],
+        *,
+        device: str = "cpu",
+    ) -> None:
+        """Prepare the network.
+
+        Args:
+            model: The normalised float model; left as it is.
+            layers: Its layers.
+            weights: Layer name -> codes and scales.
+            grids: Tensor name -> 8-bit grid, for every statically rounded tensor.
+            dynamic: Names of the layers whose input is rounded to the range it happens to have.
+            device: Where to compute.
+        """
+        tapped, taps = insert_taps(model, [layer for layer in layers if layer.name in dynamic])
+        self.program: Program = compile_model(tapped, device=device)
+        self._device = device
+        self._weights = {
+            layer.weight: torch.from_numpy(weights[layer.name].dequantize()).to(device)
+            for layer in layers
+            if layer.name in weights
+        }
+        self._replace: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+            name: partial(fake_quantize, grid=grid) for name, grid in grids.items()
+        }
+        self._replace |= dict.fromkeys(taps, dynamic_fake_quantize)
+
+    def run(self, feeds: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, npt.NDArray[np.generic]]:
+        """Run one batch.
+
+        Args:
+            feeds: Graph input name -> array.
+
+        Returns:
+            Graph output name -> array.
+        """
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)).to(self._device) for name, array in feeds.items()}
+        with torch.no_grad():
+            values = self.program.evaluate(tensors, weights=self._weights, replace=self._replace)
+        return {name: value.cpu().numpy() for name, value in values.items()}
+
+
+def insert_taps(model: ir.Model, layers: Sequence[Layer]) -> tuple[ir.Model, tuple[str, ...]]:
+    """Give the inputs of some layers names of their own, so that they can be rounded for those layers alone.
+
+    Args:
+        model: A model; left as it is.
+        layers: Layers whose activation input gets a tap.
+
+    Returns:
+        A copy with an Identity before those layers, and the taps' names.
+    """
+    copy = model.clone()
+    readers = {use.node for layer in layers for use in layer.uses}
+    taps: dict[str, ir.Value] = {}
+    for node in list(copy.graph):
+        if node.name not in readers:
+            continue
+        source = node.inputs[0]
+        assert source is not None
+        name = f"{source.name}{_TAP_SUFFIX}"
+        if name not in taps:
+            tap = ir.node("Identity", [source], outputs=[ir.Value(name=name, type=source.type, shape=source.shape)])
+            copy.graph.insert_before(node, tap)
+            taps[name] = tap.outputs[0]
+        node.replace_input_with(0, taps[name])
+    return copy, tuple(taps)
