@@ -1,0 +1,110 @@
+"""What is remembered about one activation tensor: extremes and a histogram of fixed size."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+BINS = 2048
+
+
+@dataclass(frozen=True, eq=False)
+class ActivationRange:
+    """Distribution of all values of one tensor over the samples seen.
+
+    Bin i counts values in `[(origin + i) * width, (origin + i + 1) * width)`. `width` is a power of two, so that a
+    wider histogram is an exact merge of a finer one, and the result does not depend on batches or their order.
+
+    Attributes:
+        minimum: Smallest value.
+        maximum: Largest value.
+        zeros: How many values are exactly zero.
+        counts: Values per bin, int64, `BINS`.
+        origin: Index of the first bin.
+        width: Width of a bin.
+    """
+
+    minimum: float
+    maximum: float
+    zeros: int
+    counts: np.ndarray
+    origin: int
+    width: float
+
+    @property
+    def count(self) -> int:
+        """Number of values seen."""
+        return int(self.counts.sum())
+
+    @property
+    def edges(self) -> np.ndarray:
+        """Edges of the bins, float64, `BINS + 1`."""
+        return (self.origin + np.arange(BINS + 1)) * self.width
+
+
+def measure(values: Tensor) -> ActivationRange:
+    """Summarise one tensor.
+
+    Args:
+        values: A float tensor of any shape, finite, not empty, on any device.
+
+    Returns:
+        Its distribution.
+    """
+    flat = values.detach().reshape(-1).double()
+    low, high = (float(extreme) for extreme in torch.aminmax(flat))
+    width = _bin_width(low, high)
+    origin = math.floor(low / width)
+    bins = torch.floor(flat / width).long() - origin
+    counts = torch.bincount(bins, minlength=BINS).cpu().numpy()
+    return ActivationRange(
+        minimum=low,
+        maximum=high,
+        zeros=int((flat == 0).sum()),
+        counts=counts,
+        origin=origin,
+        width=width,
+    )
+
+
+def merge(first: ActivationRange, second: ActivationRange) -> ActivationRange:
+    """Combine what two batches showed.
+
+    Args:
+        first: One distribution.
+        second: Another of the same tensor.
+
+    Returns:
+        The distribution of both together.
+    """
+    low, high = min(first.minimum, second.minimum), max(first.maximum, second.maximum)
+    width = max(_bin_width(low, high), first.width, second.width)
+    origin = math.floor(low / width)
+    counts = np.zeros(BINS, np.int64)
+    for part in (first, second):
+        # Bin indices shrink by a power of two, so integer division places every old bin inside one new bin.
+        bins = (part.origin + np.arange(BINS)) // round(width / part.width) - origin
+        filled = part.counts > 0
+        np.add.at(counts, bins[filled], part.counts[filled])
+    return ActivationRange(
+        minimum=low,
+        maximum=high,
+        zeros=first.zeros + second.zeros,
+        counts=counts,
+        origin=origin,
+        width=width,
+    )
+
+
+def _bin_width(low: float, high: float) -> float:
+    """Give the smallest power of two for which `BINS` bins cover the range."""
+    # Bins much finer than the values' own precision would overflow the bin index.
+    finest = math.frexp(max(abs(low), abs(high)))[1] - 40 if low or high else -40
+    exponent = max(finest, math.frexp((high - low) / BINS)[1] - 1 if high > low else finest)
+    while math.floor(high / 2.0**exponent) - math.floor(low / 2.0**exponent) >= BINS:
+        exponent += 1
+    return 2.0**exponent

@@ -1,0 +1,195 @@
+"""Sample files to samples that fit a graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from quant_core.calibration.array_file import read_arrays
+from quant_core.calibration.samples import Samples
+from quant_core.errors import SamplesError
+
+LABELS = "labels"
+
+
+def load_samples(path: Path, model: ir.Model) -> Samples:
+    """Read samples and check them against the graph's inputs.
+
+    An `.npz` file holds one array per graph input, under its name, and optionally `labels`, one class number a
+    sample. An `.npy` file serves graphs with one input. The first axis of every array counts samples.
+
+    Args:
+        path: The file.
+        model: The model the samples are for.
+
+    Returns:
+        Samples in the graph's own types, inputs in the graph's order.
+
+    Raises:
+        SamplesError: If the file cannot be read or does not fit; names the file and the field.
+    """
+    path = Path(path)
+    initializers = set(model.graph.initializers)
+    inputs = [value for value in model.graph.inputs if value.name not in initializers]
+    arrays = _by_input_name(read_arrays(path), [value.name or "" for value in inputs], path)
+    batch = _demanded_batch(inputs, path)
+    labels = arrays.pop(LABELS, None) if all(value.name != LABELS for value in inputs) else None
+    checked = {value.name or "": _check_input(arrays[value.name or ""], value, path) for value in inputs}
+    counts = {name: len(array) for name, array in checked.items()}
+    count = min(counts.values())
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{name} {number}" for name, number in counts.items())
+        raise SamplesError(
+            f"the inputs have different numbers of samples: {listed}.",
+            remedy="Give every input the same number of samples.",
+            where=str(path),
+        )
+    if count == 0:
+        raise SamplesError("the file holds no samples.", remedy="Give at least two.", where=str(path))
+    if batch is not None and count % batch:
+        raise SamplesError(
+            f"the graph takes exactly {batch} samples a run but the file holds {count}.",
+            remedy=f"Give a multiple of {batch} samples, or export the model with a dynamic batch.",
+            where=str(path),
+        )
+    return Samples(
+        inputs=checked,
+        labels=None if labels is None else _check_labels(labels, count, model, path),
+        batch=batch,
+    )
+
+
+def _by_input_name(
+    arrays: dict[str | None, np.ndarray], names: list[str], path: Path
+) -> dict[str, np.ndarray]:
+    if set(arrays) == {None}:
+        if len(names) > 1:
+            raise SamplesError(
+                f"an .npy file holds one array but the graph has {len(names)} inputs: {', '.join(names)}.",
+                remedy="Give an .npz file with one array per input.",
+                where=str(path),
+            )
+        return {names[0]: arrays[None]}
+    named = {name: array for name, array in arrays.items() if name is not None}
+    missing = [name for name in names if name not in named]
+    extra = [name for name in named if name not in names and name != LABELS]
+    if missing or extra:
+        parts = [f"lacks {', '.join(missing)}"] if missing else []
+        parts += [f"holds the unknown {', '.join(extra)}"] if extra else []
+        raise SamplesError(
+            f"the file {' and '.join(parts)}.",
+            remedy=f"Name the arrays as the graph names its inputs: {', '.join(names)} (and optionally labels).",
+            where=str(path),
+        )
+    return named
+
+
+def _demanded_batch(inputs: list[ir.Value], path: Path) -> int | None:
+    sizes = {}
+    for value in inputs:
+        if value.shape is not None and len(value.shape) == 0:
+            raise SamplesError(
+                f"graph input {value.name!r} is a scalar, so it cannot hold one value a sample.",
+                remedy="Export the model with this input as a constant.",
+                where=str(path),
+            )
+        if value.shape is not None and isinstance(value.shape[0], int):
+            sizes[value.name] = value.shape[0]
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise SamplesError(
+            f"the graph fixes different first axes for its inputs: {listed}.",
+            remedy="The first axis must count samples in every input; export the model with a dynamic batch.",
+            where=str(path),
+        )
+    return next(iter(sizes.values()), None)
+
+
+def _check_input(array: np.ndarray, value: ir.Value, path: Path) -> np.ndarray:
+    expected = _describe(value)
+    if value.shape is not None:
+        fits = array.ndim == len(value.shape) and all(
+            not isinstance(size, int) or size == found
+            for size, found in zip(value.shape.dims[1:], array.shape[1:], strict=True)
+        )
+        if not fits:
+            raise SamplesError(
+                f"input {value.name!r} has shape {list(array.shape)}.",
+                remedy=f"The graph expects {expected}; the first axis counts samples.",
+                where=str(path),
+            )
+    elif array.ndim == 0:
+        raise SamplesError(
+            f"input {value.name!r} is a single number.",
+            remedy="The first axis must count samples.",
+            where=str(path),
+        )
+    return _convert(array, value, expected, path)
+
+
+def _convert(array: np.ndarray, value: ir.Value, expected: str, path: Path) -> np.ndarray:
+    """Convert between widths of floats or of integers if no value is lost; refuse everything else."""
+    assert value.dtype is not None  # the checker demands typed graph inputs
+    floats = value.dtype.is_floating_point() and array.dtype.kind == "f"
+    integers = value.dtype.is_integer() and array.dtype.kind in "iu"
+    wanted = np.dtype(value.dtype.numpy()) if not value.dtype.is_string() else None
+    if wanted is None or not (floats or integers or array.dtype == wanted):
+        raise SamplesError(
+            f"input {value.name!r} has type {array.dtype}.",
+            remedy=f"The graph expects {expected}; convert and scale the samples as the model was trained.",
+            where=str(path),
+        )
+    if floats and not np.isfinite(array).all():
+        bad = int(array.size - np.isfinite(array).sum())
+        raise SamplesError(
+            f"input {value.name!r} holds NaN or infinity in {bad} of {array.size} values.",
+            remedy="Remove or repair these samples.",
+            where=str(path),
+        )
+    # A float64 beyond float32 becomes infinity, an int64 beyond int32 wraps; both are caught below.
+    with np.errstate(over="ignore"):
+        converted = np.ascontiguousarray(array.astype(wanted, copy=False))
+    if not (np.isfinite(converted).all() if floats else np.array_equal(converted, array)):
+        raise SamplesError(
+            f"input {value.name!r} holds values that {wanted} cannot.",
+            remedy=f"The graph expects {expected}.",
+            where=str(path),
+        )
+    return converted
+
+
+def _check_labels(labels: np.ndarray, count: int, model: ir.Model, path: Path) -> np.ndarray:
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise SamplesError(
+            f"labels have type {labels.dtype} and shape {list(labels.shape)}.",
+            remedy="Give one integer class number a sample.",
+            where=str(path),
+        )
+    if len(labels) != count:
+        raise SamplesError(
+            f"there are {len(labels)} labels for {count} samples.",
+            remedy="Give one label a sample.",
+            where=str(path),
+        )
+    shape = model.graph.outputs[0].shape
+    classes = shape[-1] if shape is not None and len(shape) == 2 else None
+    if int(labels.min()) < 0 or (isinstance(classes, int) and int(labels.max()) >= classes):
+        limit = f" to {classes - 1}" if isinstance(classes, int) else ""
+        raise SamplesError(
+            f"labels run from {labels.min()} to {labels.max()}.",
+            remedy=f"Class numbers must lie from 0{limit}.",
+            where=str(path),
+        )
+    return labels.astype(np.int64)
+
+
+def _describe(value: ir.Value) -> str:
+    kind = "values" if value.dtype is None else _type_name(value.dtype)
+    sizes = [str(size) for size in value.shape.dims] if value.shape is not None else ["..."]
+    return f"{kind} of shape [{', '.join(sizes)}]"
+
+
+def _type_name(dtype: ir.DataType) -> str:
+    return "strings" if dtype.is_string() else np.dtype(dtype.numpy()).name

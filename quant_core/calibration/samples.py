@@ -1,0 +1,61 @@
+"""Sample inputs, with labels where the user has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """N samples of every graph input.
+
+    Attributes:
+        inputs: Graph input name -> array whose first axis counts the N samples.
+        labels: Class numbers, int64, N; None where the user gave none.
+        batch: Number of samples the graph demands per run, or None where it takes any number.
+    """
+
+    inputs: dict[str, np.ndarray]
+    labels: np.ndarray | None = None
+    batch: int | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of samples N."""
+        return len(next(iter(self.inputs.values())))
+
+    def take(self, indices: np.ndarray) -> Samples:
+        """Pick samples.
+
+        Args:
+            indices: Positions, in the order wanted.
+
+        Returns:
+            New samples holding copies of those rows.
+        """
+        return Samples(
+            inputs={name: array[indices] for name, array in self.inputs.items()},
+            labels=None if self.labels is None else self.labels[indices],
+            batch=self.batch,
+        )
+
+    def batches(self, size: int) -> Iterator[Samples]:
+        """Go through all samples in order.
+
+        Args:
+            size: Samples per batch; where the graph demands a number, that number is used instead.
+
+        Yields:
+            Views of consecutive samples; the last may be shorter unless the graph demands a number.
+        """
+        step = self.batch or size
+        for start in range(0, self.count, step):
+            rows = slice(start, start + step)
+            yield Samples(
+                inputs={name: array[rows] for name, array in self.inputs.items()},
+                labels=None if self.labels is None else self.labels[rows],
+                batch=self.batch,
+            )

@@ -1,0 +1,41 @@
+"""Keep some samples back, so that what decides and what verifies are different."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from quant_core.calibration.samples import Samples
+from quant_core.errors import SamplesError
+
+
+def split_samples(samples: Samples, held_back: float, seed: int) -> tuple[Samples, Samples]:
+    """Split samples at random.
+
+    Args:
+        samples: All samples.
+        held_back: Share to keep back, between 0 and 1.
+        seed: Seed of the choice.
+
+    Returns:
+        Samples to calibrate with, and samples kept back; each at least one (or one whole batch where the graph
+        demands a number), each in the file's order.
+
+    Raises:
+        SamplesError: If there are too few samples for both parts.
+    """
+    # Where the graph demands a number of samples a run, both parts must consist of whole runs.
+    unit = samples.batch or 1
+    groups = samples.count // unit
+    if groups < 2:
+        raise SamplesError(
+            f"{samples.count} samples cannot be split into some to calibrate with and some kept back.",
+            remedy=f"Give at least {2 * unit} samples.",
+        )
+    kept = min(max(round(groups * held_back), 1), groups - 1)
+    order = np.random.default_rng(seed).permutation(groups)
+    return _groups(samples, order[kept:], unit), _groups(samples, order[:kept], unit)
+
+
+def _groups(samples: Samples, groups: np.ndarray, unit: int) -> Samples:
+    starts = np.sort(groups) * unit
+    return samples.take((starts[:, None] + np.arange(unit)).reshape(-1))

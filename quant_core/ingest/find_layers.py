@@ -1,0 +1,157 @@
+"""List the quantizable layers of a normalised graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from quant_core.ingest.layer import Layer, Use
+
+FLOAT_TYPES = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
+
+
+def find_layers(model: ir.Model) -> tuple[Layer, ...]:
+    """Collect every weight that only quantizable operators of the main graph read.
+
+    Quantizable are Conv, ConvTranspose and Gemm with a constant second operand, MatMul with one constant operand
+    of rank 2 or more, and Gather of whole rows (axis 0) from a constant table of rank 2 or more. A weight that
+    anything else reads as well, that a subgraph reads, or that is a graph output is no layer, since its float
+    values would have to stay in the file: `unquantizable` names those.
+
+    Args:
+        model: A normalised model.
+
+    Returns:
+        Layers in the order of their first use, without MACs.
+    """
+    uses: dict[ir.Value, list[ir.Node]] = {}
+    for node in model.graph:
+        for operand in weight_operands(node):
+            weight = node.inputs[operand]
+            assert weight is not None  # weight_operands names present inputs only
+            uses.setdefault(weight, []).append(node)
+    return tuple(
+        _layer(weight, nodes) for weight, nodes in uses.items() if only_layers_read(weight, model.graph)
+    )
+
+
+def weight_operands(node: ir.Node) -> Iterator[int]:
+    """Name the operands of a node that are weights which can be quantized.
+
+    Args:
+        node: Any node.
+
+    Yields:
+        Positions among the node's inputs; none for other operators.
+    """
+    if node.domain not in {"", "ai.onnx"}:
+        return
+    match node.op_type:
+        case "Conv" | "ConvTranspose" | "Gemm":
+            candidates: tuple[int, ...] = (1,)
+            rank = 2
+        case "MatMul":
+            candidates = (0, 1)
+            rank = 2
+        case "Gather" if node.attributes.get_int("axis", 0) == 0:
+            candidates = (0,)
+            rank = 2
+        case _:
+            return
+    constant = [index for index in candidates if _is_float_constant(node.inputs[index], rank)]
+    if len(constant) == 1:
+        yield constant[0]
+
+
+def only_layers_read(weight: ir.Value, graph: ir.Graph) -> bool:
+    """Tell whether a weight serves quantizable operators of the main graph and nothing else.
+
+    Args:
+        weight: An initializer.
+        graph: The main graph.
+
+    Returns:
+        True if no other use would keep its float values alive.
+    """
+    return not weight.is_graph_output() and all(
+        node.graph is graph and operand in weight_operands(node) for node, operand in weight.uses()
+    )
+
+
+def channel_axis(node: ir.Node, operand: int, rank: int) -> int | None:
+    """Name the axis of a weight along which each output channel can have a scale of its own.
+
+    Args:
+        node: A node that reads the weight.
+        operand: The weight's position among its inputs.
+        rank: Rank of the weight.
+
+    Returns:
+        The axis, or None where output channels do not lie along one axis.
+    """
+    match node.op_type:
+        case "Conv" | "Gather":
+            return 0
+        case "ConvTranspose":
+            # Grouped: axis 0 is input channels and axis 1 repeats over the groups.
+            return 1 if node.attributes.get_int("group", 1) == 1 else None
+        case "Gemm":
+            return 0 if node.attributes.get_int("transB", 0) else 1
+        case _:
+            return rank - 1 if operand == 1 else rank - 2
+
+
+def _is_float_constant(value: ir.Value | None, rank: int) -> bool:
+    return (
+        value is not None
+        and value.is_initializer()
+        and not value.is_graph_input()
+        and value.const_value is not None
+        and value.const_value.dtype in FLOAT_TYPES
+        and len(value.const_value.shape) >= rank
+        and value.const_value.size > 0
+    )
+
+
+def _layer(weight: ir.Value, nodes: list[ir.Node]) -> Layer:
+    tensor = weight.const_value
+    assert tensor is not None  # only constants are collected
+    assert weight.name  # and initializers have names
+    shape = tuple(tensor.shape.numpy())
+    first = nodes[0]
+    uses = []
+    axes = set()
+    for node in nodes:
+        operand = next(iter(weight_operands(node)))
+        # The activation is the other of the two operands; for Gather, the row numbers.
+        activation = node.inputs[1 - operand]
+        uses.append(
+            Use(
+                node=_name(node),
+                op=node.op_type,
+                input=(activation.name or "") if activation else "",
+                output=node.outputs[0].name or "",
+                operand=operand,
+            )
+        )
+        axes.add(channel_axis(node, operand, len(shape)))
+    bias = (
+        first.inputs[2]
+        if first.op_type in {"Conv", "ConvTranspose", "Gemm"} and len(first.inputs) > 2
+        else None
+    )
+    return Layer(
+        name=_name(first),
+        op=first.op_type,
+        weight=weight.name,
+        shape=shape,
+        axis=axes.pop() if len(axes) == 1 else None,
+        uses=tuple(uses),
+        bias=bias.name if bias is not None and bias.is_initializer() else None,
+        group=first.attributes.get_int("group", 1) if "Conv" in first.op_type else 1,
+    )
+
+
+def _name(node: ir.Node) -> str:
+    return node.name or node.outputs[0].name or ""

@@ -1,0 +1,60 @@
+"""Multiply-accumulates of each layer from the shapes that really occurred."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from quant_core.errors import InternalError
+from quant_core.ingest.layer import Layer, Use
+
+
+def with_shapes(
+    layers: tuple[Layer, ...], model: ir.Model, shapes: Mapping[str, tuple[int, ...]], batch: int
+) -> tuple[Layer, ...]:
+    """Fill in the multiply-accumulates per sample.
+
+    Conv: output elements * (input channels / groups) * kernel elements. ConvTranspose: input elements * (output
+    channels / groups) * kernel elements. Gemm and MatMul: output elements * length of the inner dimension.
+    Gather: none.
+
+    Args:
+        layers: Layers of the model.
+        model: The model they were found in.
+        shapes: Shapes of the layers' input and output tensors in one run.
+        batch: Samples in that run.
+
+    Returns:
+        The same layers with `macs`, summed over all uses.
+
+    Raises:
+        InternalError: If a needed shape is missing.
+    """
+    nodes = {output.name: node for node in model.graph for output in node.outputs}
+    filled = []
+    for layer in layers:
+        missing = [name for use in layer.uses for name in (use.input, use.output) if name not in shapes]
+        if missing:
+            raise InternalError(f"no shape was captured for {', '.join(missing)} of layer {layer.name!r}")
+        total = sum(_macs(layer, use, nodes[use.output], shapes) for use in layer.uses)
+        filled.append(replace(layer, macs=round(total / batch)))
+    return tuple(filled)
+
+
+def _macs(layer: Layer, use: Use, node: ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    match use.op:
+        case "Conv":
+            return math.prod(shapes[use.output]) * math.prod(layer.shape[1:])
+        case "ConvTranspose":
+            return math.prod(shapes[use.input]) * math.prod(layer.shape[1:])
+        case "Gemm":
+            inner = layer.shape[1] if node.attributes.get_int("transB", 0) else layer.shape[0]
+            return math.prod(shapes[use.output]) * inner
+        case "MatMul":
+            inner = layer.shape[-2] if use.operand == 1 else layer.shape[-1]
+            return math.prod(shapes[use.output]) * inner
+        case _:
+            return 0

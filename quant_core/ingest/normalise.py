@@ -1,0 +1,72 @@
+"""Bring a model into the one form that every later stage expects."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from quant_core.errors import ModelError
+from quant_core.ingest.passes.annotations import DropAnnotations
+from quant_core.ingest.passes.batch_norm import FoldBatchNorm
+from quant_core.ingest.passes.constants import FoldConstants
+from quant_core.ingest.passes.no_op import NoOpsToIdentity
+from quant_core.ingest.passes.opset import RaiseOpset
+
+
+def passes() -> tuple[ir.passes.InPlacePass, ...]:
+    """List the rewrites in the order they are applied.
+
+    Returns:
+        New pass objects.
+    """
+    return (
+        common.RemoveInitializersFromInputsPass(),
+        common.InlinePass(),
+        RaiseOpset(),
+        common.TopologicalSortPass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        NoOpsToIdentity(),
+        common.IdentityEliminationPass(),
+        FoldConstants(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        NoOpsToIdentity(),
+        common.IdentityEliminationPass(),
+        FoldBatchNorm(),
+        common.RemoveUnusedNodesPass(),
+        common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
+        common.RemoveUnusedOpsetsPass(),
+        DropAnnotations(),
+        common.NameFixPass(),
+    )
+
+
+def normalise(model: ir.Model) -> ir.Model:
+    """Rewrite a copy of a model without changing what it computes.
+
+    Afterwards the opset is at least 21, local functions are inlined, every constant is an initializer and no
+    initializer is a graph input, no Identity or Dropout stands between a weight and its readers, expressions of
+    constants are folded, batch normalization is part of the layer in front of it where possible, nothing is unused,
+    and nodes have unique names. Graph inputs and outputs keep names, types and dynamic axes. `alpha`, `beta` and
+    `transB` of Gemm stay attributes, and MatMul followed by Add stays two nodes.
+
+    Args:
+        model: A model as `read_model` gives it; it is left as it is.
+
+    Returns:
+        The rewritten copy; unchanged tensors are shared with the original.
+
+    Raises:
+        ModelError: If a rewrite is impossible for this graph; names the rewrite.
+    """
+    copy = model.clone()
+    for rewrite in passes():
+        try:
+            rewrite(copy)
+        except ModelError:
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"the graph cannot be rewritten ({type(rewrite).__name__}): {error}",
+                remedy="Export it again with a newer exporter or opset.",
+            ) from error
+    return copy

@@ -1,0 +1,1 @@
+"""One rewrite of the graph per file; `quant_core.ingest.normalise` puts them in order."""

@@ -1,0 +1,162 @@
+"""Fold batch normalization into the weights of the layer in front of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+_FOLDABLE = {"Conv", "ConvTranspose", "Gemm"}
+
+
+class FoldBatchNorm(ir.passes.InPlacePass):
+    """Rewrite `BN(layer(x))` as one layer.
+
+    With s = scale / sqrt(var + epsilon): `W' = W * s` along output channels and `b' = (b - mean) * s + shift`
+    (Jacob et al., 2018, section 3.2). A layer is only touched if nothing else reads its output or its weight; any
+    other batch normalization stays a node of its own.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Fold in place.
+
+        Args:
+            model: A model whose constants are initializers.
+
+        Returns:
+            The same model.
+        """
+        found = [node for node in model.graph if node.op_type == "BatchNormalization" and not node.domain]
+        folded = [_fold(node) for node in found]
+        return ir.passes.PassResult(model, modified=any(folded))
+
+
+def _fold(norm: ir.Node) -> bool:
+    source = norm.inputs[0]
+    layer = source.producer() if source is not None else None
+    if source is None or layer is None or layer.domain or layer.op_type not in _FOLDABLE:
+        return False
+    if len(source.uses()) != 1 or source.is_graph_output() or layer.graph is not norm.graph:
+        return False
+    affine = _affine(norm)
+    weight = layer.inputs[1]
+    if affine is None or weight is None or not _is_own_constant(weight):
+        return False
+    factor, offset = affine
+    bias = layer.inputs[2] if len(layer.inputs) > 2 else None
+    bias_values = _bias_values(layer, bias, factor.size)
+    if bias_values is None:
+        return False
+    tensor = weight.const_value
+    assert tensor is not None  # checked by _is_own_constant
+    scaled = _scale_channels(layer, tensor.numpy().astype(np.float64), factor)
+    shifted = bias_values * factor + offset
+    if scaled is None or not _fits(scaled, tensor.dtype) or not _fits(shifted, tensor.dtype):
+        return False
+    weight.const_value = _tensor(scaled, tensor.dtype, weight.name)
+    _set_bias(layer, _bias_value(norm, shifted, tensor.dtype))
+    _replace(norm, layer)
+    return True
+
+
+def _affine(norm: ir.Node) -> tuple[np.ndarray, np.ndarray] | None:
+    """Give factor and offset per channel, float64, if they are constant and the node is in inference mode."""
+    if norm.attributes.get_int("training_mode", 0) or any(
+        v.uses() or v.is_graph_output() for v in norm.outputs[1:]
+    ):
+        return None
+    constants = [
+        v.const_value if v is not None and not v.is_graph_input() else None for v in norm.inputs[1:5]
+    ]
+    arrays = [tensor.numpy().astype(np.float64) for tensor in constants if tensor is not None]
+    if len(arrays) != 4:
+        return None
+    scale, shift, mean, variance = arrays
+    factor = scale / np.sqrt(variance + norm.attributes.get_float("epsilon", 1e-5))
+    return factor, shift - mean * factor
+
+
+def _is_own_constant(value: ir.Value) -> bool:
+    return (
+        value.is_initializer()
+        and not value.is_graph_input()
+        and not value.is_graph_output()
+        and value.const_value is not None
+        and len(value.uses()) == 1
+    )
+
+
+def _bias_values(layer: ir.Node, bias: ir.Value | None, channels: int) -> np.ndarray | None:
+    """Give the layer's bias per channel, float64, or None if it is not constant per channel."""
+    if bias is None:
+        return np.zeros(channels)
+    if bias.const_value is None or bias.is_graph_input():
+        return None
+    values = bias.const_value.numpy().astype(np.float64)
+    if layer.op_type == "Gemm":
+        values = values * layer.attributes.get_float("beta", 1.0)
+    per_channel = values.size == 1 or (values.size == channels and values.shape[-1] == channels)
+    return np.broadcast_to(values.reshape(-1), (channels,)) if per_channel else None
+
+
+def _scale_channels(layer: ir.Node, weight: np.ndarray, factor: np.ndarray) -> np.ndarray | None:
+    """Multiply each output channel of a weight by its factor; None if the channels do not match."""
+    if layer.op_type == "ConvTranspose":
+        # Weight is (inputs, outputs / groups, kernel...); outputs run over groups first.
+        groups = layer.attributes.get_int("group", 1)
+        grouped = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
+        if groups * weight.shape[1] != factor.size:
+            return None
+        factors = factor.reshape(groups, 1, weight.shape[1], *[1] * (weight.ndim - 2))
+        return np.reshape(grouped * factors, weight.shape)
+    axis = 1 if layer.op_type == "Gemm" and not layer.attributes.get_int("transB", 0) else 0
+    if weight.shape[axis] != factor.size:
+        return None
+    scaled: np.ndarray = np.moveaxis(np.moveaxis(weight, axis, -1) * factor, -1, axis)
+    return scaled
+
+
+def _fits(values: np.ndarray, dtype: ir.DataType) -> bool:
+    return bool(np.isfinite(values).all()) and (
+        values.size == 0 or float(np.abs(values).max()) <= float(dtype.max)
+    )
+
+
+def _tensor(values: np.ndarray, dtype: ir.DataType, name: str | None) -> ir.TensorProtocol:
+    return ir.Tensor(np.ascontiguousarray(values.astype(dtype.numpy())), dtype=dtype, name=name)
+
+
+def _bias_value(norm: ir.Node, values: np.ndarray, dtype: ir.DataType) -> ir.Value:
+    """Keep the new bias under the name of the normalization's own shift."""
+    shift = norm.inputs[2]
+    assert shift is not None  # _affine has read it
+    assert norm.graph is not None  # it is a node of the main graph
+    name = f"{norm.outputs[0].name}_bias" if len(shift.uses()) > 1 else shift.name
+    value = ir.Value(
+        name=name,
+        type=ir.TensorType(dtype),
+        shape=ir.Shape(values.shape),
+        const_value=_tensor(values, dtype, name),
+    )
+    if len(shift.uses()) == 1 and shift.name is not None:
+        norm.replace_input_with(2, None)
+        norm.graph.initializers.pop(shift.name)
+    norm.graph.register_initializer(value)
+    return value
+
+
+def _set_bias(layer: ir.Node, bias: ir.Value) -> None:
+    layer.resize_inputs(3)
+    layer.replace_input_with(2, bias)
+    if layer.op_type == "Gemm" and "beta" in layer.attributes:
+        # The old beta is part of the new bias.
+        layer.attributes.pop("beta")
+
+
+def _replace(norm: ir.Node, layer: ir.Node) -> None:
+    """Let the layer write the tensor that the normalization wrote, under the same name."""
+    kept, result = layer.outputs[0], norm.outputs[0]
+    name, dtype, shape = result.name, result.type, result.shape
+    result.replace_all_uses_with(kept, replace_graph_outputs=True)
+    assert norm.graph is not None  # it is a node of the main graph
+    norm.graph.remove(norm, safe=True)
+    kept.name, kept.type, kept.shape = name, dtype or kept.type, shape or kept.shape

@@ -1,0 +1,106 @@
+"""Read an ONNX file: recognise it, parse it, check it. Nothing in it is executed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from quant_core.errors import ModelError
+from quant_core.ingest.already_quantized import check_not_quantized
+from quant_core.ingest.external_data import check_external_data
+from quant_core.ingest.file_kind import EXPORT_REMEDY, foreign_kind
+from quant_core.ingest.finite_weights import check_finite_weights
+from quant_core.ingest.structure import check_specification, check_structure
+from quant_core.ingest.tensor_size import check_tensor_sizes
+
+MAX_PROTOBUF_BYTES = 2**31 - 1
+# Every ONNX file in use begins with the field `ir_version` or, from some exporters, the producer's name.
+_FIRST_FIELDS = (0x08, 0x12)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A float model as it was given, checked and unchanged.
+
+    Attributes:
+        model: The graph; large tensors in external files are mapped, not loaded.
+        path: Where it was read from.
+        file_bytes: Bytes of the file and of every external data file it refers to.
+    """
+
+    model: ir.Model
+    path: Path
+    file_bytes: int
+
+
+def read_model(path: Path) -> Source:
+    """Read and check an ONNX model.
+
+    Args:
+        path: A binary ONNX file; external data is looked for in the same folder.
+
+    Returns:
+        The model with its size.
+
+    Raises:
+        ModelError: If the file is missing, is not ONNX, is damaged, breaks the specification, or refers to
+            external data that is missing or outside its folder.
+        AlreadyQuantizedError: If it holds quantized weights or operators.
+        UnsupportedOperatorError: If it holds operators that onnxruntime does not know.
+    """
+    path = Path(path)
+    proto, size = _parse(path)
+    check_structure(proto, path)
+    check_tensor_sizes(proto, str(path))
+    external_bytes = check_external_data(proto, path)
+    check_not_quantized(proto, str(path))
+    check_specification(path)
+    model = _deserialize(proto, path)
+    check_finite_weights(model, str(path))
+    return Source(model=model, path=path, file_bytes=size + external_bytes)
+
+
+def _parse(path: Path) -> tuple[onnx.ModelProto, int]:
+    if not path.is_file():
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise ModelError(
+            f"the model file {problem}.", remedy="Give the path of an .onnx file.", where=str(path)
+        )
+    size = path.stat().st_size
+    if size == 0:
+        raise ModelError("the file is empty.", remedy=EXPORT_REMEDY, where=str(path))
+    with path.open("rb") as stream:
+        head = stream.read(512)
+    kind = foreign_kind(path, head)
+    if kind is not None:
+        raise ModelError(f"this is {kind}, not an ONNX file.", remedy=EXPORT_REMEDY, where=str(path))
+    if size > MAX_PROTOBUF_BYTES:
+        raise ModelError(
+            f"the file has {size} bytes; an ONNX file may have at most {MAX_PROTOBUF_BYTES}.",
+            remedy="Save the weights as external data beside it.",
+            where=str(path),
+        )
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(path.read_bytes())
+    except DecodeError as error:
+        if head[0] in _FIRST_FIELDS:
+            message, remedy = "the ONNX file is cut short or damaged.", "Copy or export it again."
+        else:
+            message, remedy = "this is not an ONNX file.", EXPORT_REMEDY
+        raise ModelError(message, remedy=remedy, where=str(path)) from error
+    return proto, size
+
+
+def _deserialize(proto: onnx.ModelProto, path: Path) -> ir.Model:
+    model = ir.serde.deserialize_model(proto)
+    # An empty base folder would switch off onnx_ir's own path checks, so it is made absolute.
+    folder = str(path.parent.resolve())
+    ir.external_data.set_base_dir(model.graph, folder)
+    for function in model.functions.values():
+        ir.external_data.set_base_dir(function.graph, folder)
+    return model

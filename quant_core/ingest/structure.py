@@ -1,0 +1,133 @@
+"""Check that a parsed file is a model that onnxruntime could run: versions, nesting, operators, inputs, outputs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import onnx
+import onnx.checker
+import onnx.defs
+
+from quant_core.errors import ModelError, UnsupportedOperatorError
+from quant_core.ingest.proto_tensors import MAX_DEPTH, walk_graphs
+
+MAX_OPSET = 26
+"""Newest opset that onnxruntime 1.31 loads."""
+MIN_OPSET = 7
+"""Oldest opset that onnxruntime runs with the meaning of the specification."""
+
+_DAMAGED = "The file is damaged or was written wrongly; export the model again."
+# Domains whose operators onnxruntime brings along; the ONNX schemas do not know them.
+_RUNTIME_DOMAINS = {"com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc", "ai.onnx.contrib"}
+
+
+def check_structure(model: onnx.ModelProto, path: Path) -> None:
+    """Check everything about a model except its tensors.
+
+    Args:
+        model: The parsed file.
+        path: Where it lies.
+
+    Raises:
+        ModelError: If the graph is missing, too new or old, nested too deep, without inputs or outputs, or
+            breaks the ONNX specification.
+        UnsupportedOperatorError: If it holds operators that nobody defines; all of them are named.
+    """
+    where = str(path)
+    if not model.HasField("graph") or not model.graph.node or not model.ir_version:
+        raise ModelError("the file holds no graph.", remedy="Give a complete ONNX model.", where=where)
+    _check_opset(model, where)
+    _check_nesting(model, where)
+    _check_operators(model, where)
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    if all(value.name in initializers for value in model.graph.input):
+        raise ModelError("the graph has no input.", remedy="Export it with at least one.", where=where)
+    if not model.graph.output:
+        raise ModelError("the graph has no output.", remedy="Export it with at least one.", where=where)
+
+
+def check_specification(path: Path) -> None:
+    """Run the official ONNX checker on a file.
+
+    Args:
+        path: The model; read by path so that external data and files over 2 GB work.
+
+    Raises:
+        ModelError: If the model breaks the specification; names the node where the checker does.
+    """
+    try:
+        onnx.checker.check_model(str(path))
+    except onnx.checker.ValidationError as error:
+        raise ModelError(
+            f"the model breaks the ONNX specification: {_summary(str(error))}",
+            remedy=_DAMAGED,
+            where=str(path),
+        ) from error
+
+
+def _summary(message: str) -> str:
+    """Keep the checker's first line and the node it was looking at."""
+    first = message.strip().splitlines()[0].strip() if message.strip() else "the checker gave no reason"
+    node = re.search(r"Bad node spec for node\. Name: (.*?) OpType: (\S+)", message)
+    place = f" (node {node[1]!r}, {node[2]})" if node and node[2] not in first else ""
+    return f"{first}{place}" + ("" if first.endswith(".") else ".")
+
+
+def _check_opset(model: onnx.ModelProto, where: str) -> None:
+    versions = {entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}}
+    if not model.opset_import:
+        raise ModelError("the file names no operator set; it may be cut short.", remedy=_DAMAGED, where=where)
+    if len(versions) > 1:
+        raise ModelError(
+            f"the model imports the ONNX opset in several versions: {sorted(versions)}.",
+            remedy="Export it with one.",
+            where=where,
+        )
+    for version in versions:
+        if version > MAX_OPSET:
+            raise ModelError(
+                f"the model uses opset {version}; onnxruntime loads at most {MAX_OPSET}.",
+                remedy=f"Export it with opset_version={MAX_OPSET} or lower.",
+                where=where,
+            )
+        if version < MIN_OPSET:
+            raise ModelError(
+                f"the model uses opset {version}, which onnxruntime does not run reliably.",
+                remedy=f"Export it with opset_version={MIN_OPSET} or higher.",
+                where=where,
+            )
+
+
+def _check_nesting(model: onnx.ModelProto, where: str) -> None:
+    for graph in walk_graphs(model):
+        if graph.depth >= MAX_DEPTH:
+            raise ModelError(
+                f"subgraphs are nested {MAX_DEPTH} deep or more.",
+                remedy="Export the model with less control flow.",
+                where=where,
+            )
+        if graph.sparse:
+            raise ModelError(
+                "the graph holds sparse initializers.", remedy="Store them as dense tensors.", where=where
+            )
+
+
+def _check_operators(model: onnx.ModelProto, where: str) -> None:
+    versions = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
+    local = {(function.domain or "ai.onnx", function.name) for function in model.functions}
+    unknown: dict[str, None] = {}
+    for graph in walk_graphs(model):
+        for node in graph.nodes:
+            domain = node.domain or "ai.onnx"
+            if domain in _RUNTIME_DOMAINS or (domain, node.op_type) in local or domain not in versions:
+                continue
+            schema_domain = "" if domain == "ai.onnx" else domain
+            if not onnx.defs.has(node.op_type, versions[domain], schema_domain):
+                unknown[f"{node.op_type} ({domain} {versions[domain]})"] = None
+    if unknown:
+        raise UnsupportedOperatorError(
+            f"the model holds operators that onnxruntime does not know: {', '.join(unknown)}.",
+            remedy="Export it without them.",
+            where=where,
+        )
