@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 from torch import Tensor
 
 from quant_core.executor.node import Node
@@ -13,9 +13,9 @@ from quant_core.executor.registry import Kernel, direct, operator
 
 direct("Relu", torch.relu)
 direct("Sigmoid", torch.sigmoid)
-direct("Softplus", F.softplus)
+direct("Softplus", functional.softplus)
 direct("Softsign", lambda x: x / (1 + x.abs()))
-direct("Mish", F.mish)
+direct("Mish", functional.mish)
 direct("HardSwish", lambda x: x * torch.clamp(x / 6 + 0.5, 0, 1))
 
 
@@ -28,32 +28,32 @@ def _hard_sigmoid(node: Node) -> Kernel:
 @operator("LeakyRelu")
 def _leaky_relu(node: Node) -> Kernel:
     alpha = node.float("alpha", 0.01)
-    return lambda x: F.leaky_relu(x, alpha)
+    return lambda x: functional.leaky_relu(x, alpha)
 
 
 @operator("Elu")
 def _elu(node: Node) -> Kernel:
     alpha = node.float("alpha", 1.0)
-    return lambda x: F.elu(x, alpha)
+    return lambda x: functional.elu(x, alpha)
 
 
 @operator("Celu")
 def _celu(node: Node) -> Kernel:
     alpha = node.float("alpha", 1.0)
-    return lambda x: F.celu(x, alpha)
+    return lambda x: functional.celu(x, alpha)
 
 
 @operator("Selu")
 def _selu(node: Node) -> Kernel:
     alpha = node.float("alpha", 1.67326319217681884765625)
     gamma = node.float("gamma", 1.05070102214813232421875)
-    return lambda x: gamma * F.elu(x, alpha)
+    return lambda x: gamma * functional.elu(x, alpha)
 
 
 @operator("ThresholdedRelu")
 def _thresholded_relu(node: Node) -> Kernel:
     alpha = node.float("alpha", 1.0)
-    return lambda x: F.threshold(x, alpha, 0.0)
+    return lambda x: functional.threshold(x, alpha, 0.0)
 
 
 @operator("Shrink")
@@ -70,13 +70,13 @@ def _shrink(node: Node) -> Kernel:
 @operator("Gelu")
 def _gelu(node: Node) -> Kernel:
     approximate = node.string("approximate", "none")
-    return lambda x: F.gelu(x, approximate=approximate)
+    return lambda x: functional.gelu(x, approximate=approximate)
 
 
 @operator("Swish")
 def _swish(node: Node) -> Kernel:
     alpha = node.float("alpha", 1.0)
-    return F.silu if math.isclose(alpha, 1.0) else lambda x: x * torch.sigmoid(alpha * x)
+    return functional.silu if math.isclose(alpha, 1.0) else lambda x: x * torch.sigmoid(alpha * x)
 
 
 @operator("PRelu")

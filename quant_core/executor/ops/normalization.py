@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 from torch import Tensor
 
 from quant_core.executor.node import Node
@@ -26,7 +26,7 @@ def _batch_norm(node: Node) -> Kernel:
             # torch treats stored statistics as constants and would drop their gradients.
             factor = scale * torch.rsqrt(variance + epsilon)
             return x * _along(factor, x) + _along(bias - mean * factor, x)
-        return F.batch_norm(x, mean, variance, scale, bias, training=False, eps=epsilon)
+        return functional.batch_norm(x, mean, variance, scale, bias, training=False, eps=epsilon)
 
     def train(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, ...]:
         axes = [axis for axis in range(x.dim()) if axis != 1]
@@ -63,7 +63,7 @@ def _group_norm(node: Node) -> Kernel:
         if per_group:
             repeat = x.shape[1] // groups
             scale, bias = scale.repeat_interleave(repeat), bias.repeat_interleave(repeat)
-        return F.group_norm(x, groups, scale, bias, epsilon)
+        return functional.group_norm(x, groups, scale, bias, epsilon)
 
     return normalize
 
@@ -77,7 +77,7 @@ def _layer_norm(node: Node) -> Kernel:
         at = axis % x.dim()
         shape = x.shape[at:]
         if not statistics and scale.shape == shape and (bias is None or bias.shape == shape):
-            return F.layer_norm(x, shape, scale, bias, epsilon)
+            return functional.layer_norm(x, shape, scale, bias, epsilon)
         axes = list(range(at, x.dim()))
         variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
         inverse = torch.rsqrt(variance + epsilon)
@@ -130,7 +130,7 @@ def _lrn(node: Node) -> Kernel:
     before, after = (size - 1) // 2, size - 1 - (size - 1) // 2
 
     def normalize(x: Tensor) -> Tensor:
-        squares = F.pad(x.square().flatten(2), (0, 0, before, after))
+        squares = functional.pad(x.square().flatten(2), (0, 0, before, after))
         total = squares.unfold(1, size, 1).sum(-1).reshape(x.shape)
         return x / (bias + alpha / size * total).pow(beta)
 

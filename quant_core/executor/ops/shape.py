@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 from torch import Tensor
 
 from quant_core.executor.node import Node
@@ -180,7 +180,7 @@ def _padded(x: Tensor, pads: Sequence[int], axes: Sequence[int] | None, mode: st
     ends = dict(zip(which, pads[len(which) :], strict=True))
     if mode == "constant":
         flat = [side.get(axis, 0) for axis in reversed(range(x.dim())) for side in (begins, ends)]
-        return F.pad(x, flat, value=value) if any(flat) else x
+        return functional.pad(x, flat, value=value) if any(flat) else x
     for axis in which:
         begin, end, size = begins[axis], ends[axis], x.shape[axis]
         if begin or end:

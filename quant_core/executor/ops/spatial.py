@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 from torch import Tensor
 
 from quant_core.executor.node import Node
@@ -84,7 +84,7 @@ def pad_spatial(x: Tensor, pads: Sequence[int], value: float = 0.0) -> Tensor:
         return x
     rank = len(pads) // 2
     flat = [amount for axis in reversed(range(rank)) for amount in (pads[axis], pads[axis + rank])]
-    return F.pad(x, flat, value=value)
+    return functional.pad(x, flat, value=value)
 
 
 def symmetric(pads: Sequence[int]) -> tuple[int, ...] | None:
