@@ -90,10 +90,12 @@ def predict_sizes(
         }
         for layer in layers
     }
-    reference = {name: min(choices) for name, choices in candidates.items()}
+    reference = {name: min(choices) for name, choices in candidates.items()}  # integers where allowed
     placement = place(model, layers, reference, activation_bits)
     weights = {
-        layer.name: _zeros(layer, bits) for layer in layers if (bits := reference[layer.name]) != FLOAT_BITS
+        layer.name: _zeros(layer, bits, index)
+        for index, layer in enumerate(layers)
+        if (bits := reference[layer.name]) != FLOAT_BITS
     }
     # Distinct scales, as calibration will give: equal constants are stored once.
     grids = {

@@ -8,14 +8,14 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Stage = Literal[
-    "ingest", "calibration", "sensitivity", "allocation", "quantization", "export", "verification", "report"
+    "ingest", "rounding", "sensitivity", "allocation", "calibration", "export", "verification", "report"
 ]
 STAGES: tuple[Stage, ...] = (
     "ingest",
-    "calibration",
+    "rounding",
     "sensitivity",
     "allocation",
-    "quantization",
+    "calibration",
     "export",
     "verification",
     "report",

@@ -1,0 +1,48 @@
+"""The files of one job, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from quant_core.errors import SpecError
+
+MODEL = "model.onnx"
+REPORT_JSON = "report.json"
+REPORT_HTML = "report.html"
+SENSITIVITY = "sensitivity.json"
+PARETO = "pareto.json"
+ARTIFACTS = (MODEL, REPORT_JSON, REPORT_HTML, SENSITIVITY, PARETO)
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Collect files in a temporary folder and move them to their place only if the block succeeds.
+
+    Args:
+        out: The folder that is to receive the files; made if missing. Files of the same name are replaced.
+
+    Yields:
+        An empty folder on the same disk.
+
+    Raises:
+        SpecError: If the place cannot be written to.
+    """
+    anchor = out.absolute()
+    while not anchor.exists():
+        anchor = anchor.parent
+    if not anchor.is_dir() or not os.access(anchor, os.W_OK):
+        raise SpecError("this is not a folder that can be written to.", remedy="Name another one.", where=str(out))
+    # Next to the target, so that moving is renaming; inside it when it exists, since its parent may be read-only.
+    folder = Path(tempfile.mkdtemp(prefix=".bitwright-", dir=anchor))
+    try:
+        yield folder
+        out.mkdir(parents=True, exist_ok=True)
+        for file in sorted(folder.iterdir()):
+            file.replace(out / file.name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,160 @@
+"""Everything that is checked and known before the first probe: the model, its layers, the samples, the sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from quant_core.allocation.candidates import Candidates, candidate_bits
+from quant_core.allocation.plan_bits import FileCosts, smallest_reachable
+from quant_core.calibration import Samples, load_samples
+from quant_core.errors import InfeasibleBudgetError, ModelError, NonFiniteError, SpecError
+from quant_core.executor import Program, check_parity, compile_model
+from quant_core.export import predict_sizes
+from quant_core.ingest import Layer, Source, find_layers, normalise, read_model, with_shapes
+from quant_core.spec import QuantizeSpec
+
+_PARITY_SAMPLES = 8
+_BATCH_BYTES = 192 << 20
+_LARGEST_BATCH = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A job that can start.
+
+    Attributes:
+        source: The float file.
+        model: Its normalised graph.
+        program: The graph, compiled and compared with onnxruntime.
+        layers: Its quantizable layers, with multiply-accumulates.
+        samples: The user's samples.
+        batch_size: Samples per run: what the graph demands, else what fits in memory.
+        candidates: Layer name -> bits it may be given.
+        costs: File costs of any plan.
+        budget: Largest allowed file, in bytes.
+        device: Where to compute.
+    """
+
+    source: Source
+    model: ir.Model
+    program: Program
+    layers: tuple[Layer, ...]
+    samples: Samples
+    batch_size: int
+    candidates: Mapping[str, Candidates]
+    costs: FileCosts
+    budget: int
+    device: str
+
+
+def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
+    """Read and check everything a job needs; nothing is written.
+
+    Args:
+        model_path: The float ONNX file.
+        data_path: The sample file.
+        spec: The request.
+
+    Returns:
+        The job, ready to start.
+
+    Raises:
+        ModelError: If the model cannot be used.
+        SamplesError: If the samples do not fit it.
+        SpecError: If the request contradicts itself, names what is not there, or its budget cannot be reached.
+        NonFiniteError: If the float model itself gives NaN or infinity on these samples.
+        InternalError: If the engine computes something else than onnxruntime.
+    """
+    device = choose_device(spec.device)
+    source = read_model(model_path)
+    model = normalise(source.model)
+    layers = find_layers(model)
+    if not layers:
+        raise ModelError(
+            "the graph has no quantizable layer.",
+            remedy="Conv, ConvTranspose, Gemm, MatMul and Gather with constant float weights can be quantized.",
+            where=str(model_path),
+        )
+    candidates = candidate_bits(layers, spec)
+    sizes = predict_sizes(
+        model, layers, {name: choice.bits for name, choice in candidates.items()}, spec.activation_bits
+    )
+    costs = FileCosts(sizes.base, sizes.layers, sizes.overhead)
+    budget = spec.budget.limit_bytes(source.file_bytes)
+    smallest = smallest_reachable(candidates, costs)
+    if smallest > budget:
+        raise InfeasibleBudgetError(
+            f"a budget of {budget} bytes ({spec.budget.size:g}) cannot be met: the smallest reachable file is "
+            f"{smallest} bytes, {smallest / source.file_bytes:.3f} of the float file.",
+            remedy=f"Allow at least {smallest} bytes, fewer bits, or fewer pins.",
+            where="size",
+        )
+    samples = load_samples(data_path, model)
+    program = compile_model(model, device=device)
+    first = samples.take(np.arange(samples.batch or min(samples.count, _PARITY_SAMPLES)))
+    check_parity(model_path, program, first.inputs)
+    shapes, bytes_per_sample = _measure(program, layers, first, device)
+    return Prepared(
+        source=source,
+        model=model,
+        program=program,
+        layers=with_shapes(layers, model, shapes, first.count),
+        samples=samples,
+        batch_size=samples.batch or max(1, min(_LARGEST_BATCH, _BATCH_BYTES // max(1, bytes_per_sample))),
+        candidates=candidates,
+        costs=costs,
+        budget=budget,
+        device=device,
+    )
+
+
+def choose_device(wanted: str) -> str:
+    """Turn a request's device into one that exists.
+
+    Args:
+        wanted: `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Returns:
+        A torch device name.
+
+    Raises:
+        SpecError: If there is no such device.
+    """
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted != "cpu":
+        index = int(wanted.partition(":")[2] or 0)
+        if index >= torch.cuda.device_count():
+            raise SpecError(
+                f"device {wanted} does not exist; torch sees {torch.cuda.device_count()} CUDA devices.",
+                remedy="Use cpu or auto, or install a CUDA build of torch.",
+                where="device",
+            )
+    return wanted
+
+
+def _measure(
+    program: Program, layers: tuple[Layer, ...], samples: Samples, device: str
+) -> tuple[dict[str, tuple[int, ...]], int]:
+    """Shapes of the layers' activations in one run, and their bytes per sample."""
+    names = list(dict.fromkeys(name for layer in layers for name in (*layer.inputs, *layer.outputs)))
+    feeds = {name: torch.from_numpy(array).to(device) for name, array in samples.inputs.items()}
+    wanted = [name for name in (*names, *program.outputs) if name not in feeds]
+    with torch.no_grad():
+        values = feeds | program.evaluate(feeds, outputs=list(dict.fromkeys(wanted)))
+    for name in program.outputs:
+        if values[name].is_floating_point() and not bool(torch.isfinite(values[name]).all()):
+            raise NonFiniteError(
+                "the float model gives NaN or infinity on these samples.",
+                remedy="Check that the samples are preprocessed as the model expects.",
+                where=name,
+            )
+    shapes = {name: tuple(values[name].shape) for name in names}
+    total = sum(value.numel() * value.element_size() for value in values.values())
+    return shapes, total // samples.count
