@@ -1,1 +1,55 @@
-"""The client SDK and the command line of Bitwright."""
+"""The client of a Bitwright service: send a model and samples, get a smaller ONNX model and a report.
+
+```python
+from bitwright import Client
+
+with Client() as client:
+    job = client.quantize("model.onnx", data="calib.npz", size=0.18)
+    job.wait(progress=True)
+    print(job.report.model.quantized_bytes)
+    job.download("out")
+```
+"""
+
+from bitwright.client import Client
+from bitwright.errors import (
+    BitwrightError,
+    ConflictError,
+    InvalidRequestError,
+    JobCanceledError,
+    JobFailedError,
+    NotFoundError,
+    ResponseError,
+    ServerError,
+    ServiceBusyError,
+    ServiceUnreachableError,
+    WaitTimeoutError,
+)
+from bitwright.job import Job
+from bitwright.results import Health, JobFailure, JobInfo, JobState, JobSummary
+from quant_core.spec import Budget, LayerRule, QuantizeSpec, Report
+
+__all__ = [
+    "BitwrightError",
+    "Budget",
+    "Client",
+    "ConflictError",
+    "Health",
+    "InvalidRequestError",
+    "Job",
+    "JobCanceledError",
+    "JobFailedError",
+    "JobFailure",
+    "JobInfo",
+    "JobState",
+    "JobSummary",
+    "LayerRule",
+    "NotFoundError",
+    "QuantizeSpec",
+    "Report",
+    "ResponseError",
+    "ServerError",
+    "ServiceBusyError",
+    "ServiceUnreachableError",
+    "WaitTimeoutError",
+]

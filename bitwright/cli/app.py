@@ -1,0 +1,41 @@
+"""The commands by name; each imports what it needs when it runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bitwright.cli.evaluate import evaluate
+from bitwright.cli.inspect import inspect
+from bitwright.cli.quantize import quantize
+from bitwright.cli.serve import serve
+
+app = typer.Typer(
+    help="Make ONNX models smaller with mixed-precision quantization, and see why each layer got its bits.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"bitwright {version('bitwright')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+for command in (quantize, inspect, evaluate, serve):
+    app.command()(command)

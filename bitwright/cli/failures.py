@@ -1,0 +1,82 @@
+"""How a failed command ends: one clear message on standard error and an exit code that scripts can read."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import typer
+from pydantic import ValidationError
+
+from quant_core.errors import CancelledError, UserError
+
+FAULT, CORRECT, INTERRUPTED = 1, 2, 130
+
+
+class MissingEngineError(Exception):
+    """The client is installed without the engine."""
+
+
+def exit_code(error: BaseException) -> int:
+    """Choose the exit code.
+
+    Args:
+        error: What ended the command.
+
+    Returns:
+        2 for what the user can correct, 130 for an interruption, 1 for a fault of ours.
+    """
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else FAULT
+    if isinstance(error, KeyboardInterrupt | CancelledError | typer.Abort):
+        return INTERRUPTED
+    if isinstance(error, UserError | ValidationError | MissingEngineError):
+        return CORRECT
+    # What typer raises for options it cannot read carries its own code.
+    code = getattr(error, "exit_code", FAULT)
+    return code if isinstance(code, int) else FAULT
+
+
+def report(error: BaseException) -> None:
+    """Tell the user what ended the command; a traceback only for faults of ours, and only on request.
+
+    Args:
+        error: What ended the command.
+    """
+    code = exit_code(error)
+    if isinstance(error, SystemExit | typer.Exit):
+        return
+    if code == INTERRUPTED:
+        print("Stopped; nothing was written.", file=sys.stderr)
+    elif isinstance(error, ValidationError):
+        print(f"Error: {explain(error)}", file=sys.stderr)
+    elif hasattr(error, "format_message"):
+        error.show() if hasattr(error, "show") else print(f"Error: {error}", file=sys.stderr)
+    elif code == CORRECT:
+        print(f"Error: {error}", file=sys.stderr)
+    else:
+        if os.environ.get("BITWRIGHT_DEBUG"):
+            traceback.print_exception(error)
+        print(
+            f"Internal error: {type(error).__name__}: {error}\n"
+            "This is a fault of Bitwright. Set BITWRIGHT_DEBUG=1 to see where, and please report it.",
+            file=sys.stderr,
+        )
+
+
+def explain(error: ValidationError) -> str:
+    """Say what is wrong with a value in the words of the command line.
+
+    Args:
+        error: What pydantic found.
+
+    Returns:
+        One line for each wrong value.
+    """
+    lines = []
+    for found in error.errors():
+        place = ".".join(map(str, found["loc"]))
+        message = found["msg"].removeprefix("Value error, ")
+        lines.append(f"{place}: {message}" if place else message)
+    return "\n".join(lines)

@@ -1,0 +1,96 @@
+"""The engine in this process; the only place of the client that loads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bitwright.cli.failures import MissingEngineError
+from quant_core.spec import ProgressCallback, QuantizeSpec, Report
+
+if TYPE_CHECKING:
+    from quant_core.preflight import Preflight
+
+    from quant_core.spec import Evaluation
+
+_OURS = ("bitwright", "quant_core", "app")
+
+
+def quantize(model: Path, data: Path, spec: QuantizeSpec, out: Path, on_progress: ProgressCallback) -> Report:
+    """Quantize a model.
+
+    Args:
+        model: The ONNX file.
+        data: The samples.
+        spec: What is asked.
+        out: Folder for the results.
+        on_progress: Told what the engine does.
+
+    Returns:
+        The report.
+
+    Raises:
+        MissingEngineError: If the engine is not installed.
+    """
+    try:
+        from quant_core import pipeline
+    except ModuleNotFoundError as error:
+        raise missing(error) from error
+    return pipeline.quantize(model=model, data=data, spec=spec, out=out, on_progress=on_progress)
+
+
+def inspect(model: Path) -> Preflight:
+    """Look at a model without samples.
+
+    Args:
+        model: The ONNX file.
+
+    Returns:
+        Its layers, what the engine cannot do with it, and what a size budget can reach.
+
+    Raises:
+        MissingEngineError: If the engine is not installed.
+    """
+    try:
+        from quant_core import preflight
+    except ModuleNotFoundError as error:
+        raise missing(error) from error
+    return preflight.inspect_model(model)
+
+
+def evaluate(model: Path, data: Path) -> Evaluation:
+    """Measure a model on samples in onnxruntime.
+
+    Args:
+        model: The ONNX file.
+        data: The samples.
+
+    Returns:
+        The metric.
+
+    Raises:
+        MissingEngineError: If the engine is not installed.
+    """
+    try:
+        from quant_core import evaluation
+    except ModuleNotFoundError as error:
+        raise missing(error) from error
+    return evaluation.evaluate(model, data)
+
+
+def missing(error: ModuleNotFoundError) -> Exception:
+    """Turn a missing package into advice; a missing module of our own stays the fault that it is.
+
+    Args:
+        error: What the import raised.
+
+    Returns:
+        The error to raise instead.
+    """
+    name = error.name or ""
+    if name.partition(".")[0] in _OURS:
+        return error
+    return MissingEngineError(
+        f"The engine is not installed (there is no {name}). "
+        "Install it: pip install 'bitwright[cpu]', or 'bitwright[gpu]' where there is an NVIDIA GPU."
+    )

@@ -1,0 +1,90 @@
+"""`bitwright quantize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The trained model.", show_default=False)]
+Data = Annotated[
+    Path,
+    typer.Option(
+        "--data",
+        metavar="FILE",
+        help="Samples: .npz with one array per graph input and optional labels, or .npy.",
+        show_default=False,
+    ),
+]
+
+
+def quantize(
+    model: Model,
+    data: Data,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder for the results.", show_default=False)
+    ],
+    size: Annotated[
+        str, typer.Option("--size", help="Budget: ratio of the float file (0.18) or bytes (2.5MB).")
+    ] = "0.25",
+    bits: Annotated[
+        str | None, typer.Option("--bits", metavar="B,B", help="Candidate weight bits, such as 2,4,8,float.")
+    ] = None,
+    activation_bits: Annotated[
+        str | None, typer.Option("--activation-bits", help="8, or float to pack weights only.")
+    ] = None,
+    sensitivity: Annotated[
+        str | None, typer.Option("--sensitivity", help="output, gauss_newton or hawq_v2.")
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option("--loss", help="auto, cross_entropy, kl or squared_error.")
+    ] = None,
+    pin: Annotated[
+        list[str] | None,
+        typer.Option("--pin", metavar="GLOB=BITS", help="Fix the bits of layers; may be repeated."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", metavar="GLOB", help="Keep layers in float; may be repeated."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of everything random.")] = 0,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Quantize MODEL.onnx within a size budget and write the result with its report to DIR."""
+    from rich.console import Console
+
+    from bitwright.cli import local
+    from bitwright.cli.stages import StageBars
+    from bitwright.cli.tables import print_summary
+    from quant_core.spec import QuantizeSpec
+
+    request: dict[str, Any] = {
+        "size": size,
+        "seed": seed,
+        "device": device,
+        "pin": _pins(pin or ()),
+        "exclude": exclude or (),
+    }
+    options = {"bits": bits, "activation_bits": activation_bits, "sensitivity": sensitivity, "loss": loss}
+    request |= {name: value for name, value in options.items() if value is not None}
+    spec = QuantizeSpec.model_validate(request)
+    with StageBars(Console(stderr=True)) as bars:
+        report = local.quantize(model, data, spec, out, bars)
+    console = Console()
+    print_summary(report, console)
+    console.print(
+        f"Written to {out}: report.html says why each layer got its bits.", highlight=False, markup=False
+    )
+
+
+def _pins(pins: list[str] | tuple[()]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in pins:
+        glob, equals, bits = text.rpartition("=")  # tensor names may hold an equals sign, bits never do
+        if not equals or not glob:
+            raise typer.BadParameter(
+                f"{text!r} is not of the form GLOB=BITS, such as fc=8", param_hint="--pin"
+            )
+        found[glob] = bits
+    return found

@@ -1,0 +1,38 @@
+"""`bitwright serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def serve(
+    host: Annotated[
+        str | None,
+        typer.Option("--host", help="Address to listen on [default: 127.0.0.1].", show_default=False),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65535, help="Port [default: 8000].", show_default=False)
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", help="Folder of jobs and results [default: data].", show_default=False),
+    ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            "--devices", help="auto, or a list such as cuda:0,cuda:1 [default: auto].", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Start the service; options not given come from BITWRIGHT_* in the environment."""
+    from bitwright.cli.local import missing
+
+    try:
+        from app import main
+    except ModuleNotFoundError as error:
+        raise missing(error) from error
+    options: dict[str, Any] = {"host": host, "port": port, "data_dir": data_dir, "devices": devices}
+    main.serve(main.Settings(**{name: value for name, value in options.items() if value is not None}))

@@ -1,0 +1,64 @@
+"""Tables for people."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from quant_core.spec import Report, format_bits
+
+_UNITS = ("B", "KB", "MB", "GB")
+
+
+def print_summary(report: Report, console: Console) -> None:
+    """Print the model before and after, and how many layers got how many bits.
+
+    Args:
+        report: What came out.
+        console: Where to print.
+    """
+    model, metrics, latency = report.model, report.metrics, report.latency_ms
+    table = Table(
+        title=f"{model.name}, on {metrics.samples} samples that decided nothing", title_justify="left"
+    )
+    for heading in ("", "float", "quantized", "change"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    table.add_row(
+        "file",
+        size(model.float_bytes),
+        size(model.quantized_bytes),
+        f"{model.float_bytes / model.quantized_bytes:.2f}x smaller",
+    )
+    table.add_row(
+        metrics.name,
+        f"{metrics.float_:.4f}",
+        f"{metrics.quantized:.4f}",
+        f"{metrics.quantized - metrics.float_:+.4f}",
+    )
+    table.add_row(
+        "latency", f"{latency.float_:.3f} ms", f"{latency.quantized:.3f} ms", f"{latency.speedup:.2f}x faster"
+    )
+    table.add_row("output SQNR", "", f"{metrics.sqnr_db:.1f} dB", "")
+    console.print(table)
+    counts: dict[int, int] = {}
+    for layer in report.layers:
+        counts[layer.weight_bits] = counts.get(layer.weight_bits, 0) + 1
+    spent = ", ".join(f"{count} at {format_bits(bits)}" for bits, count in sorted(counts.items()))
+    console.print(f"Layers by bits: {spent or 'none'}", highlight=False)
+    for warning in report.warnings:
+        console.print(f"Warning: {warning}", style="yellow", highlight=False, markup=False)
+
+
+def size(count: float) -> str:
+    """Write a number of bytes for people.
+
+    Args:
+        count: Bytes.
+
+    Returns:
+        Three digits and a unit of powers of 1000.
+    """
+    unit = 0
+    while count >= 999.5 and unit < len(_UNITS) - 1:
+        count, unit = count / 1000, unit + 1
+    return f"{count:.0f} {_UNITS[unit]}" if unit == 0 else f"{count:.3g} {_UNITS[unit]}"

@@ -1,0 +1,96 @@
+"""Every error of the client.
+
+BitwrightError
+├── ServiceUnreachableError    no answer came
+├── ResponseError              the service answered with an error; has the status
+│   ├── InvalidRequestError    400, 413, 415, 422: the model, the samples or the request must change
+│   ├── NotFoundError          404
+│   ├── ConflictError          409: not in this state of the job
+│   ├── ServiceBusyError       429, 503: later
+│   └── ServerError            other 5xx: a fault of the service
+├── JobFailedError             the job ended without a result
+├── JobCanceledError           someone canceled the job
+└── WaitTimeoutError           the job goes on, but the caller did not want to wait longer
+"""
+
+from __future__ import annotations
+
+
+class BitwrightError(Exception):
+    """Base of every error of the client.
+
+    Attributes:
+        message: What is wrong.
+        remedy: What to do next.
+        where: The file, layer, field or job concerned, if one can be named.
+        code: Stable name of the kind of error.
+        request_id: Name of the request in the service's log, if there was one.
+        job_id: The job, if it is about one.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        remedy: str = "",
+        where: str | None = None,
+        code: str = "client",
+        request_id: str | None = None,
+        job_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+        self.where = where
+        self.code = code
+        self.request_id = request_id
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        request = f" (request {self.request_id})" if self.request_id else ""
+        return f"{place}{self.message} {self.remedy}".rstrip() + request
+
+
+class ServiceUnreachableError(BitwrightError):
+    """No answer came, however often it was tried."""
+
+
+class ResponseError(BitwrightError):
+    """The service answered with an error; `status` is the HTTP status, if the service was asked at all."""
+
+    status: int | None = None
+
+
+class InvalidRequestError(ResponseError):
+    """The model, the samples or the request must change before it can be done."""
+
+
+class NotFoundError(ResponseError):
+    """There is no such job or file."""
+
+
+class ConflictError(ResponseError):
+    """The job is not in a state in which this can be done."""
+
+
+class ServiceBusyError(ResponseError):
+    """The service cannot do this now; later it can. `retry_after` is the pause in seconds it asks for."""
+
+    retry_after: float = 0.0
+
+
+class ServerError(ResponseError):
+    """The service failed."""
+
+
+class JobFailedError(BitwrightError):
+    """The job ended without a result; `code`, `where` and `remedy` say why and what to do."""
+
+
+class JobCanceledError(BitwrightError):
+    """The job was canceled."""
+
+
+class WaitTimeoutError(BitwrightError):
+    """The time to wait is over; the job goes on."""

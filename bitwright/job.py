@@ -1,0 +1,153 @@
+"""A job at the service: look at it, wait for it, cancel it, fetch what it made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from os import PathLike
+from pathlib import Path
+
+from bitwright.errors import JobCanceledError, JobFailedError
+from bitwright.follow import follow
+from bitwright.results import JobInfo, JobState
+from bitwright.transport import Transport
+from quant_core.spec import Report
+
+_JSON = {"Accept": "application/json"}
+_FILES = {
+    "model.onnx": ("model", {}),
+    "report.json": ("report", _JSON),
+    "report.html": ("report", {"Accept": "text/html"}),
+    "sensitivity.json": ("files/sensitivity.json", _JSON),
+    "pareto.json": ("files/pareto.json", _JSON),
+}
+
+
+class Job:
+    """A handle on one job; `info` is how it stood when it was last looked at.
+
+    Attributes:
+        info: The job as it was last seen.
+    """
+
+    def __init__(self, transport: Transport, info: JobInfo) -> None:
+        self._transport = transport
+        self._report: Report | None = None
+        self.info = info
+
+    def __repr__(self) -> str:
+        return f"Job(id={self.id!r}, state={self.state!r}, progress={self.info.progress:.2f})"
+
+    @property
+    def id(self) -> str:
+        """Its name; `Client.job` finds it again."""
+        return self.info.id
+
+    @property
+    def state(self) -> JobState:
+        """Where it stood when it was last looked at."""
+        return self.info.state
+
+    def refresh(self) -> Job:
+        """Look at it again.
+
+        Returns:
+            This job.
+        """
+        answer = self._transport.get(f"/jobs/{self.id}")
+        self.info = JobInfo.model_validate_json(answer.content)
+        return self
+
+    def wait(
+        self,
+        *,
+        progress: bool = False,
+        timeout: float | None = None,
+        on_progress: Callable[[JobInfo], None] | None = None,
+    ) -> Job:
+        """Wait until it has succeeded.
+
+        Args:
+            progress: Whether to draw a progress bar.
+            timeout: Seconds after which to give up; the job goes on.
+            on_progress: Called with the job whenever something is new.
+
+        Returns:
+            This job.
+
+        Raises:
+            JobFailedError: If it failed.
+            JobCanceledError: If it was canceled.
+        """
+        for info in self._watched(timeout, progress):
+            self.info = info
+            if on_progress is not None:
+                on_progress(info)
+        error = self.info.error
+        if error is not None:
+            raise JobFailedError(
+                error.message, remedy=error.remedy, where=error.where, code=error.code, job_id=self.id
+            )
+        if self.state == "canceled":
+            raise JobCanceledError(
+                "The job was canceled.", remedy="Send it again.", code="canceled", job_id=self.id
+            )
+        return self
+
+    def cancel(self) -> Job:
+        """Cancel it while it waits or runs; `ConflictError` tells that it has already ended.
+
+        Returns:
+            This job.
+        """
+        answer = self._transport.send("DELETE", f"/jobs/{self.id}", params={"cancel_only": "true"})
+        self.info = JobInfo.model_validate_json(answer.content)
+        return self
+
+    def delete(self) -> None:
+        """Delete it and its files at the service; a job that waits or runs is canceled instead."""
+        self._transport.send("DELETE", f"/jobs/{self.id}")
+
+    @property
+    def report(self) -> Report:
+        """What was asked, found, chosen and measured; `ConflictError` while there is no result."""
+        if self._report is None:
+            answer = self._transport.get(f"/jobs/{self.id}/report", headers=_JSON)
+            self._report = Report.model_validate_json(answer.content)
+        return self._report
+
+    def download(self, folder: str | PathLike[str]) -> Path:
+        """Fetch `model.onnx`, `report.json`, `report.html`, `sensitivity.json` and `pareto.json`.
+
+        Args:
+            folder: Where to; it is made. A file appears under its name only when it is complete.
+
+        Returns:
+            The folder.
+        """
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        for name, (address, headers) in _FILES.items():
+            self._fetch(f"/jobs/{self.id}/{address}", headers, target / name)
+        return target
+
+    def _fetch(self, address: str, headers: dict[str, str], target: Path) -> None:
+        part = target.with_name(f".{target.name}.part")
+
+        def write(pieces: Iterator[bytes]) -> None:
+            with part.open("wb") as file:
+                for piece in pieces:
+                    file.write(piece)
+
+        try:
+            self._transport.fetch(address, write, headers=headers)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _watched(self, timeout: float | None, progress: bool) -> Iterator[JobInfo]:
+        updates = follow(self._transport, self.id, timeout)
+        if not progress:
+            return updates
+        from bitwright.progress import draw  # only those who look at it load rich
+
+        return draw(updates)
