@@ -5,5 +5,16 @@ from quant_core.ingest.layer import Layer, Use
 from quant_core.ingest.macs import with_shapes
 from quant_core.ingest.normalise import normalise
 from quant_core.ingest.source import Source, read_model
+from quant_core.ingest.unquantizable import FloatWeight, find_float_weights
 
-__all__ = ["Layer", "Source", "Use", "find_layers", "normalise", "read_model", "with_shapes"]
+__all__ = [
+    "FloatWeight",
+    "Layer",
+    "Source",
+    "Use",
+    "find_float_weights",
+    "find_layers",
+    "normalise",
+    "read_model",
+    "with_shapes",
+]

@@ -1,6 +1,7 @@
 """What a user may ask for, and what comes back: pydantic models shared by engine, service and client."""
 
 from quant_core.spec.plan import BitPlan, LayerPlan, ParetoFront, ParetoPoint
+from quant_core.spec.preflight import Preflight, PreflightLayer, PreflightTensor, PreflightWeight
 from quant_core.spec.progress import STAGES, Progress, ProgressCallback, Stage
 from quant_core.spec.report import (
     Latency,
@@ -41,6 +42,10 @@ __all__ = [
     "ModelSummary",
     "ParetoFront",
     "ParetoPoint",
+    "Preflight",
+    "PreflightLayer",
+    "PreflightTensor",
+    "PreflightWeight",
     "Progress",
     "ProgressCallback",
     "QuantizeSpec",
