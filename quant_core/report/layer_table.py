@@ -1,0 +1,149 @@
+"""The table of all layers, and what is counted over them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from quant_core.report.look import bit_colour
+from quant_core.report.numbers import format_bytes, format_count, format_loss, format_share
+from quant_core.spec import FLOAT_BITS, LayerReport, Report, format_bits
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table.
+
+    Attributes:
+        title: Its heading.
+        number: Whether it holds numbers.
+    """
+
+    title: str
+    number: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the table.
+
+    Attributes:
+        text: What it shows.
+        value: What it is sorted by, if not its text.
+        kind: CSS class.
+        colour: Colour of the chip before the text.
+    """
+
+    text: str
+    value: float | None = None
+    kind: str = ""
+    colour: str = ""
+
+
+@dataclass(frozen=True)
+class BitShare:
+    """How much of the model has one bit-width.
+
+    Attributes:
+        label: The bit-width.
+        colour: Its colour.
+        layers: How many layers.
+        weights: Share of all weights.
+    """
+
+    label: str
+    colour: str
+    layers: str
+    weights: str
+
+
+COLUMNS = (
+    Column("#", number=True),
+    Column("Layer"),
+    Column("Operator"),
+    Column("Bits", number=True),
+    Column("Input bits", number=True),
+    Column("Weights", number=True),
+    Column("MACs", number=True),
+    Column("Bytes", number=True),
+    Column("Loss increase", number=True),
+    Column("Trace", number=True),
+    Column("Form"),
+    Column("Kernel"),
+    Column("Reason"),
+)
+
+
+def layer_rows(report: Report) -> list[list[Cell]]:
+    """Fill the table.
+
+    Args:
+        report: The report.
+
+    Returns:
+        One row a layer with a cell for each of `COLUMNS`.
+    """
+    return [_row(number, layer) for number, layer in enumerate(report.layers, start=1)]
+
+
+def bit_shares(report: Report) -> list[BitShare]:
+    """Count layers and weights by bit-width.
+
+    Args:
+        report: The report.
+
+    Returns:
+        One entry for each bit-width in use, fewest bits first.
+    """
+    layers = Counter(layer.weight_bits for layer in report.layers)
+    weights: Counter[int] = Counter()
+    for layer in report.layers:
+        weights[layer.weight_bits] += layer.parameters
+    total = max(weights.total(), 1)
+    return [
+        BitShare(
+            label="float" if bits == FLOAT_BITS else f"{bits} bits",
+            colour=bit_colour(bits),
+            layers=f"{layers[bits]} layer{'' if layers[bits] == 1 else 's'}",
+            weights=format_share(weights[bits] / total, 0 if weights[bits] >= 0.1 * total else 1),
+        )
+        for bits in sorted(layers)
+    ]
+
+
+def kernels_note(report: Report) -> str:
+    """Count the kernels that run the layers.
+
+    Args:
+        report: The report.
+
+    Returns:
+        One sentence.
+    """
+    kernels = Counter(layer.kernel for layer in report.layers)
+    counted = ", ".join(f"{kernel} {count}" for kernel, count in kernels.most_common())
+    return (
+        f"The operators that run these layers in onnxruntime's optimized graph: {counted}." if counted else ""
+    )
+
+
+def _row(number: int, layer: LayerReport) -> list[Cell]:
+    return [
+        Cell(str(number), number, "number"),
+        Cell(layer.name, kind="text"),
+        Cell(layer.op),
+        Cell(format_bits(layer.weight_bits), layer.weight_bits, "number", bit_colour(layer.weight_bits)),
+        Cell(format_bits(layer.activation_bits), layer.activation_bits, "number"),
+        Cell(format_count(layer.parameters), layer.parameters, "number"),
+        Cell(format_count(layer.macs) if layer.macs else "–", layer.macs, "number"),
+        Cell(format_bytes(layer.bytes), layer.bytes, "number"),
+        Cell(format_loss(layer.sensitivity, layer.sensitivity_stderr), layer.sensitivity, "number"),
+        Cell(
+            format_loss(layer.trace, layer.trace_stderr),
+            float("-inf") if layer.trace is None else layer.trace,
+            "number",
+        ),
+        Cell(layer.form.replace("_", " ")),
+        Cell(layer.kernel),
+        Cell(layer.reason, kind="text reason"),
+    ]

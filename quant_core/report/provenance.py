@@ -1,0 +1,119 @@
+"""What was asked, with what it was made, and how long that took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quant_core.report.numbers import format_bytes, format_count, format_seconds, format_share
+from quant_core.spec import LayerRule, Report, SensitivityTable, format_bits
+
+Pairs = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class StageBar:
+    """One stage's share of the wall time.
+
+    Attributes:
+        seconds: Wall seconds.
+        title: Name and time.
+        depth: Opacity, from 0 to 1, so that neighbours differ.
+    """
+
+    seconds: float
+    title: str
+    depth: float
+
+
+def request_pairs(report: Report) -> Pairs:
+    """List what was asked.
+
+    Args:
+        report: The report.
+
+    Returns:
+        Titles and values.
+    """
+    spec = report.spec
+    size = spec.budget.size
+    budget = f"{format_share(size, 1)} of the float file" if size <= 1 else format_bytes(size)
+    return [
+        ("Size", f"{budget}: at most {report.plan.budget_bytes:,} bytes"),
+        ("Weight bits", ", ".join(map(format_bits, spec.weight_bits))),
+        ("Activation bits", format_bits(spec.activation_bits)),
+        ("Rules", "; ".join(map(_rule, spec.rules)) or "none"),
+        ("Sensitivity", spec.sensitivity.replace("_", " ")),
+        ("Loss", report.loss),
+        ("Held back", format_share(spec.held_back, 0) + " of the samples"),
+        ("Target", spec.target),
+        ("Device", spec.device),
+        ("Seed", str(report.seed)),
+    ]
+
+
+def making_pairs(report: Report, table: SensitivityTable) -> Pairs:
+    """List how it was made.
+
+    Args:
+        report: The report.
+        table: The sensitivity table.
+
+    Returns:
+        Titles and values.
+    """
+    plan, model = report.plan, report.model
+    timings = ", ".join(f"{timing.stage} {format_seconds(timing.seconds)}" for timing in report.timings)
+    probes = (
+        f", {table.probes} probes for the traces ({table.trace_method.replace('_', ' ')})"
+        if table.probes
+        else ""
+    )
+    return [
+        (
+            "Time",
+            f"{format_seconds(sum(timing.seconds for timing in report.timings))} ({timings})"
+            if timings
+            else "–",
+        ),
+        ("Peak memory", format_bytes(report.peak_memory_bytes)),
+        ("Estimates", f"{table.method.replace('_', ' ')} on {table.samples} samples{probes}"),
+        ("Solver", f"{plan.solver}, {'proven optimal' if plan.optimal else 'not proven optimal'}"),
+        (
+            "Model",
+            f"{format_count(model.parameters)} weights, {format_count(model.macs)} MACs, opset {model.opset}",
+        ),
+        (
+            "Versions",
+            ", ".join(f"{name} {version}" for name, version in sorted(report.versions.items())) or "–",
+        ),
+        ("Report", f"format {report.version}"),
+    ]
+
+
+def stage_bars(report: Report) -> list[StageBar]:
+    """Divide a bar among the stages.
+
+    Args:
+        report: The report.
+
+    Returns:
+        One part a stage, in order.
+    """
+    return [
+        StageBar(
+            round(timing.seconds, 3),
+            f"{timing.stage}: {format_seconds(timing.seconds)}",
+            0.45 if number % 2 else 1.0,
+        )
+        for number, timing in enumerate(report.timings)
+    ]
+
+
+def _rule(rule: LayerRule) -> str:
+    if rule.exclude:
+        return f"{rule.match} stays float"
+    if rule.pin is not None:
+        return f"{rule.match} has {format_bits(rule.pin)}"
+    limits = [f"at least {format_bits(rule.min_bits)}"] if rule.min_bits is not None else []
+    limits += [f"at most {format_bits(rule.max_bits)}"] if rule.max_bits is not None else []
+    return f"{rule.match} has {' and '.join(limits)}"

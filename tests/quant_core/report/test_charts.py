@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from quant_core.report.choice_chart import choice_chart
+from quant_core.report.layer_chart import FLOAT_HEIGHT, layer_chart
+from quant_core.report.pareto_chart import MOST_POINTS, pareto_chart, thin_out
+from quant_core.report.render import _own
+from quant_core.spec import FLOAT_BITS, ParetoFront
+
+
+def colours(value):
+    if isinstance(value, str):
+        return set(re.findall(r"var\((--[\w-]+)\)", value))
+    if isinstance(value, dict):
+        value = list(value.values())
+    return set().union(*map(colours, value)) if isinstance(value, list) else set()
+
+
+def test_bars_are_as_high_as_the_bits_and_points_lie_where_the_values_are(job):
+    report, _, _ = job(20)
+    bars, losses, traces = layer_chart(report)["data"]
+    for k, layer in enumerate(report.layers):
+        assert bars["y"][k] == (FLOAT_HEIGHT if layer.weight_bits == FLOAT_BITS else layer.weight_bits)
+        assert layer.reason in bars["customdata"][k]
+        assert traces["y"][k] == layer.trace
+        assert traces["error_y"]["array"][k] == layer.trace_stderr
+        if layer.weight_bits == FLOAT_BITS:
+            assert losses["y"][k] is None
+        elif layer.sensitivity > 0:
+            assert losses["y"][k] == layer.sensitivity
+
+
+def test_estimates_below_zero_are_hollow_on_the_floor_and_whiskers_stay_on_the_axis(job):
+    report, _, _ = job(12)
+    layers = list(report.layers)
+    layers[3] = layers[3].model_copy(update={"sensitivity": -0.5, "sensitivity_stderr": 0.7})
+    layers[4] = layers[4].model_copy(update={"sensitivity": 0.01, "sensitivity_stderr": 0.7})
+    figure = layer_chart(report.model_copy(update={"layers": tuple(layers)}))
+    losses = figure["data"][1]
+    floor = 10 ** figure["layout"]["yaxis2"]["range"][0]
+    assert losses["y"][3] == pytest.approx(floor)
+    assert losses["marker"]["symbol"][3] == "circle-open"
+    assert losses["marker"]["symbol"][4] == "circle"
+    assert losses["y"][4] - losses["error_y"]["arrayminus"][4] == pytest.approx(floor)
+    assert "-0.5" in losses["customdata"][3]
+
+
+def test_the_front_carries_the_choice_and_the_budget(job):
+    report, _, front = job(10)
+    figure = pareto_chart(report, front)
+    line, choice = figure["data"]
+    assert len(line["x"]) <= MOST_POINTS
+    assert (choice["x"], choice["y"]) == ([report.plan.predicted_bytes], [report.plan.predicted_loss])
+    assert figure["layout"]["shapes"][0]["x0"] == report.plan.budget_bytes
+
+
+def test_a_front_that_ends_without_loss_or_has_one_point_can_be_drawn(job):
+    report, _, front = job(10)
+    last = front.points[-1].model_copy(update={"predicted_loss": 0.0})
+    for points in ((*front.points[:5], last), front.points[:1], (last,)):
+        figure = pareto_chart(report, ParetoFront(layers=front.layers, points=points))
+        assert all(value > 0 for value in figure["data"][0]["y"])
+
+
+def test_thinning_keeps_both_ends_and_the_order(job):
+    points = job(3)[2].points
+    kept = thin_out(points, 100)
+    assert len(kept) == 100
+    assert (kept[0], kept[-1]) == (points[0], points[-1])
+    assert [p.bytes for p in kept] == sorted({p.bytes for p in kept})
+
+
+def test_the_choice_chart_marks_the_chosen_bits(job):
+    report, table, _ = job(9)
+    figure = choice_chart(report, table)
+    assert figure is not None
+    cells, marks = figure["data"]
+    assert cells["y"] == ["2", "3", "4", "5", "6", "8"]
+    chosen = {
+        k: str(layer.weight_bits)
+        for k, layer in enumerate(report.layers, 1)
+        if layer.weight_bits != FLOAT_BITS
+    }
+    assert dict(zip(marks["x"], marks["y"], strict=True)) == chosen
+    assert choice_chart(*job(9, lossless=True)[:2]) is None
+
+
+def test_every_colour_a_chart_names_is_on_the_page_in_both_themes(job):
+    report, table, front = job(40)
+    used = colours([layer_chart(report), choice_chart(report, table), pareto_chart(report, front)])
+    light, dark = (set(re.findall(r"(--[\w-]+):", part)) for part in _own("report.css").split("@media")[:2])
+    assert len(used) > 10
+    assert used <= light
+    assert used <= dark

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from plotly.offline import get_plotlyjs
+
+from quant_core.report import render_html, write_report
+from quant_core.spec import Report
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}&quot;'\"\u2028"
+
+
+class Page(HTMLParser):
+    """What a browser would see: elements with attributes, scripts, and text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.text = ""
+        self._inside: str | None = None
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self._inside = tag
+        if tag == "script":
+            self.scripts.append((dict(attrs), ""))
+
+    def handle_endtag(self, tag):
+        self._inside = None
+
+    def handle_data(self, data):
+        if self._inside == "script":
+            attributes, text = self.scripts[-1]
+            self.scripts[-1] = (attributes, text + data)
+        elif self._inside != "style":
+            self.text += data
+
+    @property
+    def figures(self):
+        return {a["id"]: json.loads(t) for a, t in self.scripts if a.get("type") == "application/json"}
+
+
+@pytest.mark.parametrize("depth", [1, 20, 300])
+def test_every_layer_is_drawn_and_listed(job, depth):
+    page = Page(render_html(*job(depth)))
+    bars, losses, traces = page.figures["layer-figure"]["data"]
+    assert len(bars["y"]) == len(losses["y"]) == len(traces["y"]) == depth
+    assert sum(tag == "tr" for tag, _ in page.elements) > depth
+    places = {a["data-figure"] for t, a in page.elements if t == "div" and "data-figure" in a}
+    assert places == set(page.figures)
+
+
+def test_the_page_holds_the_headline_numbers(job):
+    report, table, front = job(20, warnings=("Few samples were given.",))
+    text = Page(render_html(report, table, front)).text
+    for expected in (
+        "resnet20_cifar10.onnx",
+        "92.08 %",
+        "91.63 %",
+        "−0.45 points",
+        "21.4 dB",
+        "1.31 ms",
+        "620 µs",
+    ):
+        assert expected in text
+    for expected in (
+        "2.11× faster",
+        "Few samples were given.",
+        "stem* stays float",
+        "fc has 8",
+        "proven optimal",
+    ):
+        assert expected in text
+    assert f"{report.model.quantized_bytes:,} bytes" in text
+
+
+def test_nothing_is_fetched_and_only_our_scripts_may_run(job):
+    html = render_html(*job(3))
+    page = Page(html)
+    assert not any({"src", "href", "action"} & set(attributes) for _, attributes in page.elements)
+    assert "@import" not in html.split("</style>")[0]
+    policy = next(a["content"] for t, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None
+    assert "default-src 'none'" in policy
+    runnable = [text for attributes, text in page.scripts if "type" not in attributes]
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in runnable]
+    assert re.findall(r"'sha256-([^']+)'", policy) == hashes
+    assert runnable[0] == get_plotlyjs()
+    assert html.count(get_plotlyjs()) == 1
+
+
+def test_hostile_names_stay_text(job):
+    plain = Page(render_html(*job(4)))
+    arguments = {"name": HOSTILE, "layer_name": lambda k: f"{k}{HOSTILE}", "warnings": (HOSTILE,)}
+    page = Page(render_html(*job(4, **arguments)))
+    assert [tag for tag, _ in page.elements].count("script") == [tag for tag, _ in plain.elements].count(
+        "script"
+    )
+    assert not any(tag == "img" for tag, _ in page.elements)
+    assert (
+        page.text.count("<img src=x onerror=alert(2)>{{ 7 * 7 }}&quot;") >= 6
+    )  # title, heading, warning, layers
+    for figure in page.figures.values():
+        assert "<img" not in json.dumps(figure)
+        assert "<script" not in json.dumps(figure)
+
+
+@pytest.mark.parametrize("metric", ["top1", "top1_agreement", "mean_cosine"])
+@pytest.mark.parametrize("traced", [True, False])
+@pytest.mark.parametrize("lossless", [True, False])
+def test_every_kind_of_job_can_be_told(job, metric, traced, lossless):
+    page = Page(render_html(*job(5, metric=metric, traced=traced, lossless=lossless)))
+    assert len(page.figures["layer-figure"]["data"]) == 2 + traced
+    assert "nan" not in page.text.lower()
+
+
+def test_what_is_written_reads_back(job, tmp_path):
+    report, table, front = job(6)
+    json_path, html_path = write_report(report, table, front, tmp_path)
+    assert Report.model_validate_json(json_path.read_text(encoding="utf-8")) == report
+    raw = json.loads(json_path.read_text(encoding="utf-8"))
+    assert raw["metrics"]["float"] == 0.9208
+    assert html_path.read_text(encoding="utf-8") == render_html(report, table, front)
+
+
+def test_same_report_same_bytes(job):
+    assert render_html(*job(7)) == render_html(*job(7))
