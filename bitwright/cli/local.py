@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from bitwright.cli.failures import MissingEngineError
 from quant_core.spec import ProgressCallback, QuantizeSpec, Report
@@ -28,14 +28,11 @@ def quantize(model: Path, data: Path, spec: QuantizeSpec, out: Path, on_progress
 
     Returns:
         The report.
-
-    Raises:
-        MissingEngineError: If the engine is not installed.
     """
     try:
         from quant_core import pipeline
     except ModuleNotFoundError as error:
-        raise missing(error) from error
+        refuse(error)
     return pipeline.quantize(model=model, data=data, spec=spec, out=out, on_progress=on_progress)
 
 
@@ -47,14 +44,11 @@ def inspect(model: Path) -> Preflight:
 
     Returns:
         Its layers, what the engine cannot do with it, and what a size budget can reach.
-
-    Raises:
-        MissingEngineError: If the engine is not installed.
     """
     try:
         from quant_core import preflight
     except ModuleNotFoundError as error:
-        raise missing(error) from error
+        refuse(error)
     return preflight.inspect_model(model)
 
 
@@ -67,30 +61,28 @@ def evaluate(model: Path, data: Path) -> Evaluation:
 
     Returns:
         The metric.
-
-    Raises:
-        MissingEngineError: If the engine is not installed.
     """
     try:
         from quant_core import evaluation
     except ModuleNotFoundError as error:
-        raise missing(error) from error
+        refuse(error)
     return evaluation.evaluate(model, data)
 
 
-def missing(error: ModuleNotFoundError) -> Exception:
+def refuse(error: ModuleNotFoundError) -> NoReturn:
     """Turn a missing package into advice; a missing module of our own stays the fault that it is.
 
     Args:
         error: What the import raised.
 
-    Returns:
-        The error to raise instead.
+    Raises:
+        MissingEngineError: If a package of the engine or the service is not installed.
+        error: If it is one of our own modules.
     """
     name = error.name or ""
     if name.partition(".")[0] in _OURS:
-        return error
-    return MissingEngineError(
+        raise error
+    raise MissingEngineError(
         f"The engine is not installed (there is no {name}). "
         "Install it: pip install 'bitwright[cpu]', or 'bitwright[gpu]' where there is an NVIDIA GPU."
-    )
+    ) from error

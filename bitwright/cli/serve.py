@@ -28,11 +28,11 @@ def serve(
     ] = None,
 ) -> None:
     """Start the service; options not given come from BITWRIGHT_* in the environment."""
-    from bitwright.cli.local import missing
+    from bitwright.cli.local import refuse
 
     try:
         from app import main
     except ModuleNotFoundError as error:
-        raise missing(error) from error
+        refuse(error)
     options: dict[str, Any] = {"host": host, "port": port, "data_dir": data_dir, "devices": devices}
-    main.serve(main.Settings(**{name: value for name, value in options.items() if value is not None}))
+    main.serve({name: value for name, value in options.items() if value is not None})

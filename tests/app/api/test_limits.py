@@ -1,0 +1,87 @@
+"""Uploads: limits that hold while they stream, and memory that does not grow with them."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+_HEAD = b'--b\r\nContent-Disposition: form-data; name="model"; filename="m.onnx"\r\n\r\n\x08'
+_TAIL = (
+    b'\r\n--b\r\nContent-Disposition: form-data; name="data"; filename="d.npz"\r\n\r\nPK\x03\x04\r\n--b--\r\n'
+)
+_TYPE = {"Content-Type": "multipart/form-data; boundary=b"}
+
+
+def _body(megabytes: int) -> Iterator[bytes]:
+    yield _HEAD
+    for _ in range(megabytes):
+        yield bytes(2**20)
+    yield _TAIL
+
+
+def _peak_kilobytes(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+
+
+def test_a_large_upload_does_not_fill_the_memory(server: Any) -> None:
+    before = _peak_kilobytes(server.process.pid)
+    answer = server.http.post("/quantize", content=_body(200), headers=_TYPE)
+    assert answer.status_code == 202, answer.text
+    assert _peak_kilobytes(server.process.pid) - before < 40_000
+    server.wait_for(answer.json()["id"], "succeeded", "failed")
+
+
+def test_an_upload_over_the_limit_is_refused(strict_server: Any) -> None:
+    said = strict_server.http.post("/quantize", content=b"".join(_body(4)), headers=_TYPE)
+    assert (said.status_code, said.json()["code"]) == (413, "too_large")
+    streamed = strict_server.http.post("/quantize", content=_body(4), headers=_TYPE)
+    assert (streamed.status_code, streamed.json()["code"]) == (413, "too_large")
+    spec = strict_server.http.post("/quantize", files={"spec": (None, b" " * (2**20 + 1))})
+    assert (spec.status_code, spec.json()["where"]) == (413, "spec")
+    assert strict_server.files() == set()
+    assert strict_server.http.post("/quantize", content=_body(2), headers=_TYPE).status_code == 202
+
+
+def test_checks_that_take_too_long_are_stopped(strict_server: Any) -> None:
+    answer = strict_server.post(model=b"slow")
+    assert (answer.status_code, answer.json()["code"]) == (422, "check_timeout")
+    assert strict_server.files() == set()
+    assert strict_server.post().status_code == 202
+
+
+def test_a_client_that_goes_away_leaves_nothing(server: Any) -> None:
+    files = server.files()
+    with socket.create_connection(("127.0.0.1", server.port)) as wire:
+        head = "POST /quantize HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n"
+        wire.sendall(
+            head.encode() + b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + _HEAD + bytes(2**21)
+        )
+        server.until(
+            lambda: any(name.startswith("staging") for name in server.files()), "the upload to begin"
+        )
+    server.until(lambda: server.files() == files, "the upload to be removed")
+
+
+def test_many_clients_at_once_get_one_job_each(server: Any) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(8) as threads:
+        jobs = list(threads.map(lambda _: server.submit(), range(12)))
+    assert len(set(jobs)) == 12
+    for job in jobs:
+        assert server.wait_for(job, "succeeded", "failed")["attempt"] == 1
+
+
+def test_the_server_answers_while_a_file_is_checked(strict_server: Any) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as thread:
+        slow = thread.submit(strict_server.post, model=b"slow")
+        for _ in range(5):
+            assert httpx.get(f"{strict_server.url}/healthz", timeout=0.5, trust_env=False).is_success
+        assert slow.result().status_code == 422

@@ -1,0 +1,204 @@
+"""`POST /quantize`: what is taken, and what is refused with nothing left behind."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from typing import Any
+
+import pytest
+
+
+def test_a_job_is_accepted_runs_and_leaves_its_results(server: Any) -> None:
+    answer = server.post(seed=0, size=0.18, bits=[4, 8], pin={"fc": 8})
+    assert answer.status_code == 202
+    job = answer.json()
+    assert answer.headers["Location"] == f"/jobs/{job['id']}"
+    assert job["state"] == "queued"
+    assert job["spec"]["budget"] == {"size": 0.18}
+    assert job["spec"]["rules"][0]["pin"] == 8
+    ended = server.wait_for(job["id"], "succeeded", "failed")
+    assert ended["state"] == "succeeded", ended["error"]
+    assert ended["progress"] == 1.0
+    assert ended["created"] <= ended["started"] <= ended["finished"]
+    assert ended["summary"]["quantized_bytes"] == ended["summary"]["float_bytes"] // 2
+    model = server.http.get(ended["links"]["model"])
+    assert model.headers["Content-Type"] == "application/octet-stream"
+    assert "m.quantized.onnx" in model.headers["Content-Disposition"]
+    assert model.content == server_model()[::-1]
+    assert not any(name.startswith(("staging", "scratch")) for name in server.files())
+
+
+def server_model() -> bytes:
+    return b"\x08\x0a a small model"
+
+
+def _zip() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/data.pkl", b"x")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("parts", "status", "code", "where", "word"),
+    [
+        ({"model": b""}, 400, "model", "m.onnx", "empty"),
+        ({"model": pickle.dumps({"a": 1}, protocol=2)}, 400, "model", "m.onnx", "pickle"),
+        ({"model": pickle.dumps({"a": 1}, protocol=5)}, 400, "model", "m.onnx", "pickle"),
+        ({"model": _zip()}, 400, "model", "m.onnx", "zip"),
+        ({"model": b"plain text"}, 422, "model", "m.onnx", "not an ONNX"),
+        ({"model": b"crash"}, 422, "model", "m.onnx", "crashed"),
+        ({"model": b"external weights.bin"}, 422, "model", "weights.bin", "external"),
+        ({"data": b""}, 400, "samples", "d.npz", "empty"),
+        ({"data": b"1,2,3\n"}, 400, "samples", "d.npz", "neither"),
+        ({"bits": [7]}, 422, "spec", "spec.weight_bits", "7 is not"),
+        ({"size": -1}, 422, "spec", "spec.budget.size", "greater than 0"),
+        ({"sise": 0.2}, 422, "spec", "spec.sise", "not permitted"),
+        ({"device": "cuda:5"}, 422, "spec", "spec.device", "computes on cpu"),
+    ],
+)
+def test_bad_input_is_refused_with_advice_and_leaves_nothing(
+    server: Any, parts: dict[str, Any], status: int, code: str, where: str, word: str
+) -> None:
+    files = server.files()
+    jobs = server.http.get("/jobs").json()["total"]
+    answer = server.post(**parts)
+    problem = answer.json()
+    assert answer.status_code == status, problem
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert problem["code"] == code
+    assert problem["where"] == where
+    assert word in problem["message"]
+    assert problem["remedy"]
+    assert problem["request_id"] == answer.headers["X-Request-ID"]
+    assert server.files() == files
+    assert server.http.get("/jobs").json()["total"] == jobs
+
+
+@pytest.mark.parametrize("spec", ["{", "[]", '"0.2"', "nul", '{"seed": 1e400}', "[" * 5000])
+def test_a_spec_that_is_not_an_object_is_refused(server: Any, spec: str) -> None:
+    answer = server.http.post(
+        "/quantize",
+        files={"model": ("m.onnx", server_model()), "data": ("d.npz", b"PK\x03\x04")},
+        data={"spec": spec},
+    )
+    assert answer.status_code == 422
+    assert answer.json()["where"].startswith("spec")
+
+
+@pytest.mark.parametrize("missing", ["model", "data"])
+def test_a_missing_part_is_named(server: Any, missing: str) -> None:
+    parts = {"model": ("m.onnx", server_model()), "data": ("d.npz", b"PK\x03\x04")}
+    del parts[missing]
+    answer = server.http.post("/quantize", files=parts)
+    assert (answer.status_code, answer.json()["where"]) == (422, missing)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../weights.bin",
+        "/etc/passwd",
+        "a/../../b",
+        "a\\b",
+        "C:x",
+        "",
+        ".",
+        "a//b",
+        "./a",
+        "m.onnx",
+        "m.onnx/x",
+        "a" * 300,
+    ],
+)
+def test_external_data_may_not_leave_its_folder(server: Any, name: str) -> None:
+    files = server.files()
+    answer = server.http.post(
+        "/quantize",
+        files=[
+            ("model", ("m.onnx", b"external weights.bin")),
+            ("data", ("d.npz", b"PK\x03\x04")),
+            ("files", (name, b"w")),
+        ],
+    )
+    # An empty file name makes the part no file at all for some clients; it is refused all the same.
+    assert answer.status_code == 400, answer.text
+    assert server.files() == files
+
+
+def test_external_data_lies_beside_the_model(server: Any) -> None:
+    answer = server.http.post(
+        "/quantize",
+        files=[
+            ("model", ("m.onnx", b"external weights.bin deep/more.bin")),
+            ("data", ("d.npz", b"PK\x03\x04")),
+            ("files", ("weights.bin", b"w" * 10)),
+            ("files", ("deep/more.bin", b"v" * 10)),
+        ],
+    )
+    assert answer.status_code == 202, answer.text
+    assert server.wait_for(answer.json()["id"], "succeeded", "failed")["state"] == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("filename", "content", "expected"),
+    [
+        ("d.npz", b"PK\x03\x04", "d.npz"),
+        ("samples", b"PK\x03\x04", "samples.npz"),
+        ("x.npy", b"\x93NUMPY", "x.npy"),
+        ("x.bin", b"\x93NUMPY", "x.bin.npy"),
+        ("wrong.npz", b"\x93NUMPY", "wrong.npy"),
+    ],
+)
+def test_samples_keep_the_suffix_of_their_content(
+    server: Any, filename: str, content: bytes, expected: str
+) -> None:
+    answer = server.http.post(
+        "/quantize", files={"model": ("m.onnx", server_model()), "data": (filename, content)}
+    )
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["data"] == expected
+    assert server.wait_for(answer.json()["id"], "succeeded", "failed")["state"] == "succeeded"
+
+
+def test_a_body_that_is_not_multipart_is_refused(server: Any) -> None:
+    assert server.http.post("/quantize", json={}).status_code == 415
+    cut = server.http.post(
+        "/quantize",
+        content=b'--b\r\nContent-Disposition: form-data; name="model"; filename="m"\r\n\r\nabc',
+        headers={"Content-Type": "multipart/form-data; boundary=b"},
+    )
+    assert (cut.status_code, cut.json()["code"]) == (400, "malformed_body")
+    assert not any(name.startswith("staging") for name in server.files())
+
+
+def test_openapi_describes_every_route_with_its_errors(server: Any) -> None:
+    document = server.http.get("/openapi.json").json()
+    paths = document["paths"]
+    assert set(paths) == {
+        "/quantize", "/jobs", "/jobs/{job_id}", "/jobs/{job_id}/events", "/jobs/{job_id}/model",
+        "/jobs/{job_id}/report", "/jobs/{job_id}/files/{name}", "/healthz",
+    }  # fmt: skip
+    schemas = document["components"]["schemas"]
+    assert {"Problem", "JobView", "QuantizeSpec", "Report"} <= set(schemas)
+    assert "example" in schemas["JobView"]
+    body = paths["/quantize"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert set(body["properties"]) == {"model", "data", "spec", "files"}
+    assert {"202", "400", "413", "422"} <= set(paths["/quantize"]["post"]["responses"])
+    _references_resolve(document, document)
+    assert server.http.get("/", follow_redirects=True).url.path == "/docs"
+
+
+def _references_resolve(node: Any, document: Any) -> None:
+    if isinstance(node, dict):
+        if "$ref" in node:
+            target = document
+            for part in node["$ref"].removeprefix("#/").split("/"):
+                target = target[part]
+        for value in node.values():
+            _references_resolve(value, document)
+    elif isinstance(node, list):
+        for value in node:
+            _references_resolve(value, document)

@@ -1,0 +1,119 @@
+"""What happens when things go wrong: killed workers, canceled jobs, a service that ends and starts again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+
+
+def test_a_killed_worker_fails_its_job_and_nothing_else(server: Any) -> None:
+    job = server.submit(seed=1)
+    waiting = server.submit()
+    os.kill(server.worker(job), signal.SIGKILL)
+    failed = server.wait_for(job, "failed", seconds=5)
+    assert failed["error"]["code"] == "worker_lost"
+    assert "SIGKILL" in failed["error"]["message"]
+    assert failed["error"]["remedy"]
+    assert server.wait_for(waiting, "succeeded", "failed")["state"] == "succeeded"
+    assert not any(job in name for name in server.files())
+
+
+def test_a_crash_in_native_code_fails_the_job(server: Any) -> None:
+    failed = server.wait_for(server.submit(seed=3), "failed")
+    assert "SIGSEGV" in failed["error"]["message"]
+    assert server.wait_for(server.submit(), "succeeded")
+
+
+@pytest.mark.parametrize("seed", [1, 2], ids=["in Python", "in C, holding the interpreter"])
+def test_a_running_job_is_killed_at_once_when_canceled(server: Any, seed: int) -> None:
+    job = server.submit(seed=seed)
+    pid = server.worker(job)
+    started = time.monotonic()
+    answer = server.http.delete(f"/jobs/{job}")
+    assert answer.status_code == 202
+    ended = server.wait_for(job, "canceled", seconds=5)
+    assert time.monotonic() - started < 3
+    assert ended["error"] is None
+    server.until(lambda: not server.alive(pid), "the process to end", 3)
+    assert server.wait_for(server.submit(), "succeeded")
+    assert not any(job in name for name in server.files())
+
+
+def test_a_queued_job_is_canceled_before_it_starts(server: Any) -> None:
+    running = server.submit(seed=1)
+    queued = server.submit()
+    answer = server.http.delete(f"/jobs/{queued}")
+    assert (answer.status_code, answer.json()["state"]) == (200, "canceled")
+    assert not any(queued in name for name in server.files())
+    server.http.delete(f"/jobs/{running}")
+    server.wait_for(running, "canceled")
+    assert server.job(queued)["attempt"] == 0
+
+
+def test_idle_processes_may_die_too(server: Any) -> None:
+    server.wait_for(server.submit(), "succeeded")
+    for pid in server.children():
+        os.kill(pid, signal.SIGKILL)
+    assert server.wait_for(server.submit(), "succeeded", "failed")["state"] == "succeeded"
+
+
+def test_a_killed_service_starts_its_jobs_again_and_gives_up_in_the_end(own_server: Any) -> None:
+    job = own_server.submit(seed=1)
+    queued = own_server.submit()
+    worker = own_server.worker(job)
+    children = own_server.children()
+    assert worker in children
+    own_server.stop(signal.SIGKILL)
+    own_server.until(
+        lambda: not any(map(own_server.alive, children)), "the workers to follow their parent", 5
+    )
+
+    own_server.start()
+    again = own_server.wait_for(job, "running")
+    assert again["attempt"] == 2
+    own_server.until(lambda: own_server.job(job)["stage"] == "sensitivity", "the second attempt")
+    own_server.stop(signal.SIGKILL)
+
+    own_server.start()
+    failed = own_server.wait_for(job, "failed")
+    assert failed["error"]["code"] == "interrupted"
+    assert own_server.wait_for(queued, "succeeded")["attempt"] == 1
+    assert not any(job in name or name.startswith("scratch") for name in own_server.files())
+
+
+def test_a_service_that_stops_in_good_order_gives_its_jobs_back(own_server: Any) -> None:
+    job = own_server.submit(seed=1)
+    for attempt in (1, 2, 3):  # as often as it takes: this is nobody's fault
+        own_server.until(lambda: own_server.job(job)["stage"] == "sensitivity", "the attempt")
+        assert own_server.job(job)["attempt"] == attempt
+        children = own_server.children()
+        started = time.monotonic()
+        with own_server.http.stream("GET", f"/jobs/{job}/events") as stream:
+            next(stream.iter_lines())
+            own_server.process.terminate()
+            own_server.process.wait(10)
+        assert time.monotonic() - started < 8
+        assert not any(map(own_server.alive, children))
+        own_server.stop()
+        own_server.start()
+    own_server.http.delete(f"/jobs/{job}")
+    assert own_server.wait_for(job, "canceled")
+
+
+def test_one_data_folder_belongs_to_one_service(own_server: Any) -> None:
+    import subprocess
+    import sys
+
+    second = subprocess.run(
+        [sys.executable, "-m", "bitwright", "serve", "--port", "0", "--data-dir", str(own_server.folder)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert second.returncode != 0
+    assert "Another Bitwright service works in" in second.stderr
+    assert own_server.answers()
