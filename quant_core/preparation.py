@@ -67,7 +67,8 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     Raises:
         ModelError: If the model cannot be used.
         SamplesError: If the samples do not fit it.
-        SpecError: If the request contradicts itself, names what is not there, or its budget cannot be reached.
+        SpecError: If the request contradicts itself or names what is not there.
+        InfeasibleBudgetError: If no plan can meet the budget.
         NonFiniteError: If the float model itself gives NaN or infinity on these samples.
         InternalError: If the engine computes something else than onnxruntime.
     """

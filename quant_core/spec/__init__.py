@@ -1,5 +1,6 @@
 """What a user may ask for, and what comes back: pydantic models shared by engine, service and client."""
 
+from quant_core.spec.evaluation import Evaluation
 from quant_core.spec.plan import BitPlan, LayerPlan, ParetoFront, ParetoPoint
 from quant_core.spec.preflight import Preflight, PreflightLayer, PreflightTensor, PreflightWeight
 from quant_core.spec.progress import STAGES, Progress, ProgressCallback, Stage
@@ -20,6 +21,7 @@ from quant_core.spec.request import (
     LayerRule,
     Loss,
     QuantizeSpec,
+    Rounding,
     SensitivityMethod,
     format_bits,
 )
@@ -32,6 +34,7 @@ __all__ = [
     "WEIGHT_BITS",
     "BitPlan",
     "Budget",
+    "Evaluation",
     "Latency",
     "LayerPlan",
     "LayerReport",
@@ -50,6 +53,7 @@ __all__ = [
     "ProgressCallback",
     "QuantizeSpec",
     "Report",
+    "Rounding",
     "SensitivityMethod",
     "SensitivityTable",
     "Simulation",

@@ -17,6 +17,7 @@ WEIGHT_BITS = (2, 3, 4, 5, 6, 8, FLOAT_BITS)
 DEFAULT_WEIGHT_BITS = WEIGHT_BITS
 
 SensitivityMethod = Literal["output", "gauss_newton", "hawq_v2"]
+Rounding = Literal["gptq", "nearest"]
 Loss = Literal["auto", "cross_entropy", "kl", "squared_error"]
 
 _UNITS = {
@@ -199,6 +200,7 @@ class QuantizeSpec(_Frozen):
         weight_bits: Candidate bits for every weight; 32 or `"float"` keeps a layer in float.
         activation_bits: 8 (unsigned integer activations) or 32 (float activations, packed weights only).
         sensitivity: How the loss increase of each layer and bit-width is estimated.
+        rounding: How weights find their codes; the scores are those of the rounding that is exported.
         loss: What "worse" means; `auto` decides from labels and the graph and says so in the report.
         rules: Pins, exclusions and limits by layer.
         target: The runtime the file is made for.
@@ -211,6 +213,7 @@ class QuantizeSpec(_Frozen):
     weight_bits: tuple[Bits, ...] = DEFAULT_WEIGHT_BITS
     activation_bits: Annotated[Literal[8, 32], BeforeValidator(parse_bits)] = 8
     sensitivity: SensitivityMethod = "output"
+    rounding: Rounding = "gptq"
     loss: Loss = "auto"
     rules: tuple[LayerRule, ...] = ()
     target: Literal["ort-cpu"] = "ort-cpu"

@@ -1,0 +1,352 @@
+"""The stages of one job in order; nothing else knows the order."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import torch
+
+from quant_core.allocation.plan_bits import file_front, plan_bits
+from quant_core.artifacts import MODEL, PARETO, SENSITIVITY, whole_folder
+from quant_core.calibration import Samples, activation_ranges, search_range, split_samples
+from quant_core.errors import InfeasibleBudgetError, InternalError
+from quant_core.export import Placement, export_model, place
+from quant_core.ingest import Layer
+from quant_core.preparation import Prepared, prepare
+from quant_core.quantizers import ActivationGrid, QuantizedWeight, Simulation, activation_grid
+from quant_core.quantizers.rounding import RoundedWeights, round_weights
+from quant_core.report import write_report
+from quant_core.sensitivity import Objective, build_table, choose_loss, missing_scores
+from quant_core.spec import (
+    FLOAT_BITS,
+    BitPlan,
+    LayerReport,
+    ModelSummary,
+    ParetoFront,
+    Progress,
+    ProgressCallback,
+    QuantizeSpec,
+    Report,
+    SensitivityTable,
+    Stage,
+    Timing,
+)
+from quant_core.verification import (
+    INT8_OPERATORS,
+    check_simulation,
+    compare,
+    kernels,
+    measure_latency,
+    open_session,
+    run_batches,
+)
+from quant_core.version import __version__
+
+_REPLANS = 4
+_PACKAGES = ("torch", "onnx", "onnxruntime", "numpy", "pulp", "highspy")
+
+
+def validate(model: Path, data: Path, spec: QuantizeSpec) -> None:
+    """Check a request as far as that is possible without starting it; nothing is written.
+
+    Args:
+        model: The float ONNX file.
+        data: The sample file.
+        spec: The request.
+
+    Raises:
+        UserError: If the job could not run; names the file, layer or field and the remedy.
+    """  # noqa: DOC502 - raised by what it calls
+    prepare(model, data, spec)
+
+
+def quantize(
+    model: Path, data: Path, spec: QuantizeSpec, out: Path, on_progress: ProgressCallback | None = None
+) -> Report:
+    """Quantize a model: bits by sensitivity under a budget, codes, file, measurements, report.
+
+    Writes `model.onnx`, `report.json`, `report.html`, `sensitivity.json` and `pareto.json` into a folder, all of them
+    or none. The same inputs, spec and number of threads give the same model bytes.
+
+    Args:
+        model: The float ONNX file.
+        data: The sample file, `.npz` or `.npy`.
+        spec: The request.
+        out: The folder for the results; made if missing.
+        on_progress: Told where the job is; raising `CancelledError` from it stops the job.
+
+    Returns:
+        The report.
+
+    Raises:
+        UserError: If the job cannot be done; names the file, layer or field and the remedy.
+        CancelledError: If the callback raised it.
+        InternalError: If a promise of our own was broken.
+    """  # noqa: DOC502 - raised by what it calls
+    with whole_folder(out) as folder:
+        return _Job(spec, folder, on_progress).run(model, data)
+
+
+@dataclass
+class _Job:
+    spec: QuantizeSpec
+    folder: Path
+    on_progress: ProgressCallback | None
+    timings: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def run(self, model_path: Path, data_path: Path) -> Report:
+        self._tell("ingest", 0, f"reading {model_path.name}")
+        job = self._timed("ingest", lambda: prepare(model_path, data_path, self.spec))
+        self._tell("ingest", 1, f"{len(job.layers)} layers; onnxruntime and the executor agree")
+        calibration, held_back = split_samples(job.samples, self.spec.held_back, self.spec.seed)
+        rounded = self._timed("rounding", lambda: self._round(job, calibration))
+        objective, table = self._timed("sensitivity", lambda: self._analyze(job, calibration, rounded))
+        front = self._timed("allocation", lambda: file_front(table, job.candidates, job.costs))
+        plan, placement, grids, weights = self._fit(job, calibration, rounded, table)
+        report = self._timed(
+            "verification",
+            lambda: self._verify(job, held_back, objective, table, front, plan, placement, grids, weights),
+        )
+        self._tell("report", 0, "writing the report")
+        report = report.model_copy(
+            update={"timings": tuple(Timing(stage=stage, seconds=s) for stage, s in self.timings.items())}
+        )
+        (self.folder / SENSITIVITY).write_text(table.model_dump_json(indent=1))
+        (self.folder / PARETO).write_text(front.model_dump_json(indent=1))
+        write_report(report, table, front, self.folder)
+        self._tell("report", 1, "done")
+        return report
+
+    def _round(self, job: Prepared, samples: Samples) -> RoundedWeights:
+        return round_weights(
+            job.program,
+            job.model,
+            job.layers,
+            {name: choice.bits for name, choice in job.candidates.items()},
+            samples,
+            rounding=self.spec.rounding,
+            batch_size=job.batch_size,
+            device=job.device,
+            seed=self.spec.seed,
+            on_progress=lambda fraction, message: self._tell("rounding", fraction, message),
+        )
+
+    def _analyze(
+        self, job: Prepared, samples: Samples, rounded: RoundedWeights
+    ) -> tuple[Objective, SensitivityTable]:
+        feeds = {name: torch.from_numpy(array).to(job.device) for name, array in samples.inputs.items()}
+        labels = None if samples.labels is None else torch.from_numpy(samples.labels).to(job.device)
+        few = samples.take(np.arange(samples.batch or min(samples.count, 8)))
+        with torch.no_grad():
+            outputs = job.program.evaluate({name: feeds[name][: few.count] for name in feeds})
+        few_labels = None if labels is None else labels[: few.count]
+        objective = choose_loss(job.model, outputs, few.count, few_labels, self.spec.loss)
+        table = build_table(
+            job.program,
+            job.layers,
+            feeds,
+            lambda layer, bits: rounded[layer.name][bits],
+            objective,
+            labels=labels,
+            bits=sorted({bits for choice in job.candidates.values() for bits in choice.bits}),
+            method=self.spec.sensitivity,
+            seed=self.spec.seed,
+            fixed_batch=samples.batch,
+            on_progress=lambda fraction, message: self._tell("sensitivity", fraction, message),
+        )
+        self.warnings += missing_scores(table, table_bits(table))
+        return objective, table
+
+    def _fit(
+        self, job: Prepared, samples: Samples, rounded: RoundedWeights, table: SensitivityTable
+    ) -> tuple[BitPlan, Placement, dict[str, ActivationGrid], dict[str, QuantizedWeight]]:
+        """Plan, write the file, and plan again under a tighter limit while the file comes out too large."""
+        limit = job.budget
+        for _ in range(_REPLANS):
+            self._tell("allocation", 0, f"bits for {len(job.layers)} layers in {job.budget} bytes")
+            plan = self._timed("allocation", lambda limit=limit: plan_bits(table, job.candidates, job.costs, limit))
+            self._tell("allocation", 1, f"predicted loss {plan.predicted_loss:.4g}, {plan.predicted_bytes} bytes")
+            placement = place(job.model, job.layers, plan.bits, self.spec.activation_bits)
+            grids = self._timed("calibration", lambda placement=placement: self._calibrate(job, samples, placement))
+            weights = {name: rounded[name][bits] for name, bits in plan.bits.items() if bits != FLOAT_BITS}
+            self._tell("export", 0, "writing model.onnx")
+            size = self._timed("export", lambda: self._export(job, weights, placement, grids))
+            self._tell("export", 1, f"{size} bytes")
+            if size <= job.budget:
+                return plan.model_copy(update={"budget_bytes": job.budget}), placement, grids, weights
+            limit -= size - job.budget
+        raise InfeasibleBudgetError(
+            f"files come out {size - job.budget} bytes above the budget of {job.budget} although smaller was predicted.",
+            remedy=f"Allow at least {size} bytes.",
+            where="size",
+        )
+
+    def _calibrate(self, job: Prepared, samples: Samples, placement: Placement) -> dict[str, ActivationGrid]:
+        if not placement.points:
+            self._tell("calibration", 1, "no tensor has a fixed grid")
+            return {}
+        ranges = activation_ranges(
+            job.program,
+            samples,
+            placement.points,
+            batch_size=job.batch_size,
+            device=job.device,
+            on_batch=lambda done, total: self._tell(
+                "calibration", done / total, f"activation ranges: {done} of {total} samples"
+            ),
+        )
+        return {name: activation_grid(*search_range(ranges[name])) for name in placement.points}
+
+    def _export(
+        self,
+        job: Prepared,
+        weights: Mapping[str, QuantizedWeight],
+        placement: Placement,
+        grids: Mapping[str, ActivationGrid],
+    ) -> int:
+        path = self.folder / MODEL
+        onnx.save(export_model(job.model, job.layers, weights, placement, grids), path)
+        onnx.checker.check_model(path, full_check=True)
+        return path.stat().st_size
+
+    def _verify(
+        self,
+        job: Prepared,
+        samples: Samples,
+        objective: Objective,
+        table: SensitivityTable,
+        front: ParetoFront,
+        plan: BitPlan,
+        placement: Placement,
+        grids: Mapping[str, ActivationGrid],
+        weights: Mapping[str, QuantizedWeight],
+    ) -> Report:
+        path = self.folder / MODEL
+        classes = objective.terms[0].kind in {"kl", "cross_entropy"}
+        self._tell("verification", 0, f"running {samples.count} held-back samples")
+        metrics = compare(
+            job.source.path, path, samples.inputs, classes=classes, labels=samples.labels, batch=job.batch_size
+        )
+        self._tell("verification", 0.4, "comparing the simulation with onnxruntime")
+        simulation = Simulation(
+            job.model,
+            job.layers,
+            weights,
+            grids,
+            [name for name, form in placement.forms.items() if form == "dynamic"],
+            device=job.device,
+        )
+        agreement = check_simulation(self._three_ways(job, simulation, samples), classes=classes)
+        self._tell("verification", 0.6, "reading onnxruntime's optimized graph")
+        found = kernels(path, job.layers)
+        self.warnings += _kernel_warnings(placement, found)
+        self._tell("verification", 0.7, "timing float and quantized in turn")
+        latency = measure_latency(job.source.path, path, samples.inputs)
+        size = path.stat().st_size
+        rows = {row.name: row for row in table.layers}
+        exported = onnx.load(path, load_external_data=False)
+        return Report(
+            model=ModelSummary(
+                name=job.source.path.name,
+                float_bytes=job.source.file_bytes,
+                quantized_bytes=size,
+                predicted_bytes=plan.predicted_bytes,
+                budget_bytes=job.budget,
+                ratio=size / job.source.file_bytes,
+                opset=next(o.version for o in exported.opset_import if o.domain in {"", "ai.onnx"}),
+                parameters=sum(layer.parameters for layer in job.layers),
+                macs=sum(layer.macs for layer in job.layers),
+            ),
+            spec=self.spec,
+            loss=f"{objective.name} ({objective.guessed})" if objective.guessed else objective.name,
+            plan=plan,
+            layers=tuple(
+                LayerReport(
+                    name=layer.name,
+                    op=layer.op,
+                    weight=layer.weight,
+                    parameters=layer.parameters,
+                    macs=layer.macs,
+                    weight_bits=chosen.bits,
+                    activation_bits=8 if placement.forms[layer.name] in {"static", "dynamic"} else FLOAT_BITS,
+                    form=placement.forms[layer.name],
+                    kernel=found[layer.name],
+                    bytes=job.costs.layers[layer.name][chosen.bits],
+                    trace=rows[layer.name].trace,
+                    trace_stderr=rows[layer.name].trace_stderr,
+                    sensitivity=rows[layer.name].sensitivity[chosen.bits],
+                    sensitivity_stderr=(rows[layer.name].sensitivity_stderr or {}).get(chosen.bits),
+                    reason=chosen.reason,
+                )
+                for layer, chosen in zip(job.layers, plan.layers, strict=True)
+            ),
+            metrics=metrics,
+            latency_ms=latency,
+            simulation=agreement,
+            pareto=tuple(point.model_copy(update={"bits": ()}) for point in front.points),
+            warnings=tuple(self.warnings),
+            peak_memory_bytes=_peak_memory(),
+            seed=self.spec.seed,
+            versions={"bitwright": __version__, "python": sys.version.split()[0]}
+            | {name: version(name) for name in _PACKAGES},
+        )
+
+    def _three_ways(self, job: Prepared, simulation: Simulation, samples: Samples):  # type: ignore[no-untyped-def]
+        output = job.program.outputs[0]
+        reference = open_session(job.source.path)
+        quantized = open_session(self.folder / MODEL)
+        size = job.batch_size
+        pairs = zip(
+            run_batches(reference, samples.inputs, size), run_batches(quantized, samples.inputs, size), strict=True
+        )
+        for (part, expected), (_, returned) in pairs:
+            feeds = {name: array[part] for name, array in samples.inputs.items()}
+            yield expected[output], simulation.run(feeds)[output], returned[output]
+
+    def _timed(self, stage, work):  # type: ignore[no-untyped-def]
+        start = time.perf_counter()
+        result = work()
+        self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - start
+        return result
+
+    def _tell(self, stage: Stage, fraction: float, message: str) -> None:
+        if self.on_progress is not None:
+            self.on_progress(Progress(stage=stage, fraction=min(1.0, fraction), message=message))
+
+
+def table_bits(table: SensitivityTable) -> tuple[int, ...]:
+    """Bits that a table has scores for.
+
+    Args:
+        table: The table.
+
+    Returns:
+        Bits, rising.
+    """
+    return tuple(sorted({bits for row in table.layers for bits in row.perturbation}))
+
+
+def _kernel_warnings(placement: Placement, found: Mapping[str, str]) -> list[str]:
+    warnings = []
+    for name, form in placement.forms.items():
+        integer = all(kernel in INT8_OPERATORS for kernel in found[name].split(", "))
+        if form in {"static", "dynamic"} and not integer:
+            warnings.append(f"{name} is stored in integers but onnxruntime runs it as {found[name]}.")
+        if form in {"float", "weight_only"} and integer:
+            raise InternalError(f"{name} was to stay float, but onnxruntime runs it as {found[name]}.")
+    return warnings
+
+
+def _peak_memory() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

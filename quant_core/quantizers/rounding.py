@@ -1,0 +1,105 @@
+"""Every layer at every candidate width, as it would be exported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from quant_core.calibration import Samples
+from quant_core.executor import Program
+from quant_core.ingest.layer import Layer
+from quant_core.quantizers.gptq import gptq
+from quant_core.quantizers.input_moments import has_moments, input_moments
+from quant_core.quantizers.rows import rows_shape
+from quant_core.quantizers.weight import QuantizedWeight, quantize_weight
+from quant_core.spec import FLOAT_BITS, Rounding
+
+_MOMENT_BYTES = 1 << 30
+
+RoundedWeights = Mapping[str, Mapping[int, QuantizedWeight]]
+"""Layer name -> bits -> codes and scales."""
+
+
+def round_weights(
+    program: Program,
+    model: ir.Model,
+    layers: Sequence[Layer],
+    widths: Mapping[str, Collection[int]],
+    samples: Samples,
+    *,
+    rounding: Rounding,
+    batch_size: int,
+    device: str,
+    seed: int,
+    on_progress: Callable[[float, str], None],
+) -> RoundedWeights:
+    """Round each layer at each of its widths.
+
+    GPTQ rounds what is multiplied with input columns; tables and left-hand operands are rounded to the nearest code.
+
+    Args:
+        program: The float program.
+        model: The graph it was compiled from.
+        layers: The layers.
+        widths: Layer name -> candidate bits; float is passed over.
+        samples: Calibration samples.
+        rounding: `gptq` or `nearest`.
+        batch_size: Samples a run.
+        device: Where the program computes.
+        seed: Seed of the choice of positions for GPTQ.
+        on_progress: Called with the fraction done and a message; may raise to stop.
+
+    Returns:
+        Layer name -> bits -> codes and scales.
+    """
+    rounded: dict[str, Mapping[int, QuantizedWeight]] = {}
+    integer = {layer.name: [b for b in widths[layer.name] if b != FLOAT_BITS] for layer in layers}
+    by_moments = [layer for layer in layers if rounding == "gptq" and integer[layer.name] and has_moments(layer)]
+    by_value = [layer for layer in layers if layer not in by_moments]
+    total = len(layers)
+
+    def tell(message: str, extra: float = 0.0) -> None:
+        on_progress(min(1.0, (len(rounded) + extra) / total), message)
+
+    for group in _groups(by_moments):
+        start = len(rounded)
+
+        def observed(done: int, of: int, size: int = len(group)) -> None:
+            tell(f"input moments of {size} layers: {done} of {of} samples", 0.5 * size * done / of)
+
+        moments = input_moments(
+            program, model, group, samples, batch_size=batch_size, device=device, seed=seed, on_batch=observed
+        )
+        for index, layer in enumerate(group):
+            rounded[layer.name] = gptq(layer, _weight(model, layer), moments.pop(layer.name), integer[layer.name])
+            on_progress((start + 0.5 * (len(group) + index + 1)) / total, f"GPTQ {layer.name}")
+    for layer in by_value:
+        weight = _weight(model, layer)
+        rounded[layer.name] = {bits: quantize_weight(weight, bits, layer.axis) for bits in integer[layer.name]}
+        tell(f"rounded {layer.name}")
+    return rounded
+
+
+def _groups(layers: Sequence[Layer]) -> Iterator[list[Layer]]:
+    """Cut the layers where their moments together would take too much memory."""
+    group: list[Layer] = []
+    held = 0
+    for layer in layers:
+        groups, _, inputs = rows_shape(layer)
+        size = 4 * groups * inputs**2
+        if group and held + size > _MOMENT_BYTES:
+            yield group
+            group, held = [], 0
+        group.append(layer)
+        held += size
+    if group:
+        yield group
+
+
+def _weight(model: ir.Model, layer: Layer) -> npt.NDArray[np.floating]:
+    tensor = model.graph.initializers[layer.weight].const_value
+    assert tensor is not None
+    return tensor.numpy()
