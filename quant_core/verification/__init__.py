@@ -2,7 +2,7 @@
 
 from quant_core.verification.comparison import compare
 from quant_core.verification.latency import measure_latency
-from quant_core.verification.metrics import Difference, MetricAccumulator, sqnr_db
+from quant_core.verification.metrics import Difference, MetricAccumulator, count_correct, sqnr_db
 from quant_core.verification.optimized_graph import (
     FLOAT_OPERATORS,
     INT8_OPERATORS,
@@ -29,6 +29,7 @@ __all__ = [
     "check_simulation",
     "choose_batch",
     "compare",
+    "count_correct",
     "fixed_batch",
     "kernels",
     "measure_latency",

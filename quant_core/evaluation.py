@@ -1,0 +1,86 @@
+"""The metric of a model file, float or quantized, on labelled samples."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from quant_core.calibration import load_samples
+from quant_core.errors import ModelError, SamplesError
+from quant_core.ingest.external_data import check_external_data
+from quant_core.ingest.file_kind import EXPORT_REMEDY, foreign_kind
+from quant_core.ingest.structure import check_structure
+from quant_core.spec import Evaluation
+from quant_core.verification import available_threads, choose_batch, count_correct, open_session, run_batches
+
+
+def evaluate(model: Path, data: Path, *, threads: int | None = None) -> Evaluation:
+    """Measure the top-1 accuracy of a model in onnxruntime.
+
+    Args:
+        model: An ONNX file, float or quantized, whose first output holds class logits `[N, C]`.
+        data: A sample file with `labels`, one class number a sample.
+        threads: Threads onnxruntime gets; default all cores this process may use.
+
+    Returns:
+        The metric, and how long the runs took.
+
+    Raises:
+        ModelError: If the file is not an ONNX model that onnxruntime runs.
+        SamplesError: If the samples do not fit the graph, or have no labels.
+    """
+    model, data = Path(model), Path(data)
+    samples = load_samples(data, _load(model))
+    if samples.labels is None:
+        raise SamplesError(
+            "the file holds no labels, and without them there is no metric.",
+            remedy="Add an array named labels with one class number a sample.",
+            where=str(data),
+        )
+    threads = threads or available_threads()
+    session = open_session(model, threads=threads)
+    batch = choose_batch(session, samples.inputs)
+    output = session.get_outputs()[0].name
+    correct, times = 0, []
+    start = time.perf_counter()
+    for part, values in run_batches(session, samples.inputs, batch):
+        times.append(time.perf_counter() - start)
+        correct += count_correct(values[output], samples.labels[part], output)
+        start = time.perf_counter()
+    return Evaluation(
+        model=model.name,
+        metric="top1",
+        value=correct / samples.count,
+        samples=samples.count,
+        seconds=sum(times),
+        batch=min(batch, samples.count),
+        batch_latency_ms=1e3 * statistics.median(times),
+        threads=threads,
+    )
+
+
+def _load(path: Path) -> ir.Model:
+    # Unlike ingest, which refuses quantized graphs, this only needs to know the inputs and that the file is harmless.
+    where = str(path)
+    if not path.is_file():
+        raise ModelError(
+            "there is no such model file.", remedy="Give the path of an .onnx file.", where=where
+        )
+    with path.open("rb") as stream:
+        kind = foreign_kind(path, stream.read(512))
+    if kind is not None:
+        raise ModelError(f"this is {kind}, not an ONNX file.", remedy=EXPORT_REMEDY, where=where)
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except DecodeError as error:
+        raise ModelError(
+            "this is not an ONNX file, or it is cut short.", remedy=EXPORT_REMEDY, where=where
+        ) from error
+    check_structure(proto, path)
+    check_external_data(proto, path)
+    return ir.serde.deserialize_model(proto)
