@@ -319,10 +319,11 @@ def _fold(scope: Scope, step: Step) -> bool:
         slots[slot] = scope.known[slot]
     with torch.no_grad():
         execute(schedule([step], step.outputs), slots)
-    for slot in step.outputs:
+    made = [slot for slot in step.outputs if slot != ABSENT]
+    if not all(isinstance(slots[slot], torch.Tensor) for slot in made):
+        return False
+    for slot in made:
         value = slots[slot]
-        if slot == ABSENT or not isinstance(value, torch.Tensor):
-            continue
         if fixed:
             scope.fix(slot, value)
         elif value.numel() <= SMALL:
@@ -381,6 +382,7 @@ class LoweredBody:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     kinds: tuple[Kind | None, ...]
+    shapes: tuple[tuple[int | str | None, ...] | None, ...]
     fixed: tuple[tuple[int, torch.Tensor], ...]
     captured: tuple[tuple[int, int], ...]
 
@@ -394,6 +396,10 @@ class LoweredBody:
             slots[slot] = value
         execute(self.plan, slots)
         return tuple(slots[slot] for slot in self.outputs)
+
+
+def _dims(shape: ir.Shape | None) -> tuple[int | str | None, ...] | None:
+    return None if shape is None else tuple(size if isinstance(size, int) else size.value for size in shape)
 
 
 def _body(frame: Frame, graph: ir.Graph, arity: int, arguments: list[int]) -> LoweredBody:
@@ -420,6 +426,7 @@ def _body(frame: Frame, graph: ir.Graph, arity: int, arguments: list[int]) -> Lo
         inputs=tuple(inputs),
         outputs=tuple(outputs),
         kinds=tuple(scope.kinds[slot] for slot in outputs),
+        shapes=tuple(_dims(value.shape) for value in graph.outputs),
         fixed=tuple((slot, scope.known[slot]) for slot in scope.fixed if slot not in outside),
         captured=tuple(captured),
     )

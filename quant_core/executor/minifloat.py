@@ -44,11 +44,14 @@ FORMATS = {
 }
 
 
-def _round(x: Tensor, form: Format, saturate: bool) -> Tensor:
+_STEP = {"nearest": torch.round, "up": torch.ceil, "down": torch.floor}
+
+
+def _round(x: Tensor, form: Format, saturate: bool, direction: str) -> Tensor:
     wide = x.double()
     exponent = torch.frexp(wide).exponent - 1
     quantum = torch.exp2(exponent.clamp(min=form.low).double() - form.mantissa)
-    rounded = torch.round(wide / quantum) * quantum
+    rounded = _STEP[direction](wide / quantum) * quantum
     beyond = rounded.abs() > form.top
     limit = torch.full_like(rounded, form.top).copysign(wide)
     if not saturate and (form.nan or form.infinite):
@@ -65,31 +68,32 @@ class _StraightThrough(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, form: Format, saturate: bool) -> Tensor:
-        return _round(x, form, saturate)
+    def forward(x: Tensor, form: Format, saturate: bool, direction: str) -> Tensor:
+        return _round(x, form, saturate, direction)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         pass
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        return grad, None, None
+    def backward(_ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        return grad, None, None, None
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:  # type: ignore[override]
+    def jvp(_ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
         return tangent.clone()
 
 
-def round_to(x: Tensor, kind: Kind, saturate: bool = True) -> Tensor:
-    """Rounds to the nearest value of a narrow float format, ties to even; gradients pass unchanged.
+def round_to(x: Tensor, kind: Kind, saturate: bool = True, direction: str = "nearest") -> Tensor:
+    """Rounds to values of a narrow float format, to nearest with ties to even; gradients pass unchanged.
 
     Args:
         x: Values in a wider float type.
         kind: The narrow ONNX type.
         saturate: Clamp values beyond the largest finite one instead of making them infinite or NaN.
+        direction: nearest, or up or down, which the standard offers for powers of two.
 
     Returns:
         Values of the narrow grid, in the type of `x`.
     """
-    return _StraightThrough.apply(x, FORMATS[kind], saturate)  # type: ignore[no-any-return, no-untyped-call]
+    return _StraightThrough.apply(x, FORMATS[kind], saturate, direction)  # type: ignore[no-any-return, no-untyped-call]

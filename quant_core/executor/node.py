@@ -21,6 +21,10 @@ class Body(Protocol):
     def kinds(self) -> tuple[Kind | None, ...]:
         """Element types of the subgraph's outputs where known."""
 
+    @property
+    def shapes(self) -> tuple[tuple[int | str | None, ...] | None, ...]:
+        """Declared shapes of the subgraph's outputs; None where the graph does not say."""
+
     def __call__(self, values: Sequence[torch.Tensor | None], arguments: Sequence[Any]) -> tuple[Any, ...]:
         """Runs the subgraph on its own inputs; `arguments` are all arguments the node's kernel received."""
 

@@ -80,8 +80,16 @@ def _swish(node: Node) -> Kernel:
 
 
 @operator("PRelu")
-def _prelu(_node: Node) -> Kernel:
-    return lambda x, slope: torch.clamp(x, min=0) + slope * torch.clamp(x, max=0)
+def _prelu(node: Node) -> Kernel:
+    # Before opset 7 a slope of one axis runs along the channels.
+    channels = node.version < 7
+
+    def prelu(x: Tensor, slope: Tensor) -> Tensor:
+        if channels and slope.dim() == 1 and slope.numel() > 1:
+            slope = slope.reshape(-1, *(1,) * (x.dim() - 2))
+        return torch.where(x < 0, slope * x, x)
+
+    return prelu
 
 
 @operator("Clip")

@@ -24,7 +24,8 @@ def cast(node: Node, kind: Kind, saturate: bool) -> Kernel:
     """A kernel that converts to an ONNX element type."""
     carrier = node.carrier(kind)
     if is_minifloat(kind):
-        return lambda x: round_to(x.to(carrier), kind, saturate)
+        direction = node.string("round_mode", "up") if kind == Kind.FLOAT8E8M0 else "nearest"
+        return lambda x: round_to(x.to(carrier), kind, saturate, direction)
     if kind == Kind.BOOL:
         return lambda x: x != 0
     if kind not in _BITS:

@@ -170,9 +170,11 @@ def _max_unpool(node: Node) -> Kernel:
             for axis, size in enumerate(x.shape[2:])
         ]
         shape = (*x.shape[:2], *plain)
-        target = shape if output_shape is None else tuple(sizes.list(output_shape))
-        # Indices address a tensor of the natural size; a larger output keeps them and adds zeros behind.
-        flat = x.new_zeros(math.prod(target)).scatter(0, indices.flatten(), x.flatten())
-        return flat.reshape(target)
+        flat = x.new_zeros(math.prod(shape)).scatter(0, indices.flatten(), x.flatten())
+        if output_shape is None:
+            return flat.reshape(shape)
+        # Positions count in a tensor of the natural size; a larger output has zeros behind it.
+        more = [want - have for want, have in zip(sizes.list(output_shape), shape, strict=True)]
+        return pad_spatial(flat.reshape(shape), [0] * len(shape) + more)
 
     return unpool

@@ -144,10 +144,11 @@ def _depth_to_space(node: Node) -> Kernel:
 @operator("SpaceToDepth")
 def _space_to_depth(node: Node) -> Kernel:
     block = node.int("blocksize")
+    order = (0, 1, 3, 5, 2, 4) if node.string("mode", "DCR") == "CRD" else (0, 3, 5, 1, 2, 4)
 
     def space_to_depth(x: Tensor) -> Tensor:
         n, c, h, w = x.shape
-        y = x.reshape(n, c, h // block, block, w // block, block).permute(0, 3, 5, 1, 2, 4)
+        y = x.reshape(n, c, h // block, block, w // block, block).permute(order)
         return y.reshape(n, c * block**2, h // block, w // block)
 
     return space_to_depth

@@ -1,0 +1,194 @@
+"""Attention, written out so that second derivatives exist (torch's fused kernels have none)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quant_core.executor.node import Node
+from quant_core.executor.registry import Kernel, operator
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """Batch x length x (heads * size) -> batch x heads x length x size."""
+    return x.reshape(x.shape[0], x.shape[1], heads, -1).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """Batch x heads x length x size -> batch x length x (heads * size)."""
+    return x.transpose(1, 2).reshape(x.shape[0], x.shape[2], -1)
+
+
+def masked_softmax(scores: Tensor, bias: Tensor | None) -> Tensor:
+    """Softmax over the last axis of scores plus bias; a row that is masked everywhere gives zeros, not NaN.
+
+    Args:
+        scores: ... x queries x keys.
+        bias: Broadcastable to the scores; minus infinity masks.
+
+    Returns:
+        Probabilities of the shape of the scores.
+    """
+    if bias is None:
+        return torch.softmax(scores, -1)
+    blocked = bias == -torch.inf
+    if not torch.is_grad_enabled() and not bool(blocked.all(-1).any()):
+        return torch.softmax(scores + bias, -1)
+    # Replaced before the addition: a score that is not finite must not reach the gradient of a masked place.
+    total = torch.where(blocked, torch.full((), -torch.inf, dtype=scores.dtype, device=scores.device), scores + bias)
+    empty = blocked.all(-1, keepdim=True)
+    return torch.where(empty, 0, torch.softmax(torch.where(empty, 0, total), -1))
+
+
+def _allowed(queries: int, keys: int, offset: Tensor | int, left: int, right: int, device: torch.device) -> Tensor:
+    """Which keys each query may see when it may look `left` back and `right` ahead; negative bounds are open."""
+    row = torch.arange(queries, device=device).unsqueeze(1)
+    if isinstance(offset, Tensor):
+        row = row + offset.reshape(-1, 1, 1, 1)
+    else:
+        row = row + offset
+    gap = row - torch.arange(keys, device=device)
+    seen = torch.ones_like(gap, dtype=torch.bool)
+    if left >= 0:
+        seen = seen & (gap <= left)
+    if right >= 0:
+        seen = seen & (-gap <= right)
+    return seen
+
+
+def blocked_bias(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """Zero where a place may be seen, minus infinity elsewhere."""
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, -torch.inf)
+
+
+@operator("Attention", note="all masks, caches and windows; rows masked everywhere give zeros")
+def _attention(node: Node) -> Kernel:
+    heads, kv_heads = node.int("q_num_heads"), node.int("kv_num_heads")
+    stated, cap, mode = node.float("scale"), node.float("softcap", 0.0), node.int("qk_matmul_output_mode", 0)
+    causal = node.flag("is_causal")
+    left, right = node.int("left_window_size", -1), node.int("right_window_size", -1)
+    precision = node.int("softmax_precision")
+
+    def bias_of(q: Tensor, keys: int, mask: Tensor | None, past: int | None, lengths: Tensor | None) -> Tensor | None:
+        bias = None
+        if mask is not None:
+            bias = blocked_bias(mask, q.dtype) if mask.dtype == torch.bool else mask
+            missing = keys - bias.shape[-1]
+            if missing > 0:
+                bias = torch.nn.functional.pad(bias, (0, missing), value=-torch.inf)
+        offset: Tensor | int = past or 0
+        if past is None and lengths is not None:
+            offset = lengths.reshape(-1) - q.shape[2]
+        ahead = right if not causal else 0
+        if causal or left >= 0 or right >= 0:
+            seen = _allowed(q.shape[2], keys, offset, left, ahead, q.device)
+            bias = blocked_bias(seen, q.dtype) if bias is None else bias + blocked_bias(seen, q.dtype)
+        if lengths is not None:
+            held = torch.arange(keys, device=q.device) < lengths.reshape(-1, 1, 1, 1)
+            bias = blocked_bias(held, q.dtype) if bias is None else bias + blocked_bias(held, q.dtype)
+        return bias
+
+    def attend(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None = None,
+        past_key: Tensor | None = None,
+        past_value: Tensor | None = None,
+        lengths: Tensor | None = None,
+    ) -> Any:
+        flat = q.dim() == 3
+        if flat:
+            q, k, v = split_heads(q, heads), split_heads(k, kv_heads), split_heads(v, kv_heads)
+        past = None if past_key is None else past_key.shape[2]
+        k = k if past_key is None else torch.cat([past_key, k], 2)
+        v = v if past_value is None else torch.cat([past_value, v], 2)
+        present = (k, v)
+        repeat = q.shape[1] // k.shape[1]
+        if repeat > 1:
+            k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
+        scale = math.sqrt(1 / math.sqrt(q.shape[-1]) if stated is None else stated)
+        scores = (q * scale) @ (k * scale).transpose(-1, -2)
+        shown = scores
+        if cap > 0:
+            scores = torch.tanh(scores / cap) * cap
+        bias = bias_of(q, k.shape[2], mask, past, lengths)
+        if mode == 1:
+            shown = scores
+        elif mode == 2:
+            shown = scores if bias is None else scores + bias
+        wide = node.carrier(precision) if precision is not None else scores.dtype
+        shares = masked_softmax(scores.to(wide), None if bias is None else bias.to(wide)).to(scores.dtype)
+        if mode == 3:
+            shown = shares
+        y = shares @ v
+        y = merge_heads(y) if flat else y
+        return (y, *present, shown) if len(node.wanted) > 1 else y
+
+    return attend
+
+
+@operator("FlexAttention", domain="ai.onnx.preview")
+def _flex_attention(node: Node) -> Kernel:
+    stated = node.float("scale")
+    score, share = node.bodies.get("score_mod"), node.bodies.get("prob_mod")
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, *captured: Any) -> Tensor:
+        arguments = (q, k, v, *captured)
+        repeat = q.shape[1] // k.shape[1]
+        if repeat > 1:
+            k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
+        scores = q @ k.transpose(-1, -2) * (1 / math.sqrt(q.shape[-1]) if stated is None else stated)
+        if score is not None:
+            (scores,) = score((scores,), arguments)
+        shares = torch.softmax(scores, -1)
+        if share is not None:
+            (shares,) = share((shares,), arguments)
+        return shares @ v
+
+    return attend
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
+    """Rotates pairs of features by angles (Su et al., RoFormer, arXiv:2104.09864, eq. 34).
+
+    Args:
+        x: ... x size.
+        cos: Broadcastable to ... x rotated / 2.
+        sin: As `cos`.
+        interleaved: Pairs are neighbours; otherwise they lie half the rotated size apart.
+
+    Returns:
+        Tensor of the shape of `x`; features beyond the rotated ones are unchanged.
+    """
+    size = 2 * cos.shape[-1]
+    head, tail = x[..., :size], x[..., size:]
+    first, second = (head[..., 0::2], head[..., 1::2]) if interleaved else head.chunk(2, -1)
+    real, imaginary = cos * first - sin * second, sin * first + cos * second
+    if interleaved:
+        turned = torch.stack([real, imaginary], -1).reshape(head.shape)
+    else:
+        turned = torch.cat([real, imaginary], -1)
+    return torch.cat([turned, tail], -1) if tail.shape[-1] else turned
+
+
+@operator("RotaryEmbedding")
+def _rotary(node: Node) -> Kernel:
+    heads, size = node.int("num_heads", 0), node.int("rotary_embedding_dim", 0)
+    interleaved = node.flag("interleaved")
+
+    def embed(x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None = None) -> Tensor:
+        flat = x.dim() == 3
+        split = split_heads(x, heads) if flat else x
+        if positions is not None:
+            cos, sin = cos[positions.to(torch.int64)], sin[positions.to(torch.int64)]
+        half = (size or split.shape[-1]) // 2
+        if cos.shape[-1] != half or sin.shape[-1] != half:
+            raise ValueError(f"the angle tables have {cos.shape[-1]} columns but {half} are rotated")
+        turned = rotate(split, cos.unsqueeze(1), sin.unsqueeze(1), interleaved)
+        return merge_heads(turned) if flat else turned
+
+    return embed

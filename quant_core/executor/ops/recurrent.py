@@ -1,0 +1,188 @@
+"""RNN, GRU and LSTM, all directions, unrolled step by step so that every derivative exists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from quant_core.executor.node import Node
+from quant_core.executor.registry import Kernel, operator
+
+Activation = Callable[[Tensor], Tensor]
+State = tuple[Tensor, ...]
+Cell = Callable[[Tensor, State], State]
+
+_DEFAULTS = {"RNN": ("Tanh",), "GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh", "Tanh")}
+_ALPHA = {"LeakyRelu": 0.01, "ThresholdedRelu": 1.0, "HardSigmoid": 0.2, "Elu": 1.0, "ScaledTanh": 1.0, "Affine": 1.0}
+_BETA = {"HardSigmoid": 0.5, "ScaledTanh": 1.0, "Affine": 0.0}
+
+
+def _activation(name: str, alpha: float, beta: float) -> Activation:
+    table: dict[str, Activation] = {
+        "Relu": torch.relu,
+        "Tanh": torch.tanh,
+        "Sigmoid": torch.sigmoid,
+        "Affine": lambda x: alpha * x + beta,
+        "LeakyRelu": lambda x: functional.leaky_relu(x, alpha),
+        "ThresholdedRelu": lambda x: functional.threshold(x, alpha, 0.0),
+        "ScaledTanh": lambda x: alpha * torch.tanh(beta * x),
+        "HardSigmoid": lambda x: torch.clamp(alpha * x + beta, 0, 1),
+        "Elu": lambda x: functional.elu(x, alpha),
+        "Softsign": functional.softsign,
+        "Softplus": functional.softplus,
+    }
+    return table[name]
+
+
+def _activations(node: Node, directions: int) -> list[tuple[Activation, ...]]:
+    defaults = _DEFAULTS[node.op]
+    names = node.strings("activations", defaults * directions)
+    spelling = {name.lower(): name for name in (*_ALPHA, "Relu", "Tanh", "Sigmoid", "Softsign", "Softplus")}
+    alphas, betas = list(node.floats("activation_alpha", ())), list(node.floats("activation_beta", ()))
+    made = []
+    for written in names:
+        name = spelling.get(written.lower())
+        if name is None:
+            raise node.invalid(f"uses the unknown activation '{written}'.")
+        # Parameters are consumed in order by the activations that take any.
+        alpha = (alphas.pop(0) if alphas else _ALPHA[name]) if name in _ALPHA else 0.0
+        beta = (betas.pop(0) if betas else _BETA[name]) if name in _BETA else 0.0
+        made.append(_activation(name, alpha, beta))
+    per = len(defaults)
+    return [tuple(made[per * index : per * (index + 1)]) for index in range(directions)]
+
+
+def _run(x: Tensor, cell: Cell, state: State, lengths: Tensor | None, reverse: bool) -> tuple[Tensor, State]:
+    """Steps a cell along the first axis; past a sequence's length its state stands and its output is zero."""
+    steps = x.shape[0]
+    if reverse:
+        x = x.flip(0) if lengths is None else _reverse(x, lengths)
+    outputs = []
+    for step, item in enumerate(x.unbind(0)):
+        new = cell(item, state)
+        if lengths is None:
+            state = new
+            outputs.append(state[0])
+        else:
+            going = (lengths > step).reshape(-1, 1)
+            state = tuple(torch.where(going, fresh, held) for fresh, held in zip(new, state, strict=True))
+            outputs.append(torch.where(going, new[0], 0))
+    y = torch.stack(outputs) if steps else x.new_zeros(0, *state[0].shape)
+    if reverse:
+        y = y.flip(0) if lengths is None else _reverse(y, lengths)
+    return y, state
+
+
+def _reverse(x: Tensor, lengths: Tensor) -> Tensor:
+    step = torch.arange(x.shape[0], device=x.device).unsqueeze(1)
+    place = torch.where(step < lengths, lengths - 1 - step, step)
+    return x.gather(0, place.to(torch.int64).reshape(*place.shape, *(1,) * (x.dim() - 2)).expand_as(x))
+
+
+def _recurrent(node: Node, make: Callable[..., Cell], states: int) -> Kernel:
+    direction, hidden = node.string("direction", "forward"), node.int("hidden_size")
+    layout, clip = node.int("layout", 0), node.float("clip")
+    directions = 2 if direction == "bidirectional" else 1
+    chosen = _activations(node, directions)
+
+    def limit(x: Tensor) -> Tensor:
+        return x if clip is None else torch.clamp(x, -clip, clip)
+
+    def run(
+        x: Tensor,
+        w: Tensor,
+        r: Tensor,
+        b: Tensor | None = None,
+        lengths: Tensor | None = None,
+        *rest: Tensor | None,
+    ) -> Any:
+        x = x.transpose(0, 1) if layout else x
+        given, peephole = rest[:states], (rest[states] if len(rest) > states else None)
+        size = hidden or r.shape[-1]
+        sequences, finals = [], []
+        for index in range(directions):
+            first = []
+            for place in range(states):
+                start = given[place] if place < len(given) else None
+                if start is None:
+                    first.append(x.new_zeros(x.shape[1], size))
+                else:
+                    first.append((start.transpose(0, 1) if layout else start)[index])
+            bias = x.new_zeros(2 * w.shape[1]) if b is None else b[index]
+            peep = None if peephole is None else peephole[index]
+            # The input's part of all gates at once, for every step.
+            along = functional.linear(x, w[index], bias[: w.shape[1]])
+            cell = make(r[index], bias[w.shape[1] :], peep, chosen[index], limit)
+            backwards = direction == "reverse" or index == 1
+            y, last = _run(along, cell, tuple(first), lengths, backwards)
+            sequences.append(y)
+            finals.append(last)
+        y = torch.stack(sequences, 1)
+        ends = [torch.stack([final[place] for final in finals]) for place in range(states)]
+        if layout:
+            y, ends = y.permute(2, 0, 1, 3), [end.transpose(0, 1) for end in ends]
+        return (y, *ends)
+
+    return run
+
+
+def _rnn_cell(r: Tensor, bias: Tensor, _peep: Tensor | None, act: tuple[Activation, ...], limit: Activation) -> Cell:
+    return lambda x, state: (act[0](limit(x + functional.linear(state[0], r, bias))),)
+
+
+@operator("RNN")
+def _rnn(node: Node) -> Kernel:
+    return _recurrent(node, _rnn_cell, 1)
+
+
+@operator("GRU")
+def _gru(node: Node) -> Kernel:
+    linear_first = node.flag("linear_before_reset")
+
+    def make(r: Tensor, bias: Tensor, _peep: Tensor | None, act: tuple[Activation, ...], limit: Activation) -> Cell:
+        size = r.shape[-1]
+        gates, last = r[: 2 * size], r[2 * size :]
+        gate_bias, last_bias = bias[: 2 * size], bias[2 * size :]
+
+        def cell(x: Tensor, state: State) -> State:
+            (h,) = state
+            z, reset = act[0](limit(x[:, : 2 * size] + functional.linear(h, gates, gate_bias))).chunk(2, -1)
+            if linear_first:
+                inner = reset * functional.linear(h, last, last_bias)
+            else:
+                inner = functional.linear(reset * h, last, last_bias)
+            new = act[1](limit(x[:, 2 * size :] + inner))
+            return ((1 - z) * new + z * h,)
+
+        return cell
+
+    return _recurrent(node, make, 1)
+
+
+@operator("LSTM")
+def _lstm(node: Node) -> Kernel:
+    coupled = node.flag("input_forget")
+
+    def make(r: Tensor, bias: Tensor, peep: Tensor | None, act: tuple[Activation, ...], limit: Activation) -> Cell:
+        peeps = None if peep is None else peep.chunk(3)
+
+        def cell(x: Tensor, state: State) -> State:
+            h, c = state
+            i, o, f, g = (x + functional.linear(h, r, bias)).chunk(4, -1)
+            if peeps is not None:
+                i, f = i + peeps[0] * c, f + peeps[2] * c
+            i, f = act[0](limit(i)), act[0](limit(f))
+            f = 1 - i if coupled else f
+            c = f * c + i * act[1](limit(g))
+            o = act[0](limit(o if peeps is None else o + peeps[1] * c))
+            return o * act[2](c), c
+
+        return cell
+
+    return _recurrent(node, make, 2)
+
+

@@ -1,0 +1,184 @@
+"""Resizing along each axis by a small table of taps and weights, worked out once per size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from quant_core.executor.node import Node
+from quant_core.executor.registry import Kernel, operator
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How positions and weights are chosen; the fields are the attributes of Resize."""
+
+    mode: str
+    coordinates: str
+    nearest: str
+    cubic: float
+    exclude_outside: bool
+    extrapolation: float
+    antialias: bool
+
+
+def _origin(rule: Rule, size: int, out: int, scale: float, roi: tuple[float, float] | None) -> np.ndarray:
+    """Where each output position lies in the input."""
+    y = np.arange(out, dtype=np.float64)
+    width = scale * size
+    kind = rule.coordinates
+    if kind == "align_corners":
+        return np.zeros(out) if width == 1 else y * (size - 1) / (width - 1)
+    if kind == "asymmetric":
+        return y / scale
+    if kind == "tf_crop_and_resize":
+        start, end = roi or (0.0, 1.0)
+        if width == 1:
+            return np.full(out, (end + start) * (size - 1) / 2)
+        return y * (end - start) * (size - 1) / (width - 1) + start * (size - 1)
+    if kind == "pytorch_half_pixel" and width == 1:
+        return np.full(out, -0.5)
+    if kind == "tf_half_pixel_for_nn":
+        return (y + 0.5) / scale
+    offset = size / 2 * (1 - out / width) if kind == "half_pixel_symmetric" else 0.0
+    return offset + (y + 0.5) / scale - 0.5
+
+
+def _kernel(rule: Rule, distance: np.ndarray) -> np.ndarray:
+    x = np.abs(distance)
+    if rule.mode == "linear":
+        return np.clip(1 - x, 0, 1)
+    a = rule.cubic
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+
+
+def _nearest(rule: Rule, origin: np.ndarray, size: int) -> np.ndarray:
+    down = np.floor(origin)
+    ratio = origin - down
+    chosen = {
+        "round_prefer_floor": np.where(ratio <= 0.5, down, down + 1),
+        "round_prefer_ceil": np.where(ratio < 0.5, down, down + 1),
+        "floor": down,
+        "ceil": np.ceil(origin),
+    }[rule.nearest]
+    return np.clip(chosen, 0, size - 1).astype(np.int64)
+
+
+@lru_cache(maxsize=512)
+def taps(
+    rule: Rule, size: int, out: int, scale: float, roi: tuple[float, float] | None
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Input positions and weights of every output position along one axis.
+
+    Args:
+        rule: How positions and weights are chosen.
+        size: Input size.
+        out: Output size.
+        scale: Output size over input size as the node states it.
+        roi: Start and end of the region to read, as fractions, for `tf_crop_and_resize`.
+
+    Returns:
+        Positions (out x taps), weights (out x taps; None for nearest), and which outputs lie outside the input
+        (None if that does not matter).
+    """
+    origin = _origin(rule, size, out, scale, roi)
+    outside = (origin < 0) | (origin > size - 1) if rule.coordinates == "tf_crop_and_resize" else None
+    if rule.mode == "nearest":
+        return _nearest(rule, origin, size)[:, None], None, outside
+    reach = 1 if rule.mode == "linear" else 2
+    stretch = min(scale, 1.0) if rule.antialias else 1.0
+    half = math.ceil(reach / stretch)
+    places = np.floor(origin).astype(np.int64)[:, None] + np.arange(1 - half, half + 1)
+    weights = _kernel(rule, (places - origin[:, None]) * stretch)
+    if rule.exclude_outside:
+        weights = np.where((places < 0) | (places >= size), 0.0, weights)
+    if rule.antialias or rule.exclude_outside:
+        total = weights.sum(-1, keepdims=True)
+        weights = weights / np.where(total == 0, 1.0, total)
+    return np.clip(places, 0, size - 1), weights, outside
+
+
+def resize_axis(
+    x: Tensor, axis: int, out: int, scale: float, rule: Rule, roi: tuple[float, float] | None = None
+) -> Tensor:
+    """Resizes one axis.
+
+    Args:
+        x: Any tensor.
+        axis: Which axis, not negative.
+        out: Its new size.
+        scale: Output size over input size as the node states it.
+        rule: How positions and weights are chosen.
+        roi: Region to read, for `tf_crop_and_resize`.
+
+    Returns:
+        The tensor with that axis of size `out`.
+    """
+    places, weights, outside = taps(rule, x.shape[axis], out, scale, roi)
+    index = torch.from_numpy(places).to(x.device)
+    if weights is None:
+        y = x.index_select(axis, index.reshape(-1))
+    else:
+        shape = (1,) * axis + (out,) + (1,) * (x.dim() - axis - 1)
+        factors = torch.from_numpy(weights).to(device=x.device, dtype=x.dtype)
+        y = x.index_select(axis, index[:, 0]) * factors[:, 0].reshape(shape)
+        for tap in range(1, places.shape[1]):
+            y = y + x.index_select(axis, index[:, tap]) * factors[:, tap].reshape(shape)
+    if outside is not None and outside.any():
+        mask = torch.from_numpy(outside).to(x.device).reshape((1,) * axis + (out,) + (1,) * (x.dim() - axis - 1))
+        y = torch.where(mask, torch.full((), rule.extrapolation, dtype=y.dtype, device=y.device), y)
+    return y
+
+
+def _sizes(
+    shape: Sequence[int], axes: Sequence[int], sizes: Sequence[int], policy: str
+) -> tuple[list[int], list[float]]:
+    scales = [size / shape[axis] for size, axis in zip(sizes, axes, strict=True)]
+    if policy == "stretch":
+        return list(sizes), scales
+    scale = min(scales) if policy == "not_larger" else max(scales)
+    return [int(scale * shape[axis] + 0.5) for axis in axes], [scale] * len(axes)
+
+
+@operator("Resize", "Upsample", note="nearest, linear and cubic, with antialiasing; scales and regions are not learned")
+def _resize(node: Node) -> Kernel:
+    legacy = node.op == "Upsample" or node.version < 11
+    rule = Rule(
+        mode={"bilinear": "linear"}.get(mode := node.string("mode", "nearest"), mode),
+        coordinates="asymmetric" if legacy else node.string("coordinate_transformation_mode", "half_pixel"),
+        nearest="floor" if legacy else node.string("nearest_mode", "round_prefer_floor"),
+        cubic=node.float("cubic_coeff_a", -0.75),
+        exclude_outside=node.flag("exclude_outside"),
+        extrapolation=node.float("extrapolation_value", 0.0),
+        antialias=node.flag("antialias"),
+    )
+    policy, chosen = node.string("keep_aspect_ratio_policy", "stretch"), node.ints("axes")
+    fixed = node.floats("scales")
+    at = {"roi": 1, "scales": 1 if legacy else 2, "sizes": 3}
+    regions, factors, targets = node.host(at["roi"]), node.host(at["scales"]), node.host(at["sizes"])
+
+    def resize(x: Tensor, *operands: Tensor | None) -> Tensor:
+        roi, scales, sizes = ((None, *operands) if legacy else operands) + (None,) * (3 - len(operands) - legacy)
+        axes = [axis % x.dim() for axis in chosen] if chosen is not None else list(range(x.dim()))
+        if sizes is not None and sizes.numel():
+            outs, ratios = _sizes(x.shape, axes, targets.list(sizes), policy)
+        else:
+            ratios = list(fixed) if scales is None else factors.list(scales)
+            outs = [math.floor(x.shape[axis] * ratio) for axis, ratio in zip(axes, ratios, strict=True)]
+        region = regions.list(roi) if roi is not None and roi.numel() and not legacy else None
+        for index, (axis, out, ratio) in enumerate(zip(axes, outs, ratios, strict=True)):
+            window = (region[index], region[index + len(axes)]) if region else None
+            same = math.isclose(ratio, 1.0) and out == x.shape[axis]
+            if not same or (rule.coordinates == "tf_crop_and_resize" and window not in {None, (0.0, 1.0)}):
+                x = resize_axis(x, axis, out, ratio, rule, window)
+        return x
+
+    return resize
