@@ -9,7 +9,6 @@ from quant_core.errors import ModelError
 
 # Operators whose constant operands are trained weights. Elsewhere infinity can be meant, as in a mask.
 _PARAMETRIC = {
-    "Attention",
     "BatchNormalization",
     "Conv",
     "ConvTranspose",

@@ -1,4 +1,4 @@
-"""Drop what exporters write for debugging: stack traces and documentation strings cost bytes and say nothing."""
+"""Drop what only costs bytes: stack traces, documentation, and shapes that onnxruntime infers again at load."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import onnx_ir as ir
 
 
 class DropAnnotations(ir.passes.InPlacePass):
-    """Clear documentation and metadata of nodes and tensors; the model's own metadata stay."""
+    """Clear documentation, metadata and inferred shapes inside the graph.
+
+    The model's own metadata and all that is said about graph inputs, graph outputs and initializers stay.
+    """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Clear in place, in subgraphs too.
@@ -26,6 +29,8 @@ class DropAnnotations(ir.passes.InPlacePass):
                 node.doc_string = None
                 for value in node.outputs:
                     _clear(value)
+                    if not value.is_graph_output():
+                        value.type, value.shape = None, None
         return ir.passes.PassResult(model, modified=True)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-_FOLDABLE = {"Conv", "ConvTranspose", "Gemm"}
+_FOLDABLE = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
 class FoldBatchNorm(ir.passes.InPlacePass):
-    """Rewrite `BN(layer(x))` as one layer.
+    """Rewrite `BN(layer(x))` as one layer; after MatMul, which has no bias, an Add remains.
 
     With s = scale / sqrt(var + epsilon): `W' = W * s` along output channels and `b' = (b - mean) * s + shift`
     (Jacob et al., 2018, section 3.2). A layer is only touched if nothing else reads its output or its weight; any
@@ -37,6 +37,8 @@ def _fold(norm: ir.Node) -> bool:
         return False
     if len(source.uses()) != 1 or source.is_graph_output() or layer.graph is not norm.graph:
         return False
+    if layer.op_type == "MatMul" and not _is_matrix_product(layer, source):
+        return False
     affine = _affine(norm)
     weight = layer.inputs[1]
     if affine is None or weight is None or not _is_own_constant(weight):
@@ -53,9 +55,25 @@ def _fold(norm: ir.Node) -> bool:
     if scaled is None or not _fits(scaled, tensor.dtype) or not _fits(shifted, tensor.dtype):
         return False
     weight.const_value = _tensor(scaled, tensor.dtype, weight.name)
-    _set_bias(layer, _bias_value(norm, shifted, tensor.dtype))
-    _replace(norm, layer)
+    new_bias = _bias_value(norm, shifted, tensor.dtype)
+    if layer.op_type == "MatMul":
+        _replace_by_add(norm, source, new_bias)
+    else:
+        _set_bias(layer, new_bias)
+        _replace(norm, layer)
     return True
+
+
+def _is_matrix_product(layer: ir.Node, result: ir.Value) -> bool:
+    """Tell whether output channels are axis 1 of the result, where batch normalization looks for them."""
+    weight = layer.inputs[1]
+    return (
+        result.shape is not None
+        and len(result.shape) == 2
+        and weight is not None
+        and weight.const_value is not None
+        and len(weight.const_value.shape) == 2
+    )
 
 
 def _affine(norm: ir.Node) -> tuple[np.ndarray, np.ndarray] | None:
@@ -71,7 +89,10 @@ def _affine(norm: ir.Node) -> tuple[np.ndarray, np.ndarray] | None:
     if len(arrays) != 4:
         return None
     scale, shift, mean, variance = arrays
-    factor = scale / np.sqrt(variance + norm.attributes.get_float("epsilon", 1e-5))
+    variance = variance + norm.attributes.get_float("epsilon", 1e-5)
+    if (variance <= 0).any():
+        return None
+    factor = scale / np.sqrt(variance)
     return factor, shift - mean * factor
 
 
@@ -108,7 +129,10 @@ def _scale_channels(layer: ir.Node, weight: np.ndarray, factor: np.ndarray) -> n
             return None
         factors = factor.reshape(groups, 1, weight.shape[1], *[1] * (weight.ndim - 2))
         return np.reshape(grouped * factors, weight.shape)
-    axis = 1 if layer.op_type == "Gemm" and not layer.attributes.get_int("transB", 0) else 0
+    columns = layer.op_type == "MatMul" or (
+        layer.op_type == "Gemm" and not layer.attributes.get_int("transB", 0)
+    )
+    axis = 1 if columns else 0
     if weight.shape[axis] != factor.size:
         return None
     scaled: np.ndarray = np.moveaxis(np.moveaxis(weight, axis, -1) * factor, -1, axis)
@@ -150,6 +174,12 @@ def _set_bias(layer: ir.Node, bias: ir.Value) -> None:
     if layer.op_type == "Gemm" and "beta" in layer.attributes:
         # The old beta is part of the new bias.
         layer.attributes.pop("beta")
+
+
+def _replace_by_add(norm: ir.Node, source: ir.Value, bias: ir.Value) -> None:
+    assert norm.graph is not None  # it is a node of the main graph
+    add = ir.node("Add", [source, bias], name=norm.name)
+    ir.convenience.replace_nodes_and_values(norm.graph, norm, [norm], [add], [norm.outputs[0]], add.outputs)
 
 
 def _replace(norm: ir.Node, layer: ir.Node) -> None:

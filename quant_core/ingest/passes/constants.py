@@ -26,8 +26,8 @@ _EVALUATED = re.compile(
 class FoldConstants(ir.passes.InPlacePass):
     """Fold shape arithmetic, weight arithmetic such as weight normalization, and If with a constant condition.
 
-    A large constant is only replaced where nothing else reads it and the result is no larger: a transposed copy of
-    a shared weight or an expanded table would cost more bytes than it saves nodes.
+    A result larger than `SMALL` must replace constants of at least its size that nothing else reads: a transposed
+    copy of a shared weight or an expanded table would cost more bytes than it saves nodes.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -53,9 +53,8 @@ def _should_fold(node: ir.Node) -> bool:
     if shape is None or not shape.is_static():
         return False
     elements = math.prod(shape.numpy())
-    if elements <= SMALL:
-        return all(_size(value) <= SMALL or _is_sole_use(value) for value in node.inputs)
-    return elements <= sum(_size(value) for value in node.inputs if _is_sole_use(value))
+    freed = sum(_size(value) for value in node.inputs if _is_sole_use(value))
+    return elements <= max(SMALL, freed)
 
 
 def _size(value: ir.Value | None) -> int:
