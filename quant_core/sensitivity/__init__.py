@@ -1,0 +1,27 @@
+"""Sensitivity: how much the loss rises when a layer gets few bits, one estimator a file."""
+
+from quant_core.sensitivity.batches import Batch, activation_bytes, split_batches
+from quant_core.sensitivity.gauss_newton import gauss_newton, gauss_newton_exact
+from quant_core.sensitivity.hutchinson import hawq_v2
+from quant_core.sensitivity.loss import choose_loss
+from quant_core.sensitivity.objective import Objective, Term
+from quant_core.sensitivity.output import LossIncrease, output
+from quant_core.sensitivity.table import build_table, missing_scores
+from quant_core.sensitivity.traces import TraceEstimate
+
+__all__ = [
+    "Batch",
+    "LossIncrease",
+    "Objective",
+    "Term",
+    "TraceEstimate",
+    "activation_bytes",
+    "build_table",
+    "choose_loss",
+    "gauss_newton",
+    "gauss_newton_exact",
+    "hawq_v2",
+    "missing_scores",
+    "output",
+    "split_batches",
+]

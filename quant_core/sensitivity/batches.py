@@ -1,0 +1,112 @@
+"""Samples cut into random batches that fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from quant_core.errors import SamplesError
+from quant_core.executor import Program
+
+MEMORY = 1 << 30
+"""Bytes of activations that a batch may hold at a time."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some of the samples.
+
+    Attributes:
+        feeds: Graph input name -> tensor, first axis samples.
+        labels: Class of each sample, or None.
+        size: Number of samples.
+    """
+
+    feeds: Mapping[str, torch.Tensor]
+    labels: torch.Tensor | None
+    size: int
+
+
+def activation_bytes(program: Program, feeds: Mapping[str, torch.Tensor], fixed: int | None = None) -> int:
+    """Measure how many bytes all tensors of the graph take together for one sample.
+
+    Args:
+        program: The network.
+        feeds: Graph input name -> tensor, first axis samples.
+        fixed: The batch size the graph insists on, or None.
+
+    Returns:
+        Bytes a sample.
+    """
+    size = fixed or 1
+    with torch.no_grad():
+        values = program.evaluate(
+            {name: tensor[:size] for name, tensor in feeds.items()}, outputs=program.order
+        )
+    return max(1, sum(value.numel() * value.element_size() for value in tensors(values).values()) // size)
+
+
+def tensors(values: Mapping[str, object]) -> dict[str, torch.Tensor]:
+    """Leave out what is no tensor: sequences and optionals.
+
+    Args:
+        values: Name -> value.
+
+    Returns:
+        Name -> tensor.
+    """
+    return {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
+
+
+def split_batches(
+    feeds: Mapping[str, torch.Tensor],
+    labels: torch.Tensor | None,
+    *,
+    sample_bytes: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+    fixed: int | None = None,
+    largest: int = 32,
+    clusters: int = 32,
+) -> tuple[Batch, ...]:
+    """Cut the samples into batches at random.
+
+    Args:
+        feeds: Graph input name -> tensor, first axis samples.
+        labels: Class of each sample, shape [samples], or None.
+        sample_bytes: Memory one sample takes during the work.
+        seed: Seed of the order.
+        device: Where the batches shall lie.
+        fixed: The batch size the graph insists on; samples that fill no whole batch are then left out.
+        largest: Most samples in a batch.
+        clusters: At least so many batches, where there are samples enough; the spread between batches is what
+            standard errors of traces come from.
+
+    Returns:
+        Batches of equal size, or of two sizes that differ by one.
+
+    Raises:
+        SamplesError: If there are too few samples for one batch.
+    """
+    count = next(iter(feeds.values())).shape[0] if feeds else 0
+    if count < (fixed or 1):
+        raise SamplesError(
+            f"{count} samples are too few for a batch of {fixed or 1}.", remedy="Give more samples."
+        )
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    if fixed:
+        parts: Sequence[torch.Tensor] = order[: count // fixed * fixed].view(-1, fixed).unbind()
+    else:
+        size = max(1, min(largest, count // clusters, MEMORY // sample_bytes))
+        parts = [torch.from_numpy(part) for part in np.array_split(order.numpy(), -(-count // size))]
+    return tuple(
+        Batch(
+            {name: tensor[part].to(device) for name, tensor in feeds.items()},
+            None if labels is None else labels[part].to(device),
+            len(part),
+        )
+        for part in parts
+    )

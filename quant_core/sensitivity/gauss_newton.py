@@ -1,0 +1,139 @@
+"""Gauss-Newton traces per layer from first-order gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from quant_core.executor import Program
+from quant_core.ingest.layer import Layer
+from quant_core.sensitivity.batches import Batch
+from quant_core.sensitivity.objective import Objective
+from quant_core.sensitivity.probes import probe_generator, rademacher
+from quant_core.sensitivity.traces import Floats, OnProgress, TraceEstimate, average_traces
+
+
+def gauss_newton(
+    program: Program,
+    layers: Sequence[Layer],
+    objective: Objective,
+    batches: Sequence[Batch],
+    *,
+    seed: int,
+    tolerance: float = 0.05,
+    max_probes: int = 2000,
+    on_progress: OnProgress | None = None,
+) -> TraceEstimate:
+    """Estimate `Tr(G_i)` with one plain backward pass a probe.
+
+    For the mean loss over N samples `G = 1/N sum_n J_n^T H_n J_n`, with J_n the Jacobian of sample n's output in the
+    weights and `H_n = S_n S_n^T` the loss's Hessian in that output. With independent signs r_n,
+    `g = 1/sqrt(N) sum_n J_n^T S_n r_n` is a single vector-Jacobian product, and `E ||g_i||^2 = Tr(G_i)`: products of
+    different samples have mean zero. At the float weights G is the Hessian of the divergence from the float model's
+    own output; for ReLU networks its layer blocks are also those of the cross entropy (Schraudolph, 2002; Botev et
+    al., 2017).
+
+    Args:
+        program: The network.
+        layers: The layers, in the order of the result.
+        objective: The loss.
+        batches: The samples.
+        seed: Seed of the probes.
+        tolerance: Wanted relative standard error of each layer's share.
+        max_probes: Most backward passes.
+        on_progress: Called with the fraction done and a message; an exception from it ends the work.
+
+    Returns:
+        Traces with standard errors.
+    """
+    weights = {layer.weight: program.weights[layer.weight].detach().requires_grad_() for layer in layers}
+
+    def probe(index: int, number: int) -> Floats:
+        batch, generator = batches[index], probe_generator(seed, number)
+        values = program.evaluate(batch.feeds, outputs=objective.tensors, weights=weights)
+        rows = objective.rows(values, batch.size)
+        cotangents = [
+            term.root(row.detach(), rademacher(row, generator)) / batch.size**0.5
+            for term, row in zip(objective.terms, rows, strict=True)
+        ]
+        return _squared_norms(rows, weights, cotangents, retain=False)
+
+    sizes = [batch.size for batch in batches]
+    return average_traces(probe, sizes, tolerance=tolerance, max_probes=max_probes, on_progress=on_progress)
+
+
+def gauss_newton_exact(
+    program: Program,
+    layers: Sequence[Layer],
+    objective: Objective,
+    batches: Sequence[Batch],
+    *,
+    on_progress: OnProgress | None = None,
+) -> TraceEstimate:
+    """Compute `Tr(G_i)` of every sample with one backward pass for each of its outputs, and average.
+
+    `Tr(J^T S S^T J) = sum_c ||J^T S e_c||^2`. Cheaper than probes only for a handful of outputs and samples; give
+    batches of one sample where the graph allows it.
+
+    Args:
+        program: The network.
+        layers: The layers, in the order of the result.
+        objective: The loss.
+        batches: The samples.
+        on_progress: Called with the fraction done and a message; an exception from it ends the work.
+
+    Returns:
+        Traces; the standard errors are over samples alone.
+    """
+    weights = {layer.weight: program.weights[layer.weight].detach().requires_grad_() for layer in layers}
+    traces: list[Floats] = []
+    passes = 0
+    for index, batch in enumerate(batches):
+        values = program.evaluate(batch.feeds, outputs=objective.tensors, weights=weights)
+        rows = objective.rows(values, batch.size)
+        for sample in range(batch.size):
+            trace = np.zeros(len(layers))
+            for term, row in zip(objective.terms, rows, strict=True):
+                for entry in range(row[sample].numel()):
+                    unit = torch.zeros_like(row)
+                    unit[sample].view(-1)[entry] = 1
+                    trace += _squared_norms([row], weights, [term.root(row.detach(), unit)], retain=True)
+                    passes += 1
+            traces.append(trace)
+        if on_progress is not None:
+            on_progress((index + 1) / len(batches), f"{len(traces)} samples")
+    table = np.stack(traces)
+    count = len(table)
+    mean = table.mean(axis=0)
+    deviation = table - mean
+    residual = table - mean / mean.sum() * table.sum(axis=1, keepdims=True) if mean.sum() else deviation
+    scale = 1 / (count * max(count - 1, 1))
+    return TraceEstimate(
+        trace=mean,
+        stderr=np.sqrt((deviation**2).sum(axis=0) * scale),
+        share_stderr=np.sqrt((residual**2).sum(axis=0) * scale) / (mean.sum() or 1.0),
+        probes=passes,
+        samples=count,
+        stopped="exact over outputs",
+    )
+
+
+def _squared_norms(
+    rows: Sequence[torch.Tensor],
+    weights: dict[str, torch.Tensor],
+    cotangents: Sequence[torch.Tensor],
+    *,
+    retain: bool,
+) -> Floats:
+    gradients = torch.autograd.grad(
+        list(rows),
+        list(weights.values()),
+        grad_outputs=list(cotangents),
+        retain_graph=retain,
+        allow_unused=True,
+        materialize_grads=True,
+    )
+    norms = torch.stack([gradient.double().square().sum() for gradient in gradients])
+    return np.asarray(norms.cpu().numpy(), dtype=np.float64)

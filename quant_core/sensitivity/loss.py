@@ -1,0 +1,197 @@
+"""What "worse" means for a model: chosen on request, or guessed from labels and graph with the reason."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
+import onnx_ir as ir
+import torch
+
+from quant_core.errors import ModelError, SpecError
+from quant_core.sensitivity.objective import Objective, Term
+from quant_core.spec import Loss
+
+_SAME_VALUES = {"Identity", "Dropout", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"}
+_LINEAR = {"Gemm", "MatMul", "Conv", "Einsum"}
+_POOLING = {"GlobalAveragePool", "ReduceMean", "AveragePool"}
+_SOUNDS_LIKE_CLASSES = re.compile(r"logit|prob|class|score", re.IGNORECASE)
+_SOUNDS_LIKE_FEATURES = re.compile(r"embed|feature|hidden|pool|repr|vector|encod", re.IGNORECASE)
+
+
+def choose_loss(
+    model: ir.Model,
+    outputs: Mapping[str, torch.Tensor],
+    samples: int,
+    labels: torch.Tensor | None = None,
+    loss: Loss = "auto",
+) -> Objective:
+    """Choose the loss.
+
+    Cross entropy where labels fit a classifier's output; without labels the divergence from the float model's own
+    class probabilities, and squared error for embeddings, regressions and maps. Outputs that are not float, or that
+    no axis ties to the samples, do not count. Several squared errors are each divided by the output's mean square,
+    so that none drowns the others.
+
+    Args:
+        model: The graph, which tells what an output is made by.
+        outputs: Graph output name -> the float model's value on a few samples.
+        samples: How many samples those values belong to.
+        labels: Integer class of each of those samples, shape [samples], or None.
+        loss: What was asked for; `auto` to guess.
+
+    Returns:
+        The loss; `guessed` gives the reason where it was guessed.
+
+    Raises:
+        SpecError: If the loss asked for does not fit the outputs or needs labels.
+        ModelError: If no output can carry a loss.
+    """
+    guesses: list[tuple[Term, str]] = []
+    for value in model.graph.outputs:
+        name = value.name or ""
+        tensor = outputs.get(name)
+        if tensor is None or not tensor.is_floating_point() or tensor.dim() == 0:
+            continue
+        axis = _sample_axis(tensor, samples)
+        if axis is not None:
+            guesses.append(_guess(value, tensor, axis))
+    if not guesses:
+        raise ModelError(
+            "no output is a float tensor with one entry or more for each sample, so no loss can be measured.",
+            remedy="Export the model with its logits, scores or embeddings among the outputs.",
+        )
+    if loss == "squared_error":
+        return Objective(_balance([_squared(term) for term, _ in guesses], outputs, samples))
+    classes = [(term, why) for term, why in guesses if term.kind == "kl"]
+    labelled = _labelled([term for term, _ in guesses], outputs, samples, labels)
+    if loss == "kl":
+        named = classes or [
+            (t, w) for t, w in guesses if t.tensor == t.output and _class_count(t, outputs) > 1
+        ]
+        if not named:
+            raise SpecError("no output holds one value a class.", remedy="Use squared_error.", where="loss")
+        return Objective(tuple(replace(term, kind="kl") for term, _ in named))
+    if loss == "cross_entropy":
+        if labels is None:
+            raise SpecError(
+                "cross_entropy needs labels.", remedy="Add `labels` to the samples, or use kl.", where="loss"
+            )
+        if labelled is None:
+            raise SpecError(
+                "the labels are not class numbers of any output.",
+                remedy="Give one integer a sample, from 0, below the number of classes.",
+                where="loss",
+            )
+        return Objective((labelled,))
+    if labelled is not None and (labelled.kind == "cross_entropy"):
+        return Objective((labelled,), f"the labels number the classes of output '{labelled.output}'")
+    reason = "; ".join(f"output '{term.output}' {why}" for term, why in guesses)
+    if labels is not None:
+        reason += "; the labels fit no output's classes"
+    return Objective(_balance([term for term, _ in guesses], outputs, samples), reason)
+
+
+def _sample_axis(tensor: torch.Tensor, samples: int) -> int | None:
+    if tensor.shape[0] and tensor.shape[0] % samples == 0:
+        return 0
+    matching = [axis for axis, size in enumerate(tensor.shape) if size == samples]
+    return matching[0] if len(matching) == 1 else None
+
+
+def _guess(value: ir.Value, tensor: torch.Tensor, sample_axis: int) -> tuple[Term, str]:
+    name = value.name or ""
+    squared = Term(name, name, "squared_error", sample_axis=sample_axis)
+    made_by = _maker(value)
+    op = made_by.op_type if made_by is not None else "nothing"
+    if made_by is not None and op in {"Softmax", "LogSoftmax"} and sample_axis == 0:
+        logits = made_by.inputs[0]
+        axis = made_by.attributes.get_int("axis", -1)
+        if logits is not None and logits.name:
+            return Term(name, logits.name, "kl", axis), f"ends in {op}, so it is read as class probabilities"
+    if tensor.dim() >= 2 and _sums_to_one(tensor):
+        kind = Term(name, name, "kl", -1, sample_axis, probabilities=True)
+        return kind, "adds up to 1, so it is read as class probabilities"
+    if tensor.dim() < 2 or tensor.shape[-1] == 1 or sample_axis == tensor.dim() - 1:
+        return squared, "holds single values, so it is read as a regression"
+    if tensor.dim() > 3:
+        return squared, f"has {tensor.dim()} axes, so it is read as a map"
+    divergence = Term(name, name, "kl", -1, sample_axis)
+    if _SOUNDS_LIKE_FEATURES.search(name):
+        return squared, "is named like features"
+    if _SOUNDS_LIKE_CLASSES.search(name):
+        return divergence, "is named like class scores"
+    if op in _LINEAR:
+        return divergence, f"ends in a linear layer ({op}), so it is read as class scores"
+    if made_by is not None and op in _POOLING and tensor.dim() == 2:
+        source = made_by.inputs[0]
+        before = _maker(source) if source is not None else None
+        if before is not None and before.op_type == "Conv":
+            return divergence, "averages a convolution, so it is read as class scores"
+    return squared, f"ends in {op}, so it is read as an embedding or a regression"
+
+
+def _maker(value: ir.Value) -> ir.Node | None:
+    # The node that gave the values, past those that only move them or add or multiply a constant.
+    node = value.producer()
+    while node is not None:
+        inputs = [i for i in node.inputs if i is not None]
+        if node.op_type in _SAME_VALUES:
+            step = inputs[0]
+        elif node.op_type in {"Add", "Sub", "Mul", "Div"}:
+            varying = [i for i in inputs if i.const_value is None and _op(i) != "Constant"]
+            if len(varying) != 1:
+                return node
+            step = varying[0]
+        else:
+            return node
+        node = step.producer()
+    return None
+
+
+def _op(value: ir.Value) -> str | None:
+    node = value.producer()
+    return node.op_type if node is not None else None
+
+
+def _sums_to_one(tensor: torch.Tensor) -> bool:
+    if tensor.shape[-1] < 2 or not torch.isfinite(tensor).all():
+        return False
+    return bool((tensor >= 0).all() and ((tensor.sum(-1) - 1).abs() < 1e-3).all())
+
+
+def _class_count(term: Term, outputs: Mapping[str, torch.Tensor]) -> int:
+    shape = outputs[term.output].shape
+    return int(shape[term.axis]) if len(shape) > 1 else 1
+
+
+def _labelled(
+    terms: list[Term], outputs: Mapping[str, torch.Tensor], samples: int, labels: torch.Tensor | None
+) -> Term | None:
+    # Give the first output of one row a sample whose classes the labels can number.
+    if labels is None or labels.is_floating_point() or labels.numel() != samples or labels.numel() == 0:
+        return None
+    for term in terms:
+        tensor = outputs[term.output]
+        count = max(tensor.shape[1:], default=1)
+        one_row = tensor.shape[0] == samples and tensor.numel() == samples * count
+        if one_row and count > 1 and int(labels.min()) >= 0 and int(labels.max()) < count:
+            axis = term.axis if term.kind == "kl" else list(tensor.shape).index(count, 1)
+            return replace(term, kind="cross_entropy", axis=axis)
+    return None
+
+
+def _squared(term: Term) -> Term:
+    return Term(term.output, term.output, "squared_error", sample_axis=term.sample_axis)
+
+
+def _balance(terms: list[Term], outputs: Mapping[str, torch.Tensor], samples: int) -> tuple[Term, ...]:
+    if len(terms) == 1:
+        return tuple(terms)
+    balanced = []
+    for term in terms:
+        energy = float(outputs[term.output].double().square().sum()) / samples
+        weighted = term.kind == "squared_error" and energy > 0
+        balanced.append(replace(term, weight=1.0 / energy) if weighted else term)
+    return tuple(balanced)

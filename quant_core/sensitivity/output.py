@@ -1,0 +1,122 @@
+"""Output perturbation: the loss increase measured with one layer at a time in few bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from quant_core.errors import NonFiniteError
+from quant_core.executor import Program
+from quant_core.ingest.layer import Layer
+from quant_core.sensitivity.batches import Batch, tensors
+from quant_core.sensitivity.objective import Objective
+from quant_core.sensitivity.traces import Floats, OnProgress
+
+Replace = Mapping[str, Callable[[torch.Tensor], torch.Tensor]]
+
+
+class Quantized(Protocol):
+    """What stands in for a layer's weight at some bits."""
+
+    def dequantize(self) -> npt.NDArray[np.float32]:
+        """Give the weights as float32, in the weight's shape."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class LossIncrease:
+    """Measured increase of the mean loss.
+
+    Attributes:
+        increase: Layers x bit-widths; NaN where the network gave NaN or infinity.
+        stderr: Standard error over samples.
+        samples: Number of samples.
+    """
+
+    increase: Floats
+    stderr: Floats
+    samples: int
+
+
+def output(
+    program: Program,
+    layers: Sequence[Layer],
+    objective: Objective,
+    batches: Sequence[Batch],
+    quantized: Sequence[Sequence[Quantized]],
+    *,
+    replace: Replace | None = None,
+    on_progress: OnProgress | None = None,
+) -> LossIncrease:
+    """Measure `mean_n [L_n(layer i at b bits) - L_n(all float)]` for every layer and bit-width.
+
+    One forward pass each, from the layer on: tensors that do not depend on its weight are kept from one float run
+    over the batch. The reference of divergence and squared error is the float network's output, without `replace`.
+
+    Args:
+        program: The network.
+        layers: The layers.
+        objective: The loss.
+        batches: The samples; the tensors of one batch are held at a time.
+        quantized: Layers x bit-widths: the weights as they would be exported.
+        replace: Tensor name -> function applied to it throughout, such as the rounding of activations; then
+            increases are counted from the network with those replacements.
+        on_progress: Called with the fraction done and a message; an exception from it ends the work.
+
+    Returns:
+        Increases with standard errors.
+
+    Raises:
+        NonFiniteError: If the network gives NaN or infinity even with float weights.
+    """
+    after = {layer.weight: program.downstream(layer.weight) for layer in layers}
+    hooks = dict(replace or {})
+    shape = (len(layers), max((len(row) for row in quantized), default=0))
+    sums, squares, count = np.zeros(shape), np.zeros(shape), 0
+    work, done = len(batches) * sum(len(row) for row in quantized), 0
+    with torch.no_grad():
+        for batch in batches:
+            kept = _run_all(program, batch, hooks, objective)
+            base = objective.rows(kept, batch.size)
+            plain = program.evaluate(batch.feeds, outputs=objective.tensors) if hooks else kept
+            reference = objective.rows(plain, batch.size)
+            before = objective.per_sample(base, reference, batch.labels)
+            if not torch.isfinite(before).all():
+                raise NonFiniteError(
+                    "the network gives NaN or infinity on the samples before any weight is quantized.",
+                    remedy="Check the samples and the model.",
+                    where=", ".join(term.output for term in objective.terms),
+                )
+            for i, layer in enumerate(layers):
+                behind = after[layer.weight]
+                feeds = {name: value for name, value in kept.items() if name not in behind}
+                active = {name: function for name, function in hooks.items() if name in behind}
+                for k, weight in enumerate(quantized[i]):
+                    stand_in = torch.from_numpy(weight.dequantize()).to(program.weights[layer.weight])
+                    values = program.evaluate(
+                        feeds, outputs=objective.tensors, weights={layer.weight: stand_in}, replace=active
+                    )
+                    loss = objective.per_sample(objective.rows(values, batch.size), reference, batch.labels)
+                    change = (loss - before).double()
+                    sums[i, k] += float(change.sum())
+                    squares[i, k] += float(change.square().sum())
+                    done += 1
+                if on_progress is not None:
+                    on_progress(done / work, f"{layer.name} at {len(quantized[i])} bit-widths")
+            count += batch.size
+    mean = sums / count
+    variance = np.maximum(squares / count - mean**2, 0.0) / max(count - 1, 1)
+    bad = np.where(np.isfinite(mean), 0.0, np.nan)
+    return LossIncrease(mean + bad, np.sqrt(variance) + bad, count)
+
+
+def _run_all(program: Program, batch: Batch, hooks: Replace, objective: Objective) -> dict[str, torch.Tensor]:
+    names = tuple(dict.fromkeys((*program.order, *objective.tensors)))
+    values = program.evaluate(batch.feeds, outputs=names, replace=hooks)
+    inputs = {name: hooks[name](value) if name in hooks else value for name, value in batch.feeds.items()}
+    return {**inputs, **tensors(values)}

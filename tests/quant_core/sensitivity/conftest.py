@@ -1,0 +1,108 @@
+"""Tiny networks twice: as ONNX for the estimators, and in plain torch for exact answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+
+from quant_core.executor import Program, compile_model
+from quant_core.ingest.layer import Layer, Use
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A network of two layers on 5 inputs and 3 outputs."""
+
+    model: ir.Model
+    program: Program
+    layers: tuple[Layer, ...]
+    forward: Callable[[torch.Tensor, dict[str, torch.Tensor]], torch.Tensor]
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        return {layer.weight: self.program.weights[layer.weight] for layer in self.layers}
+
+    def exact_traces(self, loss: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> np.ndarray:
+        """Trace of the dense Hessian of `loss(outputs)` in each layer's weight."""
+        traces = []
+        for name, weight in self.weights.items():
+
+            def value(w: torch.Tensor, name: str = name) -> torch.Tensor:
+                return loss(self.forward(x, {**self.weights, name: w}))
+
+            hessian = torch.autograd.functional.hessian(value, weight.double())
+            traces.append(float(hessian.reshape(weight.numel(), -1).diagonal().sum()))
+        return np.array(traces)
+
+
+def build(activation: str, ending: str = "", seed: int = 0) -> Tiny:
+    rng = np.random.default_rng(seed)
+    one = rng.normal(0, 0.6, (5, 6)).astype(np.float32)
+    two = rng.normal(0, 0.9, (6, 3)).astype(np.float32)
+    bias = rng.normal(0, 0.3, 6).astype(np.float32)
+    last = f"y = {ending}(z)" if ending else "y = Identity(z)"
+    text = f"""
+    <ir_version: 10, opset_import: ["" : 21]>
+    tiny (float[N, 5] x) => (float[N, 3] y)
+    <float[5, 6] one = {{{_numbers(one)}}}, float[6, 3] two = {{{_numbers(two)}}}, float[6] bias = {{{_numbers(bias)}}}>
+    {{
+        m = MatMul(x, one)
+        a = Add(m, bias)
+        h = {activation}(a)
+        z = MatMul(h, two)
+        {last}
+    }}
+    """
+    model = ir.from_onnx_text(text)
+    layers = (
+        Layer("first", "MatMul", "one", (5, 6), 1, (Use("first", "MatMul", "x", "m", 1),)),
+        Layer("second", "MatMul", "two", (6, 3), 1, (Use("second", "MatMul", "h", "z", 1),)),
+    )
+    function = {"Relu": torch.relu, "Tanh": torch.tanh}[activation]
+    after = {"": lambda z: z, "Softmax": lambda z: z.softmax(-1), "LogSoftmax": lambda z: z.log_softmax(-1)}[
+        ending
+    ]
+
+    def forward(x: torch.Tensor, weights: dict[str, torch.Tensor]) -> torch.Tensor:
+        w = {name: weight.double() for name, weight in weights.items()}
+        return after(function(x.double() @ w["one"] + torch.from_numpy(bias).double()) @ w["two"])
+
+    return Tiny(model, compile_model(model), layers, forward)
+
+
+def _numbers(values: np.ndarray) -> str:
+    return ", ".join(repr(float(v)) for v in values.ravel())
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., Tiny]:
+    return build
+
+
+@pytest.fixture(scope="session")
+def samples() -> torch.Tensor:
+    return torch.randn(96, 5, generator=torch.Generator().manual_seed(5))
+
+
+@dataclass(frozen=True)
+class Given:
+    """A weight as a quantizer would hand it over."""
+
+    weight: np.ndarray
+
+    def dequantize(self) -> np.ndarray:
+        return self.weight
+
+
+@pytest.fixture(scope="session")
+def rounded() -> Callable[[torch.Tensor, int], Given]:
+    def nearest(weight: torch.Tensor, bits: int) -> Given:
+        step = float(weight.abs().max()) / (2 ** (bits - 1) - 1)
+        return Given((weight / step).round().numpy() * np.float32(step))
+
+    return nearest

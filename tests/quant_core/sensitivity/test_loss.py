@@ -1,0 +1,133 @@
+from typing import Any
+
+import onnx_ir as ir
+import pytest
+import torch
+
+from quant_core.errors import ModelError, SpecError
+from quant_core.executor import compile_model
+from quant_core.sensitivity import Objective, choose_loss
+
+FEEDS = {
+    "image": torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)),
+    "tokens": torch.randn(4, 7, 5, generator=torch.Generator().manual_seed(1)),
+}
+INPUTS = "float[N, 3, 8, 8] image, float[N, T, 5] tokens"
+WEIGHTS = {
+    "conv": "float[6, 3, 1, 1]",
+    "dense": "float[5, 9]",
+    "head": "float[6, 4]",
+    "one": "float[6, 1]",
+}
+
+
+def guess(body: str, outputs: str = "float[N, C] y", labels: Any = None, loss: Any = "auto") -> Objective:
+    counts = {"conv": 18, "dense": 45, "head": 24, "one": 6}
+    used = ", ".join(
+        f"{WEIGHTS[name]} {name} = {{{', '.join(str((7 * i) % 11 / 10 - 0.5) for i in range(count))}}}"
+        for name, count in counts.items()
+    )
+    constants = "int64[2] maps = {2, 3}, int64[1] middle = {1}, int64[2] flat = {0, -1}, int64 last = {-1}"
+    model = ir.from_onnx_text(
+        f"""<ir_version: 10, opset_import: ["" : 21]>
+        net ({INPUTS}) => ({outputs}) <{used}, {constants}> {{ {body} }}"""
+    )
+    for value in model.graph.initializers.values():
+        assert value.const_value is not None
+    with torch.no_grad():
+        values = compile_model(model).evaluate(FEEDS)
+    return choose_loss(model, values, 4, labels, loss)
+
+
+FEATURES = "c = Conv(image, conv) r = Relu(c) g = GlobalAveragePool(r) f = Flatten(g)"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "tensor"),
+    [
+        (f"{FEATURES} y = Gemm(f, head)", "kl", "y"),
+        ("c = Conv(image, conv) g = GlobalAveragePool(c) y = Flatten(g)", "kl", "y"),
+        (f"{FEATURES} z = Gemm(f, head) y = Softmax(z)", "kl", "z"),
+        (f"{FEATURES} z = Gemm(f, head) y = LogSoftmax(z)", "kl", "z"),
+        (f"{FEATURES} z = Gemm(f, head) e = Exp(z) s = ReduceSum(e, middle) y = Div(e, s)", "kl", "y"),
+        (f"{FEATURES} z = Gemm(f, head) y = Sigmoid(z)", "squared_error", "y"),
+        (f"{FEATURES} y = Gemm(f, one)", "squared_error", "y"),
+        (f"{FEATURES} y = Identity(f)", "squared_error", "y"),
+        (f"{FEATURES} z = Gemm(f, head) y = LpNormalization(z)", "squared_error", "y"),
+        (f"{FEATURES} z = Gemm(f, head) n = ReduceL2(z, middle) y = Div(z, n)", "squared_error", "y"),
+        (
+            "z = MatMul(tokens, dense) m = ReduceMean<keepdims = 0>(z, middle) y = Tanh(m)",
+            "squared_error",
+            "y",
+        ),
+    ],
+)
+def test_guesses_for_one_row_a_sample(body: str, kind: str, tensor: str) -> None:
+    objective = guess(body)
+    (term,) = objective.terms
+    assert (term.kind, term.tensor) == (kind, tensor)
+    assert objective.guessed is not None
+    assert "'y'" in objective.guessed
+
+
+def test_sequences_of_logits_are_told_from_token_embeddings() -> None:
+    (logits,) = guess("y = MatMul(tokens, dense)", "float[N, T, C] y").terms
+    assert logits.kind == "kl"
+    (embedding,) = guess("m = MatMul(tokens, dense) y = Tanh(m)", "float[N, T, C] y").terms
+    assert embedding.kind == "squared_error"
+    (named,) = guess("embeddings = MatMul(tokens, dense)", "float[N, T, C] embeddings").terms
+    assert named.kind == "squared_error"
+
+
+def test_maps_are_compared_by_squared_error() -> None:
+    (term,) = guess("y = Conv(image, conv)", "float[N, C, H, W] y").terms
+    assert term.kind == "squared_error"
+
+
+def test_labels_choose_cross_entropy_where_they_fit() -> None:
+    body = f"{FEATURES} y = Gemm(f, head)"
+    assert guess(body, labels=torch.tensor([0, 3, 1, 2])).name == "cross_entropy"
+    unfit = guess(body, labels=torch.tensor([0, 3, 1, 4]))
+    assert unfit.name == "kl"
+    assert "fit no output" in (unfit.guessed or "")
+    assert guess(body, labels=torch.tensor([0, 3, 1, 2]), loss="kl").name == "kl"
+
+
+def test_labels_go_through_a_softmax() -> None:
+    (term,) = guess(f"{FEATURES} z = Gemm(f, head) y = Softmax(z)", labels=torch.tensor([0, 3, 1, 2])).terms
+    assert (term.kind, term.tensor) == ("cross_entropy", "z")
+
+
+def test_several_outputs_count_and_integers_do_not() -> None:
+    body = f"{FEATURES} logits = Gemm(f, head) boxes = Sigmoid(f) best = ArgMax(logits)"
+    objective = guess(body, "float[N, C] logits, float[N, D] boxes, int64[N, 1] best")
+    assert [(term.output, term.kind) for term in objective.terms] == [
+        ("logits", "kl"),
+        ("boxes", "squared_error"),
+    ]
+    assert objective.name == "kl + squared_error"
+    assert objective.terms[1].weight != 1
+
+
+def test_only_integers_are_refused() -> None:
+    with pytest.raises(ModelError, match="no output is a float tensor"):
+        guess(f"{FEATURES} y = ArgMax(f)", "int64[N, 1] y")
+
+
+def test_what_was_asked_for_must_fit() -> None:
+    body = f"{FEATURES} y = Gemm(f, head)"
+    with pytest.raises(SpecError, match="needs labels"):
+        guess(body, loss="cross_entropy")
+    with pytest.raises(SpecError, match="not class numbers"):
+        guess(body, loss="cross_entropy", labels=torch.tensor([0, 3, 1, 4]))
+    with pytest.raises(SpecError, match="no output holds"):
+        guess(f"{FEATURES} y = Gemm(f, one)", loss="kl")
+    asked = guess(body, loss="squared_error")
+    assert asked.guessed is None
+    assert asked.name == "squared_error"
+
+
+def test_samples_may_lie_along_another_axis() -> None:
+    objective = guess("m = MatMul(tokens, dense) y = Transpose<perm = [1, 0, 2]>(m)", "float[T, N, C] y")
+    (term,) = objective.terms
+    assert (term.kind, term.sample_axis) == ("kl", 1)

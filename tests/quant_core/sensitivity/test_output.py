@@ -1,0 +1,83 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from quant_core.errors import NonFiniteError
+from quant_core.sensitivity import Objective, Term, output, split_batches
+
+BITS = (2, 3, 4, 8)
+
+
+@pytest.mark.parametrize("kind", ["kl", "squared_error", "cross_entropy"])
+def test_equals_the_loss_measured_directly(tiny: Any, samples: torch.Tensor, rounded: Any, kind: Any) -> None:
+    net = tiny("Tanh")
+    labels = torch.arange(96) % 3
+    quantized = [[rounded(weight, bits) for bits in BITS] for weight in net.weights.values()]
+    batches = split_batches({"x": samples}, labels, sample_bytes=1, seed=0, largest=20, clusters=1)
+    found = output(net.program, net.layers, Objective((Term("y", "y", kind),)), batches, quantized)
+    z = net.forward(samples, net.weights)
+    p = z.softmax(-1)
+    for i, name in enumerate(net.weights):
+        for k in range(len(BITS)):
+            q = net.forward(samples, {**net.weights, name: torch.from_numpy(quantized[i][k].dequantize())})
+            change = {
+                "kl": (p * (z.log_softmax(-1) - q.log_softmax(-1))).sum(-1),
+                "squared_error": 0.5 * (q - z).square().sum(-1),
+                "cross_entropy": torch.nn.functional.cross_entropy(q, labels, reduction="none")
+                - torch.nn.functional.cross_entropy(z, labels, reduction="none"),
+            }[kind]
+            assert found.increase[i, k] == pytest.approx(float(change.mean()), rel=1e-3, abs=1e-7)
+            assert found.stderr[i, k] == pytest.approx(float(change.std()) / 96**0.5, rel=1e-2, abs=1e-7)
+    assert found.samples == 96
+
+
+def test_replacements_hold_before_and_behind_the_layer(
+    tiny: Any, samples: torch.Tensor, rounded: Any
+) -> None:
+    net = tiny("Relu")
+    quantized = [[rounded(weight, 3)] for weight in net.weights.values()]
+    batches = split_batches({"x": samples}, None, sample_bytes=1, seed=0)
+    objective = Objective((Term("y", "y", "squared_error"),))
+
+    def coarse(value: torch.Tensor) -> torch.Tensor:
+        return (value * 4).round() / 4 + 0.01  # not idempotent: twice would show
+
+    found = output(net.program, net.layers, objective, batches, quantized, replace={"x": coarse, "h": coarse})
+    one, two = net.weights["one"], net.weights["two"]
+    bias = net.program.weights["bias"]
+    plain = torch.relu(samples @ one + bias) @ two
+
+    def run(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
+        return coarse(torch.relu(coarse(samples) @ one + bias)) @ two
+
+    base = 0.5 * (run(one, two) - plain).square().sum(-1).mean()
+    for i, pair in enumerate(
+        [
+            (torch.from_numpy(quantized[0][0].dequantize()), two),
+            (one, torch.from_numpy(quantized[1][0].dequantize())),
+        ]
+    ):
+        expected = 0.5 * (run(*pair) - plain).square().sum(-1).mean() - base
+        assert found.increase[i, 0] == pytest.approx(float(expected), rel=1e-3, abs=1e-6)
+
+
+def test_a_layer_that_breaks_the_network_leaves_the_others_usable(
+    tiny: Any, samples: torch.Tensor, rounded: Any
+) -> None:
+    net = tiny("Relu")
+    broken = rounded(net.weights["two"], 4)
+    broken.weight[0, 0] = np.nan
+    quantized = [[rounded(net.weights["one"], 4)], [broken]]
+    batches = split_batches({"x": samples}, None, sample_bytes=1, seed=0)
+    found = output(net.program, net.layers, Objective((Term("y", "y", "kl"),)), batches, quantized)
+    assert np.isfinite(found.increase[0, 0])
+    assert np.isnan(found.increase[1, 0])
+
+
+def test_a_network_that_is_broken_already_is_refused(tiny: Any, rounded: Any) -> None:
+    net = tiny("Relu")
+    batches = split_batches({"x": torch.full((4, 5), torch.inf)}, None, sample_bytes=1, seed=0)
+    with pytest.raises(NonFiniteError, match="y: the network gives NaN"):
+        output(net.program, net.layers, Objective((Term("y", "y", "kl"),)), batches, [[], []])
