@@ -90,7 +90,8 @@ async def _queue(service: Service, upload: Upload) -> Job:
     check_device(upload.spec, service.devices)
     wrong = await service.checker.check(upload.model, upload.data, upload.spec)
     if wrong is not None:
-        raise ProblemError(422, wrong.code, wrong.message, remedy=wrong.remedy, where=wrong.where)
+        status = 500 if wrong.code == "internal" else 422
+        raise ProblemError(status, wrong.code, wrong.message, remedy=wrong.remedy, where=wrong.where)
     return await asyncio.to_thread(_accept, service, upload)
 
 

@@ -68,9 +68,13 @@ def check(model: Path, data: Path, spec: QuantizeSpec, validator: str) -> JobErr
         What is wrong with the upload, or None.
     """
     try:
-        resolve(validator)(model, data, spec)
+        # Whether there is such a device is for the service to say; the checks see the processor alone.
+        resolve(validator)(model, data, spec.model_copy(update={"device": "cpu"}))
     except UserError as error:
-        return JobError.of(error)
+        return _told(error, model, data)
+    except Exception as error:
+        _log.exception("the checks of %s failed", model.name)
+        return _fault(error, "the check")
     return None
 
 
@@ -95,33 +99,43 @@ def _outcome(task: Task, engine: str, on_progress: Callable[[Progress], None]) -
         )
         return Outcome(state="succeeded", summary=Summary.of(report))
     except UserError as error:
-        return Outcome(state="failed", error=JobError.of(error))
+        return Outcome(state="failed", error=_told(error, task.model, task.data))
     except CancelledError:
         return Outcome(state="canceled")
     except Exception as error:
-        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-            return Outcome(state="failed", error=out_of_memory(str(error)))
         _log.exception("job %s, attempt %d", task.job_id, task.attempt)
-        return Outcome(
-            state="failed",
-            error=JobError(
-                code=getattr(error, "code", "internal"),
-                message=f"The engine failed: {type(error).__name__}: {error}",
-                remedy="This is a fault of Bitwright. Please report it; the service's log has the details "
-                f"under job {task.job_id}.",
-            ),
-        )
+        return Outcome(state="failed", error=_fault(error, f"job {task.job_id}"))
 
 
-def out_of_memory(detail: str) -> JobError:
-    """Say that memory ran out.
+def _told(error: UserError, *files: Path) -> JobError:
+    told = JobError.of(error)
+    # Users know their files by name; where the service keeps them is not theirs to know.
+    folders = [f"{file.parent}/" for file in files]
 
-    Args:
-        detail: What is known of it.
+    def plain(text: str) -> str:
+        for folder in folders:
+            text = text.replace(folder, "")
+        return text
 
-    Returns:
-        The error.
-    """
+    return JobError(
+        code=told.code,
+        message=plain(told.message),
+        remedy=plain(told.remedy),
+        where=None if told.where is None else plain(told.where),
+    )
+
+
+def _fault(error: Exception, work: str) -> JobError:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return _out_of_memory(str(error))
+    return JobError(
+        code=getattr(error, "code", "internal"),
+        message=f"The engine failed: {type(error).__name__}: {error}",
+        remedy=f"This is a fault of Bitwright. Please report it; the service's log has the details under {work}.",
+    )
+
+
+def _out_of_memory(detail: str) -> JobError:
     return JobError(
         code="out_of_memory",
         message=f"The job ran out of memory. {detail}".strip(),

@@ -9,9 +9,8 @@ from bitwright.cli.failures import MissingEngineError
 from quant_core.spec import ProgressCallback, QuantizeSpec, Report
 
 if TYPE_CHECKING:
-    from quant_core.preflight import Preflight
-
-    from quant_core.spec import Evaluation
+    from quant_core.spec.evaluation import Evaluation
+    from quant_core.spec.preflight import Preflight
 
 _OURS = ("bitwright", "quant_core", "app")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
+from rich.markup import escape
 from rich.table import Table
 
 from quant_core.spec import Report, format_bits
+from quant_core.spec.preflight import Preflight
 
 _UNITS = ("B", "KB", "MB", "GB")
 
@@ -18,9 +20,9 @@ def print_summary(report: Report, console: Console) -> None:
         console: Where to print.
     """
     model, metrics, latency = report.model, report.metrics, report.latency_ms
-    table = Table(
-        title=f"{model.name}, on {metrics.samples} samples that decided nothing", title_justify="left"
-    )
+    heading = f"{model.name}, measured on {metrics.samples} samples held back from every decision"
+    console.print(heading, highlight=False, markup=False)
+    table = Table()
     for heading in ("", "float", "quantized", "change"):
         table.add_column(heading, justify="left" if not heading else "right")
     table.add_row(
@@ -36,7 +38,10 @@ def print_summary(report: Report, console: Console) -> None:
         f"{metrics.quantized - metrics.float_:+.4f}",
     )
     table.add_row(
-        "latency", f"{latency.float_:.3f} ms", f"{latency.quantized:.3f} ms", f"{latency.speedup:.2f}x faster"
+        "latency",
+        f"{latency.float_:.3f} ms",
+        f"{latency.quantized:.3f} ms",
+        f"{latency.speedup:.2f}x the speed",
     )
     table.add_row("output SQNR", "", f"{metrics.sqnr_db:.1f} dB", "")
     console.print(table)
@@ -62,3 +67,54 @@ def size(count: float) -> str:
     while count >= 999.5 and unit < len(_UNITS) - 1:
         count, unit = count / 1000, unit + 1
     return f"{count:.0f} {_UNITS[unit]}" if unit == 0 else f"{count:.3g} {_UNITS[unit]}"
+
+
+def print_preflight(preflight: Preflight, console: Console) -> None:
+    """Print what can be quantized, what cannot, and what a budget can reach.
+
+    Args:
+        preflight: What was found.
+        console: Where to print.
+    """
+    console.print(
+        f"{preflight.name}: {size(preflight.float_bytes)}, opset {preflight.opset}, "
+        f"{len(preflight.layers)} layers with {preflight.parameters:,} weights",
+        highlight=False,
+        markup=False,
+    )
+    for kind, tensors in (("input", preflight.inputs), ("output", preflight.outputs)):
+        for tensor in tensors:
+            shape = (
+                "of unknown shape" if tensor.shape is None else " x ".join(map(str, tensor.shape)) or "scalar"
+            )
+            console.print(f"{kind} {tensor.name}: {tensor.type}, {shape}", highlight=False, markup=False)
+    layers = Table()
+    for heading in ("layer", "op", "shape", "parameters", "MACs", "uses"):
+        justify: JustifyMethod = "left" if heading in {"layer", "op", "shape"} else "right"
+        layers.add_column(heading, justify=justify, overflow="fold")
+    for layer in preflight.layers:
+        macs = "?" if layer.macs is None else f"{layer.macs:,}"
+        shape = "x".join(map(str, layer.shape))
+        layers.add_row(escape(layer.name), layer.op, shape, f"{layer.parameters:,}", macs, str(layer.uses))
+    console.print(layers)
+    if preflight.float_weights:
+        stay = Table(title="Stay float", title_justify="left")
+        stay.add_column("weight", overflow="fold")
+        stay.add_column("parameters", justify="right")
+        stay.add_column("why")
+        for weight in preflight.float_weights:
+            stay.add_row(escape(weight.name), f"{weight.parameters:,}", escape(weight.reason))
+        console.print(stay)
+    if preflight.unsupported_operators:
+        names = ", ".join(preflight.unsupported_operators)
+        console.print(
+            f"Not supported, so a job would refuse this model: {names}", highlight=False, markup=False
+        )
+    else:
+        console.print("Every operator is supported.", highlight=False)
+    console.print(
+        f"Smallest reachable size: about {size(preflight.smallest_bytes)}, "
+        f"ratio {preflight.smallest_ratio:.3f} (--size {preflight.smallest_ratio + 0.0005:.3f})",
+        highlight=False,
+        markup=False,
+    )
