@@ -1,0 +1,195 @@
+"""The client against a real service."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bitwright import (
+    Client,
+    ConflictError,
+    InvalidRequestError,
+    JobCanceledError,
+    JobFailedError,
+    JobInfo,
+    NotFoundError,
+    QuantizeSpec,
+    Report,
+    ServiceUnreachableError,
+    WaitTimeoutError,
+)
+
+
+def test_the_main_path(server: Any, model_file: Path, sample_file: Path, tmp_path: Path) -> None:
+    seen: list[JobInfo] = []
+    with Client(server.url) as client:
+        job = client.quantize(
+            model_file, data=sample_file, size=0.18, bits=[4, 8], pin={"fc": 8}, exclude="stem*"
+        )
+        assert job.info.spec.budget.size == 0.18
+        assert job.info.spec.weight_bits == (4, 8)
+        assert [rule.match for rule in job.info.spec.rules] == ["fc", "stem*"]
+        assert job.wait(on_progress=seen.append) is job
+        assert job.state == "succeeded"
+        assert job.info.summary is not None
+        assert job.info.summary.ratio == 0.5
+        assert isinstance(job.report, Report)
+        assert job.report.metrics.quantized == 0.89
+        folder = job.download(tmp_path / "out")
+        assert sorted(path.name for path in folder.iterdir()) == [
+            "model.onnx", "pareto.json", "report.html", "report.json", "sensitivity.json",
+        ]  # fmt: skip
+        assert (folder / "model.onnx").read_bytes() == model_file.read_bytes()[::-1]
+        assert Report.model_validate_json((folder / "report.json").read_text()) == job.report
+        assert (folder / "report.html").read_text().startswith("<!doctype html>")
+        found = client.job(job.id)
+        assert found.info == job.refresh().info
+        assert job.id in [listed.id for listed in client.jobs(state="succeeded")]
+        assert client.health().devices[0].name == "cpu"
+        job.delete()
+        with pytest.raises(NotFoundError) as caught:
+            client.job(job.id)
+        assert caught.value.request_id
+        assert caught.value.status == 404
+    progress = [info.progress for info in seen]
+    assert progress == sorted(progress)
+    assert seen[-1].ended
+
+
+@pytest.mark.parametrize("kind", ["array", "arrays"])
+def test_samples_may_be_arrays(server: Any, model_file: Path, kind: str) -> None:
+    array = np.ones((4, 3), np.float32)
+    data: Any = array if kind == "array" else {"input": array, "file": array, "labels": np.zeros(4, np.int64)}
+    with Client(server.url) as client:
+        job = client.quantize(model_file, data=data).wait()
+        assert job.info.data == ("samples.npy" if kind == "array" else "samples.npz")
+    stored = server.folder / "jobs" / job.id / "input" / "data" / job.info.data
+    loaded = np.load(stored)
+    if kind == "array":
+        np.testing.assert_array_equal(loaded, array)
+    else:
+        assert sorted(loaded.files) == ["file", "input", "labels"]
+        np.testing.assert_array_equal(loaded["file"], array)
+        loaded.close()
+
+
+def test_external_data_travels_with_the_model(server: Any, sample_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "w.bin").write_bytes(b"1234")
+    model = tmp_path / "big.onnx"
+    model.write_bytes(b"external deep/w.bin")
+    with Client(server.url) as client:
+        with pytest.raises(InvalidRequestError) as caught:
+            client.quantize(model, data=sample_file)
+        assert caught.value.where == "deep/w.bin"
+        client.quantize(model, data=sample_file, external=[tmp_path / "deep" / "w.bin"]).wait()
+        with pytest.raises(InvalidRequestError, match="below it"):
+            client.quantize(tmp_path / "deep" / "w.bin", data=sample_file, external=[model])
+
+
+def test_refusals_say_what_to_do(server: Any, model_file: Path, sample_file: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(b"text")
+    with Client(server.url) as client:
+        with pytest.raises(InvalidRequestError) as caught:
+            client.quantize(bad, data=sample_file)
+        error = caught.value
+        assert (error.code, error.where, error.remedy, error.status) == (
+            "model",
+            "bad.onnx",
+            "Export one.",
+            422,
+        )
+        assert error.request_id in str(error)
+        with pytest.raises(InvalidRequestError, match="7 is not a supported"):
+            client.quantize(model_file, data=sample_file, bits=[7])
+        with pytest.raises(InvalidRequestError, match="no such file"):
+            client.quantize(tmp_path / "none.onnx", data=sample_file)
+        with pytest.raises(InvalidRequestError, match="Both spec"):
+            client.quantize(model_file, data=sample_file, size=0.2, spec=QuantizeSpec())
+
+
+def test_a_failed_job_raises_with_its_remedy(server: Any, model_file: Path, sample_file: Path) -> None:
+    with Client(server.url) as client:
+        job = client.quantize(model_file, data=sample_file, seed=5)
+        with pytest.raises(JobFailedError) as caught:
+            job.wait()
+        assert caught.value.code == "infeasible_budget"
+        assert caught.value.remedy == "Ask for at least 1234 bytes."
+        assert caught.value.job_id == job.id
+        with pytest.raises(ConflictError):
+            _ = job.report
+        with pytest.raises(ConflictError):
+            job.cancel()
+
+
+def test_waiting_can_be_limited_and_the_job_canceled(
+    server: Any, model_file: Path, sample_file: Path
+) -> None:
+    with Client(server.url) as client:
+        job = client.quantize(model_file, data=sample_file, seed=1)
+        started = time.monotonic()
+        with pytest.raises(WaitTimeoutError, match="still running after 1 seconds"):
+            job.wait(timeout=1)
+        assert 0.9 < time.monotonic() - started < 2.5
+        threading.Timer(0.5, lambda: server.http.delete(f"/jobs/{job.id}")).start()
+        with pytest.raises(JobCanceledError):
+            job.wait(timeout=20)
+        other = client.quantize(model_file, data=sample_file, seed=1)
+        assert other.cancel().state in {"running", "canceled"}
+        with pytest.raises(JobCanceledError):
+            other.wait(timeout=20)
+
+
+def test_the_bar_shows_stage_and_message(
+    server: Any, model_file: Path, sample_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Client(server.url) as client:
+        client.quantize(model_file, data=sample_file).wait(progress=True)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "succeeded" in shown.err
+    assert "100%" in shown.err
+
+
+def test_waiting_outlives_a_restart_of_the_service(
+    own_server: Any, model_file: Path, sample_file: Path
+) -> None:
+    port = own_server.port
+    with Client(own_server.url) as client:
+        job = client.quantize(model_file, data=sample_file, seed=1)
+        attempts: list[int] = []
+        waiting = threading.Thread(target=lambda: _until_second_attempt(job, attempts))
+        waiting.start()
+        own_server.until(lambda: attempts, "the first update")
+        own_server.stop()
+        own_server.start(port)
+        waiting.join(30)
+        assert not waiting.is_alive()
+        assert attempts[-1] >= 2
+
+
+def _until_second_attempt(job: Any, attempts: list[int]) -> None:
+    class Enough(Exception):  # noqa: N818
+        pass
+
+    def look(info: JobInfo) -> None:
+        attempts.append(info.attempt)
+        if info.attempt >= 2:
+            raise Enough
+
+    with pytest.raises(Enough):
+        job.wait(on_progress=look)
+
+
+def test_no_service_is_said_plainly() -> None:
+    with (
+        Client("http://127.0.0.1:9", retries=0) as client,
+        pytest.raises(ServiceUnreachableError, match="bitwright serve"),
+    ):
+        client.jobs()

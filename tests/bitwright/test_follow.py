@@ -1,0 +1,90 @@
+"""Following a job when streams break, are missing, or lie still."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from bitwright import follow as module
+from bitwright.follow import Event, follow, parse
+from bitwright.transport import Transport
+
+JOB = {
+    "id": "j", "state": "running", "stage": None, "stage_progress": 0.0, "progress": 0.0, "message": "",
+    "cancel_requested": False, "attempt": 1, "model": "m.onnx", "data": "d.npz", "spec": {}, "error": None,
+    "summary": None, "created": "2026-01-01T00:00:00Z", "started": None, "finished": None,
+    "something_newer": 1,
+}  # fmt: skip
+
+
+def _event(number: int, **data: Any) -> str:
+    kind = "state" if "state" in data else "progress"
+    return f"event: {kind}\ndata: {json.dumps(data)}\nid: {number}\n\n"
+
+
+def _step(number: int, progress: float) -> str:
+    return _event(number, stage="sensitivity", fraction=0.5, progress=progress, message="m")
+
+
+class _Service:
+    """Answers looks at the job with `states` in turn, and streams with `streams` in turn."""
+
+    def __init__(self, states: list[str], streams: list[httpx.Response]) -> None:
+        self.states, self.streams = states, streams
+        self.resumed: list[str | None] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/events"):
+            self.resumed.append(request.headers.get("Last-Event-ID"))
+            return self.streams.pop(0) if self.streams else httpx.Response(404, json={})
+        state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        return httpx.Response(200, json={**JOB, "state": state})
+
+
+def _stream(text: str) -> httpx.Response:
+    return httpx.Response(200, text=text, headers={"Content-Type": "text/event-stream"})
+
+
+def _follow(service: _Service) -> list[tuple[str, float]]:
+    client = httpx.Client(base_url="http://s", transport=httpx.MockTransport(service))
+    return [(info.state, info.progress) for info in follow(Transport(client, retries=0), "j", timeout=20)]
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_POLL_SECONDS", 0.01)
+
+
+def test_events_are_read_as_the_standard_says() -> None:
+    lines = ': ping\nid: 1\nevent: a\ndata: {"x":\ndata: 1}\n\ndata:{"y": 2}\nid: 2\n\nid: 3\n\ndata: {"cut'
+    assert list(parse(iter(lines.split("\n")))) == [
+        Event("1", "a", {"x": 1}),
+        Event("2", "message", {"y": 2}),
+    ]
+
+
+def test_a_stream_tells_progress_and_the_job_tells_the_end() -> None:
+    service = _Service(
+        ["running", "succeeded"], [_stream(_step(1, 0.2) + _step(2, 0.4) + _event(3, state="succeeded"))]
+    )
+    assert _follow(service) == [("running", 0.0), ("running", 0.2), ("running", 0.4), ("succeeded", 0.0)]
+
+
+def test_a_broken_stream_is_resumed_behind_its_last_event() -> None:
+    def broken() -> Any:
+        yield _step(1, 0.2).encode()
+        raise httpx.ReadError("broken")
+
+    first = httpx.Response(200, content=broken(), headers={"Content-Type": "text/event-stream"})
+    service = _Service(["running", "running", "succeeded"], [first, _stream(_step(2, 0.4))])
+    assert [progress for _, progress in _follow(service)] == [0.0, 0.2, 0.0, 0.4, 0.0]
+    assert service.resumed == [None, "1"]
+
+
+def test_without_streams_the_job_is_asked_again_and_again() -> None:
+    service = _Service(["queued", "running", "running", "failed"], [httpx.Response(200, text="<html>")])
+    assert [state for state, _ in _follow(service)] == ["queued", "running", "running", "failed"]
+    assert service.resumed == [None]
