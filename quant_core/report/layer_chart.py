@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from quant_core.report.look import DENSE, Figure, bit_colour, finish, label_layers, log_axis, plain
+from quant_core.report.look import DENSE, Figure, bit_colour, finish, label_layers, plain
 from quant_core.report.numbers import format_count, format_loss
+from quant_core.report.scale import fit_scale
 from quant_core.spec import FLOAT_BITS, LayerReport, Report, format_bits
 
 FLOAT_HEIGHT = 10
@@ -75,30 +76,25 @@ def _add_points(
     about: Sequence[str],
     colour: str,
 ) -> None:
-    positive = [value for value in values if value is not None and value > 0]
-    axis = log_axis(positive) if positive else {}
-    floor = 10.0 ** axis["range"][0] if positive else 0.0
-    # A logarithm has no zero: estimates at or below it sit hollow on the floor of the axis.
-    drawn = [None if value is None else max(value, floor) for value in values]
-    spread = [error or 0.0 for error in errors]
-    hollow = [value is not None and value <= 0 and bool(positive) for value in values]
+    pairs = [(value, error or 0.0) for value, error in zip(values, errors, strict=True) if value is not None]
+    scale = fit_scale([value for value, _ in pairs] + [value + error for value, error in pairs])
+    places = [None if value is None else scale.place(value) for value in values]
+    ups, downs = [], []
+    for value, error in zip(values, errors, strict=True):
+        centre, spread = value or 0.0, error or 0.0
+        ups.append(scale.place(centre + spread) - scale.place(centre))
+        downs.append(scale.place(centre) - max(scale.place(centre - spread), scale.ends[0]))
     figure.add_trace(
         go.Scatter(
             x=list(range(1, len(values) + 1)),
-            y=drawn,
+            y=places,
             mode="markers",
-            marker={
-                "size": 8 if len(values) <= DENSE else 4,
-                "color": colour,
-                "symbol": ["circle-open" if empty else "circle" for empty in hollow],
-            },
+            marker={"size": 8 if len(values) <= DENSE else 4, "color": colour},
             error_y={
                 "type": "data",
                 "symmetric": False,
-                "array": [0.0 if empty else error for error, empty in zip(spread, hollow, strict=True)],
-                "arrayminus": [
-                    min(error, (value or 0.0) - floor) for error, value in zip(spread, drawn, strict=True)
-                ],
+                "array": ups,
+                "arrayminus": downs,
                 "thickness": 1.4,
                 "width": 3 if len(values) <= DENSE else 0,
                 "color": colour,
@@ -110,7 +106,7 @@ def _add_points(
         row=row,
         col=1,
     )
-    figure.update_yaxes(row=row, col=1, **axis)
+    figure.update_yaxes(row=row, col=1, **scale.axis())
 
 
 def _describe(layer: LayerReport) -> str:

@@ -32,12 +32,14 @@ class Cell:
         value: What it is sorted by, if not its text.
         kind: CSS class.
         colour: Colour of the chip before the text.
+        detail: A second, smaller line.
     """
 
     text: str
     value: float | None = None
     kind: str = ""
     colour: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,16 +62,13 @@ class BitShare:
 COLUMNS = (
     Column("#", number=True),
     Column("Layer"),
-    Column("Operator"),
     Column("Bits", number=True),
-    Column("Input bits", number=True),
     Column("Weights", number=True),
     Column("MACs", number=True),
     Column("Bytes", number=True),
     Column("Loss increase", number=True),
     Column("Trace", number=True),
-    Column("Form"),
-    Column("Kernel"),
+    Column("Runs as"),
     Column("Reason"),
 )
 
@@ -130,10 +129,8 @@ def kernels_note(report: Report) -> str:
 def _row(number: int, layer: LayerReport) -> list[Cell]:
     return [
         Cell(str(number), number, "number"),
-        Cell(layer.name, kind="text"),
-        Cell(layer.op),
+        Cell(layer.name, kind="text", detail=layer.op),
         Cell(format_bits(layer.weight_bits), layer.weight_bits, "number", bit_colour(layer.weight_bits)),
-        Cell(format_bits(layer.activation_bits), layer.activation_bits, "number"),
         Cell(format_count(layer.parameters), layer.parameters, "number"),
         Cell(format_count(layer.macs) if layer.macs else "–", layer.macs, "number"),
         Cell(format_bytes(layer.bytes), layer.bytes, "number"),
@@ -143,7 +140,10 @@ def _row(number: int, layer: LayerReport) -> list[Cell]:
             float("-inf") if layer.trace is None else layer.trace,
             "number",
         ),
-        Cell(layer.form.replace("_", " ")),
-        Cell(layer.kernel),
+        Cell(layer.kernel, detail=f"{layer.form.replace('_', ' ')}, input {_input(layer)}"),
         Cell(layer.reason, kind="text reason"),
     ]
+
+
+def _input(layer: LayerReport) -> str:
+    return "float" if layer.activation_bits == FLOAT_BITS else f"{layer.activation_bits} bits"

@@ -1,4 +1,4 @@
-"""What all charts share: colours by name, log axes, labels that cannot carry markup.
+"""What all charts share: colours by name, labels that cannot carry markup.
 
 Colours are names of the page's CSS variables, `var(--ink)`; the page puts in the values of the light or the dark
 theme. Names of layers and files are untrusted: they reach plotly, which reads a little HTML, only through `plain`.
@@ -7,7 +7,6 @@ theme. Names of layers and files are untrusted: they reach plotly, which reads a
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,30 +46,6 @@ def plain(text: str) -> str:
     """
     text = text if len(text) <= 90 else f"{text[:44]}…{text[-45:]}"
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def log_axis(values: Sequence[float]) -> dict[str, Any]:
-    """Describe a log axis that holds these values with room around them.
-
-    Args:
-        values: Positive numbers, at least one.
-
-    Returns:
-        Attributes of a plotly axis: range, and ticks at powers of ten.
-    """
-    low, high = math.log10(min(values)), math.log10(max(values))
-    room = max(0.08 * (high - low), 0.15)
-    low, high = low - room, high + room
-    powers = range(math.ceil(low), math.floor(high) + 1)
-    shown = list(powers)[:: max(1, math.ceil(len(powers) / 5))]
-    if len(shown) >= 2:
-        return {
-            "type": "log",
-            "range": [low, high],
-            "tickvals": [10.0**p for p in shown],
-            "ticktext": [_power_of_ten(p) for p in shown],
-        }
-    return {"type": "log", "range": [low, high], "nticks": 5, "exponentformat": "power"}
 
 
 def label_layers(figure: go.Figure, layers: Sequence[LayerReport], **place: int) -> None:
@@ -120,7 +95,3 @@ def finish(figure: go.Figure) -> Figure:
     figure.update_yaxes(automargin=True, zeroline=False, gridcolor="var(--grid)", fixedrange=True)
     drawn = json.loads(figure.to_json())
     return {"data": drawn["data"], "layout": drawn["layout"]}
-
-
-def _power_of_ten(power: int) -> str:
-    return {0: "1", 1: "10", -1: "0.1"}.get(power, f"10<sup>{power}</sup>")

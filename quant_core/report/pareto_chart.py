@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from quant_core.report.look import Figure, finish, log_axis
+from quant_core.report.look import Figure, finish
 from quant_core.report.numbers import format_bytes, format_loss, format_share
+from quant_core.report.scale import fit_scale
 from quant_core.spec import ParetoFront, ParetoPoint, Report
 
 MOST_POINTS = 500
@@ -25,14 +26,13 @@ def pareto_chart(report: Report, front: ParetoFront) -> Figure:
         A plotly figure as JSON values.
     """
     points, plan = thin_out(front.points, MOST_POINTS), report.plan
-    positive = [p.predicted_loss for p in points if p.predicted_loss > 0]
-    positive += [plan.predicted_loss] if plan.predicted_loss > 0 else []
-    # With every layer in float nothing is lost, and a logarithm cannot show that; the line ends before it.
-    shown = [p for p in points if p.predicted_loss > 0 or not positive]
+    # With every layer in float nothing is lost; that one zero at the end must not cost the logarithmic axis.
+    shown = [p for p in points if p.predicted_loss != 0 or plan.predicted_loss == 0] or points
+    scale = fit_scale([p.predicted_loss for p in shown] + [plan.predicted_loss])
     figure = go.Figure(
         go.Scatter(
             x=[point.bytes for point in shown],
-            y=[point.predicted_loss for point in shown],
+            y=[scale.place(point.predicted_loss) for point in shown],
             mode="lines+markers" if len(shown) <= 60 else "lines",
             line={"color": "var(--muted)", "width": 1.8, "shape": "hv"},
             marker={"size": 5, "color": "var(--muted)"},
@@ -53,7 +53,7 @@ def pareto_chart(report: Report, front: ParetoFront) -> Figure:
     figure.add_trace(
         go.Scatter(
             x=[plan.predicted_bytes],
-            y=[plan.predicted_loss],
+            y=[scale.place(plan.predicted_loss)],
             mode="markers",
             marker={"size": 14, "color": "var(--accent)", "line": {"width": 2.5, "color": "var(--paper)"}},
             customdata=[
@@ -67,7 +67,7 @@ def pareto_chart(report: Report, front: ParetoFront) -> Figure:
     figure.update_xaxes(
         title={"text": "file size"}, tickvals=ticks, ticktext=[format_bytes(t) for t in ticks]
     )
-    figure.update_yaxes(title={"text": "predicted loss increase"}, **log_axis(positive) if positive else {})
+    figure.update_yaxes(title={"text": "predicted loss increase"}, **scale.axis())
     figure.update_layout(height=400)
     return finish(figure)
 

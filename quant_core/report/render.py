@@ -118,18 +118,18 @@ def _hash(script: str) -> Markup:
 
 
 def _layers_note(report: Report) -> str:
-    traced = any(layer.trace is not None for layer in report.layers)
+    below = any(layer.sensitivity < 0 for layer in report.layers)
     return (
-        "From input to output. Whiskers are one standard error"
-        + (", scales are logarithmic. " if traced else ", the scale is logarithmic. ")
-        + "Point at a layer to see why it has its bits."
+        "From input to output. Whiskers are one standard error; scales are logarithmic"
+        + (", and linear around zero where estimates fall below it" if below else "")
+        + ". Point at a layer to see why it has its bits."
     )
 
 
 def _choice_note(table: SensitivityTable) -> str:
     return (
         f"Expected increase of the loss ({table.loss}) by layer and bit-width, from {table.samples} samples. "
-        "Dark costs much; the dot is the choice."
+        "The stronger the colour, the more it costs; the dot is the choice."
     )
 
 

@@ -25,8 +25,8 @@ def measure_latency(
     inputs: Arrays,
     *,
     threads: int | None = None,
-    pairs: int = 100,
-    seconds: float = 5.0,
+    pairs: int = 1000,
+    seconds: float = 3.0,
     warm_up: int = 3,
 ) -> Latency:
     """Time both models in interleaved pairs.
@@ -39,8 +39,8 @@ def measure_latency(
         quantized_path: The quantized model.
         inputs: Graph input name -> samples, first axis = samples; the first batch is used.
         threads: Threads onnxruntime gets; default all cores this process may use.
-        pairs: Number of timed pairs, unless time runs out first.
-        seconds: No new pair is begun after so many seconds, once there are `FEWEST_PAIRS`.
+        pairs: The most timed pairs.
+        seconds: No new pair is begun after so many seconds, except to reach `FEWEST_PAIRS`.
         warm_up: Untimed runs of each model beforehand.
 
     Returns:

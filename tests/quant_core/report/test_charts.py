@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -25,26 +26,24 @@ def test_bars_are_as_high_as_the_bits_and_points_lie_where_the_values_are(job):
     for k, layer in enumerate(report.layers):
         assert bars["y"][k] == (FLOAT_HEIGHT if layer.weight_bits == FLOAT_BITS else layer.weight_bits)
         assert layer.reason in bars["customdata"][k]
-        assert traces["y"][k] == layer.trace
-        assert traces["error_y"]["array"][k] == layer.trace_stderr
-        if layer.weight_bits == FLOAT_BITS:
-            assert losses["y"][k] is None
-        elif layer.sensitivity > 0:
-            assert losses["y"][k] == layer.sensitivity
+        assert traces["y"][k] == pytest.approx(math.log10(layer.trace))
+        top = traces["y"][k] + traces["error_y"]["array"][k]
+        assert top == pytest.approx(math.log10(layer.trace + layer.trace_stderr))
+    assert [y is None for y in losses["y"]] == [layer.weight_bits == FLOAT_BITS for layer in report.layers]
 
 
-def test_estimates_below_zero_are_hollow_on_the_floor_and_whiskers_stay_on_the_axis(job):
+def test_estimates_below_zero_are_drawn_below_zero_and_whiskers_stay_on_the_axis(job):
     report, _, _ = job(12)
     layers = list(report.layers)
-    layers[3] = layers[3].model_copy(update={"sensitivity": -0.5, "sensitivity_stderr": 0.7})
+    layers[3] = layers[3].model_copy(update={"sensitivity": -0.5, "sensitivity_stderr": 7.0})
     layers[4] = layers[4].model_copy(update={"sensitivity": 0.01, "sensitivity_stderr": 0.7})
     figure = layer_chart(report.model_copy(update={"layers": tuple(layers)}))
-    losses = figure["data"][1]
-    floor = 10 ** figure["layout"]["yaxis2"]["range"][0]
-    assert losses["y"][3] == pytest.approx(floor)
-    assert losses["marker"]["symbol"][3] == "circle-open"
-    assert losses["marker"]["symbol"][4] == "circle"
-    assert losses["y"][4] - losses["error_y"]["arrayminus"][4] == pytest.approx(floor)
+    losses, axis = figure["data"][1], figure["layout"]["yaxis2"]
+    zero = axis["tickvals"][axis["ticktext"].index("0")]
+    assert losses["y"][3] < zero < losses["y"][4]
+    for k in range(1, 12):
+        assert losses["y"][k] - losses["error_y"]["arrayminus"][k] >= axis["range"][0] - 1e-9
+        assert losses["y"][k] + losses["error_y"]["array"][k] <= axis["range"][1] + 1e-9
     assert "-0.5" in losses["customdata"][3]
 
 
@@ -53,16 +52,24 @@ def test_the_front_carries_the_choice_and_the_budget(job):
     figure = pareto_chart(report, front)
     line, choice = figure["data"]
     assert len(line["x"]) <= MOST_POINTS
-    assert (choice["x"], choice["y"]) == ([report.plan.predicted_bytes], [report.plan.predicted_loss])
+    assert choice["x"] == [report.plan.predicted_bytes]
+    assert choice["y"] == [pytest.approx(math.log10(report.plan.predicted_loss))]
     assert figure["layout"]["shapes"][0]["x0"] == report.plan.budget_bytes
 
 
-def test_a_front_that_ends_without_loss_or_has_one_point_can_be_drawn(job):
+def test_a_front_that_reaches_zero_or_falls_below_or_has_one_point_can_be_drawn(job):
     report, _, front = job(10)
     last = front.points[-1].model_copy(update={"predicted_loss": 0.0})
-    for points in ((*front.points[:5], last), front.points[:1], (last,)):
-        figure = pareto_chart(report, ParetoFront(layers=front.layers, points=points))
-        assert all(value > 0 for value in figure["data"][0]["y"])
+    below = last.model_copy(update={"predicted_loss": -0.01})
+    for points in ((*front.points[:5], last), front.points[:1], (last,), (*front.points[:5], below)):
+        for loss in (0.0, -0.02, 0.3):
+            plan = report.plan.model_copy(update={"predicted_loss": loss})
+            figure = pareto_chart(
+                report.model_copy(update={"plan": plan}), ParetoFront(layers=front.layers, points=points)
+            )
+            low, high = figure["layout"]["yaxis"]["range"]
+            assert all(low <= y <= high for trace in figure["data"] for y in trace["y"])
+            assert figure["data"][0]["y"] == sorted(figure["data"][0]["y"], reverse=True)
 
 
 def test_thinning_keeps_both_ends_and_the_order(job):
