@@ -15,6 +15,7 @@ from quant_core.spec import Loss
 
 _SAME_VALUES = {"Identity", "Dropout", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"}
 _LINEAR = {"Gemm", "MatMul", "Conv", "Einsum"}
+_SELECTING = {"NonMaxSuppression", "NonZero", "Unique", "Compress"}
 _POOLING = {"GlobalAveragePool", "ReduceMean", "AveragePool"}
 _SOUNDS_LIKE_CLASSES = re.compile(r"logit|prob|class|score", re.IGNORECASE)
 _SOUNDS_LIKE_FEATURES = re.compile(r"embed|feature|hidden|pool|repr|vector|encod", re.IGNORECASE)
@@ -29,16 +30,19 @@ def choose_loss(
 ) -> Objective:
     """Choose the loss.
 
-    Cross entropy where labels fit a classifier's output; without labels the divergence from the float model's own
-    class probabilities, and squared error for embeddings, regressions and maps. Outputs that are not float, or that
-    no axis ties to the samples, do not count. Several squared errors are each divided by the output's mean square,
-    so that none drowns the others.
+    Where an output holds class scores the guess is the divergence from the float model's own class probabilities,
+    also when there are labels: at the float weights its Gauss-Newton matrix is that of the labels' cross entropy, and
+    a measured increase of it has no noise from single labels, which at 5 bits and more is larger than the increase
+    itself (docs/sensitivity.md). Labels then only tell which output holds classes. Embeddings, regressions and maps
+    get squared error. Outputs that are not float, that no axis ties to the samples, or that hold a selection of
+    varying size do not count. Several squared errors are each divided by the output's mean square, so that none
+    drowns the others.
 
     Args:
         model: The graph, which tells what an output is made by.
         outputs: Graph output name -> the float model's value on a few samples.
         samples: How many samples those values belong to.
-        labels: Integer class of each of those samples, shape [samples], or None.
+        labels: Integer classes, those of the samples or more, or None.
         loss: What was asked for; `auto` to guess.
 
     Returns:
@@ -55,12 +59,12 @@ def choose_loss(
         if tensor is None or not tensor.is_floating_point() or tensor.dim() == 0:
             continue
         axis = _sample_axis(tensor, samples)
-        if axis is not None:
+        if axis is not None and not _size_depends_on_values(value):
             guesses.append(_guess(value, tensor, axis))
     if not guesses:
         raise ModelError(
-            "no output is a float tensor with one entry or more for each sample, so no loss can be measured.",
-            remedy="Export the model with its logits, scores or embeddings among the outputs.",
+            "no output is a float tensor with a fixed number of entries for each sample, so no loss can be measured.",
+            remedy="Export the model with its logits, scores, boxes or embeddings among the outputs.",
         )
     if loss == "squared_error":
         return Objective(_balance([_squared(term) for term, _ in guesses], outputs, samples))
@@ -85,19 +89,52 @@ def choose_loss(
                 where="loss",
             )
         return Objective((labelled,))
-    if labelled is not None and (labelled.kind == "cross_entropy"):
-        return Objective((labelled,), f"the labels number the classes of output '{labelled.output}'")
+    if labelled is not None:
+        reading = f"holds the {_class_count(labelled, outputs)} classes that the labels number"
+        guesses = [
+            (replace(labelled, kind="kl"), reading) if term.output == labelled.output else (term, why)
+            for term, why in guesses
+        ]
     reason = "; ".join(f"output '{term.output}' {why}" for term, why in guesses)
-    if labels is not None:
+    if labels is not None and labelled is None:
         reason += "; the labels fit no output's classes"
     return Objective(_balance([term for term, _ in guesses], outputs, samples), reason)
 
 
 def _sample_axis(tensor: torch.Tensor, samples: int) -> int | None:
-    if tensor.shape[0] and tensor.shape[0] % samples == 0:
-        return 0
     matching = [axis for axis, size in enumerate(tensor.shape) if size == samples]
+    if tensor.shape[0] == samples or (
+        len(matching) != 1 and tensor.shape[0] and tensor.shape[0] % samples == 0
+    ):
+        return 0
     return matching[0] if len(matching) == 1 else None
+
+
+def _size_depends_on_values(value: ir.Value) -> bool:
+    selecting = (node for node in _behind(value) if node.op_type in _SELECTING)
+    return any(
+        operand is not None and (operand.is_graph_input() or _reads_input(operand))
+        for node in selecting
+        for operand in node.inputs
+    )
+
+
+def _reads_input(value: ir.Value) -> bool:
+    return any(
+        operand is not None and operand.is_graph_input() for node in _behind(value) for operand in node.inputs
+    )
+
+
+def _behind(value: ir.Value) -> list[ir.Node]:
+    # The nodes a value is computed from, other than through sizes alone.
+    found: dict[int, ir.Node] = {}
+    open_ends = [value]
+    while open_ends:
+        node = open_ends.pop().producer()
+        if node is not None and id(node) not in found and node.op_type not in {"Shape", "Size"}:
+            found[id(node)] = node
+            open_ends += [operand for operand in node.inputs if operand is not None]
+    return list(found.values())
 
 
 def _guess(value: ir.Value, tensor: torch.Tensor, sample_axis: int) -> tuple[Term, str]:
@@ -170,7 +207,7 @@ def _labelled(
     terms: list[Term], outputs: Mapping[str, torch.Tensor], samples: int, labels: torch.Tensor | None
 ) -> Term | None:
     # Give the first output of one row a sample whose classes the labels can number.
-    if labels is None or labels.is_floating_point() or labels.numel() != samples or labels.numel() == 0:
+    if labels is None or labels.is_floating_point() or labels.numel() < samples or labels.dim() > 2:
         return None
     for term in terms:
         tensor = outputs[term.output]

@@ -20,6 +20,9 @@ from quant_core.spec import FLOAT_BITS, LayerSensitivity, SensitivityMethod, Sen
 _TRACE_COPIES = {"gauss_newton": 2, "hawq_v2": 6}
 """How many times its activations a batch takes with the graph of its derivatives, roughly."""
 
+_SWEEPS = 6
+"""Most passes over the samples for traces that only explain, and do not decide."""
+
 
 def build_table(
     program: Program,
@@ -58,7 +61,7 @@ def build_table(
         fixed_batch: The batch size the graph insists on, or None.
         replace: Tensor name -> function applied to it throughout, for `output`.
         tolerance: Wanted relative standard error of each layer's share of the traces.
-        max_probes: Most probes.
+        max_probes: Most probes; for `output`, whose traces only explain, also at most six passes over the samples.
         on_progress: Called with the fraction done and a message; an exception from it ends the work.
 
     Returns:
@@ -83,7 +86,7 @@ def build_table(
         batches,
         seed=seed,
         tolerance=tolerance,
-        max_probes=max_probes,
+        max_probes=min(max_probes, _SWEEPS * len(batches)) if method == "output" else max_probes,
         on_progress=_part(on_progress, 0.0, share),
     )
     widths = [b for b in bits if b != FLOAT_BITS]

@@ -84,17 +84,21 @@ def test_maps_are_compared_by_squared_error() -> None:
     assert term.kind == "squared_error"
 
 
-def test_labels_choose_cross_entropy_where_they_fit() -> None:
-    body = f"{FEATURES} y = Gemm(f, head)"
-    assert guess(body, labels=torch.tensor([0, 3, 1, 2])).name == "cross_entropy"
-    unfit = guess(body, labels=torch.tensor([0, 3, 1, 4]))
-    assert unfit.name == "kl"
+def test_labels_tell_which_output_holds_classes() -> None:
+    labels = torch.tensor([0, 3, 1, 2])
+    pooled = f"{FEATURES} y = Identity(f)"
+    assert guess(pooled).name == "squared_error"
+    objective = guess(pooled, labels=labels)
+    assert objective.name == "kl"
+    assert "6 classes that the labels number" in (objective.guessed or "")
+    unfit = guess(pooled, labels=torch.tensor([0, 3, 1, 6]))
+    assert unfit.name == "squared_error"
     assert "fit no output" in (unfit.guessed or "")
-    assert guess(body, labels=torch.tensor([0, 3, 1, 2]), loss="kl").name == "kl"
 
 
-def test_labels_go_through_a_softmax() -> None:
-    (term,) = guess(f"{FEATURES} z = Gemm(f, head) y = Softmax(z)", labels=torch.tensor([0, 3, 1, 2])).terms
+def test_cross_entropy_is_there_when_asked_for() -> None:
+    labels = torch.tensor([0, 3, 1, 2])
+    (term,) = guess(f"{FEATURES} z = Gemm(f, head) y = Softmax(z)", labels=labels, loss="cross_entropy").terms
     assert (term.kind, term.tensor) == ("cross_entropy", "z")
 
 
@@ -112,6 +116,16 @@ def test_several_outputs_count_and_integers_do_not() -> None:
 def test_only_integers_are_refused() -> None:
     with pytest.raises(ModelError, match="no output is a float tensor"):
         guess(f"{FEATURES} y = ArgMax(f)", "int64[N, 1] y")
+
+
+def test_selections_of_varying_size_are_refused() -> None:
+    with pytest.raises(ModelError, match="fixed number of entries"):
+        guess("p = Relu(tokens) i = NonZero(p) t = Transpose(i) y = GatherND(p, t)", "float[K] y")
+
+
+def test_sizes_and_constants_may_be_selected_from() -> None:
+    body = "n = Shape(tokens) c = ConstantOfShape(n) i = NonZero(c) k = ReduceSum(i) z = CastLike(k, tokens) y = Add(tokens, z)"
+    assert guess(body, "float[N, T, C] y").name == "squared_error"
 
 
 def test_what_was_asked_for_must_fit() -> None:
