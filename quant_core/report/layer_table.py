@@ -135,11 +135,7 @@ def _row(number: int, layer: LayerReport) -> list[Cell]:
         Cell(format_count(layer.macs) if layer.macs else "–", layer.macs, "number"),
         Cell(format_bytes(layer.bytes), layer.bytes, "number"),
         Cell(format_loss(layer.sensitivity, layer.sensitivity_stderr), layer.sensitivity, "number"),
-        Cell(
-            format_loss(layer.trace, layer.trace_stderr),
-            float("-inf") if layer.trace is None else layer.trace,
-            "number",
-        ),
+        Cell(format_loss(layer.trace, layer.trace_stderr), layer.trace, "number"),
         Cell(layer.kernel, detail=f"{layer.form.replace('_', ' ')}, input {_input(layer)}"),
         Cell(layer.reason, kind="text reason"),
     ]

@@ -43,7 +43,9 @@
       header.setAttribute("aria-sort", falling ? "descending" : "ascending");
       const key = (row) => row.cells[header.cellIndex].dataset.value ?? row.cells[header.cellIndex].textContent;
       const numeric = header.classList.contains("number");
-      const compare = (a, b) => numeric ? Number(key(a)) - Number(key(b)) : key(a).localeCompare(key(b));
+      // A dash stands for no value; it goes below every number.
+      const number = (row) => { const value = parseFloat(key(row)); return Number.isNaN(value) ? -Infinity : value; };
+      const compare = (a, b) => numeric ? (number(a) > number(b)) - (number(a) < number(b)) : key(a).localeCompare(key(b));
       const rows = [...body.rows].sort((a, b) => (falling ? -1 : 1) * compare(a, b));
       body.append(...rows);
     });
