@@ -298,12 +298,27 @@ def _lower_node(frame: Frame, node: ir.Node) -> None:
         bodies=bodies,
         precision=setting.precision,
         device=setting.device,
+        consumers=_consumers(node),
         seed=setting.seed + setting.nodes,
     )
     step = Step(node.op_type, label, entry.build(site), tuple(inputs), outputs)
     if entry.pure and not bodies and _fold(scope, step):
         return
     scope.steps.append(step)
+
+
+def _consumers(node: ir.Node) -> frozenset[str]:
+    """Operators that read a node's outputs, looking through those that hand values on unchanged."""
+    found: set[str] = set()
+    waiting, seen = list(node.outputs), set(node.outputs)
+    while waiting:
+        for user, _ in waiting.pop().uses():
+            found.add(user.op_type)
+            if user.op_type in {"Cast", "CastLike", "Identity"}:
+                fresh = [value for value in user.outputs if value not in seen]
+                seen.update(fresh)
+                waiting.extend(fresh)
+    return frozenset(found)
 
 
 def _fold(scope: Scope, step: Step) -> bool:

@@ -102,6 +102,7 @@ class Node:
         bodies: Subgraph attributes, ready to run.
         precision: Which torch type computes each ONNX type.
         device: Where new tensors go.
+        consumers: Types of the operators that read any output, casts and copies looked through.
         seed: Seed of this node's random numbers.
         host_inputs: Filled by `host`: inputs that are read as Python numbers.
     """
@@ -119,6 +120,7 @@ class Node:
     bodies: Mapping[str, Body]
     precision: Precision
     device: torch.device
+    consumers: frozenset[str] = frozenset()
     seed: int = 0
     host_inputs: set[int] = field(default_factory=set)
 

@@ -127,9 +127,19 @@ def _over_axis(function: Kernel, axis: int, flatten: bool) -> Kernel:
     return flattened
 
 
-@operator("Softmax")
+def _guarded_softmax(x: Tensor, axis: int) -> Tensor:
+    """A softmax whose rows of minus infinity are NaN, as they must be, without handing NaN to the gradient."""
+    if not x.requires_grad:
+        return torch.softmax(x, axis)
+    dead = (x.detach() == -torch.inf).all(axis, keepdim=True)
+    return torch.where(dead, torch.nan, torch.softmax(torch.where(dead, 0.0, x), axis))
+
+
+@operator("Softmax", note="rows masked everywhere get no gradient where the graph replaces their NaN")
 def _softmax(node: Node) -> Kernel:
-    return _over_axis(torch.softmax, *softmax_axes(node))
+    # A graph that tests or replaces the result has rows that may be masked everywhere.
+    guarded = not node.consumers.isdisjoint({"IsNaN", "Where"})
+    return _over_axis(_guarded_softmax if guarded else torch.softmax, *softmax_axes(node))
 
 
 @operator("LogSoftmax")

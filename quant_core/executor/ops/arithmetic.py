@@ -63,7 +63,7 @@ def _mod(node: Node) -> Kernel:
     return torch.fmod if node.flag("fmod") else torch.remainder
 
 
-@operator("Pow")
+@operator("Pow", note="the exponent's derivative is zero where the base is not positive")
 def _pow(node: Node) -> Kernel:
     exponent = node.host(1) if (held := node.constant(1)) is not None and held.numel() == 1 else None
 
@@ -71,9 +71,19 @@ def _pow(node: Node) -> Kernel:
         stored = None if exponent is None else exponent.stored(power)
         if stored is not None and power.dim() == 0:
             return torch.pow(base, stored).to(base.dtype)
+        if power.requires_grad and base.is_floating_point():
+            return _differentiable_power(base, power)
         return torch.pow(base, power).to(base.dtype)
 
     return pow_
+
+
+def _differentiable_power(base: Tensor, power: Tensor) -> Tensor:
+    """A power whose exponent is learned; where the base is not positive it has no derivative, and gets zero."""
+    power = power.to(base.dtype)
+    positive = base > 0
+    smooth = torch.pow(torch.where(positive, base, 1.0), power)
+    return torch.where(positive, smooth, torch.pow(torch.where(positive, 1.0, base), power.detach()))
 
 
 @operator("Sum")

@@ -13,6 +13,17 @@ from quant_core.executor.ops.spatial import pad_spatial
 from quant_core.executor.registry import Kernel, operator
 
 
+_STORED = {
+    Kind.FLOAT16: torch.float16,
+    Kind.BFLOAT16: torch.bfloat16,
+    Kind.FLOAT: torch.float32,
+    Kind.DOUBLE: torch.float64,
+    Kind.UINT16: torch.uint16,
+    Kind.UINT32: torch.uint32,
+    Kind.UINT64: torch.uint64,
+}
+
+
 @operator("Col2Im", note="any number of spatial axes")
 def _col_to_image(node: Node) -> Kernel:
     images, blocks = node.host(1), node.host(2)
@@ -64,5 +75,12 @@ def _center_crop_pad(node: Node) -> Kernel:
 
 @operator("BitCast", derivatives=0, note="types that torch stores as they are")
 def _bit_cast(node: Node) -> Kernel:
-    target = node.carrier(Kind(node.int("to")))
-    return lambda x: x.detach().view(target)
+    target, source = Kind(node.int("to")), node.kind(0)
+
+    def cast(x: Tensor) -> Tensor:
+        # The bits are those of the declared types, whatever type computes them here.
+        held = x.detach().to(_STORED[source]) if source in _STORED else x.detach()
+        bits = held.unsqueeze(-1).view(_STORED.get(target, node.carrier(target))).squeeze(-1)
+        return bits.to(node.carrier(target))
+
+    return cast

@@ -37,7 +37,7 @@ def _constant_of_shape(node: Node) -> Kernel:
     return lambda shape: torch.full(sizes.list(shape), number, dtype=dtype, device=node.device)
 
 
-@operator("Range", derivatives=0)
+@operator("Range", note="differentiable in start and step")
 def _range(node: Node) -> Kernel:
     first, last, step = node.host(0), node.host(1), node.host(2)
 
@@ -45,6 +45,8 @@ def _range(node: Node) -> Kernel:
         low, high, by = first.scalar(start), last.scalar(limit), step.scalar(delta)
         count = max(math.ceil((high - low) / by), 0)
         index = torch.arange(count, dtype=start.dtype, device=node.device)
+        if start.is_floating_point():
+            return start.reshape(()) + index * delta.reshape(())
         return low + index * by
 
     return range_

@@ -22,7 +22,8 @@ direct("OptionalHasElement", lambda value=None: torch.tensor(value is not None),
 @operator("SequenceInsert")
 def _insert(_node: Node) -> Kernel:
     def insert(sequence: list[Tensor], tensor: Tensor, position: Tensor | None = None) -> list[Tensor]:
-        at = len(sequence) if position is None else int(position) % (len(sequence) + 1)
+        at = len(sequence) if position is None else int(position)
+        at = at + len(sequence) if at < 0 else at
         return [*sequence[:at], tensor, *sequence[at:]]
 
     return insert

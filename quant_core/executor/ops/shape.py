@@ -221,11 +221,11 @@ def _dropout(node: Node) -> Kernel:
     ratio, training, seed = node.host(1), node.host(2), node.int("seed", node.seed)
 
     def dropout(x: Tensor, rate: Tensor | None, train: Tensor) -> tuple[Tensor, Tensor]:
-        share = 0.5 if rate is None else ratio.scalar(rate)
-        if not training.scalar(train) or share == 0:
+        if not training.scalar(train):
             return x, torch.ones_like(x, dtype=torch.bool)
+        share = 0.5 if rate is None else ratio.scalar(rate)
         generator = torch.Generator(device=x.device).manual_seed(int(seed))
         kept = torch.rand(x.shape, generator=generator, device=x.device) >= share
-        return x * kept / (1 - share), kept
+        return torch.where(kept, x / (1 - (share if rate is None else rate)), 0), kept
 
     return dropout
