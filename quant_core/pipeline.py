@@ -5,14 +5,16 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
-import onnx_ir as ir
 import torch
 
 from quant_core.allocation.plan_bits import file_front, plan_bits
@@ -20,7 +22,6 @@ from quant_core.artifacts import MODEL, PARETO, SENSITIVITY, whole_folder
 from quant_core.calibration import Samples, activation_ranges, search_range, split_samples
 from quant_core.errors import InfeasibleBudgetError, InternalError
 from quant_core.export import Placement, export_model, place
-from quant_core.ingest import Layer
 from quant_core.preparation import Prepared, prepare
 from quant_core.quantizers import ActivationGrid, QuantizedWeight, Simulation, activation_grid
 from quant_core.quantizers.rounding import RoundedWeights, round_weights
@@ -52,6 +53,7 @@ from quant_core.verification import (
 from quant_core.version import __version__
 
 _REPLANS = 4
+_Outputs = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]
 _PACKAGES = ("torch", "onnx", "onnxruntime", "numpy", "pulp", "highspy")
 
 
@@ -65,7 +67,7 @@ def validate(model: Path, data: Path, spec: QuantizeSpec) -> None:
 
     Raises:
         UserError: If the job could not run; names the file, layer or field and the remedy.
-    """  # noqa: DOC502 - raised by what it calls
+    """
     prepare(model, data, spec)
 
 
@@ -91,9 +93,17 @@ def quantize(
         UserError: If the job cannot be done; names the file, layer or field and the remedy.
         CancelledError: If the callback raised it.
         InternalError: If a promise of our own was broken.
-    """  # noqa: DOC502 - raised by what it calls
+    """
     with whole_folder(out) as folder:
         return _Job(spec, folder, on_progress).run(model, data)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    plan: BitPlan
+    placement: Placement
+    grids: Mapping[str, ActivationGrid]
+    weights: Mapping[str, QuantizedWeight]
 
 
 @dataclass
@@ -103,24 +113,26 @@ class _Job:
     on_progress: ProgressCallback | None
     timings: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    grids: dict[str, ActivationGrid] = field(default_factory=dict)
 
     def run(self, model_path: Path, data_path: Path) -> Report:
-        self._tell("ingest", 0, f"reading {model_path.name}")
-        job = self._timed("ingest", lambda: prepare(model_path, data_path, self.spec))
-        self._tell("ingest", 1, f"{len(job.layers)} layers; onnxruntime and the executor agree")
+        with self._timed("ingest"):
+            self._tell("ingest", 0, f"reading {model_path.name}")
+            job = prepare(model_path, data_path, self.spec)
+            self._tell("ingest", 1, f"{len(job.layers)} layers; onnxruntime and the executor agree")
         calibration, held_back = split_samples(job.samples, self.spec.held_back, self.spec.seed)
-        rounded = self._timed("rounding", lambda: self._round(job, calibration))
-        objective, table = self._timed("sensitivity", lambda: self._analyze(job, calibration, rounded))
-        front = self._timed("allocation", lambda: file_front(table, job.candidates, job.costs))
-        plan, placement, grids, weights = self._fit(job, calibration, rounded, table)
-        report = self._timed(
-            "verification",
-            lambda: self._verify(job, held_back, objective, table, front, plan, placement, grids, weights),
-        )
+        with self._timed("rounding"):
+            rounded = self._round(job, calibration)
+        with self._timed("sensitivity"):
+            objective, table = self._analyze(job, calibration, rounded)
+        with self._timed("allocation"):
+            front = file_front(table, job.candidates, job.costs)
+        choice = self._fit(job, calibration, rounded, table)
+        with self._timed("verification"):
+            report = self._verify(job, held_back, objective, table, front, choice)
+        timings = tuple(Timing(stage=stage, seconds=seconds) for stage, seconds in self.timings.items())
+        report = report.model_copy(update={"timings": timings})
         self._tell("report", 0, "writing the report")
-        report = report.model_copy(
-            update={"timings": tuple(Timing(stage=stage, seconds=s) for stage, s in self.timings.items())}
-        )
         (self.folder / SENSITIVITY).write_text(table.model_dump_json(indent=1))
         (self.folder / PARETO).write_text(front.model_dump_json(indent=1))
         write_report(report, table, front, self.folder)
@@ -169,43 +181,51 @@ class _Job:
 
     def _fit(
         self, job: Prepared, samples: Samples, rounded: RoundedWeights, table: SensitivityTable
-    ) -> tuple[BitPlan, Placement, dict[str, ActivationGrid], dict[str, QuantizedWeight]]:
+    ) -> _Choice:
         """Plan, write the file, and plan again under a tighter limit while the file comes out too large."""
-        limit = job.budget
+        margin = 0
         for _ in range(_REPLANS):
-            self._tell("allocation", 0, f"bits for {len(job.layers)} layers in {job.budget} bytes")
-            plan = self._timed("allocation", lambda limit=limit: plan_bits(table, job.candidates, job.costs, limit))
-            self._tell("allocation", 1, f"predicted loss {plan.predicted_loss:.4g}, {plan.predicted_bytes} bytes")
-            placement = place(job.model, job.layers, plan.bits, self.spec.activation_bits)
-            grids = self._timed("calibration", lambda placement=placement: self._calibrate(job, samples, placement))
+            with self._timed("allocation"):
+                self._tell("allocation", 0, f"bits for {len(job.layers)} layers in {job.budget} bytes")
+                plan = plan_bits(table, job.candidates, job.costs, job.budget - margin)
+                placement = place(job.model, job.layers, plan.bits, self.spec.activation_bits)
+                self._tell(
+                    "allocation", 1, f"predicted loss {plan.predicted_loss:.4g}, {plan.predicted_bytes} bytes"
+                )
+            with self._timed("calibration"):
+                grids = self._calibrate(job, samples, placement)
             weights = {name: rounded[name][bits] for name, bits in plan.bits.items() if bits != FLOAT_BITS}
-            self._tell("export", 0, "writing model.onnx")
-            size = self._timed("export", lambda: self._export(job, weights, placement, grids))
-            self._tell("export", 1, f"{size} bytes")
+            with self._timed("export"):
+                self._tell("export", 0, "writing model.onnx")
+                size = self._export(job, weights, placement, grids)
+                self._tell("export", 1, f"{size} bytes")
             if size <= job.budget:
-                return plan.model_copy(update={"budget_bytes": job.budget}), placement, grids, weights
-            limit -= size - job.budget
+                return _Choice(
+                    plan.model_copy(update={"budget_bytes": job.budget}), placement, grids, weights
+                )
+            margin = max(margin + 1, size - plan.predicted_bytes)
         raise InfeasibleBudgetError(
-            f"files come out {size - job.budget} bytes above the budget of {job.budget} although smaller was predicted.",
+            f"files come out at {size} bytes, above the budget of {job.budget}, although less was predicted.",
             remedy=f"Allow at least {size} bytes.",
             where="size",
         )
 
     def _calibrate(self, job: Prepared, samples: Samples, placement: Placement) -> dict[str, ActivationGrid]:
-        if not placement.points:
-            self._tell("calibration", 1, "no tensor has a fixed grid")
-            return {}
+        if all(name in self.grids for name in placement.points):
+            self._tell("calibration", 1, f"{len(placement.points)} tensors have a grid")
+            return {name: self.grids[name] for name in placement.points}
         ranges = activation_ranges(
             job.program,
             samples,
-            placement.points,
+            [name for name in placement.points if name not in self.grids],
             batch_size=job.batch_size,
             device=job.device,
             on_batch=lambda done, total: self._tell(
                 "calibration", done / total, f"activation ranges: {done} of {total} samples"
             ),
         )
-        return {name: activation_grid(*search_range(ranges[name])) for name in placement.points}
+        self.grids |= {name: activation_grid(*search_range(observed)) for name, observed in ranges.items()}
+        return {name: self.grids[name] for name in placement.points}
 
     def _export(
         self,
@@ -226,23 +246,26 @@ class _Job:
         objective: Objective,
         table: SensitivityTable,
         front: ParetoFront,
-        plan: BitPlan,
-        placement: Placement,
-        grids: Mapping[str, ActivationGrid],
-        weights: Mapping[str, QuantizedWeight],
+        choice: _Choice,
     ) -> Report:
+        plan, placement = choice.plan, choice.placement
         path = self.folder / MODEL
         classes = objective.terms[0].kind in {"kl", "cross_entropy"}
         self._tell("verification", 0, f"running {samples.count} held-back samples")
         metrics = compare(
-            job.source.path, path, samples.inputs, classes=classes, labels=samples.labels, batch=job.batch_size
+            job.source.path,
+            path,
+            samples.inputs,
+            classes=classes,
+            labels=samples.labels,
+            batch=job.batch_size,
         )
         self._tell("verification", 0.4, "comparing the simulation with onnxruntime")
         simulation = Simulation(
             job.model,
             job.layers,
-            weights,
-            grids,
+            choice.weights,
+            choice.grids,
             [name for name, form in placement.forms.items() if form == "dynamic"],
             device=job.device,
         )
@@ -301,23 +324,26 @@ class _Job:
             | {name: version(name) for name in _PACKAGES},
         )
 
-    def _three_ways(self, job: Prepared, simulation: Simulation, samples: Samples):  # type: ignore[no-untyped-def]
+    def _three_ways(self, job: Prepared, simulation: Simulation, samples: Samples) -> Iterator[_Outputs]:
+        """First output of the float file, of the simulation, and of the quantized file, batch by batch."""
         output = job.program.outputs[0]
         reference = open_session(job.source.path)
         quantized = open_session(self.folder / MODEL)
         size = job.batch_size
         pairs = zip(
-            run_batches(reference, samples.inputs, size), run_batches(quantized, samples.inputs, size), strict=True
+            run_batches(reference, samples.inputs, size),
+            run_batches(quantized, samples.inputs, size),
+            strict=True,
         )
         for (part, expected), (_, returned) in pairs:
             feeds = {name: array[part] for name, array in samples.inputs.items()}
             yield expected[output], simulation.run(feeds)[output], returned[output]
 
-    def _timed(self, stage, work):  # type: ignore[no-untyped-def]
+    @contextmanager
+    def _timed(self, stage: Stage) -> Iterator[None]:
         start = time.perf_counter()
-        result = work()
+        yield
         self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - start
-        return result
 
     def _tell(self, stage: Stage, fraction: float, message: str) -> None:
         if self.on_progress is not None:

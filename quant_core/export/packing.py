@@ -58,10 +58,10 @@ def pack(codes: npt.NDArray[np.int8], bits: int) -> tuple[Plane, ...]:
             f"{bits}-bit weights have no storage layout.", remedy="Choose 2, 3, 4, 5, 6 or 8 bits."
         )
     low_bits = _LOW_BITS[bits]
-    unsigned = (codes.astype(np.int16) + (1 << (bits - 1))).astype(np.uint8)
+    unsigned: _Bytes = (codes.astype(np.int16) + (1 << (bits - 1))).astype(np.uint8)
     low = Plane(".lo", _UNSIGNED[low_bits], codes.shape, pack_bits(unsigned, low_bits).tobytes())
     high_bits = bits - low_bits
-    packed = pack_bits(unsigned >> low_bits, high_bits)
+    packed = pack_bits(np.right_shift(unsigned, low_bits, dtype=np.uint8), high_bits)
     if high_bits == 1:
         return low, Plane(".hi", onnx.TensorProto.UINT8, packed.shape, packed.tobytes())
     return low, Plane(".hi", _UNSIGNED[high_bits], codes.shape, packed.tobytes())

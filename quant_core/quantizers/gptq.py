@@ -82,7 +82,8 @@ def inverse_factor(second: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
             break
         damping *= 10  # rank-deficient beyond rounding error: too few columns
     inverse = torch.cholesky_inverse(lower)
-    return torch.linalg.cholesky(inverse, upper=True).float()
+    upper: torch.Tensor = torch.linalg.cholesky(inverse, upper=True).float()
+    return upper
 
 
 def _sweep(

@@ -42,7 +42,9 @@ def has_moments(layer: Layer) -> bool:
         True for Conv, Gemm, right-hand MatMul and ungrouped ConvTranspose.
     """
     ops = {use.op for use in layer.uses}
-    if len(ops) != 1 or (layer.op == "MatMul" and (len(layer.shape) != 2 or any(u.operand != 1 for u in layer.uses))):
+    if len(ops) != 1 or (
+        layer.op == "MatMul" and (len(layer.shape) != 2 or any(u.operand != 1 for u in layer.uses))
+    ):
         return False
     return layer.op in {"Conv", "Gemm", "MatMul"} or (layer.op == "ConvTranspose" and layer.group == 1)
 
@@ -96,7 +98,9 @@ def input_moments(
     for name, total in sums.items():
         if not bool(torch.isfinite(total.second).all()):
             raise NonFiniteError(
-                "the layer's input holds NaN or infinity.", remedy="Check the samples and the model.", where=name
+                "the layer's input holds NaN or infinity.",
+                remedy="Check the samples and the model.",
+                where=name,
             )
     return {
         name: InputMoments(total.second / total.columns, total.mean / total.columns, total.columns)
@@ -109,7 +113,9 @@ def _add(sums: dict[str, InputMoments], name: str, columns: torch.Tensor) -> Non
     mean = columns.sum(1)
     if name in sums:
         before = sums[name]
-        sums[name] = InputMoments(before.second + second, before.mean + mean, before.columns + columns.shape[1])
+        sums[name] = InputMoments(
+            before.second + second, before.mean + mean, before.columns + columns.shape[1]
+        )
     else:
         sums[name] = InputMoments(second, mean, columns.shape[1])
 
@@ -122,13 +128,18 @@ def _columns(
         return _convolution_columns(layer, node, x, share, generator)
     if layer.op == "ConvTranspose":
         x = x.movedim(1, -1)
-    elif use.op == "Gemm" and node.attributes.get_int("transA", 0):
+    elif use.op == "Gemm" and _is_transposed(node):
         x = x.T
     rows = x.reshape(-1, x.shape[-1])
     wanted = _wanted(rows.shape[1], share)
     if len(rows) > wanted:
         rows = rows[torch.randint(len(rows), (wanted,), generator=generator).to(x.device)]
     return rows[None]
+
+
+def _is_transposed(node: ir.Node) -> bool:
+    transposed: int = node.attributes.get_int("transA", 0)
+    return transposed != 0
 
 
 def _convolution_columns(
@@ -143,7 +154,8 @@ def _convolution_columns(
     for axis in range(spatial):
         x = x.unfold(2 + axis, reach[axis], strides[axis])
     for axis in range(spatial):  # drop what lies between dilated taps
-        x = x[(*[slice(None)] * (2 + spatial + axis), slice(None, None, dilations[axis]))]
+        taps = torch.arange(0, reach[axis], dilations[axis], device=x.device)
+        x = x if dilations[axis] == 1 else x.index_select(2 + spatial + axis, taps)
     sizes = (x.shape[0], *x.shape[2 : 2 + spatial])
     count = 1
     for size in sizes:
@@ -154,7 +166,7 @@ def _convolution_columns(
         torch.arange(count) if wanted == count else torch.randint(count, (wanted,), generator=generator)
     ).to(x.device)
     where = torch.unravel_index(picked, sizes)
-    columns = x[(where[0], slice(None), *where[1:])]  # positions, channels, kernel
+    columns = x.movedim(1, 1 + spatial)[where]  # positions, channels, kernel
     return columns.reshape(wanted, layer.group, inputs).transpose(0, 1)
 
 
@@ -169,7 +181,11 @@ def _padding(node: ir.Node, shape: Sequence[int], reach: Sequence[int], strides:
             small, large = total // 2, total - total // 2
             pairs.append((small, large) if mode == "SAME_UPPER" else (large, small))
     else:
-        pads = [0] * 2 * spatial if mode == "VALID" else list(node.attributes.get_ints("pads", [0] * 2 * spatial))
+        pads = (
+            [0] * 2 * spatial
+            if mode == "VALID"
+            else list(node.attributes.get_ints("pads", [0] * 2 * spatial))
+        )
         pairs = list(zip(pads[:spatial], pads[spatial:], strict=True))
     return [amount for pair in reversed(pairs) for amount in pair]
 

@@ -57,7 +57,9 @@ def round_weights(
     """
     rounded: dict[str, Mapping[int, QuantizedWeight]] = {}
     integer = {layer.name: [b for b in widths[layer.name] if b != FLOAT_BITS] for layer in layers}
-    by_moments = [layer for layer in layers if rounding == "gptq" and integer[layer.name] and has_moments(layer)]
+    by_moments = [
+        layer for layer in layers if rounding == "gptq" and integer[layer.name] and has_moments(layer)
+    ]
     by_value = [layer for layer in layers if layer not in by_moments]
     total = len(layers)
 
@@ -74,11 +76,15 @@ def round_weights(
             program, model, group, samples, batch_size=batch_size, device=device, seed=seed, on_batch=observed
         )
         for index, layer in enumerate(group):
-            rounded[layer.name] = gptq(layer, _weight(model, layer), moments.pop(layer.name), integer[layer.name])
+            rounded[layer.name] = gptq(
+                layer, _weight(model, layer), moments.pop(layer.name), integer[layer.name]
+            )
             on_progress((start + 0.5 * (len(group) + index + 1)) / total, f"GPTQ {layer.name}")
     for layer in by_value:
         weight = _weight(model, layer)
-        rounded[layer.name] = {bits: quantize_weight(weight, bits, layer.axis) for bits in integer[layer.name]}
+        rounded[layer.name] = {
+            bits: quantize_weight(weight, bits, layer.axis) for bits in integer[layer.name]
+        }
         tell(f"rounded {layer.name}")
     return rounded
 

@@ -67,7 +67,10 @@ class Simulation:
         Returns:
             Graph output name -> array.
         """
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)).to(self._device) for name, array in feeds.items()}
+        tensors = {
+            name: torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+            for name, array in feeds.items()
+        }
         with torch.no_grad():
             values = self.program.evaluate(tensors, weights=self._weights, replace=self._replace)
         return {name: value.cpu().numpy() for name, value in values.items()}
@@ -93,7 +96,9 @@ def insert_taps(model: ir.Model, layers: Sequence[Layer]) -> tuple[ir.Model, tup
         assert source is not None
         name = f"{source.name}{_TAP_SUFFIX}"
         if name not in taps:
-            tap = ir.node("Identity", [source], outputs=[ir.Value(name=name, type=source.type, shape=source.shape)])
+            tap = ir.node(
+                "Identity", [source], outputs=[ir.Value(name=name, type=source.type, shape=source.shape)]
+            )
             copy.graph.insert_before(node, tap)
             taps[name] = tap.outputs[0]
         node.replace_input_with(0, taps[name])
