@@ -97,7 +97,15 @@ def _parse(path: Path) -> tuple[onnx.ModelProto, int]:
 
 
 def _deserialize(proto: onnx.ModelProto, path: Path) -> ir.Model:
-    model = ir.serde.deserialize_model(proto)
+    try:
+        model = ir.serde.deserialize_model(proto)
+    except Exception as error:
+        # The checker accepts some contradictions, such as one name for two tensors, that a graph cannot hold.
+        raise ModelError(
+            f"the graph contradicts itself: {error}",
+            remedy="The file is damaged or was written wrongly; export the model again.",
+            where=str(path),
+        ) from error
     # An empty base folder would switch off onnx_ir's own path checks, so it is made absolute.
     folder = str(path.parent.resolve())
     ir.external_data.set_base_dir(model.graph, folder)
