@@ -8,8 +8,9 @@ import torch
 from quant_core.errors import ModelError, UnsupportedOperatorError
 from quant_core.executor import ops as _ops  # noqa: F401 - importing fills the registry
 from quant_core.executor.dtypes import Precision
-from quant_core.executor.lowering import Frame, Missing, Scope, Setting, lower_graph
+from quant_core.executor.lowering import lower_graph
 from quant_core.executor.program import Program
+from quant_core.executor.scope import Frame, Missing, Scope, Setting
 
 
 def compile_model(

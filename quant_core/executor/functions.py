@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -32,7 +33,7 @@ def standard_function(
     Returns:
         The body with default attribute values filled in, or None if the standard has none.
     """
-    schema = schema_of(domain, op, version)
+    schema: Any = schema_of(domain, op, version)
     if schema is None:
         return None
     proto = onnx.FunctionProto()
@@ -56,7 +57,7 @@ def standard_function(
 
 
 def _dependent_body(
-    schema: onnx.defs.OpSchema,
+    schema: Any,
     version: int,
     attributes: Mapping[str, ir.Attr],
     node: ir.Node,

@@ -10,8 +10,8 @@ import torch
 
 from quant_core.errors import ModelError, SamplesError
 from quant_core.executor.dtypes import Kind, Precision
-from quant_core.executor.lowering import Scope
 from quant_core.executor.schedule import ABSENT, Schedule, execute, schedule
+from quant_core.executor.scope import Scope
 
 _REMEMBERED = 1024
 
@@ -155,7 +155,7 @@ class Program(torch.nn.Module):
 
         Raises:
             ModelError: If the graph has no such tensor.
-        """  # noqa: DOC502 - raised by _slot
+        """
         reached = {self._slot(name)}
         for step in self._steps:
             if not reached.isdisjoint(step.inputs):

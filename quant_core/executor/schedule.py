@@ -113,6 +113,8 @@ def execute(
 
     Raises:
         ModelError: If a kernel fails; names the node.
+        BitwrightError: If a kernel or a hook raises one on purpose.
+        OutOfMemoryError: If the device has no memory left.
     """
     hooks = hooks or {}
     for planned in plan.steps:

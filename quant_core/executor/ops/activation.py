@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
-from torch.nn import functional
 from torch import Tensor
+from torch.nn import functional
 
 from quant_core.executor.node import Node
 from quant_core.executor.registry import Kernel, direct, operator
@@ -120,7 +121,7 @@ def _over_axis(function: Kernel, axis: int, flatten: bool) -> Kernel:
     if not flatten:
         return lambda x: function(x, axis)
 
-    def flattened(x: Tensor) -> Tensor:
+    def flattened(x: Tensor) -> Any:
         at = axis % max(x.dim(), 1)
         return function(x.reshape(math.prod(x.shape[:at]), -1), 1).reshape(x.shape)
 

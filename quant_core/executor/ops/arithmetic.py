@@ -11,7 +11,7 @@ from quant_core.executor.dtypes import is_float
 from quant_core.executor.node import Node
 from quant_core.executor.registry import Kernel, direct, operator
 
-for _name, _function in {
+_SMOOTH: dict[str, Kernel] = {
     "Abs": torch.abs,
     "Acos": torch.acos,
     "Acosh": torch.acosh,
@@ -34,15 +34,17 @@ for _name, _function in {
     "Sub": torch.sub,
     "Tan": torch.tan,
     "Tanh": torch.tanh,
-}.items():
+}
+for _name, _function in _SMOOTH.items():
     direct(_name, _function)
 
-for _name, _function in {
+_STEPS: dict[str, Kernel] = {
     "Ceil": torch.ceil,
     "Floor": torch.floor,
     "Round": torch.round,
     "Sign": torch.sign,
-}.items():
+}
+for _name, _function in _STEPS.items():
     direct(_name, _function, derivatives=0)
 
 

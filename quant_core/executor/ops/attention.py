@@ -38,18 +38,19 @@ def masked_softmax(scores: Tensor, bias: Tensor | None) -> Tensor:
     if not torch.is_grad_enabled() and not bool(blocked.all(-1).any()):
         return torch.softmax(scores + bias, -1)
     # Replaced before the addition: a score that is not finite must not reach the gradient of a masked place.
-    total = torch.where(blocked, torch.full((), -torch.inf, dtype=scores.dtype, device=scores.device), scores + bias)
+    total = torch.where(
+        blocked, torch.full((), -torch.inf, dtype=scores.dtype, device=scores.device), scores + bias
+    )
     empty = blocked.all(-1, keepdim=True)
     return torch.where(empty, 0, torch.softmax(torch.where(empty, 0, total), -1))
 
 
-def _allowed(queries: int, keys: int, offset: Tensor | int, left: int, right: int, device: torch.device) -> Tensor:
+def _allowed(
+    queries: int, keys: int, offset: Tensor | int, left: int, right: int, device: torch.device
+) -> Tensor:
     """Which keys each query may see when it may look `left` back and `right` ahead; negative bounds are open."""
     row = torch.arange(queries, device=device).unsqueeze(1)
-    if isinstance(offset, Tensor):
-        row = row + offset.reshape(-1, 1, 1, 1)
-    else:
-        row = row + offset
+    row = row + (offset.reshape(-1, 1, 1, 1) if isinstance(offset, Tensor) else offset)
     gap = row - torch.arange(keys, device=device)
     seen = torch.ones_like(gap, dtype=torch.bool)
     if left >= 0:
@@ -72,7 +73,9 @@ def _attention(node: Node) -> Kernel:
     left, right = node.int("left_window_size", -1), node.int("right_window_size", -1)
     precision = node.int("softmax_precision")
 
-    def bias_of(q: Tensor, keys: int, mask: Tensor | None, past: int | None, lengths: Tensor | None) -> Tensor | None:
+    def bias_of(
+        q: Tensor, keys: int, mask: Tensor | None, past: int | None, lengths: Tensor | None
+    ) -> Tensor | None:
         bias = None
         if mask is not None:
             bias = blocked_bias(mask, q.dtype) if mask.dtype == torch.bool else mask
@@ -168,10 +171,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
     head, tail = x[..., :size], x[..., size:]
     first, second = (head[..., 0::2], head[..., 1::2]) if interleaved else head.chunk(2, -1)
     real, imaginary = cos * first - sin * second, sin * first + cos * second
-    if interleaved:
-        turned = torch.stack([real, imaginary], -1).reshape(head.shape)
-    else:
-        turned = torch.cat([real, imaginary], -1)
+    pairs = (real, imaginary)
+    turned = torch.stack(pairs, -1).reshape(head.shape) if interleaved else torch.cat(pairs, -1)
     return torch.cat([turned, tail], -1) if tail.shape[-1] else turned
 
 

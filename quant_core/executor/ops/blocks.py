@@ -12,7 +12,6 @@ from quant_core.executor.node import Node
 from quant_core.executor.ops.spatial import pad_spatial
 from quant_core.executor.registry import Kernel, operator
 
-
 _STORED = {
     Kind.FLOAT16: torch.float16,
     Kind.BFLOAT16: torch.bfloat16,
@@ -35,7 +34,8 @@ def _col_to_image(node: Node) -> Kernel:
         pads = node.ints("pads", (0,) * (2 * rank))
         padded = [size + pads[axis] + pads[axis + rank] for axis, size in enumerate(sizes)]
         counts = [
-            (padded[axis] - dilations[axis] * (block[axis] - 1) - 1) // strides[axis] + 1 for axis in range(rank)
+            (padded[axis] - dilations[axis] * (block[axis] - 1) - 1) // strides[axis] + 1
+            for axis in range(rank)
         ]
         flat = torch.zeros((), dtype=torch.int64, device=x.device)
         for axis in range(rank):

@@ -73,7 +73,10 @@ def _scan(node: Node) -> Kernel:
     body, count = node.bodies["body"], node.int("num_scan_inputs")
     states = len(node.present) - count
     outputs = len(body.kinds) - states
-    in_axes, out_axes = node.ints("scan_input_axes", (0,) * count), node.ints("scan_output_axes", (0,) * outputs)
+    in_axes, out_axes = (
+        node.ints("scan_input_axes", (0,) * count),
+        node.ints("scan_output_axes", (0,) * outputs),
+    )
     in_flips = node.ints("scan_input_directions", (0,) * count)
     out_flips = node.ints("scan_output_directions", (0,) * outputs)
 
@@ -117,7 +120,8 @@ def _batched_scan(node: Node) -> Kernel:
             full = series[0].shape[0]
             length = full if lengths is None else int(lengths[sample])
             series = [
-                value[:length].flip(0) if flip else value[:length] for value, flip in zip(series, flips, strict=True)
+                value[:length].flip(0) if flip else value[:length]
+                for value, flip in zip(series, flips, strict=True)
             ]
             steps: list[list[Tensor]] = [[] for _ in range(outputs)]
             for items in zip(*(value.unbind(0) for value in series), strict=True):

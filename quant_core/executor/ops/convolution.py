@@ -67,7 +67,7 @@ def _conv_transpose(node: Node) -> Kernel:
         if (
             begins == ends
             and min(begins) >= 0
-            and all(e < s or e < d for e, s, d in zip(extra, strides, dilations))
+            and all(e < s or e < d for e, s, d in zip(extra, strides, dilations, strict=True))
         ):
             return function(x, weight, bias, strides, begins, extra, group, dilations)
         y = function(x, weight, bias, strides, 0, 0, group, dilations)

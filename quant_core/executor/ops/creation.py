@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ def _constant_of_shape(node: Node) -> Kernel:
 def _range(node: Node) -> Kernel:
     first, last, step = node.host(0), node.host(1), node.host(2)
 
-    def range_(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
+    def range_(start: Tensor, limit: Tensor, delta: Tensor) -> Any:
         low, high, by = first.scalar(start), last.scalar(limit), step.scalar(delta)
         count = max(math.ceil((high - low) / by), 0)
         index = torch.arange(count, dtype=start.dtype, device=node.device)

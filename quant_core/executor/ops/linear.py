@@ -12,12 +12,12 @@ direct("MatMul", torch.matmul)
 direct("Det", torch.linalg.det)
 
 
-@operator("Gemm")
-def _gemm(node: Node) -> Kernel:
+def gemm(node: Node) -> Kernel:
+    """The kernel of a general matrix product, alpha * A B + beta * C."""
     alpha, beta = node.float("alpha", 1.0), node.float("beta", 1.0)
     flip_a, flip_b = node.flag("transA"), node.flag("transB")
 
-    def gemm(a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+    def product(a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
         a = a.t() if flip_a else a
         b = b.t() if flip_b else b
         if c is None or c.numel() == 0:
@@ -26,7 +26,12 @@ def _gemm(node: Node) -> Kernel:
             return torch.mm(a, b) * int(alpha) + c * int(beta)
         return torch.addmm(c, a, b, beta=beta, alpha=alpha)
 
-    return gemm
+    return product
+
+
+@operator("Gemm")
+def _gemm(node: Node) -> Kernel:
+    return gemm(node)
 
 
 @operator("Einsum")

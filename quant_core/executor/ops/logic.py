@@ -8,7 +8,7 @@ from torch import Tensor
 from quant_core.executor.node import Node
 from quant_core.executor.registry import Kernel, direct, operator
 
-for _name, _function in {
+_FUNCTIONS: dict[str, Kernel] = {
     "And": torch.logical_and,
     "Or": torch.logical_or,
     "Xor": torch.logical_xor,
@@ -23,7 +23,8 @@ for _name, _function in {
     "BitwiseOr": torch.bitwise_or,
     "BitwiseXor": torch.bitwise_xor,
     "BitwiseNot": torch.bitwise_not,
-}.items():
+}
+for _name, _function in _FUNCTIONS.items():
     direct(_name, _function, derivatives=0)
 
 direct("Where", torch.where)

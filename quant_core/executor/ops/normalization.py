@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch.nn import functional
 from torch import Tensor
+from torch.nn import functional
 
 from quant_core.executor.node import Node
 from quant_core.executor.registry import Kernel, operator
@@ -132,6 +132,6 @@ def _lrn(node: Node) -> Kernel:
     def normalize(x: Tensor) -> Tensor:
         squares = functional.pad(x.square().flatten(2), (0, 0, before, after))
         total = squares.unfold(1, size, 1).sum(-1).reshape(x.shape)
-        return x / (bias + alpha / size * total).pow(beta)
+        return x / torch.pow(bias + alpha / size * total, beta)
 
     return normalize

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
-from torch.nn import functional
 from torch import Tensor
+from torch.nn import functional
 
 from quant_core.executor.node import Node
 from quant_core.executor.ops.spatial import Window, output_size, pad_spatial, symmetric, window

@@ -47,7 +47,7 @@ def along(parameter: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
     Returns:
         A view or a repetition of the parameter.
     """
-    if parameter.dim() == 0 or parameter.numel() == 1 and not block:
+    if parameter.dim() == 0 or (parameter.numel() == 1 and not block):
         return parameter.reshape(())
     at = axis % x.dim()
     if block:
@@ -66,7 +66,8 @@ def quantize(x: Tensor, scale: Tensor, zero: Tensor | None, kind: Kind, saturate
 
 
 @operator("QuantizeLinear", note="straight-through: the gradient passes where values are not clipped")
-def _quantize_linear(node: Node) -> Kernel:
+def quantize_linear(node: Node) -> Kernel:
+    """The kernel that puts a tensor on an integer or narrow float grid."""
     axis, block, saturate = node.int("axis", 1), node.int("block_size", 0), node.flag("saturate", True)
     declared = node.int("output_dtype", 0)
 
@@ -82,7 +83,8 @@ def _quantize_linear(node: Node) -> Kernel:
 
 
 @operator("DequantizeLinear")
-def _dequantize_linear(node: Node) -> Kernel:
+def dequantize_linear(node: Node) -> Kernel:
+    """The kernel that turns codes back into real values."""
     axis, block = node.int("axis", 1), node.int("block_size", 0)
     declared = node.int("output_dtype", 0)
 
@@ -152,7 +154,8 @@ def _qlinear_matmul(node: Node) -> Kernel:
     def kernel(*arguments: Tensor) -> Tensor:
         a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = arguments
         kind = node.kind(7) or kind_of(y_zero.dtype)
-        left = _shift(a, _rows(a_zero)) * (_rows(a_scale.double()) if a_scale.dim() else a_scale.double())
+        factor = a_scale.double().unsqueeze(-1) if a_scale.numel() > 1 else a_scale.double()
+        left = _shift(a, _rows(a_zero)) * factor
         right = _shift(b, b_zero) * b_scale.double()
         return _requantize(left @ right, y_scale, y_zero, kind).to(y_zero.dtype)
 
@@ -166,7 +169,9 @@ def _qlinear_conv(node: Node) -> Kernel:
     def kernel(*arguments: Any) -> Tensor:
         x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero = arguments[:8]
         bias = arguments[8] if len(arguments) > 8 else None
-        factor = w_scale.double().reshape(-1, *(1,) * (w.dim() - 1)) if w_scale.numel() > 1 else w_scale.double()
+        factor = (
+            w_scale.double().reshape(-1, *(1,) * (w.dim() - 1)) if w_scale.numel() > 1 else w_scale.double()
+        )
         weight = _shift(w, w_zero, axis=0) * factor
         offset = None if bias is None else bias.double() * x_scale.double() * w_scale.double().reshape(-1)
         y = conv(_shift(x, x_zero) * x_scale.double(), weight, offset)
@@ -174,5 +179,3 @@ def _qlinear_conv(node: Node) -> Kernel:
         return _requantize(y, y_scale, y_zero, kind).to(y_zero.dtype)
 
     return kernel
-
-

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -21,7 +23,7 @@ def _drawer(node: Node) -> Kernel:
     mean, scale = node.float("mean", 0.0), node.float("scale", 1.0)
     normal = node.op.startswith("RandomNormal")
 
-    def draw(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    def draw(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Any:
         generator = _generator(node, device)
         if normal:
             return torch.randn(shape, generator=generator, dtype=dtype, device=device) * scale + mean
@@ -30,7 +32,9 @@ def _drawer(node: Node) -> Kernel:
     return draw
 
 
-@operator("RandomNormal", "RandomUniform", derivatives=0, pure=False, note="seeded; other values than onnxruntime's")
+@operator(
+    "RandomNormal", "RandomUniform", derivatives=0, pure=False, note="seeded; other values than onnxruntime's"
+)
 def _random(node: Node) -> Kernel:
     draw, shape = _drawer(node), node.ints("shape")
     dtype = node.carrier(node.int("dtype", int(Kind.FLOAT)))
@@ -38,12 +42,16 @@ def _random(node: Node) -> Kernel:
 
 
 @operator(
-    "RandomNormalLike", "RandomUniformLike", derivatives=0, pure=False, note="seeded; other values than onnxruntime's"
+    "RandomNormalLike",
+    "RandomUniformLike",
+    derivatives=0,
+    pure=False,
+    note="seeded; other values than onnxruntime's",
 )
 def _random_like(node: Node) -> Kernel:
     draw, kind = _drawer(node), node.int("dtype")
 
-    def like(x: Tensor) -> Tensor:
+    def like(x: Tensor) -> Any:
         dtype = x.dtype if kind is None else node.carrier(kind)
         return draw(tuple(x.shape), dtype if dtype.is_floating_point else torch.float32, x.device)
 
@@ -67,6 +75,8 @@ def _multinomial(node: Node) -> Kernel:
 
     def draw(x: Tensor) -> Tensor:
         shares = torch.softmax(x.detach(), -1)
-        return torch.multinomial(shares, count, replacement=True, generator=_generator(node, x.device)).to(dtype)
+        return torch.multinomial(shares, count, replacement=True, generator=_generator(node, x.device)).to(
+            dtype
+        )
 
     return draw

@@ -17,7 +17,14 @@ State = tuple[Tensor, ...]
 Cell = Callable[[Tensor, State], State]
 
 _DEFAULTS = {"RNN": ("Tanh",), "GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh", "Tanh")}
-_ALPHA = {"LeakyRelu": 0.01, "ThresholdedRelu": 1.0, "HardSigmoid": 0.2, "Elu": 1.0, "ScaledTanh": 1.0, "Affine": 1.0}
+_ALPHA = {
+    "LeakyRelu": 0.01,
+    "ThresholdedRelu": 1.0,
+    "HardSigmoid": 0.2,
+    "Elu": 1.0,
+    "ScaledTanh": 1.0,
+    "Affine": 1.0,
+}
 _BETA = {"HardSigmoid": 0.5, "ScaledTanh": 1.0, "Affine": 0.0}
 
 
@@ -130,7 +137,9 @@ def _recurrent(node: Node, make: Callable[..., Cell], states: int) -> Kernel:
     return run
 
 
-def _rnn_cell(r: Tensor, bias: Tensor, _peep: Tensor | None, act: tuple[Activation, ...], limit: Activation) -> Cell:
+def _rnn_cell(
+    r: Tensor, bias: Tensor, _peep: Tensor | None, act: tuple[Activation, ...], limit: Activation
+) -> Cell:
     return lambda x, state: (act[0](limit(x + functional.linear(state[0], r, bias))),)
 
 
@@ -143,7 +152,9 @@ def _rnn(node: Node) -> Kernel:
 def _gru(node: Node) -> Kernel:
     linear_first = node.flag("linear_before_reset")
 
-    def make(r: Tensor, bias: Tensor, _peep: Tensor | None, act: tuple[Activation, ...], limit: Activation) -> Cell:
+    def make(
+        r: Tensor, bias: Tensor, _peep: Tensor | None, act: tuple[Activation, ...], limit: Activation
+    ) -> Cell:
         size = r.shape[-1]
         gates, last = r[: 2 * size], r[2 * size :]
         gate_bias, last_bias = bias[: 2 * size], bias[2 * size :]
@@ -167,7 +178,9 @@ def _gru(node: Node) -> Kernel:
 def _lstm(node: Node) -> Kernel:
     coupled = node.flag("input_forget")
 
-    def make(r: Tensor, bias: Tensor, peep: Tensor | None, act: tuple[Activation, ...], limit: Activation) -> Cell:
+    def make(
+        r: Tensor, bias: Tensor, peep: Tensor | None, act: tuple[Activation, ...], limit: Activation
+    ) -> Cell:
         peeps = None if peep is None else peep.chunk(3)
 
         def cell(x: Tensor, state: State) -> State:
@@ -184,5 +197,3 @@ def _lstm(node: Node) -> Kernel:
         return cell
 
     return _recurrent(node, make, 2)
-
-

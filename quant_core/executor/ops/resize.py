@@ -53,7 +53,7 @@ def _origin(rule: Rule, size: int, out: int, scale: float, roi: tuple[float, flo
 def _kernel(rule: Rule, distance: np.ndarray) -> np.ndarray:
     x = np.abs(distance)
     if rule.mode == "linear":
-        return np.clip(1 - x, 0, 1)
+        return np.asarray(np.clip(1 - x, 0, 1))
     a = rule.cubic
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
@@ -69,7 +69,7 @@ def _nearest(rule: Rule, origin: np.ndarray, size: int) -> np.ndarray:
         "floor": down,
         "ceil": np.ceil(origin),
     }[rule.nearest]
-    return np.clip(chosen, 0, size - 1).astype(np.int64)
+    return np.asarray(np.clip(chosen, 0, size - 1), dtype=np.int64)
 
 
 @lru_cache(maxsize=512)
@@ -133,7 +133,9 @@ def resize_axis(
         for tap in range(1, places.shape[1]):
             y = y + x.index_select(axis, index[:, tap]) * factors[:, tap].reshape(shape)
     if outside is not None and outside.any():
-        mask = torch.from_numpy(outside).to(x.device).reshape((1,) * axis + (out,) + (1,) * (x.dim() - axis - 1))
+        mask = (
+            torch.from_numpy(outside).to(x.device).reshape((1,) * axis + (out,) + (1,) * (x.dim() - axis - 1))
+        )
         y = torch.where(mask, torch.full((), rule.extrapolation, dtype=y.dtype, device=y.device), y)
     return y
 
@@ -148,7 +150,11 @@ def _sizes(
     return [int(scale * shape[axis] + 0.5) for axis in axes], [scale] * len(axes)
 
 
-@operator("Resize", "Upsample", note="nearest, linear and cubic, with antialiasing; scales and regions are not learned")
+@operator(
+    "Resize",
+    "Upsample",
+    note="nearest, linear and cubic, with antialiasing; scales and regions are not learned",
+)
 def _resize(node: Node) -> Kernel:
     legacy = node.op == "Upsample" or node.version < 11
     rule = Rule(
@@ -166,7 +172,9 @@ def _resize(node: Node) -> Kernel:
     regions, factors, targets = node.host(at["roi"]), node.host(at["scales"]), node.host(at["sizes"])
 
     def resize(x: Tensor, *operands: Tensor | None) -> Tensor:
-        roi, scales, sizes = ((None, *operands) if legacy else operands) + (None,) * (3 - len(operands) - legacy)
+        roi, scales, sizes = ((None, *operands) if legacy else operands) + (None,) * (
+            3 - len(operands) - legacy
+        )
         axes = [axis % x.dim() for axis in chosen] if chosen is not None else list(range(x.dim()))
         if sizes is not None and sizes.numel():
             outs, ratios = _sizes(x.shape, axes, targets.list(sizes), policy)

@@ -48,13 +48,11 @@ def linear(x: Tensor, points: list[Tensor], padding: str = "zeros") -> Tensor:
     """
     floors = [point.detach().floor() for point in points]
     fractions = [point - floor for point, floor in zip(points, floors, strict=True)]
-    total = None
+    total = x.new_zeros(())
     for corner in itertools.product((0, 1), repeat=len(points)):
         places = [(floor + side).to(torch.int64) for floor, side in zip(floors, corner, strict=True)]
         weight = math.prod(f if side else 1 - f for f, side in zip(fractions, corner, strict=True))
-        part = read(x, places, padding) * weight.unsqueeze(1)  # type: ignore[union-attr]
-        total = part if total is None else total + part
-    assert total is not None  # noqa: S101 - there is at least one corner
+        total = total + read(x, places, padding) * weight.unsqueeze(1)  # type: ignore[union-attr]
     return total
 
 
@@ -94,9 +92,13 @@ def _grid_sample(node: Node) -> Kernel:
     def sample(x: Tensor, grid: Tensor) -> Tensor:
         sizes = x.shape[2:]
         coordinates = grid.reshape(grid.shape[0], -1, grid.shape[-1]).unbind(-1)
-        points = [_pixels(point, size, align) for point, size in zip(reversed(coordinates), sizes, strict=True)]
+        points = [
+            _pixels(point, size, align) for point, size in zip(reversed(coordinates), sizes, strict=True)
+        ]
         if mode == "nearest":
-            places = [place(p.detach(), size).round().to(torch.int64) for p, size in zip(points, sizes, strict=True)]
+            places = [
+                place(p.detach(), size).round().to(torch.int64) for p, size in zip(points, sizes, strict=True)
+            ]
             y = read(x, places, padding)
         elif mode == "linear":
             y = linear(x, [place(point, size) for point, size in zip(points, sizes, strict=True)], padding)
@@ -143,7 +145,9 @@ def _deform_conv(node: Node) -> Kernel:
             base = base.reshape(1, 1, -1, 1) if axis == 0 else base.reshape(1, 1, 1, -1)
             axes.append((base + tap + shift[:, :, axis]).reshape(n * offset_group, -1))
         groups = x.reshape(n * offset_group, channels // offset_group, *x.shape[2:])
-        columns_of = linear(groups, axes).reshape(n, offset_group, channels // offset_group, taps, height, width)
+        columns_of = linear(groups, axes).reshape(
+            n, offset_group, channels // offset_group, taps, height, width
+        )
         if mask is not None:
             columns_of = columns_of * mask.reshape(n, offset_group, 1, taps, height, width)
         patches = columns_of.reshape(n, group, channels // group * taps, height * width)

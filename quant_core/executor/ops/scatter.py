@@ -105,7 +105,9 @@ def _tensor_scatter(node: Node) -> Kernel:
         at = axis % cache.dim()
         size = cache.shape[at]
         step = torch.arange(update.shape[at], device=cache.device)
-        first = torch.zeros(cache.shape[0], dtype=torch.int64, device=cache.device) if starts is None else starts
+        first = (
+            torch.zeros(cache.shape[0], dtype=torch.int64, device=cache.device) if starts is None else starts
+        )
         place = first.unsqueeze(1) + step
         place = place % size if circular else place
         shape = [1] * cache.dim()

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch.nn import functional
 from torch import Tensor
+from torch.nn import functional
 
 from quant_core.executor.node import Node
 from quant_core.executor.registry import Kernel, direct, operator
@@ -86,7 +86,8 @@ def _expand(node: Node) -> Kernel:
     given = node.host(1)
 
     def expand(x: Tensor, shape: Tensor) -> Tensor:
-        return x.expand(torch.broadcast_shapes(x.shape, tuple(given.list(shape))))
+        shared = torch.broadcast_shapes(x.shape, tuple(given.list(shape)))  # type: ignore[no-untyped-call]
+        return x.expand(shared)
 
     return expand
 

@@ -31,7 +31,9 @@ def transform(x: Tensor, length: int, axis: int, inverse: bool, onesided: bool) 
     """
     signal = _complex(x)
     if inverse and onesided:
-        return torch.fft.irfft(signal.to(torch.promote_types(signal.dtype, torch.complex64)), length, axis).unsqueeze(-1)
+        wide = torch.promote_types(signal.dtype, torch.complex64)
+        whole: Tensor = torch.fft.irfft(signal.to(wide), length, axis)
+        return whole.unsqueeze(-1)
     spectrum = torch.fft.ifft(signal, length, axis) if inverse else torch.fft.fft(signal, length, axis)
     if onesided:
         spectrum = spectrum.narrow(axis, 0, length // 2 + 1)
@@ -80,7 +82,8 @@ def _mel_weight_matrix(node: Node) -> Kernel:
         low, high = (2595 * math.log10(1 + edge / 700) for edge in (lower, upper))
         step = (high - low) / (bins + 2)
         edges = [
-            int((length + 1) * (700 * (10 ** ((low + index * step) / 2595) - 1)) // rate) for index in range(bins + 2)
+            int((length + 1) * (700 * (10 ** ((low + index * step) / 2595) - 1)) // rate)
+            for index in range(bins + 2)
         ]
         matrix = torch.zeros(length // 2 + 1, bins, dtype=dtype)
         for index in range(bins):

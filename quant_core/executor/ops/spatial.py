@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional
 from torch import Tensor
+from torch.nn import functional
 
 from quant_core.executor.node import Node
 

@@ -18,7 +18,18 @@ TYPES = onnx.TensorProto
 NARROW = {
     getattr(TYPES, name)
     for name in (
-        "FLOAT8E4M3FN FLOAT8E4M3FNUZ FLOAT8E5M2 FLOAT8E5M2FNUZ FLOAT8E8M0 FLOAT4E2M1 INT4 UINT4 INT2 UINT2".split()
+        [
+            "FLOAT8E4M3FN",
+            "FLOAT8E4M3FNUZ",
+            "FLOAT8E5M2",
+            "FLOAT8E5M2FNUZ",
+            "FLOAT8E8M0",
+            "FLOAT4E2M1",
+            "INT4",
+            "UINT4",
+            "INT2",
+            "UINT2",
+        ]
     )
 }
 RANDOM = {"RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
@@ -58,7 +69,10 @@ def _array(path: Path) -> np.ndarray:
 
 
 def _arrays(values) -> list[np.ndarray]:
-    return [numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else np.asarray(value) for value in values]
+    return [
+        numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else np.asarray(value)
+        for value in values
+    ]
 
 
 def _outside(model: onnx.ModelProto) -> str | None:
@@ -100,7 +114,7 @@ def _samples(case, model: onnx.ModelProto) -> list[tuple[list[np.ndarray], list[
             if value.name not in stored:
                 shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
                 size = int(np.prod(shape))
-                inputs.append((np.arange(size, dtype=np.float32).reshape(shape) / size))
+                inputs.append(np.arange(size, dtype=np.float32).reshape(shape) / size)
         name = Path(case.url).stem
         return [(inputs, [_array(ROOT / "data" / "light" / f"{name}_output_0.pb")])]
     if case.data_sets is not None:
@@ -109,10 +123,12 @@ def _samples(case, model: onnx.ModelProto) -> list[tuple[list[np.ndarray], list[
     for folder in sorted(Path(case.model_dir).glob("test_data_set_*")):
         count = len(list(folder.glob("input_*.pb")))
         expected = len(list(folder.glob("output_*.pb")))
-        found.append((
-            [_array(folder / f"input_{index}.pb") for index in range(count)],
-            [_array(folder / f"output_{index}.pb") for index in range(expected)],
-        ))
+        found.append(
+            (
+                [_array(folder / f"input_{index}.pb") for index in range(count)],
+                [_array(folder / f"output_{index}.pb") for index in range(expected)],
+            )
+        )
     return found
 
 
