@@ -24,7 +24,7 @@ def choice_chart(report: Report, table: SensitivityTable) -> Figure | None:
     layers = report.layers
     rows = {row.name: row.sensitivity for row in table.layers}
     bits = sorted({b for losses in rows.values() for b in losses if b != FLOAT_BITS})
-    losses = [[rows.get(layer.name, {}).get(b) for layer in layers] for b in bits]
+    losses = [[_finite(rows.get(layer.name, {}).get(b)) for layer in layers] for b in bits]
     positive = [value for line in losses for value in line if value is not None and value > 0]
     if not positive:
         return None
@@ -70,6 +70,10 @@ def choice_chart(report: Report, table: SensitivityTable) -> Figure | None:
     figure.update_yaxes(type="category", title={"text": "bits"}, showgrid=False)
     figure.update_layout(height=360)
     return finish(figure)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _colour_bar(low: float, high: float) -> dict[str, object]:

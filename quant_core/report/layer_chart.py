@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -76,6 +77,7 @@ def _add_points(
     about: Sequence[str],
     colour: str,
 ) -> None:
+    values = [value if value is not None and math.isfinite(value) else None for value in values]
     pairs = [(value, error or 0.0) for value, error in zip(values, errors, strict=True) if value is not None]
     scale = fit_scale([value for value, _ in pairs] + [value + error for value, error in pairs])
     places = [None if value is None else scale.place(value) for value in values]

@@ -102,3 +102,18 @@ def test_every_colour_a_chart_names_is_on_the_page_in_both_themes(job):
     assert len(used) > 10
     assert used <= light
     assert used <= dark
+
+
+def test_a_score_that_is_missing_or_not_a_number_leaves_a_gap(job):
+    report, table, _ = job(6)
+    layers = list(report.layers)
+    layers[2] = layers[2].model_copy(update={"sensitivity": math.nan, "trace": None, "trace_stderr": None})
+    rows = list(table.layers)
+    rows[2] = rows[2].model_copy(update={"sensitivity": {4: math.inf}})
+    report = report.model_copy(update={"layers": tuple(layers)})
+    _, losses, traces = layer_chart(report)["data"]
+    assert losses["y"][2] is None
+    assert traces["y"][2] is None
+    figure = choice_chart(report, table.model_copy(update={"layers": tuple(rows)}))
+    assert figure is not None
+    assert [line[2] for line in figure["data"][0]["z"]] == [None] * 6
