@@ -9,6 +9,7 @@ from quant_core.errors import ModelError
 from quant_core.ingest.passes.annotations import DropAnnotations
 from quant_core.ingest.passes.batch_norm import FoldBatchNorm
 from quant_core.ingest.passes.constants import FoldConstants
+from quant_core.ingest.passes.identity import ResolveIdentity
 from quant_core.ingest.passes.no_op import NoOpsToIdentity
 from quant_core.ingest.passes.opset import RaiseOpset
 
@@ -26,11 +27,11 @@ def passes() -> tuple[ir.passes.InPlacePass, ...]:
         common.TopologicalSortPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         NoOpsToIdentity(),
-        common.IdentityEliminationPass(),
+        ResolveIdentity(),
         FoldConstants(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         NoOpsToIdentity(),
-        common.IdentityEliminationPass(),
+        ResolveIdentity(),
         FoldBatchNorm(),
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]

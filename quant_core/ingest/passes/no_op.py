@@ -1,4 +1,4 @@
-"""Turn operators that do nothing at inference into Identity, for `IdentityEliminationPass` to remove."""
+"""Turn operators that do nothing at inference into Identity, for `ResolveIdentity` to remove."""
 
 from __future__ import annotations
 

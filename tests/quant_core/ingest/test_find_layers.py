@@ -1,0 +1,178 @@
+"""Which weights are layers, what is known of them, and why others are not."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from onnx import TensorProto, helper
+from torch.utils.flop_counter import FlopCounterMode
+
+from quant_core.errors import InternalError
+from quant_core.ingest import find_float_weights, find_layers, normalise, with_shapes
+from quant_core.ingest.static_shapes import with_static_shapes
+
+N = helper.make_node
+
+
+def _layers(model):
+    return find_layers(normalise(ir.from_proto(model)))
+
+
+def test_convolution_has_scales_along_its_outputs(build, floats):
+    conv = N("Conv", ["x", "w", "b"], ["y"], "conv", group=2)
+    (layer,) = _layers(build([conv], {"x": floats(2, 4, 8, 8)}, {"w": floats(6, 2, 3, 3), "b": floats(6)}))
+    assert (layer.name, layer.op, layer.weight, layer.bias) == ("conv", "Conv", "w", "b")
+    assert (layer.axis, layer.group, layer.parameters) == (0, 2, 108)
+    assert (layer.inputs, layer.outputs) == (("x",), ("y",))
+
+
+@pytest.mark.parametrize(("group", "axis"), [(1, 1), (2, None)])
+def test_transposed_convolution(group, axis, build, floats):
+    node = N("ConvTranspose", ["x", "w"], ["y"], group=group)
+    (layer,) = _layers(build([node], {"x": floats(2, 4, 5, 5)}, {"w": floats(4, 3, 3, 3)}))
+    assert layer.axis == axis
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_gemm(transposed, build, floats):
+    shape = (7, 4) if transposed else (4, 7)
+    node = N("Gemm", ["x", "w"], ["y"], transB=transposed)
+    (layer,) = _layers(build([node], {"x": floats(2, 4)}, {"w": floats(*shape)}))
+    assert layer.shape[layer.axis] == 7
+    assert layer.bias is None
+
+
+@pytest.mark.parametrize("shape", [(4, 7), (3, 4, 7)])
+def test_matmul_with_the_weight_on_the_right(shape, build, floats):
+    (layer,) = _layers(
+        build([N("MatMul", ["x", "w"], ["y"])], {"x": floats(2, 3, 5, 4)}, {"w": floats(*shape)})
+    )
+    assert (layer.uses[0].operand, layer.uses[0].input) == (1, "x")
+    assert layer.shape[layer.axis] == 7
+
+
+def test_matmul_with_the_weight_on_the_left(build, floats):
+    (layer,) = _layers(build([N("MatMul", ["w", "x"], ["y"])], {"x": floats(2, 4, 5)}, {"w": floats(7, 4)}))
+    assert (layer.uses[0].operand, layer.uses[0].input) == (0, "x")
+    assert layer.axis == 0
+
+
+def test_gather_of_rows(build):
+    (layer,) = _layers(
+        build([N("Gather", ["w", "x"], ["y"])], {"x": np.array([0, 2])}, {"w": np.ones((5, 4), np.float32)})
+    )
+    assert (layer.op, layer.axis, layer.inputs) == ("Gather", 0, ("x",))
+
+
+NO_LAYERS = {
+    "gather of columns": N("Gather", ["w", "x"], ["y"], axis=1),
+    "elementwise": N("Mul", ["f", "w"], ["y"]),
+    "two activations": N("MatMul", ["f", "f"], ["y"]),
+    "vector": N("MatMul", ["f", "v"], ["y"]),
+}
+
+
+@pytest.mark.parametrize("kind", NO_LAYERS)
+def test_what_is_no_layer(kind, build, floats):
+    inputs = {"x": np.array([0, 1])} if kind == "gather of columns" else {"f": floats(4, 4)}
+    assert _layers(build([NO_LAYERS[kind]], inputs, {"w": floats(4, 4), "v": floats(4)})) == ()
+
+
+def test_integer_table_is_no_layer(build):
+    model = build(
+        [N("Gather", ["w", "x"], ["y"])],
+        {"x": np.array([0, 2])},
+        {"w": np.arange(20).reshape(5, 4)},
+        output_types={"y": TensorProto.INT64},
+    )
+    assert _layers(model) == ()
+
+
+def test_shared_weight_is_one_layer_without_axis_where_uses_disagree(build, floats):
+    nodes = [N("MatMul", ["x", "w"], ["a"], "one"), N("MatMul", ["w", "a"], ["y"], "two")]
+    (layer,) = _layers(build(nodes, {"x": floats(4, 4)}, {"w": floats(4, 4)}))
+    assert [use.node for use in layer.uses] == ["one", "two"]
+    assert [use.operand for use in layer.uses] == [1, 0]
+    assert layer.axis is None
+
+
+def test_weight_with_another_reader_is_no_layer_and_is_explained(build, floats):
+    nodes = [N("MatMul", ["x", "w"], ["a"], "one"), N("Mul", ["a", "w"], ["y"], "scale")]
+    model = normalise(ir.from_proto(build(nodes, {"x": floats(40, 40)}, {"w": floats(40, 40)})))
+    assert find_layers(model) == ()
+    (weight,) = find_float_weights(model, ())
+    assert weight.name == "w"
+    assert "Mul 'scale'" in weight.reason
+    assert "MatMul" not in weight.reason
+
+
+def test_weight_inside_a_subgraph_stays_float(build, floats):
+    branches = {
+        name: helper.make_graph(
+            [N("MatMul", ["x", "w"], [name])], name, [], [helper.make_tensor_value_info(name, 1, [3, 4])]
+        )
+        for name in ("then_branch", "else_branch")
+    }
+    nodes = [
+        N("ReduceSum", ["x"], ["s"], keepdims=0),
+        N("Greater", ["s", "zero"], ["c"]),
+        N("If", ["c"], ["h"], **branches),
+        N("MatMul", ["h", "w"], ["y"]),
+    ]
+    constants = {"w": floats(4, 4), "zero": np.float32(0)}
+    model = normalise(ir.from_proto(build(nodes, {"x": floats(3, 4)}, constants)))
+    assert find_layers(model) == ()
+    assert "subgraph" in find_float_weights(model, ())[0].reason
+
+
+def test_layers_come_in_graph_order(resnet20):
+    layers = find_layers(normalise(ir.load(resnet20)))
+    assert layers[0].weight == "conv1.weight"
+    assert layers[-1].weight == "fc.weight"
+    assert len({layer.name for layer in layers}) == len(layers) == 22
+
+
+MODULES = {
+    "conv": (torch.nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2), (4, 9, 9)),
+    "deconv": (torch.nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2), (4, 5, 5)),
+    "linear": (torch.nn.Linear(5, 7), (3, 5)),
+}
+
+
+@pytest.mark.parametrize("kind", MODULES)
+def test_macs_agree_with_a_count_by_torch(kind, build):
+    module, shape = MODULES[kind]
+    feed = torch.zeros(3, *shape)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        output = module(feed)
+    weight = module.weight.detach().numpy()
+    match kind:
+        case "conv":
+            node = N("Conv", ["x", "w"], ["y"], group=2, strides=[2, 2], pads=[1, 1, 1, 1])
+        case "deconv":
+            node = N("ConvTranspose", ["x", "w"], ["y"], group=2, strides=[2, 2])
+        case _:
+            node, weight = N("MatMul", ["x", "w"], ["y"]), weight.T.copy()
+    model = ir.from_proto(build([node], {"x": feed.numpy()}, {"w": weight}))
+    layers = find_layers(model)
+    shapes = {"x": tuple(feed.shape), "y": tuple(output.shape)}
+    (layer,) = with_shapes(layers, model, shapes, batch=3)
+    # Two operations make one multiply-accumulate.
+    assert layer.macs * 3 * 2 == counter.get_total_flops()
+    (inferred,) = with_static_shapes(layers, model)
+    assert inferred.macs == layer.macs
+
+
+def test_macs_of_resnet20_are_those_of_the_paper(resnet20):
+    model = normalise(ir.load(resnet20))
+    total = sum(layer.macs for layer in with_static_shapes(find_layers(model), model))
+    # He et al. give 40.6 M without the two projections, which cost 0.26 M.
+    assert total == pytest.approx(40.8e6, rel=0.005)
+
+
+def test_missing_shape_is_our_own_fault(build, floats):
+    model = ir.from_proto(build([N("MatMul", ["x", "w"], ["y"])], {"x": floats(2, 4)}, {"w": floats(4, 3)}))
+    with pytest.raises(InternalError, match="y"):
+        with_shapes(find_layers(model), model, {"x": (2, 4)}, batch=2)

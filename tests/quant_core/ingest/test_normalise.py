@@ -1,0 +1,354 @@
+"""Normalising changes the form of a graph and never what it computes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from quant_core.ingest import find_layers, normalise, read_model
+
+N = helper.make_node
+
+
+def _normal(model) -> ir.Model:
+    return normalise(ir.from_proto(model))
+
+
+def _ops(model: ir.Model) -> list[str]:
+    return [node.op_type for node in model.graph]
+
+
+def _check_same(run, before, after, feeds, rtol=1e-5):
+    for expected, found in zip(run(before, feeds), run(after, feeds), strict=True):
+        scale = float(np.abs(expected.astype(np.float64)).max())
+        np.testing.assert_allclose(found, expected, rtol=rtol, atol=rtol * scale)
+
+
+def _norm(floats, channels):
+    names = dict(zip(("s", "b", "m"), floats(3, channels), strict=True))
+    return names | {"v": np.abs(floats(channels)) + 0.5}
+
+
+def _bn(source="h", name="bn", **attributes):
+    return N("BatchNormalization", [source, "s", "b", "m", "v"], ["y"], name, **attributes)
+
+
+def test_resnet20(resnet20, images, run):
+    source = read_model(resnet20)
+    before = [tensor.name for tensor in source.model.graph.initializers.values()]
+    model = normalise(source.model)
+    feeds = {"input": images[:16]}
+    _check_same(run, resnet20, model, feeds)
+    assert set(_ops(model)) == {"Conv", "Relu", "Add", "GlobalAveragePool", "Flatten", "Gemm"}
+    assert len(find_layers(model)) == 22
+    assert model.graph.inputs[0].shape[0] == source.model.graph.inputs[0].shape[0]
+    assert model.graph.outputs[0].name == "logits"
+    # The source is left as it was, values and all.
+    assert [tensor.name for tensor in source.model.graph.initializers.values()] == before
+    _check_same(run, resnet20, source.model, feeds, rtol=0)
+    onnx.checker.check_model(ir.to_proto(model), full_check=True)
+
+
+def test_resnet20_as_external_data(resnet20, images, run, tmp_path):
+    ir.save(ir.load(resnet20), tmp_path / "m.onnx", external_data="m.data")
+    source = read_model(tmp_path / "m.onnx")
+    assert source.file_bytes > 0.9 * resnet20.stat().st_size
+    ir.save(normalise(source.model), tmp_path / "n.onnx")
+    _check_same(run, resnet20, tmp_path / "n.onnx", {"input": images[:4]})
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("group", [1, 2])
+def test_batch_norm_into_conv(bias, group, build, run, floats):
+    feeds = {"x": floats(2, 4, 8, 8)}
+    weights = _norm(floats, 6) | {"w": floats(6, 4 // group, 3, 3)} | ({"c": floats(6)} if bias else {})
+    conv = N("Conv", ["x", "w", "c"] if bias else ["x", "w"], ["h"], "conv", group=group)
+    before = build([conv, _bn()], feeds, weights)
+    after = _normal(before)
+    assert _ops(after) == ["Conv"]
+    assert len(after.graph.initializers) == 2
+    _check_same(run, before, after, feeds)
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_batch_norm_into_transposed_conv(group, build, run, floats):
+    feeds = {"x": floats(2, 4, 5, 5)}
+    weights = _norm(floats, 6) | {"w": floats(4, 6 // group, 3, 3)}
+    nodes = [N("ConvTranspose", ["x", "w"], ["h"], "deconv", group=group, strides=[2, 2]), _bn()]
+    before = build(nodes, feeds, weights)
+    after = _normal(before)
+    assert _ops(after) == ["ConvTranspose"]
+    _check_same(run, before, after, feeds)
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+@pytest.mark.parametrize("bias", ["none", "vector", "scalar", "row"])
+def test_batch_norm_into_gemm(transposed, bias, build, run, floats):
+    feeds = {"x": floats(3, 5)}
+    constants = {"vector": floats(6), "scalar": floats(1), "row": floats(1, 6)}
+    weights = _norm(floats, 6) | {"w": floats(6, 5) if transposed else floats(5, 6)}
+    if bias != "none":
+        weights["c"] = constants[bias]
+    operands = ["x", "w"] if bias == "none" else ["x", "w", "c"]
+    gemm = N("Gemm", operands, ["h"], "fc", transB=transposed, alpha=0.7, beta=1.3)
+    before = build([gemm, _bn()], feeds, weights)
+    after = _normal(before)
+    assert _ops(after) == ["Gemm"]
+    _check_same(run, before, after, feeds)
+
+
+def test_batch_norm_behind_matmul_becomes_add(build, run, floats):
+    feeds = {"x": floats(3, 5)}
+    before = build([N("MatMul", ["x", "w"], ["h"]), _bn()], feeds, _norm(floats, 6) | {"w": floats(5, 6)})
+    after = _normal(before)
+    assert _ops(after) == ["MatMul", "Add"]
+    _check_same(run, before, after, feeds)
+
+
+def test_batch_norm_behind_batched_matmul_stays(build, run, floats):
+    # Channels of batch normalization are axis 1, outputs of this product are axis 2.
+    feeds = {"x": floats(3, 6, 5)}
+    before = build([N("MatMul", ["x", "w"], ["h"]), _bn()], feeds, _norm(floats, 6) | {"w": floats(5, 6)})
+    after = _normal(before)
+    assert _ops(after) == ["MatMul", "BatchNormalization"]
+    _check_same(run, before, after, feeds)
+
+
+def test_batch_norm_stays_where_the_conv_has_other_readers(build, run, floats):
+    feeds = {"x": floats(2, 3, 6, 6)}
+    weights = _norm(floats, 4) | {"w": floats(4, 3, 3, 3)}
+    nodes = [N("Conv", ["x", "w"], ["h"]), _bn(), N("Relu", ["h"], ["z"])]
+    before = build(nodes, feeds, weights, outputs=("y", "z"))
+    after = _normal(before)
+    assert "BatchNormalization" in _ops(after)
+    _check_same(run, before, after, feeds)
+
+
+def test_batch_norm_stays_where_the_conv_is_an_output(build, run, floats):
+    feeds = {"x": floats(2, 3, 6, 6)}
+    weights = _norm(floats, 4) | {"w": floats(4, 3, 3, 3)}
+    before = build([N("Conv", ["x", "w"], ["h"]), _bn()], feeds, weights, outputs=("y", "h"))
+    after = _normal(before)
+    assert "BatchNormalization" in _ops(after)
+    _check_same(run, before, after, feeds)
+
+
+def test_shared_weight_stays_one_and_its_batch_norm_apart(build, run, floats):
+    feeds = {"x": floats(2, 3, 6, 6)}
+    weights = _norm(floats, 3) | {"w": floats(3, 3, 1, 1)}
+    nodes = [
+        N("Identity", ["w"], ["copy"]),
+        N("Conv", ["x", "w"], ["a"], "first"),
+        N("Conv", ["a", "copy"], ["h"], "second"),
+        _bn(),
+    ]
+    before = build(nodes, feeds, weights)
+    after = _normal(before)
+    assert _ops(after) == ["Conv", "Conv", "BatchNormalization"]
+    (layer,) = find_layers(after)
+    assert [use.node for use in layer.uses] == ["first", "second"]
+    _check_same(run, before, after, feeds)
+
+
+def test_float16_passes_through(build, run, floats):
+    feeds = {"x": floats(2, 3, 6, 6).astype(np.float16)}
+    weights = _norm(floats, 4) | {"w": floats(4, 3, 3, 3)}
+    half = {name: value.astype(np.float16) for name, value in weights.items()}
+    types = {"y": TensorProto.FLOAT16}
+    before = build([N("Conv", ["x", "w"], ["h"]), _bn()], feeds, half, output_types=types)
+    after = _normal(before)
+    assert _ops(after) == ["Conv"]
+    assert after.graph.initializers["w"].dtype == ir.DataType.FLOAT16
+    _check_same(run, before, after, feeds, rtol=1e-2)
+
+
+def test_no_ops_go_and_outputs_keep_their_names(build, run, floats):
+    feeds = {"x": floats(2, 3)}
+    nodes = [
+        N("Dropout", ["x"], ["d"]),
+        N("Cast", ["d"], ["c"], to=TensorProto.FLOAT),
+        N("Relu", ["c"], ["r"]),
+        N("Identity", ["r"], ["i"]),
+        N("Dropout", ["i"], ["y"]),
+    ]
+    before = build(nodes, feeds)
+    after = _normal(before)
+    assert _ops(after) == ["Relu"]
+    assert after.graph.outputs[0].name == "y"
+    _check_same(run, before, after, feeds)
+
+
+def test_identity_from_input_to_output_stays(build, run, floats):
+    feeds = {"x": floats(2, 3)}
+    before = build([N("Identity", ["x"], ["y"])], feeds)
+    _check_same(run, before, _normal(before), feeds)
+
+
+def test_two_outputs_of_one_tensor(build, run, floats):
+    feeds = {"x": floats(2, 3)}
+    nodes = [N("Relu", ["x"], ["y"]), N("Identity", ["y"], ["z"])]
+    before = build(nodes, feeds, outputs=("y", "z"))
+    after = _normal(before)
+    assert [value.name for value in after.graph.outputs] == ["y", "z"]
+    _check_same(run, before, after, feeds)
+
+
+def test_identity_around_a_subgraph_stays_valid(build, run, floats):
+    feeds = {"x": floats(2, 3)}
+    branches = {
+        name: helper.make_graph(
+            [N("Identity", ["h"], [name])], name, [], [helper.make_tensor_value_info(name, 1, [2, 3])]
+        )
+        for name in ("then_branch", "else_branch")
+    }
+    nodes = [
+        N("Relu", ["x"], ["h"]),
+        N("ReduceSum", ["x"], ["s"], keepdims=0),
+        N("Greater", ["s", "zero"], ["c"]),
+        N("If", ["c"], ["y"], **branches),
+    ]
+    before = build(nodes, feeds, {"zero": np.float32(0)})
+    _check_same(run, before, _normal(before), feeds)
+
+
+def test_constant_as_output(build, run, floats):
+    feeds = {"x": floats(2, 3)}
+    nodes = [N("Constant", [], ["z"], value_floats=[1.0, 2.0]), N("Relu", ["x"], ["y"])]
+    before = build(nodes, feeds, outputs=("y", "z"))
+    _check_same(run, before, _normal(before), feeds)
+
+
+def test_weight_arithmetic_becomes_one_weight(build, run, floats):
+    # Weight normalization: W = g * V / |V|.
+    feeds = {"x": floats(2, 64)}
+    nodes = [
+        N("ReduceL2", ["v", "axes"], ["norm"], keepdims=1),
+        N("Div", ["v", "norm"], ["unit"]),
+        N("Mul", ["unit", "g"], ["w"]),
+        N("Transpose", ["w"], ["wt"], perm=[1, 0]),
+        N("MatMul", ["x", "wt"], ["y"]),
+    ]
+    before = build(nodes, feeds, {"v": floats(48, 64), "g": floats(48, 1), "axes": np.array([1])})
+    after = _normal(before)
+    assert _ops(after) == ["MatMul"]
+    assert [layer.shape for layer in find_layers(after)] == [(64, 48)]
+    _check_same(run, before, after, feeds)
+
+
+def test_tied_table_is_not_copied(build, run, floats):
+    feeds = {"x": np.array([[1, 5, 2]])}
+    nodes = [
+        N("Gather", ["table", "x"], ["h"], "embed"),
+        N("Transpose", ["table"], ["tt"], "turn", perm=[1, 0]),
+        N("MatMul", ["h", "tt"], ["y"], "head"),
+    ]
+    before = build(nodes, feeds, {"table": floats(100, 32)})
+    after = _normal(before)
+    assert [value.const_value.size for value in after.graph.initializers.values()] == [3200]
+    _check_same(run, before, after, feeds)
+
+
+def test_constants_that_would_grow_stay_expressions(build, run, floats):
+    feeds = {"x": floats(1, 2000)}
+    nodes = [
+        N("ConstantOfShape", ["huge"], ["zeros"]),
+        N("Shape", ["zeros"], ["shape"]),
+        N("Expand", ["row", "tall"], ["table"]),
+        N("ReduceSum", ["table", "axis"], ["sum"], keepdims=0),
+        N("Add", ["x", "sum"], ["a"]),
+        N("Cast", ["shape"], ["f"], to=TensorProto.FLOAT),
+        N("ReduceMean", ["f"], ["mean"], keepdims=0),
+        N("Add", ["a", "mean"], ["y"]),
+    ]
+    constants = {
+        "huge": np.array([1 << 12, 1 << 10]),
+        "row": floats(1, 2000),
+        "tall": np.array([64, 2000]),
+        "axis": np.array([0]),
+    }
+    before = build(nodes, feeds, constants)
+    after = _normal(before)
+    assert ir.to_proto(after).ByteSize() < before.ByteSize() + 9000
+    _check_same(run, before, after, feeds)
+
+
+def test_shape_arithmetic_is_folded(build, run, floats):
+    feeds = {"x": floats(2, 3, 4)}
+    nodes = [
+        N("Shape", ["x"], ["shape"]),
+        N("Gather", ["shape", "two"], ["last"], axis=0),
+        N("Concat", ["minus", "last"], ["target"], axis=0),
+        N("Reshape", ["x", "target"], ["y"]),
+    ]
+    before = build(nodes, feeds, {"two": np.array([2]), "minus": np.array([-1])})
+    after = _normal(before)
+    assert _ops(after) == ["Reshape"]
+    _check_same(run, before, after, feeds)
+
+
+def test_local_functions_are_inlined(build, run, floats):
+    feeds = {"x": floats(2, 3)}
+    function = helper.make_function(
+        "mine", "Twice", ["a"], ["b"], [N("Add", ["a", "a"], ["b"])], [helper.make_opsetid("", 21)]
+    )
+    before = build([N("Twice", ["x"], ["h"], domain="mine"), N("Relu", ["h"], ["y"])], feeds)
+    before.functions.append(function)
+    before.graph.output[0].type.CopyFrom(before.graph.input[0].type)
+    after = _normal(before)
+    assert _ops(after) == ["Add", "Relu"]
+    assert not after.functions
+    _check_same(run, before, after, feeds)
+
+
+def test_names_are_unique_and_metadata_of_the_model_stay(build, floats):
+    nodes = [N("Relu", ["x"], ["a"], "same"), N("Relu", ["a"], ["b"], "same"), N("Relu", ["b"], ["y"])]
+    before = build(nodes, {"x": floats(2, 3)})
+    before.graph.node[0].doc_string = "stack trace " * 100
+    before.metadata_props.add(key="author", value="me")
+    after = _normal(before)
+    names = [node.name for node in after.graph]
+    assert len(set(names)) == 3
+    assert all(names)
+    assert after.metadata_props["author"] == "me"
+    assert ir.to_proto(after).ByteSize() < 500
+
+
+def test_unused_tensors_go(build, floats):
+    model = build(
+        [N("Relu", ["x"], ["y"]), N("Neg", ["x"], ["z"])], {"x": floats(2, 3)}, {"spare": floats(50)}
+    )
+    after = _normal(model)
+    assert _ops(after) == ["Relu"]
+    assert not after.graph.initializers
+
+
+def test_gemm_attributes_stay(build, run, floats):
+    feeds = {"x": floats(2, 4)}
+    gemm = N("Gemm", ["x", "w", "c"], ["y"], "fc", transB=1, alpha=0.5, beta=2.0)
+    before = build([gemm], feeds, {"w": floats(3, 4), "c": floats(3)})
+    after = _normal(before)
+    (node,) = after.graph
+    assert node.attributes.get_float("alpha") == 0.5
+    assert node.attributes.get_int("transB") == 1
+    _check_same(run, before, after, feeds)
+
+
+def test_constant_condition_leaves_one_branch(build, run, floats):
+    feeds = {"x": floats(2, 3)}
+    branches = {
+        name: helper.make_graph(
+            [N(op, ["x"], [name])], name, [], [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3])]
+        )
+        for name, op in (("then_branch", "Relu"), ("else_branch", "Neg"))
+    }
+    nodes = [
+        N("Constant", [], ["c"], value=numpy_helper.from_array(np.array(True))),
+        N("If", ["c"], ["y"], **branches),
+    ]
+    before = build(nodes, feeds)
+    after = _normal(before)
+    assert _ops(after) == ["Relu"]
+    _check_same(run, before, after, feeds)

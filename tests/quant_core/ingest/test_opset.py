@@ -1,0 +1,152 @@
+"""Operators whose form or meaning changed between opsets give the same outputs after raising them.
+
+The reference is onnxruntime running the old model as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper
+
+from quant_core.errors import ModelError
+from quant_core.ingest import normalise
+
+N = helper.make_node
+RNG = np.random.default_rng(0)
+
+
+def _floats(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+X = _floats(2, 3, 8, 8)
+POSITIVE = np.abs(X) + 0.1
+I64 = {"i": TensorProto.INT64}
+
+# name, opsets, nodes, inputs, initializers, outputs
+Case = tuple[str, tuple[int, ...], list[onnx.NodeProto], dict, dict, tuple[str, ...]]
+
+
+def _cases() -> Iterator[Case]:
+    def one(name, opsets, op, extra=None, x=X, outputs=("y",), **attributes):
+        extra = {key: np.asarray(value) for key, value in (extra or {}).items()}
+        return name, opsets, [N(op, ["x", *extra], [*outputs], **attributes)], {"x": x}, extra, outputs
+
+    norm = {"s": _floats(3), "b": _floats(3), "m": _floats(3), "v": np.abs(_floats(3)) + 0.5}
+    yield one("batch norm", (7, 9, 14), "BatchNormalization", norm)
+    yield one("dropout", (7, 10), "Dropout", ratio=0.3)
+    for mode in ("nearest", "linear"):
+        for scale in (1.5, 2.0, 2.7):
+            scales = np.array([1, 1, scale, scale], np.float32)
+            yield one(f"upsample {mode} {scale}", (7, 8), "Upsample", scales=list(scales), mode=mode)
+            yield one(f"upsample {mode} {scale}", (9,), "Upsample", {"k": scales}, mode=mode)
+        for scale in (0.33, 0.5, 0.7, 2.0, 2.7):
+            scales = np.array([1, 1, scale, scale], np.float32)
+            yield one(f"resize {mode} {scale}", (10,), "Resize", {"k": scales}, mode=mode)
+    yield one("slice", (7, 9), "Slice", axes=[2, 3], starts=[1, 0], ends=[5, -1])
+    yield one("slice inputs", (10, 11), "Slice", {"st": [1], "en": [5], "ax": [2]})
+    for op in ("Softmax", "LogSoftmax"):
+        for axis in (1, 2, 3):
+            yield one(f"{op} {axis}", (7, 11, 12, 13), op, axis=axis)
+    yield one("softmax default", (12,), "Softmax")
+    yield one("squeeze", (7, 12), "Squeeze", x=_floats(2, 1, 5), axes=[1])
+    yield one("unsqueeze", (7, 12), "Unsqueeze", x=_floats(2, 5), axes=[0, 2])
+    yield one("clip", (7, 10), "Clip", min=-0.5, max=0.5)
+    yield one("pad", (7, 10), "Pad", pads=[0, 0, 1, 1, 0, 0, 2, 2], value=1.5)
+    yield one("pad reflect", (7,), "Pad", pads=[0, 0, 1, 1, 0, 0, 2, 2], mode="reflect")
+    yield one("pad inputs", (11, 18), "Pad", {"p": [0, 0, 1, 1, 0, 0, 2, 2]})
+    yield one("top-k", (9,), "TopK", x=_floats(2, 7), outputs=("y", "i"), k=3, axis=1)
+    for op in ("ReduceMean", "ReduceMax", "ReduceL2", "ReduceLogSumExp", "ReduceProd", "ReduceSumSquare"):
+        yield one(op, (7, 13, 17), op, x=POSITIVE, axes=[2, 3], keepdims=0)
+        yield one(f"{op} all", (11,), op, x=POSITIVE)
+    yield one("reduce sum", (7, 12), "ReduceSum", axes=[1], keepdims=0)
+    yield one("split", (7, 12), "Split", x=_floats(2, 6), outputs=("y", "z"), axis=1, split=[2, 4])
+    yield one("split evenly", (7, 13, 17), "Split", x=_floats(2, 6), outputs=("y", "z"), axis=1)
+    yield one(
+        "gemm", (7, 9, 10, 13), "Gemm", {"w": _floats(3, 4), "c": _floats(3)}, x=_floats(2, 4), transB=1
+    )
+    yield one(
+        "average pool", (7, 11, 18), "AveragePool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]
+    )
+    yield one("max pool", (7, 8, 11), "MaxPool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    yield one("transposed", (7, 11), "ConvTranspose", {"w": _floats(3, 4, 3, 3)}, strides=[2, 2])
+    yield one("group norm", (18, 20), "GroupNormalization", {"s": _floats(3), "b": _floats(3)}, num_groups=3)
+    boxes = {"r": np.array([[0, 0, 5, 5], [1, 1, 6, 7]], np.float32), "n": [0, 1]}
+    yield one("roi align", (10, 15), "RoiAlign", boxes, output_height=2, output_width=2, sampling_ratio=2)
+    grid = {"g": (RNG.random((2, 4, 4, 2)) * 2 - 1).astype(np.float32)}
+    yield one("grid sample", (16, 19), "GridSample", grid, mode="bilinear")
+    yield one(
+        "lstm",
+        (7, 13),
+        "LSTM",
+        {"w": _floats(1, 16, 3), "r": _floats(1, 16, 4)},
+        x=_floats(5, 2, 3),
+        hidden_size=4,
+    )
+    yield one("layer norm", (17,), "LayerNormalization", {"s": _floats(6)}, x=_floats(2, 5, 6))
+    hidden = [N("Conv", ["x", "w"], ["h"]), N("GroupNormalization", ["h", "s", "b"], ["y"], num_groups=2)]
+    weights = {"w": _floats(4, 3, 3, 3), "s": _floats(2), "b": _floats(2)}
+    yield "group norm behind conv", (18,), hidden, {"x": X}, weights, ("y",)
+    gelu = [N("Gelu", ["x"], ["h"], domain="com.microsoft"), N("ReduceMean", ["h"], ["y"], axes=[2])]
+    yield "other domain", (13, 17), gelu, {"x": X}, {}, ("y",)
+    branches = {
+        name: helper.make_graph(
+            [N("Squeeze", ["x"], [name], axes=[0])],
+            name,
+            [],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, [3, 4])],
+        )
+        for name in ("then_branch", "else_branch")
+    }
+    branching = [
+        N("ReduceSum", ["x"], ["s"], keepdims=0),
+        N("Greater", ["s", "zero"], ["c"]),
+        N("If", ["c"], ["y"], **branches),
+    ]
+    yield "subgraph", (11, 12), branching, {"x": _floats(1, 3, 4)}, {"zero": np.float32(0)}, ("y",)
+
+
+CASES = [(case, opset) for case in _cases() for opset in case[1]]
+
+
+@pytest.mark.parametrize(("case", "opset"), CASES, ids=[f"{case[0]} at {opset}" for case, opset in CASES])
+def test_same_outputs_after_raising(case, opset, build, run):
+    _, _, nodes, inputs, initializers, outputs = case
+    model = build(nodes, inputs, initializers, outputs, opset, output_types=I64)
+    raised = normalise(ir.from_proto(model))
+    assert raised.graph.opset_imports[""] == 21
+    for expected, found in zip(run(model, inputs), run(raised, inputs), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("opset", [21, 22, 24, 26])
+def test_newer_opsets_are_left_alone(opset, build, floats):
+    model = build([N("Relu", ["x"], ["y"])], {"x": floats(2, 3)}, opset=opset)
+    assert normalise(ir.from_proto(model)).graph.opset_imports[""] == opset
+
+
+def test_what_cannot_be_raised_is_refused(build, floats):
+    model = build([N("Hardmax", ["x"], ["y"], axis=1)], {"x": floats(2, 3, 4)}, opset=11)
+    with pytest.raises(ModelError, match="Hardmax"):
+        normalise(ir.from_proto(model))
+
+
+def test_nearest_resize_both_ways_is_refused(build, floats):
+    scales = np.array([1, 1, 2, 0.5], np.float32)
+    model = build([N("Resize", ["x", "k"], ["y"], "r")], {"x": floats(1, 1, 4, 4)}, {"k": scales}, opset=10)
+    with pytest.raises(ModelError, match="enlarges one axis"):
+        normalise(ir.from_proto(model))
+
+
+def test_old_file_format_with_initializers_among_inputs(build, run, floats):
+    feeds = {"x": floats(2, 3, 8, 8)}
+    weights = {"w": floats(4, 3, 3, 3)}
+    model = build([N("Conv", ["x", "w"], ["y"])], feeds, weights, opset=8, initializers_are_inputs=True)
+    raised = normalise(ir.from_proto(model))
+    assert [value.name for value in raised.graph.inputs] == ["x"]
+    np.testing.assert_allclose(run(raised, feeds)[0], run(model, feeds)[0], rtol=1e-5)
