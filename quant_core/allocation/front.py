@@ -81,6 +81,23 @@ class Front(Sequence[FrontPoint]):
             at = int(parent[at])
         return self._groups.expand(rows)
 
+    def choices(self) -> npt.NDArray[np.int16]:
+        """Trace every point back at once.
+
+        Returns:
+            Points x layers: choice indices.
+        """
+        at = self._last
+        rows = np.empty((len(at), len(self._steps)), dtype=np.int16)
+        for row in range(len(self._steps) - 1, -1, -1):
+            parent, taken = self._steps[row]
+            rows[:, row] = taken[at]
+            at = parent[at].astype(np.int64)
+        row_of = np.empty(len(self._groups.names), dtype=np.intp)
+        for row, members in enumerate(self._groups.members):
+            row_of[list(members)] = row
+        return rows[:, row_of]
+
     def plan(self, budget: float) -> Plan:
         """Give the best plan of the front within a budget.
 
@@ -125,7 +142,13 @@ class Front(Sequence[FrontPoint]):
         return FrontPoint(float(self.cost[index]), float(self.objective[index]), self.choice(index))
 
     def __iter__(self) -> Iterator[FrontPoint]:
-        return (self[i] for i in range(len(self)))
+        for cost, objective, choice in zip(
+            self.cost.tolist(), self.objective.tolist(), self.choices().tolist(), strict=True
+        ):
+            yield FrontPoint(cost, objective, tuple(choice))
+
+    def __reversed__(self) -> Iterator[FrontPoint]:
+        return reversed(list(self))
 
 
 def pareto_front(problem: Problem, cost: str = "bytes", *, max_points: int | None = None) -> Front:

@@ -33,7 +33,7 @@ class LossIncrease:
     """Measured increase of the mean loss.
 
     Attributes:
-        increase: Layers x bit-widths; NaN where the network gave NaN or infinity.
+        increase: Layers x bit-widths; NaN where the network gave NaN or infinity, or nothing was asked.
         stderr: Standard error over samples.
         samples: Number of samples.
     """
@@ -111,7 +111,8 @@ def output(
             count += batch.size
     mean = sums / count
     variance = np.maximum(squares / count - mean**2, 0.0) / max(count - 1, 1)
-    bad = np.where(np.isfinite(mean), 0.0, np.nan)
+    asked = np.array([[k < len(row) for k in range(shape[1])] for row in quantized]).reshape(shape)
+    bad = np.where(np.isfinite(mean) & asked, 0.0, np.nan)
     return LossIncrease(mean + bad, np.sqrt(variance) + bad, count)
 
 

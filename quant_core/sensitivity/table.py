@@ -20,6 +20,8 @@ from quant_core.spec import FLOAT_BITS, LayerSensitivity, SensitivityMethod, Sen
 _TRACE_COPIES = {"gauss_newton": 2, "hawq_v2": 6}
 """How many times its activations a batch takes with the graph of its derivatives, roughly."""
 
+Widths = Sequence[int] | Mapping[str, Sequence[int]]
+
 _SWEEPS = 6
 """Most passes over the samples for traces that only explain, and do not decide."""
 
@@ -32,7 +34,7 @@ def build_table(
     objective: Objective,
     *,
     labels: torch.Tensor | None = None,
-    bits: Sequence[int],
+    bits: Widths,
     method: SensitivityMethod = "output",
     seed: int = 0,
     fixed_batch: int | None = None,
@@ -55,7 +57,7 @@ def build_table(
         quantized: Layer and bits -> the weight as it would be exported; asked once for each, never for float.
         objective: The loss.
         labels: Class of each sample, shape [samples], or None.
-        bits: Bit-widths; 32 is float.
+        bits: Bit-widths for all layers, or layer name -> bit-widths; 32 is float.
         method: `output`, `gauss_newton` or `hawq_v2`; traces come from `gauss_newton` unless this is `hawq_v2`.
         seed: Seed of probes and batches.
         fixed_batch: The batch size the graph insists on, or None.
@@ -89,14 +91,15 @@ def build_table(
         max_probes=min(max_probes, _SWEEPS * len(batches)) if method == "output" else max_probes,
         on_progress=_part(on_progress, 0.0, share),
     )
-    widths = [b for b in bits if b != FLOAT_BITS]
-    weights = [[quantized(layer, b) for b in widths] for layer in layers]
+    asked = [_asked(bits, layer.name) for layer in layers]
+    widths = [[b for b in row if b != FLOAT_BITS] for row in asked]
+    weights = [[quantized(layer, b) for b in row] for layer, row in zip(layers, widths, strict=True)]
     norms = [
         [_squared_distance(program.weights[layer.weight], weight) for weight in row]
         for layer, row in zip(layers, weights, strict=True)
     ]
     measured = None
-    if method == "output" and widths:
+    if method == "output" and any(widths):
         whole = split_batches(
             feeds,
             labels,
@@ -124,25 +127,23 @@ def build_table(
         samples=measured.samples if measured is not None else traces.samples,
         probes=traces.probes,
         seed=seed,
-        layers=tuple(
-            _row(layer, i, widths, bits, norms[i], traces, measured) for i, layer in enumerate(layers)
-        ),
+        layers=tuple(_row(layer, i, asked[i], norms[i], traces, measured) for i, layer in enumerate(layers)),
     )
 
 
-def missing_scores(table: SensitivityTable, bits: Sequence[int]) -> tuple[str, ...]:
+def missing_scores(table: SensitivityTable, bits: Widths) -> tuple[str, ...]:
     """Name the layers whose trace or scores were not finite.
 
     Args:
         table: The table.
-        bits: Bit-widths it was asked for.
+        bits: Bit-widths it was asked for, for all layers or by layer name.
 
     Returns:
         One warning a layer.
     """
     warnings = []
     for layer in table.layers:
-        lacking = [str(b) for b in bits if b not in layer.sensitivity]
+        lacking = [str(b) for b in _asked(bits, layer.name) if b not in layer.sensitivity]
         if lacking:
             warnings.append(f"{layer.name}: no finite score at {', '.join(lacking)} bits; not offered there.")
         elif layer.trace is None:
@@ -150,15 +151,19 @@ def missing_scores(table: SensitivityTable, bits: Sequence[int]) -> tuple[str, .
     return tuple(warnings)
 
 
+def _asked(bits: Widths, layer: str) -> Sequence[int]:
+    return bits[layer] if isinstance(bits, Mapping) else bits
+
+
 def _row(
     layer: Layer,
     index: int,
-    widths: Sequence[int],
     bits: Sequence[int],
     norms: Sequence[float],
     traces: TraceEstimate,
     measured: LossIncrease | None,
 ) -> LayerSensitivity:
+    widths = [b for b in bits if b != FLOAT_BITS]
     trace, trace_stderr = float(traces.trace[index]), float(traces.stderr[index])
     sensitivity: dict[int, float] = {}
     stderr: dict[int, float] = {}

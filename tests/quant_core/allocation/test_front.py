@@ -103,6 +103,8 @@ def test_points_behave_as_a_sequence() -> None:
     assert len(front) == 3
     assert front[-1].choice == (1, 1)
     assert [point.cost for point in front[:2]] == [2, 3]
+    assert list(front) == [front[0], front[1], front[2]]
+    assert list(reversed(front)) == [front[2], front[1], front[0]]
 
 
 def test_a_budget_below_the_front_is_refused() -> None:

@@ -124,8 +124,8 @@ def test_selections_of_varying_size_are_refused() -> None:
 
 
 def test_sizes_and_constants_may_be_selected_from() -> None:
-    body = "n = Shape(tokens) c = ConstantOfShape(n) i = NonZero(c) k = ReduceSum(i) z = CastLike(k, tokens) y = Add(tokens, z)"
-    assert guess(body, "float[N, T, C] y").name == "squared_error"
+    zeros = "n = Shape(tokens) c = ConstantOfShape(n) i = NonZero(c) k = ReduceSum(i) z = CastLike(k, tokens)"
+    assert guess(f"{zeros} y = Add(tokens, z)", "float[N, T, C] y").name == "squared_error"
 
 
 def test_what_was_asked_for_must_fit() -> None:

@@ -70,6 +70,19 @@ def test_output_scores_come_with_traces_and_progress(tiny: Any, samples: torch.T
     assert missing_scores(table, BITS) == ()
 
 
+def test_layers_may_be_asked_for_different_widths(tiny: Any, samples: torch.Tensor, rounded: Any) -> None:
+    net = tiny("Relu")
+    bits = {"first": (8,), "second": (2, 4, 32)}
+
+    def quantized(layer: Layer, width: int) -> Any:
+        assert width in bits[layer.name]
+        return rounded(net.weights[layer.weight], width)
+
+    table = build_table(net.program, net.layers, {"x": samples}, quantized, KL, bits=bits, method="output")
+    assert [tuple(row.sensitivity) for row in table.layers] == [(8,), (2, 4, 32)]
+    assert missing_scores(table, bits) == ()
+
+
 def test_scores_that_are_not_finite_are_left_out_and_named(
     tiny: Any, samples: torch.Tensor, rounded: Any
 ) -> None:
