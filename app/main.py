@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -16,8 +17,17 @@ from app.api import artifacts, events, health, jobs, openapi, problems, quantize
 from app.api.request_id import RequestIdMiddleware
 from app.service import Service
 from app.settings import Settings
+from quant_core.errors import UserError
+
+_log = logging.getLogger("bitwright")
 
 _STOP_SECONDS = 5
+
+
+class AddressError(UserError):
+    """The service cannot listen at the address it was given."""
+
+    code = "address"
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -56,20 +66,38 @@ def serve(options: Mapping[str, Any]) -> None:
 
     Args:
         options: Settings that come before those of the environment.
+
+    Raises:
+        AddressError: If it cannot listen there.
+        DataFolderError: If the data folder cannot be used.
     """
     settings = Settings(**options)
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    app = create_app(settings)
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_level=settings.log_level,
-        timeout_graceful_shutdown=_STOP_SECONDS,
-    )
-    _Server(config, app.state.service).run()
+    with _listen(settings.host, settings.port) as listener:
+        app = create_app(settings)
+        service: Service = app.state.service
+        service.open()  # before the server starts, so that an error reaches the user as it is
+        config = uvicorn.Config(
+            app, log_level=settings.log_level, timeout_graceful_shutdown=_STOP_SECONDS, server_header=False
+        )
+        port = listener.getsockname()[1]
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        _log.info("listening on http://%s:%d, data in %s", host, port, settings.data_dir.absolute())
+        _Server(config, service).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise AddressError(
+            f"cannot listen here: {error.strerror}.",
+            remedy="Name another address with --host and --port; --port 0 takes a free one.",
+            where=f"{host}:{port}",
+        ) from error
 
 
 class _Server(uvicorn.Server):

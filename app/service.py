@@ -16,10 +16,13 @@ from app.jobs.store import JobStore
 from app.jobs.supervisor import Supervisor
 from app.settings import Settings
 from app.storage import LocalStorage, Storage
+from quant_core.errors import UserError
 
 
-class DataFolderInUseError(RuntimeError):
-    """Another service works in this data folder."""
+class DataFolderError(UserError):
+    """The data folder cannot be used: another service works in it, or it cannot be written to."""
+
+    code = "data_folder"
 
 
 class Service:
@@ -51,17 +54,27 @@ class Service:
         """Where uploads are written before they are accepted."""
         return self.settings.data_dir / "staging"
 
-    def start(self) -> None:
-        """Take the data folder, put its jobs in order, and start the processes."""
-        settings = self.settings
-        folder = settings.data_dir
-        folder.mkdir(parents=True, exist_ok=True)
+    def open(self) -> None:
+        """Take the data folder and open its database; nothing happens if that was done.
+
+        Raises:
+            DataFolderError: If the folder cannot be used.
+            WrongSchemaError: If another version of Bitwright wrote it.
+        """
+        if self._lock is not None:
+            return
+        folder = self.settings.data_dir
         self._lock = _take(folder)
-        shutil.rmtree(self.staging, ignore_errors=True)  # of requests that died with the last service
-        self.staging.mkdir()
         self._database = Database(folder / "bitwright.sqlite")
         self.store = JobStore(self._database)
         self.storage = LocalStorage(folder / "jobs")
+        shutil.rmtree(self.staging, ignore_errors=True)  # of requests that died with the last service
+        self.staging.mkdir()
+
+    def start(self) -> None:
+        """Put the jobs in order and start the processes. The thread that calls this must outlive them."""
+        self.open()
+        settings = self.settings
         self.store.recover(settings.max_interruptions)
         for orphan in self.storage.prefixes() - self.store.ids_with_files():
             self.storage.remove(orphan)
@@ -72,7 +85,7 @@ class Service:
         )
         executor.start()
         self.checker.start()
-        self.supervisor = Supervisor(self.store, self.storage, executor, folder / "scratch")
+        self.supervisor = Supervisor(self.store, self.storage, executor, settings.data_dir / "scratch")
         self.supervisor.start()
 
     def stop(self) -> None:
@@ -86,7 +99,15 @@ class Service:
 
 
 def _take(folder: Path) -> IO[bytes]:
-    lock = (folder / "service.lock").open("ab")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "service.lock").open("ab")
+    except OSError as error:
+        raise DataFolderError(
+            f"the folder cannot be written to: {error.strerror}.",
+            remedy="Name another one with --data-dir.",
+            where=str(folder.absolute()),
+        ) from error
     if sys.platform != "win32":
         import fcntl
 
@@ -94,8 +115,9 @@ def _take(folder: Path) -> IO[bytes]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             lock.close()
-            raise DataFolderInUseError(
-                f"Another Bitwright service works in {folder.resolve()}. "
-                "Stop it, or give this one another folder with --data-dir."
+            raise DataFolderError(
+                "another Bitwright service works in this folder.",
+                remedy="Stop it, or give this one another folder with --data-dir.",
+                where=str(folder.absolute()),
             ) from error
     return lock

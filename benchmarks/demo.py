@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bitwright import BitwrightError, Client, ServiceUnreachableError
-from bitwright.cli.tables import print_summary
+from bitwright.cli.tables import print_summary, standard_output
 
 DATA = Path(__file__).parent / "data"
 START_SECONDS = 120.0
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bits", default=None, help="candidate weight bits, such as 2,4,8")
     parser.add_argument("--out", type=Path, default=Path("demo-out"))
     options = parser.parse_args(arguments)
-    console = Console()
+    console = standard_output()
     try:
         with service(console) as url, Client(url) as client:
             console.print(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 from collections.abc import Sequence
@@ -157,8 +158,5 @@ def _outcome(ticket: LocalTicket) -> Outcome:
 
 
 def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    # Asked among our own children: by now the number alone may belong to a stranger.
+    return any(process.pid == pid for process in multiprocessing.active_children())

@@ -11,10 +11,13 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.orm import Session
 
 from app.jobs.tables import SCHEMA_VERSION, Base
+from quant_core.errors import UserError
 
 
-class WrongSchemaError(RuntimeError):
+class WrongSchemaError(UserError):
     """The database was written by another version of Bitwright."""
+
+    code = "schema"
 
 
 class Database:
@@ -74,8 +77,9 @@ def _create_tables(engine: Engine, path: Path) -> None:
         version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
         if version not in {0, SCHEMA_VERSION}:
             raise WrongSchemaError(
-                f"{path} has tables of version {version}; this Bitwright reads version {SCHEMA_VERSION}. "
-                "Use the Bitwright that wrote it, or another data folder."
+                f"the tables are of version {version}, and this Bitwright reads version {SCHEMA_VERSION}.",
+                remedy="Use the Bitwright that wrote them, or another data folder.",
+                where=str(path),
             )
         Base.metadata.create_all(connection)
         connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")

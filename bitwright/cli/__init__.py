@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from bitwright.cli.app import app
-from bitwright.cli.failures import exit_code, report
+from bitwright.cli.failures import INTERRUPTED, exit_code, report
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -19,4 +19,6 @@ def main(arguments: list[str] | None = None) -> None:
     except BaseException as error:
         report(error)
         sys.exit(exit_code(error))
+    if code == INTERRUPTED:
+        print("Stopped.", file=sys.stderr)
     sys.exit(code or 0)

@@ -48,7 +48,7 @@ def report(error: BaseException) -> None:
     if isinstance(error, SystemExit | typer.Exit):
         return
     if code == INTERRUPTED:
-        print("Stopped; nothing was written.", file=sys.stderr)
+        print("Stopped.", file=sys.stderr)
     elif isinstance(error, ValidationError):
         print(f"Error: {explain(error)}", file=sys.stderr)
     elif hasattr(error, "format_message"):

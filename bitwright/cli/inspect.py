@@ -15,13 +15,11 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Say what can be quantized in MODEL.onnx, what cannot, and how small it can get."""
-    from rich.console import Console
-
     from bitwright.cli import local
-    from bitwright.cli.tables import print_preflight
+    from bitwright.cli.tables import print_preflight, standard_output
 
     preflight = local.inspect(model)
     if as_json:
         typer.echo(preflight.model_dump_json(indent=2))
     else:
-        print_preflight(preflight, Console())
+        print_preflight(preflight, standard_output())

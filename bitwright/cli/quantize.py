@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,7 +58,7 @@ def quantize(
 
     from bitwright.cli import local
     from bitwright.cli.stages import StageBars
-    from bitwright.cli.tables import print_summary
+    from bitwright.cli.tables import print_summary, standard_output
     from quant_core.spec import QuantizeSpec
 
     request: dict[str, Any] = {
@@ -69,9 +71,11 @@ def quantize(
     options = {"bits": bits, "activation_bits": activation_bits, "sensitivity": sensitivity, "loss": loss}
     request |= {name: value for name, value in options.items() if value is not None}
     spec = QuantizeSpec.model_validate(request)
+    # An order to end takes the same way out as Ctrl-C, so that no half-written folder stays behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with StageBars(Console(stderr=True)) as bars:
         report = local.quantize(model, data, spec, out, bars)
-    console = Console()
+    console = standard_output()
     print_summary(report, console)
     console.print(
         f"Written to {out}: report.html says why each layer got its bits.", highlight=False, markup=False

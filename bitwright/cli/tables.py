@@ -9,7 +9,18 @@ from rich.table import Table
 from quant_core.spec import Report, format_bits
 from quant_core.spec.preflight import Preflight
 
+_WIDE = 200
 _UNITS = ("B", "KB", "MB", "GB")
+
+
+def standard_output() -> Console:
+    """Give the console that results go to.
+
+    Returns:
+        One as wide as the terminal; wide enough for long names where output goes to a file or a program.
+    """
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDE)
 
 
 def print_summary(report: Report, console: Console) -> None:

@@ -148,32 +148,41 @@ def _parent(pid: int) -> int | None:
     return None if state == "Z" else int(parent)
 
 
+@pytest.fixture(scope="session")
+def make_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    """Start services that differ in their environment; all are killed in the end."""
+    started: list[Server] = []
+
+    def make(**environment: str) -> Server:
+        running = Server(tmp_path_factory.mktemp("service") / "data", environment)
+        started.append(running)
+        running.start()
+        return running
+
+    yield make
+    for running in started:
+        running.stop(signal.SIGKILL)
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    running = Server(tmp_path_factory.mktemp("service") / "data")
-    running.start()
+def server(make_server: Callable[..., Server]) -> Iterator[Server]:
+    running = make_server()
     yield running
     running.stop()
 
 
 @pytest.fixture
-def strict_server(tmp_path: Path) -> Iterator[Server]:
+def strict_server(make_server: Callable[..., Server]) -> Iterator[Server]:
     """A service that takes 3 MB at most and checks for a second at most."""
-    running = Server(
-        tmp_path / "data", {"BITWRIGHT_UPLOAD_LIMIT": str(3 * 2**20), "BITWRIGHT_CHECK_TIMEOUT": "1"}
-    )
-    running.start()
+    running = make_server(BITWRIGHT_UPLOAD_LIMIT=str(3 * 2**20), BITWRIGHT_CHECK_TIMEOUT="1")
     yield running
     running.stop()
 
 
 @pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[Server]:
+def own_server(make_server: Callable[..., Server]) -> Server:
     """A service that a test may kill."""
-    running = Server(tmp_path / "data")
-    running.start()
-    yield running
-    running.stop(signal.SIGKILL)
+    return make_server()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ _MODULE = importlib.util.module_from_spec(_SPEC)
 sys.modules["service_fixtures"] = _MODULE  # dataclasses look their module up
 _SPEC.loader.exec_module(_MODULE)
 
+make_server = _MODULE.make_server
 server = _MODULE.server
 own_server = _MODULE.own_server
 model_file = _MODULE.model_file

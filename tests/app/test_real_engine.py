@@ -1,0 +1,152 @@
+"""The service with the real engine: the same bytes as without it, and its own words about bad input."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import onnx
+import pytest
+
+from quant_core import pipeline
+from quant_core.spec import QuantizeSpec, Report
+
+DATA = Path(__file__).parents[2] / "benchmarks" / "data"
+RESNET = DATA / "resnet20_cifar10.onnx"
+SPEC = {"size": 0.18, "bits": [4, 8], "sensitivity": "gauss_newton"}
+
+
+@pytest.fixture(scope="module")
+def real(make_server: Any) -> Iterator[Any]:
+    running = make_server(
+        BITWRIGHT_ENGINE="quant_core.pipeline:quantize", BITWRIGHT_VALIDATOR="quant_core.pipeline:validate"
+    )
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def few() -> bytes:
+    buffer = io.BytesIO()
+    with np.load(DATA / "cifar10_calibration.npz") as data:
+        np.savez(buffer, input=data["input"][:64], labels=data["labels"][:64])
+    return buffer.getvalue()
+
+
+def _post(real: Any, model: bytes, data: bytes, **spec: Any) -> httpx.Response:
+    parts = {"model": ("net.onnx", model), "data": ("few.npz", data)}
+    answer: httpx.Response = real.http.post(
+        "/quantize", files=parts, data={"spec": json.dumps(spec)}, timeout=120
+    )
+    return answer
+
+
+def test_the_service_makes_the_same_bytes_as_the_engine(real: Any, few: bytes, tmp_path: Path) -> None:
+    answer = _post(real, RESNET.read_bytes(), few, **SPEC)
+    assert answer.status_code == 202, answer.text
+    job = real.wait_for(answer.json()["id"], "succeeded", "failed", seconds=120)
+    assert job["state"] == "succeeded", job["error"]
+    served = real.http.get(job["links"]["model"]).content
+    (tmp_path / "few.npz").write_bytes(few)
+    report = pipeline.quantize(
+        RESNET, tmp_path / "few.npz", QuantizeSpec.model_validate(SPEC), tmp_path / "out", on_progress=None
+    )
+    assert served == (tmp_path / "out" / "model.onnx").read_bytes()
+    shown = Report.model_validate(real.http.get(job["links"]["report"]).json())
+    assert shown.model.quantized_bytes == report.model.quantized_bytes == len(served)
+    assert job["summary"]["quantized_bytes"] == len(served)
+    assert shown.model.name == "net.onnx"
+    assert real.http.get(job["links"]["sensitivity"]).json()["layers"]
+    assert real.http.get(job["links"]["pareto"]).json()["points"]
+
+
+def test_a_running_job_is_canceled(real: Any, few: bytes) -> None:
+    job = _post(real, RESNET.read_bytes(), few, size=0.18).json()["id"]
+    real.until(lambda: real.job(job)["stage"], "the first stage", 60)
+    started = time.monotonic()
+    assert real.http.delete(f"/jobs/{job}").status_code == 202
+    real.wait_for(job, "canceled", seconds=5)
+    assert time.monotonic() - started < 5
+    assert not any(job in name for name in real.files())
+
+
+def _model(change: str) -> bytes:
+    if change == "truncated":
+        return RESNET.read_bytes()[:100_000]
+    model = onnx.load(RESNET)
+    weight = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    if change == "nan":
+        array = onnx.numpy_helper.to_array(weight).copy()
+        array.flat[0] = np.nan
+        weight.CopyFrom(onnx.numpy_helper.from_array(array, weight.name))
+    elif change == "operator":
+        model.graph.node[3].op_type = "Einstein"
+    elif change in {"missing external", "escaping external"}:
+        place = "weights.bin" if change.startswith("missing") else "../../../../../etc/passwd"
+        weight.ClearField("raw_data")
+        weight.data_location = onnx.TensorProto.EXTERNAL
+        weight.external_data.add(key="location", value=place)
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ("truncated", "net.onnx"),
+        ("nan", "NaN"),
+        ("operator", "Einstein"),
+        ("missing external", "weights.bin"),
+        ("escaping external", "outside"),
+    ],
+)
+def test_a_bad_model_is_refused_in_the_engines_words(real: Any, few: bytes, change: str, word: str) -> None:
+    files = real.files()
+    answer = _post(real, _model(change), few, **SPEC)
+    assert answer.status_code == 422, answer.text
+    problem = answer.json()
+    assert word in f"{problem['where']} {problem['message']}"
+    assert problem["remedy"]
+    assert str(real.folder) not in answer.text
+    assert real.files() == files
+
+
+@pytest.mark.parametrize(
+    ("arrays", "word"),
+    [
+        ({"input": np.full((4, 3, 32, 32), np.nan, np.float32)}, "NaN"),
+        ({"picture": np.zeros((4, 3, 32, 32), np.float32)}, "input"),
+        ({"input": np.zeros((4, 3, 16, 16), np.float32)}, "input"),
+        ({"input": np.array([object()])}, "few.npz"),
+    ],
+)
+def test_bad_samples_are_refused_in_the_engines_words(real: Any, arrays: dict[str, Any], word: str) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    files = real.files()
+    answer = _post(real, RESNET.read_bytes(), buffer.getvalue(), **SPEC)
+    assert answer.status_code == 422, answer.text
+    problem = answer.json()
+    assert problem["code"] == "samples"
+    assert word in f"{problem['where']} {problem['message']} {problem['remedy']}"
+    assert real.files() == files
+
+
+@pytest.mark.parametrize(
+    ("spec", "code", "word"),
+    [
+        ({"size": 0.01}, "infeasible_budget", "smallest"),
+        ({"exclude": ["nothing"]}, "spec", "nothing"),
+    ],
+)
+def test_a_request_that_does_not_fit_the_model_is_refused(
+    real: Any, few: bytes, spec: dict[str, Any], code: str, word: str
+) -> None:
+    answer = _post(real, RESNET.read_bytes(), few, **spec)
+    assert (answer.status_code, answer.json()["code"]) == (422, code)
+    assert word in answer.text

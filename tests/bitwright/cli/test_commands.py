@@ -1,0 +1,235 @@
+"""The commands on the real engine, and what they say when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from bitwright.cli import main
+from quant_core.spec import Report
+
+DATA = Path(__file__).parents[3] / "benchmarks" / "data"
+RESNET = DATA / "resnet20_cifar10.onnx"
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        assert isinstance(ended.value.code, int)
+        said = capsys.readouterr()
+        return ended.value.code, said.out, said.err
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("samples") / "few.npz"
+    with np.load(DATA / "cifar10_calibration.npz") as data:
+        np.savez(path, input=data["input"][:64], labels=data["labels"][:64])
+    return path
+
+
+def test_quantize_writes_everything_and_prints_before_and_after(
+    run: Run, samples: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "deep" / "out"
+    code, said, stages = run(
+        "quantize", RESNET, "--data", samples, "--size", "0.18", "--bits", "4,8", "--out", out,
+        "--pin", "/fc/Gemm=8", "--exclude", "/conv1/*", "--sensitivity", "gauss_newton", "--seed", "3",
+    )  # fmt: skip
+    assert code == 0
+    names = {"model.onnx", "report.json", "report.html", "sensitivity.json", "pareto.json"}
+    assert {path.name for path in out.iterdir()} == names
+    assert list(out.parent.iterdir()) == [out]
+    report = Report.model_validate_json((out / "report.json").read_text())
+    assert (report.seed, report.spec.sensitivity) == (3, "gauss_newton")
+    assert {layer.weight_bits for layer in report.layers if layer.name == "/fc/Gemm"} == {8}
+    assert {layer.weight_bits for layer in report.layers} <= {4, 8, 32}
+    size = (out / "model.onnx").stat().st_size
+    assert size == report.model.quantized_bytes <= 0.18 * RESNET.stat().st_size
+    onnx.checker.check_model(out / "model.onnx")
+    assert f"{size / 1000:.0f} KB" in said
+    assert "top1" in said
+    for stage in ("ingest", "rounding", "sensitivity", "allocation", "calibration", "export", "verification"):
+        assert f"{stage}: " in stages
+
+
+def test_inspect_for_people_and_for_programs(run: Run) -> None:
+    code, said, _ = run("inspect", RESNET)
+    assert code == 0
+    assert "22 layers" in said
+    assert "/layer3/layer3.2/conv2/Conv" in said
+    assert "Every operator is supported" in said
+    code, said, _ = run("inspect", RESNET, "--json")
+    found = json.loads(said)
+    assert found["float_bytes"] == RESNET.stat().st_size
+    assert len(found["layers"]) == 22
+
+
+def test_evaluate_prints_the_metric(run: Run, samples: Path) -> None:
+    code, said, _ = run("evaluate", RESNET, "--data", samples)
+    assert code == 0
+    assert said.startswith("top1: 0.9")
+    code, said, _ = run("evaluate", RESNET, "--data", samples, "--json")
+    assert json.loads(said)["samples"] == 64
+
+
+def _bad_model(folder: Path, kind: str) -> Path:
+    path = folder / f"{kind}.onnx"
+    if kind == "text":
+        path.write_text("not a model")
+    elif kind == "truncated":
+        path.write_bytes(RESNET.read_bytes()[:50_000])
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps({"a": 1}))
+    elif kind == "nan":
+        model = onnx.load(RESNET)
+        weight = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+        array = onnx.numpy_helper.to_array(weight).copy()
+        array.flat[0] = np.nan
+        weight.CopyFrom(onnx.numpy_helper.from_array(array, weight.name))
+        onnx.save(model, path)
+    return path  # "missing" is never written
+
+
+@pytest.mark.parametrize("kind", ["missing", "text", "truncated", "pickle", "nan"])
+@pytest.mark.parametrize("command", ["quantize", "inspect"])
+def test_a_bad_model_is_one_clear_error(
+    run: Run, samples: Path, tmp_path: Path, kind: str, command: str
+) -> None:
+    model = _bad_model(tmp_path, kind)
+    before = sorted(tmp_path.rglob("*"))
+    more = ("--data", samples, "--out", tmp_path / "out") if command == "quantize" else ()
+    code, said, error = run(command, model, *more)
+    assert code == 2
+    assert said == ""
+    assert model.name in error
+    assert "Traceback" not in error
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--size", "0.01"), ["size", "smallest reachable"]),
+        (("--size", "huge"), ["huge", "2.5MB"]),
+        (("--size", "-1"), ["size"]),
+        (("--bits", "4,7"), ["7", "2, 3, 4, 5, 6, 8, float"]),
+        (("--sensitivity", "magic"), ["sensitivity", "hawq_v2"]),
+        (("--device", "tpu"), ["device"]),
+        (("--device", "cuda:99"), ["cuda:99"]),
+        (("--seed", "-1"), ["seed"]),
+        (("--seed", "x"), ["--seed"]),
+        (("--pin", "fc"), ["--pin", "GLOB=BITS"]),
+        (("--pin", "fc=9"), ["9"]),
+        (("--pin", "nothing*=4"), ["nothing*"]),
+        (("--exclude", "nothing"), ["nothing"]),
+        (("--nonsense",), ["--nonsense"]),
+    ],
+)
+def test_a_bad_option_is_named(
+    run: Run, samples: Path, tmp_path: Path, options: tuple[str, ...], words: list[str]
+) -> None:
+    out = tmp_path / "out"
+    code, _, error = run("quantize", RESNET, "--data", samples, "--out", out, *options)
+    assert code == 2, error
+    for word in words:
+        assert word in error
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_samples_are_named_and_the_folder_stays_as_it_was(run: Run, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.npz"
+    np.savez(bad, input=np.full((8, 3, 32, 32), np.nan, np.float32))
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "model.onnx").write_bytes(b"of an earlier run")
+    code, _, error = run("quantize", RESNET, "--data", bad, "--out", out)
+    assert code == 2
+    assert "bad.npz" in error or "input" in error
+    assert [path.name for path in out.iterdir()] == ["model.onnx"]
+    assert (out / "model.onnx").read_bytes() == b"of an earlier run"
+
+
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_nothing(samples: Path, tmp_path: Path, sig: signal.Signals) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "bitwright",
+        "quantize",
+        RESNET,
+        "--data",
+        samples,
+        "--out",
+        tmp_path / "out",
+    ]
+    with subprocess.Popen(
+        list(map(str, command)), stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("rounding"):
+                break
+        time.sleep(0.2)
+        os.kill(process.pid, sig)
+        rest = process.stderr.read()
+        assert process.wait(20) == 128 + sig
+    assert "Traceback" not in rest
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_version_and_help(run: Run) -> None:
+    code, said, _ = run("--version")
+    assert (code, said.split()[0]) == (0, "bitwright")
+    code, said, _ = run("--help")
+    assert code == 0
+    assert all(name in said for name in ("quantize", "inspect", "evaluate", "serve"))
+
+
+def test_without_the_engine_the_command_says_how_to_get_it(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
+    (tmp_path / "onnx_ir.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'onnx_ir'\", name='onnx_ir')"
+    )
+    (tmp_path / "fastapi.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'fastapi'\", name='fastapi')"
+    )
+    for arguments in (["inspect", str(RESNET)], ["serve"]):
+        ended = subprocess.run(
+            [sys.executable, "-m", "bitwright", *arguments],
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ended.returncode == 2
+        assert "pip install 'bitwright[cpu]'" in ended.stderr
+        assert "Traceback" not in ended.stderr
+
+
+def test_a_fault_of_ours_is_exit_code_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr("quant_core.preflight.inspect_model", fail)
+    code, _, error = run("inspect", RESNET)
+    assert code == 1
+    assert "ZeroDivisionError: ours" in error
+    assert "Traceback" not in error
