@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from quant_core.errors import ModelError, SamplesError
 
 Arrays = Mapping[str, NDArray[Any]]
+Batch = tuple[slice, dict[str, NDArray[Any]]]
 
 _BATCH_BYTES = 8 * 2**20
 _LARGEST_BATCH = 64
@@ -98,9 +99,7 @@ def choose_batch(session: ort.InferenceSession, inputs: Arrays) -> int:
     return max(1, min(_LARGEST_BATCH, _BATCH_BYTES // max(sample_bytes, 1)))
 
 
-def run_batches(
-    session: ort.InferenceSession, inputs: Arrays, batch: int | None = None
-) -> Iterator[tuple[slice, dict[str, NDArray[Any]]]]:
+def run_batches(session: ort.InferenceSession, inputs: Arrays, batch: int | None = None) -> Iterator[Batch]:
     """Run samples through a session batch by batch.
 
     A graph with a fixed batch gets its last batch filled up with the last sample; the answers to the filling are

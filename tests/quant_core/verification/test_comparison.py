@@ -49,6 +49,14 @@ def test_a_broken_result_is_our_fault_and_a_broken_model_the_users(pair, tmp_pat
         compare(broken, pair[0], samples, classes=False)
 
 
+def test_a_result_that_refuses_the_samples_is_our_fault_too(pair, new_graph, tmp_path):
+    graph = new_graph()
+    graph.node("Neg", ["x"], "y")
+    narrow = graph.save(tmp_path / "narrow.onnx", {"x": ["N", 8]}, {"y": ["N", 8]})
+    with pytest.raises(InternalError, match="refuses the samples"):
+        compare(pair[0], narrow, {"x": np.zeros((1, 16), np.float32)}, classes=False)
+
+
 def test_simulation_and_measurement_are_held_against_each_other():
     random = np.random.default_rng(4)
     reference = random.standard_normal((40, 10))
