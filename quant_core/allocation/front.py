@@ -13,10 +13,11 @@ from quant_core.allocation.groups import Groups, Mask, group_layers
 from quant_core.allocation.hull import Hull
 from quant_core.allocation.infeasible import check_each_budget
 from quant_core.allocation.problem import Plan, Problem
+from quant_core.allocation.trail import Trail
 from quant_core.errors import InfeasibleBudgetError, SpecError
 
 _WORK = 60_000_000
-"""Candidate points over all merges before points are thinned out; about ten seconds on one core."""
+"""Candidate points over all merges before points are thinned out; some seconds on one core."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -56,8 +57,7 @@ class Front(Sequence[FrontPoint]):
     exact: bool
     gap: Floats
     _groups: Groups
-    _last: npt.NDArray[np.int64]
-    _steps: tuple[tuple[npt.NDArray[np.int32], npt.NDArray[np.int16]], ...]
+    _trail: Trail
 
     @property
     def bound(self) -> float:
@@ -73,13 +73,8 @@ class Front(Sequence[FrontPoint]):
         Returns:
             Choice index of every layer.
         """
-        at = int(self._last[index])
-        rows = np.empty(len(self._steps), dtype=np.intp)
-        for row in range(len(self._steps) - 1, -1, -1):
-            parent, taken = self._steps[row]
-            rows[row] = taken[at]
-            at = int(parent[at])
-        return self._groups.expand(rows)
+        at = np.arange(len(self.cost))[index]
+        return self._groups.expand(self._trail.rows(np.array([at]))[0])
 
     def choices(self) -> npt.NDArray[np.int16]:
         """Trace every point back at once.
@@ -87,12 +82,7 @@ class Front(Sequence[FrontPoint]):
         Returns:
             Points x layers: choice indices.
         """
-        at = self._last
-        rows = np.empty((len(at), len(self._steps)), dtype=np.int16)
-        for row in range(len(self._steps) - 1, -1, -1):
-            parent, taken = self._steps[row]
-            rows[:, row] = taken[at]
-            at = parent[at].astype(np.int64)
+        rows = self._trail.rows(np.arange(len(self.cost)))
         row_of = np.empty(len(self._groups.names), dtype=np.intp)
         for row, members in enumerate(self._groups.members):
             row_of[list(members)] = row
@@ -156,8 +146,9 @@ def pareto_front(problem: Problem, cost: str = "bytes", *, max_points: int | Non
 
     Rows are added one at a time: every point so far joins every choice of the row, and what another point equals
     or beats in both cost and objective is dropped (Nemhauser and Ullmann, 1969). Exact unless the points outgrow
-    `max_points`; then only the best point of each stretch of cost goes on, and the gap to the linear relaxation bounds
-    what was lost. A budget on `cost` ends the front there.
+    `max_points`; then only the best point of each stretch of cost goes on, the plans on the hull of the linear
+    relaxation join in at the end, and the gap to that hull bounds what was lost. A budget on `cost` ends the front
+    there.
 
     Args:
         problem: Scores, costs, ties and pins; the only budget it may have is one on `cost`.
@@ -193,7 +184,8 @@ def pareto_front(problem: Problem, cost: str = "bytes", *, max_points: int | Non
     points, values, exact, hull = np.zeros(1), np.zeros(1), True, Hull()
     steps = []
     for row in range(len(allowed)):
-        hull.add(prices[row, allowed[row]], scores[row, allowed[row]])
+        open_to = np.flatnonzero(allowed[row])
+        hull.add(prices[row, open_to], scores[row, open_to], open_to)
         room = limit - (rest[row + 1] if row + 1 < len(rest) else 0.0)
         points, values, parent, taken = _merge(points, values, prices[row], scores[row], allowed[row], room)
         if len(points) > cap:
@@ -201,12 +193,14 @@ def pareto_front(problem: Problem, cost: str = "bytes", *, max_points: int | Non
             points, values, parent, taken = points[kept], values[kept], parent[kept], taken[kept]
             exact = False
         steps.append((parent, taken))
+    origin = np.arange(len(points))
     gap = np.zeros(len(points))
     if not exact:
         corners, bounds = hull.corners()
+        points, values, origin = _with_corners(points, values, corners, bounds, limit)
         until = np.append(points[1:], min(limit, max(corners[-1], points[-1])))
         gap = np.maximum(0.0, values - np.interp(until, corners, bounds))
-    return Front(cost, points, values, exact, gap, groups, np.arange(len(points)), tuple(steps))
+    return Front(cost, points, values, exact, gap, groups, Trail(origin, tuple(steps), hull))
 
 
 def _merge(
@@ -241,3 +235,17 @@ def _thin(points: Floats, values: Floats, hull: Hull, cap: int) -> npt.NDArray[n
     order = np.lexsort((above, bucket))
     first = np.append(True, np.diff(bucket[order]) > 0)
     return np.unique(np.concatenate([[0], order[first], [len(points) - 1]]))
+
+
+def _with_corners(
+    points: Floats, values: Floats, corners: Floats, bounds: Floats, limit: float
+) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
+    # Add the plans on the hull and drop what is dominated; corners have negative origins.
+    cost = np.concatenate([points, corners[corners <= limit]])
+    value = np.concatenate([values, bounds[corners <= limit]])
+    origin = np.concatenate([np.arange(len(points)), -1 - np.arange(int((corners <= limit).sum()))])
+    order = np.lexsort((value, cost))
+    ordered = value[order]
+    falls = np.append(True, ordered[1:] < np.minimum.accumulate(ordered)[:-1])
+    kept = order[falls]
+    return cost[kept], value[kept], origin[kept]
