@@ -20,6 +20,17 @@ _BY_ATTRIBUTE = {
     "QuantizeLinear": "output_dtype",
     "DequantizeLinear": "output_dtype",
 }
+# Operators outside the standard whose output has the type of one input.
+_LIKE_INPUT = {
+    "QLinearAdd": 0,
+    "QLinearMul": 0,
+    "QLinearSigmoid": 0,
+    "QLinearLeakyRelu": 0,
+    "QLinearGlobalAveragePool": 0,
+    "QLinearConcat": 1,
+    "QGemm": 8,
+    "QuantizeLinear": 2,
+}
 _DTYPE_DEFAULTS = {
     "RandomNormal": Kind.FLOAT,
     "RandomUniform": Kind.FLOAT,
@@ -96,7 +107,8 @@ def output_kinds(
     found = []
     for index in range(count):
         if not formal_outputs:
-            found.append(inputs[0] if inputs else None)
+            like = _LIKE_INPUT.get(op)
+            found.append(inputs[like] if like is not None and like < len(inputs) else None)
             continue
         variable, fixed = formal_outputs[min(index, len(formal_outputs) - 1)]
         found.append(fixed or bound.get(variable))

@@ -35,24 +35,6 @@ def _quick_gelu(node: Node) -> Kernel:
     return lambda x: x * torch.sigmoid(alpha * x)
 
 
-@operator("BiasSoftmax", domain=DOMAIN)
-def _bias_softmax(node: Node) -> Kernel:
-    axis, inner = node.int("axis", 1), node.flag("is_inner_broadcast", True)
-
-    def softmax(x: Tensor, bias: Tensor) -> Tensor:
-        at = axis % x.dim()
-        if not inner:
-            # The bias repeats along leading axes: each of its rows serves a run of rows of the input.
-            repeats = x.shape[:at].numel() // bias.shape[:at].numel()
-            bias = (
-                bias.reshape(-1, *bias.shape[at:]).repeat(repeats, *(1,) * (bias.dim() - at)).reshape(x.shape)
-            )
-        y = x + bias
-        return torch.softmax(y.flatten(at), -1).reshape(y.shape)
-
-    return softmax
-
-
 def _activation(node: Node, parameters: tuple[float, ...]) -> Kernel:
     """The activation a fused node names, with its parameters in order."""
     name = node.string("activation", "")

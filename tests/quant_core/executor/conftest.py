@@ -10,9 +10,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.backend.test
+import onnx_ir as ir
 import pytest
+import torch
 from onnx import numpy_helper
 from onnx.backend.test.loader import load_model_tests
+
+from quant_core.executor import compile_model
+from quant_core.executor.dtypes import is_float, to_torch
 
 TYPES = onnx.TensorProto
 NARROW = {
@@ -60,6 +65,15 @@ class Case:
     border: str | None
     rtol: float
     atol: float
+
+    def feeds(self, sample: int = 0) -> dict[str, np.ndarray]:
+        """Inputs by name."""
+        inputs = self.samples[sample][0]
+        stored = {tensor.name for tensor in self.model.graph.initializer}
+        names = [value.name for value in self.model.graph.input]
+        if len(inputs) < len(names):
+            names = [name for name in names if name not in stored]
+        return dict(zip(names, inputs, strict=True))
 
 
 def _array(path: Path) -> np.ndarray:
@@ -158,3 +172,90 @@ def backend_cases() -> list[Case]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return list(_cases())
+
+
+class Derivatives:
+    """A scalar function of a model's float inputs, with its derivatives by autograd and by differences.
+
+    The scalar is a fixed random combination of all float outputs, computed in float64.
+    """
+
+    def __init__(self, model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> None:
+        self.program = compile_model(ir.serde.deserialize_model(model), dtype=torch.float64)
+        kinds = {value.name: ir.DataType(value.type.tensor_type.elem_type) for value in model.graph.input}
+        self.feeds = {
+            name: to_torch(np.asarray(array), kinds[name], self.program.precision)
+            for name, array in feeds.items()
+        }
+        self.leaves = [name for name in self.feeds if is_float(kinds[name])]
+
+    def value(self, feeds: dict[str, torch.Tensor]) -> torch.Tensor | None:
+        generator = torch.Generator().manual_seed(1)
+        total = None
+        for output in self.program.evaluate(feeds).values():
+            if output.is_floating_point():
+                weights = torch.randn(output.shape, generator=generator, dtype=torch.float64)
+                part = (torch.where(output.isfinite(), output, 0) * weights).sum()
+                total = part if total is None else total + part
+        return total
+
+    def gradients(self, feeds: dict[str, torch.Tensor], create_graph: bool = False):
+        """Gradients by name for the inputs the value depends on, and the leaves they belong to."""
+        leaves = {name: feeds[name].clone().requires_grad_() for name in self.leaves}
+        value = self.value({**feeds, **leaves})
+        if value is None or not value.requires_grad:
+            return {}, leaves
+        found = torch.autograd.grad(
+            value, list(leaves.values()), create_graph=create_graph, allow_unused=True
+        )
+        return {name: grad for name, grad in zip(leaves, found, strict=True) if grad is not None}, leaves
+
+    def check(self, jitter: float) -> bool:
+        """Asserts both derivatives; False if the model has none to check."""
+        generator = torch.Generator().manual_seed(0)
+        live, _ = self.gradients(self.feeds)
+        point = dict(self.feeds)
+        for name in live:
+            noise = torch.rand(point[name].shape, generator=generator, dtype=torch.float64)
+            point[name] = point[name] + jitter * noise
+        live, leaves = self.gradients(point, create_graph=True)
+        if not live:
+            return False
+        ways = [
+            {n: torch.randn(point[n].shape, generator=generator, dtype=torch.float64) for n in live}
+            for _ in "ab"
+        ]
+        along = sum(float((live[name].detach() * ways[0][name]).sum()) for name in live)
+        errors = []
+        for step in (1e-6, 1e-5, 1e-4):
+            ends = [{**point, **{n: point[n] + sign * step * ways[0][n] for n in live}} for sign in (1, -1)]
+            with torch.no_grad():
+                slope = float(self.value(ends[0]) - self.value(ends[1])) / (2 * step)
+            errors.append(abs(slope - along) / max(1e-3, abs(slope), abs(along)))
+        assert min(errors) < 1e-4, f"gradient: {along} but differences give {slope}"
+        curved = [(grad * ways[0][name]).sum() for name, grad in live.items() if grad.requires_grad]
+        if curved:
+            products = torch.autograd.grad(sum(curved), [leaves[name] for name in live], allow_unused=True)
+            pairs = [(n, p) for n, p in zip(live, products, strict=True) if p is not None]
+            assert all(bool(product.isfinite().all()) for _, product in pairs), "product is not finite"
+            across = sum(float((product * ways[1][name]).sum()) for name, product in pairs)
+            errors = []
+            for step in (1e-5, 1e-4):
+                ends = [
+                    {**point, **{n: point[n] + sign * step * ways[0][n] for n in live}} for sign in (1, -1)
+                ]
+                high, low = (self.gradients(end)[0] for end in ends)
+                slope = sum(float(((high[n] - low[n]) * ways[1][n]).sum()) for n in live) / (2 * step)
+                errors.append(abs(slope - across) / max(1e-2, abs(slope), abs(across)))
+            assert min(errors) < 1e-3, f"product: {across} but differences give {slope}"
+        return True
+
+
+@pytest.fixture(scope="session")
+def check():
+    """Checks gradients and Hessian-vector products of a model; False if it has none."""
+
+    def run_check(model: onnx.ModelProto, feeds: dict[str, np.ndarray], jitter: float = 0.01) -> bool:
+        return Derivatives(model, feeds).check(jitter)
+
+    return run_check
