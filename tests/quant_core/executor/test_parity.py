@@ -1,0 +1,172 @@
+"""The program against onnxruntime: on the trained demo model, on what torch exports, and the check itself."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+from torch.nn import functional
+
+from quant_core.errors import InternalError, ModelError
+from quant_core.executor import Program, check_parity, compile_model
+
+DATA = Path(__file__).parents[3] / "benchmarks" / "data"
+RESNET = DATA / "resnet20_cifar10.onnx"
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    with np.load(DATA / "cifar10_calibration.npz") as held:
+        return held["input"][:8]
+
+
+def test_trained_resnet(images: np.ndarray) -> None:
+    parity = check_parity(RESNET, compile_model(ir.load(RESNET)), {"input": images})
+    assert parity.worst < 1e-5
+
+
+def test_every_float_weight_has_finite_derivatives(images: np.ndarray) -> None:
+    program = compile_model(ir.load(RESNET))
+    weights = {name: weight.clone().requires_grad_() for name, weight in program.weights.items()}
+    logits = program.evaluate({"input": torch.from_numpy(images)}, weights=weights)["logits"]
+    gradients = torch.autograd.grad(logits.logsumexp(1).sum(), list(weights.values()), create_graph=True)
+    products = torch.autograd.grad(
+        sum(gradient.square().sum() for gradient in gradients), list(weights.values())
+    )
+    assert all(bool(tensor.isfinite().all()) for tensor in (*gradients, *products))
+
+
+def test_the_first_tensor_that_parts_is_named(images: np.ndarray, tmp_path: Path) -> None:
+    proto = onnx.load(RESNET)
+    conv = [node for node in proto.graph.node if node.op_type == "Conv"][4]
+    for tensor in proto.graph.initializer:
+        if tensor.name == conv.input[1]:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 1.1, tensor.name))
+    other = tmp_path / "changed.onnx"
+    onnx.save(proto, other)
+    program = compile_model(ir.load(RESNET))
+    with pytest.raises(InternalError, match=f"'{conv.output[0]}'"):
+        check_parity(other, program, {"input": images})
+    with pytest.raises(InternalError, match=f"'{conv.output[0]}'"):
+        check_parity(other.read_bytes(), program, {"input": images})
+
+
+def test_a_model_onnxruntime_refuses(images: np.ndarray) -> None:
+    with pytest.raises(ModelError, match="onnxruntime cannot run"):
+        check_parity(b"not a model", compile_model(ir.load(RESNET)), {"input": images})
+
+
+class Attention(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
+        self.feed = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        n, length, width = x.shape
+        q, k, v = (part.view(n, length, self.heads, -1).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        shares = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5 + bias).softmax(-1)
+        x = self.norms[0](x + self.out((shares @ v).transpose(1, 2).reshape(n, length, width)))
+        return self.norms[1](x + self.feed(x))
+
+
+class Encoder(nn.Module):
+    """A sentence encoder in the form of MiniLM: embeddings, masked attention, mean pooling, unit length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.places = nn.Embedding(50, 16), nn.Embedding(32, 16)
+        self.blocks = nn.ModuleList([Attention(16, 2), Attention(16, 2)])
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        x = self.words(ids) + self.places(torch.arange(ids.shape[1])[None])
+        bias = (1.0 - mask[:, None, None, :].float()) * -10000.0
+        for block in self.blocks:
+            x = block(x, bias)
+        weight = mask[..., None].float()
+        return functional.normalize((x * weight).sum(1) / weight.sum(1).clamp(min=1e-9), dim=1)
+
+
+class Mobile(nn.Module):
+    """An inverted residual net with the activations mobile nets use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU6())
+        self.block = nn.Sequential(
+            nn.Conv2d(8, 16, 1), nn.Hardswish(), nn.Conv2d(16, 16, 3, 1, 1, groups=16), nn.Hardswish()
+        )
+        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(16, 16, 1), nn.Hardsigmoid())
+        self.project = nn.Conv2d(16, 8, 1)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        y = self.block(x)
+        x = x + self.project(y * self.gate(y))
+        x = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        return self.head(functional.max_pool2d(x, 2).mean((2, 3)))
+
+
+class Tagger(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(50, 8)
+        self.lstm = nn.LSTM(8, 6, num_layers=2, batch_first=True, bidirectional=True)
+        self.gru = nn.GRU(12, 5, batch_first=True)
+        self.head = nn.Linear(5, 4)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.head(self.gru(self.lstm(self.words(ids))[0])[0]).log_softmax(-1)
+
+
+IDS = torch.randint(0, 50, (2, 7), generator=torch.Generator().manual_seed(0))
+MASK = torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
+IMAGE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+NETS = {"encoder": (Encoder, (IDS, MASK)), "mobile": (Mobile, (IMAGE,)), "tagger": (Tagger, (IDS,))}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("opset", [13, 17, pytest.param(20, marks=pytest.mark.slow)])
+def test_what_torch_scripts(net: str, opset: int) -> None:
+    kind, arguments = NETS[net]
+    torch.manual_seed(0)
+    file = io.BytesIO()
+    torch.onnx.export(kind().eval(), arguments, file, dynamo=False, opset_version=opset)
+    agree(file.getvalue(), arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("opset", [18, 20, 23])
+def test_what_torch_exports(net: str, opset: int) -> None:
+    kind, arguments = NETS[net]
+    torch.manual_seed(0)
+    made = torch.onnx.export(kind().eval(), arguments, dynamo=True, opset_version=opset, verbose=False)
+    agree(made.model_proto.SerializeToString(), arguments)
+
+
+def agree(file: bytes, arguments: tuple[torch.Tensor, ...]) -> None:
+    program: Program = compile_model(ir.serde.deserialize_model(onnx.load_model_from_string(file)))
+    feeds = dict(zip(program.inputs, arguments, strict=True))
+    parity = check_parity(file, program, {name: value.numpy() for name, value in feeds.items()})
+    assert parity.worst < 1e-4
+    weights = {n: w.clone().requires_grad_() for n, w in program.weights.items() if w.dim() > 1}
+    loss = sum(output.square().sum() for output in program.evaluate(feeds, weights=weights).values())
+    gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+    products = torch.autograd.grad(
+        sum(gradient.square().sum() for gradient in gradients), list(weights.values())
+    )
+    assert all(bool(tensor.isfinite().all()) for tensor in (*gradients, *products))

@@ -1,0 +1,284 @@
+"""What a program promises: names, pruning, freeing, replacement, gradients, errors."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from onnx import helper, numpy_helper, parser
+
+from quant_core.errors import ModelError, SamplesError, UnsupportedOperatorError
+from quant_core.executor import compile_model, load, run, unsupported_operators
+
+RNG = np.random.default_rng(0)
+
+
+def model(text: str, **initializers: np.ndarray) -> onnx.ModelProto:
+    proto = parser.parse_model(text)
+    proto.graph.initializer.extend(
+        numpy_helper.from_array(array, name) for name, array in initializers.items()
+    )
+    return proto
+
+
+def compiled(proto: onnx.ModelProto, **options):
+    return compile_model(ir.serde.deserialize_model(proto), **options)
+
+
+W1 = RNG.normal(size=(4, 3)).astype(np.float32)
+W2 = RNG.normal(size=(4, 4)).astype(np.float32)
+CHAIN = model(
+    """<ir_version: 9, opset_import: ["" : 18]>
+    chain (float[n, 3] x) => (float[n, 4] y) {
+        a = Gemm<transB = 1>(x, w1)
+        b = Relu(a)
+        turned = Transpose(w2)
+        c = MatMul(b, turned)
+        y = Add(c, b)
+    }""",
+    w1=W1,
+    w2=W2,
+)
+
+
+@pytest.fixture
+def chain():
+    return compiled(CHAIN)
+
+
+def test_names(chain) -> None:
+    assert chain.inputs == ("x",)
+    assert chain.outputs == ("y",)
+    assert set(chain.weights) == {"w1", "w2"}
+    assert chain.order == ("a", "b", "turned", "c", "y")
+    assert chain.downstream("b") == {"c", "y"}
+    assert chain.downstream("w2") == {"turned", "c", "y"}
+    assert not any(weight.requires_grad for weight in chain.weights.values())
+
+
+def test_interior_feeds_skip_what_lies_before(chain) -> None:
+    x = torch.randn(5, 3)
+    whole = chain.evaluate({"x": x}, outputs=["b", "y"])
+    seen = []
+    part = chain.evaluate({"b": whole["b"]}, replace={"a": lambda t: seen.append(t) or t})
+    assert torch.equal(part["y"], whole["y"])
+    assert not seen
+
+
+def test_feeding_an_output_returns_it(chain) -> None:
+    y = torch.randn(5, 4)
+    assert chain.evaluate({"y": y})["y"] is y
+
+
+def test_replacing_a_tensor_reaches_everything_after_it(chain) -> None:
+    x = torch.randn(5, 3)
+    found = chain.evaluate(
+        {"x": x}, replace={"b": torch.zeros_like, "w2": lambda t: t * 2}, outputs=["b", "turned"]
+    )
+    assert not found["b"].any()
+    assert torch.equal(found["turned"], 2 * torch.from_numpy(W2).t())
+
+
+def test_gradients_flow_to_weights_feeds_and_replacements(chain) -> None:
+    x = torch.randn(5, 3, dtype=torch.float32, requires_grad=True)
+    weights = {name: weight.clone().requires_grad_() for name, weight in chain.weights.items()}
+    shift = torch.zeros(4, requires_grad=True)
+    y = chain.evaluate({"x": x}, weights=weights, replace={"a": lambda t: t + shift})["y"]
+    hidden = torch.relu(x @ weights["w1"].t() + shift)
+    expected = hidden @ weights["w2"].t() + hidden
+    for leaf in (x, shift, *weights.values()):
+        (ours,) = torch.autograd.grad(y.sum(), leaf, retain_graph=True)
+        (theirs,) = torch.autograd.grad(expected.sum(), leaf, retain_graph=True)
+        torch.testing.assert_close(ours, theirs)
+
+
+# torch's own tables for forward differentiation are still compiled with the deprecated call.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+def test_functional_transforms(chain) -> None:
+    x = torch.randn(6, 3)
+    batched = torch.func.vmap(lambda row: chain.evaluate({"x": row[None]})["y"][0])(x)
+    torch.testing.assert_close(batched, chain(x)[0])
+    tangent = torch.randn(6, 3)
+    _, forward = torch.func.jvp(lambda t: chain(t)[0], (x,), (tangent,))
+    _, pull = torch.func.vjp(lambda t: chain(t)[0], x)
+    cotangent = torch.randn_like(forward)
+    torch.testing.assert_close((forward * cotangent).sum(), (pull(cotangent)[0] * tangent).sum())
+
+
+def test_tensors_are_freed_after_their_last_use(chain) -> None:
+    alive = []
+    gone = []
+
+    def watch(tensor: torch.Tensor) -> torch.Tensor:
+        alive.append(weakref.ref(tensor))
+        return tensor
+
+    def look(tensor: torch.Tensor) -> torch.Tensor:
+        gc.collect()
+        gone.append(alive[0]() is None)
+        return tensor
+
+    with torch.no_grad():
+        chain.evaluate({"x": torch.randn(5, 3)}, replace={"a": watch, "c": look})
+    assert gone == [True]
+
+
+def test_weights_share_the_memory_of_the_file() -> None:
+    array = np.zeros((2, 2), np.float32)
+    proto = ir.serde.deserialize_model(
+        model(
+            """<ir_version: 9, opset_import: ["" : 18]>
+        g (float[2, 2] x) => (float[2, 2] y) { y = Add(x, w) }""",
+            w=array,
+        )
+    )
+    proto.graph.initializers["w"].const_value = ir.Tensor(array)
+    program = compile_model(proto)
+    array[0, 0] = 7
+    assert program.weights["w"][0, 0] == 7
+
+
+def test_wrong_requests_are_named(chain) -> None:
+    with pytest.raises(SamplesError, match="x"):
+        chain.evaluate({})
+    with pytest.raises(ModelError, match="nothere"):
+        chain.evaluate({"x": torch.randn(5, 3)}, outputs=["nothere"])
+    with pytest.raises(ModelError, match="'a' is not a float initializer"):
+        chain.evaluate({"x": torch.randn(5, 3)}, weights={"a": torch.zeros(1)})
+    with pytest.raises(SamplesError, match="takes torch"):
+        chain.evaluate({"x": torch.ones(5, 3, dtype=torch.int64)})
+    with pytest.raises(ModelError, match="Gemm failed"):
+        chain.evaluate({"x": torch.randn(5, 9)})
+    with pytest.raises(SamplesError, match="1 inputs but 2"):
+        chain(torch.zeros(1), torch.zeros(1))
+
+
+def test_all_unsupported_operators_are_named_at_once() -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"]),
+        helper.make_node("Foo", ["a"], ["b"], name="first", domain="acme"),
+        helper.make_node("Foo", ["b"], ["c"], name="second", domain="acme"),
+        helper.make_node("RegexFullMatch", ["c"], ["y"], name="third"),
+    ]
+    value = helper.make_tensor_value_info("x", 1, [2])
+    graph = helper.make_graph(nodes, "g", [value], [onnx.ValueInfoProto(name="y")])
+    proto = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("acme", 3)]
+    )
+    with pytest.raises(UnsupportedOperatorError) as caught:
+        load(proto)
+    text = str(caught.value)
+    assert "acme::Foo (opset 3) at first, second" in text
+    assert "ai.onnx::RegexFullMatch (opset 20) at third" in text
+    assert len(unsupported_operators(ir.serde.deserialize_model(proto))) == 2
+
+
+def test_narrow_initializers() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 23]>
+    g (float[2] x) => (float[2] y) {
+        f = Cast<to = 1>(half)
+        i = Cast<to = 1>(nibble)
+        e = Cast<to = 1>(eight)
+        y = Sum(x, f, i, e)
+    }"""
+    found = run(
+        model(
+            text,
+            half=np.array([1.5, -2.0], ml_dtypes.bfloat16),
+            nibble=np.array([-8, 7], ml_dtypes.int4),
+            eight=np.array([0.5, 448.0], ml_dtypes.float8_e4m3fn),
+        ),
+        {"x": np.zeros(2, np.float32)},
+    )
+    np.testing.assert_array_equal(found["y"], np.array([-6.0, 453.0], np.float32))
+
+
+def test_half_models_compute_in_single_precision() -> None:
+    proto = model(
+        """<ir_version: 9, opset_import: ["" : 18]>
+        g (float16[n] x) => (float16[n] y) { a = Mul(x, w)  y = Sub(a, w) }""",
+        w=np.array([3.0], np.float16),
+    )
+    program = compiled(proto)
+    x = torch.tensor([1 / 3])
+    assert program(x)[0].dtype == torch.float32
+    assert program.weights["w"].dtype == torch.float32
+    assert compiled(proto, dtype=torch.float16)(x.half())[0].dtype == torch.float16
+    assert run(proto, {"x": np.array([0.5], np.float16)})["y"].dtype == np.float16
+
+
+def test_double_precision_on_request() -> None:
+    program = compiled(CHAIN, dtype=torch.float64)
+    assert program(torch.randn(2, 3))[0].dtype == torch.float64
+
+
+def test_functions_and_control_flow() -> None:
+    text = """<ir_version: 9, opset_import: ["" : 18, "local" : 1]>
+    g (float[n] x, bool flag) => (float[n] y) {
+        a = local.twice<factor = 3.0>(x)
+        y = If (flag) <
+            then_branch = g1 () => (float[n] t) { t = Mul(a, w) },
+            else_branch = g2 () => (float[n] e) { e = Neg(a) }
+        >
+    }
+    <domain: "local", opset_import: ["" : 18]>
+    twice <factor> (z) => (r) {
+        c = Constant<value_float: float = @factor>()
+        r = Mul(z, c)
+    }"""
+    proto = model(text, w=np.array([2.0], np.float32))
+    program = compiled(proto)
+    assert set(program.weights) == {"w"}
+    x = torch.tensor([1.0, -2.0])
+    weight = torch.tensor([5.0], requires_grad=True)
+    y = program.evaluate({"x": x, "flag": torch.tensor(True)}, weights={"w": weight})["y"]
+    assert y.tolist() == [15.0, -30.0]
+    (slope,) = torch.autograd.grad(y.sum(), weight)
+    assert slope.item() == -3.0
+    assert program(x, torch.tensor(False))[0].tolist() == [-3.0, 6.0]
+
+
+def test_empty_and_scalar_tensors() -> None:
+    proto = model("""<ir_version: 9, opset_import: ["" : 18]>
+    g (float[n, 3] x, float s) => (float[n, 3] y, float[3] z, int64 k) {
+        y = Mul(x, s)
+        axes = Constant<value_ints: ints = [0]>()
+        z = ReduceSum<keepdims = 0>(x, axes)
+        k = Size(x)
+    }""")
+    found = run(proto, {"x": np.zeros((0, 3), np.float32), "s": np.float32(2)})
+    assert found["y"].shape == (0, 3)
+    assert found["z"].tolist() == [0, 0, 0]
+    assert found["k"] == 0
+    assert found["k"].dtype == np.int64
+
+
+def test_equal_runs_are_equal() -> None:
+    proto = model("""<ir_version: 9, opset_import: ["" : 18]>
+    g (float[n] x) => (float[n] y) { r = RandomNormalLike(x)  y = Add(x, r) }""")
+    x = np.zeros(8, np.float32)
+    first, second = run(proto, {"x": x})["y"], run(proto, {"x": x})["y"]
+    assert first.any()
+    np.testing.assert_array_equal(first, second)
+    other = compile_model(ir.serde.deserialize_model(proto), seed=1)(torch.zeros(8))[0]
+    assert not np.array_equal(first, other.numpy())
+
+
+def test_quantization_is_straight_through() -> None:
+    proto = model(
+        """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[n] x) => (float[n] y) { q = QuantizeLinear(x, s, z)  y = DequantizeLinear(q, s, z) }""",
+        s=np.array(0.5, np.float32),
+        z=np.array(0, ml_dtypes.int4),
+    )
+    x = torch.tensor([0.3, 1.1, 100.0], requires_grad=True)
+    y = compiled(proto)(x)[0]
+    assert y.tolist() == [0.5, 1.0, 3.5]
+    (slope,) = torch.autograd.grad(y.sum(), x)
+    assert slope.tolist() == [1.0, 1.0, 0.0]
