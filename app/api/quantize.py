@@ -14,6 +14,7 @@ from app.api.deps import ServiceDep
 from app.api.problems import ProblemError, responses
 from app.api.schemas import JobView
 from app.api.uploads import Upload, check_device, receive_upload
+from app.executors.checker import CheckerDownError
 from app.jobs.job import Job
 from app.service import Service
 
@@ -63,7 +64,7 @@ _BODY: dict[str, Any] = {
     response_description="The queued job.",
     responses={
         202: {"headers": {"Location": {"description": "Address of the job.", "schema": {"type": "string"}}}},
-        **responses(400, 413, 415, 422, 500, 507),
+        **responses(400, 413, 415, 422, 500, 503, 507),
     },
     openapi_extra={"requestBody": _BODY},
 )
@@ -88,7 +89,15 @@ async def quantize(request: Request, response: Response, service: ServiceDep) ->
 
 async def _queue(service: Service, upload: Upload) -> Job:
     check_device(upload.spec, service.devices)
-    wrong = await service.checker.check(upload.model, upload.data, upload.spec)
+    try:
+        wrong = await service.checker.check(upload.model, upload.data, upload.spec)
+    except CheckerDownError as error:
+        raise ProblemError(
+            503,
+            "busy",
+            "The processes that check uploads do not stay up.",
+            remedy="Send it again later; look in the service's log if this lasts.",
+        ) from error
     if wrong is not None:
         status = 500 if wrong.code == "internal" else 422
         raise ProblemError(status, wrong.code, wrong.message, remedy=wrong.remedy, where=wrong.where)

@@ -18,6 +18,13 @@ _TASKS_PER_WORKER = 64
 """A fresh process now and then, in case a file made one leak."""
 
 
+_TRIES = 3
+
+
+class CheckerDownError(Exception):
+    """The processes that check uploads do not stay up."""
+
+
 class Checker:
     """Runs the engine's checks with a time limit. Use it from the event loop's thread."""
 
@@ -45,11 +52,16 @@ class Checker:
 
         Returns:
             What is wrong with it, or None.
+
+        Raises:
+            CheckerDownError: If the processes that check uploads do not stay up.
         """
-        try:
-            return await self._once(model, data, spec)
-        except BrokenProcessPool:  # an idle process was killed; this upload had no part in it
-            return await self._once(model, data, spec)
+        for _ in range(_TRIES):
+            try:
+                return await self._once(model, data, spec)
+            except BrokenProcessPool:  # an idle process was killed; this upload had no part in it
+                continue
+        raise CheckerDownError
 
     def close(self) -> None:
         """End the processes."""

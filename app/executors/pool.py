@@ -46,7 +46,10 @@ class WorkerPool:
         Returns:
             What comes of it.
         """
-        future: Future[Any] = self._running().schedule(function, args=args, timeout=timeout)
+        try:
+            future: Future[Any] = self._running().schedule(function, args=args, timeout=timeout)
+        except RuntimeError:  # it broke since it was asked
+            future = self._running().schedule(function, args=args, timeout=timeout)
         return future
 
     def close(self) -> None:

@@ -39,6 +39,7 @@ def quantize(
     sensitivity: Annotated[
         str | None, typer.Option("--sensitivity", help="output, gauss_newton or hawq_v2.")
     ] = None,
+    rounding: Annotated[str | None, typer.Option("--rounding", help="gptq or nearest.")] = None,
     loss: Annotated[
         str | None, typer.Option("--loss", help="auto, cross_entropy, kl or squared_error.")
     ] = None,
@@ -68,7 +69,13 @@ def quantize(
         "pin": _pins(pin or ()),
         "exclude": exclude or (),
     }
-    options = {"bits": bits, "activation_bits": activation_bits, "sensitivity": sensitivity, "loss": loss}
+    options = {
+        "bits": bits,
+        "activation_bits": activation_bits,
+        "sensitivity": sensitivity,
+        "rounding": rounding,
+        "loss": loss,
+    }
     request |= {name: value for name, value in options.items() if value is not None}
     spec = QuantizeSpec.model_validate(request)
     # An order to end takes the same way out as Ctrl-C, so that no half-written folder stays behind.
