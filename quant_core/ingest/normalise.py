@@ -8,7 +8,7 @@ from onnx_ir.passes import common
 from quant_core.errors import ModelError
 from quant_core.ingest.passes.annotations import DropAnnotations
 from quant_core.ingest.passes.batch_norm import FoldBatchNorm
-from quant_core.ingest.passes.constants import FoldConstants
+from quant_core.ingest.passes.folding import Fold
 from quant_core.ingest.passes.identity import ResolveIdentity
 from quant_core.ingest.passes.no_op import NoOpsToIdentity
 from quant_core.ingest.passes.opset import RaiseOpset
@@ -28,7 +28,7 @@ def passes() -> tuple[ir.passes.InPlacePass, ...]:
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         NoOpsToIdentity(),
         ResolveIdentity(),
-        FoldConstants(),
+        Fold(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         NoOpsToIdentity(),
         ResolveIdentity(),

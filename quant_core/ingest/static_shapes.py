@@ -30,7 +30,7 @@ def with_static_shapes(layers: tuple[Layer, ...], model: ir.Model) -> tuple[Laye
         for output in node.outputs:
             # What the exporter noted is in terms of its own symbols.
             output.shape = None
-    common.ShapeInferencePass(data_prop=True)(sized)
+    common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(sized)
     shapes = {
         value.name or "": tuple(value.shape.numpy())
         for value in [*sized.graph.inputs, *(output for node in sized.graph for output in node.outputs)]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import re
 
+import numpy as np
+import onnx
+import onnx.reference
 import onnx_ir as ir
-from onnxscript.optimizer._constant_folding import FoldConstantsPass
 
 SMALL = 1024
 """Elements up to which a folded tensor may be larger than what it replaces."""
@@ -16,22 +18,22 @@ _EVALUATED = re.compile(
     r"Abs|Add|And|Cast|CastLike|Ceil|Clip|Concat|ConstantOfShape|CumSum|Div|Equal|"
     r"Erf|Exp|Expand|Flatten|Floor|Gather|GatherElements|GatherND|Greater|"
     r"GreaterOrEqual|Identity|IsInf|IsNaN|Less|LessOrEqual|Log|Max|Mean|Min|Mod|Mul|"
-    r"Neg|NonZero|Not|OneHot|Or|Pow|Range|Reciprocal|ReduceL2|ReduceMax|ReduceMean|"
+    r"Neg|Not|OneHot|Or|Pow|Range|Reciprocal|ReduceL2|ReduceMax|ReduceMean|"
     r"ReduceMin|ReduceProd|ReduceSum|ReduceSumSquare|Reshape|ScatterElements|ScatterND|"
-    r"Shape|Sigmoid|Sign|Size|Slice|Split|Sqrt|Squeeze|Sub|Sum|Tanh|Tile|Transpose|"
+    r"Shape|Sigmoid|Sign|Size|Slice|Sqrt|Squeeze|Sub|Sum|Tanh|Tile|Transpose|"
     r"Trilu|Unsqueeze|Where|Xor"
 )
 
 
 class FoldConstants(ir.passes.InPlacePass):
-    """Fold shape arithmetic, weight arithmetic such as weight normalization, and If with a constant condition.
+    """Replace nodes whose operands are all constant by their results.
 
     A result larger than `SMALL` must replace constants of at least its size that nothing else reads: a transposed
     copy of a shared weight or an expanded table would cost more bytes than it saves nodes.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Fold in place.
+        """Fold in place, in subgraphs too.
 
         Args:
             model: A model whose constants are initializers.
@@ -39,27 +41,113 @@ class FoldConstants(ir.passes.InPlacePass):
         Returns:
             The same model.
         """
-        fold = FoldConstantsPass(
-            shape_inference=True, input_size_limit=SMALL, output_size_limit=SMALL, should_fold=_should_fold
+        version = model.graph.opset_imports[""]
+        modified = False
+        for node in list(ir.traversal.RecursiveGraphIterator(model.graph)):
+            result = _evaluate(node, version) if _is_candidate(node) else None
+            if result is not None:
+                replace_by_constant(node, result)
+                modified = True
+        return ir.passes.PassResult(model, modified=modified)
+
+
+def replace_by_constant(node: ir.Node, result: ir.TensorProtocol) -> None:
+    """Store a node's result as an initializer of the same name and remove the node.
+
+    Args:
+        node: A node with one output, which is no graph output.
+        result: Its value.
+    """
+    output, graph = node.outputs[0], node.graph
+    assert graph is not None  # only nodes of a graph are folded
+    result.name = output.name
+    value = ir.Value(
+        name=output.name,
+        type=ir.TensorType(result.dtype),
+        shape=ir.Shape(result.shape.numpy()),
+        const_value=result,
+    )
+    operands = [operand for operand in node.inputs if operand is not None]
+    output.replace_all_uses_with(value)
+    graph.remove(node, safe=True)
+    graph.register_initializer(value)
+    for operand in operands:
+        # What nobody reads any more makes room at once, so that sizes are judged by what really stays.
+        if operand.is_initializer() and not operand.uses() and not operand.is_graph_output():
+            owner = operand.graph
+            if owner is not None and operand.name is not None and not operand.is_graph_input():
+                owner.initializers.pop(operand.name, None)
+
+
+def _is_candidate(node: ir.Node) -> bool:
+    return (
+        not node.domain
+        and len(node.outputs) == 1
+        and not node.outputs[0].is_graph_output()
+        and _EVALUATED.fullmatch(node.op_type) is not None
+        and all(
+            value is None
+            or (value.is_initializer() and not value.is_graph_input() and value.const_value is not None)
+            for value in node.inputs
         )
-        return ir.passes.PassResult(model, modified=bool(fold(model).modified))
+    )
 
 
-def _should_fold(node: ir.Node) -> bool:
-    if node.domain or not _EVALUATED.fullmatch(node.op_type) or len(node.outputs) != 1:
-        return False
+def _evaluate(node: ir.Node, version: int) -> ir.TensorProtocol | None:
+    """Run one node in onnx's reference implementation, if its result is known to be small enough."""
+    tensors = {
+        value.name or "": value.const_value
+        for value in node.inputs
+        if value is not None and value.const_value is not None
+    }
+    proto = ir.to_proto(node)
     # Evaluated first and measured later is too late for ConstantOfShape([10**12]).
-    shape = node.outputs[0].shape
-    if shape is None or not shape.is_static():
-        return False
-    elements = math.prod(shape.numpy())
-    freed = sum(_size(value) for value in node.inputs if _is_sole_use(value))
-    return elements <= max(SMALL, freed)
+    elements = _output_elements(proto, tensors, version)
+    freed = sum(
+        value.const_value.size
+        for value in node.inputs
+        if value is not None
+        and value.const_value is not None
+        and len(value.uses()) == 1
+        and not value.is_graph_output()
+    )
+    if elements is None or elements > max(SMALL, freed):
+        return None
+    graph = onnx.helper.make_graph(
+        [proto],
+        "constant",
+        [onnx.helper.make_tensor_value_info(name, tensor.dtype, None) for name, tensor in tensors.items()],
+        [onnx.helper.make_tensor_value_info(proto.output[0], onnx.TensorProto.UNDEFINED, None)],
+    )
+    evaluator = onnx.reference.ReferenceEvaluator(graph, opsets={"": version})
+    try:
+        with np.errstate(all="ignore"):
+            (result,) = evaluator.run(None, {name: tensor.numpy() for name, tensor in tensors.items()})
+    except Exception:
+        # What cannot be evaluated here stays a node, for onnxruntime to evaluate or to refuse.
+        return None
+    return ir.tensor(np.asarray(result)) if np.asarray(result).size == elements else None
 
 
-def _size(value: ir.Value | None) -> int:
-    return value.const_value.size if value is not None and value.const_value is not None else 0
-
-
-def _is_sole_use(value: ir.Value | None) -> bool:
-    return value is not None and len(value.uses()) == 1 and not value.is_graph_output()
+def _output_elements(
+    proto: onnx.NodeProto, tensors: dict[str, ir.TensorProtocol], version: int
+) -> int | None:
+    """Infer how many elements a node with constant operands gives; None if that cannot be told."""
+    types = {
+        name: onnx.helper.make_tensor_type_proto(tensor.dtype, tensor.shape.numpy())
+        for name, tensor in tensors.items()
+    }
+    values = {name: ir.to_proto(tensor) for name, tensor in tensors.items() if tensor.size <= SMALL}
+    try:
+        schema = onnx.defs.get_schema(proto.op_type, version, "")
+        inferred = onnx.shape_inference.infer_node_outputs(
+            schema, proto, types, values, opset_imports=[onnx.helper.make_opsetid("", version)]
+        )
+    except (onnx.shape_inference.InferenceError, onnx.defs.SchemaError):
+        return None
+    found = inferred.get(proto.output[0])
+    if found is None or not found.tensor_type.HasField("shape"):
+        return None
+    sizes = [size.dim_value if size.HasField("dim_value") else None for size in found.tensor_type.shape.dim]
+    known = [size for size in sizes if size is not None]
+    return math.prod(known) if len(known) == len(sizes) else None

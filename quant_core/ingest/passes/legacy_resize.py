@@ -7,9 +7,10 @@ import onnx_ir as ir
 from quant_core.errors import ModelError
 
 LAST_LEGACY_OPSET = 10
+LAST_UPSAMPLE_OPSET = 9
 
 
-def restore_sampling(model: ir.Model) -> None:
+def restore_sampling(model: ir.Model, version: int) -> None:
     """Set the attributes that onnx's version converter leaves out.
 
     Upsample and Resize up to opset 10 sample at `x / scale`; opset 11 calls that `asymmetric` and no longer has it
@@ -17,6 +18,7 @@ def restore_sampling(model: ir.Model) -> None:
 
     Args:
         model: A model just converted from opset 10 or older, in which every Resize is such a node; changed in place.
+        version: The opset it was converted from.
 
     Raises:
         ModelError: If one Resize node enlarges one axis and shrinks another, or its scales are not known.
@@ -28,14 +30,17 @@ def restore_sampling(model: ir.Model) -> None:
             "coordinate_transformation_mode", "asymmetric"
         )
         if node.attributes.get_string("mode", "nearest") == "nearest":
-            node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", _rounding(node))
+            node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", _rounding(node, version))
 
 
-def _rounding(node: ir.Node) -> str:
+def _rounding(node: ir.Node, version: int) -> str:
     scales = (
         ir.convenience.get_const_tensor(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else None
     )
     if scales is None:
+        if version <= LAST_UPSAMPLE_OPSET:
+            # Upsample, by its name and specification, only enlarges.
+            return "floor"
         raise _refusal(node, "has scales that are computed")
     values = scales.numpy()
     if (values < 1).any() and (values > 1).any():

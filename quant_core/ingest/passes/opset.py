@@ -18,8 +18,11 @@ TARGET_OPSET = 21
 TARGET_IR_VERSION = 10
 """The file format version that goes with it."""
 
-# Up to opset 12 these work on a flattened tensor, and the converter forgets that for Hardmax.
-_LAST_FLAT_OPSET = 12
+# Operators that the converter gets wrong, up to which opset, and what changed.
+_WRONG = {
+    "Hardmax": (12, "Hardmax flattened its input before opset 13"),
+    "Scan": (8, "Scan had a batch axis before opset 9"),
+}
 
 
 class RaiseOpset(ir.passes.InPlacePass):
@@ -49,17 +52,18 @@ class RaiseOpset(ir.passes.InPlacePass):
         if version >= TARGET_OPSET:
             return ir.passes.PassResult(model, modified=False)
         operators = {node.op_type for node in ir.traversal.RecursiveGraphIterator(model.graph)}
-        if "Hardmax" in operators and version <= _LAST_FLAT_OPSET:
-            raise _refusal(version, "Hardmax changed its meaning in opset 13")
+        for operator, (last, change) in _WRONG.items():
+            if operator in operators and version <= last:
+                raise _refusal(version, change)
         if "GroupNormalization" in operators:
             # Its scale changes from one per group to one per channel, so the number of channels must be known.
-            common.ShapeInferencePass()(model)
+            common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
         with _warnings_of_converter() as warnings:
             ConvertVersionPass(target_version=TARGET_OPSET, fallback=True)(model)
         if model.graph.opset_imports.get("") != TARGET_OPSET or warnings:
             raise _refusal(version, "; ".join(warnings) or "the converter gave no reason")
         if version <= LAST_LEGACY_OPSET:
-            restore_sampling(model)
+            restore_sampling(model, version)
         return ir.passes.PassResult(model, modified=True)
 
 
