@@ -6,7 +6,9 @@ import logging
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from app.executors.devices import served_by
@@ -27,6 +29,8 @@ class _Run:
     job: Job
     ticket: Ticket
     stopping: bool = False
+    outcome: Outcome | None = None
+    published: bool = False
 
 
 class Supervisor:
@@ -65,21 +69,27 @@ class Supervisor:
 
     def _work(self) -> None:
         while not self._stop.is_set():
-            try:
-                self._turn()
-            except Exception:
-                _log.exception("the supervisor met an error and goes on")
-                time.sleep(_IDLE_SECONDS)
-            self._wake.wait(_BUSY_SECONDS if self._runs else _IDLE_SECONDS)
+            calm = self._turn()
+            self._wake.wait(_BUSY_SECONDS if self._runs and calm else _IDLE_SECONDS)
             self._wake.clear()
         self._give_back()
 
-    def _turn(self) -> None:
-        for device in self._executor.devices:
-            if device not in self._runs:
-                self._begin(device)
-        for device, run in tuple(self._runs.items()):
-            self._follow(device, run)
+    def _turn(self) -> bool:
+        steps = [
+            partial(self._begin, device) for device in self._executor.devices if device not in self._runs
+        ]
+        steps += [partial(self._follow, device) for device in tuple(self._runs)]
+        fared = [self._guarded(step) for step in steps]  # each of them, whatever became of the one before
+        return all(fared)
+
+    def _guarded(self, step: Callable[[], None]) -> bool:
+        # A full disk, say, stops one step of one job; the next turn takes it up again.
+        try:
+            step()
+        except Exception:
+            _log.exception("the supervisor met an error and goes on")
+            return False
+        return True
 
     def _begin(self, device: str) -> None:
         job = self._store.claim(served_by(device))
@@ -104,13 +114,16 @@ class Supervisor:
             scratch=scratch,
         )
 
-    def _follow(self, device: str, run: _Run) -> None:
-        update = self._executor.poll(run.ticket)
-        if update.steps:
-            self._store.advance(run.job, update.steps)
-        if update.outcome is not None:
+    def _follow(self, device: str) -> None:
+        run = self._runs[device]
+        if run.outcome is None:
+            update = self._executor.poll(run.ticket)
+            run.outcome = update.outcome
+            if update.steps:
+                self._store.advance(run.job, update.steps)
+        if run.outcome is not None:
+            self._end(run, run.outcome)
             del self._runs[device]
-            self._end(run, update.outcome)
         elif not run.stopping and self._store.cancel_requested(run.job):
             run.stopping = True
             self._executor.cancel(run.ticket)
@@ -119,39 +132,47 @@ class Supervisor:
         job = run.job
         if self._store.cancel_requested(job):  # who was told that it stops must not find results later
             outcome = Outcome(state="canceled")
-        try:
-            if outcome.state == "succeeded":
-                self._storage.remove(f"{job.id}/output")
-                self._storage.publish(run.ticket.task.out, f"{job.id}/output")
-        except Exception as error:
-            _log.exception("job %s: the results cannot be kept", job.id)
-            outcome = Outcome(state="failed", error=_internal(f"The results could not be kept: {error}"))
-        finally:
-            shutil.rmtree(self._folder(job), ignore_errors=True)
+        if outcome.state == "succeeded" and not run.published:
+            outcome = self._publish(run, outcome)
         held = self._store.finish(job, outcome.state, error=outcome.error, summary=outcome.summary)
         if held and outcome.state != "succeeded":
             self._storage.remove(job.id)
+        shutil.rmtree(self._folder(job), ignore_errors=True)
         _log.info(
             "job %s, attempt %d: %s%s", job.id, job.attempt, outcome.state, "" if held else " (too late)"
         )
+
+    def _publish(self, run: _Run, outcome: Outcome) -> Outcome:
+        try:
+            self._storage.remove(f"{run.job.id}/output")
+            self._storage.publish(run.ticket.task.out, f"{run.job.id}/output")
+            run.published = True
+        except OSError as error:
+            _log.exception("job %s: the results cannot be kept", run.job.id)
+            return Outcome(state="failed", error=_internal(f"The results could not be kept: {error}"))
+        return outcome
 
     def _give_back(self) -> None:
         for run in self._runs.values():
             self._executor.cancel(run.ticket)
         deadline = time.monotonic() + _STOP_SECONDS
         while self._runs and time.monotonic() < deadline:
-            for device, run in tuple(self._runs.items()):
-                outcome = self._executor.poll(run.ticket).outcome
-                if outcome is None:
-                    continue
-                del self._runs[device]
-                if outcome.state == "canceled" and not self._store.cancel_requested(run.job):
-                    self._store.requeue(run.job)
-                    shutil.rmtree(self._folder(run.job), ignore_errors=True)
-                else:
-                    self._end(run, outcome)
+            for device in tuple(self._runs):
+                self._guarded(partial(self._release, device))
             time.sleep(_BUSY_SECONDS / 5)
         self._executor.close()
+
+    def _release(self, device: str) -> None:
+        run = self._runs[device]
+        run.outcome = run.outcome or self._executor.poll(run.ticket).outcome
+        if run.outcome is None:
+            return
+        if run.outcome.state == "canceled" and not self._store.cancel_requested(run.job):
+            self._store.requeue(run.job)
+            shutil.rmtree(self._folder(run.job), ignore_errors=True)
+        else:
+            self._end(run, run.outcome)
+        del self._runs[device]
 
     def _folder(self, job: Job) -> Path:
         return self._scratch / f"{job.id}-{job.attempt}"

@@ -97,7 +97,9 @@ def test_a_service_that_stops_in_good_order_gives_its_jobs_back(own_server: Any)
             own_server.process.terminate()
             own_server.process.wait(10)
         assert time.monotonic() - started < 8
-        assert not any(map(own_server.alive, children))
+        own_server.until(
+            lambda found=children: not any(map(own_server.alive, found)), "the processes to end", 5
+        )
         own_server.stop()
         own_server.start()
     own_server.http.delete(f"/jobs/{job}")
