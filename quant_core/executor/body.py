@@ -24,6 +24,8 @@ class LoweredBody:
         kinds: Element types of its outputs where known.
         shapes: Declared shapes of its outputs where known.
         fixed: Slots and values that are the same in every run.
+        host: Output slots whose values are on the host.
+        device: Where outputs go.
         captured: Slots of tensors of surrounding graphs, and their positions among the node's arguments.
     """
 
@@ -34,6 +36,8 @@ class LoweredBody:
     kinds: tuple[Kind | None, ...]
     shapes: tuple[tuple[int | str | None, ...] | None, ...]
     fixed: tuple[tuple[int, torch.Tensor], ...]
+    host: tuple[int, ...]
+    device: torch.device
     captured: tuple[tuple[int, int], ...]
 
     def __call__(self, values: Sequence[torch.Tensor | None], arguments: Sequence[Any]) -> tuple[Any, ...]:
@@ -46,4 +50,6 @@ class LoweredBody:
         for slot, value in zip(self.inputs, values, strict=True):
             slots[slot] = value
         execute(self.plan, slots)
+        for slot in self.host:
+            slots[slot] = slots[slot].to(self.device)
         return tuple(slots[slot] for slot in self.outputs)

@@ -18,8 +18,9 @@ from quant_core.executor.body import LoweredBody
 from quant_core.executor.functions import standard_function
 from quant_core.executor.kinds import output_kinds
 from quant_core.executor.node import Node
+from quant_core.executor.placement import place
 from quant_core.executor.registry import find
-from quant_core.executor.schedule import ABSENT, Step, execute, schedule
+from quant_core.executor.schedule import ABSENT, Placement, Step, execute, schedule
 from quant_core.executor.scope import Frame, Missing, Scope
 
 MAX_DEPTH = 64
@@ -84,7 +85,7 @@ def _lower_node(frame: Frame, node: ir.Node) -> None:
         return
     if not domain and node.op_type == "Constant":
         held, kind = constants.value(attributes, setting.precision, label)
-        scope.fix(frame.define(node.outputs[0], kind), held.to(setting.device))
+        scope.fix(frame.define(node.outputs[0], kind), held)
         return
     entry = find(domain, node.op_type, version)
     if entry is None:
@@ -106,6 +107,8 @@ def _lower_node(frame: Frame, node: ir.Node) -> None:
     for value, found in zip(node.outputs, made, strict=True):
         frame.define(value, found)
     outputs = tuple(frame.bindings.get(value, ABSENT) if value.name else ABSENT for value in node.outputs)
+    # While constants are worked out ahead everything is on the host.
+    placement = Placement(torch.device("cpu"))
     site = Node(
         op=node.op_type,
         domain=domain,
@@ -119,13 +122,16 @@ def _lower_node(frame: Frame, node: ir.Node) -> None:
         constants=tuple(scope.known.get(slot) for slot in inputs[:arity]),
         bodies=bodies,
         precision=setting.precision,
-        device=setting.device,
+        placement=placement,
+        held=tuple(scope.held(slot) for slot in inputs[:arity]),
         consumers=_consumers(node),
         seed=setting.seed + setting.nodes,
     )
-    step = Step(node.op_type, label, entry.build(site), tuple(inputs), outputs)
+    kernel = entry.build(site)
+    step = Step(node.op_type, label, kernel, tuple(inputs), outputs, placement, frozenset(site.host_inputs))
     if entry.pure and not bodies and _fold(scope, step):
         return
+    placement.device = setting.device
     scope.steps.append(step)
 
 
@@ -197,7 +203,8 @@ def _expand(
         if slot in frame.scope.known or frame.scope.names[slot] == name or slot in inputs:
             # The function hands an argument or a constant through: name it by an identity step.
             target = frame.define(outer_value, frame.scope.kinds[slot])
-            frame.scope.steps.append(Step("Identity", label, _identity, (slot,), (target,)))
+            where = Placement(frame.scope.setting.device)
+            frame.scope.steps.append(Step("Identity", label, _identity, (slot,), (target,), where))
             if slot in frame.scope.known:
                 frame.scope.known[target] = frame.scope.known[slot]
         else:
@@ -232,13 +239,17 @@ def _body(frame: Frame, graph: ir.Graph, arity: int, arguments: list[int]) -> Lo
             arguments.append(outer)
         captured.append((slot, arguments.index(outer, arity)))
     outside = set(scope.captured.values())
+    own = {slot: scope.known[slot] for slot in scope.fixed if slot not in outside}
+    placed = place(scope.steps, own, scope.setting.device)
     return LoweredBody(
-        plan=schedule(scope.steps, outputs),
+        plan=schedule(placed.steps, outputs),
         size=len(scope.names),
         inputs=tuple(inputs),
         outputs=tuple(outputs),
         kinds=tuple(scope.kinds[slot] for slot in outputs),
         shapes=tuple(_dims(value.shape) for value in graph.outputs),
-        fixed=tuple((slot, scope.known[slot]) for slot in scope.fixed if slot not in outside),
+        fixed=placed.constants,
+        host=tuple(slot for slot in outputs if slot in placed.host),
+        device=scope.setting.device,
         captured=tuple(captured),
     )

@@ -12,6 +12,7 @@ import torch
 
 from quant_core.errors import ModelError
 from quant_core.executor.dtypes import Kind, Precision
+from quant_core.executor.schedule import Placement
 
 
 class Body(Protocol):
@@ -38,11 +39,12 @@ class HostValue:
 
     __slots__ = ("_keep", "_seen")
 
-    def __init__(self, constant: torch.Tensor | None) -> None:
+    def __init__(self, constant: torch.Tensor | None, held: torch.Tensor | None = None) -> None:
         self._keep = constant is not None
         self._seen: tuple[torch.Tensor, int, Any] | None = None
         if constant is not None:
-            self._seen = (constant, constant._version, constant.detach().tolist())
+            held = constant if held is None else held
+            self._seen = (held, held._version, constant.detach().tolist())
 
     @property
     def known(self) -> bool:
@@ -98,10 +100,11 @@ class Node:
         wanted: For each output, whether the graph names it.
         kinds: ONNX element type of each input, None where unknown or absent.
         output_kinds: ONNX element type of each output, None where unknown.
-        constants: For each input, its tensor if it is stored in the graph.
+        constants: For each input, its values on the host if it is stored in the graph.
         bodies: Subgraph attributes, ready to run.
         precision: Which torch type computes each ONNX type.
-        device: Where new tensors go.
+        placement: Where new tensors go.
+        held: For each input, the very tensor that a run will hand over if it is stored in the graph.
         consumers: Types of the operators that read any output, casts and copies looked through.
         seed: Seed of this node's random numbers.
         host_inputs: Filled by `host`: inputs that are read as Python numbers.
@@ -119,10 +122,16 @@ class Node:
     constants: tuple[torch.Tensor | None, ...]
     bodies: Mapping[str, Body]
     precision: Precision
-    device: torch.device
+    placement: Placement
+    held: tuple[torch.Tensor | None, ...] = ()
     consumers: frozenset[str] = frozenset()
     seed: int = 0
     host_inputs: set[int] = field(default_factory=set)
+
+    @property
+    def device(self) -> torch.device:
+        """Where new tensors go; final once the whole graph is known, so kernels ask when they run."""
+        return self.placement.device
 
     def has(self, index: int) -> bool:
         """Whether an optional input is there."""
@@ -143,7 +152,7 @@ class Node:
     def host(self, index: int) -> HostValue:
         """Declares that the kernel reads an input as Python numbers."""
         self.host_inputs.add(index)
-        return HostValue(self.constant(index))
+        return HostValue(self.constant(index), self.held[index] if index < len(self.held) else None)
 
     def carrier(self, kind: Kind | int) -> torch.dtype:
         """The torch type that computes an ONNX element type."""

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from quant_core.errors import ModelError, SamplesError
-from quant_core.executor.dtypes import Kind, Precision
+from quant_core.executor.dtypes import Kind, Precision, is_float
+from quant_core.executor.placement import place
 from quant_core.executor.schedule import ABSENT, Schedule, execute, schedule
 from quant_core.executor.scope import Scope
 
@@ -47,13 +48,15 @@ class Program(torch.nn.Module):
         self.precision: Precision = scope.setting.precision
         self.device = scope.setting.device
         self.initializers = torch.nn.Module()
-        self._steps = tuple(scope.steps)
+        placed = place(scope.steps, {slot: scope.known[slot] for slot in scope.fixed}, self.device)
+        self._steps = placed.steps
+        self._host = placed.host
         self._names = tuple(scope.names)
         self._slots = {name: slot for slot, name in reversed(list(enumerate(scope.names))) if slot != ABSENT}
         self._slots.update(zip(output_names, outputs, strict=True))
         self._input_slots = dict(zip(self.inputs, inputs, strict=True))
         self._kinds = tuple(scope.kinds)
-        self._fixed = tuple((slot, scope.known[slot]) for slot in sorted(scope.fixed))
+        self._fixed = placed.constants
         self._weight_keys = self._register(scope)
         self.order = tuple(
             dict.fromkeys(
@@ -142,7 +145,7 @@ class Program(torch.nn.Module):
             if slots[slot] is not None:
                 slots[slot] = function(slots[slot])
         execute(plan, slots, hooks)
-        return {name: slots[slot] for name, slot in zip(names, wanted, strict=True)}
+        return {name: self._result(slot, slots[slot]) for name, slot in zip(names, wanted, strict=True)}
 
     def downstream(self, name: str) -> frozenset[str]:
         """Names of all tensors that depend on a tensor, itself not included.
@@ -169,6 +172,21 @@ class Program(torch.nn.Module):
                 f"The graph has no tensor '{name}'.", remedy="Use a tensor name of the model as compiled."
             )
         return slot
+
+    def _result(self, slot: int, value: torch.Tensor) -> torch.Tensor:
+        """A tensor as the caller should see it: on the device, and of an integer type if the graph says so."""
+        if slot in self._host and torch.is_tensor(value):
+            value = value.to(self.device)
+        kind = self._kinds[slot]
+        if (
+            kind is None
+            or is_float(kind)
+            or not isinstance(value, torch.Tensor)
+            or not value.is_floating_point()
+        ):
+            return value
+        # Quantized tensors travel as integer-valued floats.
+        return value.to(self.precision.carrier(kind))
 
     def _weight_slot(self, name: str) -> int:
         slot = self._slot(name)

@@ -15,6 +15,17 @@ ABSENT = 0
 """The slot of an optional input that is not there, and of an output nobody names; always empty."""
 
 
+@dataclass
+class Placement:
+    """Where a node's new tensors go; settled after all nodes are known.
+
+    Attributes:
+        device: The device.
+    """
+
+    device: torch.device
+
+
 @dataclass(frozen=True)
 class Step:
     """One kernel call.
@@ -25,6 +36,9 @@ class Step:
         kernel: What to call.
         inputs: Slot of each argument.
         outputs: Slot of each result.
+        placement: Where the kernel makes new tensors.
+        host_inputs: Positions of arguments that the kernel reads as Python numbers.
+        moves: Positions of arguments that lie on the host and have to be moved to the device first.
     """
 
     op: str
@@ -32,6 +46,9 @@ class Step:
     kernel: Kernel
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    placement: Placement
+    host_inputs: frozenset[int] = frozenset()
+    moves: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,7 +137,11 @@ def execute(
     for planned in plan.steps:
         step = planned.step
         try:
-            result = step.kernel(*[slots[slot] for slot in step.inputs])
+            arguments = [slots[slot] for slot in step.inputs]
+            for position in step.moves:
+                if isinstance(arguments[position], torch.Tensor):
+                    arguments[position] = arguments[position].to(step.placement.device)
+            result = step.kernel(*arguments)
         except (BitwrightError, torch.OutOfMemoryError):
             raise
         except (

@@ -60,7 +60,7 @@ class Scope:
         names: Tensor name of every slot.
         kinds: ONNX element type of every slot, None where unknown.
         steps: Kernel calls in execution order.
-        known: Slot -> value, for values that are known before any sample arrives.
+        known: Slot -> value on the host, for values that are known before any sample arrives.
         fixed: Slots whose value is known and does not depend on a float weight.
         weights: Slot -> name of the float initializer it holds.
         captured: Slot of the surrounding scope -> slot here.
@@ -103,12 +103,15 @@ class Scope:
             parent = self.parent
             if parent is None:
                 raise InternalError("a main graph cannot capture tensors")
+            if outer in parent.fixed:
+                # A constant is known here as well as there and need not be handed over.
+                copy = self.new(parent.names[outer], parent.kinds[outer])
+                self.fix(copy, parent.known[outer])
+                return copy
             slot = self.new(parent.names[outer], parent.kinds[outer])
             self.captured[outer] = slot
             if outer in parent.known:
                 self.known[slot] = parent.known[outer]
-            if outer in parent.fixed:
-                self.fixed.add(slot)
         return self.captured[outer]
 
     def store(self, value: ir.Value) -> int:
@@ -129,7 +132,7 @@ class Scope:
         kind = tensor.dtype
         if self.parent is not None and is_float(kind):
             return self.capture(self.parent.store(value))
-        held = to_torch(tensor.numpy(), kind, self.setting.precision).to(self.setting.device)
+        held = to_torch(tensor.numpy(), kind, self.setting.precision)
         if not is_float(kind):
             slot = self.new(name, kind)
             self.fix(slot, held)
@@ -139,11 +142,17 @@ class Scope:
             count += 1
             unique = f"{name}#{count}"
         slot = self.new(unique, kind)
-        parameter = torch.nn.Parameter(held, requires_grad=False)
-        self.setting.weights[unique] = parameter
+        self.setting.weights[unique] = torch.nn.Parameter(held.to(self.setting.device), requires_grad=False)
         self.weights[slot] = unique
-        self.known[slot] = parameter
+        self.known[slot] = held
         return slot
+
+    def held(self, slot: int) -> torch.Tensor | None:
+        """The very tensor a run will find in a slot that is stored in the graph, else None."""
+        name = self.weights.get(slot)
+        if name is not None:
+            return self.setting.weights[name]
+        return self.known[slot] if slot in self.fixed else None
 
 
 @dataclass

@@ -55,8 +55,8 @@ def _loop(node: Node) -> Kernel:
         while going and done < count:
             if done >= MAX_ITERATIONS:
                 raise node.invalid(f"did not end after {MAX_ITERATIONS} iterations.")
-            flag = torch.tensor(True) if flag is None else flag
-            results = body((torch.tensor(done), flag, *state), arguments)
+            flag = torch.tensor(True, device=node.device) if flag is None else flag
+            results = body((torch.tensor(done, device=node.device), flag, *state), arguments)
             flag, state = results[0], list(results[1 : 1 + carried])
             for place, value in zip(collected, results[1 + carried :], strict=True):
                 place.append(value)
