@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from os import PathLike
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,6 +13,7 @@ import httpx
 from pydantic import ValidationError
 
 from bitwright.errors import InvalidRequestError
+from bitwright.external_data import external_files
 from bitwright.job import Job
 from bitwright.results import Health, JobInfo, JobState
 from bitwright.sample_file import existing, sample_file
@@ -76,9 +76,8 @@ class Client:
         sensitivity: SensitivityMethod | None = None,
         seed: int = 0,
         spec: QuantizeSpec | None = None,
-        external: Sequence[str | PathLike[str]] = (),
     ) -> Job:
-        """Send a model and samples.
+        """Send a model and samples; external data that the model names in its own folder goes with it.
 
         Args:
             model: The ONNX file.
@@ -90,7 +89,6 @@ class Client:
             sensitivity: How the loss increase is estimated.
             seed: Seed of everything random.
             spec: A complete request instead of the options above.
-            external: External data files of the model, in the model's folder or below it.
 
         Returns:
             The queued job.
@@ -122,9 +120,8 @@ class Client:
                 ("model", (source.name, stack.enter_context(source.open("rb")))),
                 ("data", (samples.name, stack.enter_context(samples.open("rb")))),
             ]
-            for file in map(existing, external):
-                name = _beside(file, source)
-                parts.append(("files", (name, stack.enter_context(file.open("rb")))))
+            for name in external_files(source):
+                parts.append(("files", (name, stack.enter_context((source.parent / name).open("rb")))))
             answer = self._transport.send(
                 "POST",
                 "/quantize",
@@ -181,16 +178,4 @@ def _spec(given: dict[str, Any]) -> QuantizeSpec:
             remedy="Correct this option.",
             where=".".join(map(str, first["loc"])),
             code="spec",
-        ) from error
-
-
-def _beside(file: Path, model: Path) -> str:
-    try:
-        return file.resolve().relative_to(model.resolve().parent).as_posix()
-    except ValueError as error:
-        raise InvalidRequestError(
-            "External data must lie in the model's folder or below it.",
-            remedy="Move it there; the model names it relative to itself.",
-            where=str(file),
-            code="external_data",
         ) from error

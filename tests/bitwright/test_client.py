@@ -79,17 +79,21 @@ def test_samples_may_be_arrays(server: Any, model_file: Path, kind: str) -> None
 
 
 def test_external_data_travels_with_the_model(server: Any, sample_file: Path, tmp_path: Path) -> None:
-    (tmp_path / "deep").mkdir()
-    (tmp_path / "deep" / "w.bin").write_bytes(b"1234")
+    import onnx
+
+    weight = onnx.numpy_helper.from_array(np.zeros(8, np.float32), "w")
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="deep/w.bin")
+    graph = onnx.helper.make_graph([], "g", [], [], [weight])
     model = tmp_path / "big.onnx"
-    model.write_bytes(b"external deep/w.bin")
+    model.write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "w.bin").write_bytes(bytes(32))
     with Client(server.url) as client:
-        with pytest.raises(InvalidRequestError) as caught:
-            client.quantize(model, data=sample_file)
-        assert caught.value.where == "deep/w.bin"
-        client.quantize(model, data=sample_file, external=[tmp_path / "deep" / "w.bin"]).wait()
-        with pytest.raises(InvalidRequestError, match="below it"):
-            client.quantize(tmp_path / "deep" / "w.bin", data=sample_file, external=[model])
+        job = client.quantize(model, data=sample_file).wait()
+    stored = server.folder / "jobs" / job.id / "input" / "model"
+    assert (stored / "deep" / "w.bin").read_bytes() == bytes(32)
 
 
 def test_refusals_say_what_to_do(server: Any, model_file: Path, sample_file: Path, tmp_path: Path) -> None:
