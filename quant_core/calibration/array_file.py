@@ -43,7 +43,10 @@ def read_arrays(path: Path) -> dict[str | None, np.ndarray]:
             with path.open("rb") as stream:
                 _check_size(stream, path.stat().st_size, MAX_BYTES, None, where)
             return {None: np.load(path, allow_pickle=False)}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, MemoryError) as error:
+    except SamplesError:
+        raise
+    except Exception as error:
+        # zipfile, zlib and numpy's header parser raise a dozen unrelated types on damaged bytes.
         raise SamplesError(
             f"the sample file is damaged or holds Python objects ({error}).",
             remedy=_FORMAT_REMEDY,

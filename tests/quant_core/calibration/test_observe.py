@@ -1,0 +1,71 @@
+"""Ranges seen through the executor are those of onnxruntime."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+import torch
+
+from quant_core.calibration import Samples, activation_ranges, load_samples
+from quant_core.errors import CancelledError, NonFiniteError
+from quant_core.executor import compile_model
+from quant_core.ingest import find_layers, normalise
+
+
+def test_ranges_of_resnet20_are_those_onnxruntime_gives(calibration_file, resnet20):
+    model = normalise(ir.load(resnet20))
+    samples = load_samples(calibration_file, model).take(np.arange(48))
+    names = [layer.inputs[0] for layer in find_layers(model)]
+    ranges = activation_ranges(compile_model(model), samples, names, batch_size=20, device="cpu")
+    assert list(ranges) == list(dict.fromkeys(names))
+    proto = ir.to_proto(model)
+    inner = [name for name in ranges if name != "input"]
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
+    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = dict(zip(inner, session.run(inner, samples.inputs), strict=True)) | samples.inputs
+    for name, seen in ranges.items():
+        assert seen.count == found[name].size
+        assert seen.minimum == pytest.approx(found[name].min(), rel=1e-3, abs=1e-4)
+        assert seen.maximum == pytest.approx(found[name].max(), rel=1e-3, abs=1e-4)
+
+
+class Doubling:
+    """A program of one tensor."""
+
+    def evaluate(self, feeds, outputs=None):
+        return {"y": feeds["x"] * 2}
+
+
+def test_progress_and_stopping():
+    samples = Samples({"x": np.ones((10, 2), np.float32)})
+    seen = []
+    activation_ranges(
+        Doubling(), samples, ["y"], batch_size=4, device="cpu", on_batch=lambda *step: seen.append(step)
+    )
+    assert seen == [(4, 10), (8, 10), (10, 10)]
+
+    def stop(done, count):
+        raise CancelledError
+
+    with pytest.raises(CancelledError):
+        activation_ranges(Doubling(), samples, ["y"], batch_size=4, device="cpu", on_batch=stop)
+
+
+def test_result_does_not_depend_on_the_batch_size():
+    generator = np.random.default_rng(0)
+    samples = Samples({"x": generator.standard_normal((30, 50)).astype(np.float32)})
+    whole, parts = (
+        activation_ranges(Doubling(), samples, ["y", "x"], batch_size=size, device="cpu") for size in (30, 7)
+    )
+    for name in ("x", "y"):
+        np.testing.assert_array_equal(whole[name].counts, parts[name].counts)
+
+
+def test_overflow_names_the_tensor():
+    samples = Samples({"x": np.full((3, 2), 3e38, np.float32)})
+    with pytest.raises(NonFiniteError) as caught:
+        activation_ranges(Doubling(), samples, ["y"], batch_size=2, device=torch.device("cpu"))
+    assert caught.value.where == "y"
