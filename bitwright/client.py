@@ -120,8 +120,10 @@ class Client:
                 ("model", (source.name, stack.enter_context(source.open("rb")))),
                 ("data", (samples.name, stack.enter_context(samples.open("rb")))),
             ]
-            for name in external_files(source):
-                parts.append(("files", (name, stack.enter_context((source.parent / name).open("rb")))))
+            parts += [
+                ("files", (name, stack.enter_context((source.parent / name).open("rb"))))
+                for name in external_files(source)
+            ]
             answer = self._transport.send(
                 "POST",
                 "/quantize",
