@@ -17,6 +17,12 @@ from quant_core.sensitivity.batches import Batch, tensors
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.traces import Floats, OnProgress
 
+_FEW = 32
+"""Samples before a standard error is believed."""
+
+_WELL_KNOWN = 0.9
+"""Share of the scores that must be known to the tolerance; the rest have a few samples that weigh heavily."""
+
 Replace = Mapping[str, Callable[[torch.Tensor], torch.Tensor]]
 
 
@@ -36,11 +42,13 @@ class LossIncrease:
         increase: Layers x bit-widths; NaN where the network gave NaN or infinity, or nothing was asked.
         stderr: Standard error over samples.
         samples: Number of samples.
+        stopped: Why the measurement ended.
     """
 
     increase: Floats
     stderr: Floats
     samples: int
+    stopped: str
 
 
 def output(
@@ -51,6 +59,7 @@ def output(
     quantized: Sequence[Sequence[Quantized]],
     *,
     replace: Replace | None = None,
+    tolerance: float = 0.0,
     on_progress: OnProgress | None = None,
 ) -> LossIncrease:
     """Measure `mean_n [L_n(layer i at b bits) - L_n(all float)]` for every layer and bit-width.
@@ -66,6 +75,7 @@ def output(
         quantized: Layers x bit-widths: the weights as they would be exported.
         replace: Tensor name -> function applied to it throughout, such as the rounding of activations; then
             increases are counted from the network with those replacements.
+        tolerance: Stop once nine in ten scores have this relative standard error; 0 to use all batches.
         on_progress: Called with the fraction done and a message; an exception from it ends the work.
 
     Returns:
@@ -78,7 +88,8 @@ def output(
     hooks = dict(replace or {})
     shape = (len(layers), max((len(row) for row in quantized), default=0))
     sums, squares, count = np.zeros(shape), np.zeros(shape), 0
-    work, done = len(batches) * sum(len(row) for row in quantized), 0
+    asked = np.array([[k < len(row) for k in range(shape[1])] for row in quantized]).reshape(shape)
+    work, done, stopped = len(batches) * int(asked.sum()), 0, "all samples used"
     with torch.no_grad():
         for batch in batches:
             kept = _run_all(program, batch, hooks, objective)
@@ -109,11 +120,33 @@ def output(
                 if on_progress is not None:
                     on_progress(done / work, f"{layer.name} at {len(quantized[i])} bit-widths")
             count += batch.size
-    mean = sums / count
-    variance = np.maximum(squares / count - mean**2, 0.0) / max(count - 1, 1)
-    asked = np.array([[k < len(row) for k in range(shape[1])] for row in quantized]).reshape(shape)
+            mean, stderr = _summarise(sums, squares, count, asked)
+            off = _relative_error(mean, stderr)
+            if count >= _FEW and off <= tolerance:
+                stopped = f"{_WELL_KNOWN:.0%} of the scores known to {tolerance:.0%}"
+                break
+    if on_progress is not None:
+        on_progress(1.0, f"{count} samples, {stopped}")
+    return LossIncrease(mean, stderr, count, stopped)
+
+
+def _summarise(
+    sums: Floats, squares: Floats, count: int, asked: npt.NDArray[np.bool_]
+) -> tuple[Floats, Floats]:
+    with np.errstate(invalid="ignore"):
+        mean = sums / count
+        variance = np.maximum(squares / count - mean**2, 0.0) / max(count - 1, 1)
     bad = np.where(np.isfinite(mean) & asked, 0.0, np.nan)
-    return LossIncrease(mean + bad, np.sqrt(variance) + bad, count)
+    return mean + bad, np.sqrt(variance) + bad
+
+
+def _relative_error(mean: Floats, stderr: Floats) -> float:
+    known = np.isfinite(mean) & (stderr > 0)
+    if not known.any():
+        return 0.0
+    return float(
+        np.quantile(stderr[known] / np.maximum(np.abs(mean[known]), np.finfo(float).tiny), _WELL_KNOWN)
+    )
 
 
 def _run_all(program: Program, batch: Batch, hooks: Replace, objective: Objective) -> dict[str, torch.Tensor]:

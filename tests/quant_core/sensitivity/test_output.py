@@ -33,6 +33,20 @@ def test_equals_the_loss_measured_directly(tiny: Any, samples: torch.Tensor, rou
     assert found.samples == 96
 
 
+def test_stops_once_the_scores_are_known(tiny: Any, samples: torch.Tensor, rounded: Any) -> None:
+    net = tiny("Tanh")
+    quantized = [[rounded(weight, bits) for bits in BITS] for weight in net.weights.values()]
+    batches = split_batches({"x": samples}, None, sample_bytes=1, seed=0, largest=8, clusters=1)
+    objective = Objective((Term("y", "y", "squared_error"),))
+    loose = output(net.program, net.layers, objective, batches, quantized, tolerance=0.25)
+    assert 32 <= loose.samples < 96
+    assert "90% of the scores known to 25%" in loose.stopped
+    assert np.mean(loose.stderr <= 0.25 * loose.increase) >= 0.85
+    exact = output(net.program, net.layers, objective, batches, quantized)
+    assert exact.samples == 96
+    assert np.mean(np.abs(loose.increase - exact.increase) < 3 * loose.stderr) >= 0.75
+
+
 def test_replacements_hold_before_and_behind_the_layer(
     tiny: Any, samples: torch.Tensor, rounded: Any
 ) -> None:
