@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from quant_core.allocation.candidates import candidate_bits
+from quant_core.allocation.plan_bits import FileCosts, smallest_reachable
 from quant_core.executor import unsupported_operators
+from quant_core.export import predict_sizes
 from quant_core.ingest import Layer, find_float_weights, find_layers, normalise, read_model
 from quant_core.ingest.static_shapes import with_static_shapes
+from quant_core.spec import QuantizeSpec
 from quant_core.spec.preflight import Preflight, PreflightLayer, PreflightTensor, PreflightWeight
-from quant_core.spec.request import WEIGHT_BITS
-
-_SCALE_BYTES = 4
 
 
 def inspect_model(path: Path) -> Preflight:
@@ -60,26 +61,19 @@ def inspect_model(path: Path) -> Preflight:
 
 
 def smallest_bytes(model: ir.Model, layers: tuple[Layer, ...]) -> int:
-    """Estimate the size of the file with every layer at the fewest bits.
+    """Predict the smallest file a job with default choices can give.
 
     Args:
         model: A normalised model.
         layers: Its layers.
 
     Returns:
-        Bytes of graph, float tensors, packed codes, and one float32 scale per channel.
+        Bytes, as the exporter would write them; a budget below is refused.
     """
-    size: int = ir.to_proto(model).ByteSize()
-    for value in model.graph.initializers.values():
-        if isinstance(value.const_value, ir.ExternalTensor):
-            size += value.const_value.nbytes
-    for layer in layers:
-        tensor = model.graph.initializers[layer.weight].const_value
-        assert tensor is not None  # layers have constant weights
-        channels = 1 if layer.axis is None else layer.shape[layer.axis]
-        packed = -(-layer.parameters * min(WEIGHT_BITS) // 8)
-        size += packed + channels * _SCALE_BYTES - tensor.nbytes
-    return size
+    candidates = candidate_bits(layers, QuantizeSpec())
+    widths = {name: choice.bits for name, choice in candidates.items()}
+    sizes = predict_sizes(model, layers, widths, QuantizeSpec().activation_bits)
+    return smallest_reachable(candidates, FileCosts(sizes.base, sizes.layers, sizes.overhead))
 
 
 def _tensor(value: ir.Value) -> PreflightTensor:

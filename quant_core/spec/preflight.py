@@ -66,7 +66,7 @@ class Preflight(_Value):
         version: Version of this format.
         name: File name.
         float_bytes: Bytes of the model with its external data.
-        smallest_bytes: Estimated size with every layer at the fewest bits: no budget below it can be met.
+        smallest_bytes: Predicted size with every layer at the fewest bits: a budget below it is refused.
         opset: Opset after normalisation.
         inputs: Graph inputs.
         outputs: Graph outputs.
