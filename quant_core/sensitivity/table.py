@@ -9,7 +9,7 @@ import torch
 
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
-from quant_core.sensitivity.batches import Batch, activation_bytes, split_batches
+from quant_core.sensitivity.batches import activation_bytes, split_batches
 from quant_core.sensitivity.gauss_newton import gauss_newton
 from quant_core.sensitivity.hutchinson import hawq_v2
 from quant_core.sensitivity.objective import Objective
@@ -19,9 +19,6 @@ from quant_core.spec import FLOAT_BITS, LayerSensitivity, SensitivityMethod, Sen
 
 _TRACE_COPIES = {"gauss_newton": 2, "hawq_v2": 6}
 """How many times its activations a batch takes with the graph of its derivatives, roughly."""
-
-_FEW = 16
-"""Samples and probes that are spent in any case."""
 
 Widths = Sequence[int] | Mapping[str, Sequence[int]]
 
@@ -45,7 +42,6 @@ def build_table(
     tolerance: float = 0.05,
     max_probes: int = 2000,
     score_tolerance: float = 0.1,
-    max_macs: float = 5e12,
     on_progress: OnProgress | None = None,
 ) -> SensitivityTable:
     """Estimate what each layer loses at each bit-width.
@@ -70,8 +66,6 @@ def build_table(
         tolerance: Wanted relative standard error of each layer's share of the traces.
         max_probes: Most probes; for `output`, whose traces only explain, also at most six passes over the samples.
         score_tolerance: For `output`: stop once nine in ten scores have this relative standard error.
-        max_macs: For `output`: most multiply-accumulates to spend, but never fewer than 16 samples; some minutes on
-            one core by default. A quarter more may go into the traces.
         on_progress: Called with the fraction done and a message; an exception from it ends the work.
 
     Returns:
@@ -96,9 +90,7 @@ def build_table(
         batches,
         seed=seed,
         tolerance=tolerance,
-        max_probes=min(max_probes, _explaining_probes(layers, batches, max_macs))
-        if method == "output"
-        else max_probes,
+        max_probes=min(max_probes, _SWEEPS * len(batches)) if method == "output" else max_probes,
         on_progress=_part(on_progress, 0.0, share),
     )
     asked = [_asked(bits, layer.name) for layer in layers]
@@ -119,7 +111,6 @@ def build_table(
             fixed=fixed_batch,
             clusters=1,
         )
-        whole = _affordable(whole, layers, widths, max_macs)
         measured = output(
             program,
             layers,
@@ -160,26 +151,6 @@ def missing_scores(table: SensitivityTable, bits: Widths) -> tuple[str, ...]:
         elif layer.trace is None:
             warnings.append(f"{layer.name}: the trace is not finite.")
     return tuple(warnings)
-
-
-def _explaining_probes(layers: Sequence[Layer], batches: Sequence[Batch], max_macs: float) -> int:
-    # A probe is a forward and a backward pass, about three forward passes.
-    cost = 3 * batches[0].size * sum(layer.macs for layer in layers)
-    affordable = int(max_macs / 4 / cost) if cost else len(batches) * _SWEEPS
-    return min(_SWEEPS * len(batches), max(affordable, _FEW))
-
-
-def _affordable(
-    batches: Sequence[Batch], layers: Sequence[Layer], widths: Sequence[Sequence[int]], max_macs: float
-) -> tuple[Batch, ...]:
-    # A pass with layer i in few bits computes that layer and those behind it.
-    behind, cost = 0, 0
-    for layer, row in zip(reversed(layers), reversed(widths), strict=True):
-        behind += layer.macs
-        cost += behind * len(row)
-    samples = max(max_macs / cost, _FEW) if cost else np.inf
-    seen = np.cumsum([batch.size for batch in batches])
-    return tuple(batches)[: int((seen < samples).sum()) + 1]
 
 
 def _asked(bits: Widths, layer: str) -> Sequence[int]:

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -83,29 +82,6 @@ def test_layers_may_be_asked_for_different_widths(tiny: Any, samples: torch.Tens
     table = build_table(net.program, net.layers, {"x": samples}, quantized, KL, bits=bits, method="output")
     assert [tuple(row.sensitivity) for row in table.layers] == [(8,), (2, 4, 32)]
     assert missing_scores(table, bits) == ()
-
-
-def test_work_is_bounded(tiny: Any, samples: torch.Tensor, rounded: Any) -> None:
-    net = tiny("Relu")
-    layers = [replace(layer, macs=1000) for layer in net.layers]
-
-    def measured(max_macs: float) -> SensitivityTable:
-        return build_table(
-            net.program,
-            layers,
-            {"x": samples},
-            lambda layer, bits: rounded(net.weights[layer.weight], bits),
-            KL,
-            bits=(2, 4),
-            max_macs=max_macs,
-            score_tolerance=0,
-        )
-
-    # Two widths of the last layer alone and two of both layers: 6,000 a sample; batches hold 32.
-    assert measured(6000 * 40).samples == 64
-    assert measured(1).samples == 32
-    assert measured(1e9).samples == 96
-    assert measured(1).probes == 16
 
 
 def test_scores_that_are_not_finite_are_left_out_and_named(
