@@ -89,6 +89,12 @@ def _by_input_name(
 def _demanded_batch(inputs: list[ir.Value], path: Path) -> int | None:
     sizes = {}
     for value in inputs:
+        if not isinstance(value.type, ir.TensorType):
+            raise SamplesError(
+                f"graph input {value.name!r} is no tensor.",
+                remedy="Export the model with tensors as inputs; sequences and maps cannot be stored in sample files.",
+                where=str(path),
+            )
         if value.shape is not None and len(value.shape) == 0:
             raise SamplesError(
                 f"graph input {value.name!r} is a scalar, so it cannot hold one value a sample.",

@@ -41,7 +41,7 @@ def test_encoding_pads_and_cuts():
 
 
 def test_only_prose_counts_as_sentences():
-    text = "Return the shortest path\n  between two nodes. Let x_1 = f(y) hold for all of them. Too short. Unfinished prose"
+    text = "Return the shortest path\n  between two nodes. Let x_1 = f(y) hold for all. Too short. Unfinished prose"
     assert _sentences(text) == ["Return the shortest path between two nodes."]
 
 

@@ -10,6 +10,8 @@ import onnx
 import onnx.reference
 import onnx_ir as ir
 
+from quant_core.ingest.find_layers import weight_operands
+
 SMALL = 1024
 """Elements up to which a folded tensor may be larger than what it replaces."""
 
@@ -29,7 +31,8 @@ class FoldConstants(ir.passes.InPlacePass):
     """Replace nodes whose operands are all constant by their results.
 
     A result larger than `SMALL` must replace constants of at least its size that nothing else reads: a transposed
-    copy of a shared weight or an expanded table would cost more bytes than it saves nodes.
+    copy of a shared weight or an expanded table would cost more bytes than it saves nodes. Rows looked up in a float
+    table stay a lookup unless they are few, because the table can be quantized and the looked-up rows cannot.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -111,7 +114,8 @@ def _evaluate(node: ir.Node, version: int) -> ir.TensorProtocol | None:
         and len(value.uses()) == 1
         and not value.is_graph_output()
     )
-    if elements is None or elements > max(SMALL, freed):
+    limit = SMALL if any(True for _ in weight_operands(node)) else max(SMALL, freed)
+    if elements is None or elements > limit:
         return None
     graph = onnx.helper.make_graph(
         [proto],

@@ -143,6 +143,11 @@ def test_fixed_batches_that_differ(graph, npz):
     assert "a 2, b 3" in _refusal(npz(a=zeros, b=zeros), model).message
 
 
+def test_sequence_input(image_graph, images, npz):
+    image_graph.graph.inputs[0].type = ir.SequenceType(ir.TensorType(FLOAT))
+    assert "no tensor" in _refusal(npz(x=images), image_graph).message
+
+
 def test_scalar_input(graph, npz):
     assert "scalar" in _refusal(npz(x=np.float32(1)), graph(x=(FLOAT, []))).message
 

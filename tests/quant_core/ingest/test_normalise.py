@@ -289,6 +289,69 @@ def test_shape_arithmetic_is_folded(build, run, floats):
     _check_same(run, before, after, feeds)
 
 
+def test_shapes_noted_by_an_exporter_are_not_believed(build, run, floats):
+    # The example's batch of 2 is noted inside the graph, but the input's batch is dynamic.
+    nodes = [
+        N("Relu", ["x"], ["h"]),
+        N("Shape", ["h"], ["shape"]),
+        N("Gather", ["shape", "zero"], ["batch"], axis=0),
+        N("Concat", ["batch", "minus"], ["target"], axis=0),
+        N("Reshape", ["h", "target"], ["y"]),
+    ]
+    before = build(nodes, {"x": floats(2, 3, 4)}, {"zero": np.array([0]), "minus": np.array([-1])})
+    noted = onnx.ModelProto()
+    noted.CopyFrom(before)
+    noted.graph.value_info.append(helper.make_tensor_value_info("h", TensorProto.FLOAT, [2, 3, 4]))
+    _check_same(run, before, _normal(noted), {"x": floats(5, 3, 4)})
+
+
+def test_lookup_in_a_large_table_stays_a_lookup(build, run, floats):
+    feeds = {"x": floats(2, 40, 64)}
+    nodes = [N("Gather", ["table", "rows"], ["h"], "positions"), N("Add", ["x", "h"], ["y"])]
+    before = build(nodes, feeds, {"table": floats(100, 64), "rows": np.arange(40)})
+    after = _normal(before)
+    assert [layer.name for layer in find_layers(after)] == ["positions"]
+    _check_same(run, before, after, feeds)
+
+
+def test_conditions_on_shapes_are_settled(build, run, floats):
+    # What torch writes for squeeze: the axis goes if its size is 1.
+    feeds = {"x": floats(2, 1, 4)}
+    branches = {
+        name: helper.make_graph(
+            [node], name, [], [helper.make_tensor_value_info("b", TensorProto.FLOAT, None)]
+        )
+        for name, node in {
+            "then_branch": N("Squeeze", ["h", "one"], ["b"]),
+            "else_branch": N("Identity", ["h"], ["b"]),
+        }.items()
+    }
+    nodes = [
+        N("Relu", ["x"], ["h"]),
+        N("Shape", ["h"], ["shape"]),
+        N("Gather", ["shape", "one"], ["size"], axis=0),
+        N("Equal", ["size", "one"], ["c"]),
+        N("If", ["c"], ["y"], "choice", **branches),
+    ]
+    before = build(nodes, feeds, {"one": np.array([1])})
+    after = _normal(before)
+    assert _ops(after) == ["Relu", "Squeeze"]
+    assert after.graph.outputs[0].name == "y"
+    _check_same(run, before, after, feeds)
+
+
+def test_domain_by_its_long_name(build, run, floats):
+    feeds = {"x": floats(2, 3, 6, 6)}
+    weights = _norm(floats, 4) | {"w": floats(4, 3, 3, 3)}
+    before = build([N("Conv", ["x", "w"], ["h"]), _bn()], feeds, weights)
+    for node in before.graph.node:
+        node.domain = "ai.onnx"
+    after = _normal(before)
+    assert _ops(after) == ["Conv"]
+    assert len(find_layers(after)) == 1
+    _check_same(run, before, after, feeds)
+
+
 def test_local_functions_are_inlined(build, run, floats):
     feeds = {"x": floats(2, 3)}
     function = helper.make_function(
