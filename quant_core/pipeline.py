@@ -20,6 +20,7 @@ import torch
 from quant_core.allocation.plan_bits import file_front, plan_bits
 from quant_core.artifacts import MODEL, PARETO, SENSITIVITY, whole_folder
 from quant_core.calibration import Samples, activation_ranges, search_range, split_samples
+from quant_core.effort import plan_effort
 from quant_core.errors import InfeasibleBudgetError, InternalError
 from quant_core.export import Placement, export_model, place
 from quant_core.preparation import Prepared, prepare
@@ -156,6 +157,8 @@ class _Job:
     def _analyze(
         self, job: Prepared, samples: Samples, rounded: RoundedWeights
     ) -> tuple[Objective, SensitivityTable]:
+        effort = plan_effort(job, samples.count, self.spec.sensitivity)
+        samples = samples.take(np.arange(effort.samples))
         feeds = {name: torch.from_numpy(array).to(job.device) for name, array in samples.inputs.items()}
         labels = None if samples.labels is None else torch.from_numpy(samples.labels).to(job.device)
         few = samples.take(np.arange(samples.batch or min(samples.count, 8)))
@@ -174,6 +177,7 @@ class _Job:
             method=self.spec.sensitivity,
             seed=self.spec.seed,
             fixed_batch=samples.batch,
+            max_probes=effort.probes,
             on_progress=lambda fraction, message: self._tell("sensitivity", fraction, message),
         )
         self.warnings += missing_scores(table, table_bits(table))

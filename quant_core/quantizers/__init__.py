@@ -12,8 +12,8 @@ from quant_core.quantizers.weight import QuantizedWeight, code_range, quantize_w
 __all__ = [
     "ActivationGrid",
     "QuantizedWeight",
-    "activation_grid",
     "Simulation",
+    "activation_grid",
     "code_range",
     "dynamic_fake_quantize",
     "fake_quantize",

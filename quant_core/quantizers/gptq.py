@@ -22,10 +22,10 @@ def gptq(
 ) -> Mapping[int, QuantizedWeight]:
     """Round a weight at several bit-widths so that the layer's output changes least.
 
-    Minimises `tr((Q - W) H (Q - W)^T)` greedily over inputs in the order of falling H_kk: with U the upper Cholesky factor of
-    `(H + damping * mean(diag H) I)^-1`, input k is rounded and `(w_k - q_k) / U_kk * U_k,>k` is taken from the
-    inputs after it (Frantar et al., GPTQ, arXiv:2210.17323, eq. 2 and algorithm 1). Scales are those of least squared
-    weight error.
+    Minimises `tr((Q - W) H (Q - W)^T)` greedily over inputs in the order of falling H_kk: with U the upper Cholesky
+    factor of `(H + damping * mean(diag H) I)^-1`, input k is rounded and `(w_k - q_k) / U_kk * U_k,>k` is taken from
+    the inputs after it (Frantar et al., GPTQ, arXiv:2210.17323, equation 2 and algorithm 1). Scales are those of least
+    squared weight error.
 
     Args:
         layer: A layer with input moments.
