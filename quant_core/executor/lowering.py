@@ -15,6 +15,7 @@ import torch
 from quant_core.errors import ModelError
 from quant_core.executor import constants
 from quant_core.executor.body import LoweredBody
+from quant_core.executor.dtypes import is_float
 from quant_core.executor.functions import standard_function
 from quant_core.executor.kinds import output_kinds
 from quant_core.executor.node import Node
@@ -29,6 +30,9 @@ MAX_DEPTH = 64
 SMALL = 64
 """Elements up to which a value that depends on float weights is also worked out ahead, for operands such as scales."""
 
+LARGE = 1 << 20
+"""Elements above which a value is not worked out ahead, so that a small file cannot fill the memory."""
+
 
 def lower_graph(frame: Frame, graph: ir.Graph) -> tuple[list[int], list[int]]:
     """Lowers a graph or subgraph into the frame's scope.
@@ -41,7 +45,7 @@ def lower_graph(frame: Frame, graph: ir.Graph) -> tuple[list[int], list[int]]:
         Slots of the inputs that are no initializers, and of the outputs.
     """
     for value in graph.initializers.values():
-        frame.bindings[value] = frame.scope.store(value)
+        frame.bindings[value] = frame.scope.initializer(value)
     inputs = [frame.define(value, value.dtype) for value in graph.inputs if value not in frame.bindings]
     lower_nodes(frame, graph)
     return inputs, [frame.slot(value) for value in graph.outputs]
@@ -81,11 +85,17 @@ def _lower_node(frame: Frame, node: ir.Node) -> None:
     label = frame.prefix + (node.name or next((value.name for value in node.outputs if value.name), "") or "")
     own = setting.functions.get((node.domain, node.op_type, node.overload))
     if own is not None:
-        _expand(frame, own, node, inputs, attributes, label)
+        _expand(frame, own, node, inputs, attributes, label, frame.inside)
         return
     if not domain and node.op_type == "Constant":
         held, kind = constants.value(attributes, setting.precision, label)
-        scope.fix(frame.define(node.outputs[0], kind), held)
+        if held.numel() > 1 and is_float(kind) and not frame.inside:
+            # Some exporters keep weights in Constant nodes; they are weights all the same.
+            frame.bindings[node.outputs[0]] = scope.store(
+                frame.prefix + (node.outputs[0].name or ""), held, kind
+            )
+        else:
+            scope.fix(frame.define(node.outputs[0], kind), held)
         return
     entry = find(domain, node.op_type, version)
     if entry is None:
@@ -95,7 +105,7 @@ def _lower_node(frame: Frame, node: ir.Node) -> None:
             for value in node.outputs:
                 frame.define(value, None)
         else:
-            _expand(frame, body, node, inputs, attributes, label)
+            _expand(frame, body, node, inputs, attributes, label, True)
         return
     bodies = {
         name: _body(frame, attribute.as_graph(), len(inputs), inputs)
@@ -157,6 +167,8 @@ def _fold(scope: Scope, step: Step) -> bool:
     fixed = all(slot in scope.fixed for slot in present)
     if not fixed and any(scope.known[slot].numel() > SMALL for slot in present):
         return False
+    if _elements(scope, step) > LARGE:
+        return False
     slots: list[Any] = [None] * len(scope.names)
     for slot in present:
         slots[slot] = scope.known[slot]
@@ -174,6 +186,17 @@ def _fold(scope: Scope, step: Step) -> bool:
     return fixed
 
 
+def _elements(scope: Scope, step: Step) -> float:
+    """How many elements an operator that makes large tensors from small ones would make; 0 for all others."""
+    operand = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1}.get(step.op)
+    if operand is not None:
+        return float(scope.known[step.inputs[operand]].double().prod())
+    if step.op == "Range":
+        low, high, by = (float(scope.known[slot]) for slot in step.inputs)
+        return abs((high - low) / by) if by else 0.0
+    return 0.0
+
+
 def _expand(
     frame: Frame,
     function: ir.Function,
@@ -181,6 +204,7 @@ def _expand(
     inputs: Sequence[int],
     attributes: Mapping[str, ir.Attr],
     label: str,
+    inside: bool,
 ) -> None:
     given = {
         name: attribute for name, attribute in function.attributes.items() if attribute.value is not None
@@ -191,6 +215,7 @@ def _expand(
         attributes={**given, **attributes},
         prefix=f"{label}/",
         depth=frame.depth + 1,
+        inside=inside,
     )
     for index, value in enumerate(function.inputs):
         inner.bindings[value] = inputs[index] if index < len(inputs) else ABSENT
@@ -229,6 +254,7 @@ def _body(frame: Frame, graph: ir.Graph, arity: int, arguments: list[int]) -> Lo
         opsets=frame.opsets,
         attributes=frame.attributes,
         outer=frame,
+        inside=frame.inside,
         prefix=frame.prefix,
         depth=frame.depth + 1,
     )

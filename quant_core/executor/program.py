@@ -82,6 +82,16 @@ class Program(torch.nn.Module):
         held = self.initializers._parameters
         return MappingProxyType({name: held[key] for _, name, key in self._weight_keys})  # type: ignore[misc]
 
+    def _apply(self, fn: Callable[..., torch.Tensor], recurse: bool = True) -> Program:
+        probe = torch.zeros(1, dtype=self.precision.carrier(Kind.FLOAT), device=self.device)
+        moved = fn(probe)
+        if moved.dtype != probe.dtype or moved.device != probe.device:
+            raise TypeError(
+                "a compiled program stays on its device and in its types; compile the model again"
+            )
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Evaluates the graph outputs.
 
@@ -173,17 +183,13 @@ class Program(torch.nn.Module):
             )
         return slot
 
-    def _result(self, slot: int, value: torch.Tensor) -> torch.Tensor:
+    def _result(self, slot: int, value: Any) -> Any:
         """A tensor as the caller should see it: on the device, and of an integer type if the graph says so."""
-        if slot in self._host and torch.is_tensor(value):
-            value = value.to(self.device)
+        if not isinstance(value, torch.Tensor):
+            return value
+        value = value.to(self.device) if slot in self._host else value
         kind = self._kinds[slot]
-        if (
-            kind is None
-            or is_float(kind)
-            or not isinstance(value, torch.Tensor)
-            or not value.is_floating_point()
-        ):
+        if kind is None or is_float(kind) or not value.is_floating_point():
             return value
         # Quantized tensors travel as integer-valued floats.
         return value.to(self.precision.carrier(kind))

@@ -114,8 +114,26 @@ class Scope:
                 self.known[slot] = parent.known[outer]
         return self.captured[outer]
 
-    def store(self, value: ir.Value) -> int:
-        """The slot of an initializer; float ones are kept by the main graph so that callers can replace them.
+    def store(self, name: str, values: torch.Tensor, kind: Kind) -> int:
+        """A new slot for stored values; float ones are kept by the main graph so that callers can replace them."""
+        if not is_float(kind):
+            slot = self.new(name, kind)
+            self.fix(slot, values)
+            return slot
+        if self.parent is not None:
+            return self.capture(self.parent.store(name, values, kind))
+        unique, count = name, 1
+        while unique in self.setting.weights:
+            count += 1
+            unique = f"{name}#{count}"
+        slot = self.new(unique, kind)
+        self.setting.weights[unique] = torch.nn.Parameter(values.to(self.setting.device), requires_grad=False)
+        self.weights[slot] = unique
+        self.known[slot] = values
+        return slot
+
+    def initializer(self, value: ir.Value) -> int:
+        """The slot of an initializer.
 
         Returns:
             The slot.
@@ -129,23 +147,7 @@ class Scope:
                 f"Initializer '{name}' has no values.",
                 remedy="Save the model again together with its external data.",
             )
-        kind = tensor.dtype
-        if self.parent is not None and is_float(kind):
-            return self.capture(self.parent.store(value))
-        held = to_torch(tensor.numpy(), kind, self.setting.precision)
-        if not is_float(kind):
-            slot = self.new(name, kind)
-            self.fix(slot, held)
-            return slot
-        unique, count = name, 1
-        while unique in self.setting.weights:
-            count += 1
-            unique = f"{name}#{count}"
-        slot = self.new(unique, kind)
-        self.setting.weights[unique] = torch.nn.Parameter(held.to(self.setting.device), requires_grad=False)
-        self.weights[slot] = unique
-        self.known[slot] = held
-        return slot
+        return self.store(name, to_torch(tensor.numpy(), tensor.dtype, self.setting.precision), tensor.dtype)
 
     def held(self, slot: int) -> torch.Tensor | None:
         """The very tensor a run will find in a slot that is stored in the graph, else None."""
@@ -166,6 +168,7 @@ class Frame:
         outer: The frame around a subgraph, None for main graphs and functions.
         prefix: Put before tensor names inside functions.
         depth: Nesting so far.
+        inside: Whether this is the body of an operator of the standard, whose constants are no weights.
         bindings: Value -> slot.
     """
 
@@ -175,6 +178,7 @@ class Frame:
     outer: Frame | None = None
     prefix: str = ""
     depth: int = 0
+    inside: bool = False
     bindings: dict[ir.Value, int] = field(default_factory=dict)
 
     def slot(self, value: ir.Value | None) -> int:

@@ -21,9 +21,12 @@ def _batch_norm(node: Node) -> Kernel:
     epsilon, momentum = node.float("epsilon", 1e-5), node.float("momentum", 0.9)
     training = node.flag("training_mode") if node.version >= 14 else False
 
+    statistics = node.held[3:5]
+
     def inference(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        if mean.requires_grad or variance.requires_grad or x.dim() < 2:
-            # torch treats stored statistics as constants and would drop their gradients.
+        stored = mean is statistics[0] and variance is statistics[1]
+        if not stored or mean.requires_grad or variance.requires_grad or x.dim() < 2:
+            # torch treats statistics as constants and would drop their derivatives.
             factor = scale * torch.rsqrt(variance + epsilon)
             return x * _along(factor, x) + _along(bias - mean * factor, x)
         return functional.batch_norm(x, mean, variance, scale, bias, training=False, eps=epsilon)

@@ -94,7 +94,7 @@ def _recurrent(node: Node, make: Callable[..., Cell], states: int) -> Kernel:
     direction, hidden = node.string("direction", "forward"), node.int("hidden_size")
     layout, clip = node.int("layout", 0), node.float("clip")
     directions = 2 if direction == "bidirectional" else 1
-    chosen = _activations(node, directions)
+    chosen, plain = _activations(node, directions), _plain(node)
 
     def limit(x: Tensor) -> Tensor:
         return x if clip is None else torch.clamp(x, -clip, clip)
@@ -111,6 +111,20 @@ def _recurrent(node: Node, make: Callable[..., Cell], states: int) -> Kernel:
         given, peephole = rest[:states], (rest[states] if len(rest) > states else None)
         size = hidden or r.shape[-1]
         sequences, finals = [], []
+        if (
+            plain
+            and x.shape[0]
+            and not torch.is_grad_enabled()
+            and not torch._C._are_functorch_transforms_active()
+        ):
+            biases = x.new_zeros(directions, 2 * w.shape[1]) if b is None else b
+            zeros = x.new_zeros(directions, x.shape[1], size)
+            starts = [
+                zeros if start is None else start.transpose(0, 1) if layout else start for start in given
+            ]
+            starts += [zeros] * (states - len(starts))
+            y, ends = _fused(node, x, w, r, biases, [start.contiguous() for start in starts])
+            return arranged(y, ends)
         for index in range(directions):
             first = []
             for place in range(states):
@@ -130,11 +144,67 @@ def _recurrent(node: Node, make: Callable[..., Cell], states: int) -> Kernel:
             finals.append(last)
         y = torch.stack(sequences, 1)
         ends = [torch.stack([final[place] for final in finals]) for place in range(states)]
+        return arranged(y, ends)
+
+    def arranged(y: Tensor, ends: list[Tensor]) -> Any:
         if layout:
             y, ends = y.permute(2, 0, 1, 3), [end.transpose(0, 1) for end in ends]
         return (y, *ends)
 
     return run
+
+
+# The order of the gates in torch, as positions in ONNX's order.
+_GATES = {"RNN": (0,), "GRU": (1, 0, 2), "LSTM": (0, 2, 3, 1)}
+_FUSED: dict[str, Any] = {"RNN": torch.rnn_tanh, "GRU": torch.gru, "LSTM": torch.lstm}
+
+
+def _plain(node: Node) -> bool:
+    """Whether torch's own kernel computes what the node's attributes ask for."""
+    directions = 2 if node.string("direction", "forward") == "bidirectional" else 1
+    default = _DEFAULTS[node.op] * directions
+    return (
+        node.strings("activations", default) == default
+        and node.float("clip") is None
+        and not node.flag("input_forget")
+        and (node.op != "GRU" or node.flag("linear_before_reset"))
+        and not node.has(4)
+        and not node.has(7)
+    )
+
+
+def _fused(
+    node: Node, x: Tensor, w: Tensor, r: Tensor, b: Tensor, starts: list[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """All steps in torch's kernel, which is fast but has no second derivative on every device.
+
+    Args:
+        node: The node.
+        x: Steps x batch x features.
+        w: Directions x gates x features.
+        r: Directions x gates x hidden.
+        b: Directions x two biases of all gates.
+        starts: First states, directions x batch x hidden each.
+
+    Returns:
+        Steps x directions x batch x hidden, and the last states.
+    """
+    order, size = _GATES[node.op], r.shape[-1]
+
+    def arranged(gates: Tensor) -> Tensor:
+        return torch.cat([gates[place * size : (place + 1) * size] for place in order])
+
+    parameters = []
+    for index in range(w.shape[0]):
+        first, second = b[index].chunk(2)
+        parameters += [arranged(part) for part in (w[index], r[index], first, second)]
+    reverse = node.string("direction", "forward") == "reverse"
+    state = tuple(starts) if len(starts) > 1 else starts[0]
+    y, *ends = _FUSED[node.op](
+        x.flip(0) if reverse else x, state, parameters, True, 1, 0.0, False, w.shape[0] == 2, False
+    )
+    y = y.reshape(*x.shape[:2], w.shape[0], size).transpose(1, 2)
+    return (y.flip(0) if reverse else y), ends
 
 
 def _rnn_cell(

@@ -218,6 +218,35 @@ def test_double_precision_on_request() -> None:
     assert program(torch.randn(2, 3))[0].dtype == torch.float64
 
 
+def test_shape_arithmetic_never_touches_the_device() -> None:
+    """On the meta device a tensor has no values, so a kernel that had to look at one would fail."""
+    proto = model(
+        """<ir_version: 9, opset_import: ["" : 18]>
+    g (float[n, c, h, w] x) => (float[n, k] y, int64[m] s) {
+        s = Shape(x)
+        zero = Constant<value_int: int = 0>()
+        rows = Gather(s, zero)
+        axes = Constant<value_ints: ints = [0]>()
+        rows1 = Unsqueeze(rows, axes)
+        rest = Constant<value_ints: ints = [-1]>()
+        target = Concat<axis = 0>(rows1, rest)
+        flat = Reshape(x, target)
+        start = Constant<value_ints: ints = [1]>()
+        all = Shape(flat)
+        columns = Slice(all, start, rest, axes)
+        last = Slice(flat, zero_, half, start)
+        float_rows = Cast<to = 1>(rows)
+        y = Div(last, float_rows)
+    }""",
+        zero_=np.array([0]),
+        half=np.array([5]),
+    )
+    program = compiled(proto, device="meta")
+    y, shape = program(torch.zeros(2, 3, 4, 4, device="meta"))
+    assert y.shape == (2, 5)
+    assert y.device == shape.device == torch.device("meta")
+
+
 def test_functions_and_control_flow() -> None:
     text = """<ir_version: 9, opset_import: ["" : 18, "local" : 1]>
     g (float[n] x, bool flag) => (float[n] y) {

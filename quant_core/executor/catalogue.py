@@ -1,0 +1,73 @@
+"""The table of operators for readers, made from the registry: `python -m quant_core.executor.catalogue`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import onnx
+
+from quant_core.executor import ops as _ops  # noqa: F401 - importing fills the registry
+from quant_core.executor.registry import find, registered
+
+PAGE = Path(__file__).parents[2] / "docs" / "operators.md"
+
+_HEAD = """# Operators
+
+Generated from the registry by `python -m quant_core.executor.catalogue`; do not edit. Derivatives: *yes* where the
+operator has one wherever mathematics allows, *zero* where its result is constant almost everywhere or not a float.
+Opset versions are those at which the ONNX standard changed the operator.
+
+| operator | opsets | first derivative | second derivative | notes |
+| --- | --- | --- | --- | --- |
+"""
+
+_TAIL = """
+## Expanded
+
+The standard defines these by other operators, and that definition is what runs: {names}.
+"""
+
+_WORDS = {0: ("zero", "zero"), 1: ("yes", "no"), 2: ("yes", "yes")}
+
+
+def operator_page() -> str:
+    """The table as Markdown.
+
+    Returns:
+        The whole page.
+    """
+    rows = []
+    for entry in registered():
+        first, second = _WORDS[entry.derivatives]
+        name = f"{entry.domain}::{entry.name}" if entry.domain else entry.name
+        opsets = ", ".join(
+            str(version) for version in _versions(entry.domain, entry.name) if entry.covers(version)
+        )
+        rows.append(f"| {name} | {opsets or entry.since} | {first} | {second} | {entry.note} |")
+    return _HEAD + "\n".join(rows) + "\n" + _TAIL.format(names=", ".join(_expanded()))
+
+
+def _versions(domain: str, name: str) -> list[int]:
+    schemas = onnx.defs.get_all_schemas_with_history()
+    return sorted(
+        {schema.since_version for schema in schemas if schema.name == name and schema.domain == domain}
+    )
+
+
+def _expanded() -> list[str]:
+    found = []
+    for schema in cast("list[Any]", onnx.defs.get_all_schemas()):
+        has_body = schema.has_function or schema.has_context_dependent_function
+        if not schema.domain and has_body and find("", schema.name, schema.since_version) is None:
+            found.append(schema.name)
+    return sorted(found)
+
+
+def main() -> None:
+    """Writes the page into the documentation."""
+    PAGE.write_text(operator_page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
