@@ -12,6 +12,7 @@ from quant_core.ingest.passes.folding import Fold
 from quant_core.ingest.passes.identity import ResolveIdentity
 from quant_core.ingest.passes.no_op import NoOpsToIdentity
 from quant_core.ingest.passes.opset import RaiseOpset
+from quant_core.ingest.passes.tied_table import ReadTiedTable
 
 
 def passes() -> tuple[ir.passes.InPlacePass, ...]:
@@ -33,6 +34,7 @@ def passes() -> tuple[ir.passes.InPlacePass, ...]:
         NoOpsToIdentity(),
         ResolveIdentity(),
         FoldBatchNorm(),
+        ReadTiedTable(),
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
         common.RemoveUnusedOpsetsPass(),
@@ -48,7 +50,8 @@ def normalise(model: ir.Model) -> ir.Model:
     initializer is a graph input, no Identity or Dropout stands between a weight and its readers, expressions of
     constants are folded, batch normalization is part of the layer in front of it where possible, nothing is unused,
     and nodes have unique names. Graph inputs and outputs keep names, types and dynamic axes. `alpha`, `beta` and
-    `transB` of Gemm stay attributes, and MatMul followed by Add stays two nodes.
+    `transB` of Gemm stay attributes, and MatMul followed by Add stays two nodes. A product with a transposed table that
+    other nodes read as well becomes Gemm, so that the table stays one weight.
 
     Args:
         model: A model as `read_model` gives it; it is left as it is.

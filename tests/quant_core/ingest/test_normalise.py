@@ -238,16 +238,36 @@ def test_weight_arithmetic_becomes_one_weight(build, run, floats):
     _check_same(run, before, after, feeds)
 
 
-def test_tied_table_is_not_copied(build, run, floats):
-    feeds = {"x": np.array([[1, 5, 2]])}
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 2, 3)])
+def test_tied_table_is_one_layer_and_not_copied(shape, build, run):
+    feeds = {"x": np.arange(np.prod(shape)).reshape(shape)}
     nodes = [
         N("Gather", ["table", "x"], ["h"], "embed"),
-        N("Transpose", ["table"], ["tt"], "turn", perm=[1, 0]),
-        N("MatMul", ["h", "tt"], ["y"], "head"),
+        N("Transpose", ["table"], ["turned"], "turn", perm=[1, 0]),
+        N("MatMul", ["h", "turned"], ["y"], "head"),
     ]
-    before = build(nodes, feeds, {"table": floats(100, 32)})
+    table = np.random.default_rng(0).standard_normal((100, 32)).astype(np.float32)
+    before = build(nodes, feeds, {"table": table})
     after = _normal(before)
-    assert [value.const_value.size for value in after.graph.initializers.values()] == [3200]
+    assert 3200 <= sum(value.const_value.size for value in after.graph.initializers.values()) < 3210
+    (layer,) = find_layers(after)
+    assert [(use.node, use.op) for use in layer.uses] == [("embed", "Gather"), ("head", "Gemm")]
+    assert layer.axis == 0
+    _check_same(run, before, after, feeds)
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_gemm_with_a_tied_table(transposed, build, run, floats):
+    feeds = {"x": floats(4, 40)}
+    nodes = [
+        N("Transpose", ["table"], ["turned"], "turn", perm=[1, 0]),
+        N("Gemm", ["x", "turned"], ["h"], "head", transB=transposed),
+        N("Gemm", ["h", "table"], ["y"], "tail"),
+    ]
+    before = build(nodes, feeds, {"table": floats(40, 40)})
+    after = _normal(before)
+    assert _ops(after) == ["Gemm", "Gemm"]
+    assert len(find_layers(after)) == 1
     _check_same(run, before, after, feeds)
 
 
