@@ -164,11 +164,10 @@ def make_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
         running.stop(signal.SIGKILL)
 
 
-@pytest.fixture(scope="module")
-def server(make_server: Callable[..., Server]) -> Iterator[Server]:
-    running = make_server()
-    yield running
-    running.stop()
+@pytest.fixture(scope="session")
+def server(make_server: Callable[..., Server]) -> Server:
+    """A service that all tests share; it must stand what they do."""
+    return make_server()
 
 
 @pytest.fixture

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,18 +17,20 @@ import numpy as np
 import onnx
 import pytest
 
-from quant_core import pipeline
-from quant_core.spec import QuantizeSpec, Report
+from quant_core.spec import Report
 
 DATA = Path(__file__).parents[2] / "benchmarks" / "data"
 RESNET = DATA / "resnet20_cifar10.onnx"
-SPEC = {"size": 0.18, "bits": [4, 8], "sensitivity": "gauss_newton"}
+SPEC = {"size": 0.18, "bits": [4, 8], "sensitivity": "gauss_newton", "rounding": "nearest"}
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # the bytes are promised for the same number of threads
 
 
 @pytest.fixture(scope="module")
 def real(make_server: Any) -> Iterator[Any]:
     running = make_server(
-        BITWRIGHT_ENGINE="quant_core.pipeline:quantize", BITWRIGHT_VALIDATOR="quant_core.pipeline:validate"
+        BITWRIGHT_ENGINE="quant_core.pipeline:quantize",
+        BITWRIGHT_VALIDATOR="quant_core.pipeline:validate",
+        **ONE_THREAD,
     )
     yield running
     running.stop()
@@ -35,7 +40,7 @@ def real(make_server: Any) -> Iterator[Any]:
 def few() -> bytes:
     buffer = io.BytesIO()
     with np.load(DATA / "cifar10_calibration.npz") as data:
-        np.savez(buffer, input=data["input"][:64], labels=data["labels"][:64])
+        np.savez(buffer, input=data["input"][:32], labels=data["labels"][:32])
     return buffer.getvalue()
 
 
@@ -47,21 +52,34 @@ def _post(real: Any, model: bytes, data: bytes, **spec: Any) -> httpx.Response:
     return answer
 
 
-def test_the_service_makes_the_same_bytes_as_the_engine(real: Any, few: bytes, tmp_path: Path) -> None:
+def test_the_service_makes_the_same_bytes_as_the_command_line(real: Any, few: bytes, tmp_path: Path) -> None:
     answer = _post(real, RESNET.read_bytes(), few, **SPEC)
     assert answer.status_code == 202, answer.text
+    (tmp_path / "few.npz").write_bytes(few)
+    command = [
+        "quantize",
+        RESNET,
+        "--data",
+        tmp_path / "few.npz",
+        "--out",
+        tmp_path / "out",
+        "--size",
+        "0.18",
+    ]
+    options = ["--bits", "4,8", "--sensitivity", "gauss_newton", "--rounding", "nearest"]
+    subprocess.run(
+        [sys.executable, "-m", "bitwright", *map(str, command), *options],
+        env={**os.environ, **ONE_THREAD},
+        check=True,
+        capture_output=True,
+    )
     job = real.wait_for(answer.json()["id"], "succeeded", "failed", seconds=120)
     assert job["state"] == "succeeded", job["error"]
     served = real.http.get(job["links"]["model"]).content
-    (tmp_path / "few.npz").write_bytes(few)
-    report = pipeline.quantize(
-        RESNET, tmp_path / "few.npz", QuantizeSpec.model_validate(SPEC), tmp_path / "out", on_progress=None
-    )
     assert served == (tmp_path / "out" / "model.onnx").read_bytes()
-    shown = Report.model_validate(real.http.get(job["links"]["report"]).json())
-    assert shown.model.quantized_bytes == report.model.quantized_bytes == len(served)
-    assert job["summary"]["quantized_bytes"] == len(served)
-    assert shown.model.name == "net.onnx"
+    report = Report.model_validate(real.http.get(job["links"]["report"]).json())
+    assert report.model.quantized_bytes == job["summary"]["quantized_bytes"] == len(served)
+    assert report.model.name == "net.onnx"
     assert real.http.get(job["links"]["sensitivity"]).json()["layers"]
     assert real.http.get(job["links"]["pareto"]).json()["points"]
 

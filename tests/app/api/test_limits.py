@@ -30,7 +30,7 @@ def _peak_kilobytes(pid: int) -> int:
 
 def test_a_large_upload_does_not_fill_the_memory(server: Any) -> None:
     before = _peak_kilobytes(server.process.pid)
-    answer = server.http.post("/quantize", content=_body(200), headers=_TYPE)
+    answer = server.http.post("/quantize", content=_body(120), headers=_TYPE)
     assert answer.status_code == 202, answer.text
     assert _peak_kilobytes(server.process.pid) - before < 40_000
     server.wait_for(answer.json()["id"], "succeeded", "failed")
