@@ -14,6 +14,8 @@ from quant_core.ingest.proto_tensors import MAX_DEPTH, walk_graphs
 
 MAX_OPSET = 26
 """Newest opset that onnxruntime 1.31 loads."""
+MAX_IR_VERSION = 13
+"""Newest version of the file format that onnxruntime 1.31 loads."""
 MIN_OPSET = 7
 """Oldest opset that onnxruntime runs with the meaning of the specification."""
 
@@ -37,6 +39,12 @@ def check_structure(model: onnx.ModelProto, path: Path) -> None:
     where = str(path)
     if not model.HasField("graph") or not model.graph.node or not model.ir_version:
         raise ModelError("the file holds no graph.", remedy="Give a complete ONNX model.", where=where)
+    if model.ir_version > MAX_IR_VERSION:
+        raise ModelError(
+            f"the file uses version {model.ir_version} of the ONNX format; onnxruntime loads at most {MAX_IR_VERSION}.",
+            remedy=f"Set ir_version to {MAX_IR_VERSION} and save it again; most models need nothing else.",
+            where=where,
+        )
     _check_text(model, where)
     _check_opset(model, where)
     _check_nesting(model, where)

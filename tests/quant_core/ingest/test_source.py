@@ -119,6 +119,15 @@ def test_opset_beyond_the_runtime(convolution, save):
         read_model(save(convolution))
 
 
+def test_file_format_beyond_the_runtime(convolution, save, run, floats):
+    convolution.ir_version = 13
+    assert run(convolution, {"x": floats(2, 3, 8, 8)})
+    assert read_model(save(convolution)).file_bytes > 0
+    convolution.ir_version = 14
+    with pytest.raises(ModelError, match="version 14"):
+        read_model(save(convolution))
+
+
 @pytest.mark.parametrize("opset", [1, 6])
 def test_opset_before_the_runtime(opset, convolution, save):
     convolution.opset_import[0].version = opset
