@@ -40,7 +40,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("samples") / "few.npz"
     with np.load(DATA / "cifar10_calibration.npz") as data:
-        np.savez(path, input=data["input"][:32], labels=data["labels"][:64])
+        np.savez(path, input=data["input"][:32], labels=data["labels"][:32])
     return path
 
 
@@ -50,7 +50,8 @@ def test_quantize_writes_everything_and_prints_before_and_after(
     out = tmp_path / "deep" / "out"
     code, said, stages = run(
         "quantize", RESNET, "--data", samples, "--size", "0.18", "--bits", "4,8", "--out", out,
-        "--rounding", "nearest", "--pin", "/fc/Gemm=8", "--exclude", "/conv1/*", "--sensitivity", "gauss_newton", "--seed", "3",
+        "--rounding", "nearest", "--pin", "/fc/Gemm=8", "--exclude", "/conv1/*", "--sensitivity", "gauss_newton",
+        "--seed", "3",
     )  # fmt: skip
     assert code == 0
     names = {"model.onnx", "report.json", "report.html", "sensitivity.json", "pareto.json"}
