@@ -12,7 +12,7 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from quant_core.errors import ModelError
+from quant_core.errors import BitwrightError, ModelError
 from quant_core.executor import constants
 from quant_core.executor.body import LoweredBody
 from quant_core.executor.dtypes import is_float
@@ -59,7 +59,10 @@ def lower_nodes(frame: Frame, nodes: Any) -> None:
         nodes: Nodes of a graph or function, in execution order.
 
     Raises:
-        ModelError: If functions or subgraphs are nested too deeply.
+        ModelError: If functions or subgraphs are nested too deeply, or a node is not valid.
+        BitwrightError: If a builder raises one on purpose.
+        RecursionError: If Python's own limit is met first.
+        MemoryError: If constants do not fit.
     """
     if frame.depth > MAX_DEPTH:
         raise ModelError(
@@ -67,7 +70,17 @@ def lower_nodes(frame: Frame, nodes: Any) -> None:
             remedy="Inline the model's functions.",
         )
     for node in nodes:
-        _lower_node(frame, node)
+        try:
+            _lower_node(frame, node)
+        except (BitwrightError, RecursionError, MemoryError):
+            raise
+        except Exception as error:
+            # A builder met attributes or constants that the standard does not allow.
+            raise ModelError(
+                f"{node.op_type} is not valid: {error!r}",
+                remedy="Check the model with onnx.checker, or export it again with a newer exporter.",
+                where=node.name or next((value.name for value in node.outputs if value.name), None),
+            ) from error
 
 
 def _lower_node(frame: Frame, node: ir.Node) -> None:

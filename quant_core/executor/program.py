@@ -58,6 +58,7 @@ class Program(torch.nn.Module):
         self._kinds = tuple(scope.kinds)
         self._fixed = placed.constants
         self._weight_keys = self._register(scope)
+        self._weight_slots = frozenset(slot for slot, _, _ in self._weight_keys)
         self.order = tuple(
             dict.fromkeys(
                 self._names[slot] for step in self._steps for slot in step.outputs if slot != ABSENT
@@ -196,7 +197,7 @@ class Program(torch.nn.Module):
 
     def _weight_slot(self, name: str) -> int:
         slot = self._slot(name)
-        if not any(slot == held for held, _, _ in self._weight_keys):
+        if slot not in self._weight_slots:
             raise ModelError(
                 f"'{name}' is not a float initializer.", remedy="Feed other tensors through `feeds`."
             )

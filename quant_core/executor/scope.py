@@ -139,7 +139,7 @@ class Scope:
             The slot.
 
         Raises:
-            ModelError: If the initializer has no values.
+            ModelError: If the initializer has no values, or they cannot be read.
         """
         name, tensor = value.name or "", value.const_value
         if tensor is None:
@@ -147,7 +147,14 @@ class Scope:
                 f"Initializer '{name}' has no values.",
                 remedy="Save the model again together with its external data.",
             )
-        return self.store(name, to_torch(tensor.numpy(), tensor.dtype, self.setting.precision), tensor.dtype)
+        try:
+            array = tensor.numpy()
+        except (ValueError, TypeError, OSError) as error:
+            raise ModelError(
+                f"Initializer '{name}' cannot be read: {error}",
+                remedy="Save the model again together with its external data.",
+            ) from error
+        return self.store(name, to_torch(array, tensor.dtype, self.setting.precision), tensor.dtype)
 
     def held(self, slot: int) -> torch.Tensor | None:
         """The very tensor a run will find in a slot that is stored in the graph, else None."""

@@ -35,8 +35,6 @@ def masked_softmax(scores: Tensor, bias: Tensor | None) -> Tensor:
     if bias is None:
         return torch.softmax(scores, -1)
     blocked = bias == -torch.inf
-    if not torch.is_grad_enabled() and not bool(blocked.all(-1).any()):
-        return torch.softmax(scores + bias, -1)
     # Replaced before the addition: a score that is not finite must not reach the gradient of a masked place.
     total = torch.where(
         blocked, torch.full((), -torch.inf, dtype=scores.dtype, device=scores.device), scores + bias

@@ -190,6 +190,17 @@ def _fused(
         Steps x directions x batch x hidden, and the last states.
     """
     order, size = _GATES[node.op], r.shape[-1]
+    count, gates = w.shape[0], len(order) * size
+    expected = {
+        "W": (w, (count, gates, x.shape[-1])),
+        "R": (r, (count, gates, size)),
+        "B": (b, (count, 2 * gates)),
+        **{f"state {place}": (start, (count, x.shape[1], size)) for place, start in enumerate(starts)},
+    }
+    for name, (tensor, shape) in expected.items():
+        # torch's kernel trusts its caller and reads beyond the end of tensors that are too small.
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"{name} has shape {list(tensor.shape)} instead of {list(shape)}")
 
     def arranged(gates: Tensor) -> Tensor:
         return torch.cat([gates[place * size : (place + 1) * size] for place in order])
