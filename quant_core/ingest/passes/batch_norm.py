@@ -1,9 +1,11 @@
-"""Fold batch normalization into the weights of the layer in front of it."""
+"""Fold what scales and shifts channels into the weights of the layer in front of it."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+
+from quant_core.ingest.passes.channel_affine import ChannelAffine, channel_affine
 
 _FOLDABLE = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
@@ -11,9 +13,10 @@ _FOLDABLE = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 class FoldBatchNorm(ir.passes.InPlacePass):
     """Rewrite `BN(layer(x))` as one layer; after MatMul, which has no bias, an Add remains.
 
-    With s = scale / sqrt(var + epsilon): `W' = W * s` along output channels and `b' = (b - mean) * s + shift`
-    (Jacob et al., 2018, section 3.2). A layer is only touched if nothing else reads its output or its weight; any
-    other batch normalization stays a node of its own.
+    With factor s and offset t of each output channel: `W' = W * s` and `b' = b * s + t` (Jacob et al., 2018, section
+    3.2). Mul, Add, Sub and Div by constants behind a convolution, which some converters write instead, are folded
+    the same way. A layer is only touched if nothing else reads its output or its weight; any other batch
+    normalization stays a node of its own.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -25,25 +28,23 @@ class FoldBatchNorm(ir.passes.InPlacePass):
         Returns:
             The same model.
         """
-        found = [node for node in model.graph if node.op_type == "BatchNormalization" and not node.domain]
-        folded = [_fold(node) for node in found]
+        folded = [_fold(node) for node in list(model.graph)]
         return ir.passes.PassResult(model, modified=any(folded))
 
 
-def _fold(norm: ir.Node) -> bool:
-    source = norm.inputs[0]
-    layer = source.producer() if source is not None else None
-    if source is None or layer is None or layer.domain or layer.op_type not in _FOLDABLE:
+def _fold(node: ir.Node) -> bool:
+    affine = channel_affine(node)
+    layer = affine.source.producer() if affine is not None else None
+    if affine is None or layer is None or layer.domain or layer.op_type not in _FOLDABLE:
         return False
-    if len(source.uses()) != 1 or source.is_graph_output() or layer.graph is not norm.graph:
+    source, factor = affine.source, affine.factor
+    if len(source.uses()) != 1 or source.is_graph_output() or layer.graph is not node.graph:
         return False
     if layer.op_type == "MatMul" and not _is_matrix_product(layer, source):
         return False
-    affine = _affine(norm)
     weight = layer.inputs[1]
-    if affine is None or weight is None or not _is_own_constant(weight):
+    if weight is None or not _is_own_constant(weight):
         return False
-    factor, offset = affine
     bias = layer.inputs[2] if len(layer.inputs) > 2 else None
     bias_values = _bias_values(layer, bias, factor.size)
     if bias_values is None:
@@ -51,16 +52,16 @@ def _fold(norm: ir.Node) -> bool:
     tensor = weight.const_value
     assert tensor is not None  # checked by _is_own_constant
     scaled = _scale_channels(layer, tensor.numpy().astype(np.float64), factor)
-    shifted = bias_values * factor + offset
+    shifted = bias_values * factor + affine.offset
     if scaled is None or not _fits(scaled, tensor.dtype) or not _fits(shifted, tensor.dtype):
         return False
     weight.const_value = _tensor(scaled, tensor.dtype, weight.name)
-    new_bias = _bias_value(norm, shifted, tensor.dtype)
     if layer.op_type == "MatMul":
-        _replace_by_add(norm, source, new_bias)
-    else:
-        _set_bias(layer, new_bias)
-        _replace(norm, layer)
+        _replace_by_add(node, source, _bias_value(node, affine, shifted, tensor.dtype))
+        return True
+    if bias is not None or shifted.any():
+        _set_bias(layer, _bias_value(node, affine, shifted, tensor.dtype))
+    _replace(node, layer)
     return True
 
 
@@ -74,26 +75,6 @@ def _is_matrix_product(layer: ir.Node, result: ir.Value) -> bool:
         and weight.const_value is not None
         and len(weight.const_value.shape) == 2
     )
-
-
-def _affine(norm: ir.Node) -> tuple[np.ndarray, np.ndarray] | None:
-    """Give factor and offset per channel, float64, if they are constant and the node is in inference mode."""
-    if norm.attributes.get_int("training_mode", 0) or any(
-        v.uses() or v.is_graph_output() for v in norm.outputs[1:]
-    ):
-        return None
-    constants = [
-        v.const_value if v is not None and not v.is_graph_input() else None for v in norm.inputs[1:5]
-    ]
-    arrays = [tensor.numpy().astype(np.float64) for tensor in constants if tensor is not None]
-    if len(arrays) != 4:
-        return None
-    scale, shift, mean, variance = arrays
-    variance = variance + norm.attributes.get_float("epsilon", 1e-5)
-    if (variance <= 0).any():
-        return None
-    factor = scale / np.sqrt(variance)
-    return factor, shift - mean * factor
 
 
 def _is_own_constant(value: ir.Value) -> bool:
@@ -149,22 +130,24 @@ def _tensor(values: np.ndarray, dtype: ir.DataType, name: str | None) -> ir.Tens
     return ir.Tensor(np.ascontiguousarray(values.astype(dtype.numpy())), dtype=dtype, name=name)
 
 
-def _bias_value(norm: ir.Node, values: np.ndarray, dtype: ir.DataType) -> ir.Value:
-    """Keep the new bias under the name of the normalization's own shift."""
-    shift = norm.inputs[2]
-    assert shift is not None  # _affine has read it
-    assert norm.graph is not None  # it is a node of the main graph
-    name = f"{norm.outputs[0].name}_bias" if len(shift.uses()) > 1 else shift.name
+def _bias_value(node: ir.Node, affine: ChannelAffine, values: np.ndarray, dtype: ir.DataType) -> ir.Value:
+    """Keep the new bias under the name of the node's own shift, where that is free."""
+    shift, graph = affine.shift, node.graph
+    assert graph is not None  # it is a node of the main graph
+    name = shift.name
+    if len(shift.uses()) == 1 and name is not None and not shift.is_graph_output():
+        position = list(node.inputs).index(shift)
+        node.replace_input_with(position, None)
+        graph.initializers.pop(name)
+    else:
+        name = f"{node.outputs[0].name}_bias"
     value = ir.Value(
         name=name,
         type=ir.TensorType(dtype),
         shape=ir.Shape(values.shape),
         const_value=_tensor(values, dtype, name),
     )
-    if len(shift.uses()) == 1 and shift.name is not None:
-        norm.replace_input_with(2, None)
-        norm.graph.initializers.pop(shift.name)
-    norm.graph.register_initializer(value)
+    graph.register_initializer(value)
     return value
 
 

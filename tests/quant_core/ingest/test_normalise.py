@@ -100,6 +100,55 @@ def test_batch_norm_into_gemm(transposed, bias, build, run, floats):
     _check_same(run, before, after, feeds)
 
 
+@pytest.mark.parametrize("group", [1, 2])
+@pytest.mark.parametrize("layer", ["Conv", "ConvTranspose"])
+def test_scale_and_shift_behind_conv(layer, group, build, run, floats):
+    # What converters from other frameworks write for batch normalization.
+    feeds = {"x": floats(2, 4, 7, 7)}
+    shape = (6, 4 // group, 3, 3) if layer == "Conv" else (4, 6 // group, 3, 3)
+    constants = {"w": floats(*shape), "m": floats(6, 1, 1), "a": floats(1, 6, 1, 1)}
+    constants |= {"d": np.float32(1.7), "s": floats(1)}
+    nodes = [
+        N(layer, ["x", "w"], ["h1"], "conv", group=group),
+        N("Mul", ["h1", "m"], ["h2"]),
+        N("Add", ["a", "h2"], ["h3"]),
+        N("Div", ["h3", "d"], ["h4"]),
+        N("Sub", ["h4", "s"], ["y"]),
+    ]
+    before = build(nodes, feeds, constants)
+    after = _normal(before)
+    assert _ops(after) == [layer]
+    _check_same(run, before, after, feeds)
+
+
+def test_scale_alone_brings_no_bias(build, run, floats):
+    feeds = {"x": floats(2, 3, 7, 7)}
+    nodes = [N("Conv", ["x", "w"], ["h"]), N("Mul", ["h", "two"], ["y"])]
+    before = build(nodes, feeds, {"w": floats(4, 3, 3, 3), "two": np.float32(2)})
+    after = _normal(before)
+    assert [len(node.inputs) for node in after.graph] == [2]
+    _check_same(run, before, after, feeds)
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 5), (1, 1, 4, 5, 5), (2, 4, 1, 1), (4, 5, 5)])
+def test_other_constants_behind_conv_stay(shape, build, run, floats):
+    feeds = {"x": floats(2, 3, 7, 7)}
+    nodes = [N("Conv", ["x", "w"], ["h"]), N("Mul", ["h", "c"], ["y"])]
+    before = build(nodes, feeds, {"w": floats(4, 3, 3, 3), "c": floats(*shape)})
+    after = _normal(before)
+    assert _ops(after) == ["Conv", "Mul"]
+    _check_same(run, before, after, feeds)
+
+
+def test_constant_minus_conv_stays(build, run, floats):
+    feeds = {"x": floats(2, 3, 7, 7)}
+    nodes = [N("Conv", ["x", "w"], ["h"]), N("Sub", ["c", "h"], ["y"])]
+    before = build(nodes, feeds, {"w": floats(4, 3, 3, 3), "c": floats(4, 1, 1)})
+    after = _normal(before)
+    assert _ops(after) == ["Conv", "Sub"]
+    _check_same(run, before, after, feeds)
+
+
 def test_batch_norm_behind_matmul_becomes_add(build, run, floats):
     feeds = {"x": floats(3, 5)}
     before = build([N("MatMul", ["x", "w"], ["h"]), _bn()], feeds, _norm(floats, 6) | {"w": floats(5, 6)})
