@@ -180,13 +180,16 @@ def pareto_front(problem: Problem, cost: str = "bytes", *, max_points: int | Non
     prices, scores, allowed = groups.costs[cost], groups.sensitivity, groups.allowed
     limit = groups.budgets[cost] + groups.slack(cost) if cost in groups.budgets else np.inf
     cap = max_points or max(512, _WORK // allowed.size)
-    rest = np.where(allowed, prices, np.inf).min(axis=1)[::-1].cumsum()[::-1]
+    # Large rows first: sums of few large steps leave fewer points alive on the way than sums of many small ones.
+    spread = np.where(allowed, prices, -np.inf).max(axis=1) - np.where(allowed, prices, np.inf).min(axis=1)
+    order = np.argsort(-spread, kind="stable")
+    rest = np.append(np.where(allowed, prices, np.inf).min(axis=1)[order][::-1].cumsum()[::-1], 0.0)
     points, values, exact, hull = np.zeros(1), np.zeros(1), True, Hull()
     steps = []
-    for row in range(len(allowed)):
+    for merged, row in enumerate(order):
         open_to = np.flatnonzero(allowed[row])
         hull.add(prices[row, open_to], scores[row, open_to], open_to)
-        room = limit - (rest[row + 1] if row + 1 < len(rest) else 0.0)
+        room = limit - rest[merged + 1]
         points, values, parent, taken = _merge(points, values, prices[row], scores[row], allowed[row], room)
         if len(points) > cap:
             kept = _thin(points, values, hull, cap)
@@ -200,7 +203,7 @@ def pareto_front(problem: Problem, cost: str = "bytes", *, max_points: int | Non
         points, values, origin = _with_corners(points, values, corners, bounds, limit)
         until = np.append(points[1:], min(limit, max(corners[-1], points[-1])))
         gap = np.maximum(0.0, values - np.interp(until, corners, bounds))
-    return Front(cost, points, values, exact, gap, groups, Trail(origin, tuple(steps), hull))
+    return Front(cost, points, values, exact, gap, groups, Trail(origin, order, tuple(steps), hull))
 
 
 def _merge(

@@ -16,11 +16,13 @@ class Trail:
 
     Attributes:
         origin: Per point: 0 or more for its position after the last merge, or -1 - its corner of the hull.
-        steps: Per row: the parent's position before its merge, and the choice taken, for every position after it.
+        order: The rows in the order they were merged.
+        steps: Per merge: the parent's position before its merge, and the choice taken, for every position after it.
         hull: The hull.
     """
 
     origin: npt.NDArray[np.int64]
+    order: npt.NDArray[np.intp]
     steps: tuple[tuple[npt.NDArray[np.int32], npt.NDArray[np.int16]], ...]
     hull: Hull
 
@@ -41,9 +43,8 @@ class Trail:
             parent, taken = self.steps[row]
             found[:, row] = taken[at]
             at = parent[at].astype(np.int64)
-        if merged.all():
-            return found
         rows = np.empty((len(points), len(self.steps)), dtype=np.int16)
-        rows[merged] = found
-        rows[~merged] = self.hull.plans(-1 - origin[~merged])
+        rows[np.ix_(merged, self.order)] = found
+        if not merged.all():
+            rows[np.ix_(~merged, self.order)] = self.hull.plans(-1 - origin[~merged])
         return rows

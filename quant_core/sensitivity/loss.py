@@ -224,6 +224,8 @@ def _squared(term: Term) -> Term:
 
 
 def _balance(terms: list[Term], outputs: Mapping[str, torch.Tensor], samples: int) -> tuple[Term, ...]:
+    # A graph that gives logits and their softmax would count the same divergence twice.
+    terms = list({(term.tensor, term.kind): term for term in reversed(terms)}.values())[::-1]
     if len(terms) == 1:
         return tuple(terms)
     balanced = []

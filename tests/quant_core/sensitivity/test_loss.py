@@ -113,6 +113,23 @@ def test_several_outputs_count_and_integers_do_not() -> None:
     assert objective.terms[1].weight != 1
 
 
+def test_logits_and_their_softmax_count_once() -> None:
+    objective = guess(f"{FEATURES} z = Gemm(f, head) p = Softmax(z)", "float[N, C] z, float[N, C] p")
+    assert [term.tensor for term in objective.terms] == ["z"]
+
+
+def test_softmax_over_channels_of_a_map_is_averaged_over_pixels() -> None:
+    objective = guess("z = Conv(image, conv) y = Softmax<axis = 1>(z)", "float[N, C, H, W] y")
+    (term,) = objective.terms
+    assert (term.kind, term.tensor, term.axis) == ("kl", "z", 1)
+    z, q = torch.randn(2, 4, 6, 3, 5, generator=torch.Generator().manual_seed(0)).unbind()
+    found = objective.per_sample(objective.rows({"z": q}, 4), objective.rows({"z": z}, 4), None)
+    expected = torch.nn.functional.kl_div(
+        q.log_softmax(1), z.log_softmax(1), log_target=True, reduction="none"
+    ).sum(dim=1)
+    torch.testing.assert_close(found, expected.mean(dim=(1, 2)))
+
+
 def test_only_integers_are_refused() -> None:
     with pytest.raises(ModelError, match="no output is a float tensor"):
         guess(f"{FEATURES} y = ArgMax(f)", "int64[N, 1] y")
