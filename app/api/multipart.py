@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NoReturn, Protocol
+from urllib.parse import unquote
 
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -125,6 +127,14 @@ def _refuse_body(what: str) -> NoReturn:
     )
 
 
+def _file_name(disposition: bytes, options: dict[bytes, bytes]) -> str | None:
+    # Some clients write names beyond ASCII as RFC 5987 says, and the parser leaves that form out.
+    extended = re.search(rb"filename\*\s*=\s*utf-8'[^']*'([^;\s]*)", disposition, re.IGNORECASE)
+    if extended is not None:
+        return unquote(extended[1].decode("ascii", "replace"))
+    return options[b"filename"].decode("utf-8", "replace") if b"filename" in options else None
+
+
 class _Parts:
     """Turns the parser's callbacks into files and texts."""
 
@@ -153,10 +163,10 @@ class _Parts:
         self._field, self._value = b"", b""
 
     def headers_finished(self) -> None:
-        _, options = parse_options_header(self._headers.get(b"content-disposition"))
+        disposition = self._headers.get(b"content-disposition", b"")
+        _, options = parse_options_header(disposition)
         self._name = options.get(b"name", b"").decode("utf-8", "replace")
-        filename = options[b"filename"].decode("utf-8", "replace") if b"filename" in options else None
-        self._path = self._intake.accept(self._name, filename)
+        self._path = self._intake.accept(self._name, _file_name(disposition, options))
         if self._path is None:
             self.received.texts[self._name] = b""
         else:

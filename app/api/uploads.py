@@ -136,7 +136,7 @@ class _Intake:
 
 def _plain(filename: str | None, default: str) -> str:
     last = re.split(r"[/\\]", filename or "")[-1]
-    name = re.sub(r"[^\w.+-]", "_", last).lstrip(".")[-120:]
+    name = re.sub(r"[^\w.+-]", "_", last).lstrip(".")[-60:]
     return name or default
 
 
@@ -148,7 +148,7 @@ def _relative(filename: str) -> PurePosixPath:
         or path.is_absolute()
         or any(part in {"", ".", ".."} or len(part.encode()) > 255 for part in parts)
         or re.search(r"[\\:\x00-\x1f\x7f]", filename)
-        or len(parts) > 16
+        or len(filename.encode()) > 1024
     ):
         raise _bad_name(filename, "is not a plain relative path")
     return path

@@ -163,6 +163,20 @@ def test_samples_keep_the_suffix_of_their_content(
     assert server.wait_for(answer.json()["id"], "succeeded", "failed")["state"] == "succeeded"
 
 
+def test_names_beyond_ascii_arrive_in_either_form(server: Any) -> None:
+    body = (
+        '--b\r\nContent-Disposition: form-data; name="model"; filename="modèle.onnx"\r\n\r\nexternal gewichte-ä.bin'
+        "\r\n--b\r\nContent-Disposition: form-data; name=\"files\"; filename*=utf-8''gewichte-%C3%A4.bin\r\n\r\nw"
+        '\r\n--b\r\nContent-Disposition: form-data; name="data"; filename="d.npz"\r\n\r\nPK\x03\x04\r\n--b--\r\n'
+    ).encode()
+    answer = server.http.post(
+        "/quantize", content=body, headers={"Content-Type": "multipart/form-data; boundary=b"}
+    )
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["model"] == "modèle.onnx"
+    server.wait_for(answer.json()["id"], "succeeded")
+
+
 def test_a_body_that_is_not_multipart_is_refused(server: Any) -> None:
     assert server.http.post("/quantize", json={}).status_code == 415
     cut = server.http.post(
