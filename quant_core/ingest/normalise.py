@@ -8,6 +8,7 @@ from onnx_ir.passes import common
 from quant_core.errors import ModelError
 from quant_core.ingest.passes.annotations import DropAnnotations
 from quant_core.ingest.passes.batch_norm import FoldBatchNorm
+from quant_core.ingest.passes.domain import ShortDomain
 from quant_core.ingest.passes.folding import Fold
 from quant_core.ingest.passes.identity import ResolveIdentity
 from quant_core.ingest.passes.no_op import NoOpsToIdentity
@@ -22,6 +23,7 @@ def passes() -> tuple[ir.passes.InPlacePass, ...]:
         New pass objects.
     """
     return (
+        ShortDomain(),
         common.RemoveInitializersFromInputsPass(),
         common.InlinePass(),
         RaiseOpset(),

@@ -143,6 +143,15 @@ def test_nearest_resize_both_ways_is_refused(build, floats):
         normalise(ir.from_proto(model))
 
 
+def test_standard_operators_imported_by_their_long_name(build, run, floats):
+    feeds = {"x": floats(2, 3)}
+    model = build([N("ReduceMean", ["x"], ["y"], axes=[1])], feeds, opset=13)
+    model.opset_import[0].domain = "ai.onnx"
+    raised = normalise(ir.from_proto(model))
+    assert raised.graph.opset_imports == {"": 21}
+    np.testing.assert_allclose(run(raised, feeds)[0], run(model, feeds)[0], rtol=1e-5)
+
+
 def test_old_file_format_with_initializers_among_inputs(build, run, floats):
     feeds = {"x": floats(2, 3, 8, 8)}
     weights = {"w": floats(4, 3, 3, 3)}
