@@ -7,8 +7,12 @@ import unicodedata
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+
+from quant_core.calibration import load_samples
+from quant_core.ingest import find_layers, normalise, read_model
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -73,11 +77,30 @@ def test_unknown_name_is_refused(monkeypatch, capsys):
     assert "efficientnet-lite0" in capsys.readouterr().err
 
 
-def _run(name: str, **inputs: np.ndarray) -> np.ndarray:
+def _session(path: Path) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    path = str(zoo.prepare(name) / "model.onnx")
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]).run(None, inputs)[0]
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _run(name: str, **inputs: np.ndarray) -> np.ndarray:
+    return _session(zoo.prepare(name) / "model.onnx").run(None, inputs)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "layers"), [("resnet20", 22), ("efficientnet-lite0", 50), ("minilm", 39)])
+def test_normalising_keeps_outputs_and_finds_all_layers(name, layers, tmp_path):
+    folder = zoo.prepare(name)
+    model = normalise(read_model(folder / "model.onnx").model)
+    assert len(find_layers(model)) == layers
+    assert "BatchNormalization" not in {node.op_type for node in model.graph}
+    ir.save(model, tmp_path / "normal.onnx")
+    samples = load_samples(folder / "samples.npz", model).take(np.arange(8))
+    before, after = (
+        _session(path).run(None, samples.inputs) for path in (folder / "model.onnx", tmp_path / "normal.onnx")
+    )
+    for expected, found in zip(before, after, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.slow
