@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, NoReturn, Protocol
 from urllib.parse import unquote
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.api.problems import ProblemError
@@ -95,7 +95,7 @@ async def receive(body: AsyncIterator[bytes], content_type: str, intake: Intake,
             if parts.pending >= _BLOCK:
                 await asyncio.to_thread(parts.flush)
         await asyncio.to_thread(parts.flush)
-    except MultipartParseError as error:
+    except FormParserError as error:
         _refuse_body(str(error))
     finally:
         parts.close()

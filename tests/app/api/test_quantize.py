@@ -179,6 +179,8 @@ def test_names_beyond_ascii_arrive_in_either_form(server: Any) -> None:
 
 def test_a_body_that_is_not_multipart_is_refused(server: Any) -> None:
     assert server.http.post("/quantize", json={}).status_code == 415
+    endless = {"Content-Type": f"multipart/form-data; boundary={'b' * 5000}"}
+    assert server.http.post("/quantize", content=b"--b--", headers=endless).status_code == 400
     cut = server.http.post(
         "/quantize",
         content=b'--b\r\nContent-Disposition: form-data; name="model"; filename="m"\r\n\r\nabc',
