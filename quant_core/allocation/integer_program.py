@@ -122,7 +122,8 @@ def minimise(
     for _ in range(_REFUSALS):
         program.solve(make_solver(solver, time_limit))
         # `status` says Optimal for a plan the solver was stopped with; only `sol_status` tells them apart.
-        if program.sol_status == pulp.LpSolutionInfeasible:
+        # CBC's "Integer infeasible" reaches `status` alone.
+        if program.sol_status == pulp.LpSolutionInfeasible or program.status == pulp.LpStatusInfeasible:
             return Solution("infeasible", None, np.inf)
         rows = _read_rows(x, len(keep))
         proved = program.sol_status == pulp.LpSolutionOptimal

@@ -13,7 +13,7 @@ from quant_core.allocation.infeasible import check_each_budget, explain_together
 from quant_core.allocation.integer_program import Solver, make_solver, minimise
 from quant_core.allocation.problem import Plan, Problem
 from quant_core.allocation.relaxation import relax
-from quant_core.errors import SpecError
+from quant_core.errors import InternalError, SpecError
 
 _TRUSTED = 1e-2
 """Share of the expected objective below which the solver's tolerances would show, and the scale is set anew."""
@@ -35,6 +35,7 @@ def solve(problem: Problem, *, solver: Solver = "highs", time_limit: float | Non
         The plan.
 
     Raises:
+        InternalError: If the solver gave up for no stated reason.
         SpecError: If the problem contradicts itself, or no plan was found within the time limit.
         InfeasibleBudgetError: If no plan meets the budgets; says what could be met and which pins stand in the way.
         NonFiniteError: If a score that could be chosen is not finite.
@@ -60,6 +61,8 @@ def solve(problem: Problem, *, solver: Solver = "highs", time_limit: float | Non
             found_by = solver
             if rows is None or _total(groups, solution.rows) <= _total(groups, rows):
                 rows = solution.rows
+        if rows is None and time_limit is None:
+            raise InternalError(f"{solver} ended without a plan and without a proof that there is none")
         if rows is None:
             raise SpecError(
                 f"no plan within the budgets was found in {time_limit} s.",
