@@ -127,7 +127,10 @@ def _fits(values: np.ndarray, dtype: ir.DataType) -> bool:
 
 
 def _tensor(values: np.ndarray, dtype: ir.DataType, name: str | None) -> ir.TensorProtocol:
-    return ir.Tensor(np.ascontiguousarray(values.astype(dtype.numpy())), dtype=dtype, name=name)
+    array = np.ascontiguousarray(values.astype(dtype.numpy()))
+    # Like the tensors of a file: what several stages share is not written to.
+    array.flags.writeable = False
+    return ir.Tensor(array, dtype=dtype, name=name)
 
 
 def _bias_value(node: ir.Node, affine: ChannelAffine, values: np.ndarray, dtype: ir.DataType) -> ir.Value:

@@ -130,7 +130,10 @@ def _evaluate(node: ir.Node, version: int) -> ir.TensorProtocol | None:
     except Exception:
         # What cannot be evaluated here stays a node, for onnxruntime to evaluate or to refuse.
         return None
-    return ir.tensor(np.asarray(result)) if np.asarray(result).size == elements else None
+    array = np.array(result, order="C")
+    # Like the tensors of a file: what several stages share is not written to.
+    array.flags.writeable = False
+    return ir.tensor(array) if array.size == elements else None
 
 
 def _output_elements(

@@ -457,6 +457,12 @@ def test_unused_tensors_go(build, floats):
     assert not after.graph.initializers
 
 
+def test_weights_cannot_be_written_to(resnet20):
+    model = normalise(ir.load(resnet20))
+    for value in model.graph.initializers.values():
+        assert not value.const_value.numpy().flags.writeable
+
+
 def test_gemm_attributes_stay(build, run, floats):
     feeds = {"x": floats(2, 4)}
     gemm = N("Gemm", ["x", "w", "c"], ["y"], "fc", transB=1, alpha=0.5, beta=2.0)
