@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
 
 from quant_core.executor.compiler import compile_model
-from quant_core.executor.dtypes import to_numpy, to_torch
+from quant_core.executor.dtypes import Kind, to_numpy, to_torch
 from quant_core.executor.program import Program
 
 
@@ -40,11 +42,25 @@ def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, np.nd
     program = load(model)
     tensors = {}
     for name, kind in zip(program.inputs, program.input_kinds, strict=True):
-        if name in feeds and kind is not None:
-            tensors[name] = to_torch(np.asarray(feeds[name]), kind, program.precision)
+        if name in feeds:
+            tensors[name] = _inward(feeds[name], kind, program)
     with torch.no_grad():
         values = program.evaluate(tensors)
     return {
-        name: to_numpy(values[name], kind)
+        name: _outward(values[name], kind)
         for name, kind in zip(program.outputs, program.output_kinds, strict=True)
     }
+
+
+def _inward(value: Any, kind: Kind | None, program: Program) -> Any:
+    if isinstance(value, list):
+        return [_inward(item, kind, program) for item in value]
+    array = np.asarray(value)
+    return to_torch(array, kind or Kind.from_numpy(array.dtype), program.precision)
+
+
+def _outward(value: Any, kind: Kind | None) -> Any:
+    """Sequences are lists and an absent optional is None, as onnxruntime has them."""
+    if isinstance(value, list):
+        return [_outward(item, kind) for item in value]
+    return value if value is None else to_numpy(value, kind)

@@ -247,7 +247,7 @@ def _expand(
                 frame.scope.known[target] = frame.scope.known[slot]
         else:
             frame.scope.names[slot] = name
-            frame.scope.kinds[slot] = frame.scope.kinds[slot] or outer_value.dtype
+            frame.scope.kinds[slot] = outer_value.dtype or frame.scope.kinds[slot]
             frame.bindings[outer_value] = slot
 
 

@@ -29,6 +29,7 @@ class Program(torch.nn.Module):
         input_kinds: ONNX element type of each input.
         output_kinds: ONNX element type of each output, None where the graph does not say.
         order: Names of all node outputs in execution order.
+        rounds: Whether the model, run as it is, rounds interior tensors to 16 bits.
         precision: Which torch type computes each ONNX type.
         device: Where the program runs.
     """
@@ -45,6 +46,7 @@ class Program(torch.nn.Module):
         self.input_kinds = tuple(scope.kinds[slot] for slot in inputs)
         self.outputs = output_names
         self.output_kinds = tuple(scope.kinds[slot] for slot in outputs)
+        self.rounds = not {Kind.FLOAT16, Kind.BFLOAT16}.isdisjoint(scope.kinds)
         self.precision: Precision = scope.setting.precision
         self.device = scope.setting.device
         self.initializers = torch.nn.Module()
@@ -133,7 +135,7 @@ class Program(torch.nn.Module):
             Name -> tensor for every name in `outputs`.
 
         Raises:
-            ModelError: If a name is not in the graph, or a node fails.
+            ModelError: If a name is not in the graph, a weight has another shape, or a node fails.
             SamplesError: If a graph input that is needed has no feed, or a feed has the wrong type.
         """
         names = self.outputs if outputs is None else tuple(outputs)
@@ -150,7 +152,13 @@ class Program(torch.nn.Module):
         for slot, tensor in fed.items():
             slots[slot] = self._admit(slot, tensor)
         for name, tensor in (weights or {}).items():
-            slots[self._weight_slot(name)] = self._cast(tensor, Kind.FLOAT, self._slot(name))
+            slot = self._weight_slot(name)
+            if tensor.shape != slots[slot].shape:
+                raise ModelError(
+                    f"Weight '{name}' has shape {list(slots[slot].shape)} but {list(tensor.shape)} was given.",
+                    remedy="Give a tensor of the same shape.",
+                )
+            slots[slot] = self._cast(tensor, Kind.FLOAT, slot)
         self._require(plan, slots)
         for slot, function in hooks.items():
             if slots[slot] is not None:
@@ -203,9 +211,11 @@ class Program(torch.nn.Module):
             )
         return slot
 
-    def _admit(self, slot: int, tensor: torch.Tensor) -> torch.Tensor:
+    def _admit(self, slot: int, tensor: Any) -> Any:
         kind = self._kinds[slot]
-        return tensor if kind is None else self._cast(tensor, kind, slot)
+        return (
+            tensor if kind is None or not isinstance(tensor, torch.Tensor) else self._cast(tensor, kind, slot)
+        )
 
     def _cast(self, tensor: torch.Tensor, kind: Kind, slot: int) -> torch.Tensor:
         carrier = self.precision.carrier(self._kinds[slot] or kind)

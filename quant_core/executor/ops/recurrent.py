@@ -188,6 +188,9 @@ def _fused(
 
     Returns:
         Steps x directions x batch x hidden, and the last states.
+
+    Raises:
+        ValueError: If the shapes do not fit each other.
     """
     order, size = _GATES[node.op], r.shape[-1]
     count, gates = w.shape[0], len(order) * size

@@ -172,6 +172,8 @@ def _resize(node: Node) -> Kernel:
     regions, factors, targets = node.host(at["roi"]), node.host(at["scales"]), node.host(at["sizes"])
 
     def resize(x: Tensor, *operands: Tensor | None) -> Tensor:
+        if not x.is_floating_point() and rule.mode != "nearest":
+            return resize(x.to(torch.float32), *operands).to(x.dtype)
         roi, scales, sizes = ((None, *operands) if legacy else operands) + (None,) * (
             3 - len(operands) - legacy
         )

@@ -38,6 +38,22 @@ def _erase(_node: Node) -> Kernel:
     return erase
 
 
+@operator("SequenceMap")
+def _map(node: Node) -> Kernel:
+    body, count = node.bodies["body"], len(node.present)
+
+    def apply(*arguments: Any) -> Any:
+        inputs = arguments[:count]
+        rows = [
+            body([value[index] if isinstance(value, list) else value for value in inputs], arguments)
+            for index in range(len(inputs[0]))
+        ]
+        made = tuple([row[place] for row in rows] for place in range(len(node.wanted)))
+        return made if len(made) > 1 else made[0]
+
+    return apply
+
+
 @operator("ConcatFromSequence")
 def _concat(node: Node) -> Kernel:
     axis, fresh = node.int("axis"), node.flag("new_axis")

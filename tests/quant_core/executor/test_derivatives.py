@@ -58,6 +58,23 @@ BY_HAND = {
     ),
 }
 BY_HAND["OptionalGetElement"] = BY_HAND["Optional"]
+SQUARE = helper.make_graph(
+    [helper.make_node("Mul", ["item", "item"], ["squared"])],
+    "square",
+    [helper.make_tensor_value_info("item", 1, None)],
+    [helper.make_tensor_value_info("squared", 1, None)],
+)
+BY_HAND["SequenceMap"] = (
+    model_of(
+        [
+            helper.make_node("SequenceConstruct", ["x"], ["a"]),
+            helper.make_node("SequenceMap", ["a"], ["b"], body=SQUARE),
+            helper.make_node("ConcatFromSequence", ["b"], ["y"], axis=0),
+        ],
+        {"x": REAL},
+    ),
+    {"x": REAL},
+)
 
 OPERATORS = sorted(
     {
