@@ -40,7 +40,7 @@ class LossIncrease:
 
     Attributes:
         increase: Layers x bit-widths; NaN where the network gave NaN or infinity, or nothing was asked.
-        stderr: Standard error over samples.
+        stderr: Standard error over samples; NaN for a single sample.
         samples: Number of samples.
         stopped: Why the measurement ended.
     """
@@ -137,7 +137,8 @@ def _summarise(
         mean = sums / count
         variance = np.maximum(squares / count - mean**2, 0.0) / max(count - 1, 1)
     bad = np.where(np.isfinite(mean) & asked, 0.0, np.nan)
-    return mean + bad, np.sqrt(variance) + bad
+    unknown = np.nan if count < 2 else 0.0
+    return mean + bad, np.sqrt(variance) + bad + unknown
 
 
 def _relative_error(mean: Floats, stderr: Floats) -> float:

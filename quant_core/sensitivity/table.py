@@ -175,7 +175,9 @@ def _row(
         else:
             score, error = trace / layer.parameters * norms[k], trace_stderr / layer.parameters * norms[k]
         if np.isfinite(score):
-            sensitivity[b], stderr[b] = score, error
+            sensitivity[b] = score
+        if np.isfinite(score) and np.isfinite(error):
+            stderr[b] = error
     if FLOAT_BITS in bits:
         sensitivity[FLOAT_BITS], stderr[FLOAT_BITS] = 0.0, 0.0
     perturbation = {b: norm for b, norm in zip(widths, norms, strict=True) if np.isfinite(norm)}

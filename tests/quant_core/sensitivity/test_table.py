@@ -84,6 +84,28 @@ def test_layers_may_be_asked_for_different_widths(tiny: Any, samples: torch.Tens
     assert missing_scores(table, bits) == ()
 
 
+@pytest.mark.parametrize("method", ["output", "gauss_newton"])
+def test_a_single_sample_has_no_standard_error_over_samples(
+    tiny: Any, samples: torch.Tensor, rounded: Any, method: Any
+) -> None:
+    net = tiny("Relu")
+    table = build_table(
+        net.program,
+        net.layers,
+        {"x": samples[:1]},
+        lambda layer, bits: rounded(net.weights[layer.weight], bits),
+        KL,
+        bits=BITS,
+        method=method,
+        max_probes=1,
+    )
+    assert SensitivityTable.model_validate_json(table.model_dump_json()) == table
+    for row in table.layers:
+        assert set(row.sensitivity) == set(BITS)
+        assert row.trace_stderr is None
+        assert row.sensitivity_stderr == {32: 0.0}
+
+
 def test_scores_that_are_not_finite_are_left_out_and_named(
     tiny: Any, samples: torch.Tensor, rounded: Any
 ) -> None:
