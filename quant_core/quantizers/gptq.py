@@ -43,10 +43,11 @@ def gptq(
     limits = torch.tensor([code_range(bits) for bits in widths], dtype=torch.float32)
     low, high = limits.repeat_interleave(outputs, 0).T.reshape(2, 1, -1, 1)
 
-    order = moments.second.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True, stable=True).cpu()
+    second = moments.shrunk().cpu()
+    order = second.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True, stable=True)
     columns = order[:, None, :].expand(groups, outputs, inputs)
     work = rows.gather(2, columns).repeat(1, len(widths), 1)
-    factor = inverse_factor(moments.second.cpu(), order)
+    factor = inverse_factor(second, order)
     codes = _sweep(work, factor, steps, low, high)
     inverse = order.argsort(dim=1)[:, None, :].expand(groups, codes.shape[1], inputs)
     codes = codes.gather(2, inverse)

@@ -15,6 +15,7 @@ from quant_core.ingest.layer import Layer, Use
 
 _FEWEST_COLUMNS = 4096
 _MOST_COLUMNS = 16384
+_INDEPENDENT_PER_SAMPLE = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,11 +26,30 @@ class InputMoments:
         second: Mean of x x^T, `[groups, inputs, inputs]`.
         mean: Mean of x, `[groups, inputs]`.
         columns: Number of columns averaged.
+        samples: Number of samples they came from.
     """
 
     second: torch.Tensor
     mean: torch.Tensor
     columns: int
+    samples: int
+
+    def shrunk(self) -> torch.Tensor:
+        """Pull H towards its diagonal by as much as its off-diagonal entries are noise.
+
+        `(1 - a) H + a diag(H)` with `a = (1 + sum_{i!=j} H_ii H_jj / sum_{i!=j} H_ij^2) / n`, the intensity of Ledoit
+        and Wolf (2004) under Gaussian columns. Columns of one sample overlap, so n counts at most 16 of each.
+
+        Returns:
+            `[groups, inputs, inputs]`.
+        """
+        independent = min(self.columns, self.samples * _INDEPENDENT_PER_SAMPLE)
+        diagonal = self.second.diagonal(dim1=1, dim2=2)
+        squares = diagonal.square().sum(1)
+        products = diagonal.sum(1).square() - squares
+        covariances = self.second.square().sum((1, 2)) - squares
+        intensity = ((1 + products / covariances.clamp_min(1e-30)) / independent).clamp(0, 1)[:, None, None]
+        return (1 - intensity) * self.second + intensity * torch.diag_embed(diagonal)
 
 
 def has_moments(layer: Layer) -> bool:
@@ -91,7 +111,7 @@ def input_moments(
                 share = batch.count / samples.count / len(layer.uses)
                 for use in layer.uses:
                     columns = _columns(layer, use, nodes[use.node], values[use.input], share, generator)
-                    _add(sums, layer.name, columns)
+                    _add(sums, layer.name, columns, samples.count)
         done += batch.count
         if on_batch is not None:
             on_batch(done, samples.count)
@@ -103,21 +123,23 @@ def input_moments(
                 where=name,
             )
     return {
-        name: InputMoments(total.second / total.columns, total.mean / total.columns, total.columns)
+        name: InputMoments(
+            total.second / total.columns, total.mean / total.columns, total.columns, total.samples
+        )
         for name, total in sums.items()
     }
 
 
-def _add(sums: dict[str, InputMoments], name: str, columns: torch.Tensor) -> None:
+def _add(sums: dict[str, InputMoments], name: str, columns: torch.Tensor, samples: int) -> None:
     second = columns.transpose(1, 2) @ columns
     mean = columns.sum(1)
     if name in sums:
         before = sums[name]
         sums[name] = InputMoments(
-            before.second + second, before.mean + mean, before.columns + columns.shape[1]
+            before.second + second, before.mean + mean, before.columns + columns.shape[1], samples
         )
     else:
-        sums[name] = InputMoments(second, mean, columns.shape[1])
+        sums[name] = InputMoments(second, mean, columns.shape[1], samples)
 
 
 def _columns(

@@ -124,7 +124,7 @@ def _as_rows(weight: npt.NDArray[np.floating], axis: int | None) -> torch.Tensor
     rows = (
         array.reshape(1, -1) if axis is None else np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
     )
-    return torch.from_numpy(np.array(rows, copy=not rows.flags.writeable, order="C"))
+    return torch.from_numpy(np.require(rows, requirements=["C", "W"]))
 
 
 def _from_rows(rows: torch.Tensor, shape: tuple[int, ...], axis: int | None) -> npt.NDArray[np.int8]:

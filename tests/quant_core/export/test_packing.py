@@ -1,0 +1,80 @@
+import ml_dtypes
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from quant_core.errors import SpecError
+from quant_core.export.graph_writer import GraphWriter
+from quant_core.export.packing import pack, plane_bytes, unpack
+
+WIDTHS = [2, 3, 4, 5, 6, 8]
+
+
+def random_codes(bits, shape, seed=0):
+    return np.random.default_rng(seed).integers(-(1 << (bits - 1)), 1 << (bits - 1), shape).astype(np.int8)
+
+
+@given(st.sampled_from(WIDTHS), st.lists(st.integers(1, 7), min_size=0, max_size=4), st.integers(0, 2**32))
+def test_unpacking_is_the_inverse_of_packing(bits, shape, seed):
+    codes = random_codes(bits, shape, seed)
+    planes = pack(codes, bits)
+    np.testing.assert_array_equal(unpack(planes, bits), codes)
+    assert tuple(len(plane.data) for plane in planes) == plane_bytes(codes.size, bits)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_single_planes_are_read_by_onnx(bits):
+    codes = random_codes(bits, (3, 5, 1))
+    (plane,) = pack(codes, bits)
+    tensor = TensorProto(name="t", data_type=plane.dtype, dims=plane.dims, raw_data=plane.data)
+    np.testing.assert_array_equal(numpy_helper.to_array(tensor).astype(np.int8), codes)
+
+
+@pytest.mark.parametrize("bits", [3, 5, 6])
+def test_low_planes_are_read_by_onnx(bits):
+    codes = random_codes(bits, (3, 7))
+    low = pack(codes, bits)[0]
+    tensor = TensorProto(name="t", data_type=low.dtype, dims=low.dims, raw_data=low.data)
+    width = 2 if bits == 3 else 4
+    expected = (codes.astype(int) + (1 << (bits - 1))) & ((1 << width) - 1)
+    np.testing.assert_array_equal(numpy_helper.to_array(tensor).astype(int), expected)
+    assert ml_dtypes.uint2 is not None
+
+
+@pytest.mark.parametrize("level", ["ORT_DISABLE_ALL", "ORT_ENABLE_ALL"])
+@pytest.mark.parametrize("shape", [(1,), (8,), (3, 5), (4, 3, 3, 3)])
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_onnxruntime_unpacks_the_same_codes(bits, shape, level):
+    codes = random_codes(bits, shape)
+    writer = GraphWriter(["x", "y"])
+    int8 = writer.stored_codes("w", pack(codes, bits), bits, codes.size)
+    as_float = writer.node("Cast", [int8], to=TensorProto.FLOAT)
+    writer.node("Add", ["x", as_float], ["y"])
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)) for name in "xy"]
+    graph = helper.make_graph(writer.nodes, "g", value[:1], value[1:], writer.initializers)
+    domains = [helper.make_opsetid("", 25), helper.make_opsetid("bitwright", 1)]
+    model = helper.make_model(graph, opset_imports=domains, functions=writer.functions, ir_version=13)
+    onnx.checker.check_model(model, full_check=True)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    y = session.run(None, {"x": np.zeros(shape, dtype=np.float32)})[0]
+    np.testing.assert_array_equal(y, codes)
+
+
+def test_widths_without_a_layout_are_refused():
+    with pytest.raises(SpecError, match="7-bit"):
+        pack(np.zeros(3, dtype=np.int8), 7)
+
+
+def test_constants_are_stored_once_and_names_are_free():
+    writer = GraphWriter(["0", "1"])
+    first = writer.constant(np.array([1.0, 2.0], dtype=np.float32))
+    assert first == "2"
+    assert writer.constant(np.array([1.0, 2.0], dtype=np.float32)) == first
+    assert writer.constant(np.array([[1.0, 2.0]], dtype=np.float32)) != first
+    assert writer.constant(np.array([1.0, 2.0], dtype=np.float64)) != first

@@ -1,0 +1,120 @@
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from quant_core.calibration import Samples
+from quant_core.executor import compile_model
+from quant_core.ingest import find_layers, normalise
+from quant_core.quantizers import quantize_weight
+from quant_core.quantizers.gptq import gptq
+from quant_core.quantizers.input_moments import InputMoments, has_moments, input_moments
+from quant_core.quantizers.rows import from_rows, rows_shape, scale_to_rows, to_rows
+
+RNG = np.random.default_rng(0)
+CASES = {
+    "conv": ("Conv", (3, 6, 9, 9), (8, 6, 3, 3), {"pads": [1, 0, 2, 1], "strides": [2, 1]}),
+    "grouped": ("Conv", (3, 6, 8, 8), (9, 2, 3, 3), {"group": 3, "dilations": [2, 1]}),
+    "depthwise": (
+        "Conv",
+        (3, 4, 8, 8),
+        (4, 1, 3, 3),
+        {"group": 4, "auto_pad": "SAME_LOWER", "strides": [2, 2]},
+    ),
+    "1d": ("Conv", (3, 4, 12), (5, 4, 4), {"auto_pad": "SAME_UPPER"}),
+    "3d": ("Conv", (2, 2, 5, 5, 5), (3, 2, 2, 3, 2), {"dilations": [1, 2, 1]}),
+    "gemm": ("Gemm", (12, 7), (5, 7), {"transB": 1}),
+    "gemm_plain": ("Gemm", (12, 7), (7, 5), {}),
+    "matmul": ("MatMul", (3, 4, 7), (7, 5), {}),
+}
+
+
+def build(op, x_shape, w_shape, attributes):
+    weight = RNG.standard_normal(w_shape).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node(op, ["x", "w"], ["y"], name="layer", **attributes)],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", *x_shape[1:]])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", *"abcd"[: len(x_shape) - 1]])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.checker.check_model(proto)
+    model = normalise(ir.from_proto(proto))
+    (layer,) = find_layers(model)
+    return model, layer, weight, compile_model(model)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_moments_foretell_the_output_of_any_weight(case):
+    model, layer, weight, program = build(*CASES[case])
+    x = RNG.standard_normal(CASES[case][1]).astype(np.float32)
+    samples = Samples(inputs={"x": x})
+    assert has_moments(layer)
+    moments = input_moments(program, model, [layer], samples, batch_size=2, device="cpu", seed=0)["layer"]
+    rows = to_rows(layer, weight)
+    assert tuple(rows.shape) == rows_shape(layer)
+    predicted = torch.einsum("goi,gij,goj->go", rows, moments.second, rows).flatten()
+    with torch.no_grad():
+        y = program.evaluate({"x": torch.from_numpy(x)})["y"]
+    channels = y.movedim(1, -1) if layer.op == "Conv" else y
+    expected = channels.reshape(-1, channels.shape[-1]).square().mean(0)
+    torch.testing.assert_close(predicted, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_rows_come_back(case):
+    _, layer, weight, _ = build(*CASES[case])
+    np.testing.assert_array_equal(from_rows(layer, to_rows(layer, weight)), weight)
+    quantized = quantize_weight(weight, 4, layer.axis)
+    rows = to_rows(layer, quantized.codes).float() * scale_to_rows(layer, quantized.scale)
+    np.testing.assert_allclose(from_rows(layer, rows), quantized.dequantize(), rtol=1e-6)
+
+
+def output_error(layer, weight, quantized, second):
+    delta = to_rows(layer, quantized.dequantize() - weight)
+    return float(torch.einsum("goi,gij,goj->", delta, second, delta))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_output_error_is_below_that_of_nearest_rounding(case):
+    _, layer, weight, _ = build(*CASES[case])
+    groups, _, inputs = rows_shape(layer)
+    mixing = torch.randn(groups, inputs, inputs, generator=torch.Generator().manual_seed(1))
+    second = mixing @ mixing.transpose(1, 2) / inputs
+    moments = InputMoments(second, torch.zeros(groups, inputs), 10**6, 10**6)
+    rounded = gptq(layer, weight, moments, [2, 3, 4, 8])
+    for bits in (3, 4):
+        ours = output_error(layer, weight, rounded[bits], second)
+        assert ours < output_error(layer, weight, quantize_weight(weight, bits, layer.axis), second)
+    np.testing.assert_array_equal(gptq(layer, weight, moments, [3])[3].codes, rounded[3].codes)
+
+
+def test_independent_inputs_are_rounded_to_the_nearest_code():
+    _, layer, weight, _ = build(*CASES["gemm"])
+    second = torch.diag(torch.rand(7, generator=torch.Generator().manual_seed(0)) + 0.1)[None]
+    moments = InputMoments(second, torch.zeros(1, 7), 10**6, 10**6)
+    np.testing.assert_array_equal(
+        gptq(layer, weight, moments, [3])[3].codes, quantize_weight(weight, 3, 0).codes
+    )
+
+
+def test_dead_inputs_do_no_harm():
+    _, layer, weight, _ = build(*CASES["gemm"])
+    moments = InputMoments(torch.zeros(1, 7, 7), torch.zeros(1, 7), 100, 100)
+    np.testing.assert_array_equal(
+        gptq(layer, weight, moments, [4])[4].codes, quantize_weight(weight, 4, 0).codes
+    )
+
+
+def test_few_columns_are_trusted_less():
+    x = torch.randn(20, 12, generator=torch.Generator().manual_seed(0))
+    second = (x.T @ x / 20)[None]
+    true = torch.eye(12)[None]
+    raw = float((second - true).square().sum())
+    shrunk = InputMoments(second, x.mean(0)[None], 20, 20).shrunk()
+    assert float((shrunk - true).square().sum()) < raw / 2
+    many = InputMoments(second, x.mean(0)[None], 10**9, 10**9).shrunk()
+    torch.testing.assert_close(many, second, rtol=1e-4, atol=1e-6)

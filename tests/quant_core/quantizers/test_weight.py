@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quant_core.errors import SpecError
+from quant_core.quantizers import code_range, quantize_weight, round_to_nearest
+
+
+def squared_error(weight, quantized):
+    return float(np.square(weight - quantized.dequantize()).sum())
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
+def test_search_is_as_good_as_a_fine_grid_of_scales(bits):
+    row = np.random.default_rng(bits).standard_normal((1, 200)).astype(np.float32)
+    low, high = code_range(bits)
+    full = max(row.max() / high, row.min() / low)
+    best = min(
+        float(np.square(row - s * np.clip(np.round(row / s), low, high)).sum())
+        for s in np.linspace(full * 0.02, full, 4000)
+    )
+    assert squared_error(row, quantize_weight(row, bits, 0)) <= best * 1.02
+
+
+def test_codes_stay_in_range_and_errors_fall_with_bits():
+    weight = np.random.default_rng(0).standard_t(3, (16, 3, 3, 3)).astype(np.float32)
+    errors = []
+    for bits in (2, 3, 4, 5, 6, 8):
+        quantized = quantize_weight(weight, bits, 0)
+        low, high = code_range(bits)
+        assert quantized.codes.dtype == np.int8
+        assert quantized.codes.min() >= low
+        assert quantized.codes.max() <= high
+        assert quantized.scale.shape == (16,)
+        errors.append(squared_error(weight, quantized))
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_channel_axis_is_that_of_the_transposed_weight():
+    weight = np.random.default_rng(1).standard_normal((5, 7, 2)).astype(np.float32)
+    moved = np.ascontiguousarray(np.moveaxis(weight, 1, 0))
+    along_one, along_zero = quantize_weight(weight, 4, 1), quantize_weight(moved, 4, 0)
+    np.testing.assert_array_equal(np.moveaxis(along_one.codes, 1, 0), along_zero.codes)
+    np.testing.assert_array_equal(along_one.scale, along_zero.scale)
+
+
+def test_per_channel_beats_per_tensor_when_channels_differ():
+    weight = np.random.default_rng(2).standard_normal((8, 50)).astype(np.float32)
+    weight *= np.logspace(-2, 1, 8, dtype=np.float32)[:, None]
+    shared = quantize_weight(weight, 4, None)
+    assert shared.scale.shape == ()
+    assert squared_error(weight, quantize_weight(weight, 4, 0)) < squared_error(weight, shared) / 3
+
+
+def test_a_channel_of_zeros_borrows_a_sensible_scale():
+    weight = np.random.default_rng(3).standard_normal((4, 30)).astype(np.float32)
+    weight[2] = 0
+    quantized = quantize_weight(weight, 3, 0)
+    assert not quantized.codes[2].any()
+    assert quantized.scale[2] in np.delete(quantized.scale, 2)
+    everything = quantize_weight(np.zeros((2, 3), dtype=np.float32), 3, 0)
+    assert np.isfinite(everything.scale).all()
+    assert (everything.scale > 0).all()
+
+
+def test_outliers_are_clipped_at_two_bits():
+    row = np.concatenate([np.tile([-1.0, 1.0], 100), [5.0]]).astype(np.float32)[None]
+    assert quantize_weight(row, 2, 0).scale[0] < 1.5
+
+
+@given(
+    st.integers(2, 8).filter(lambda b: b != 7),
+    st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=40),
+)
+def test_values_on_the_grid_come_back_exactly(bits, values):
+    low, high = code_range(bits)
+    codes = np.clip(np.round(np.array(values, dtype=np.float32)), low, high)
+    quantized = round_to_nearest(codes * 0.5, np.array([0.5], dtype=np.float32), bits, None)
+    np.testing.assert_array_equal(quantized.codes, codes)
+    np.testing.assert_array_equal(quantized.dequantize(), codes * 0.5)
+
+
+@pytest.mark.parametrize("bits", [1, 9, 32])
+def test_widths_that_do_not_exist_are_refused(bits):
+    with pytest.raises(SpecError, match="2 to 8"):
+        quantize_weight(np.ones((2, 2), dtype=np.float32), bits, 0)
