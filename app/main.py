@@ -61,17 +61,28 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
-def serve(options: Mapping[str, Any]) -> None:
+def read_settings(options: Mapping[str, Any]) -> Settings:
+    """Put the settings together.
+
+    Args:
+        options: What comes before the environment.
+
+    Returns:
+        The settings.
+    """
+    return Settings(**options)
+
+
+def serve(settings: Settings) -> None:
     """Run the service until it is told to stop.
 
     Args:
-        options: Settings that come before those of the environment.
+        settings: What it is told from outside.
 
     Raises:
         AddressError: If it cannot listen there.
         DataFolderError: If the data folder cannot be used.
     """
-    settings = Settings(**options)
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )

@@ -8,12 +8,15 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Header
 from fastapi.responses import FileResponse
 
+from app.api.accept import preferred
 from app.api.deps import JobDep, ServiceDep
 from app.api.problems import ProblemError, responses
 from app.jobs.job import Job
 from app.service import Service
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["results"])
+
+_REPORT_TYPES = ("application/json", "text/html")
 
 
 @router.get(
@@ -50,7 +53,15 @@ def get_model(job: JobDep, service: ServiceDep) -> FileResponse:
 )
 def get_report(job: JobDep, service: ServiceDep, accept: Annotated[str, Header()] = "*/*") -> FileResponse:
     """Send what was asked, found, chosen and measured."""
-    kind = _preferred(accept)
+    kind = preferred(accept, _REPORT_TYPES)
+    if kind is None:
+        raise ProblemError(
+            406,
+            "not_acceptable",
+            f"The report comes as {' or '.join(_REPORT_TYPES)}.",
+            remedy="Name one of them in Accept.",
+            where="Accept",
+        )
     path = _artifact(service, job, "report.html" if kind == "text/html" else "report.json")
     return FileResponse(path, media_type=kind, headers={"Vary": "Accept"})
 
@@ -92,36 +103,3 @@ def _artifact(service: Service, job: Job, name: str) -> Path:
             where=job.id,
         )
     return path
-
-
-def _preferred(accept: str) -> str:
-    weights = {"application/json": 0.0, "text/html": 0.0}
-    exactness = dict.fromkeys(weights, -1)
-    for item in accept.split(","):
-        kind, *parameters = (part.strip().lower() for part in item.split(";"))
-        weight = next((_weight(part[2:]) for part in parameters if part.startswith("q=")), 1.0)
-        for offered in weights:
-            exact = (
-                ("*/*", offered.split("/")[0] + "/*", offered).index(kind)
-                if kind in {"*/*", offered.split("/")[0] + "/*", offered}
-                else -1
-            )
-            if exact > exactness[offered]:
-                exactness[offered], weights[offered] = exact, weight
-    best = max(weights, key=lambda kind: (weights[kind], exactness[kind]))
-    if weights[best] <= 0:
-        raise ProblemError(
-            406,
-            "not_acceptable",
-            f"The report comes as {' or '.join(weights)}.",
-            remedy="Name one of them in Accept.",
-            where="Accept",
-        )
-    return best
-
-
-def _weight(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import typer
 from pydantic import ValidationError
@@ -16,6 +18,26 @@ FAULT, CORRECT, INTERRUPTED = 1, 2, 130
 
 class MissingEngineError(Exception):
     """The client is installed without the engine."""
+
+
+class OptionError(Exception):
+    """Options have values that cannot be used."""
+
+
+@contextmanager
+def options() -> Iterator[None]:
+    """Read options into a model within this context: what pydantic finds wrong is the user's to correct.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        OptionError: If a value cannot be used.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        raise OptionError(_explain(error)) from error
 
 
 def exit_code(error: BaseException) -> int:
@@ -31,7 +53,7 @@ def exit_code(error: BaseException) -> int:
         return error.code if isinstance(error.code, int) else FAULT
     if isinstance(error, KeyboardInterrupt | CancelledError | typer.Abort):
         return INTERRUPTED
-    if isinstance(error, UserError | ValidationError | MissingEngineError):
+    if isinstance(error, UserError | OptionError | MissingEngineError):
         return CORRECT
     # What typer raises for options it cannot read carries its own code.
     code = getattr(error, "exit_code", FAULT)
@@ -49,8 +71,6 @@ def report(error: BaseException) -> None:
         return
     if code == INTERRUPTED:
         print("Stopped.", file=sys.stderr)
-    elif isinstance(error, ValidationError):
-        print(f"Error: {explain(error)}", file=sys.stderr)
     elif hasattr(error, "format_message"):
         error.show() if hasattr(error, "show") else print(f"Error: {error}", file=sys.stderr)
     elif code == CORRECT:
@@ -65,15 +85,7 @@ def report(error: BaseException) -> None:
         )
 
 
-def explain(error: ValidationError) -> str:
-    """Say what is wrong with a value in the words of the command line.
-
-    Args:
-        error: What pydantic found.
-
-    Returns:
-        One line for each wrong value.
-    """
+def _explain(error: ValidationError) -> str:
     lines = []
     for found in error.errors():
         place = ".".join(map(str, found["loc"]))

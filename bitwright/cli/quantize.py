@@ -57,7 +57,7 @@ def quantize(
     """Quantize MODEL.onnx within a size budget and write the result with its report to DIR."""
     from rich.console import Console
 
-    from bitwright.cli import local
+    from bitwright.cli import failures, local
     from bitwright.cli.stages import StageBars
     from bitwright.cli.tables import print_summary, standard_output
     from quant_core.spec import QuantizeSpec
@@ -77,7 +77,8 @@ def quantize(
         "loss": loss,
     }
     request |= {name: value for name, value in options.items() if value is not None}
-    spec = QuantizeSpec.model_validate(request)
+    with failures.options():
+        spec = QuantizeSpec.model_validate(request)
     # An order to end takes the same way out as Ctrl-C, so that no half-written folder stays behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with StageBars(Console(stderr=True)) as bars:

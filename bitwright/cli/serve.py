@@ -28,6 +28,7 @@ def serve(
     ] = None,
 ) -> None:
     """Start the service; options not given come from BITWRIGHT_* in the environment."""
+    from bitwright.cli import failures
     from bitwright.cli.local import refuse
 
     try:
@@ -35,4 +36,6 @@ def serve(
     except ModuleNotFoundError as error:
         refuse(error)
     options: dict[str, Any] = {"host": host, "port": port, "data_dir": data_dir, "devices": devices}
-    main.serve({name: value for name, value in options.items() if value is not None})
+    with failures.options():
+        settings = main.read_settings({name: value for name, value in options.items() if value is not None})
+    main.serve(settings)
