@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 
 from quant_core.allocation.plan_bits import file_front, plan_bits
 from quant_core.artifacts import MODEL, PARETO, SENSITIVITY, whole_folder
+from quant_core.assessment import Choice, assess
 from quant_core.calibration import Samples, activation_ranges, search_range, split_samples
 from quant_core.effort import plan_effort
-from quant_core.errors import InfeasibleBudgetError, InternalError
+from quant_core.errors import InfeasibleBudgetError
 from quant_core.export import Placement, export_model, place
 from quant_core.preparation import Prepared, prepare
-from quant_core.quantizers import ActivationGrid, QuantizedWeight, Simulation, activation_grid
+from quant_core.quantizers import ActivationGrid, QuantizedWeight, activation_grid
 from quant_core.quantizers.rounding import RoundedWeights, round_weights
 from quant_core.report import write_report
 from quant_core.sensitivity import Objective, build_table, choose_loss, missing_scores
 from quant_core.spec import (
     FLOAT_BITS,
-    BitPlan,
-    LayerReport,
-    ModelSummary,
-    ParetoFront,
     Progress,
     ProgressCallback,
     QuantizeSpec,
@@ -42,20 +34,8 @@ from quant_core.spec import (
     Stage,
     Timing,
 )
-from quant_core.verification import (
-    INT8_OPERATORS,
-    check_simulation,
-    compare,
-    kernels,
-    measure_latency,
-    open_session,
-    run_batches,
-)
-from quant_core.version import __version__
 
 _REPLANS = 4
-_Outputs = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]
-_PACKAGES = ("torch", "onnx", "onnxruntime", "numpy", "pulp", "highspy")
 
 
 def validate(model: Path, data: Path, spec: QuantizeSpec) -> None:
@@ -99,14 +79,6 @@ def quantize(
         return _Job(spec, folder, on_progress).run(model, data)
 
 
-@dataclass(frozen=True)
-class _Choice:
-    plan: BitPlan
-    placement: Placement
-    grids: Mapping[str, ActivationGrid]
-    weights: Mapping[str, QuantizedWeight]
-
-
 @dataclass
 class _Job:
     spec: QuantizeSpec
@@ -130,7 +102,18 @@ class _Job:
             front = file_front(table, job.candidates, job.costs)
         choice = self._fit(job, calibration, rounded, table)
         with self._timed("verification"):
-            report = self._verify(job, held_back, objective, table, front, choice)
+            report = assess(
+                job,
+                self.spec,
+                self.folder / MODEL,
+                held_back,
+                objective,
+                table,
+                front,
+                choice,
+                self.warnings,
+                on_progress=lambda fraction, message: self._tell("verification", fraction, message),
+            )
         timings = tuple(Timing(stage=stage, seconds=seconds) for stage, seconds in self.timings.items())
         report = report.model_copy(update={"timings": timings})
         self._tell("report", 0, "writing the report")
@@ -185,7 +168,7 @@ class _Job:
 
     def _fit(
         self, job: Prepared, samples: Samples, rounded: RoundedWeights, table: SensitivityTable
-    ) -> _Choice:
+    ) -> Choice:
         """Plan, write the file, and plan again under a tighter limit while the file comes out too large."""
         margin = 0
         for _ in range(_REPLANS):
@@ -204,9 +187,7 @@ class _Job:
                 size = self._export(job, weights, placement, grids)
                 self._tell("export", 1, f"{size} bytes")
             if size <= job.budget:
-                return _Choice(
-                    plan.model_copy(update={"budget_bytes": job.budget}), placement, grids, weights
-                )
+                return Choice(plan.model_copy(update={"budget_bytes": job.budget}), placement, grids, weights)
             margin = max(margin + 1, size - plan.predicted_bytes)
         raise InfeasibleBudgetError(
             f"files come out at {size} bytes, above the budget of {job.budget}, although less was predicted.",
@@ -243,106 +224,6 @@ class _Job:
         onnx.checker.check_model(path, full_check=True)
         return path.stat().st_size
 
-    def _verify(
-        self,
-        job: Prepared,
-        samples: Samples,
-        objective: Objective,
-        table: SensitivityTable,
-        front: ParetoFront,
-        choice: _Choice,
-    ) -> Report:
-        plan, placement = choice.plan, choice.placement
-        path = self.folder / MODEL
-        classes = objective.terms[0].kind in {"kl", "cross_entropy"}
-        self._tell("verification", 0, f"running {samples.count} held-back samples")
-        metrics = compare(
-            job.source.path,
-            path,
-            samples.inputs,
-            classes=classes,
-            labels=samples.labels,
-            batch=job.batch_size,
-        )
-        self._tell("verification", 0.4, "comparing the simulation with onnxruntime")
-        simulation = Simulation(
-            job.model,
-            job.layers,
-            choice.weights,
-            choice.grids,
-            [name for name, form in placement.forms.items() if form == "dynamic"],
-            device=job.device,
-        )
-        agreement = check_simulation(self._three_ways(job, simulation, samples), classes=classes)
-        self._tell("verification", 0.6, "reading onnxruntime's optimized graph")
-        found = kernels(path, job.layers)
-        self.warnings += _kernel_warnings(placement, found)
-        self._tell("verification", 0.7, "timing float and quantized in turn")
-        latency = measure_latency(job.source.path, path, samples.inputs)
-        size = path.stat().st_size
-        rows = {row.name: row for row in table.layers}
-        exported = onnx.load(path, load_external_data=False)
-        return Report(
-            model=ModelSummary(
-                name=job.source.path.name,
-                float_bytes=job.source.file_bytes,
-                quantized_bytes=size,
-                predicted_bytes=plan.predicted_bytes,
-                budget_bytes=job.budget,
-                ratio=size / job.source.file_bytes,
-                opset=next(o.version for o in exported.opset_import if o.domain in {"", "ai.onnx"}),
-                parameters=sum(layer.parameters for layer in job.layers),
-                macs=sum(layer.macs for layer in job.layers),
-            ),
-            spec=self.spec,
-            loss=f"{objective.name} ({objective.guessed})" if objective.guessed else objective.name,
-            plan=plan,
-            layers=tuple(
-                LayerReport(
-                    name=layer.name,
-                    op=layer.op,
-                    weight=layer.weight,
-                    parameters=layer.parameters,
-                    macs=layer.macs,
-                    weight_bits=chosen.bits,
-                    activation_bits=8 if placement.forms[layer.name] in {"static", "dynamic"} else FLOAT_BITS,
-                    form=placement.forms[layer.name],
-                    kernel=found[layer.name],
-                    bytes=job.costs.layers[layer.name][chosen.bits],
-                    trace=rows[layer.name].trace,
-                    trace_stderr=rows[layer.name].trace_stderr,
-                    sensitivity=rows[layer.name].sensitivity[chosen.bits],
-                    sensitivity_stderr=(rows[layer.name].sensitivity_stderr or {}).get(chosen.bits),
-                    reason=chosen.reason,
-                )
-                for layer, chosen in zip(job.layers, plan.layers, strict=True)
-            ),
-            metrics=metrics,
-            latency_ms=latency,
-            simulation=agreement,
-            pareto=tuple(point.model_copy(update={"bits": ()}) for point in front.points),
-            warnings=tuple(self.warnings),
-            peak_memory_bytes=_peak_memory(),
-            seed=self.spec.seed,
-            versions={"bitwright": __version__, "python": sys.version.split()[0]}
-            | {name: version(name) for name in _PACKAGES},
-        )
-
-    def _three_ways(self, job: Prepared, simulation: Simulation, samples: Samples) -> Iterator[_Outputs]:
-        """First output of the float file, of the simulation, and of the quantized file, batch by batch."""
-        output = job.program.outputs[0]
-        reference = open_session(job.source.path)
-        quantized = open_session(self.folder / MODEL)
-        size = job.batch_size
-        pairs = zip(
-            run_batches(reference, samples.inputs, size),
-            run_batches(quantized, samples.inputs, size),
-            strict=True,
-        )
-        for (part, expected), (_, returned) in pairs:
-            feeds = {name: array[part] for name, array in samples.inputs.items()}
-            yield expected[output], simulation.run(feeds)[output], returned[output]
-
     @contextmanager
     def _timed(self, stage: Stage) -> Iterator[None]:
         start = time.perf_counter()
@@ -364,19 +245,3 @@ def table_bits(table: SensitivityTable) -> tuple[int, ...]:
         Bits, rising.
     """
     return tuple(sorted({bits for row in table.layers for bits in row.perturbation}))
-
-
-def _kernel_warnings(placement: Placement, found: Mapping[str, str]) -> list[str]:
-    warnings = []
-    for name, form in placement.forms.items():
-        integer = all(kernel in INT8_OPERATORS for kernel in found[name].split(", "))
-        if form in {"static", "dynamic"} and not integer:
-            warnings.append(f"{name} is stored in integers but onnxruntime runs it as {found[name]}.")
-        if form in {"float", "weight_only"} and integer:
-            raise InternalError(f"{name} was to stay float, but onnxruntime runs it as {found[name]}.")
-    return warnings
-
-
-def _peak_memory() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

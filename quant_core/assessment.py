@@ -1,0 +1,215 @@
+"""Measure the finished file on samples that decided nothing, and put the whole story in one report."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import onnx
+import onnxruntime
+
+from quant_core.calibration import Samples
+from quant_core.errors import InternalError
+from quant_core.export import Placement
+from quant_core.preparation import Prepared
+from quant_core.quantizers import ActivationGrid, QuantizedWeight, Simulation
+from quant_core.sensitivity import Objective
+from quant_core.spec import (
+    FLOAT_BITS,
+    BitPlan,
+    LayerReport,
+    ModelSummary,
+    ParetoFront,
+    QuantizeSpec,
+    Report,
+    SensitivityTable,
+)
+from quant_core.spec import Simulation as Agreement
+from quant_core.verification import (
+    INT8_OPERATORS,
+    check_simulation,
+    compare,
+    kernels,
+    measure_latency,
+    open_session,
+    run_batches,
+)
+from quant_core.version import __version__
+
+_PACKAGES = ("torch", "onnx", "numpy", "pulp", "highspy")
+# Rounding can fall to either side, so the two never match to the bit; an error of ours shows as far less than this.
+_LEAST_AGREEMENT_DB = 10.0
+_MOST_DIFFERENCE_DB = 3.0
+
+Outputs = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was decided and written.
+
+    Attributes:
+        plan: Bits by layer.
+        placement: How each layer runs.
+        grids: 8-bit grids by tensor.
+        weights: Codes and scales by layer.
+    """
+
+    plan: BitPlan
+    placement: Placement
+    grids: Mapping[str, ActivationGrid]
+    weights: Mapping[str, QuantizedWeight]
+
+
+def assess(
+    job: Prepared,
+    spec: QuantizeSpec,
+    path: Path,
+    samples: Samples,
+    objective: Objective,
+    table: SensitivityTable,
+    front: ParetoFront,
+    choice: Choice,
+    warnings: Sequence[str],
+    *,
+    on_progress: Callable[[float, str], None],
+) -> Report:
+    """Run the file in onnxruntime and report quality, agreement with the simulation, kernels and latency.
+
+    Args:
+        job: The prepared job.
+        spec: The request.
+        path: The quantized file.
+        samples: Held-back samples.
+        objective: The loss that was used.
+        table: The sensitivity table.
+        front: Every non-dominated plan.
+        choice: What was decided and written.
+        warnings: What earlier stages want the user to know.
+        on_progress: Called with the fraction done and a message; may raise to stop.
+
+    Returns:
+        The report, without timings.
+
+    Raises:
+        InternalError: If onnxruntime contradicts the simulation, or quantizes a layer that was to stay float.
+    """
+    classes = objective.terms[0].kind in {"kl", "cross_entropy"}
+    on_progress(0.0, f"running {samples.count} held-back samples")
+    metrics = compare(
+        job.source.path, path, samples.inputs, classes=classes, labels=samples.labels, batch=job.batch_size
+    )
+    on_progress(0.4, "comparing the simulation with onnxruntime")
+    agreement = check_simulation(_three_ways(job, path, choice, samples), classes=classes)
+    _check_agreement(agreement)
+    on_progress(0.6, "reading onnxruntime's optimized graph")
+    found = kernels(path, job.layers)
+    fallen = _check_kernels(choice.placement, found)
+    on_progress(0.7, "timing float and quantized in turn")
+    latency = measure_latency(job.source.path, path, samples.inputs)
+    return Report(
+        model=_summary(job, path, choice.plan),
+        spec=spec,
+        loss=f"{objective.name} ({objective.guessed})" if objective.guessed else objective.name,
+        plan=choice.plan,
+        layers=_layers(job, table, choice, found),
+        metrics=metrics,
+        latency_ms=latency,
+        simulation=agreement,
+        pareto=tuple(point.model_copy(update={"bits": ()}) for point in front.points),
+        warnings=(*warnings, *fallen),
+        peak_memory_bytes=_peak_memory(),
+        seed=spec.seed,
+        versions={
+            "bitwright": __version__,
+            "python": sys.version.split()[0],
+            "onnxruntime": onnxruntime.__version__,
+        }
+        | {name: version(name) for name in _PACKAGES},
+    )
+
+
+def _three_ways(job: Prepared, path: Path, choice: Choice, samples: Samples) -> Iterator[Outputs]:
+    """First output of the float file, of the simulation, and of the quantized file, batch by batch."""
+    dynamic = [name for name, form in choice.placement.forms.items() if form == "dynamic"]
+    simulation = Simulation(job.model, job.layers, choice.weights, choice.grids, dynamic, device=job.device)
+    output = job.program.outputs[0]
+    reference = run_batches(open_session(job.source.path), samples.inputs, job.batch_size)
+    quantized = run_batches(open_session(path), samples.inputs, job.batch_size)
+    for (part, expected), (_, returned) in zip(reference, quantized, strict=True):
+        feeds = {name: array[part] for name, array in samples.inputs.items()}
+        yield expected[output], simulation.run(feeds)[output], returned[output]
+
+
+def _check_agreement(agreement: Agreement) -> None:
+    apart = abs(agreement.predicted_sqnr_db - agreement.measured_sqnr_db)
+    if agreement.agreement_sqnr_db < _LEAST_AGREEMENT_DB and apart > _MOST_DIFFERENCE_DB:
+        raise InternalError(
+            f"the simulation foretold an output SQNR of {agreement.predicted_sqnr_db:.1f} dB, but onnxruntime gives "
+            f"{agreement.measured_sqnr_db:.1f} dB; the file is not handed out."
+        )
+
+
+def _check_kernels(placement: Placement, found: Mapping[str, str]) -> list[str]:
+    warnings = []
+    for name, form in placement.forms.items():
+        integer = all(kernel in INT8_OPERATORS for kernel in found[name].split(", "))
+        if form in {"static", "dynamic"} and not integer:
+            warnings.append(f"{name} is stored in integers but onnxruntime runs it as {found[name]}.")
+        if form in {"float", "weight_only"} and integer:
+            raise InternalError(f"{name} was to stay float, but onnxruntime runs it as {found[name]}.")
+    return warnings
+
+
+def _summary(job: Prepared, path: Path, plan: BitPlan) -> ModelSummary:
+    size = path.stat().st_size
+    exported = onnx.load(path, load_external_data=False)
+    return ModelSummary(
+        name=job.source.path.name,
+        float_bytes=job.source.file_bytes,
+        quantized_bytes=size,
+        predicted_bytes=plan.predicted_bytes,
+        budget_bytes=job.budget,
+        ratio=size / job.source.file_bytes,
+        opset=next(entry.version for entry in exported.opset_import if entry.domain in {"", "ai.onnx"}),
+        parameters=sum(layer.parameters for layer in job.layers),
+        macs=sum(layer.macs for layer in job.layers),
+    )
+
+
+def _layers(
+    job: Prepared, table: SensitivityTable, choice: Choice, found: Mapping[str, str]
+) -> tuple[LayerReport, ...]:
+    rows = {row.name: row for row in table.layers}
+    forms = choice.placement.forms
+    return tuple(
+        LayerReport(
+            name=layer.name,
+            op=layer.op,
+            weight=layer.weight,
+            parameters=layer.parameters,
+            macs=layer.macs,
+            weight_bits=chosen.bits,
+            activation_bits=8 if forms[layer.name] in {"static", "dynamic"} else FLOAT_BITS,
+            form=forms[layer.name],
+            kernel=found[layer.name],
+            bytes=job.costs.layers[layer.name][chosen.bits],
+            trace=rows[layer.name].trace,
+            trace_stderr=rows[layer.name].trace_stderr,
+            sensitivity=rows[layer.name].sensitivity[chosen.bits],
+            sensitivity_stderr=(rows[layer.name].sensitivity_stderr or {}).get(chosen.bits),
+            reason=chosen.reason,
+        )
+        for layer, chosen in zip(job.layers, choice.plan.layers, strict=True)
+    )
+
+
+def _peak_memory() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
