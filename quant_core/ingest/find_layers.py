@@ -8,11 +8,13 @@ import onnx_ir as ir
 
 from quant_core.ingest.layer import Layer, Use
 
+QUANTIZABLE_TYPE = ir.DataType.FLOAT
+"""onnxruntime's integer kernels scale to float32; weights of other float types stay as they are."""
 FLOAT_TYPES = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
 
 
 def find_layers(model: ir.Model) -> tuple[Layer, ...]:
-    """Collect every weight that only quantizable operators of the main graph read.
+    """Collect every float32 weight that only quantizable operators of the main graph read.
 
     Quantizable are Conv, ConvTranspose and Gemm with a constant second operand, MatMul with one constant operand
     of rank 2 or more, and Gather of whole rows (axis 0) from a constant table of rank 2 or more. A weight that
@@ -108,7 +110,7 @@ def _is_float_constant(value: ir.Value | None, rank: int) -> bool:
         and value.is_initializer()
         and not value.is_graph_input()
         and value.const_value is not None
-        and value.const_value.dtype in FLOAT_TYPES
+        and value.const_value.dtype == QUANTIZABLE_TYPE
         and len(value.const_value.shape) >= rank
         and value.const_value.size > 0
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from quant_core.ingest.find_layers import FLOAT_TYPES, weight_operands
+from quant_core.ingest.find_layers import FLOAT_TYPES, QUANTIZABLE_TYPE, weight_operands
 from quant_core.ingest.layer import Layer
 
 _SHOWN = 3
@@ -51,6 +51,8 @@ def find_float_weights(model: ir.Model, layers: tuple[Layer, ...]) -> tuple[Floa
 
 
 def _reason(value: ir.Value, main: ir.Graph) -> str:
+    if value.const_value is not None and value.const_value.dtype != QUANTIZABLE_TYPE:
+        return f"it is {value.const_value.dtype.name.lower()}; only float32 weights are quantized"
     if value.is_graph_output():
         return "it is a graph output"
     if any(node.graph is not main for node, _ in value.uses()):
