@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -23,6 +24,9 @@ _log = logging.getLogger("bitwright.worker")
 _STEP_SECONDS = 0.2
 """Steps within a stage that follow faster than this are left out; a stage's first and last never are."""
 
+_FIRST = 800
+"""Of 1000: how soon the kernel ends a worker when memory runs out."""
+
 
 def prepare(parent: int, device: str, preload: str) -> None:
     """Make a fresh process a worker: it dies with the service, sees one device, and has the engine loaded.
@@ -33,10 +37,11 @@ def prepare(parent: int, device: str, preload: str) -> None:
         preload: Module to import ahead of the first task.
     """
     _die_with(parent)
+    _die_first()
     os.environ["CUDA_VISIBLE_DEVICES"] = device.removeprefix("cuda:") if device.startswith("cuda:") else ""
     try:
         import_module(preload)
-    except ImportError:
+    except Exception:
         # The first task meets the same error and reports it; failing here would end the worker without a word.
         _log.exception("cannot load %s", preload)
 
@@ -164,6 +169,13 @@ def _reporter(messages: TextIO) -> Callable[[Progress], None]:
 
 def _say(messages: TextIO, kind: str, content: object) -> None:
     messages.write(json.dumps({kind: content}) + "\n")
+
+
+def _die_first() -> None:
+    # When memory runs out the kernel picks a victim; it should be the job, never the service.
+    score = Path("/proc/self/oom_score_adj")
+    with contextlib.suppress(OSError):  # not on this system, or not allowed in this container
+        score.write_text(str(max(_FIRST, int(score.read_text()))))
 
 
 def _die_with(parent: int) -> None:

@@ -24,7 +24,9 @@ class Database:
     """One SQLite file, safe to use from several threads."""
 
     def __init__(self, path: Path) -> None:
-        self._engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+        self._engine = create_engine(
+            f"sqlite:///{path}", connect_args={"timeout": 30}, pool_size=16, max_overflow=64
+        )
         event.listen(self._engine, "connect", _configure)
         event.listen(self._engine, "begin", _begin)
         _create_tables(self._engine, path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,15 @@ def test_a_killed_worker_fails_its_job_and_nothing_else(server: Any) -> None:
     assert failed["error"]["remedy"]
     assert server.wait_for(waiting, "succeeded", "failed")["state"] == "succeeded"
     assert not any(job in name for name in server.files())
+
+
+def test_the_kernel_takes_workers_first_when_memory_runs_out(server: Any) -> None:
+    job = server.submit(seed=1)
+    worker = Path(f"/proc/{server.worker(job)}/oom_score_adj")
+    service = Path(f"/proc/{server.process.pid}/oom_score_adj")
+    assert int(worker.read_text()) > int(service.read_text())
+    server.http.delete(f"/jobs/{job}")
+    server.wait_for(job, "canceled")
 
 
 def test_a_crash_in_native_code_fails_the_job(server: Any) -> None:
