@@ -149,6 +149,7 @@ class _Job:
             outputs = job.program.evaluate({name: feeds[name][: few.count] for name in feeds})
         few_labels = None if labels is None else labels[: few.count]
         objective = choose_loss(job.model, outputs, few.count, few_labels, self.spec.loss)
+        bits = {name: choice.bits for name, choice in job.candidates.items()}
         table = build_table(
             job.program,
             job.layers,
@@ -156,14 +157,14 @@ class _Job:
             lambda layer, bits: rounded[layer.name][bits],
             objective,
             labels=labels,
-            bits=sorted({bits for choice in job.candidates.values() for bits in choice.bits}),
+            bits=bits,
             method=self.spec.sensitivity,
             seed=self.spec.seed,
             fixed_batch=samples.batch,
             max_probes=effort.probes,
             on_progress=lambda fraction, message: self._tell("sensitivity", fraction, message),
         )
-        self.warnings += missing_scores(table, table_bits(table))
+        self.warnings += missing_scores(table, bits)
         return objective, table
 
     def _fit(
@@ -233,15 +234,3 @@ class _Job:
     def _tell(self, stage: Stage, fraction: float, message: str) -> None:
         if self.on_progress is not None:
             self.on_progress(Progress(stage=stage, fraction=min(1.0, fraction), message=message))
-
-
-def table_bits(table: SensitivityTable) -> tuple[int, ...]:
-    """Bits that a table has scores for.
-
-    Args:
-        table: The table.
-
-    Returns:
-        Bits, rising.
-    """
-    return tuple(sorted({bits for row in table.layers for bits in row.perturbation}))

@@ -1,0 +1,126 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from quant_core.allocation.candidates import Candidates, candidate_bits
+from quant_core.allocation.plan_bits import FileCosts, file_front, plan_bits, smallest_reachable
+from quant_core.errors import InfeasibleBudgetError, NonFiniteError, SpecError
+from quant_core.ingest import Layer, Use
+from quant_core.spec import LayerSensitivity, QuantizeSpec, SensitivityTable
+
+BITS = (2, 3, 4, 8)
+OVERHEAD = {3: 40}
+
+
+def make(seed, layers=5):
+    rng = np.random.default_rng(seed)
+    names = [f"l{i}" for i in range(layers)]
+    sizes = rng.integers(10, 80, layers)
+    rows = tuple(
+        LayerSensitivity(
+            name=name,
+            weight=name,
+            parameters=int(size),
+            sensitivity={
+                b: float(v) for b, v in zip(BITS, sorted(rng.exponential(1, 4), reverse=True), strict=True)
+            },
+        )
+        for name, size in zip(names, sizes, strict=True)
+    )
+    table = SensitivityTable(
+        method="output", trace_method="gauss_newton", loss="kl", samples=1, probes=1, seed=0, layers=rows
+    )
+    layers_bytes = {name: {b: int(size * b) for b in BITS} for name, size in zip(names, sizes, strict=True)}
+    costs = FileCosts(100, layers_bytes, lambda widths: sum(OVERHEAD.get(w, 0) for w in set(widths)))
+    return table, {name: Candidates(BITS, None) for name in names}, costs
+
+
+def brute_force(table, candidates, costs):
+    for choice in itertools.product(BITS, repeat=len(candidates)):
+        bits = dict(zip(candidates, choice, strict=True))
+        loss = sum(row.sensitivity[bits[row.name]] for row in table.layers)
+        yield costs.total(bits), loss, bits
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_plan_is_the_best_of_all_with_functions_counted(seed):
+    table, candidates, costs = make(seed)
+    everything = list(brute_force(table, candidates, costs))
+    smallest, largest = min(e[0] for e in everything), max(e[0] for e in everything)
+    assert smallest_reachable(candidates, costs) == smallest
+    for share in (0.0, 0.1, 0.4, 0.8, 1.0):
+        budget = int(smallest + share * (largest - smallest))
+        plan = plan_bits(table, candidates, costs, budget)
+        best = min(loss for size, loss, _ in everything if size <= budget)
+        assert plan.predicted_loss == pytest.approx(best, abs=1e-9)
+        assert plan.predicted_bytes == costs.total(plan.bits) <= budget
+        assert plan.optimal
+        assert all("budget" in layer.reason for layer in plan.layers)
+
+
+def test_front_holds_true_plans_and_no_dominated_one():
+    table, candidates, costs = make(3)
+    front = file_front(table, candidates, costs)
+    every = {
+        (tuple(bits.values())): (size, loss) for size, loss, bits in brute_force(table, candidates, costs)
+    }
+    for point in front.points:
+        size, loss = every[point.bits]
+        assert point.bytes == size
+        assert point.predicted_loss == pytest.approx(loss)
+    pairs = [(point.bytes, point.predicted_loss) for point in front.points]
+    assert all(a[0] < b[0] and a[1] > b[1] for a, b in itertools.pairwise(pairs))
+
+
+def test_infeasible_budget_tells_the_smallest_size_and_the_rules():
+    table, candidates, costs = make(1)
+    candidates = candidates | {"l0": Candidates((8,), "pinned to 8 by rule 'l0'")}
+    smallest = smallest_reachable(candidates, costs)
+    with pytest.raises(InfeasibleBudgetError, match=f"{smallest} bytes with pinned to 8"):
+        plan_bits(table, candidates, costs, smallest - 1)
+    assert plan_bits(table, candidates, costs, smallest).predicted_bytes == smallest
+
+
+def test_scores_that_are_no_numbers_rule_a_width_out_or_name_the_layer():
+    table, candidates, costs = make(2)
+    first = table.layers[0].model_copy(update={"sensitivity": {2: float("nan"), 3: 0.5, 4: 0.2, 8: 0.1}})
+    table = table.model_copy(update={"layers": (first, *table.layers[1:])})
+    plan = plan_bits(table, candidates, costs, 10**6)
+    assert plan.bits["l0"] == 8
+    assert "non-finite at 2" in plan.layers[0].reason
+    broken = first.model_copy(update={"sensitivity": {}})
+    with pytest.raises(NonFiniteError, match="l0"):
+        plan_bits(table.model_copy(update={"layers": (broken, *table.layers[1:])}), candidates, costs, 10**6)
+
+
+def layer(name, op="Conv"):
+    return Layer(name, op, f"{name}.weight", (4, 4), 0, (Use(name, op, "x", "y", 1),))
+
+
+def test_rules_narrow_the_candidates():
+    layers = [layer("stem"), layer("body.1"), layer("body.2"), layer("head", "Gemm")]
+    spec = QuantizeSpec.model_validate(
+        {
+            "bits": "2,4,8",
+            "pin": {"head.weight": 6},
+            "exclude": "stem",
+            "rules": [{"match": "body*", "min_bits": 4}, {"match": "Gemm", "max_bits": 6}],
+        }
+    )
+    found = candidate_bits(layers, spec)
+    assert {name: c.bits for name, c in found.items()} == {
+        "stem": (32,),
+        "body.1": (4, 8),
+        "body.2": (4, 8),
+        "head": (6,),
+    }
+    assert found["body.1"].reason == "limited to at least 4 by rule 'body*'"
+
+
+def test_rules_that_match_nothing_or_contradict_are_named():
+    with pytest.raises(SpecError, match="'tail' matches no layer"):
+        candidate_bits([layer("stem")], QuantizeSpec.model_validate({"pin": {"tail": 4}}))
+    both = QuantizeSpec.model_validate({"pin": {"stem": 4}, "exclude": ["st*"]})
+    with pytest.raises(SpecError, match=r"stem.*pinned to 4.*excluded|stem.*excluded.*pinned to 4"):
+        candidate_bits([layer("stem")], both)

@@ -1,0 +1,147 @@
+"""The whole job on the real ResNet-20, with few samples and widths so that it takes seconds."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from quant_core.artifacts import ARTIFACTS
+from quant_core.errors import CancelledError, InfeasibleBudgetError, SpecError
+from quant_core.pipeline import quantize, validate
+from quant_core.spec import STAGES, QuantizeSpec, Report, SensitivityTable
+
+DATA = Path(__file__).parents[2] / "benchmarks" / "data"
+MODEL = DATA / "resnet20_cifar10.onnx"
+SPEC = {"size": 0.16, "bits": [4, 8], "pin": {"/fc/Gemm": 6}, "exclude": ["/conv1/*"]}
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    path = tmp_path_factory.mktemp("samples") / "samples.npz"
+    with np.load(DATA / "cifar10_calibration.npz") as full:
+        np.savez(path, input=full["input"][:48], labels=full["labels"][:48])
+    return path
+
+
+@pytest.fixture(scope="module")
+def result(samples, tmp_path_factory):
+    out, events = tmp_path_factory.mktemp("job") / "new" / "out", []
+    report = quantize(MODEL, samples, QuantizeSpec.model_validate(SPEC), out, events.append)
+    return out, report, events
+
+
+def test_all_files_are_there_and_agree(result):
+    out, report, _ = result
+    assert sorted(path.name for path in out.iterdir()) == sorted(ARTIFACTS)
+    written = Report.model_validate_json((out / "report.json").read_text())
+    assert written == report
+    assert report.model.float_bytes == MODEL.stat().st_size
+    assert report.model.quantized_bytes == (out / "model.onnx").stat().st_size <= report.model.budget_bytes
+    assert report.model.budget_bytes == int(0.16 * report.model.float_bytes)
+    assert abs(report.model.predicted_bytes / report.model.quantized_bytes - 1) < 0.02
+    assert report.model.macs == 40_813_184  # 40.55 M of the 3x3 layers and head, 0.26 M of the projections
+    assert {"trace", "trace_stderr", "sensitivity", "reason"} <= json.loads(
+        (out / "report.json").read_text()
+    )["layers"][0].keys()
+
+
+def test_rules_are_kept_and_told(result):
+    _, report, _ = result
+    bits = {layer.name: layer.weight_bits for layer in report.layers}
+    reasons = {layer.name: layer.reason for layer in report.layers}
+    assert bits.pop("/fc/Gemm") == 6
+    assert bits.pop("/conv1/Conv") == 32
+    assert set(bits.values()) <= {4, 8}
+    assert "pinned to 6" in reasons["/fc/Gemm"]
+    assert "excluded" in reasons["/conv1/Conv"]
+    assert all("budget" in reasons[name] for name in bits)
+
+
+def test_every_layer_runs_as_it_was_meant_to(result):
+    _, report, _ = result
+    kernels = {layer.name: layer.kernel for layer in report.layers}
+    assert kernels.pop("/fc/Gemm") == "QGemm"
+    assert kernels.pop("/conv1/Conv") in {"Conv", "FusedConv"}
+    assert set(kernels.values()) == {"QLinearConv"}
+    assert report.warnings == ()
+
+
+def test_measurements_are_those_of_the_file(result, samples):
+    out, report, _ = result
+    onnx.checker.check_model(out / "model.onnx", full_check=True)
+    session = onnxruntime.InferenceSession(out / "model.onnx")
+    with np.load(samples) as data:
+        correct = (session.run(None, {"input": data["input"]})[0].argmax(1) == data["labels"]).mean()
+    assert correct > 0.8
+    assert report.metrics.samples == 12
+    assert report.metrics.sqnr_db > 10
+    assert abs(report.simulation.predicted_sqnr_db - report.simulation.measured_sqnr_db) < 1
+    assert report.simulation.agreement_sqnr_db > 25
+
+
+def test_stages_come_in_order_and_end(result):
+    _, report, events = result
+    seen = list(dict.fromkeys(event.stage for event in events))
+    assert seen == list(STAGES)
+    last = {event.stage: event.fraction for event in events}
+    assert last["report"] == 1
+    assert {timing.stage for timing in report.timings} < set(STAGES)
+
+
+def test_table_and_front_cover_the_layers(result):
+    out, report, _ = result
+    table = SensitivityTable.model_validate_json((out / "sensitivity.json").read_text())
+    assert [row.name for row in table.layers] == [layer.name for layer in report.layers]
+    assert all(row.trace is not None and row.trace > 0 and row.trace_stderr > 0 for row in table.layers)
+    sizes = [point.bytes for point in report.pareto]
+    losses = [point.predicted_loss for point in report.pareto]
+    assert sizes == sorted(set(sizes))
+    assert losses == sorted(set(losses), reverse=True)
+    assert any(size <= report.model.budget_bytes for size in sizes)
+
+
+def test_same_seed_same_bytes(result, samples, tmp_path):
+    out, _, _ = result
+    quantize(MODEL, samples, QuantizeSpec.model_validate(SPEC), tmp_path)
+    assert (tmp_path / "model.onnx").read_bytes() == (out / "model.onnx").read_bytes()
+
+
+def test_cancelling_leaves_what_was_there(samples, tmp_path):
+    kept = tmp_path / "model.onnx"
+    kept.write_text("mine")
+
+    def cancel(event):
+        if event.stage == "rounding":
+            raise CancelledError
+
+    with pytest.raises(CancelledError):
+        quantize(MODEL, samples, QuantizeSpec(), tmp_path, cancel)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+    assert kept.read_text() == "mine"
+
+
+def test_a_budget_out_of_reach_says_what_is_in_reach(samples, tmp_path):
+    spec = QuantizeSpec.model_validate({"size": 0.02})
+    with pytest.raises(InfeasibleBudgetError, match=r"smallest reachable file is (\d+) bytes") as caught:
+        quantize(MODEL, samples, spec, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    smallest = int(str(caught.value).split("smallest reachable file is ")[1].split()[0])
+    validate(MODEL, samples, QuantizeSpec.model_validate({"size": smallest}))
+    with pytest.raises(InfeasibleBudgetError):
+        validate(MODEL, samples, QuantizeSpec.model_validate({"size": smallest - 1}))
+
+
+@pytest.mark.parametrize("spec", [{"pin": {"nothing*": 4}}, {"device": "cuda:99"}])
+def test_requests_that_name_what_is_not_there_are_refused(spec, samples):
+    with pytest.raises(SpecError, match=r"nothing|cuda:99"):
+        validate(MODEL, samples, QuantizeSpec.model_validate(spec))
+
+
+def test_a_folder_that_cannot_be_written_is_named(samples, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("x")
+    with pytest.raises(SpecError, match="file"):
+        quantize(MODEL, samples, QuantizeSpec(), blocked)
