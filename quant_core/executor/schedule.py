@@ -164,6 +164,7 @@ def execute(
             slots[ABSENT] = None
         else:
             slots[planned.outputs[0]] = result
+        result = None
         for slot in planned.hooks:
             slots[slot] = hooks[slot](slots[slot])
         for slot in planned.release:

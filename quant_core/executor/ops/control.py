@@ -71,6 +71,8 @@ def _loop(node: Node) -> Kernel:
 @operator("Scan", since=9)
 def _scan(node: Node) -> Kernel:
     body, count = node.bodies["body"], node.int("num_scan_inputs")
+    if not 0 < count <= len(node.present):
+        raise node.invalid(f"scans {count} of {len(node.present)} inputs.")
     states = len(node.present) - count
     outputs = len(body.kinds) - states
     in_axes, out_axes = (

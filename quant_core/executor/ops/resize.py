@@ -14,6 +14,9 @@ from torch import Tensor
 from quant_core.executor.node import Node
 from quant_core.executor.registry import Kernel, operator
 
+MOST_TAPS = 1 << 27
+"""Taps along one axis above which a resize is refused: no image needs as many."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -88,6 +91,9 @@ def taps(
     Returns:
         Positions (out x taps), weights (out x taps; None for nearest), and which outputs lie outside the input
         (None if that does not matter).
+
+    Raises:
+        ValueError: If the sizes ask for more taps than any image needs.
     """
     origin = _origin(rule, size, out, scale, roi)
     outside = (origin < 0) | (origin > size - 1) if rule.coordinates == "tf_crop_and_resize" else None
@@ -96,6 +102,8 @@ def taps(
     reach = 1 if rule.mode == "linear" else 2
     stretch = min(scale, 1.0) if rule.antialias else 1.0
     half = math.ceil(reach / stretch)
+    if out * half > MOST_TAPS:
+        raise ValueError(f"resizing {size} to {out} places by a scale of {scale:g} reads too many places")
     places = np.floor(origin).astype(np.int64)[:, None] + np.arange(1 - half, half + 1)
     weights = _kernel(rule, (places - origin[:, None]) * stretch)
     if rule.exclude_outside:

@@ -114,6 +114,8 @@ def _split(node: Node) -> Kernel:
     if node.version < 13 or not node.has(1):
         fixed = node.ints("split")
         parts = node.int("num_outputs", count)
+        if not 0 < parts <= max(count, 1):
+            raise node.invalid(f"states {parts} outputs but has {count}.")
         return lambda x, _sizes=None: tuple(
             torch.split(x, list(fixed) if fixed else _even(x.shape[axis], parts), axis)
         )
