@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import onnx
 import onnx_ir as ir
 import torch
 
@@ -46,7 +47,7 @@ def compile_model(
     return Program(scope, inputs, outputs, names)
 
 
-def unsupported_operators(model: ir.Model) -> tuple[str, ...]:
+def unsupported_operators(model: ir.Model | onnx.ModelProto) -> tuple[str, ...]:
     """Operators of a model that the executor does not know, with domain, opset and the nodes that use them.
 
     Args:
@@ -55,7 +56,8 @@ def unsupported_operators(model: ir.Model) -> tuple[str, ...]:
     Returns:
         One line per operator, in order of appearance; empty if the model can be compiled.
     """
-    scope, _, _ = _lower(model, torch.device("cpu"), None, 0)
+    read = ir.serde.deserialize_model(model) if isinstance(model, onnx.ModelProto) else model
+    scope, _, _ = _lower(read, torch.device("cpu"), None, 0)
     return tuple(_describe(scope.setting.missing))
 
 

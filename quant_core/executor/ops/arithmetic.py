@@ -9,13 +9,13 @@ from torch import Tensor
 
 from quant_core.executor.dtypes import is_float
 from quant_core.executor.node import Node
+from quant_core.executor.ops.broadcast import aligned, binary
 from quant_core.executor.registry import Kernel, direct, operator
 
 _SMOOTH: dict[str, Kernel] = {
     "Abs": torch.abs,
     "Acos": torch.acos,
     "Acosh": torch.acosh,
-    "Add": torch.add,
     "Asin": torch.asin,
     "Asinh": torch.asinh,
     "Atan": torch.atan,
@@ -25,18 +25,20 @@ _SMOOTH: dict[str, Kernel] = {
     "Erf": torch.erf,
     "Exp": torch.exp,
     "Log": torch.log,
-    "Mul": torch.mul,
     "Neg": torch.neg,
     "Reciprocal": torch.reciprocal,
     "Sin": torch.sin,
     "Sinh": torch.sinh,
     "Sqrt": torch.sqrt,
-    "Sub": torch.sub,
     "Tan": torch.tan,
     "Tanh": torch.tanh,
 }
 for _name, _function in _SMOOTH.items():
     direct(_name, _function)
+
+binary("Add", torch.add)
+binary("Mul", torch.mul)
+binary("Sub", torch.sub)
 
 _STEPS: dict[str, Kernel] = {
     "Ceil": torch.ceil,
@@ -57,7 +59,7 @@ def divide(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 @operator("Div", note="integers truncate towards zero")
 def _div(node: Node) -> Kernel:
-    return torch.div if is_float(node.kind(0)) else divide
+    return aligned(node, torch.div if is_float(node.kind(0)) else divide)
 
 
 @operator("Mod")
@@ -77,7 +79,7 @@ def _pow(node: Node) -> Kernel:
             return _differentiable_power(base, power)
         return torch.pow(base, power).to(base.dtype)
 
-    return pow_
+    return aligned(node, pow_)
 
 
 def _differentiable_power(base: Tensor, power: Tensor) -> Tensor:

@@ -6,27 +6,28 @@ import torch
 from torch import Tensor
 
 from quant_core.executor.node import Node
+from quant_core.executor.ops.broadcast import binary
 from quant_core.executor.registry import Kernel, direct, operator
 
-_FUNCTIONS: dict[str, Kernel] = {
+_BINARY: dict[str, Kernel] = {
     "And": torch.logical_and,
     "Or": torch.logical_or,
     "Xor": torch.logical_xor,
-    "Not": torch.logical_not,
     "Equal": torch.eq,
     "Greater": torch.gt,
     "GreaterOrEqual": torch.ge,
     "Less": torch.lt,
     "LessOrEqual": torch.le,
-    "IsNaN": torch.isnan,
     "BitwiseAnd": torch.bitwise_and,
     "BitwiseOr": torch.bitwise_or,
     "BitwiseXor": torch.bitwise_xor,
-    "BitwiseNot": torch.bitwise_not,
 }
-for _name, _function in _FUNCTIONS.items():
-    direct(_name, _function, derivatives=0)
+for _name, _function in _BINARY.items():
+    binary(_name, _function, derivatives=0)
 
+direct("Not", torch.logical_not, derivatives=0)
+direct("IsNaN", torch.isnan, derivatives=0)
+direct("BitwiseNot", torch.bitwise_not, derivatives=0)
 direct("Where", torch.where)
 
 
