@@ -36,7 +36,9 @@ def whole_folder(out: Path) -> Iterator[Path]:
     while not anchor.exists():
         anchor = anchor.parent
     if not anchor.is_dir() or not os.access(anchor, os.W_OK):
-        raise SpecError("this is not a folder that can be written to.", remedy="Name another one.", where=str(out))
+        raise SpecError(
+            "this is not a folder that can be written to.", remedy="Name another one.", where=str(out)
+        )
     # Next to the target, so that moving is renaming; inside it when it exists, since its parent may be read-only.
     folder = Path(tempfile.mkdtemp(prefix=".bitwright-", dir=anchor))
     try:
