@@ -1,4 +1,4 @@
-"""RNN, GRU and LSTM, all directions, unrolled step by step so that every derivative exists."""
+"""RNN, GRU and LSTM, all directions: torch's kernels where they can be differentiated, else step by step."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional
 
 from quant_core.executor.node import Node
@@ -111,12 +112,7 @@ def _recurrent(node: Node, make: Callable[..., Cell], states: int) -> Kernel:
         given, peephole = rest[:states], (rest[states] if len(rest) > states else None)
         size = hidden or r.shape[-1]
         sequences, finals = [], []
-        if (
-            plain
-            and x.shape[0]
-            and not torch.is_grad_enabled()
-            and not torch._C._are_functorch_transforms_active()
-        ):
+        if plain and x.numel() and r.numel() and _fusible(x):
             biases = x.new_zeros(directions, 2 * w.shape[1]) if b is None else b
             zeros = x.new_zeros(directions, x.shape[1], size)
             starts = [
@@ -173,10 +169,26 @@ def _plain(node: Node) -> bool:
     )
 
 
+def _fusible(x: Tensor) -> bool:
+    """Whether torch's kernel has every derivative that may be asked for here.
+
+    On the CPU it can be differentiated backwards twice; elsewhere only once; forwards and under `vmap` never.
+
+    Args:
+        x: The sequence.
+
+    Returns:
+        Whether to use it.
+    """
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return False
+    return x.device.type == "cpu" or not torch.is_grad_enabled()
+
+
 def _fused(
     node: Node, x: Tensor, w: Tensor, r: Tensor, b: Tensor, starts: list[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
-    """All steps in torch's kernel, which is fast but has no second derivative on every device.
+    """All steps in torch's kernel.
 
     Args:
         node: The node.

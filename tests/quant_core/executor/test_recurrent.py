@@ -1,4 +1,4 @@
-"""Recurrent operators against onnxruntime: torch's kernel without gradients, our own steps with them."""
+"""Recurrent operators against onnxruntime: by torch's kernels and step by step, with equal derivatives."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import helper
+from torch.autograd import forward_ad
 
 from quant_core.executor import compile_model
 
@@ -72,9 +73,41 @@ def test_recurrent(op: str, direction: str, option: str) -> None:
     expected = session.run(None, feeds)
     program = compile_model(ir.serde.deserialize_model(model))
     tensors = [torch.from_numpy(feeds[name]) for name in program.inputs]
-    with torch.no_grad():
-        fused = program(*tensors)
-    stepped = program(*tensors)
+    fused = program(*tensors)
+    # Forward differentiation is open, so that the cell is stepped.
+    with forward_ad.dual_level():
+        stepped = program(*tensors)
     for reference, fast, slow in zip(expected, fused, stepped, strict=True):
         np.testing.assert_allclose(fast.numpy(), reference, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(slow.numpy(), reference, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_torch_kernels_have_the_derivatives_of_the_steps(op: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = {
+        "x": (STEPS, BATCH, FEATURES),
+        "w": (2, GATES[op] * HIDDEN, FEATURES),
+        "r": (2, GATES[op] * HIDDEN, HIDDEN),
+        "b": (2, 2 * GATES[op] * HIDDEN),
+    }
+    options = {"linear_before_reset": 1} if op == "GRU" else {}
+    node = helper.make_node(op, list(shapes), ["y"], hidden_size=HIDDEN, direction="bidirectional", **options)
+    values = [helper.make_tensor_value_info(name, 1, list(shape)) for name, shape in shapes.items()]
+    graph = helper.make_graph([node], "g", values, [onnx.ValueInfoProto(name="y")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)])
+    program = compile_model(ir.serde.deserialize_model(model))
+    leaves = [torch.randn(shape, generator=generator, requires_grad=True) for shape in shapes.values()]
+    ways = [torch.randn(shape, generator=generator) for shape in shapes.values()]
+
+    def derivatives() -> list[torch.Tensor]:
+        y = program(*leaves)[0]
+        gradients = torch.autograd.grad(y.square().sum(), leaves, create_graph=True)
+        along = sum((gradient * way).sum() for gradient, way in zip(gradients, ways, strict=True))
+        return [*gradients, *torch.autograd.grad(along, leaves)]
+
+    fused = derivatives()
+    with forward_ad.dual_level():
+        stepped = derivatives()
+    for fast, slow in zip(fused, stepped, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-4)
