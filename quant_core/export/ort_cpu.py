@@ -77,6 +77,10 @@ class _Exporter:
         self.opset = _opset(proto)
         graph = proto.graph
         self.initializers = {tensor.name: tensor for tensor in graph.initializer}
+        for weight in weights.values():
+            if weight.bias is not None:
+                bias = onnx.numpy_helper.from_array(weight.bias.values, weight.bias.name)
+                self.initializers[weight.bias.name] = bias
         self.outputs = {output.name for output in graph.output}
         taken = {value.name for value in graph.input} | self.outputs | set(self.initializers)
         for node in graph.node:

@@ -7,10 +7,17 @@ from quant_core.quantizers.activation import (
     fake_quantize,
 )
 from quant_core.quantizers.simulation import Simulation, insert_taps
-from quant_core.quantizers.weight import QuantizedWeight, code_range, quantize_weight, round_to_nearest
+from quant_core.quantizers.weight import (
+    CorrectedBias,
+    QuantizedWeight,
+    code_range,
+    quantize_weight,
+    round_to_nearest,
+)
 
 __all__ = [
     "ActivationGrid",
+    "CorrectedBias",
     "QuantizedWeight",
     "Simulation",
     "activation_grid",

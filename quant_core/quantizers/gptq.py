@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from quant_core.ingest.layer import Layer
+from quant_core.quantizers.bias_correction import corrected_bias
 from quant_core.quantizers.input_moments import InputMoments
 from quant_core.quantizers.rows import from_rows, scale_to_rows, to_rows
-from quant_core.quantizers.weight import QuantizedWeight, code_range, quantize_weight
+from quant_core.quantizers.weight import CorrectedBias, QuantizedWeight, code_range, quantize_weight
 
 _DAMPING = 0.01
 _BLOCK = 64
 
 
 def gptq(
-    layer: Layer, weight: npt.NDArray[np.floating], moments: InputMoments, widths: Sequence[int]
+    layer: Layer,
+    weight: npt.NDArray[np.floating],
+    moments: InputMoments,
+    widths: Sequence[int],
+    bias: CorrectedBias | None = None,
 ) -> Mapping[int, QuantizedWeight]:
     """Round a weight at several bit-widths so that the layer's output changes least.
 
@@ -32,6 +38,7 @@ def gptq(
         weight: Its float weight.
         moments: Second moments of its inputs.
         widths: Bit-widths, 2 to 8; all are rounded in one sweep.
+        bias: The layer's float bias, if it may be corrected.
 
     Returns:
         Bits -> codes and scales.
@@ -51,15 +58,14 @@ def gptq(
     codes = _sweep(work, factor, steps, low, high)
     inverse = order.argsort(dim=1)[:, None, :].expand(groups, codes.shape[1], inputs)
     codes = codes.gather(2, inverse)
-    return {
-        bits: QuantizedWeight(
-            codes=from_rows(layer, codes[:, i * outputs : (i + 1) * outputs].to(torch.int8)).astype(np.int8),
-            scale=starts[bits].scale,
-            axis=layer.axis,
-            bits=bits,
-        )
-        for i, bits in enumerate(widths)
-    }
+    result = {}
+    for i, bits in enumerate(widths):
+        own = from_rows(layer, codes[:, i * outputs : (i + 1) * outputs].to(torch.int8)).astype(np.int8)
+        rounded = QuantizedWeight(codes=own, scale=starts[bits].scale, axis=layer.axis, bits=bits)
+        if bias is not None:
+            rounded = replace(rounded, bias=corrected_bias(layer, weight, rounded, moments, bias))
+        result[bits] = rounded
+    return result
 
 
 def inverse_factor(second: torch.Tensor, order: torch.Tensor) -> torch.Tensor:

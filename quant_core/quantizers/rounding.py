@@ -38,7 +38,8 @@ def round_weights(
 ) -> RoundedWeights:
     """Round each layer at each of its widths.
 
-    GPTQ rounds what is multiplied with input columns; tables and left-hand operands are rounded to the nearest code.
+    GPTQ rounds what is multiplied with input columns, and the layer's bias makes up for the mean error that is left;
+    tables and left-hand operands are rounded to the nearest code.
 
     Args:
         program: The float program.

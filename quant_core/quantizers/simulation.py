@@ -49,9 +49,10 @@ class Simulation:
         self.program: Program = compile_model(tapped, device=device)
         self._device = device
         self._weights = {
-            layer.weight: torch.from_numpy(weights[layer.name].dequantize()).to(device)
+            name: torch.from_numpy(values).to(device)
             for layer in layers
             if layer.name in weights
+            for name, values in weights[layer.name].stand_ins(layer.weight).items()
         }
         self._replace: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
             name: partial(fake_quantize, grid=grid) for name, grid in grids.items()

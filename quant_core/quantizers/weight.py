@@ -17,6 +17,19 @@ _REFITS = 2
 
 
 @dataclass(frozen=True)
+class CorrectedBias:
+    """A bias that makes up for the mean error of rounded weights.
+
+    Attributes:
+        name: Initializer that it takes the place of.
+        values: float32, in that initializer's shape.
+    """
+
+    name: str
+    values: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class QuantizedWeight:
     """Integer codes and scales of one weight tensor; the zero point is 0.
 
@@ -25,12 +38,14 @@ class QuantizedWeight:
         scale: float32, one positive step per channel (shape `[C]`), or shape `[]` for the whole tensor.
         axis: Channel axis of the scales, or None for one scale.
         bits: Bits b of each code.
+        bias: What the layer's bias becomes with these codes, if it changes.
     """
 
     codes: npt.NDArray[np.int8]
     scale: npt.NDArray[np.float32]
     axis: int | None
     bits: int
+    bias: CorrectedBias | None = None
 
     def dequantize(self) -> npt.NDArray[np.float32]:
         """Give the weights the codes stand for.
@@ -44,6 +59,18 @@ class QuantizedWeight:
             shape[self.axis] = -1
             scale = scale.reshape(shape)
         return self.codes.astype(np.float32) * scale
+
+    def stand_ins(self, weight: str) -> dict[str, npt.NDArray[np.float32]]:
+        """Give every initializer that rounding this weight changes.
+
+        Args:
+            weight: Name of the weight.
+
+        Returns:
+            Initializer name -> float32 values that stand in for it.
+        """
+        corrected = {} if self.bias is None else {self.bias.name: self.bias.values}
+        return {weight: self.dequantize()} | corrected
 
 
 def code_range(bits: int) -> tuple[int, int]:

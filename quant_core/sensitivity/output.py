@@ -33,6 +33,10 @@ class Quantized(Protocol):
         """Give the weights as float32, in the weight's shape."""
         ...
 
+    def stand_ins(self, weight: str) -> dict[str, npt.NDArray[np.float32]]:
+        """Give every initializer that rounding this weight changes, the weight among them, by name."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class LossIncrease:
@@ -108,9 +112,12 @@ def output(
                 feeds = {name: value for name, value in kept.items() if name not in behind}
                 active = {name: function for name, function in hooks.items() if name in behind}
                 for k, weight in enumerate(quantized[i]):
-                    stand_in = torch.from_numpy(weight.dequantize()).to(program.weights[layer.weight])
+                    stand_ins = {
+                        name: torch.from_numpy(values).to(program.weights[name])
+                        for name, values in weight.stand_ins(layer.weight).items()
+                    }
                     values = program.evaluate(
-                        feeds, outputs=objective.tensors, weights={layer.weight: stand_in}, replace=active
+                        feeds, outputs=objective.tensors, weights=stand_ins, replace=active
                     )
                     loss = objective.per_sample(objective.rows(values, batch.size), reference, batch.labels)
                     change = (loss - before).double()

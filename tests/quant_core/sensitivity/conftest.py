@@ -98,6 +98,9 @@ class Given:
     def dequantize(self) -> np.ndarray:
         return self.weight
 
+    def stand_ins(self, weight: str) -> dict[str, np.ndarray]:
+        return {weight: self.dequantize()}
+
 
 @pytest.fixture(scope="session")
 def rounded() -> Callable[[torch.Tensor, int], Given]:
