@@ -92,6 +92,7 @@ class _Job:
         with self._timed("ingest"):
             self._tell("ingest", 0, f"reading {model_path.name}")
             job = prepare(model_path, data_path, self.spec)
+            self.warnings += job.notes
             self._tell("ingest", 1, f"{len(job.layers)} layers; onnxruntime and the executor agree")
         calibration, held_back = split_samples(job.samples, self.spec.held_back, self.spec.seed)
         with self._timed("rounding"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +14,16 @@ from quant_core.allocation.candidates import Candidates, candidate_bits
 from quant_core.allocation.plan_bits import FileCosts, smallest_reachable
 from quant_core.calibration import Samples, load_samples
 from quant_core.errors import InfeasibleBudgetError, ModelError, NonFiniteError, SpecError
-from quant_core.executor import Program, check_parity, compile_model
+from quant_core.executor import Program, batch_difference, check_parity, compile_beside, compile_model
 from quant_core.export import predict_sizes
 from quant_core.ingest import Layer, Source, find_layers, normalise, read_model, with_shapes
+from quant_core.ingest.batch import BatchBoundError, free_batch
 from quant_core.spec import QuantizeSpec
 
 _PARITY_SAMPLES = 8
 _BATCH_BYTES = 192 << 20
 _LARGEST_BATCH = 64
+_TRIED_TOGETHER = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,14 +33,16 @@ class Prepared:
     Attributes:
         source: The float file.
         model: Its normalised graph.
-        program: The graph, compiled and compared with onnxruntime.
+        program: The graph, compiled and compared with onnxruntime; where it fixes the batch at 1 and samples do not
+            depend on each other, a rewritten copy that takes any number.
         layers: Its quantizable layers, with multiply-accumulates.
-        samples: The user's samples.
-        batch_size: Samples per run: what the graph demands, else what fits in memory.
+        samples: The user's samples; their `batch` is what `program` demands.
+        batch_size: Samples per run: what the program demands, else what fits in memory.
         candidates: Layer name -> bits it may be given.
         costs: File costs of any plan.
         budget: Largest allowed file, in bytes.
         device: Where to compute.
+        notes: What the user should know about how samples are run.
     """
 
     source: Source
@@ -51,6 +55,7 @@ class Prepared:
     costs: FileCosts
     budget: int
     device: str
+    notes: tuple[str, ...] = ()
 
 
 def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
@@ -101,17 +106,20 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     first = samples.take(np.arange(samples.batch or min(samples.count, _PARITY_SAMPLES)))
     check_parity(model_path, program, first.inputs)
     shapes, bytes_per_sample = _measure(program, layers, first, device)
+    affordable = max(1, min(_LARGEST_BATCH, _BATCH_BYTES // max(1, bytes_per_sample)))
+    program, samples, notes = _free_batch(model, program, layers, samples, affordable)
     return Prepared(
         source=source,
         model=model,
         program=program,
         layers=with_shapes(layers, model, shapes, first.count),
         samples=samples,
-        batch_size=samples.batch or max(1, min(_LARGEST_BATCH, _BATCH_BYTES // max(1, bytes_per_sample))),
+        batch_size=samples.batch or affordable,
         candidates=candidates,
         costs=costs,
         budget=budget,
         device=device,
+        notes=notes,
     )
 
 
@@ -138,6 +146,43 @@ def choose_device(wanted: str) -> str:
                 where="device",
             )
     return wanted
+
+
+def _free_batch(
+    model: ir.Model, program: Program, layers: tuple[Layer, ...], samples: Samples, affordable: int
+) -> tuple[Program, Samples, tuple[str, ...]]:
+    """Run many samples at once where the graph fixes the batch at 1, if that is shown to change nothing."""
+    if samples.batch != 1 or samples.count < 2:
+        return program, samples, ()
+    tried = np.linspace(0, samples.count - 1, min(samples.count, _TRIED_TOGETHER)).astype(int)
+    feeds = {
+        name: torch.from_numpy(array[tried]).to(program.device) for name, array in samples.inputs.items()
+    }
+    one = {name: rows[:1] for name, rows in feeds.items()}
+    made = [output.name or "" for node in model.graph for output in node.outputs]
+    with torch.no_grad():
+        values: Mapping[str, object] = one | program.evaluate(
+            one, outputs=[name for name in dict.fromkeys(made) if name]
+        )
+    shapes = {name: tuple(value.shape) for name, value in values.items() if isinstance(value, torch.Tensor)}
+    del values
+    try:
+        free = free_batch(model, shapes)
+    except BatchBoundError as error:
+        return program, samples, (_bound(str(error)),)
+    together = compile_beside(free.model, program)
+    names = [name for layer in layers for name in (*layer.inputs, *layer.outputs)]
+    difference = batch_difference(program, together, feeds, free.axes, names)
+    if difference is not None:
+        return program, samples, (_bound(difference),)
+    note = f"the graph fixes the batch at 1; it was analysed in batches of up to {affordable} samples."
+    return together, replace(samples, batch=None), (note,)
+
+
+def _bound(reason: str) -> str:
+    return (
+        f"the graph fixes the batch at 1 and was run sample by sample, which is slow: {reason.rstrip('.')}."
+    )
 
 
 def _measure(

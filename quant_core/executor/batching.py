@@ -1,0 +1,81 @@
+"""A program for batches beside one for single samples: made of the same weights, and compared with it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import onnx_ir as ir
+import torch
+
+from quant_core.errors import BitwrightError
+from quant_core.executor.compiler import compile_model
+from quant_core.executor.dtypes import to_numpy
+from quant_core.executor.parity import distance
+from quant_core.executor.program import Program
+
+
+def compile_beside(model: ir.Model, program: Program) -> Program:
+    """Compiles a rewritten copy of a model that has been compiled before, without a second copy of its weights.
+
+    Args:
+        model: The copy; its float32 initializers are pointed at the program's, which have the same names and values.
+        program: The original, compiled in the types of its model.
+
+    Returns:
+        A program on the same device; on the CPU it shares the memory of the weights.
+    """
+    for name, weight in program.weights.items():
+        value = model.graph.initializers.get(name)
+        if value is not None and value.dtype == ir.DataType.FLOAT and weight.device.type == "cpu":
+            value.const_value = ir.Tensor(weight.detach().numpy(), name=name)
+    return compile_model(model, device=program.device)
+
+
+def batch_difference(
+    alone: Program,
+    together: Program,
+    feeds: Mapping[str, torch.Tensor],
+    axes: Mapping[str, int],
+    tensors: Collection[str],
+    tolerance: float = 1e-4,
+) -> str | None:
+    """Compares a program for batches with the original, which takes one sample a run.
+
+    Args:
+        alone: The original; its inputs have a first axis of 1.
+        together: The program for batches.
+        feeds: Graph input name -> samples along the first axis.
+        axes: Tensor name -> axis along which samples follow each other; tensors without one must be the same for all.
+        tensors: Names to compare besides the graph outputs.
+        tolerance: Largest allowed error relative to the scale of each tensor.
+
+    Returns:
+        What differs, for people to read; None where nothing does.
+    """
+    names = [name for name in dict.fromkeys([*tensors, *alone.outputs]) if name not in feeds]
+    count = len(next(iter(feeds.values())))
+    with torch.no_grad():
+        single = [
+            alone.evaluate({name: rows[i : i + 1] for name, rows in feeds.items()}, outputs=names)
+            for i in range(count)
+        ]
+        try:
+            batch = together.evaluate(feeds, outputs=names)
+        except BitwrightError as error:
+            return f"it does not run with {count} samples: {error}"
+    for name in names:
+        parts = [values[name] for values in single]
+        if not all(isinstance(value, torch.Tensor) for value in (*parts, batch[name])):
+            return f"{name!r} is no tensor"
+        axis = axes.get(name)
+        if axis is not None and len({_beside(part, axis) for part in parts}) > 1:
+            return f"{name!r} has a size that varies from sample to sample"
+        wanted = parts if axis is None else [torch.cat(parts, dim=axis)]
+        furthest = max(distance(to_numpy(part), to_numpy(batch[name])) for part in wanted)
+        if not furthest <= tolerance:
+            return f"{name!r} differs by {furthest:.2g} of its scale from what each sample gives alone"
+    return None
+
+
+def _beside(tensor: torch.Tensor, axis: int) -> tuple[int, ...]:
+    return tuple(tensor.shape[:axis] + tensor.shape[axis + 1 :])
