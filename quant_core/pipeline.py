@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,7 @@ from quant_core.spec import (
 )
 
 _REPLANS = 4
+_SCORING_SHARE = 1 / 3
 
 
 def validate(model: Path, data: Path, spec: QuantizeSpec) -> None:
@@ -95,10 +96,12 @@ class _Job:
             self.warnings += job.notes
             self._tell("ingest", 1, f"{len(job.layers)} layers; onnxruntime and the executor agree")
         calibration, held_back = split_samples(job.samples, self.spec.held_back, self.spec.seed)
+        seen, unseen = _apart(calibration, self.spec.seed)
         with self._timed("rounding"):
-            rounded = self._round(job, calibration)
+            widths = {name: choice.bits for name, choice in job.candidates.items()}
+            rounded = self._round(job, seen, widths, "rounding")
         with self._timed("sensitivity"):
-            objective, table = self._analyze(job, calibration, rounded)
+            objective, table = self._analyze(job, unseen, rounded)
         with self._timed("allocation"):
             front = file_front(table, job.candidates, job.costs)
         choice = self._fit(job, calibration, rounded, table)
@@ -124,18 +127,20 @@ class _Job:
         self._tell("report", 1, "done")
         return report
 
-    def _round(self, job: Prepared, samples: Samples) -> RoundedWeights:
+    def _round(
+        self, job: Prepared, samples: Samples, widths: Mapping[str, Collection[int]], stage: Stage
+    ) -> RoundedWeights:
         return round_weights(
             job.program,
             job.model,
             job.layers,
-            {name: choice.bits for name, choice in job.candidates.items()},
+            widths,
             samples,
             rounding=self.spec.rounding,
             batch_size=job.batch_size,
             device=job.device,
             seed=self.spec.seed,
-            on_progress=lambda fraction, message: self._tell("rounding", fraction, message),
+            on_progress=lambda fraction, message: self._tell(stage, fraction, message),
         )
 
     def _analyze(
@@ -187,15 +192,29 @@ class _Job:
             with self._timed("export"):
                 self._tell("export", 0, "writing model.onnx")
                 size = self._export(job, weights, placement, grids)
-                self._tell("export", 1, f"{size} bytes")
             if size <= job.budget:
-                return Choice(plan.model_copy(update={"budget_bytes": job.budget}), placement, grids, weights)
+                plan = plan.model_copy(update={"budget_bytes": job.budget})
+                return self._finish(job, samples, Choice(plan, placement, grids, weights))
             margin = max(margin + 1, size - plan.predicted_bytes)
         raise InfeasibleBudgetError(
             f"files come out at {size} bytes, above the budget of {job.budget}, although less was predicted.",
             remedy=f"Allow at least {size} bytes.",
             where="size",
         )
+
+    def _finish(self, job: Prepared, samples: Samples, choice: Choice) -> Choice:
+        """Round the chosen widths again with every calibration sample; scales and size stay as they are."""
+        if self.spec.rounding != "gptq":
+            self._tell("export", 1, "model.onnx is written")
+            return choice
+        with self._timed("rounding"):
+            widths = {name: (bits,) for name, bits in choice.plan.bits.items()}
+            rounded = self._round(job, samples, widths, "export")
+            weights = {name: rounded[name][weight.bits] for name, weight in choice.weights.items()}
+        with self._timed("export"):
+            size = self._export(job, weights, choice.placement, choice.grids)
+            self._tell("export", 1, f"{size} bytes")
+        return replace(choice, weights=weights)
 
     def _calibrate(self, job: Prepared, samples: Samples, placement: Placement) -> dict[str, ActivationGrid]:
         if all(name in self.grids for name in placement.points):
@@ -235,3 +254,12 @@ class _Job:
     def _tell(self, stage: Stage, fraction: float, message: str) -> None:
         if self.on_progress is not None:
             self.on_progress(Progress(stage=stage, fraction=min(1.0, fraction), message=message))
+
+
+def _apart(samples: Samples, seed: int) -> tuple[Samples, Samples]:
+    """Samples to round with, and others to score the result on."""
+    # GPTQ fits its codes to the inputs it sees. Scored on the same few samples, a layer with more inputs than
+    # samples looks harmless at any width.
+    if samples.count < 2 * (samples.batch or 1):
+        return samples, samples
+    return split_samples(samples, _SCORING_SHARE, seed)
