@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 from typer.main import get_command
@@ -11,7 +12,8 @@ from app.main import create_app
 from app.settings import Settings
 from bitwright.cli.app import app
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 
 
 def test_the_page_on_http_names_every_route(tmp_path: Path) -> None:
@@ -35,3 +37,25 @@ def test_the_page_on_the_command_line_names_every_setting_and_option() -> None:
         if option.startswith("--")
     }
     assert set(re.findall(r"--[a-z][a-z-]+", page)) - {"--version"} == options | {"--help"}
+
+
+def test_the_page_on_the_architecture_names_rooms_in_their_order_and_what_they_hold() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    rooms = [set(layer.split(" | ")) for layer in reversed(layers)]
+    page = (DOCS / "architecture.md").read_text()
+    rows = [row.strip("| ").split(" | ") for row in re.findall(r"^\| `.*", page, re.MULTILINE)]
+    assert [set(re.findall(r"`(\w+)`", row[0])) for row in rows] == rooms
+    for row in rows:
+        code = "".join(
+            path.read_text()
+            for room in re.findall(r"`(\w+)`", row[0])
+            for path in [
+                *(ROOT / "quant_core").glob(f"{room}.py"),
+                *(ROOT / "quant_core" / room).rglob("*.py"),
+            ]
+        )
+        named = re.findall(r"`(\w+)[(`]", row[-1])
+        assert [
+            name for name in named if not re.search(rf"^(?:def|class) {name}\b", code, re.MULTILINE)
+        ] == []
