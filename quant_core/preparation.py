@@ -172,7 +172,7 @@ def _free_batch(
         return program, samples, (_bound(str(error)),)
     together = compile_beside(free.model, program)
     names = [name for layer in layers for name in (*layer.inputs, *layer.outputs)]
-    difference = batch_difference(program, together, feeds, free.axes, names)
+    difference = batch_difference(program, together, feeds, free.places, names)
     if difference is not None:
         return program, samples, (_bound(difference),)
     note = f"the graph fixes the batch at 1; it was analysed in batches of up to {affordable} samples."

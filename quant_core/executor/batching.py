@@ -35,7 +35,7 @@ def batch_difference(
     alone: Program,
     together: Program,
     feeds: Mapping[str, torch.Tensor],
-    axes: Mapping[str, int],
+    places: Mapping[str, tuple[int, int]],
     tensors: Collection[str],
     tolerance: float = 1e-4,
 ) -> str | None:
@@ -45,7 +45,8 @@ def batch_difference(
         alone: The original; its inputs have a first axis of 1.
         together: The program for batches.
         feeds: Graph input name -> samples along the first axis.
-        axes: Tensor name -> axis along which samples follow each other; tensors without one must be the same for all.
+        places: Tensor name -> the axis that holds the batch, and how many groups of one entry a sample that axis has;
+            tensors without one must be the same for all.
         tensors: Names to compare besides the graph outputs.
         tolerance: Largest allowed error relative to the scale of each tensor.
 
@@ -67,14 +68,24 @@ def batch_difference(
         parts = [values[name] for values in single]
         if not all(isinstance(value, torch.Tensor) for value in (*parts, batch[name])):
             return f"{name!r} is no tensor"
-        axis = axes.get(name)
-        if axis is not None and len({_beside(part, axis) for part in parts}) > 1:
-            return f"{name!r} has a size that varies from sample to sample"
-        wanted = parts if axis is None else [torch.cat(parts, dim=axis)]
+        wanted = parts
+        if name in places:
+            axis, groups = places[name]
+            grouped = [_grouped(part, axis, groups) for part in parts]
+            if len({_beside(part, axis + 1) for part in grouped}) > 1:
+                return f"{name!r} has a size that varies from sample to sample"
+            wanted = [torch.cat(grouped, dim=axis + 1).flatten(axis, axis + 1)]
         furthest = max(distance(to_numpy(part), to_numpy(batch[name])) for part in wanted)
         if not furthest <= tolerance:
             return f"{name!r} differs by {furthest:.2g} of its scale from what each sample gives alone"
     return None
+
+
+def _grouped(tensor: torch.Tensor, axis: int, groups: int) -> torch.Tensor:
+    """Split an axis into groups and what each holds."""
+    return tensor.reshape(
+        *tensor.shape[:axis], groups, tensor.shape[axis] // groups, *tensor.shape[axis + 1 :]
+    )
 
 
 def _beside(tensor: torch.Tensor, axis: int) -> tuple[int, ...]:

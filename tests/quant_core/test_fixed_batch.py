@@ -138,6 +138,28 @@ def upsampled():
     return build(nodes, [1, 3, 8, 8], weights)
 
 
+def steps_first():
+    """Rows of all steps and samples folded together, steps outermost, for a linear layer; and only a last state."""
+    nodes = [
+        node("Slice", "x from to", "whole"),
+        node("Transpose", "whole", "t", perm=[1, 0, 2]),
+        node("Reshape", "t rows", "r"),
+        node("Gemm", "r m b", "p"),
+        node("Relu", "p", "p2"),
+        node("Reshape", "p2 apart", "a"),
+        helper.make_node("GRU", ["a", "w", "u", "", "", "h"], ["", "last"], "gru", hidden_size=7),
+        node("Squeeze", "last one", "y"),
+    ]
+    nodes[-1:] = [
+        helper.make_node("GRU", ["a", "w", "u", "", "", "h"], ["", "other"], "gru2", hidden_size=7),
+        node("Add", "last other", "both"),
+        node("Squeeze", "both one", "y"),
+    ]
+    weights = {"from": ints(0, 1), "to": ints(1, 9), "rows": ints(8, 4), "m": floats(4, 6), "b": floats(6)}
+    weights |= {"apart": ints(8, 1, 6), "w": floats(1, 21, 6), "u": floats(1, 21, 7), "h": floats(1, 1, 7)}
+    return build(nodes, [1, 9, 4], weights | {"one": ints(0)})
+
+
 def reduced():
     nodes = [
         node("MatMul", "x w", "a"),
@@ -194,7 +216,7 @@ def onnxruntime_alone(path, rows):
     return np.concatenate([session.run(None, {"x": row[None]})[0] for row in rows])
 
 
-@pytest.mark.parametrize("make", [flattened, attention, windows, recurrent, upsampled])
+@pytest.mark.parametrize("make", [flattened, attention, windows, recurrent, upsampled, steps_first])
 def test_batches_give_what_onnxruntime_gives_one_by_one(make, tmp_path):
     path, data, rows = save(make(), tmp_path)
     job = prepare(path, data, SPEC)
@@ -205,7 +227,7 @@ def test_batches_give_what_onnxruntime_gives_one_by_one(make, tmp_path):
     np.testing.assert_allclose(given, onnxruntime_alone(path, rows), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("make", [flattened, attention, windows, recurrent, upsampled])
+@pytest.mark.parametrize("make", [flattened, attention, windows, recurrent, upsampled, steps_first])
 def test_the_graph_and_its_weights_stay_as_they_were(make, tmp_path):
     path, data, _ = save(make(), tmp_path)
     job = prepare(path, data, SPEC)

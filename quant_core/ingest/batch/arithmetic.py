@@ -124,10 +124,10 @@ _BROADCAST = (
     "Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor"
 )
 _BATCH_FIRST = (
-    "Attention AveragePool BatchNormalization Conv ConvTranspose DepthToSpace EmbedLayerNormalization FusedConv "
+    "Attention AveragePool BatchNormalization Col2Im Conv ConvTranspose DepthToSpace EmbedLayerNormalization FusedConv "
     "GlobalAveragePool GlobalLpPool GlobalMaxPool GridSample GroupNormalization InstanceNormalization LRN LpPool "
     "MaxPool MultiHeadAttention NhwcConv RotaryEmbedding SkipLayerNormalization SkipSimplifiedLayerNormalization "
-    "SpaceToDepth"
+    "SpaceToDepth STFT"
 )
 _ALONG = "Softmax LogSoftmax Hardmax LpNormalization TopK ArgMax ArgMin"
 _TRAILING = "LayerNormalization RMSNormalization SimplifiedLayerNormalization"

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from quant_core.ingest.batch.operands import (
     Axis,
     BatchBoundError,
+    Place,
     Rule,
     Shape,
     along,
@@ -20,23 +21,42 @@ from quant_core.ingest.batch.operands import (
 )
 
 
-def _reshape(node: ir.Node, given: Sequence[Axis], shapes: Mapping[str, Shape]) -> int:
+def reshaped(node: ir.Node, given: Sequence[Axis], outer: int, shapes: Mapping[str, Shape]) -> Place:
+    """Find the batch behind a Reshape or Flatten.
+
+    Args:
+        node: The node.
+        given: Batch axes of its inputs.
+        outer: What lies outside of the batch in its axis of the data.
+        shapes: Tensor name -> shape in a run of one sample.
+
+    Returns:
+        Where the batch is afterwards.
+
+    Raises:
+        BatchBoundError: If there is no such place.
+    """
     batch = only_data(given)
     before, after = shape_of(node, 0, shapes), known_shape(node.outputs[0], shapes)
-    outside = math.prod(before[:batch])
-    cuts = [axis for axis in range(len(after)) if math.prod(after[:axis]) == outside]
-    if not cuts or 0 in after:
-        raise BatchBoundError("it folds the batch into another axis")
-    return batch if batch in cuts else cuts[0]
-
-
-def _flatten(node: ir.Node, given: Sequence[Axis], shapes: Mapping[str, Shape]) -> int:
-    batch, rank = only_data(given), len(shape_of(node, 0, shapes))
-    axis = node.attributes.get_int("axis", 1)
-    axis = axis if axis == rank else axis % rank
-    if batch not in {0, axis}:
-        raise BatchBoundError("it folds the batch into another axis")
-    return int(batch == axis)
+    if 0 in before:
+        raise BatchBoundError("its data is empty")
+    outside = math.prod(before[:batch]) * outer
+    if node.op_type == "Flatten":
+        cut = node.attributes.get_int("axis", 1)
+        axis = int(batch >= (cut if cut >= 0 else cut + len(before)))
+        return Place(axis, outside // math.prod(after[:axis]))
+    places = []
+    for axis, size in enumerate(after):
+        rest, uneven = divmod(outside, math.prod(after[:axis]))
+        if not uneven and rest and size % rest == 0:
+            places.append(Place(axis, rest))
+    alone = [place for place in places if place.outer == 1 and (after[place.axis] == 1 or outside == 1)]
+    if not places:
+        raise BatchBoundError("it cuts through the batch")
+    if alone:
+        return Place(batch) if Place(batch) in alone else alone[0]
+    # At a batch of 1 nothing tells rows x samples from samples x features; a matrix goes on to a linear layer.
+    return places[0] if len(after) == 2 else places[-1]
 
 
 def _squeeze(node: ir.Node, given: Sequence[Axis], shapes: Mapping[str, Shape]) -> int:
@@ -77,14 +97,30 @@ def _split(node: ir.Node, given: Sequence[Axis], shapes: Mapping[str, Shape]) ->
     return along(given, node.attributes.get_int("axis", 0), node, shapes)
 
 
+def sliced_at(node: ir.Node, axis: int, rank: int) -> int | None:
+    """Find which entry of a Slice's bounds is about an axis.
+
+    Args:
+        node: A Slice.
+        axis: The axis.
+        rank: Rank of its data.
+
+    Returns:
+        The position, or None where that axis stays whole.
+    """
+    cut = constant(node, 3) or list(range(len(constant(node, 1) or range(rank))))
+    named = [entry % rank for entry in cut]
+    return named.index(axis) if axis in named else None
+
+
 def _slice(node: ir.Node, given: Sequence[Axis], shapes: Mapping[str, Shape]) -> int:
-    batch, rank = only_data(given), len(shape_of(node, 0, shapes))
-    starts, ends = constant(node, 1), constant(node, 2)
-    cut = constant(node, 3) or list(range(len(starts or range(rank))))
-    if batch in {axis % rank for axis in cut}:
-        position = [axis % rank for axis in cut].index(batch)
-        whole = starts and ends and starts[position] == 0 and ends[position] > 2**31 - 2
-        if not whole or (constant(node, 4) or [1] * rank)[position] != 1:
+    batch, before = only_data(given), shape_of(node, 0, shapes)
+    position = sliced_at(node, batch, len(before))
+    if position is not None:
+        starts, ends = constant(node, 1), constant(node, 2)
+        step = (constant(node, 4) or [1] * len(before))[position]
+        # The end of a batch of 1, as some exporters write it, is made open.
+        if not starts or not ends or starts[position] or ends[position] < before[batch] or step != 1:
             raise BatchBoundError("it cuts the batch")
     return batch
 
@@ -121,19 +157,34 @@ def _gather(node: ir.Node, given: Sequence[Axis], shapes: Mapping[str, Shape]) -
     return data if data < axis else data - 1 + picked
 
 
+def _same_shape(node: ir.Node, given: Sequence[Axis], shapes: Mapping[str, Shape]) -> int:
+    # CumSum, along an axis that is an operand; Trilu, along the last two.
+    batch, rank = only_data(given), len(shape_of(node, 0, shapes))
+    worked = constant(node, 1) if node.op_type == "CumSum" else [rank - 2, rank - 1]
+    if worked is None or batch in {axis % rank for axis in worked}:
+        raise BatchBoundError("it works along the batch")
+    return batch
+
+
+def _one_hot(node: ir.Node, given: Sequence[Axis], shapes: Mapping[str, Shape]) -> int:
+    batch, rank = only_data(given), len(shape_of(node, 0, shapes)) + 1
+    return batch + (node.attributes.get_int("axis", -1) % rank <= batch)
+
+
 LAYOUT: Mapping[str, Rule] = {
     "Concat": _concat,
+    "CumSum": _same_shape,
     "Expand": _same_size,
-    "Flatten": _flatten,
     "Gather": _gather,
+    "OneHot": _one_hot,
     "Pad": _pad,
-    "Reshape": _reshape,
     "Resize": _same_size,
     "Slice": _slice,
     "Split": _split,
     "Squeeze": _squeeze,
     "Tile": _same_size,
     "Transpose": _transpose,
+    "Trilu": _same_shape,
     "Unsqueeze": _unsqueeze,
 }
 """Rules by operator."""

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import onnx_ir as ir
 
 Axis = int | None
-"""Axis whose outermost factor is the batch; None for tensors that are the same for every sample."""
+"""Axis that holds the batch; None for tensors that are the same for every sample."""
 
 Shape = tuple[int, ...]
 
 Rule = Callable[[ir.Node, Sequence[Axis], Mapping[str, Shape]], int]
 """Node, batch axes of its inputs, shapes in a run of one sample -> batch axis of its outputs."""
+
+
+class Place(NamedTuple):
+    """Where the batch B lies in a tensor: the axis has `outer * B * inner` entries in that order.
+
+    Attributes:
+        axis: The axis.
+        outer: What lies outside of the batch in it, such as time steps; 1 where samples follow each other.
+    """
+
+    axis: int
+    outer: int = 1
 
 
 class BatchBoundError(Exception):
