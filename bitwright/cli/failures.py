@@ -15,6 +15,9 @@ from quant_core.errors import CancelledError, UserError
 
 FAULT, CORRECT, INTERRUPTED = 1, 2, 130
 
+# Fields of the request that go by another name on the command line.
+_OPTIONS = {"budget": "--size", "weight_bits": "--bits", "rules": "--pin, --exclude"}
+
 
 class MissingEngineError(Exception):
     """The client is installed without the engine."""
@@ -86,9 +89,13 @@ def report(error: BaseException) -> None:
 
 
 def _explain(error: ValidationError) -> str:
-    lines = []
+    lines: dict[str, None] = {}
     for found in error.errors():
-        place = ".".join(map(str, found["loc"]))
         message = found["msg"].removeprefix("Value error, ")
-        lines.append(f"{place}: {message}" if place else message)
+        field = str(found["loc"][0]) if found["loc"] else ""
+        option = _OPTIONS.get(field, "--" + field.replace("_", "-") if field else "")
+        given = found["input"]
+        if not found["msg"].startswith("Value error") and isinstance(given, str | int | float):
+            message = f"{given!r}: {message[0].lower()}{message[1:]}"
+        lines[f"{option}: {message}" if option else message] = None
     return "\n".join(lines)

@@ -21,6 +21,8 @@ SensitivityMethod = Literal["output", "gauss_newton", "hawq_v2"]
 Rounding = Literal["gptq", "nearest"]
 Loss = Literal["auto", "cross_entropy", "kl", "squared_error"]
 
+_DEVICE = r"^(auto|cpu|cuda(:[0-9]+)?)$"
+
 _UNITS = {
     "b": 1,
     "kb": 10**3,
@@ -33,13 +35,16 @@ _UNITS = {
 
 
 def parse_bits(value: Any) -> Any:
-    """Turn `"float"` into `FLOAT_BITS` and digits into an integer; leave the rest to pydantic.
+    """Turn `"float"` into `FLOAT_BITS` and digits into an integer; leave what is no text to pydantic.
 
     Args:
         value: A bit-width as written by a user.
 
     Returns:
-        The bit-width as an integer where it could be read as one.
+        The bit-width as an integer where it was text.
+
+    Raises:
+        ValueError: If text cannot be read as a bit-width.
     """
     if isinstance(value, str):
         text = value.strip().lower()
@@ -47,6 +52,7 @@ def parse_bits(value: Any) -> Any:
             return FLOAT_BITS
         if text.isdecimal():
             return int(text)
+        raise ValueError(_unknown_bits(repr(value)))
     return value
 
 
@@ -93,7 +99,7 @@ def parse_size(value: Any) -> Any:
 
 
 Bits = Annotated[int, BeforeValidator(parse_bits)]
-Size = Annotated[float, BeforeValidator(parse_size), Field(gt=0)]
+Size = Annotated[float, BeforeValidator(parse_size), Field(gt=0, allow_inf_nan=False)]
 
 
 class _Frozen(BaseModel):
@@ -102,10 +108,12 @@ class _Frozen(BaseModel):
 
 def _known_bits(bits: int) -> int:
     if bits not in WEIGHT_BITS:
-        raise ValueError(
-            f"{bits} is not a supported bit-width; choose from {', '.join(map(format_bits, WEIGHT_BITS))}"
-        )
+        raise ValueError(_unknown_bits(str(bits)))
     return bits
+
+
+def _unknown_bits(written: str) -> str:
+    return f"{written} is not a supported bit-width; choose from {', '.join(map(format_bits, WEIGHT_BITS))}"
 
 
 class Budget(_Frozen):
@@ -220,7 +228,7 @@ class QuantizeSpec(_Frozen):
     target: Literal["ort-cpu"] = "ort-cpu"
     held_back: float = Field(default=0.25, gt=0, lt=1)
     seed: int = Field(default=0, ge=0, lt=2**63)
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = Field(default="auto", pattern=_DEVICE)
 
     @model_validator(mode="before")
     @classmethod
@@ -249,10 +257,17 @@ class QuantizeSpec(_Frozen):
             data["rules"] = rules
         return data
 
+    @field_validator("device", mode="before")
+    @classmethod
+    def _known_device(cls, device: Any) -> Any:
+        if isinstance(device, str) and re.fullmatch(_DEVICE, device) is None:
+            raise ValueError(f"{device!r} is not a device; write auto, cpu, cuda or cuda:N")
+        return device
+
     @field_validator("weight_bits", mode="before")
     @classmethod
     def _split_text(cls, value: Any) -> Any:
-        return value.split(",") if isinstance(value, str) else value
+        return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
     @field_validator("weight_bits")
     @classmethod
