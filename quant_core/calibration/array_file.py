@@ -31,9 +31,8 @@ def read_arrays(path: Path) -> dict[str | None, np.ndarray]:
     """
     where = str(path)
     if not path.is_file():
-        raise SamplesError(
-            "the sample file does not exist.", remedy="Give an .npz or .npy file.", where=where
-        )
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise SamplesError(f"the sample file {found}.", remedy="Give an .npz or .npy file.", where=where)
     with path.open("rb") as stream:
         head = stream.read(6)
     try:

@@ -76,8 +76,8 @@ def _by_input_name(
     missing = [name for name in names if name not in named]
     extra = [name for name in named if name not in names and name != LABELS]
     if missing or extra:
-        parts = [f"lacks {', '.join(missing)}"] if missing else []
-        parts += [f"holds the unknown {', '.join(extra)}"] if extra else []
+        parts = [f"lacks {', '.join(map(repr, missing))}"] if missing else []
+        parts += [f"holds the unknown {', '.join(map(repr, extra))}"] if extra else []
         raise SamplesError(
             f"the file {' and '.join(parts)}.",
             remedy=f"Name the arrays as the graph names its inputs: {', '.join(names)} (and optionally labels).",

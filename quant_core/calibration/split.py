@@ -27,9 +27,11 @@ def split_samples(samples: Samples, held_back: float, seed: int) -> tuple[Sample
     unit = samples.batch or 1
     groups = samples.count // unit
     if groups < 2:
+        given = "1 sample" if samples.count == 1 else f"{samples.count} samples"
         raise SamplesError(
-            f"{samples.count} samples cannot be split into some to calibrate with and some kept back.",
+            f"{given} cannot be split into some to calibrate with and some kept back.",
             remedy=f"Give at least {2 * unit} samples.",
+            where="data",
         )
     kept = min(max(round(groups * held_back), 1), groups - 1)
     order = np.random.default_rng(seed).permutation(groups)
