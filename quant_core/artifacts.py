@@ -40,7 +40,12 @@ def whole_folder(out: Path) -> Iterator[Path]:
             "this is not a folder that can be written to.", remedy="Name another one.", where=str(out)
         )
     # Next to the target, so that moving is renaming; inside it when it exists, since its parent may be read-only.
-    folder = Path(tempfile.mkdtemp(prefix=".bitwright-", dir=anchor))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=".bitwright-", dir=anchor))
+    except OSError as error:
+        raise SpecError(
+            f"no file can be made there ({error.strerror}).", remedy="Name another folder.", where=str(out)
+        ) from error
     try:
         yield folder
         out.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,38 @@
+"""The folder of a job is written whole or not at all, and a place that takes no files is the user's to change."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from quant_core.artifacts import whole_folder
+from quant_core.errors import SpecError
+
+
+def test_files_arrive_together_or_not_at_all(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    with pytest.raises(ZeroDivisionError), whole_folder(out) as folder:
+        (folder / "model.onnx").write_text(str(1 // 0))
+    assert list(tmp_path.iterdir()) == []
+    with whole_folder(out) as folder:
+        (folder / "model.onnx").write_text("whole")
+    assert [path.name for path in out.iterdir()] == ["model.onnx"]
+    assert (out / "model.onnx").read_text() == "whole"
+
+
+def test_a_place_that_takes_no_files_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> str:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    with pytest.raises(SpecError, match="Read-only file system") as error, whole_folder(tmp_path / "out"):
+        pass
+    assert error.value.where == str(tmp_path / "out")
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(SpecError, match="not a folder"), whole_folder(tmp_path / "out"):
+        pass
