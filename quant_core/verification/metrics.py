@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,7 +56,10 @@ class Difference:
         name: Name of the output, for messages.
         signal: Sum of squares of the reference.
         noise: Sum of squared differences.
+        power: Sum of squares of the compared values.
+        product: Sum of the products of both.
         cosine: Sum over samples of the cosine between the flattened outputs.
+        single: Whether a sample is a single value.
         samples: Samples seen.
         same: Positions at which both name the same class.
         positions: Positions seen: one a sample, or one a token or pixel.
@@ -64,7 +68,10 @@ class Difference:
     name: str
     signal: float = 0.0
     noise: float = 0.0
+    power: float = 0.0
+    product: float = 0.0
     cosine: float = 0.0
+    single: bool = False
     samples: int = 0
     same: int = 0
     positions: int = 0
@@ -85,6 +92,9 @@ class Difference:
             a, b = a.reshape(1), b.reshape(1)
         self.signal += float(np.vdot(a, a))
         self.noise += float(np.vdot(a - b, a - b))
+        self.power += float(np.vdot(b, b))
+        self.product += float(np.vdot(a, b))
+        self.single = a.size == len(a)
         self.cosine += float(_cosines(a.reshape(len(a), -1), b.reshape(len(b), -1)).sum())
         self.samples += len(a)
         if a.ndim >= 2:
@@ -112,7 +122,10 @@ class Difference:
 
     @property
     def mean_cosine(self) -> float:
-        """Mean cosine over the samples."""
+        """Mean cosine over the samples; of all samples as one vector where each has a single value."""
+        if self.single:  # the cosine of two numbers is but their signs
+            norms = math.sqrt(self.signal * self.power)
+            return min(1.0, self.product / norms) if norms > 0 else float(self.noise == 0)
         return self.cosine / max(self.samples, 1)
 
     @property

@@ -108,3 +108,16 @@ def test_labels_that_do_not_fit_are_refused(labels):
 def test_nothing_to_compare_is_an_error():
     with pytest.raises(SamplesError):
         MetricAccumulator(classes=True).result()
+
+
+def test_a_single_value_a_sample_is_judged_over_all_samples():
+    values = np.random.default_rng(3).standard_normal((40, 1))
+    noisy = values + 0.05 * np.random.default_rng(4).standard_normal((40, 1))  # some change their sign
+    found = Difference("score")
+    for start in range(0, 40, 8):
+        found.add(values[start : start + 8], noisy[start : start + 8])
+    cosine = (values * noisy).sum() / (np.linalg.norm(values) * np.linalg.norm(noisy))
+    assert found.mean_cosine == pytest.approx(cosine)
+    same = Difference("score")
+    same.add(np.zeros((4, 1)), np.zeros((4, 1)))
+    assert same.mean_cosine == 1.0
