@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -26,14 +25,14 @@ class LocalStorage:
         folder.rename(target)
 
     def fetch(self, prefix: str, folder: Path) -> None:
-        """Give every file under a prefix a second name in another folder; no bytes are copied.
+        """Copy every file under a prefix into another folder; file systems that can share the bytes.
 
         Args:
             prefix: What to fetch.
             folder: Where to put it; it is made.
         """
-        # Links that are files of their own, not symbolic ones: the engine refuses weights outside the model's folder.
-        shutil.copytree(self._root / prefix, folder, copy_function=os.link)
+        # Copies, not links of either kind: the engine refuses weights that may be changed or lie outside the folder.
+        shutil.copytree(self._root / prefix, folder)
 
     def find(self, key: str) -> Path | None:
         """Give the path of one file.

@@ -94,6 +94,25 @@ def test_a_running_job_is_canceled(real: Any, few: bytes) -> None:
     assert not any(job in name for name in real.files())
 
 
+def test_a_model_with_external_data_is_quantized(real: Any, few: bytes, tmp_path: Path) -> None:
+    onnx.save(
+        onnx.load(RESNET),
+        tmp_path / "net.onnx",
+        save_as_external_data=True,
+        location="deep.bin",
+        size_threshold=0,
+    )
+    files = [
+        ("model", ("net.onnx", (tmp_path / "net.onnx").read_bytes())),
+        ("data", ("few.npz", few)),
+        ("files", ("deep.bin", (tmp_path / "deep.bin").read_bytes())),
+    ]
+    answer = real.http.post("/quantize", files=files, data={"spec": json.dumps(SPEC)}, timeout=120)
+    assert answer.status_code == 202, answer.text
+    job = real.wait_for(answer.json()["id"], "succeeded", "failed", seconds=120)
+    assert job["state"] == "succeeded", job["error"]
+
+
 def _model(change: str) -> bytes:
     if change == "truncated":
         return RESNET.read_bytes()[:100_000]
