@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +12,17 @@ import torch
 
 from quant_core.allocation.candidates import Candidates, candidate_bits
 from quant_core.allocation.plan_bits import FileCosts, smallest_reachable
+from quant_core.batching import free_samples
 from quant_core.calibration import Samples, load_samples
 from quant_core.errors import InfeasibleBudgetError, ModelError, NonFiniteError, SpecError
-from quant_core.executor import Program, batch_difference, check_parity, compile_beside, compile_model
+from quant_core.executor import Program, check_parity, compile_model
 from quant_core.export import predict_sizes
 from quant_core.ingest import Layer, Source, find_layers, normalise, read_model, with_shapes
-from quant_core.ingest.batch import BatchBoundError, free_batch
 from quant_core.spec import QuantizeSpec
 
 _PARITY_SAMPLES = 8
 _BATCH_BYTES = 192 << 20
 _LARGEST_BATCH = 64
-_TRIED_TOGETHER = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,19 +106,19 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     check_parity(model_path, program, first.inputs)
     shapes, bytes_per_sample = _measure(program, layers, first, device)
     affordable = max(1, min(_LARGEST_BATCH, _BATCH_BYTES // max(1, bytes_per_sample)))
-    program, samples, notes = _free_batch(model, program, layers, samples, affordable)
+    batching = free_samples(model, program, layers, samples, affordable)
     return Prepared(
         source=source,
         model=model,
-        program=program,
+        program=batching.program,
         layers=with_shapes(layers, model, shapes, first.count),
-        samples=samples,
-        batch_size=samples.batch or affordable,
+        samples=batching.samples,
+        batch_size=batching.samples.batch or affordable,
         candidates=candidates,
         costs=costs,
         budget=budget,
         device=device,
-        notes=notes,
+        notes=batching.notes,
     )
 
 
@@ -146,43 +145,6 @@ def choose_device(wanted: str) -> str:
                 where="device",
             )
     return wanted
-
-
-def _free_batch(
-    model: ir.Model, program: Program, layers: tuple[Layer, ...], samples: Samples, affordable: int
-) -> tuple[Program, Samples, tuple[str, ...]]:
-    """Run many samples at once where the graph fixes the batch at 1, if that is shown to change nothing."""
-    if samples.batch != 1 or samples.count < 2:
-        return program, samples, ()
-    tried = np.linspace(0, samples.count - 1, min(samples.count, _TRIED_TOGETHER)).astype(int)
-    feeds = {
-        name: torch.from_numpy(array[tried]).to(program.device) for name, array in samples.inputs.items()
-    }
-    one = {name: rows[:1] for name, rows in feeds.items()}
-    made = [output.name or "" for node in model.graph for output in node.outputs]
-    with torch.no_grad():
-        values: Mapping[str, object] = one | program.evaluate(
-            one, outputs=[name for name in dict.fromkeys(made) if name]
-        )
-    shapes = {name: tuple(value.shape) for name, value in values.items() if isinstance(value, torch.Tensor)}
-    del values
-    try:
-        free = free_batch(model, shapes)
-    except BatchBoundError as error:
-        return program, samples, (_bound(str(error)),)
-    together = compile_beside(free.model, program)
-    names = [name for layer in layers for name in (*layer.inputs, *layer.outputs)]
-    difference = batch_difference(program, together, feeds, free.places, names)
-    if difference is not None:
-        return program, samples, (_bound(difference),)
-    note = f"the graph fixes the batch at 1; it was analysed in batches of up to {affordable} samples."
-    return together, replace(samples, batch=None), (note,)
-
-
-def _bound(reason: str) -> str:
-    return (
-        f"the graph fixes the batch at 1 and was run sample by sample, which is slow: {reason.rstrip('.')}."
-    )
 
 
 def _measure(

@@ -202,6 +202,12 @@ def counted():
     return build(nodes, [1, 6], {"w": floats(6, 4)})
 
 
+def second_axis(steps):
+    """An output whose samples lie along its second axis."""
+    nodes = [node("Transpose", "x", "t", perm=[1, 0, 2]), node("MatMul", "t w", "y")]
+    return build(nodes, [1, steps, 4], {"w": floats(4, 12)})
+
+
 def save(model, folder, count=10):
     path, data = folder / "float.onnx", folder / "samples.npz"
     onnx.save(model, path)
@@ -265,6 +271,19 @@ def test_others_run_sample_by_sample_and_say_why(make, reason, tmp_path):
     assert reason in job.notes[0]
     given = job.program.evaluate({"x": torch.from_numpy(rows[:1])})["y"].numpy()
     np.testing.assert_allclose(given, onnxruntime_alone(path, rows[:1]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("steps", "free"), [(8, False), (9, True)])
+def test_outputs_leave_no_doubt_which_axis_counts_samples(steps, free, tmp_path):
+    path, data, rows = save(second_axis(steps), tmp_path)
+    job = prepare(path, data, SPEC)
+    assert (job.samples.batch is None) == free
+    assert ("which axis of output 'y' counts samples" in job.notes[0]) != free
+    if free:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        alone = [session.run(None, {"x": row[None]})[0] for row in rows]
+        given = job.program.evaluate({"x": torch.from_numpy(rows)})["y"].numpy()
+        np.testing.assert_allclose(given, np.concatenate(alone, axis=1), rtol=1e-4, atol=1e-5)
 
 
 def test_what_rules_overlook_the_comparison_finds(tmp_path, monkeypatch):

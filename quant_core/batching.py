@@ -1,0 +1,99 @@
+"""Run many samples at once where the graph fixes the batch at 1, if that is shown to change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from quant_core.calibration import Samples
+from quant_core.executor import Program, batch_difference, compile_beside
+from quant_core.ingest import Layer
+from quant_core.ingest.batch import BatchBoundError, FreeBatch, free_batch
+
+_TRIED_TOGETHER = 3
+# The loss finds the axis of samples by its length, in the outputs of at most so many.
+_FEW = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Batching:
+    """How samples are run.
+
+    Attributes:
+        program: The program to analyse with.
+        samples: The samples; their `batch` is what that program demands.
+        notes: What the user should know.
+    """
+
+    program: Program
+    samples: Samples
+    notes: tuple[str, ...] = ()
+
+
+def free_samples(
+    model: ir.Model, program: Program, layers: tuple[Layer, ...], samples: Samples, affordable: int
+) -> Batching:
+    """Give a program that takes any number of samples, where the model takes one and allows it.
+
+    A rewritten copy is accepted if it gives a few samples together, in all graph outputs and in all tensors that
+    layers read or write, what the original gives each of them alone.
+
+    Args:
+        model: The normalised model; left as it is.
+        program: The model, compiled.
+        layers: Its layers.
+        samples: The user's samples.
+        affordable: Samples per run that fit in memory.
+
+    Returns:
+        The program for batches, or what was given, with a note for the report where the graph fixes a batch of 1.
+    """
+    if samples.batch != 1 or samples.count < 2:
+        return Batching(program, samples)
+    tried = np.linspace(0, samples.count - 1, min(samples.count, _TRIED_TOGETHER)).astype(int)
+    feeds = {
+        name: torch.from_numpy(array[tried]).to(program.device) for name, array in samples.inputs.items()
+    }
+    try:
+        together = _freed(model, program, layers, feeds)
+    except BatchBoundError as error:
+        reason = str(error).rstrip(".")
+        note = f"the graph fixes the batch at 1 and was run sample by sample, which is slow: {reason}."
+        return Batching(program, samples, (note,))
+    note = f"the graph fixes the batch at 1; it was analysed in batches of up to {affordable} samples."
+    return Batching(together, replace(samples, batch=None), (note,))
+
+
+def _freed(
+    model: ir.Model, program: Program, layers: tuple[Layer, ...], feeds: Mapping[str, torch.Tensor]
+) -> Program:
+    shapes = _shapes(model, program, {name: rows[:1] for name, rows in feeds.items()})
+    free = free_batch(model, shapes)
+    _check_outputs(program, free, shapes)
+    together = compile_beside(free.model, program)
+    tensors = [name for layer in layers for name in (*layer.inputs, *layer.outputs)]
+    difference = batch_difference(program, together, feeds, free.places, tensors)
+    if difference is not None:
+        raise BatchBoundError(difference)
+    return together
+
+
+def _shapes(model: ir.Model, program: Program, one: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    made = [output.name for node in model.graph for output in node.outputs if output.name]
+    with torch.no_grad():
+        values: Mapping[str, object] = {**one, **program.evaluate(one, outputs=made)}
+    return {name: tuple(value.shape) for name, value in values.items() if isinstance(value, torch.Tensor)}
+
+
+def _check_outputs(program: Program, free: FreeBatch, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    for name in program.outputs:
+        if name not in free.places:
+            continue
+        axis, shape = free.places[name].axis, shapes[name]
+        plain = axis == 0 and shape[0] == 1
+        if not plain and min(shape[:axis] + shape[axis + 1 :], default=_FEW + 1) <= _FEW:
+            raise BatchBoundError(f"nothing but its place tells which axis of output {name!r} counts samples")
