@@ -1,0 +1,76 @@
+"""The three real models at their budgets: sizes foretold, layers on their kernels, outputs close."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto
+
+from quant_core.pipeline import quantize
+from quant_core.spec import FLOAT_BITS, QuantizeSpec
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks import zoo
+
+INTEGER = {"QLinearConv", "QGemm", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"}
+BUDGETS = {"resnet20": 0.18, "efficientnet-lite0": 0.20, "minilm": 0.25}
+SOME = {"resnet20": "*conv2*", "efficientnet-lite0": "*[02468]", "minilm": "MatMul"}
+
+
+def run(name, spec, out):
+    folder = zoo.prepare(name)
+    return folder, quantize(
+        folder / "model.onnx", folder / "samples.npz", QuantizeSpec.model_validate(spec), out
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BUDGETS)
+def test_the_budget_is_met_and_integer_layers_run_on_integer_kernels(name, tmp_path):
+    folder, report = run(name, {"size": BUDGETS[name]}, tmp_path)
+    float_bytes = (folder / "model.onnx").stat().st_size
+    assert report.model.quantized_bytes <= BUDGETS[name] * float_bytes
+    assert abs(report.model.predicted_bytes / report.model.quantized_bytes - 1) < 0.02
+    for layer in report.layers:
+        if layer.form in {"static", "dynamic"}:
+            assert layer.kernel in INTEGER, layer
+    assert {layer.form for layer in report.layers} <= {"static", "dynamic", "gather"}
+    assert report.warnings == ()
+    assert report.metrics.mean_cosine > 0.98
+    assert abs(report.simulation.predicted_sqnr_db - report.simulation.measured_sqnr_db) < 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BUDGETS)
+def test_layers_kept_float_are_really_float(name, tmp_path):
+    folder = zoo.prepare(name)
+    spec = {"size": 0.9, "bits": [8], "rounding": "nearest", "exclude": SOME[name]}
+    _, report = run(name, spec, tmp_path)
+    kept = [layer for layer in report.layers if layer.weight_bits == FLOAT_BITS]
+    assert 3 < len(kept) < len(report.layers)
+    assert not {layer.kernel for layer in kept} & INTEGER
+    optimized = tmp_path / "optimized.onnx"
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(optimized)
+    onnxruntime.InferenceSession(tmp_path / "model.onnx", options)
+    graph = onnx.load(optimized).graph
+    integer = {array.name for array in graph.initializer if array.data_type == TensorProto.INT8}
+    hidden = {
+        node.output[0]
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in integer
+    }
+    # A float operator fed by a dequantized weight was quantized behind the user's back.
+    floats = [
+        node for node in graph.node if node.op_type in {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul"}
+    ]
+    assert not any(set(node.input) & hidden for node in floats)
+    with np.load(folder / "samples.npz") as samples:
+        feeds = {key: samples[key][:4] for key in samples.files if key != "labels"}
+    expected = onnxruntime.InferenceSession(folder / "model.onnx").run(None, feeds)[0]
+    returned = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(None, feeds)[0]
+    assert np.abs(returned - expected).max() < 0.5 * np.abs(expected).max()
