@@ -9,6 +9,8 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from app.api.problems import Problem
+from app.api.report_example import REPORT
+from app.api.schemas import JOB_ID
 from quant_core.spec import QuantizeSpec, Report
 
 DESCRIPTION = """
@@ -42,7 +44,26 @@ def install(app: FastAPI) -> None:
             schemas = made.setdefault("components", {}).setdefault("schemas", {})
             for name, schema in extra["$defs"].items():
                 schemas.setdefault(name, schema)
+            for path in made["paths"].values():
+                for operation in path.values():
+                    _complete(operation)
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
             app.openapi_schema = made
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
+
+
+def _complete(operation: dict[str, Any]) -> None:
+    # FastAPI adds its own 422 to whatever has a parameter; here a job id is any text, and errors are Problems.
+    invalid = operation["responses"].get("422", {})
+    if "HTTPValidationError" in str(invalid):
+        del operation["responses"]["422"]
+    for parameter in operation.get("parameters", ()):
+        if parameter["name"] == "job_id":
+            parameter["example"] = JOB_ID
+    # The first page of a real report says more than a list of fields.
+    report = operation["responses"].get("200", {}).get("content", {}).get("application/json", {})
+    if report.get("schema", {}).get("$ref", "").endswith("/Report"):
+        report["example"] = REPORT

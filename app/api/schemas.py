@@ -9,8 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from app.jobs.job import Job, JobError, JobState, Summary
 from quant_core.spec import QuantizeSpec, Stage
 
+JOB_ID = "0b8f6f1e6d1c4f0f9b7a2a54d3c1e7aa"
+"""The job of every example."""
+
 _EXAMPLE: dict[str, JsonValue] = {
-    "id": "0b8f6f1e6d1c4f0f9b7a2a54d3c1e7aa",
+    "id": JOB_ID,
     "state": "running",
     "stage": "sensitivity",
     "stage_progress": 0.4,
@@ -20,15 +23,15 @@ _EXAMPLE: dict[str, JsonValue] = {
     "attempt": 1,
     "model": "resnet20_cifar10.onnx",
     "data": "cifar10_calibration.npz",
-    "spec": {"budget": {"size": 0.18}, "weight_bits": [2, 3, 4, 5, 6, 8, 32], "seed": 0},
+    "spec": {"budget": {"size": 0.18}, "weight_bits": [2, 3, 4, 5, 6, 8], "seed": 0},
     "error": None,
     "summary": None,
     "created": "2026-01-15T09:30:00Z",
     "started": "2026-01-15T09:30:01Z",
     "finished": None,
     "links": {
-        "self": "/jobs/0b8f6f1e6d1c4f0f9b7a2a54d3c1e7aa",
-        "events": "/jobs/0b8f6f1e6d1c4f0f9b7a2a54d3c1e7aa/events",
+        "self": f"/jobs/{JOB_ID}",
+        "events": f"/jobs/{JOB_ID}/events",
         "model": None,
         "report": None,
         "sensitivity": None,
@@ -152,6 +155,10 @@ class JobPage(BaseModel):
         limit: How many a page holds at most.
         offset: How many newer ones were passed over.
     """
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"jobs": [_EXAMPLE], "total": 1, "limit": 50, "offset": 0}}
+    )
 
     jobs: list[JobView]
     total: int

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from quant_core.spec import Report
+
 
 def test_a_job_is_accepted_runs_and_leaves_its_results(server: Any) -> None:
     answer = server.post(seed=0, size=0.18, bits=[4, 8], pin={"fc": 8})
@@ -204,6 +206,14 @@ def test_openapi_describes_every_route_with_its_errors(server: Any) -> None:
     assert set(body["properties"]) == {"model", "data", "spec", "files"}
     assert {"202", "400", "413", "422"} <= set(paths["/quantize"]["post"]["responses"])
     _references_resolve(document, document)
+    assert "HTTPValidationError" not in str(document)  # errors are Problems, all of them
+    assert "example" in schemas["JobPage"]
+    of_report = paths["/jobs/{job_id}/report"]["get"]["responses"]["200"]["content"]["application/json"]
+    assert Report.model_validate(of_report["example"]).layers[0].weight_bits in {2, 3, 4, 5, 6, 8}
+    for path, operations in paths.items():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                assert "example" in parameter or "{job_id}" not in path or parameter["name"] != "job_id"
     assert server.http.get("/", follow_redirects=True).url.path == "/docs"
 
 
