@@ -176,7 +176,7 @@ def _spec(given: dict[str, Any]) -> QuantizeSpec:
     except ValidationError as error:
         first = error.errors()[0]
         raise InvalidRequestError(
-            first["msg"].removeprefix("Value error, "),
+            first["msg"].removeprefix("Value error, ") + ".",
             remedy="Correct this option.",
             where=".".join(map(str, first["loc"])),
             code="spec",

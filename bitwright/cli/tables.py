@@ -123,9 +123,12 @@ def print_preflight(preflight: Preflight, console: Console) -> None:
         )
     else:
         console.print("Every operator is supported.", highlight=False)
+    ratio = preflight.smallest_ratio + 0.0005
+    # Above 1 a size counts bytes.
+    option = f"{ratio:.3f}" if ratio <= 1 else f"{preflight.smallest_bytes}B"
     console.print(
         f"Smallest reachable size: about {size(preflight.smallest_bytes)}, "
-        f"ratio {preflight.smallest_ratio:.3f} (--size {preflight.smallest_ratio + 0.0005:.3f})",
+        f"ratio {preflight.smallest_ratio:.3f} (--size {option})",
         highlight=False,
         markup=False,
     )

@@ -82,6 +82,17 @@ def test_inspect_for_people_and_for_programs(run: Run) -> None:
     assert len(found["layers"]) == 22
 
 
+def test_inspect_offers_a_size_that_quantize_takes_as_it_is_meant(run: Run, tmp_path: Path) -> None:
+    tiny = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]>
+        net (float[n, 2] x) => (float[n, 2] y) <float[2, 2] w = {1, 2, 3, 4}> { y = MatMul(x, w) }"""
+    )
+    onnx.save(tiny, tmp_path / "tiny.onnx")
+    _, said, _ = run("inspect", tmp_path / "tiny.onnx")
+    _, told, _ = run("inspect", tmp_path / "tiny.onnx", "--json")
+    assert f"(--size {json.loads(told)['smallest_bytes']}B)" in said
+
+
 def test_evaluate_prints_the_metric(run: Run, samples: Path) -> None:
     code, said, _ = run("evaluate", RESNET, "--data", samples)
     assert code == 0
