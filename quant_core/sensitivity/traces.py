@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -80,14 +81,15 @@ def average_traces(
             result, off, probes_matter = _summarise(sums, squares, counts, np.asarray(sizes))
         if on_progress is not None:
             progress = max(progress, done / max_probes, min(1.0, (tolerance / off) ** 2) if off > 0 else 0.0)
-            on_progress(progress, f"probe {done}, shares known to {off:.1%}")
+            known = f", shares known to {off:.1%}" if math.isfinite(off) else ""
+            on_progress(progress, f"probe {done}{known}")
         believed = done >= min(_FEW, len(sizes)) if len(sizes) > 1 else done >= _FEW
         if believed and off <= tolerance:
             stopped = f"every share known to {tolerance:.1%}"
         elif batch == len(sizes) - 1 and done >= 2 * len(sizes) and len(sizes) > 1 and not probes_matter:
             stopped = f"shares known to {off:.1%}; only more samples would tell more"
         elif done >= max_probes:
-            stopped = f"probe limit; shares known to {off:.1%}"
+            stopped = f"probe limit; shares known to {off:.1%}" if math.isfinite(off) else "probe limit"
     seen = int(np.asarray(sizes)[counts > 0].sum())
     return TraceEstimate(*result, probes=done, samples=seen, stopped=stopped)
 
