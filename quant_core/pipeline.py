@@ -50,7 +50,8 @@ def validate(model: Path, data: Path, spec: QuantizeSpec) -> None:
     Raises:
         UserError: If the job could not run; names the file, layer or field and the remedy.
     """
-    prepare(model, data, spec)
+    job = prepare(model, data, spec)
+    split_samples(job.samples, spec.held_back, spec.seed)
 
 
 def quantize(

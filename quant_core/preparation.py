@@ -83,7 +83,8 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     if not layers:
         raise ModelError(
             "the graph has no quantizable layer.",
-            remedy="Conv, ConvTranspose, Gemm, MatMul and Gather with constant float weights can be quantized.",
+            remedy="Conv, ConvTranspose, Gemm, MatMul and Gather with constant float32 weights can be quantized; "
+            "export models of half or double precision in float32.",
             where=str(model_path),
         )
     candidates = candidate_bits(layers, spec)

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 from quant_core.artifacts import ARTIFACTS
-from quant_core.errors import CancelledError, InfeasibleBudgetError, SpecError
+from quant_core.errors import CancelledError, InfeasibleBudgetError, SamplesError, SpecError
 from quant_core.pipeline import quantize, validate
 from quant_core.spec import STAGES, QuantizeSpec, Report, SensitivityTable
 
@@ -138,6 +138,13 @@ def test_a_budget_out_of_reach_says_what_is_in_reach(samples, tmp_path):
 def test_requests_that_name_what_is_not_there_are_refused(spec, samples):
     with pytest.raises(SpecError, match=r"nothing|cuda:99"):
         validate(MODEL, samples, QuantizeSpec.model_validate(spec))
+
+
+def test_a_single_sample_is_refused_before_the_job_starts(samples, tmp_path):
+    with np.load(samples) as several:
+        np.savez(tmp_path / "one.npz", input=several["input"][:1])
+    with pytest.raises(SamplesError):
+        validate(MODEL, tmp_path / "one.npz", QuantizeSpec())
 
 
 def test_a_folder_that_cannot_be_written_is_named(samples, tmp_path):
