@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from quant_core.errors import SpecError
 from quant_core.ingest.layer import Layer
-from quant_core.spec import WEIGHT_BITS, LayerRule, QuantizeSpec, format_bits
+from quant_core.spec import WEIGHT_BITS, LayerRule, QuantizeSpec
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,4 @@ def _matches(rule: LayerRule, layer: Layer) -> bool:
 
 
 def _describe(rule: LayerRule) -> str:
-    if rule.exclude:
-        return f"excluded by rule {rule.match!r}"
-    if rule.pin is not None:
-        return f"pinned to {format_bits(rule.pin)} by rule {rule.match!r}"
-    bounds = [f"at least {rule.min_bits}"] if rule.min_bits is not None else []
-    bounds += [f"at most {format_bits(rule.max_bits)}"] if rule.max_bits is not None else []
-    return f"limited to {' and '.join(bounds)} by rule {rule.match!r}"
+    return f"{rule.effect} by rule {rule.match!r}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quant_core.report.numbers import format_bytes, format_count, format_seconds, format_share
-from quant_core.spec import LayerRule, Report, SensitivityTable, format_bits
+from quant_core.spec import Report, SensitivityTable, format_bits
 
 Pairs = list[tuple[str, str]]
 
@@ -41,7 +41,7 @@ def request_pairs(report: Report) -> Pairs:
         ("Size", f"{budget}: at most {report.plan.budget_bytes:,} bytes"),
         ("Weight bits", ", ".join(map(format_bits, spec.weight_bits))),
         ("Activation bits", format_bits(spec.activation_bits)),
-        ("Rules", "; ".join(map(_rule, spec.rules)) or "none"),
+        ("Rules", "; ".join(f"{rule.match}: {rule.effect}" for rule in spec.rules) or "none"),
         ("Sensitivity", spec.sensitivity.replace("_", " ")),
         ("Loss", report.loss),
         ("Held back", format_share(spec.held_back, 0) + " of the samples"),
@@ -107,13 +107,3 @@ def stage_bars(report: Report) -> list[StageBar]:
         )
         for number, timing in enumerate(report.timings)
     ]
-
-
-def _rule(rule: LayerRule) -> str:
-    if rule.exclude:
-        return f"{rule.match} stays float"
-    if rule.pin is not None:
-        return f"{rule.match} has {format_bits(rule.pin)}"
-    limits = [f"at least {format_bits(rule.min_bits)}"] if rule.min_bits is not None else []
-    limits += [f"at most {format_bits(rule.max_bits)}"] if rule.max_bits is not None else []
-    return f"{rule.match} has {' and '.join(limits)}"

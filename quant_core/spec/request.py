@@ -182,6 +182,17 @@ class LayerRule(_Frozen):
             fnmatchcase(text, self.match) for text in (name, weight)
         )
 
+    @property
+    def effect(self) -> str:
+        """What the rule does to a layer, in words."""
+        if self.exclude:
+            return "excluded"
+        if self.pin is not None:
+            return f"pinned to {format_bits(self.pin)}"
+        bounds = [f"at least {format_bits(self.min_bits)}"] if self.min_bits is not None else []
+        bounds += [f"at most {format_bits(self.max_bits)}"] if self.max_bits is not None else []
+        return f"limited to {' and '.join(bounds)}"
+
     def allows(self, bits: int) -> bool:
         """Tell whether a matching layer may have this many bits.
 

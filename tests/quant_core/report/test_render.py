@@ -74,8 +74,8 @@ def test_the_page_holds_the_headline_numbers(job):
     for expected in (
         "2.11× faster",
         "Few samples were given.",
-        "stem* stays float",
-        "fc has 8",
+        "stem*: excluded",
+        "fc: pinned to 8",
         "proven optimal",
     ):
         assert expected in text
