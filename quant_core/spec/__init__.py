@@ -1,10 +1,12 @@
 """What a user may ask for, and what comes back: pydantic models shared by engine, service and client."""
 
 from quant_core.spec.analysis import AnalyzeSpec
+from quant_core.spec.bits import DEFAULT_WEIGHT_BITS, FLOAT_BITS, WEIGHT_BITS, format_bits
 from quant_core.spec.budget import AccuracyBand, Budget
 from quant_core.spec.costs import FUSION_KINDS, CostTable, FusionGroup, FusionKind, LayerCosts
 from quant_core.spec.evaluation import Evaluation
 from quant_core.spec.latency import LatencyTable, LayerLatency
+from quant_core.spec.layer_rule import LayerRule
 from quant_core.spec.plan import BitPlan, LayerPlan, ParetoFront, ParetoPoint
 from quant_core.spec.preflight import Preflight, PreflightLayer, PreflightTensor, PreflightWeight
 from quant_core.spec.progress import STAGES, Progress, ProgressCallback, Stage
@@ -18,22 +20,17 @@ from quant_core.spec.report import (
     Timing,
 )
 from quant_core.spec.request import (
-    DEFAULT_WEIGHT_BITS,
-    FLOAT_BITS,
-    WEIGHT_BITS,
     Allocation,
-    LayerRule,
     Loss,
     PlanSpec,
     QuantizeSpec,
     RangeMethod,
     Request,
-    Rounding,
     SensitivityMethod,
-    format_bits,
 )
 from quant_core.spec.sensitivity import LayerSensitivity, SensitivityTable
 from quant_core.spec.trials import BandEvaluation, BandSearch, LayerMove, PlanTrial, RefinementRound
+from quant_core.spec.weight_options import Rounding, WeightOptions
 
 __all__ = [
     "DEFAULT_WEIGHT_BITS",
@@ -85,5 +82,6 @@ __all__ = [
     "Simulation",
     "Stage",
     "Timing",
+    "WeightOptions",
     "format_bits",
 ]

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
-from quant_core.spec.request import FLOAT_BITS
+from quant_core.spec.bits import FLOAT_BITS
 
 FusionKind = Literal["shared_input", "residual", "depthwise", "shared_weight"]
 FUSION_KINDS: tuple[FusionKind, ...] = get_args(FusionKind)

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import re
-from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from quant_core.spec.bits import DEFAULT_WEIGHT_BITS, FLOAT_BITS, Bits, known_bits, parse_bits
 from quant_core.spec.budget import Budget
 from quant_core.spec.latency import LatencyTable
-
-FLOAT_BITS = 32
-"""Stands for "kept in float" wherever a number of bits is expected."""
-
-WEIGHT_BITS = (2, 3, 4, 5, 6, 8, FLOAT_BITS)
-"""Every choice a weight can be given."""
-
-DEFAULT_WEIGHT_BITS = (2, 3, 4, 5, 6, 8)
-"""Float is left out: next to eight bits it buys next to nothing and costs the integer kernel."""
+from quant_core.spec.layer_rule import LayerRule
+from quant_core.spec.weight_options import WeightOptions
 
 SensitivityMethod = Literal[
     "output",
@@ -34,7 +27,6 @@ SensitivityMethod = Literal[
     "orm",
 ]
 Allocation = Literal["optimal", "hawq_v2", "ompq"]
-Rounding = Literal["gptq", "foem", "reconstruction", "nearest"]
 RangeMethod = Literal["mse", "minmax", "percentile", "entropy"]
 QuantizedParts = Literal["refuse", "keep"]
 Loss = Literal["auto", "cross_entropy", "kl", "squared_error"]
@@ -42,150 +34,10 @@ Loss = Literal["auto", "cross_entropy", "kl", "squared_error"]
 _DEVICE = r"^(auto|cpu|cuda(:[0-9]+)?)$"
 
 
-def parse_bits(value: Any) -> Any:
-    """Turn `"float"` into `FLOAT_BITS` and digits into an integer; leave what is no text to pydantic.
-
-    Args:
-        value: A bit-width as written by a user.
-
-    Returns:
-        The bit-width as an integer where it was text.
-
-    Raises:
-        ValueError: If text cannot be read as a bit-width.
-    """
-    if isinstance(value, str):
-        text = value.strip().lower()
-        if text == "float":
-            return FLOAT_BITS
-        if text.isdecimal():
-            return int(text)
-        raise ValueError(_unknown_bits(repr(value)))
-    return value
-
-
-def format_bits(bits: int) -> str:
-    """Write a bit-width for people: `FLOAT_BITS` becomes `float`.
-
-    Args:
-        bits: One of `WEIGHT_BITS`.
-
-    Returns:
-        The bit-width as text.
-    """
-    return "float" if bits == FLOAT_BITS else str(bits)
-
-
 _SHORT_BUDGETS = tuple(Budget.model_fields)
 
-Bits = Annotated[int, BeforeValidator(parse_bits)]
 
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def _known_bits(bits: int) -> int:
-    if bits not in WEIGHT_BITS:
-        raise ValueError(_unknown_bits(str(bits)))
-    return bits
-
-
-def _unknown_bits(written: str) -> str:
-    return f"{written} is not a supported bit-width; choose from {', '.join(map(format_bits, WEIGHT_BITS))}"
-
-
-class LayerRule(_Frozen):
-    """Pin, exclude, or limit the bits of the layers that match, or give their activations bits of their own.
-
-    Attributes:
-        match: A layer name, a weight name, a glob over either, or an operator type such as `Conv`.
-        pin: The only bit-width allowed.
-        exclude: Keep the layer in float.
-        min_bits: The fewest bits allowed.
-        max_bits: The most bits allowed.
-        activation_bits: 8, or 32 (`"float"`): the layer runs in float on what it is given, with packed weights.
-    """
-
-    match: str = Field(min_length=1)
-    pin: Bits | None = None
-    exclude: bool = False
-    min_bits: Bits | None = None
-    max_bits: Bits | None = None
-    activation_bits: Annotated[Literal[8, 32] | None, BeforeValidator(parse_bits)] = None
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Self:
-        limited = self.min_bits is not None or self.max_bits is not None
-        kinds = (self.pin is not None) + self.exclude + limited
-        if kinds > 1 or (kinds == 0 and self.activation_bits is None):
-            raise ValueError(
-                f"rule {self.match!r} must do exactly one of pin, exclude, or limit (min_bits, max_bits); "
-                "activation_bits may stand beside pin or limits, or alone"
-            )
-        if self.activation_bits is not None and (self.exclude or self.pin == FLOAT_BITS):
-            raise ValueError(
-                f"rule {self.match!r} keeps layers in float, where activations are float: leave activation_bits out"
-            )
-        if self.pin is not None:
-            _known_bits(self.pin)
-        if (self.min_bits or 0) > (self.max_bits or FLOAT_BITS):
-            raise ValueError(f"rule {self.match!r} has min_bits above max_bits")
-        return self
-
-    def matches(self, *, name: str, weight: str, op: str) -> bool:
-        """Tell whether a layer falls under this rule.
-
-        Args:
-            name: The layer's name.
-            weight: The name of its weight tensor.
-            op: Its operator type.
-
-        Returns:
-            True if the rule applies.
-        """
-        return self.match in {name, weight, op} or any(
-            fnmatchcase(text, self.match) for text in (name, weight)
-        )
-
-    @property
-    def narrows(self) -> bool:
-        """Whether the rule says anything about the bits of the weight."""
-        return self.exclude or any(bits is not None for bits in (self.pin, self.min_bits, self.max_bits))
-
-    @property
-    def effect(self) -> str:
-        """What the rule does to a layer, in words."""
-        activations = [f"{format_bits(self.activation_bits)} activations"] if self.activation_bits else []
-        return " with ".join([*([self._weight_effect] if self.narrows else []), *activations])
-
-    @property
-    def _weight_effect(self) -> str:
-        if self.exclude:
-            return "excluded"
-        if self.pin is not None:
-            return f"pinned to {format_bits(self.pin)}"
-        bounds = [f"at least {format_bits(self.min_bits)}"] if self.min_bits is not None else []
-        bounds += [f"at most {format_bits(self.max_bits)}"] if self.max_bits is not None else []
-        return f"limited to {' and '.join(bounds)}"
-
-    def allows(self, bits: int) -> bool:
-        """Tell whether a matching layer may have this many bits.
-
-        Args:
-            bits: One of `WEIGHT_BITS`.
-
-        Returns:
-            True if the choice is allowed.
-        """
-        if self.exclude:
-            return bits == FLOAT_BITS
-        if self.pin is not None:
-            return bits == self.pin
-        return (self.min_bits or 0) <= bits <= (self.max_bits or FLOAT_BITS)
-
-
-class Request(_Frozen):
+class Request(WeightOptions):
     """What a quantization and an analysis have in common.
 
     `bits`, `pin`, `exclude` and `float_activations` at the top level are read as shorthand, in the words of the command
@@ -194,9 +46,6 @@ class Request(_Frozen):
     Attributes:
         weight_bits: Candidate bits for every weight; 32 or `"float"` keeps a layer in float.
         sensitivity: How the loss increase of each layer and bit-width is estimated.
-        rounding: How weights find their codes. Layers are scored with the rounding that is exported; `reconstruction`
-            tunes the codes of the chosen plan alone, and scores with GPTQ, which it starts from.
-        foem_beta: Weight of the first-order term of `foem`; 0 is GPTQ.
         loss: What "worse" means; `auto` decides from labels and the graph and says so in the report.
         rules: Pins, exclusions and limits by layer.
         quantized_parts: What to do with a model that is quantized in part: refuse it, or keep those parts as they are
@@ -210,8 +59,6 @@ class Request(_Frozen):
 
     weight_bits: tuple[Bits, ...] = DEFAULT_WEIGHT_BITS
     sensitivity: SensitivityMethod = "output"
-    rounding: Rounding = "gptq"
-    foem_beta: float = Field(default=0.05, ge=0, le=1)
     loss: Loss = "auto"
     rules: tuple[LayerRule, ...] = ()
     quantized_parts: QuantizedParts = "refuse"
@@ -230,11 +77,6 @@ class Request(_Frozen):
             data = {"weight_bits" if name == "bits" else name: value for name, value in data.items()}
         return _expand_rules(data)
 
-    @property
-    def scored_rounding(self) -> Rounding:
-        """The rounding that layers are scored with."""
-        return "gptq" if self.rounding == "reconstruction" else self.rounding
-
     @field_validator("device", mode="before")
     @classmethod
     def _known_device(cls, device: Any) -> Any:
@@ -252,7 +94,7 @@ class Request(_Frozen):
     def _sorted_unique(cls, bits: tuple[int, ...]) -> tuple[int, ...]:
         if not bits:
             raise ValueError("weight_bits is empty; name at least one bit-width")
-        return tuple(sorted({_known_bits(b) for b in bits}))
+        return tuple(sorted({known_bits(b) for b in bits}))
 
 
 class QuantizeSpec(Request):
@@ -307,7 +149,7 @@ class QuantizeSpec(Request):
         return method
 
 
-class PlanSpec(_Frozen):
+class PlanSpec(BaseModel):
     """A new plan from the tables of an ended job; budgets by name, `pin` and `exclude` are read as shorthand.
 
     Attributes:
@@ -315,6 +157,8 @@ class PlanSpec(_Frozen):
         allocation: How bits are chosen; `ompq` needs importances that only a job has.
         rules: Pins, exclusions and limits on top of those the tables were made under.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     budget: Budget = Budget()
     allocation: Literal["optimal", "hawq_v2"] = "optimal"

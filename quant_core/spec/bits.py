@@ -1,0 +1,74 @@
+"""Bit-widths as users write them and as the engine counts them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+FLOAT_BITS = 32
+"""Stands for "kept in float" wherever a number of bits is expected."""
+
+WEIGHT_BITS = (2, 3, 4, 5, 6, 8, FLOAT_BITS)
+"""Every choice a weight can be given."""
+
+DEFAULT_WEIGHT_BITS = (2, 3, 4, 5, 6, 8)
+"""Float is left out: next to eight bits it buys next to nothing and costs the integer kernel."""
+
+
+def parse_bits(value: Any) -> Any:
+    """Turn `"float"` into `FLOAT_BITS` and digits into an integer; leave what is no text to pydantic.
+
+    Args:
+        value: A bit-width as written by a user.
+
+    Returns:
+        The bit-width as an integer where it was text.
+
+    Raises:
+        ValueError: If text cannot be read as a bit-width.
+    """
+    if isinstance(value, str):
+        text = value.strip().lower()
+        if text == "float":
+            return FLOAT_BITS
+        if text.isdecimal():
+            return int(text)
+        raise ValueError(_unknown_bits(repr(value)))
+    return value
+
+
+def format_bits(bits: int) -> str:
+    """Write a bit-width for people: `FLOAT_BITS` becomes `float`.
+
+    Args:
+        bits: One of `WEIGHT_BITS`.
+
+    Returns:
+        The bit-width as text.
+    """
+    return "float" if bits == FLOAT_BITS else str(bits)
+
+
+Bits = Annotated[int, BeforeValidator(parse_bits)]
+
+
+def known_bits(bits: int) -> int:
+    """Refuse a bit-width that weights cannot be given.
+
+    Args:
+        bits: A bit-width.
+
+    Returns:
+        The same.
+
+    Raises:
+        ValueError: If it is none of `WEIGHT_BITS`.
+    """
+    if bits not in WEIGHT_BITS:
+        raise ValueError(_unknown_bits(str(bits)))
+    return bits
+
+
+def _unknown_bits(written: str) -> str:
+    return f"{written} is not a supported bit-width; choose from {', '.join(map(format_bits, WEIGHT_BITS))}"
