@@ -1,14 +1,19 @@
-"""Integer codes of weights and the grids of activations: plain values, which whoever writes or sizes a file needs.
+"""Codes of weights and the grids of activations: plain values, which whoever writes or sizes a file needs.
 
 They stand apart from what computes them, which loads torch.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from quant_core.number_formats import code_values, element
+from quant_core.spec.weight_grid import WeightFormat
 
 _LEVELS = 255
 
@@ -28,14 +33,21 @@ class CorrectedBias:
 
 @dataclass(frozen=True)
 class QuantizedWeight:
-    """Integer codes and scales of one weight tensor; the zero point is 0.
+    """Codes and scales of one weight tensor.
+
+    A channel is what lies at one index of `axis`, its other axes flattened in order; without an axis the whole tensor
+    counts as one. A block is a run of `block_size` consecutive weights of a channel; the last one may be shorter.
 
     Attributes:
-        codes: int8, the weight's shape, each in `[-2^(b-1), 2^(b-1) - 1]`.
-        scale: float32, one positive step per channel (shape `[C]`), or shape `[]` for the whole tensor.
-        axis: Channel axis of the scales, or None for one scale.
+        codes: int8, the weight's shape: integers in `[-2^(b-1), 2^(b-1) - 1]`, or a floating format's bit patterns.
+        scale: float32, positive steps: one per channel (shape `[C]`), per block (`[C, blocks]`), or `[]` for the whole.
+        axis: Channel axis of the scales, or None for one channel.
         bits: Bits b of each code.
         bias: What the layer's bias becomes with these codes, if it changes.
+        zero_point: int8, the integer code of the value 0 for each scale; None where it is 0 everywhere.
+        block_size: Weights in a block; None where a scale is that of a channel or of the tensor.
+        format: Number format of the codes.
+        tensor_scale: Factor all scales of NVFP4 have in common; `scale / tensor_scale` is an E4M3 number.
     """
 
     codes: npt.NDArray[np.int8]
@@ -43,19 +55,47 @@ class QuantizedWeight:
     axis: int | None
     bits: int
     bias: CorrectedBias | None = None
+    zero_point: npt.NDArray[np.int8] | None = None
+    block_size: int | None = None
+    format: WeightFormat = "int"
+    tensor_scale: float | None = None
+
+    @property
+    def suits_int8_kernels(self) -> bool:
+        """Whether integer kernels take these weights: they know one scale a channel and no zero point."""
+        return self.format == "int" and self.zero_point is None and self.block_size is None
+
+    def elements(self) -> npt.NDArray[np.float32]:
+        """Give the value of every code in units of its scale.
+
+        Returns:
+            float32, the weight's shape: `codes - zero_point`, or what the bit patterns stand for.
+        """
+        minifloat = element(self.format)
+        if minifloat is not None:
+            return code_values(minifloat)[self.codes.view(np.uint8)]
+        values = self.codes.astype(np.float32)
+        return values if self.zero_point is None else values - self.spread(self.zero_point).astype(np.float32)
+
+    def spread(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Lay out what belongs to the scales as the weights lie.
+
+        Args:
+            values: One value for each scale, in the scales' shape.
+
+        Returns:
+            An array that broadcasts to the weight's shape.
+        """
+        return spread(values, self.codes.shape, self.axis, self.block_size)
 
     def dequantize(self) -> npt.NDArray[np.float32]:
         """Give the weights the codes stand for.
 
         Returns:
-            `scale * codes` as float32, in the weight's shape.
+            `scale * elements` as float32, in the weight's shape.
         """
-        scale = self.scale
-        if self.axis is not None:
-            shape = [1] * self.codes.ndim
-            shape[self.axis] = -1
-            scale = scale.reshape(shape)
-        return self.codes.astype(np.float32) * scale
+        values: npt.NDArray[np.float32] = self.elements() * self.spread(self.scale)
+        return values
 
     def stand_ins(self, weight: str) -> dict[str, npt.NDArray[np.float32]]:
         """Give every initializer that rounding this weight changes.
@@ -91,3 +131,25 @@ class ActivationGrid:
     def high(self) -> float:
         """Largest value on the grid."""
         return (_LEVELS - self.zero_point) * self.scale
+
+
+def spread(
+    values: npt.NDArray[Any], shape: tuple[int, ...], axis: int | None, block_size: int | None
+) -> npt.NDArray[Any]:
+    """Lay out one value per scale as the weights lie.
+
+    Args:
+        values: `[]`, `[C]`, or `[C, blocks]` where there is a block size.
+        shape: The weight's shape.
+        axis: Its channel axis, or None for one channel.
+        block_size: Weights in a block, or None.
+
+    Returns:
+        An array that broadcasts to the weight's shape.
+    """
+    if block_size is None:
+        return values if axis is None else values.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    moved = shape if axis is None else (shape[axis], *shape[:axis], *shape[axis + 1 :])
+    weights = math.prod(shape) // max(1, len(values))
+    rows = np.repeat(values, block_size, axis=1)[:, :weights].reshape(moved)
+    return rows if axis is None else np.moveaxis(rows, 0, axis)

@@ -1,0 +1,101 @@
+"""Number formats of weights: what every code of a format stands for, and which code a value finds.
+
+Integers are two's complement codes. The floating formats are minifloats of at most 8 bits, whose positive codes rise
+with their values: E4M3 and E5M2 (Micikevicius et al., FP8 formats for deep learning, arXiv:2209.05433, table 1), E2M1
+and the power-of-two scale E8M0 (OCP Microscaling Formats, version 1.0, tables 1 and 7).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from quant_core.spec.weight_grid import WeightFormat
+
+Minifloat = Literal["e4m3", "e5m2", "e2m1"]
+
+_EXPONENT_BITS: dict[Minifloat, int] = {"e4m3": 4, "e5m2": 5, "e2m1": 2}
+_MANTISSA_BITS: dict[Minifloat, int] = {"e4m3": 3, "e5m2": 2, "e2m1": 1}
+# Codes after the largest finite one stand for infinity or NaN: none in E2M1, one in E4M3, four in E5M2.
+_LARGEST_CODE: dict[Minifloat, int] = {"e4m3": 0x7E, "e5m2": 0x7B, "e2m1": 0x7}
+_ELEMENTS: dict[WeightFormat, Minifloat] = {
+    "fp8_e4m3": "e4m3",
+    "fp8_e5m2": "e5m2",
+    "nvfp4": "e2m1",
+    "mxfp4": "e2m1",
+}
+
+
+def element(name: WeightFormat) -> Minifloat | None:
+    """Give the minifloat that a weight format is made of.
+
+    Args:
+        name: A weight format.
+
+    Returns:
+        Its element; None for integers.
+    """
+    return _ELEMENTS.get(name)
+
+
+@cache
+def positive_values(element: Minifloat) -> npt.NDArray[np.float32]:
+    """Give the finite values of the codes without a sign, rising.
+
+    `2^(e - bias) (1 + m / 2^M)`, and `2^(1 - bias) m / 2^M` where e is 0, with bias `2^(E-1) - 1`.
+
+    Args:
+        element: The format.
+
+    Returns:
+        float32, the value of code k at index k; read-only.
+    """
+    mantissa_bits = _MANTISSA_BITS[element]
+    bias = (1 << (_EXPONENT_BITS[element] - 1)) - 1
+    codes = np.arange(_LARGEST_CODE[element] + 1)
+    exponent, mantissa = codes >> mantissa_bits, (codes & ((1 << mantissa_bits) - 1)) / (1 << mantissa_bits)
+    values = np.where(
+        exponent > 0, np.ldexp(1 + mantissa, exponent - bias), np.ldexp(mantissa, 1 - bias)
+    ).astype(np.float32)
+    values.flags.writeable = False
+    return values
+
+
+@cache
+def code_values(element: Minifloat) -> npt.NDArray[np.float32]:
+    """Give the value of every code, the sign in its highest bit.
+
+    Args:
+        element: The format.
+
+    Returns:
+        float32 `[2^bits]`; NaN where a code is not finite; read-only.
+    """
+    half = 1 << (_EXPONENT_BITS[element] + _MANTISSA_BITS[element])
+    values = np.full(2 * half, np.nan, dtype=np.float32)
+    positive = positive_values(element)
+    values[: len(positive)], values[half : half + len(positive)] = positive, -positive
+    values.flags.writeable = False
+    return values
+
+
+def nearest_code(values: npt.NDArray[np.float32], element: Minifloat) -> npt.NDArray[np.uint8]:
+    """Find the code nearest to each value: ties go to the even code, what is too large to the largest.
+
+    Args:
+        values: Finite float32 values of any shape.
+        element: The format.
+
+    Returns:
+        uint8 codes in the same shape.
+    """
+    grid = positive_values(element)
+    middles = (grid[:-1] + grid[1:]) / 2  # exact: neighbours differ in the last bit of a few
+    size = np.abs(values)
+    below, upto = np.searchsorted(middles, size, "left"), np.searchsorted(middles, size, "right")
+    codes = np.where((below != upto) & (below % 2 == 1), upto, below)
+    sign = 1 << (_EXPONENT_BITS[element] + _MANTISSA_BITS[element])
+    return (codes + sign * np.signbit(values)).astype(np.uint8)

@@ -1,0 +1,58 @@
+"""The grid that weights are rounded to: number format, granularity of the scales, symmetry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+WeightFormat = Literal["int", "fp8_e4m3", "fp8_e5m2", "nvfp4", "mxfp4"]
+Granularity = Literal["tensor", "channel", "block"]
+
+FORMAT_BITS: dict[WeightFormat, int] = {"fp8_e4m3": 8, "fp8_e5m2": 8, "nvfp4": 4, "mxfp4": 4}
+"""Bits of a code of each format that has but one width."""
+
+FORMAT_BLOCK: dict[WeightFormat, int] = {"nvfp4": 16, "mxfp4": 32}
+"""Block size of each format that prescribes one."""
+
+_BLOCK_SCALE_BITS: dict[WeightFormat, int] = {"int": 16, "nvfp4": 8, "mxfp4": 8}
+
+
+@dataclass(frozen=True)
+class WeightGrid:
+    """How the weights of one width are laid on a grid.
+
+    Attributes:
+        granularity: One scale for the whole tensor, for each channel, or for each block of consecutive inputs.
+        block_size: Inputs in a block; counts for `block` alone.
+        symmetric: Whether the value 0 has the code 0; else each scale has a zero point.
+        format: Integer codes or a floating format.
+    """
+
+    granularity: Granularity = "channel"
+    block_size: int = 32
+    symmetric: bool = True
+    format: WeightFormat = "int"
+
+    @property
+    def block(self) -> int | None:
+        """Inputs in a block; None where scales are not those of blocks."""
+        return self.block_size if self.granularity == "block" else None
+
+    @property
+    def suits_int8_kernels(self) -> bool:
+        """Whether integer kernels take such weights: they know one scale a channel and no zero point."""
+        return self.format == "int" and self.symmetric and self.block is None
+
+    def effective_bits(self, bits: int) -> float:
+        """Count a weight's share of its block's scale and zero point with its code.
+
+        Args:
+            bits: Bits of a code.
+
+        Returns:
+            4.5 for NVFP4, 4.25 for MXFP4, `bits` where scales are those of channels or of the tensor.
+        """
+        if self.block is None:
+            return float(bits)
+        zero_point = 0 if self.symmetric else bits
+        return bits + (_BLOCK_SCALE_BITS[self.format] + zero_point) / self.block

@@ -1,0 +1,49 @@
+"""Minifloats against ml_dtypes and torch, which know nothing of this code."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quant_core.number_formats import code_values, nearest_code, positive_values
+
+ORACLES = {
+    "e4m3": ml_dtypes.float8_e4m3fn,
+    "e5m2": ml_dtypes.float8_e5m2,
+    "e2m1": ml_dtypes.float4_e2m1fn,
+}
+
+
+@pytest.mark.parametrize("element", ORACLES)
+def test_every_code_stands_for_what_ml_dtypes_says(element):
+    values = code_values(element)
+    codes = np.arange(len(values), dtype=np.uint8)
+    expected = codes.view(ORACLES[element]).astype(np.float32) if len(values) == 256 else None
+    if expected is None:  # ml_dtypes keeps four bits in a byte of their own
+        expected = np.array([np.uint8(code).view(ORACLES[element]).astype(np.float32) for code in codes])
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(values[finite], expected[finite])
+    assert np.isnan(values[~finite]).all()
+    assert finite.sum() == 2 * len(positive_values(element))
+
+
+@pytest.mark.parametrize("element", ORACLES)
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=30))
+def test_nearest_codes_are_those_of_ml_dtypes(element, values):
+    largest = positive_values(element)[-1]
+    array = np.array(values, dtype=np.float32)
+    clipped = array.clip(-largest, largest)
+    np.testing.assert_array_equal(
+        nearest_code(array, element), clipped.astype(ORACLES[element]).view(np.uint8)
+    )
+
+
+@pytest.mark.parametrize(("element", "dtype"), [("e4m3", torch.float8_e4m3fn), ("e5m2", torch.float8_e5m2)])
+def test_nearest_codes_are_those_of_torch(element, dtype):
+    grid = positive_values(element)
+    middles = (grid[:-1] + grid[1:]) / 2
+    ties = np.concatenate([middles, np.nextafter(middles, 0), np.nextafter(middles, np.inf), -middles])
+    expected = torch.from_numpy(ties).to(dtype).view(torch.uint8).numpy()
+    np.testing.assert_array_equal(nearest_code(ties, element), expected)
