@@ -22,6 +22,7 @@ CHECK_SECONDS = 600.0
 
 _JSON = {"Accept": "application/json"}
 _TABLE = "sensitivity.json"
+_ANALYSIS = (_TABLE, "costs.json")
 _FILES: dict[str, tuple[str, dict[str, str]]] = {
     "model.onnx": ("model", {}),
     "report.json": ("report", _JSON),
@@ -174,8 +175,8 @@ class Job:
     def download(self, folder: str | PathLike[str]) -> Path:
         """Fetch `model.onnx`, `report.json`, `report.html`, `sensitivity.json`, `pareto.json` and `costs.json`.
 
-        An analysis has `sensitivity.json` alone, and the spectrum where it was asked for. What belongs to pairs of
-        layers, `interactions.npz`, comes with any table that names it.
+        An analysis has `sensitivity.json` and `costs.json`, and the spectrum where it was asked for. What belongs to
+        pairs of layers, `interactions.npz`, comes with any table that names it.
 
         Args:
             folder: Where to; it is made. A file appears under its name only when it is complete.
@@ -185,7 +186,7 @@ class Job:
         """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        files = dict(_FILES) if self.info.kind == "quantize" else {_TABLE: _FILES[_TABLE]}
+        files = dict(_FILES) if self.info.kind == "quantize" else {name: _FILES[name] for name in _ANALYSIS}
         if isinstance(self.info.spec, AnalyzeSpec) and self.info.spec.spectrum:
             files |= {name: (f"files/{name}", {}) for name in ("spectrum.json", "spectrum.html")}
         for name, (address, headers) in files.items():

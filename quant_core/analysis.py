@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from quant_core.artifacts import INTERACTIONS, SENSITIVITY, SPECTRUM_HTML, SPECTRUM_JSON, whole_folder
+from quant_core.artifacts import COSTS, INTERACTIONS, SENSITIVITY, SPECTRUM_HTML, SPECTRUM_JSON, whole_folder
 from quant_core.calibration import Samples, split_samples
 from quant_core.effort import Effort, plan_effort
 from quant_core.errors import SpecError
 from quant_core.preparation import Prepared, prepare
+from quant_core.pricing import price
 from quant_core.quantizers.rounding import RoundedWeights, round_weights
 from quant_core.report.spectrum_page import render_spectrum
 from quant_core.sensitivity import Objective, Spectrum, choose_loss, find_sample_axes, missing_scores
@@ -96,8 +97,9 @@ def analyze(
 ) -> SensitivityTable:
     """Estimate what each layer loses at each bit-width, by the method that is asked for.
 
-    Writes `sensitivity.json`, and beside it `interactions.npz` where the method tells something of pairs of layers, and
-    `spectrum.json` and `spectrum.html` where they were asked for; all of them or none.
+    Writes `sensitivity.json`, and beside it `costs.json`, with which a plan can be made of it, `interactions.npz` where
+    the method tells something of pairs of layers, and `spectrum.json` and `spectrum.html` where they were asked for;
+    all of them or none.
 
     Args:
         model: The float ONNX file.
@@ -124,13 +126,15 @@ def analyze(
     folder, name = (out.parent, out.name) if out.suffix == ".json" else (out, SENSITIVITY)
     with whole_folder(folder) as made:
         tell("ingest")(0, f"reading {model.name}")
-        job = prepare(model, data, _as_quantization(spec))
+        whole = _as_quantization(spec)
+        job = prepare(model, data, whole)
         tell("ingest")(1, f"{len(job.layers)} layers; onnxruntime and the executor agree")
         # Codes by nearest rounding have seen no sample, so that all are left to score them on.
         seen, unseen = apart(job.samples, spec.seed) if spec.rounding != "nearest" else (job.samples,) * 2
         rounded = round_candidates(job, seen, spec, tell("rounding"))
         scored = score(job, unseen, rounded, spec, tell("sensitivity"))
         scored.write(made, name)
+        (made / COSTS).write_text(price(job, whole).model_dump_json(indent=1))
         if scored.spectra:
             densities = spectrum_table(scored.objective.name, spec.seed, scored.spectra)
             (made / SPECTRUM_JSON).write_text(densities.model_dump_json(indent=1))

@@ -15,7 +15,7 @@ def plan(
         Path,
         typer.Argument(
             metavar="DIR",
-            help="Folder of an ended job, or its sensitivity.json with costs.json beside it.",
+            help="Folder of quantize or analyze, or its sensitivity.json with costs.json beside it.",
             show_default=False,
         ),
     ],
@@ -31,7 +31,7 @@ def plan(
     exclude: Exclude = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
-    """Make another plan from the tables of an ended job, at once: no model, no samples."""
+    """Make a plan from the tables that quantize or analyze wrote, at once: no model, no samples."""
     from bitwright.cli import failures, local
     from bitwright.cli.plan_table import print_plan
     from bitwright.cli.tables import standard_output

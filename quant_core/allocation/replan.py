@@ -26,13 +26,15 @@ from quant_core.spec import (
 Table = TypeVar("Table", bound=BaseModel)
 
 _SENSITIVITY, _COSTS = "sensitivity.json", "costs.json"
+_TRUSTED = 3.0
+"""Standard errors below which a pair counts as nothing, as where pairs are measured."""
 
 
 def replan(path: Path, spec: PlanSpec) -> BitPlan:
     """Make a plan from the artifacts of a job.
 
     Args:
-        path: The job's folder, or its `sensitivity.json` with `costs.json` beside it.
+        path: The folder of a quantization or an analysis, or its `sensitivity.json` with `costs.json` beside it.
         spec: What is asked.
 
     Returns:
@@ -49,6 +51,12 @@ def replan(path: Path, spec: PlanSpec) -> BitPlan:
         raise SpecError(
             "it lists other layers than the costs beside it.",
             remedy="Keep the two tables of one job together.",
+            where=str(table_path),
+        )
+    if not any(row.sensitivity for row in table.layers):
+        raise SpecError(
+            f"{table.method} gives no loss increase to plan with.",
+            remedy="Analyze with a method that does, such as `output`.",
             where=str(table_path),
         )
     costs = narrow(costs, spec.rules)
@@ -106,14 +114,14 @@ def _read(kind: type[Table], path: Path) -> Table:
     except OSError as error:
         raise SpecError(
             f"it cannot be read ({error.strerror}).",
-            remedy="Name the folder that a quantization wrote, with sensitivity.json and costs.json in it.",
+            remedy="Name the folder of a quantization or an analysis, with sensitivity.json and costs.json in it.",
             where=str(path),
         ) from error
     except ValidationError as error:
         first = error.errors()[0]
         raise SpecError(
             f"it is not such a table: {'.'.join(map(str, first['loc']))}: {first['msg']}.",
-            remedy="Name the folder that a quantization wrote.",
+            remedy="Name the folder that a quantization or an analysis wrote.",
             where=str(path),
         ) from error
 
@@ -131,7 +139,7 @@ def _read_pairs(path: Path, costs: CostTable) -> PairLosses:
         ) from error
     # Shrunk as the job that measured them did: a search would pick out what chance made most negative.
     with np.errstate(divide="ignore", invalid="ignore"):
-        kept = np.clip(1 - (errors / values) ** 2, 0.0, 1.0)
+        kept = np.clip(1 - (_TRUSTED * errors / values) ** 2, 0.0, 1.0)
     values = values * np.where(np.isnan(kept), 1.0, kept)
     scored = {layer.name: tuple(sorted(b for b in layer.bytes if b != FLOAT_BITS)) for layer in costs.layers}
     return PairLosses(names, tuple(scored[name] for name in names), values)

@@ -129,8 +129,10 @@ def test_an_analysis_gives_a_table_and_what_belongs_to_pairs(
         assert job.wait().info.summary is None
         assert (job.sensitivities.method, job.sensitivities.seed) == ("interaction", 3)
         folder = job.download(tmp_path / "out")
-        assert sorted(path.name for path in folder.iterdir()) == ["interactions.npz", "sensitivity.json"]
+        assert {path.name for path in folder.iterdir()} == {"interactions.npz", "sensitivity.json", "costs.json"}
         assert client.job(job.id).info == job.refresh().info
+        plan = client.analyze(model_file, data=sample_file).wait().plan(size=110)
+        assert plan.bits == {"fc": 4}  # a base of 50 bytes, and 25, 50 or 100 of its weight
         with pytest.raises(InvalidRequestError, match="hutch"):
             client.analyze(model_file, data=sample_file, sensitivity="magic")  # type: ignore[arg-type]
 

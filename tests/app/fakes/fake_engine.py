@@ -113,6 +113,7 @@ def analyze(
     )
     (out / "sensitivity.json").write_text(table.model_dump_json())
     (out / "interactions.npz").write_bytes(b"PK pairs")
+    (out / "costs.json").write_text(_COSTS.model_dump_json())
     return table
 
 

@@ -68,10 +68,36 @@ def test_a_table_is_written_printed_and_the_same_for_the_same_seed(
     assert read(tmp_path / "two.json") == table
     assert (table.method, table.rounding, table.seed, table.samples) == ("gauss_newton", "nearest", 7, 60)
     assert [layer.weight for layer in table.layers] == ["one", "two"]
-    assert {path.name for path in tmp_path.iterdir()} == {"one.json", "two.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"one.json", "two.json", "costs.json"}
     for layer in table.layers:
         assert layer.sensitivity[2] > layer.sensitivity[4] > 0
         assert layer.eigenvalue is None
+
+
+def test_a_plan_can_be_made_of_what_an_analysis_wrote(
+    run: Run, given: tuple[Path, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data = given
+    code, _, error = run(model, "--data", data, "--bits", "2,4,8", "--out", tmp_path)
+    assert code == 0, error
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", str(tmp_path / "sensitivity.json"), "--effective-bits", "6", "--json"])
+    assert ended.value.code == 0
+    plan = json.loads(capsys.readouterr().out)
+    losses = [layer.sensitivity for layer in read(tmp_path / "sensitivity.json").layers]
+    best = min(
+        (losses[0][a] + losses[1][b], (a, b))
+        for a in (2, 4, 8)
+        for b in (2, 4, 8)
+        if 40 * a + 32 * b <= 6 * 72
+    )
+    assert tuple(layer["bits"] for layer in plan["layers"]) == best[1]
+    code, _, error = run(model, "--data", data, "--bits", "2,4", "--sensitivity", "orm", "--out", tmp_path)
+    assert code == 0, error
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", str(tmp_path), "--size", "0.9"])
+    assert ended.value.code != 0
+    assert "orm gives no loss increase" in capsys.readouterr().err
 
 
 def test_what_belongs_to_pairs_of_layers_goes_to_a_file_beside_the_table(
@@ -116,6 +142,7 @@ def test_spectra_come_as_numbers_and_as_a_page(run: Run, given: tuple[Path, ...]
     assert code == 0, error
     assert {path.name for path in tmp_path.iterdir()} == {
         "sensitivity.json",
+        "costs.json",
         "spectrum.json",
         "spectrum.html",
     }

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from quant_core.allocation.plan_bits import plan_bits
-from quant_core.allocation.plan_problem import PlanProblem
+from quant_core.allocation.plan_problem import PairLosses, PlanProblem
 from quant_core.allocation.replan import replan
 from quant_core.errors import InfeasibleBudgetError, SpecError
+from quant_core.sensitivity.interaction import Interactions
 from quant_core.spec import CostTable, LayerCosts, LayerSensitivity, PlanSpec, SensitivityTable
 
 BITS = (2, 4, 8)
@@ -114,6 +115,25 @@ def test_pairs_of_layers_count_again(folder):
     assert replan(folder, tight).bits != {"stem": 2, "body": 2, "head": 2}
     plan = replan(folder, PlanSpec.model_validate({"size": 437}))
     assert plan.predicted_loss == pytest.approx(100 + 6 * 4.0**-2)
+
+
+def test_pairs_are_shrunk_as_by_the_job_that_measured_them(folder):
+    rng = np.random.default_rng(0)
+    pairs = rng.normal(size=(3, 3, 3, 3))
+    pairs = pairs + pairs.transpose(2, 3, 0, 1)
+    pairs[np.arange(3), :, np.arange(3)] = 0
+    errors = np.full_like(pairs, 0.4)
+    table, costs = tables("interaction", interactions="pairs.npz")
+    (folder / "sensitivity.json").write_text(table.model_dump_json())
+    nothing = np.zeros((3, 3))
+    measured = Interactions(
+        tuple(SIZES), nothing, nothing, nothing, nothing, pairs, errors, samples=8, stopped="all samples used"
+    )
+    measured.save(folder / "pairs.npz")
+    told = PairLosses(tuple(SIZES), (BITS,) * 3, measured.trusted_pairs)
+    for size in range(440, 900, 20):
+        expected = plan_bits(PlanProblem.of(table, costs, pairs=told), {"bytes": size})
+        assert replan(folder, PlanSpec.model_validate({"size": size})) == expected
 
 
 def test_it_loads_neither_torch_nor_the_graph():
