@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from quant_core.allocation.ties import read_ties
 from quant_core.errors import SpecError
-from quant_core.export.placement import Form, layer_form
+from quant_core.export import Form, layer_form
 from quant_core.ingest.fusion_groups import find_fusion_groups
 from quant_core.preparation import Prepared
 from quant_core.spec import FLOAT_BITS, CostTable, LatencyTable, LayerCosts, QuantizeSpec

@@ -10,30 +10,37 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from quant_core.export.functions import DOMAIN, unpack_function
 from quant_core.export.packing import Plane, pack
+from quant_core.export.storage import Storage
 
 
 class GraphWriter:
-    """Collects nodes, initializers and functions.
+    """Collects nodes and initializers.
 
     Attributes:
         nodes: Nodes in execution order.
         initializers: Stored tensors.
     """
 
-    def __init__(self, taken: Iterable[str]) -> None:
+    def __init__(self, taken: Iterable[str], storage: Storage) -> None:
+        """Start an empty graph.
+
+        Args:
+            taken: Names that are in use already.
+            storage: How packed codes lie in the file.
+        """
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self._taken = set(taken)
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
-        self._functions: dict[int, onnx.FunctionProto] = {}
+        self._storage = storage
+        self._widths: set[int] = set()
         self._counter = 0
 
     @property
     def functions(self) -> list[onnx.FunctionProto]:
         """Functions the nodes call."""
-        return [self._functions[bits] for bits in sorted(self._functions)]
+        return self._storage.functions(self._widths)
 
     def fresh(self) -> str:
         """Make a name that nothing else bears.
@@ -102,6 +109,22 @@ class GraphWriter:
         """
         return pack(codes, bits)
 
+    def store(self, name: str, plane: Plane) -> str:
+        """Store one plane of codes.
+
+        Args:
+            name: Its name.
+            plane: The plane.
+
+        Returns:
+            The name.
+        """
+        self._taken.add(name)
+        self.initializers.append(
+            onnx.TensorProto(name=name, data_type=plane.dtype, dims=plane.dims, raw_data=plane.data)
+        )
+        return name
+
     def stored_codes(self, name: str, codes: npt.NDArray[np.int8], bits: int) -> str:
         """Store codes packed and append what turns them into int8; onnxruntime folds that when it loads the file.
 
@@ -113,18 +136,5 @@ class GraphWriter:
         Returns:
             Name of the int8 tensor.
         """
-        planes = self.pack(codes, bits)
-        names = [name + plane.suffix for plane in planes]
-        for stored, plane in zip(names, planes, strict=True):
-            self._taken.add(stored)
-            self.initializers.append(
-                onnx.TensorProto(name=stored, data_type=plane.dtype, dims=plane.dims, raw_data=plane.data)
-            )
-        if bits == 8:
-            return names[0]
-        if len(planes) == 1:
-            return self.node("Cast", names, to=onnx.TensorProto.INT8)
-        if bits not in self._functions:
-            self._functions[bits] = unpack_function(bits)
-        shape: dict[str, Any] = {} if bits == 6 else {"shape": list(planes[0].dims), "size": [codes.size]}
-        return self.node(f"Unpack{bits}", names, domain=DOMAIN, **shape)
+        self._widths.add(bits)
+        return self._storage.write(self, name, self.pack(codes, bits), bits, codes.shape)

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import onnx_ir as ir
 
+from quant_core.errors import InternalError
+from quant_core.export.forms import Form
+from quant_core.export.ort_cpu import ORT_CPU
+from quant_core.export.target import Target
 from quant_core.ingest.layer import Layer
-from quant_core.spec import FLOAT_BITS
-
-Form = Literal["static", "dynamic", "gather", "weight_only", "float"]
-"""How a layer runs.
-
-static: calibrated 8-bit input and output around an integer kernel. dynamic: the input is rounded to the range it
-happens to have, the output is float. gather: rows of an integer table, scaled after the look-up. weight_only:
-integer storage, float arithmetic. float: untouched.
-"""
 
 # Operators with an integer kernel of their own in onnxruntime; they take and give 8-bit tensors.
 _ROUNDED_OPS = frozenset({"Add", "Mul", "GlobalAveragePool", "AveragePool", "Concat", "Sigmoid", "LeakyRelu"})
@@ -56,7 +50,9 @@ class Placement:
         return tensor in self.aliases or tensor in self.points
 
 
-def layer_form(layer: Layer, model: ir.Model, bits: int, activation_bits: int) -> Form:
+def layer_form(
+    layer: Layer, model: ir.Model, bits: int, activation_bits: int, target: Target = ORT_CPU
+) -> Form:
     """Choose how a layer runs at a bit-width.
 
     Args:
@@ -64,31 +60,26 @@ def layer_form(layer: Layer, model: ir.Model, bits: int, activation_bits: int) -
         model: The normalised model it belongs to.
         bits: Bits of its weight.
         activation_bits: 8, or 32 for float activations; what the layer says for itself goes before it.
+        target: The runtime.
 
     Returns:
         The form.
+
+    Raises:
+        InternalError: If the target has none for this width.
     """
-    if bits == FLOAT_BITS:
-        return "float"
-    if layer.op == "Gather":
-        return "gather" if all(use.op == "Gather" for use in layer.uses) else "weight_only"
-    if (layer.activation_bits or activation_bits) == FLOAT_BITS or layer.axis is None:
-        return "weight_only"
-    ops = {use.op for use in layer.uses}
-    nodes = [_node(model, use.node) for use in layer.uses]
-    if any(use.operand != 1 for use in layer.uses) or not all(_has_constant_bias(node) for node in nodes):
-        return "weight_only"
-    if ops == {"Conv"}:
-        return "static"
-    if ops == {"Gemm"} and all(_is_plain_product(node) for node in nodes):
-        return "static" if _has_convolution(model) else "dynamic"
-    if ops == {"MatMul"} and len(layer.shape) == 2:
-        return "dynamic"
-    return "weight_only"
+    form = target.form(layer, model, bits, activation_bits)
+    if form is None:
+        raise InternalError(f"{target.name} has no form for {layer.name} at {bits} bits")
+    return form
 
 
 def place(
-    model: ir.Model, layers: Collection[Layer], bits: Mapping[str, int], activation_bits: int
+    model: ir.Model,
+    layers: Collection[Layer],
+    bits: Mapping[str, int],
+    activation_bits: int,
+    target: Target = ORT_CPU,
 ) -> Placement:
     """Decide every layer's form and every rounded tensor.
 
@@ -102,11 +93,14 @@ def place(
         layers: Its layers.
         bits: Layer name -> weight bits.
         activation_bits: 8, or 32 for float activations.
+        target: The runtime.
 
     Returns:
         The placement.
     """
-    forms = {layer.name: layer_form(layer, model, bits[layer.name], activation_bits) for layer in layers}
+    forms = {
+        layer.name: layer_form(layer, model, bits[layer.name], activation_bits, target) for layer in layers
+    }
     return _Placer(model, layers, forms).place()
 
 
@@ -225,25 +219,6 @@ def _name(value: ir.Value | None) -> str:
     assert value is not None
     assert value.name is not None
     return value.name
-
-
-def _node(model: ir.Model, name: str) -> ir.Node:
-    return next(node for node in model.graph if node.name == name)
-
-
-def _has_convolution(model: ir.Model) -> bool:
-    return any(node.op_type == "Conv" for node in model.graph)
-
-
-def _is_plain_product(node: ir.Node) -> bool:
-    """Whether a Gemm is x @ W + b and nothing more, which is what the integer kernels compute."""
-    scaled = any(node.attributes.get_float(key, 1.0) != 1.0 for key in ("alpha", "beta"))
-    return not scaled and not node.attributes.get_int("transA", 0)
-
-
-def _has_constant_bias(node: ir.Node) -> bool:
-    bias = node.inputs[2] if node.op_type != "MatMul" and len(node.inputs) > 2 else None
-    return bias is None or bias.const_value is not None
 
 
 def _is_rectifier(node: ir.Node) -> bool:

@@ -11,17 +11,17 @@ import onnx_ir as ir
 from google.protobuf.message import Message
 
 from quant_core.codes import ActivationGrid, QuantizedWeight
-from quant_core.export.functions import unpack_function
+from quant_core.export.exporter import export_model
 from quant_core.export.graph_writer import GraphWriter
 from quant_core.export.half_storage import cast, half_type
-from quant_core.export.ort_cpu import export_model
+from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.export.packing import Plane, blank_planes, plane_bytes
 from quant_core.export.placement import Form, layer_form, place
+from quant_core.export.storage import Storage
+from quant_core.export.target import Target
 from quant_core.export.weight_patterns import write_float, write_int8, write_qdq, write_rows
 from quant_core.ingest.layer import Layer
 from quant_core.spec import FLOAT_BITS
-
-_FUNCTION_BITS = (3, 5, 6)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,11 @@ class SizeModel:
 
 
 def predict_sizes(
-    model: ir.Model, layers: Sequence[Layer], candidates: Mapping[str, Collection[int]], activation_bits: int
+    model: ir.Model,
+    layers: Sequence[Layer],
+    candidates: Mapping[str, Collection[int]],
+    activation_bits: int,
+    target: Target = ORT_CPU,
 ) -> SizeModel:
     """Measure the stored form of every layer at every candidate width.
 
@@ -82,19 +86,22 @@ def predict_sizes(
         layers: Its layers.
         candidates: Layer name -> bits it may be given; 32 is float.
         activation_bits: 8, or 32 for float activations.
+        target: The runtime.
 
     Returns:
         Predicted bytes of any plan.
     """
     sizes = {
         layer.name: {
-            bits: layer_bytes(layer, bits, layer_form(layer, model, bits, activation_bits), model)
+            bits: layer_bytes(
+                layer, bits, layer_form(layer, model, bits, activation_bits, target), model, target
+            )
             for bits in candidates[layer.name]
         }
         for layer in layers
     }
     reference = {name: min(choices) for name, choices in candidates.items()}  # integers where allowed
-    placement = place(model, layers, reference, activation_bits)
+    placement = place(model, layers, reference, activation_bits, target)
     weights = {
         layer.name: _zeros(layer, bits, index)
         for index, layer in enumerate(layers)
@@ -104,14 +111,17 @@ def predict_sizes(
     grids = {
         name: ActivationGrid(float(np.float32(1 + i / 1024)), 0) for i, name in enumerate(placement.points)
     }
-    functions = {bits: _field_bytes(unpack_function(bits)) for bits in _FUNCTION_BITS}
-    file = export_model(model, layers, weights, placement, grids)
+    widths = {bits for choices in candidates.values() for bits in choices}
+    functions = {
+        bits: sum(map(_field_bytes, found)) for bits in widths if (found := target.storage.functions({bits}))
+    }
+    file = export_model(model, layers, weights, placement, grids, target)
     used = sum(functions.get(bits, 0) for bits in set(reference.values()))
     base = file.ByteSize() - used - sum(sizes[name][bits] for name, bits in reference.items())
     return SizeModel(base=base, layers=sizes, functions=functions)
 
 
-def layer_bytes(layer: Layer, bits: int, form: Form, model: ir.Model) -> int:
+def layer_bytes(layer: Layer, bits: int, form: Form, model: ir.Model, target: Target = ORT_CPU) -> int:
     """Give the bytes that one layer's weight takes in the file, with scales and unpacking nodes.
 
     Args:
@@ -119,6 +129,7 @@ def layer_bytes(layer: Layer, bits: int, form: Form, model: ir.Model) -> int:
         bits: Its width; 32 is float.
         form: How it runs.
         model: The model that holds its float weight.
+        target: The runtime.
 
     Returns:
         Bytes.
@@ -131,7 +142,7 @@ def layer_bytes(layer: Layer, bits: int, form: Form, model: ir.Model) -> int:
             return tensor.nbytes + named
         stored = f"{layer.weight}.half"
         return tensor.nbytes // 2 + named + len(".half") + _field_bytes(cast(stored, layer.weight))
-    writer, weight = _SizeWriter(()), _zeros(layer, bits)
+    writer, weight = _SizeWriter((), target.storage), _zeros(layer, bits)
     if form == "static":
         write_qdq(writer, layer, weight)
     elif form == "dynamic":
@@ -151,8 +162,8 @@ def layer_bytes(layer: Layer, bits: int, form: Form, model: ir.Model) -> int:
 class _SizeWriter(GraphWriter):
     """A writer that counts the bytes of codes and never makes them."""
 
-    def __init__(self, taken: Iterable[str]) -> None:
-        super().__init__(taken)
+    def __init__(self, taken: Iterable[str], storage: Storage) -> None:
+        super().__init__(taken, storage)
         self._raw: list[int] = []
 
     def pack(self, codes: npt.NDArray[np.int8], bits: int) -> tuple[Plane, ...]:

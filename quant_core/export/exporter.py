@@ -1,0 +1,311 @@
+"""The graph pattern of each form, written for any target.
+
+static: QDQ around the operator. dynamic: DynamicQuantizeLinear, MatMulInteger, Cast, Mul, in the arrangement that
+onnxruntime fuses to one kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from quant_core.codes import ActivationGrid, QuantizedWeight
+from quant_core.errors import InternalError
+from quant_core.export.copying import copy_node
+from quant_core.export.functions import DOMAIN
+from quant_core.export.graph_writer import GraphWriter
+from quant_core.export.half_storage import store_in_half
+from quant_core.export.opset import at_opset, opset_of
+from quant_core.export.ort_cpu import ORT_CPU
+from quant_core.export.placement import Placement
+from quant_core.export.target import Target
+from quant_core.export.weight_patterns import write_float, write_int8, write_qdq, write_rows
+from quant_core.ingest.layer import Layer
+from quant_core.version import __version__
+
+_IR_VERSIONS = {18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11, 24: 12, 25: 13, 26: 13}
+_SIGNED_OFFSET = 128  # a grid's codes count from 0; as int8 they are this much lower
+
+
+def export_model(
+    model: ir.Model,
+    layers: Sequence[Layer],
+    weights: Mapping[str, QuantizedWeight],
+    placement: Placement,
+    grids: Mapping[str, ActivationGrid],
+    target: Target = ORT_CPU,
+) -> onnx.ModelProto:
+    """Write the quantized model.
+
+    Args:
+        model: The normalised float model; left as it is.
+        layers: Its layers.
+        weights: Layer name -> codes and scales, for every layer that is not float.
+        placement: How each layer runs and which tensors are rounded.
+        grids: Tensor name -> 8-bit grid, for every point of the placement.
+        target: The runtime.
+
+    Returns:
+        The model as a protobuf message.
+    """
+    proto = at_opset(ir.to_proto(model), target.opset({weight.bits for weight in weights.values()}))
+    quantized = _Exporter(proto, layers, weights, placement, grids, target).export()
+    store_in_half(quantized, model)
+    return quantized
+
+
+class _Exporter:
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        layers: Sequence[Layer],
+        weights: Mapping[str, QuantizedWeight],
+        placement: Placement,
+        grids: Mapping[str, ActivationGrid],
+        target: Target,
+    ) -> None:
+        self.proto = proto
+        self.target = target
+        self.weights = weights
+        self.placement = placement
+        self.grids = grids
+        self.layers = {use.node: layer for layer in layers for use in layer.uses}
+        self.opset = opset_of(proto)
+        graph = proto.graph
+        self.initializers = {tensor.name: tensor for tensor in graph.initializer}
+        for weight in weights.values():
+            if weight.bias is not None:
+                bias = onnx.numpy_helper.from_array(weight.bias.values, weight.bias.name)
+                self.initializers[weight.bias.name] = bias
+        self.outputs = {output.name for output in graph.output}
+        taken = {value.name for value in graph.input} | self.outputs | set(self.initializers)
+        for node in graph.node:
+            taken.update(node.input, node.output, [node.name])
+        self.writer = GraphWriter(taken, target.storage)
+        self.codes: dict[str, str] = {}  # rounded tensor -> its 8-bit codes
+        self.floats: dict[str, str] = {}  # rounded tensor -> its float form, read by operators
+        self.raw: dict[str, str] = {}  # tensor -> the name its producer writes
+        self.ready: dict[str, str] = {}  # layer -> its weight as operators read it
+        self.dynamic: dict[str, tuple[str, str, str]] = {}  # tensor -> codes, scale, zero point
+
+    def export(self) -> onnx.ModelProto:
+        graph = self.proto.graph
+        for value in graph.input:
+            if self.placement.is_rounded(value.name):
+                self._round(value.name, value.name)
+        for node in graph.node:
+            self._write(node)
+        return self._assemble()
+
+    def _write(self, node: onnx.NodeProto) -> None:
+        layer = self.layers.get(node.name)
+        if node.name in self.placement.absorbed:
+            # The consumer of the grid sees this tensor; its producer now writes it.
+            self._finish(node.output[0], self.raw.get(node.input[0], node.input[0]))
+        elif layer is not None:
+            self._write_layer(node, layer)
+        elif node.output and node.output[0] in self.placement.aliases:
+            source = node.input[0]
+            self.codes[node.output[0]] = self._copy(
+                node, [self._code(source), *node.input[1:]], [self.writer.fresh()]
+            )
+        else:
+            self._emit(node, [self._read(name) for name in node.input])
+
+    def _write_layer(self, node: onnx.NodeProto, layer: Layer) -> None:
+        form = self.placement.forms[layer.name]
+        if form == "dynamic":
+            self._write_dynamic(node, layer)
+        elif form == "gather":
+            self._write_gather(node, layer)
+        else:
+            operands = [self._read(name) for name in node.input]
+            if form == "static":
+                operands[1] = self._stored_weight(layer)
+                if self._wants_integer_bias(operands, node.output[0]):
+                    operands[2] = self._integer_bias(node, layer)
+            elif form == "weight_only":
+                operands[self._operand(node, layer)] = self._stored_weight(layer)
+            self._emit(node, operands, guarded=layer.name in self.placement.guarded)
+
+    def _wants_integer_bias(self, operands: Sequence[str], output: str) -> bool:
+        given = len(operands) > 2 and operands[2] != ""
+        return self.target.integer_bias and given and not self._is_requantized(output)
+
+    def _emit(self, node: onnx.NodeProto, inputs: list[str], *, guarded: bool = False) -> None:
+        """Copy a node, then round those of its outputs that are to be rounded."""
+        outputs = [self._raw_name(name) for name in node.output]
+        if guarded:
+            inner = self.writer.fresh()
+            self._copy(node, inputs, [inner, *outputs[1:]])
+            # onnxruntime fuses this into the operator; without it the float weights would be quantized at load.
+            self.writer.node("LeakyRelu", [inner], outputs[:1], alpha=1.0)
+        else:
+            self._copy(node, inputs, outputs)
+        for name, raw in zip(node.output, outputs, strict=True):
+            self._finish(name, raw)
+
+    def _copy(self, node: onnx.NodeProto, inputs: Sequence[str], outputs: Sequence[str]) -> str:
+        self.writer.nodes.append(copy_node(node, inputs, outputs, self.opset))
+        return outputs[0]
+
+    def _raw_name(self, name: str) -> str:
+        # A rounded graph output keeps its name for the rounded value.
+        return self.writer.fresh() if name in self.outputs and self.placement.is_rounded(name) else name
+
+    def _finish(self, name: str, raw: str) -> None:
+        self.raw[name] = raw
+        if self.placement.is_rounded(name):
+            self._round(name, raw)
+
+    def _round(self, name: str, raw: str) -> None:
+        scale, zero_point = self._grid_constants(name)
+        self.codes[name] = self.writer.node("QuantizeLinear", [raw, scale, zero_point])
+        if name in self.outputs:
+            self._dequantize(name, name)
+
+    def _dequantize(self, name: str, output: str) -> str:
+        scale, zero_point = self._grid_constants(name)
+        self.floats[name] = self.writer.node(
+            "DequantizeLinear", [self.codes[name], scale, zero_point], [output]
+        )
+        return output
+
+    def _grid_constants(self, name: str) -> tuple[str, str]:
+        grid = self.grids[self.placement.aliases.get(name, name)]
+        scale = self.writer.constant(np.array(grid.scale, dtype=np.float32))
+        if self.target.symmetric:
+            zero_point = np.array(grid.zero_point - _SIGNED_OFFSET, dtype=np.int8)
+            return scale, self.writer.constant(zero_point)
+        return scale, self.writer.constant(np.array(grid.zero_point, dtype=np.uint8))
+
+    def _read(self, name: str) -> str:
+        """Name of the float value an operator reads."""
+        if name in self.floats:
+            return self.floats[name]
+        if self.placement.is_rounded(name):
+            return self._dequantize(name, self.writer.fresh())
+        return self.raw.get(name, name)
+
+    def _code(self, name: str) -> str:
+        return self.codes[name]
+
+    def _is_requantized(self, output: str) -> bool:
+        """Whether a static node's output is rounded, itself or after an absorbed Relu."""
+        if self.placement.is_rounded(output):
+            return True
+        return any(
+            output in node.input and self._is_requantized(node.output[0])
+            for node in self.proto.graph.node
+            if node.name in self.placement.absorbed
+        )
+
+    def _stored_weight(self, layer: Layer) -> str:
+        """The weight as the operator reads it; a shared weight is written once."""
+        if layer.name not in self.ready:
+            write = write_qdq if self.placement.forms[layer.name] == "static" else write_float
+            self.ready[layer.name] = write(self.writer, layer, self.weights[layer.name])
+        return self.ready[layer.name]
+
+    def _integer_bias(self, node: onnx.NodeProto, layer: Layer) -> str:
+        """Bias in steps of input scale times weight scale: what keeps an integer Gemm with float output integer."""
+        bias = onnx.numpy_helper.to_array(self.initializers[node.input[2]]).astype(np.float64)
+        step = self._input_step(node.input[0])
+        if step is None:
+            return str(node.input[2])
+        scale = step * self.weights[layer.name].scale
+        codes = np.round(bias / scale)
+        limit = np.iinfo(np.int32).max
+        if np.abs(codes).max(initial=0) > limit:
+            return str(node.input[2])
+        stored = self.writer.constant(np.broadcast_to(codes, scale.shape).astype(np.int32))
+        return self.writer.node("DequantizeLinear", [stored, self.writer.constant(scale)], axis=0)
+
+    def _input_step(self, name: str) -> np.float32 | None:
+        """Step of a rounded tensor, of its grid or of the part that rounds it already; None if that is computed."""
+        if self.placement.is_rounded(name):
+            return np.float32(self.grids[self.placement.aliases.get(name, name)].scale)
+        (maker,) = (node for node in self.proto.graph.node if name in node.output)
+        scale = self.initializers.get(maker.input[1])
+        return None if scale is None else np.float32(onnx.numpy_helper.to_array(scale).reshape(-1)[0])
+
+    def _write_dynamic(self, node: onnx.NodeProto, layer: Layer) -> None:
+        weight = self.weights[layer.name]
+        transpose = node.op_type == "Gemm" and weight.axis == 0
+        source = self._read(node.input[0])
+        if source not in self.dynamic:
+            names = (self.writer.fresh(), self.writer.fresh(), self.writer.fresh())
+            self.writer.node("DynamicQuantizeLinear", [source], names)
+            self.dynamic[source] = names
+        codes, scale, zero_point = self.dynamic[source]
+        if layer.name not in self.ready:
+            self.ready[layer.name] = write_int8(self.writer, layer, weight, transpose=transpose)
+        product = self.writer.node(
+            "MatMulInteger", [codes, self.ready[layer.name], zero_point], name=node.name
+        )
+        as_float = self.writer.node("Cast", [product], to=onnx.TensorProto.FLOAT)
+        steps = self.writer.node("Mul", [scale, self.writer.constant(weight.scale)])
+        bias = node.input[2] if node.op_type == "Gemm" and len(node.input) > 2 and node.input[2] else None
+        raw = self._raw_name(node.output[0])
+        if bias is None:
+            self.writer.node("Mul", [as_float, steps], [raw])
+        else:
+            scaled = self.writer.node("Mul", [as_float, steps])
+            self.writer.node("Add", [scaled, bias], [raw])
+        self._finish(node.output[0], raw)
+
+    def _write_gather(self, node: onnx.NodeProto, layer: Layer) -> None:
+        weight = self.weights[layer.name]
+        raw = self._raw_name(node.output[0])
+        codes, scale = write_rows(self.writer, layer, weight, self._read(node.input[1]), node.name)
+        self.writer.node("Mul", [codes, scale], [raw])
+        self._finish(node.output[0], raw)
+
+    def _operand(self, node: onnx.NodeProto, layer: Layer) -> int:
+        for use in layer.uses:
+            if use.node == node.name:
+                return use.operand
+        raise InternalError(f"node {node.name} is not a use of layer {layer.name}")
+
+    def _assemble(self) -> onnx.ModelProto:
+        old = self.proto.graph
+        graph = onnx.GraphProto(name=old.name, doc_string=old.doc_string)
+        graph.input.extend(old.input)
+        graph.output.extend(old.output)
+        graph.node.extend(self.writer.nodes)
+        used = {name for node in self.writer.nodes for name in node.input} | self.outputs
+        used |= _names_in_subgraphs(self.writer.nodes)
+        written = {tensor.name for tensor in self.writer.initializers}
+        graph.initializer.extend(
+            tensor for name, tensor in self.initializers.items() if name in used and name not in written
+        )
+        graph.initializer.extend(self.writer.initializers)
+        model = onnx.ModelProto(graph=graph, producer_name="bitwright", producer_version=__version__)
+        model.doc_string, model.domain, model.model_version = (
+            self.proto.doc_string,
+            self.proto.domain,
+            self.proto.model_version,
+        )
+        model.metadata_props.extend(self.proto.metadata_props)
+        model.opset_import.extend(self.proto.opset_import)
+        held = {(function.domain, function.name) for function in self.proto.functions}
+        model.functions.extend(self.proto.functions)
+        model.functions.extend(f for f in self.writer.functions if (f.domain, f.name) not in held)
+        if self.writer.functions and all(entry.domain != DOMAIN for entry in model.opset_import):
+            model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
+        model.ir_version = max(self.proto.ir_version, _IR_VERSIONS.get(self.opset, 13))
+        return model
+
+
+def _names_in_subgraphs(nodes: Sequence[onnx.NodeProto]) -> set[str]:
+    names: set[str] = set()
+    for node in nodes:
+        for attribute in node.attribute:
+            for graph in [attribute.g, *attribute.graphs]:
+                for inner in graph.node:
+                    names.update(inner.input)
+                names |= _names_in_subgraphs(graph.node)
+    return names

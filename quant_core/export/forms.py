@@ -1,0 +1,82 @@
+"""How a layer can run: the forms, and what the graph around a layer allows."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import onnx_ir as ir
+
+from quant_core.ingest.layer import Layer
+
+Form = Literal["static", "dynamic", "gather", "weight_only", "float"]
+"""How a layer runs.
+
+static: calibrated 8-bit activations around an integer kernel. dynamic: the input is rounded to the range it
+happens to have, the output is float. gather: rows of an integer table, scaled after the look-up. weight_only:
+integer storage, float arithmetic. float: untouched.
+"""
+
+
+def layer_nodes(layer: Layer, model: ir.Model) -> list[ir.Node]:
+    """Find the nodes that read a layer's weight.
+
+    Args:
+        layer: The layer.
+        model: The normalised model it belongs to.
+
+    Returns:
+        One node a use.
+    """
+    wanted = [use.node for use in layer.uses]
+    found = {node.name: node for node in model.graph if node.name in wanted}
+    return [found[name] for name in wanted]
+
+
+def is_right_operand(layer: Layer, model: ir.Model) -> bool:
+    """Tell whether a weight is what inputs are multiplied with, in every use, with constant biases only.
+
+    Args:
+        layer: The layer.
+        model: The normalised model it belongs to.
+
+    Returns:
+        True if so.
+    """
+    return all(use.operand == 1 for use in layer.uses) and all(
+        _has_constant_bias(node) for node in layer_nodes(layer, model)
+    )
+
+
+def is_plain_product(layer: Layer, model: ir.Model) -> bool:
+    """Tell whether Gemms are `x @ W + b` and nothing more, which is what integer kernels compute.
+
+    Args:
+        layer: The layer.
+        model: The normalised model it belongs to.
+
+    Returns:
+        True if no use scales or transposes its input.
+    """
+    return not any(
+        node.attributes.get_float("alpha", 1.0) != 1.0
+        or node.attributes.get_float("beta", 1.0) != 1.0
+        or node.attributes.get_int("transA", 0)
+        for node in layer_nodes(layer, model)
+    )
+
+
+def has_convolution(model: ir.Model) -> bool:
+    """Tell whether a network convolves.
+
+    Args:
+        model: The model.
+
+    Returns:
+        True if it has a Conv.
+    """
+    return any(node.op_type == "Conv" for node in model.graph)
+
+
+def _has_constant_bias(node: ir.Node) -> bool:
+    bias = node.inputs[2] if node.op_type != "MatMul" and len(node.inputs) > 2 else None
+    return bias is None or bias.const_value is not None

@@ -1,0 +1,89 @@
+"""How packed codes lie in a file, and the nodes that make them int8 again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import onnx
+
+from quant_core.export.functions import DOMAIN, unpack_function
+from quant_core.export.packing import Plane
+
+if TYPE_CHECKING:
+    from quant_core.export.graph_writer import GraphWriter
+
+
+class Storage(Protocol):
+    """One way to store codes of every width."""
+
+    def write(
+        self, writer: GraphWriter, name: str, planes: Sequence[Plane], bits: int, shape: Sequence[int]
+    ) -> str:
+        """Store the planes of one tensor and append what turns them into int8.
+
+        Args:
+            writer: Where to write.
+            name: Name of the tensor.
+            planes: Its planes, the low one first.
+            bits: Width of the codes.
+            shape: Shape of the codes.
+
+        Returns:
+            Name of the int8 tensor.
+        """
+        ...
+
+    def functions(self, widths: Collection[int]) -> list[onnx.FunctionProto]:
+        """List the functions that some widths need, stored once a file.
+
+        Args:
+            widths: Bits in use.
+
+        Returns:
+            The functions, by rising width.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LocalFunctions:
+    """ONNX's own types of 2, 4 and 8 bits; planes of other widths are put together by functions of the file."""
+
+    def write(
+        self, writer: GraphWriter, name: str, planes: Sequence[Plane], bits: int, shape: Sequence[int]
+    ) -> str:
+        """Store planes in types of their own width.
+
+        Args:
+            writer: Where to write.
+            name: Name of the tensor.
+            planes: Its planes, the low one first.
+            bits: Width of the codes.
+            shape: Shape of the codes.
+
+        Returns:
+            Name of the int8 tensor.
+        """
+        names = [writer.store(name + plane.suffix, plane) for plane in planes]
+        if bits == 8:
+            return names[0]
+        if len(planes) == 1:
+            return writer.node("Cast", names, to=onnx.TensorProto.INT8)
+        count = 1
+        for size in shape:
+            count *= size
+        attributes: dict[str, Any] = {} if bits == 6 else {"shape": list(planes[0].dims), "size": [count]}
+        return writer.node(f"Unpack{bits}", names, domain=DOMAIN, **attributes)
+
+    def functions(self, widths: Collection[int]) -> list[onnx.FunctionProto]:
+        """List the functions that put planes together.
+
+        Args:
+            widths: Bits in use.
+
+        Returns:
+            The functions, by rising width.
+        """
+        return [unpack_function(bits) for bits in sorted({3, 5, 6}.intersection(widths))]

@@ -1,0 +1,43 @@
+"""What a runtime wants of a file: which forms, widths and types, at which opset, stored how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx_ir as ir
+
+from quant_core.export.forms import Form
+from quant_core.export.storage import Storage
+from quant_core.ingest.layer import Layer
+
+FormChoice = Callable[[Layer, ir.Model, int, int], Form | None]
+"""(layer, model, bits, activation bits) -> how it runs; None where the runtime has nothing for it."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A runtime that files are made for.
+
+    Attributes:
+        name: As users write it.
+        form: How a layer runs at a width.
+        opset: Widths in use -> the lowest opset of the file.
+        storage: How codes lie in the file.
+        rounding: Which activations are rounded. `kernels`: inputs and outputs of integer kernels, and everything
+            between them that runs on integers too. `operands`: what weighted operators read, and the second operand of
+            residual additions.
+        symmetric: Whether activations are signed, with 0 at code 0; else unsigned with a zero point.
+        integer_bias: Whether the bias of an integer Gemm with float output is stored in integers.
+        runs_here: Whether its kernels are those of onnxruntime on this machine's CPU.
+    """
+
+    name: str
+    form: FormChoice
+    opset: Callable[[Collection[int]], int]
+    storage: Storage
+    rounding: Literal["kernels", "operands"] = "kernels"
+    symmetric: bool = False
+    integer_bias: bool = False
+    runs_here: bool = False
