@@ -12,11 +12,12 @@ from google.protobuf.message import Message
 
 from quant_core.codes import ActivationGrid, QuantizedWeight
 from quant_core.export.exporter import export_model
+from quant_core.export.forms import Form
 from quant_core.export.graph_writer import GraphWriter
 from quant_core.export.half_storage import cast, half_type
 from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.export.packing import Plane, blank_planes, plane_bytes
-from quant_core.export.placement import Form, layer_form, place
+from quant_core.export.placement import layer_form, place
 from quant_core.export.storage import Storage
 from quant_core.export.target import Target
 from quant_core.export.weight_patterns import write_float, write_int8, write_qdq, write_rows

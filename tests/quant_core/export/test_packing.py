@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from quant_core.errors import SpecError
 from quant_core.export.graph_writer import GraphWriter
 from quant_core.export.packing import blank_planes, pack, plane_bytes, unpack
+from quant_core.export.storage import LocalFunctions
 
 WIDTHS = [2, 3, 4, 5, 6, 8]
 
@@ -54,7 +55,7 @@ def test_low_planes_are_read_by_onnx(bits):
 @pytest.mark.parametrize("bits", WIDTHS)
 def test_onnxruntime_unpacks_the_same_codes(bits, shape, level):
     codes = random_codes(bits, shape)
-    writer = GraphWriter(["x", "y"])
+    writer = GraphWriter(["x", "y"], LocalFunctions())
     int8 = writer.stored_codes("w", codes, bits)
     as_float = writer.node("Cast", [int8], to=TensorProto.FLOAT)
     writer.node("Add", ["x", as_float], ["y"])
@@ -76,7 +77,7 @@ def test_widths_without_a_layout_are_refused():
 
 
 def test_constants_are_stored_once_and_names_are_free():
-    writer = GraphWriter(["0", "1"])
+    writer = GraphWriter(["0", "1"], LocalFunctions())
     first = writer.constant(np.array([1.0, 2.0], dtype=np.float32))
     assert first == "2"
     assert writer.constant(np.array([1.0, 2.0], dtype=np.float32)) == first
