@@ -105,14 +105,14 @@ class Workers:
             What spreads its units over the processes.
         """
         for worker in self._workers:
+            worker.settle()
             worker.send(Start(assignment))
         try:
             yield self._run
         finally:
+            # A unit that is under way is waited for only by who next wants something of its process.
             for worker in self._workers:
                 worker.send(Stop())
-            for worker in self._workers:
-                worker.settle()
 
     def _run(
         self,
@@ -143,10 +143,12 @@ class _Worker:
             stdout=subprocess.PIPE,
             env=environment,
         )
+        self._stopping = False
         self.send(setup)
 
     def send(self, message: object) -> None:
         assert self._process.stdin is not None
+        self._stopping = isinstance(message, Stop)
         try:
             pickle.dump(message, self._process.stdin)
             self._process.stdin.flush()
@@ -165,9 +167,9 @@ class _Worker:
         raise InternalError(f"a worker failed: {message.error}")
 
     def settle(self) -> None:
-        """Read over what is left until the process has stopped its estimator."""
-        while not isinstance(self._receive(), Stop):
-            pass
+        """Read over what is left until the process has stopped its estimator, where it was told to."""
+        while self._stopping:
+            self._stopping = not isinstance(self._receive(), Stop)
 
     def close(self) -> None:
         assert self._process.stdin is not None

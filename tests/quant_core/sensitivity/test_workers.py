@@ -1,9 +1,13 @@
 """Two processes stand in for two devices: the same numbers to the last bit."""
 
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -85,3 +89,36 @@ def test_a_killed_process_is_told_with_its_likely_cause(net: Any, samples: torch
         batches = cut.batches({"x": samples}, None, "cpu")
         with pytest.raises(MemoryLimitError, match="fewer workers"), workers.on(assignment) as run:
             assignment.run(net.program, batches, run=run)
+
+
+def test_what_is_not_wanted_any_more_is_not_waited_for(
+    net: Any, samples: torch.Tensor, tmp_path: Path
+) -> None:
+    """Every unit but the first ends only after the estimate was left."""
+    cut = Cut(len(samples), 100, 0)
+    first = Assignment(take_one, net.layers, KL, cut, {"left": tmp_path / "left", "units": 6})
+    batches = cut.batches({"x": samples}, None, "cpu")
+    with Workers(net.model, {"x": samples}, None, ["cpu", "cpu"]) as workers:
+        with workers.on(first) as run:
+            assert first.run(net.program, batches, run=run) == 0
+        (tmp_path / "left").touch()
+        with workers.on(first) as run:  # both processes take part again
+            assert [int(found[0]) for found in run(lambda *_: np.zeros(1), ((0, n) for n in range(5)))] == [
+                *range(5)
+            ]
+
+
+def take_one(
+    program: Any, layers: Any, objective: Any, batches: Any, *, left: Path, units: int, run: Any
+) -> int:
+    def unit(batch: int, number: int) -> np.ndarray:
+        for _ in range(2000 if number else 0):
+            if left.exists():
+                break
+            time.sleep(0.01)
+        else:
+            assert number == 0, "never left"
+        return np.array([float(number)])
+
+    with closing(run(unit, ((0, number) for number in range(units)))) as results:
+        return int(next(results)[0])
