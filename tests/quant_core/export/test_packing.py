@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from quant_core.errors import SpecError
 from quant_core.export.graph_writer import GraphWriter
 from quant_core.export.packing import blank_planes, pack, plane_bytes, unpack
+from quant_core.export.plain_storage import PlainOperators
 from quant_core.export.storage import LocalFunctions
 
 WIDTHS = [2, 3, 4, 5, 6, 8]
@@ -50,24 +52,40 @@ def test_low_planes_are_read_by_onnx(bits):
     assert ml_dtypes.uint2 is not None
 
 
-@pytest.mark.parametrize("level", ["ORT_DISABLE_ALL", "ORT_ENABLE_ALL"])
-@pytest.mark.parametrize("shape", [(1,), (8,), (3, 5), (4, 3, 3, 3)])
-@pytest.mark.parametrize("bits", WIDTHS)
-def test_onnxruntime_unpacks_the_same_codes(bits, shape, level):
-    codes = random_codes(bits, shape)
-    writer = GraphWriter(["x", "y"], LocalFunctions())
+def unpacking(codes, bits, storage, opset):
+    """A model that adds the codes, stored packed, to x."""
+    writer, shape = GraphWriter(["x", "y"], storage), codes.shape
     int8 = writer.stored_codes("w", codes, bits)
     as_float = writer.node("Cast", [int8], to=TensorProto.FLOAT)
     writer.node("Add", ["x", as_float], ["y"])
     value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)) for name in "xy"]
     graph = helper.make_graph(writer.nodes, "g", value[:1], value[1:], writer.initializers)
-    domains = [helper.make_opsetid("", 25), helper.make_opsetid("bitwright", 1)]
-    model = helper.make_model(graph, opset_imports=domains, functions=writer.functions, ir_version=13)
+    domains = [helper.make_opsetid("", opset)]
+    if writer.functions:
+        domains.append(helper.make_opsetid("bitwright", 1))
+    version = 8 if opset == 18 else 13
+    model = helper.make_model(graph, opset_imports=domains, functions=writer.functions, ir_version=version)
     onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+@pytest.mark.parametrize("level", ["ORT_DISABLE_ALL", "ORT_ENABLE_ALL"])
+@pytest.mark.parametrize("shape", [(1,), (8,), (3, 5), (4, 3, 3, 3)])
+@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize("opset", [None, 18, 21, 25])
+def test_runtimes_unpack_the_same_codes(opset, bits, shape, level):
+    codes = random_codes(bits, shape)
+    storage = LocalFunctions() if opset is None else PlainOperators(opset)
+    model = unpacking(codes, bits, storage, opset or 25)
+    feeds = {"x": np.zeros(shape, dtype=np.float32)}
+    if opset is not None and level == "ORT_DISABLE_ALL":
+        assert not model.functions
+        assert {entry.domain for entry in model.opset_import} == {""}
+        np.testing.assert_array_equal(ReferenceEvaluator(model).run(None, feeds)[0], codes)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    y = session.run(None, {"x": np.zeros(shape, dtype=np.float32)})[0]
+    y = session.run(None, feeds)[0]
     np.testing.assert_array_equal(y, codes)
 
 
