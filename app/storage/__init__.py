@@ -1,6 +1,16 @@
-"""Blobs behind one protocol: uploads and results, addressed by key."""
+"""Uploads and results: folders and uploads by name, their bytes by digest, in a local folder or a bucket."""
 
-from app.storage.local import LocalStorage
-from app.storage.protocol import Storage
+from app.storage.opening import StorageUrlError, open_storage
+from app.storage.storage import Storage, file_digest
+from app.storage.uploads import UPLOAD_ID, Upload, Uploads, is_digest
 
-__all__ = ["LocalStorage", "Storage"]
+__all__ = [
+    "UPLOAD_ID",
+    "Storage",
+    "StorageUrlError",
+    "Upload",
+    "Uploads",
+    "file_digest",
+    "is_digest",
+    "open_storage",
+]

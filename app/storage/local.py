@@ -1,64 +1,146 @@
-"""Blobs in a local folder."""
+"""Objects as files in a local folder."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
+from app.storage.objects import Stored
 
-class LocalStorage:
-    """Keeps files below one folder. Folders that are published must lie on the same file system."""
+_PARTS = "parts"
+_TRIES = 8
+
+
+class LocalObjects:
+    """Keeps files below one folder; what is put there from the same file system is moved, not copied."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        root.mkdir(parents=True, exist_ok=True)
+        (root / _PARTS).mkdir(parents=True, exist_ok=True)
 
-    def publish(self, folder: Path, prefix: str) -> None:
-        """Take over a folder by renaming it.
+    def put(self, file: Path, key: str) -> None:
+        """Move a file here.
 
         Args:
-            folder: A local folder; it is gone afterwards.
-            prefix: Where its files go.
+            file: The file; it is gone afterwards.
+            key: Where it goes.
         """
-        target = self._root / prefix
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder.rename(target)
+        os.utime(file)
+        if file.stat().st_dev != self._root.stat().st_dev:
+            part = self._part()
+            shutil.copyfile(file, part)
+            file.unlink()
+            file = part
+        self._place(file, key)
 
-    def fetch(self, prefix: str, folder: Path) -> None:
-        """Copy every file under a prefix into another folder; file systems that can share the bytes.
+    def write(self, key: str, content: bytes) -> None:
+        """Write something small.
 
         Args:
-            prefix: What to fetch.
-            folder: Where to put it; it is made.
+            key: Where it goes.
+            content: The bytes.
         """
-        # Copies, not links of either kind: the engine refuses weights that may be changed or lie outside the folder.
-        shutil.copytree(self._root / prefix, folder)
+        part = self._part()
+        part.write_bytes(content)
+        self._place(part, key)
 
-    def find(self, key: str) -> Path | None:
-        """Give the path of one file.
+    def read(self, key: str) -> bytes | None:
+        """Read something small.
 
         Args:
-            key: The file.
+            key: The object.
 
         Returns:
-            Its path, or None if there is no such file.
+            Its bytes, or None if there is no such object.
+        """
+        try:
+            return (self._root / key).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def fetch(self, key: str, file: Path) -> None:
+        """Copy an object to a local file.
+
+        Args:
+            key: The object.
+            file: The file to make.
+        """
+        # A copy, not a link of either kind: the engine refuses weights that may be changed or lie outside the folder.
+        shutil.copyfile(self._root / key, file)
+
+    def find(self, key: str) -> Stored | None:
+        """Look at an object.
+
+        Args:
+            key: The object.
+
+        Returns:
+            What is known of it, or None if there is none.
+        """
+        try:
+            status = (self._root / key).stat()
+        except FileNotFoundError:
+            return None
+        return Stored(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+
+    def path(self, key: str) -> Path | None:
+        """Give the path of an object.
+
+        Args:
+            key: The object.
+
+        Returns:
+            Its path, or None if there is none.
         """
         path = self._root / key
         return path if path.is_file() else None
 
-    def remove(self, prefix: str) -> None:
-        """Remove everything under a prefix.
+    def link(self, key: str) -> None:
+        """Give no address: local files are sent by the service itself."""
+
+    def list(self, prefix: str) -> Iterator[Stored]:
+        """List objects.
 
         Args:
-            prefix: What to remove.
-        """
-        if (self._root / prefix).exists():
-            shutil.rmtree(self._root / prefix)
+            prefix: A key's beginning, up to a slash.
 
-    def prefixes(self) -> frozenset[str]:
-        """Name the folders at the top.
-
-        Returns:
-            The names.
+        Yields:
+            The objects below it.
         """
-        return frozenset(path.name for path in self._root.iterdir())
+        for folder, _, names in os.walk(self._root / prefix):
+            for name in names:
+                found = self.find((Path(folder) / name).relative_to(self._root).as_posix())
+                if found is not None:  # it was not removed in between
+                    yield found
+
+    def remove(self, key: str) -> None:
+        """Remove an object, and the folders that this leaves empty.
+
+        Args:
+            key: The object.
+        """
+        path = self._root / key
+        path.unlink(missing_ok=True)
+        with suppress(OSError):  # others are in it, or came in between
+            for folder in path.relative_to(self._root).parents[:-1]:
+                (self._root / folder).rmdir()
+
+    def _part(self) -> Path:
+        return self._root / _PARTS / uuid.uuid4().hex
+
+    def _place(self, file: Path, key: str) -> None:
+        target = self._root / key
+        for attempt in range(_TRIES):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                file.replace(target)
+            except FileNotFoundError:  # the folder became empty and was removed in between
+                if attempt == _TRIES - 1 or not file.exists():
+                    raise
+            else:
+                return

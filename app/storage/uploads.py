@@ -1,0 +1,177 @@
+"""Uploads: partial ones as files of this machine, complete ones as names for what lies in the storage."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import quote
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from app.storage.storage import Storage
+
+UPLOAD_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_ROOT = "uploads/"
+
+
+class Upload(BaseModel):
+    """A complete upload.
+
+    Attributes:
+        sha256: Digest of its content, in hexadecimal.
+        bytes: Size of its content.
+        expires: When it is forgotten, unless it is used before.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    sha256: str
+    bytes: int
+    expires: datetime
+
+
+class Uploads:
+    """The uploads of every owner."""
+
+    def __init__(self, storage: Storage, folder: Path, lifetime: timedelta) -> None:
+        """Open the uploads.
+
+        Args:
+            storage: Keeps complete ones.
+            folder: Keeps partial ones.
+            lifetime: How long one is kept that nobody uses.
+        """
+        self._storage = storage
+        self._folder = folder
+        self._lifetime = lifetime
+
+    def find(self, owner: str, name: str) -> Upload | None:
+        """Look for a complete upload.
+
+        Args:
+            owner: Whose it is.
+            name: Its id.
+
+        Returns:
+            The upload; None if there is none, or it has expired.
+        """
+        if re.fullmatch(UPLOAD_ID, name) is None:
+            return None
+        upload = self._read(_key(owner, name))
+        return None if upload is None or upload.expires < datetime.now(UTC) else upload
+
+    def partial(self, owner: str, name: str) -> Path:
+        """Give the file that an upload is written to until it is complete.
+
+        Args:
+            owner: Whose it is.
+            name: Its id.
+
+        Returns:
+            The file; it need not be there, its folder is.
+        """
+        folder = self._folder / quote(owner, safe="")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / name
+
+    def complete(self, owner: str, name: str, digest: str) -> Upload:
+        """Keep what was written as a complete upload.
+
+        Args:
+            owner: Whose it is.
+            name: Its id.
+            digest: SHA-256 of the file, in hexadecimal.
+
+        Returns:
+            The upload.
+        """
+        file = self.partial(owner, name)
+        upload = Upload(sha256=digest, bytes=file.stat().st_size, expires=datetime.now(UTC) + self._lifetime)
+        # The name comes first: a sweep between the two must find the content needed.
+        self._storage.objects.write(_key(owner, name), upload.model_dump_json().encode())
+        self._storage.keep(file, digest)
+        return upload
+
+    def take(self, owner: str, name: str, file: Path) -> Upload | None:
+        """Copy a complete upload to a local file and keep it for another lifetime.
+
+        Args:
+            owner: Whose it is.
+            name: Its id.
+            file: The file to make, with its folder.
+
+        Returns:
+            The upload; None if there is none.
+        """
+        found = self.find(owner, name)
+        if found is None:
+            return None
+        used = found.model_copy(update={"expires": datetime.now(UTC) + self._lifetime})
+        self._storage.objects.write(_key(owner, name), used.model_dump_json().encode())
+        try:
+            self._storage.take(found.sha256, file)
+        except FileNotFoundError:
+            return None
+        return used
+
+    def remove(self, owner: str, name: str) -> bool:
+        """Forget an upload.
+
+        Args:
+            owner: Whose it is.
+            name: Its id.
+
+        Returns:
+            False if there was none.
+        """
+        partial = self.partial(owner, name)
+        known = partial.exists() or self.find(owner, name) is not None
+        partial.unlink(missing_ok=True)
+        self._storage.objects.remove(_key(owner, name))
+        return known
+
+    def sweep(self) -> tuple[int, int]:
+        """Forget uploads that have expired, then remove contents that nothing names any more.
+
+        Returns:
+            How many contents were removed, and their bytes.
+        """
+        return self._storage.sweep(frozenset(self._living()))
+
+    def _living(self) -> Iterator[str]:
+        now = datetime.now(UTC)
+        for found in tuple(self._storage.objects.list(_ROOT)):
+            upload = self._read(found.key)
+            if upload is None or upload.expires < now:
+                self._storage.objects.remove(found.key)
+            else:
+                yield upload.sha256
+        for partial in self._folder.glob("*/*"):
+            if datetime.fromtimestamp(partial.stat().st_mtime, UTC) < now - self._lifetime:
+                partial.unlink(missing_ok=True)
+
+    def _read(self, key: str) -> Upload | None:
+        content = self._storage.objects.read(key)
+        try:
+            return None if content is None else Upload.model_validate_json(content)
+        except ValidationError:
+            return None
+
+
+def is_digest(name: str) -> bool:
+    """Tell whether an id is the SHA-256 of the content it stands for.
+
+    Args:
+        name: The id.
+
+    Returns:
+        Whether it has the form of one.
+    """
+    return _DIGEST.fullmatch(name) is not None
+
+
+def _key(owner: str, name: str) -> str:
+    return f"{_ROOT}{quote(owner, safe='')}/{name}.json"
