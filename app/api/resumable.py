@@ -1,0 +1,234 @@
+"""`/uploads`: large files as raw bytes, taken up again where a connection broke, kept once however often they come."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Request, Response
+from pydantic import BaseModel, ConfigDict
+from starlette.requests import ClientDisconnect
+
+from app.api.deps import ServiceDep
+from app.api.multipart import refuse_size
+from app.api.problems import ProblemError, responses
+from app.api.storing import storing
+from app.api.upload_body import BusyError, TooLargeError, append, digest_of
+from app.api.upload_headers import Sent, read_headers
+from app.service import Service
+from app.storage import UPLOAD_ID, Upload, is_digest
+
+router = APIRouter(prefix="/uploads/{upload_id}", tags=["uploads"])
+
+_EXAMPLE = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+UploadId = Annotated[
+    str,
+    Path(
+        pattern=UPLOAD_ID,
+        description="Any plain word of the client's; 64 hexadecimal digits are the SHA-256 of the content and checked.",
+        examples=[_EXAMPLE],
+    ),
+]
+
+
+class UploadView(BaseModel):
+    """An upload as its owner sees it.
+
+    Attributes:
+        id: Its name.
+        bytes: How many bytes are here.
+        complete: Whether that is all of them.
+        sha256: Digest of the content in hexadecimal, once it is complete.
+        expires: When it is forgotten, unless a job uses it before.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "id": "resnet20.onnx",
+                "bytes": 1110912,
+                "complete": True,
+                "sha256": _EXAMPLE,
+                "expires": "2026-01-16T09:30:00Z",
+            }
+        }
+    )
+
+    id: str
+    bytes: int
+    complete: bool
+    sha256: str | None = None
+    expires: datetime | None = None
+
+
+def owner_of(request: Request) -> str:
+    """Tell whose uploads a request speaks of.
+
+    Args:
+        request: The request.
+
+    Returns:
+        The owner that its key belongs to; `local` where the service has no keys.
+    """
+    owner: str = request.scope.get("state", {}).get("owner", "local")
+    return owner
+
+
+OwnerDep = Annotated[str, Depends(owner_of)]
+
+
+@router.put(
+    "",
+    status_code=201,
+    summary="Send a file, or the rest of one",
+    response_description="All of it is here.",
+    responses={
+        202: {"model": UploadView, "description": "More is to come, from Upload-Offset on."},
+        **responses(400, 409, 413, 422, 507),
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        },
+        "parameters": [
+            {
+                "in": "header",
+                "name": name,
+                "required": False,
+                "description": text,
+                "schema": {"type": "string"},
+            }
+            for name, text in (
+                ("Upload-Offset", "Where these bytes begin; 0 by default, which begins anew."),
+                ("Content-Range", "The same and the whole length, as curl writes it."),
+                ("Upload-Length", "Bytes of the whole content."),
+                ("Upload-Complete", "?0 if more follows and the length is not told."),
+                ("Repr-Digest", "sha-256=:BASE64: of the whole content, to be checked."),
+            )
+        ],
+    },
+)
+async def put_upload(
+    upload_id: UploadId, request: Request, response: Response, service: ServiceDep, owner: OwnerDep
+) -> UploadView:
+    """Write the body behind what is here already; name the upload in `POST /quantize` when it is complete."""
+    sent = read_headers(request.headers)
+    declared = request.headers.get("content-length", "")
+    coming = sent.offset + (int(declared) if declared.isdecimal() else 0)
+    if max(sent.length or 0, coming) > service.settings.upload_limit:
+        refuse_size(service.settings.upload_limit)
+    with storing():
+        known = service.uploads.find(owner, upload_id) if is_digest(upload_id) else None
+        view = (
+            _complete(upload_id, known)
+            if known is not None
+            else await service.transfers.run(
+                (owner, upload_id), _receive(request, service, owner, upload_id, sent)
+            )
+        )
+    response.status_code = 201 if view.complete else 202
+    response.headers.update(_headers(view))
+    return view
+
+
+@router.head("", status_code=204, summary="Ask how far an upload is", responses=responses(404))
+async def head_upload(upload_id: UploadId, service: ServiceDep, owner: OwnerDep) -> Response:
+    """Tell in `Upload-Offset` where to go on; a transfer that is still open is ended first."""
+    await service.transfers.stop((owner, upload_id))
+    return Response(
+        status_code=204, headers=_headers(await asyncio.to_thread(_find, service, owner, upload_id))
+    )
+
+
+@router.get("", summary="Look at an upload", responses=responses(404))
+def get_upload(upload_id: UploadId, service: ServiceDep, owner: OwnerDep) -> UploadView:
+    """Tell how many bytes are here, and when they are forgotten."""
+    return _find(service, owner, upload_id)
+
+
+@router.delete("", status_code=204, summary="Forget an upload", responses=responses(404))
+async def delete_upload(upload_id: UploadId, service: ServiceDep, owner: OwnerDep) -> Response:
+    """Forget it; jobs that were given it keep what they need."""
+    await service.transfers.stop((owner, upload_id))
+    if not await asyncio.to_thread(service.uploads.remove, owner, upload_id):
+        raise _unknown(upload_id)
+    return Response(status_code=204)
+
+
+async def _receive(request: Request, service: Service, owner: str, name: str, sent: Sent) -> UploadView:
+    file = service.uploads.partial(owner, name)
+    here = file.stat().st_size if file.exists() else 0
+    if sent.offset not in {0, here}:
+        raise ProblemError(
+            409,
+            "upload_offset",
+            f"The upload has {here} bytes, and these begin at {sent.offset}.",
+            remedy="Go on from Upload-Offset, or send everything from 0.",
+            where=name,
+            headers={"Upload-Offset": str(here), "Upload-Complete": "?0"},
+        )
+    limit = service.settings.upload_limit
+    try:
+        total, hashed = await append(request.stream(), file, sent.offset, min(limit, sent.length or limit))
+    except TooLargeError:
+        file.unlink()
+        refuse_size(min(limit, sent.length or limit))
+    except BusyError as error:
+        raise ProblemError(
+            409,
+            "upload_busy",
+            "Another service process is receiving this upload.",
+            remedy="End the other transfer, or wait a moment.",
+            where=name,
+        ) from error
+    except ClientDisconnect as error:
+        raise ProblemError(400, "cut_off", "The body was cut off.", remedy="Send the rest.") from error
+    if total < sent.length if sent.length is not None else not sent.last:
+        return UploadView(id=name, bytes=total, complete=False)
+    digest = await digest_of(file, hashed)
+    for expected in (sent.digest, name if is_digest(name) else None):
+        if expected not in {None, digest}:
+            file.unlink()
+            raise ProblemError(
+                400,
+                "digest",
+                f"The content's SHA-256 is {digest}, and {expected} was promised.",
+                remedy="Send it again from the start.",
+                where=name,
+            )
+    return _complete(name, await asyncio.to_thread(service.uploads.complete, owner, name, digest))
+
+
+def _find(service: Service, owner: str, name: str) -> UploadView:
+    partial = service.uploads.partial(owner, name)
+    if partial.exists():
+        return UploadView(id=name, bytes=partial.stat().st_size, complete=False)
+    upload = service.uploads.find(owner, name)
+    if upload is None:
+        raise _unknown(name)
+    return _complete(name, upload)
+
+
+def _complete(name: str, upload: Upload) -> UploadView:
+    return UploadView(id=name, complete=True, **upload.model_dump())
+
+
+def _headers(view: UploadView) -> dict[str, str]:
+    return {
+        "Upload-Offset": str(view.bytes),
+        "Upload-Complete": "?1" if view.complete else "?0",
+        "Cache-Control": "no-store",
+    }
+
+
+def _unknown(name: str) -> ProblemError:
+    return ProblemError(
+        404,
+        "no_such_upload",
+        "There is no upload of this id.",
+        remedy="Send it with PUT /uploads/{id}; uploads that no job uses are forgotten after a while.",
+        where=name,
+    )
