@@ -1,0 +1,111 @@
+import type { Front, Job, JobPage, Plan, Preflight, Problem, Report, Sensitivity, Spec } from "./types";
+
+const KEY = "bitwright-key";
+
+/** An answer of the service that says what is wrong and what to do. */
+export class ServiceError extends Error {
+  constructor(
+    readonly status: number,
+    readonly problem: Problem,
+  ) {
+    super(problem.message);
+  }
+}
+
+export function apiKey(): string | null {
+  return sessionStorage.getItem(KEY);
+}
+
+export function setApiKey(key: string | null): void {
+  if (key) sessionStorage.setItem(KEY, key);
+  else sessionStorage.removeItem(KEY);
+}
+
+export function authorization(): Record<string, string> {
+  const key = apiKey();
+  return key ? { Authorization: `Bearer ${key}` } : {};
+}
+
+/** Send a request; throw `ServiceError` where the answer is no success. */
+export async function send(path: string, options: RequestInit = {}): Promise<Response> {
+  let answer: Response;
+  try {
+    answer = await fetch(path, { ...options, headers: { ...authorization(), ...options.headers } });
+  } catch (cause) {
+    if (cause instanceof DOMException && cause.name === "AbortError") throw cause;
+    throw new ServiceError(0, {
+      code: "connection",
+      message: "The service does not answer.",
+      remedy: "Check that it runs; this page goes on by itself once it does.",
+    });
+  }
+  if (!answer.ok) throw new ServiceError(answer.status, await problemOf(answer));
+  return answer;
+}
+
+export async function problemOf(answer: Response): Promise<Problem> {
+  const unknown = { code: "http", message: `The service answered ${answer.status}.`, remedy: "Try again later." };
+  try {
+    const document = (await answer.json()) as Partial<Problem>;
+    return document.message ? { ...unknown, ...document } : unknown;
+  } catch {
+    return unknown;
+  }
+}
+
+async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
+  const answer = await send(path, { headers: { Accept: "application/json" }, ...(signal && { signal }) });
+  return (await answer.json()) as T;
+}
+
+async function post<T>(path: string, body: unknown, signal?: AbortSignal): Promise<T> {
+  const answer = await send(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+    ...(signal && { signal }),
+  });
+  return (await answer.json()) as T;
+}
+
+const job = (id: string) => `jobs/${encodeURIComponent(id)}`;
+
+export const api = {
+  jobs: (query: URLSearchParams, signal?: AbortSignal) => get<JobPage>(`jobs?${query}`, signal),
+  job: (id: string, signal?: AbortSignal) => get<Job>(job(id), signal),
+  report: (id: string, signal?: AbortSignal) => get<Report>(`${job(id)}/report`, signal),
+  front: (id: string, signal?: AbortSignal) => get<Front>(`${job(id)}/files/pareto.json`, signal),
+  sensitivity: (id: string, signal?: AbortSignal) => get<Sensitivity>(`${job(id)}/files/sensitivity.json`, signal),
+  file: <T>(id: string, name: string, signal?: AbortSignal) => get<T>(`${job(id)}/files/${name}`, signal),
+  plan: (id: string, request: unknown, signal?: AbortSignal) => post<Plan>(`${job(id)}/plans`, request, signal),
+  remove: (id: string) => send(job(id), { method: "DELETE" }),
+  inspect: async (form: FormData, signal?: AbortSignal): Promise<Preflight> => {
+    const answer = await send("inspect", { method: "POST", body: form, ...(signal && { signal }) });
+    return (await answer.json()) as Preflight;
+  },
+  quantize: async (form: FormData): Promise<Job> => {
+    const answer = await send("quantize", {
+      method: "POST",
+      body: form,
+      headers: { "Idempotency-Key": crypto.randomUUID() },
+    });
+    return (await answer.json()) as Job;
+  },
+  again: (from: string, spec: Spec): Promise<Job> => {
+    const form = new FormData();
+    form.set("from_job", from);
+    form.set("spec", JSON.stringify(spec));
+    return api.quantize(form);
+  },
+};
+
+/** Save an artifact under a file name. A plain link would not send the key. */
+export async function download(path: string, name: string, accept?: string): Promise<void> {
+  const answer = await send(path, accept ? { headers: { Accept: accept } } : {});
+  const url = URL.createObjectURL(await answer.blob());
+  const link = document.createElement("a");
+  link.href = url;
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}

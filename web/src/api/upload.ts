@@ -1,0 +1,67 @@
+import { send, ServiceError } from "./client";
+
+const PIECE = 8 * 1024 * 1024;
+const TRIES = 6;
+
+/** The same file gets the same id in this tab, so that an upload that broke off goes on where it was. */
+function idOf(file: File): string {
+  const key = `upload ${file.name} ${file.size} ${file.lastModified}`;
+  const known = sessionStorage.getItem(key);
+  if (known) return known;
+  const id = crypto.randomUUID();
+  sessionStorage.setItem(key, id);
+  return id;
+}
+
+/** Where an upload stands: the bytes the service has, and whether it has them all. */
+async function standing(path: string, signal: AbortSignal): Promise<{ offset: number; complete: boolean }> {
+  try {
+    const answer = await send(path, { method: "HEAD", signal });
+    return {
+      offset: Number(answer.headers.get("Upload-Offset") ?? 0),
+      complete: answer.headers.get("Upload-Complete") === "?1",
+    };
+  } catch (error) {
+    if (error instanceof ServiceError && error.status === 404) return { offset: 0, complete: false };
+    throw error;
+  }
+}
+
+/**
+ * Send a file in pieces; after a lost connection it goes on behind the last piece that arrived.
+ *
+ * @returns the id under which the service knows it.
+ */
+export async function upload(file: File, onShare: (share: number) => void, signal: AbortSignal): Promise<string> {
+  const id = idOf(file);
+  const path = `uploads/${id}`;
+  for (let failures = 0; ; ) {
+    try {
+      let { offset, complete } = await standing(path, signal);
+      while (!complete) {
+        const end = Math.min(offset + PIECE, file.size);
+        complete = end === file.size;
+        await send(path, {
+          method: "PUT",
+          body: file.slice(offset, end),
+          headers: {
+            "Upload-Offset": String(offset),
+            "Upload-Length": String(file.size),
+            "Upload-Complete": complete ? "?1" : "?0",
+          },
+          signal,
+        });
+        offset = end;
+        failures = 0;
+        onShare(file.size === 0 ? 1 : offset / file.size);
+      }
+      onShare(1);
+      return id;
+    } catch (error) {
+      const passing = error instanceof ServiceError && [0, 409, 429, 503].includes(error.status);
+      failures += 1;
+      if (!passing || failures > TRIES || signal.aborted) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 400 * 2 ** failures));
+    }
+  }
+}

@@ -1,0 +1,36 @@
+import { expect, it } from "vitest";
+
+import { recipes, shortSpec } from "./recipes";
+
+const spec = {
+  budget: { size: 0.2, max_drop: { metric: "drop", limit: 0.005 } },
+  weight_bits: [4, 8, 32],
+  rules: [{ match: "it's", pin: 8, exclude: false, min_bits: null }],
+  seed: 0,
+  sensitivity: "output",
+};
+
+it("leaves out what is the default anyway", () => {
+  expect(shortSpec(spec)).toEqual({
+    size: 0.2,
+    max_drop: "0.5%",
+    weight_bits: [4, 8, 32],
+    rules: [{ match: "it's", pin: 8 }],
+  });
+});
+
+it("quotes for the shell", () => {
+  const texts = recipes(spec, { model: "my net.onnx", data: "d.npz" }, "http://host/", 1234);
+  expect(texts["Command line"]).toBe(
+    [
+      "bitwright quantize 'my net.onnx' --data 'd.npz'",
+      "--size 1234",
+      "--max-drop '0.5%'",
+      `--pin 'it'\\''s=8'`,
+      "--bits 4,8,float",
+      "--out out",
+    ].join(" \\\n  "),
+  );
+  expect(texts["curl"]).toContain(`-F model=@'my net.onnx'`);
+  expect(texts["Python"]).toContain('client.quantize("my net.onnx", "d.npz", size=1234, max_drop="0.5%"');
+});

@@ -1,0 +1,20 @@
+import { defineConfig } from "vite";
+
+// Plain names without hashes: the files are kept in the repository, and the service sends them with an ETag.
+export default defineConfig({
+  base: "./",
+  build: {
+    outDir: "../app/web/static",
+    emptyOutDir: true,
+    target: "es2022",
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+    rollupOptions: {
+      output: {
+        entryFileNames: "page.js",
+        chunkFileNames: "[name].js",
+        assetFileNames: "[name][extname]",
+      },
+    },
+  },
+});
