@@ -14,13 +14,14 @@ import onnx_ir as ir
 
 from quant_core.codes import ActivationGrid, QuantizedWeight
 from quant_core.errors import InternalError
+from quant_core.export.block_patterns import WriteWeight, write_blocks
 from quant_core.export.copying import copy_node
+from quant_core.export.forms import Placement
 from quant_core.export.functions import DOMAIN
 from quant_core.export.graph_writer import GraphWriter
 from quant_core.export.half_storage import store_in_half
-from quant_core.export.opset import at_opset, opset_of
+from quant_core.export.opset import at_opset, lower_opset, opset_of
 from quant_core.export.ort_cpu import ORT_CPU
-from quant_core.export.placement import Placement
 from quant_core.export.target import Target
 from quant_core.export.weight_patterns import write_float, write_int8, write_qdq, write_rows
 from quant_core.ingest.layer import Layer
@@ -51,7 +52,10 @@ def export_model(
     Returns:
         The model as a protobuf message.
     """
-    proto = at_opset(ir.to_proto(model), target.opset({weight.bits for weight in weights.values()}))
+    opset = target.opset({weight.bits for weight in weights.values()})
+    proto = at_opset(ir.to_proto(model), opset)
+    if target.exact_opset:
+        proto = lower_opset(proto, opset)
     quantized = _Exporter(proto, layers, weights, placement, grids, target).export()
     store_in_half(quantized, model)
     return quantized
@@ -206,9 +210,13 @@ class _Exporter:
     def _stored_weight(self, layer: Layer) -> str:
         """The weight as the operator reads it; a shared weight is written once."""
         if layer.name not in self.ready:
-            write = write_qdq if self.placement.forms[layer.name] == "static" else write_float
+            write = write_qdq if self.placement.forms[layer.name] == "static" else self._write_float
             self.ready[layer.name] = write(self.writer, layer, self.weights[layer.name])
         return self.ready[layer.name]
+
+    @property
+    def _write_float(self) -> WriteWeight:
+        return write_blocks if self.target.blocks else write_float
 
     def _integer_bias(self, node: onnx.NodeProto, layer: Layer) -> str:
         """Bias in steps of input scale times weight scale: what keeps an integer Gemm with float output integer."""
@@ -296,7 +304,8 @@ class _Exporter:
         model.functions.extend(f for f in self.writer.functions if (f.domain, f.name) not in held)
         if self.writer.functions and all(entry.domain != DOMAIN for entry in model.opset_import):
             model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
-        model.ir_version = max(self.proto.ir_version, _IR_VERSIONS.get(self.opset, 13))
+        version = _IR_VERSIONS.get(self.opset, 13)
+        model.ir_version = version if self.target.exact_opset else max(self.proto.ir_version, version)
         return model
 
 

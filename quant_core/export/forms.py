@@ -1,7 +1,9 @@
-"""How a layer can run: the forms, and what the graph around a layer allows."""
+"""How layers run: the forms, where rounding happens between them, and what the graph around a layer allows."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import onnx_ir as ir
@@ -15,6 +17,37 @@ static: calibrated 8-bit activations around an integer kernel. dynamic: the inpu
 happens to have, the output is float. gather: rows of an integer table, scaled after the look-up. weight_only:
 integer storage, float arithmetic. float: untouched.
 """
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where rounding happens.
+
+    Attributes:
+        forms: Layer name -> how it runs.
+        points: Activation tensors with an 8-bit grid of their own, in execution order.
+        aliases: Tensor -> the tensor whose codes it carries unchanged (reshapes, max pooling).
+        absorbed: Names of Relu and Clip nodes that the grid's lower end makes redundant.
+        guarded: Names of layers that stay float between rounded tensors and need protection: onnxruntime would
+            quantize their weights per tensor when it loads the file.
+    """
+
+    forms: Mapping[str, Form]
+    points: tuple[str, ...]
+    aliases: Mapping[str, str]
+    absorbed: frozenset[str]
+    guarded: frozenset[str]
+
+    def is_rounded(self, tensor: str) -> bool:
+        """Tell whether a tensor exists as 8-bit codes.
+
+        Args:
+            tensor: A tensor name.
+
+        Returns:
+            True if it has a grid, its own or another's.
+        """
+        return tensor in self.aliases or tensor in self.points
 
 
 def layer_nodes(layer: Layer, model: ir.Model) -> list[ir.Node]:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from quant_core.errors import InternalError
 from quant_core.export.packing import Plane, pack
 from quant_core.export.storage import Storage
 
@@ -124,6 +125,25 @@ class GraphWriter:
             onnx.TensorProto(name=name, data_type=plane.dtype, dims=plane.dims, raw_data=plane.data)
         )
         return name
+
+    def stored_typed(self, name: str, codes: npt.NDArray[np.int8], bits: int) -> str:
+        """Store codes in ONNX's own type of that width, to be read as they are.
+
+        Args:
+            name: Name of the stored tensor.
+            codes: The codes.
+            bits: 2, 4 or 8.
+
+        Returns:
+            The name.
+
+        Raises:
+            InternalError: If ONNX has no such type.
+        """
+        planes = self.pack(codes, bits)
+        if len(planes) > 1:
+            raise InternalError(f"ONNX has no type of {bits} bits for {name}")
+        return self.store(name, planes[0])
 
     def stored_codes(self, name: str, codes: npt.NDArray[np.int8], bits: int) -> str:
         """Store codes packed and append what turns them into int8; onnxruntime folds that when it loads the file.

@@ -1,10 +1,28 @@
-"""Opsets: reading them, and raising a graph to a later one."""
+"""Opsets: reading them, raising a graph to a later one, saying it in an earlier one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import onnx
 
+from quant_core.errors import SpecError
+
 _LARGE = 4096  # bytes
+# Said differently since, although names and attributes still fit.
+_REDEFINED = frozenset({"GroupNormalization", "GridSample"})
+
+
+def opset_of(proto: onnx.ModelProto) -> int:
+    """Read the opset of the standard operators.
+
+    Args:
+        proto: The model.
+
+    Returns:
+        The opset.
+    """
+    return int(next(entry.version for entry in proto.opset_import if entry.domain in {"", "ai.onnx"}))
 
 
 def at_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
@@ -41,13 +59,65 @@ def at_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     return proto
 
 
-def opset_of(proto: onnx.ModelProto) -> int:
-    """Read the opset of the standard operators.
+def lower_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """Say a graph in an earlier opset in place, where its operators meant the same there.
+
+    An operator may stay as it is if its schema of then has the same inputs and outputs, and every attribute that a node
+    sets; element types are left to the checker.
 
     Args:
-        proto: The model.
+        proto: The model; changed.
+        opset: The opset wanted.
 
     Returns:
-        The opset.
+        The same message, at `opset` or below.
+
+    Raises:
+        SpecError: If an operator did not exist or meant something else; names its node.
     """
-    return int(next(entry.version for entry in proto.opset_import if entry.domain in {"", "ai.onnx"}))
+    now = opset_of(proto)
+    if now <= opset:
+        return proto
+    for node in _all_nodes(proto.graph):
+        if node.domain in {"", "ai.onnx"} and not _means_the_same(node, now, opset):
+            raise SpecError(
+                f"the model cannot be written at opset {opset}: {node.op_type} of node {node.name!r} came later.",
+                remedy=f"Choose opset {now}, or a version of the model of opset {opset}.",
+                where="opset",
+            )
+    for entry in proto.opset_import:
+        if entry.domain in {"", "ai.onnx"}:
+            entry.version = opset
+    return proto
+
+
+def _means_the_same(node: onnx.NodeProto, now: int, then: int) -> bool:
+    new = onnx.defs.get_schema(node.op_type, now, "")
+    if new.since_version <= then:
+        return True
+    if node.op_type in _REDEFINED:
+        return False
+    try:
+        old = onnx.defs.get_schema(node.op_type, then, "")
+    except onnx.defs.SchemaError:
+        return False
+    if len(node.input) > old.max_input or len(node.output) > old.max_output:
+        return False
+    return all(
+        attribute.name in old.attributes or _repeats_default(attribute, new) for attribute in node.attribute
+    )
+
+
+def _repeats_default(attribute: onnx.AttributeProto, schema: onnx.defs.OpSchema) -> bool:
+    default = schema.attributes[attribute.name].default_value
+    if not default.name:
+        return False
+    return bool(onnx.helper.get_attribute_value(attribute) == onnx.helper.get_attribute_value(default))
+
+
+def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _all_nodes(inner)

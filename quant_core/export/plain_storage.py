@@ -15,14 +15,13 @@ from quant_core.export.packing import Plane
 if TYPE_CHECKING:
     from quant_core.export.graph_writer import GraphWriter
 
-_WIDTHS = {
+_WIDTHS: dict[int, int] = {
     onnx.TensorProto.INT2: 2,
     onnx.TensorProto.UINT2: 2,
     onnx.TensorProto.INT4: 4,
     onnx.TensorProto.UINT4: 4,
 }
 _FIRST_OPSET = {2: 25, 4: 21}  # with tensors of such elements
-_SIGNED = frozenset({onnx.TensorProto.INT2, onnx.TensorProto.INT4})
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from google.protobuf.message import Message
 
 from quant_core.codes import ActivationGrid, QuantizedWeight
+from quant_core.export.block_patterns import write_blocks
 from quant_core.export.exporter import export_model
 from quant_core.export.forms import Form
 from quant_core.export.graph_writer import GraphWriter
@@ -155,6 +156,8 @@ def layer_bytes(layer: Layer, bits: int, form: Form, model: ir.Model, target: Ta
             writer.node("Mul", ["00", "00"], [layer.outputs[0]])
     elif form == "gather":
         write_rows(writer, layer, weight, "00", layer.name)
+    elif target.blocks:
+        write_blocks(writer, layer, weight)
     else:
         write_float(writer, layer, weight)
     return writer.bytes()

@@ -24,10 +24,13 @@ class Target:
         name: As users write it.
         form: How a layer runs at a width.
         opset: Widths in use -> the lowest opset of the file.
+        exact_opset: Whether the file has that opset also where the model's own is later.
         storage: How codes lie in the file.
         rounding: Which activations are rounded. `kernels`: inputs and outputs of integer kernels, and everything
             between them that runs on integers too. `operands`: what weighted operators read, and the second operand of
             residual additions.
+        blocks: Whether packed weights of float operators are read through DequantizeLinear in blocks; else through
+            Cast and Mul.
         symmetric: Whether activations are signed, with 0 at code 0; else unsigned with a zero point.
         integer_bias: Whether the bias of an integer Gemm with float output is stored in integers.
         runs_here: Whether its kernels are those of onnxruntime on this machine's CPU.
@@ -37,7 +40,9 @@ class Target:
     form: FormChoice
     opset: Callable[[Collection[int]], int]
     storage: Storage
+    exact_opset: bool = False
     rounding: Literal["kernels", "operands"] = "kernels"
+    blocks: bool = False
     symmetric: bool = False
     integer_bias: bool = False
     runs_here: bool = False

@@ -8,6 +8,7 @@ import torch
 from quant_core.codes import ActivationGrid
 
 _LEVELS = 255
+_SIGNED_HIGH = 127
 
 
 def activation_grid(low: float, high: float) -> ActivationGrid:
@@ -25,6 +26,22 @@ def activation_grid(low: float, high: float) -> ActivationGrid:
     if scale < float(np.finfo(np.float32).tiny):
         return ActivationGrid(scale=1.0, zero_point=0)
     return ActivationGrid(scale=scale, zero_point=int(np.clip(round(-low / scale), 0, _LEVELS)))
+
+
+def symmetric_grid(low: float, high: float) -> ActivationGrid:
+    """Lay a signed 8-bit grid over a range, as far to one side of zero as to the other.
+
+    Args:
+        low: Smallest value to represent.
+        high: Largest value to represent.
+
+    Returns:
+        The grid, whose code for 0 is 128: as int8, codes are 128 lower and the zero point is 0.
+    """
+    scale = float(np.float32(max(-low, high) / _SIGNED_HIGH))
+    return ActivationGrid(
+        scale if scale >= float(np.finfo(np.float32).tiny) else 1.0, zero_point=_SIGNED_HIGH + 1
+    )
 
 
 def fake_quantize(x: torch.Tensor, grid: ActivationGrid) -> torch.Tensor:

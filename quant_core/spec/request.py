@@ -29,6 +29,7 @@ SensitivityMethod = Literal[
 Allocation = Literal["optimal", "hawq_v2", "ompq"]
 RangeMethod = Literal["mse", "minmax", "percentile", "entropy"]
 QuantizedParts = Literal["refuse", "keep"]
+TargetName = Literal["ort-cpu", "ort-cuda", "tensorrt", "portable"]
 Loss = Literal["auto", "cross_entropy", "kl", "squared_error"]
 
 _DEVICE = r"^(auto|cpu|cuda(:[0-9]+)?)$"
@@ -113,7 +114,8 @@ class QuantizeSpec(Request):
         ties: Lists of layers that must have the same bits, as names, weights or globs over either; a list of one kind
             of fusion group (`shared_input`, `residual`, `depthwise`) ties every group of this kind.
         latency_table: Times of every layer, from `bitwright profile`; a latency budget needs it.
-        target: The runtime the file is made for.
+        target: The runtime the file is made for: `ort-cpu`, `ort-cuda`, `tensorrt`, or `portable` (standard operators).
+        opset: Opset of a portable file, 18 to 25; 21 if left out. Other targets choose their own.
         held_back: Share of the samples kept for verification and never used to decide anything.
     """
 
@@ -123,7 +125,8 @@ class QuantizeSpec(Request):
     allocation: Allocation = "optimal"
     ties: tuple[tuple[str, ...], ...] = ()
     latency_table: LatencyTable | None = None
-    target: Literal["ort-cpu"] = "ort-cpu"
+    target: TargetName = "ort-cpu"
+    opset: int | None = Field(default=None, ge=18, le=25)
     held_back: float = Field(default=0.25, gt=0, lt=1)
 
     @model_validator(mode="before")
@@ -136,6 +139,14 @@ class QuantizeSpec(Request):
         if self.budget.latency is not None and self.latency_table is None:
             raise ValueError(
                 "a latency budget needs a latency_table: measure one with `bitwright profile` (--latency-table)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _opset_is_free(self) -> Self:
+        if self.opset is not None and self.target != "portable":
+            raise ValueError(
+                f"{self.target} files have the opset their operators need; only portable ones let you choose"
             )
         return self
 

@@ -1,0 +1,51 @@
+"""Layers that stay float between rounded tensors, and must be told to.
+
+onnxruntime quantizes a float Conv or Gemm between DequantizeLinear and QuantizeLinear per tensor when it loads a file
+(its optimizer `WeightBiasQuantization`), whatever provider runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import onnx_ir as ir
+
+from quant_core.export.tensor_flow import feeds_quantizer, is_rectifier
+from quant_core.ingest.layer import Layer
+
+_ENDANGERED = frozenset({"Conv", "ConvTranspose", "Gemm"})
+
+
+def guarded_layers(
+    graph: ir.Graph,
+    layers: Collection[Layer],
+    integer_nodes: Collection[str],
+    is_rounded: Callable[[ir.Value | None], bool],
+) -> frozenset[str]:
+    """Find the float layers that onnxruntime would quantize.
+
+    Args:
+        graph: The graph.
+        layers: Its layers.
+        integer_nodes: Names of nodes that run on integers.
+        is_rounded: Whether a tensor is rounded.
+
+    Returns:
+        Names of the layers that need a guard behind them.
+    """
+    owner = {use.node: layer.name for layer in layers for use in layer.uses}
+
+    def reaches_rounding(value: ir.Value) -> bool:
+        if is_rounded(value) or feeds_quantizer(value):
+            return True
+        return any(is_rectifier(node) and reaches_rounding(node.outputs[0]) for node, _ in value.uses())
+
+    return frozenset(
+        owner[str(node.name)]
+        for node in graph
+        if node.op_type in _ENDANGERED
+        and node.name in owner
+        and node.name not in integer_nodes
+        and is_rounded(node.inputs[0])
+        and reaches_rounding(node.outputs[0])
+    )

@@ -1,0 +1,127 @@
+"""Rounding for onnxruntime's integer kernels: their inputs and outputs, and what can run on integers between them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import onnx_ir as ir
+
+from quant_core.export.forms import Form, Placement
+from quant_core.export.guards import guarded_layers
+from quant_core.export.tensor_flow import (
+    captured_names,
+    feeds_quantizer,
+    is_dequantized,
+    is_rectifier,
+    tensor_order,
+    value_name,
+)
+from quant_core.ingest.layer import Layer
+
+# Operators with an integer kernel of their own in onnxruntime; they take and give 8-bit tensors.
+_ROUNDED_OPS = frozenset({"Add", "Mul", "GlobalAveragePool", "AveragePool", "Concat", "Sigmoid", "LeakyRelu"})
+# Operators that only move or pick values: they run on the codes and keep their input's grid.
+_PASSING_OPS = frozenset({"MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze"})
+
+
+def round_kernels(model: ir.Model, layers: Collection[Layer], forms: Mapping[str, Form]) -> Placement:
+    """Round what integer kernels read and write.
+
+    Inputs and outputs of static layers are rounded, but for those that a part which is quantized already rounds to its
+    own grid. A Relu, or a Clip that starts at zero, right after such an
+    output is absorbed: the unsigned grid starts at zero and clips by itself. Additions, pools and other operators
+    with integer kernels between rounded tensors are rounded too, and operators that only move values run on codes.
+
+    Args:
+        model: The normalised model.
+        layers: Its layers.
+        forms: Layer name -> how it runs.
+
+    Returns:
+        The placement.
+    """
+    return _Placer(model, layers, forms).place()
+
+
+class _Placer:
+    def __init__(self, model: ir.Model, layers: Collection[Layer], forms: Mapping[str, Form]) -> None:
+        self.graph = model.graph
+        self.layers = layers
+        self.forms = forms
+        self.static_nodes = {
+            use.node for layer in layers if forms[layer.name] == "static" for use in layer.uses
+        }
+        self.points: set[str] = set()
+        self.aliases: dict[str, str] = {}
+        self.absorbed: set[str] = set()
+        self.captured = captured_names(self.graph)
+
+    def place(self) -> Placement:
+        nodes = list(self.graph)
+        for node in nodes:
+            if node.name in self.static_nodes:
+                if not is_dequantized(node.inputs[0]):
+                    self.points.add(value_name(node.inputs[0]))
+                self._round_output(node)
+        for node in nodes:
+            self._extend(node)
+        points = tuple(
+            name for name in tensor_order(self.graph) if name in self.points and name not in self.aliases
+        )
+        return Placement(
+            forms=self.forms,
+            points=points,
+            aliases=self.aliases,
+            absorbed=frozenset(self.absorbed),
+            guarded=guarded_layers(self.graph, self.layers, self.static_nodes, self._is_rounded),
+        )
+
+    def _is_rounded(self, value: ir.Value | None) -> bool:
+        return value is not None and (value.name in self.points or is_dequantized(value))
+
+    def _round_output(self, node: ir.Node) -> None:
+        """Round the node's output, or that of the Relu it feeds alone."""
+        value = node.outputs[0]
+        if node.op_type == "Gemm" and not self._feeds_integers(value):
+            return  # its integer kernel can write float
+        if feeds_quantizer(value):
+            return
+        while (after := self._only_consumer(value)) is not None and is_rectifier(after):
+            if feeds_quantizer(after.outputs[0]):
+                return
+            self.absorbed.add(str(after.name))
+            value = after.outputs[0]
+        self.points.add(value_name(value))
+
+    def _feeds_integers(self, value: ir.Value) -> bool:
+        for node, _ in value.uses():
+            if node.name in self.static_nodes or (node.op_type in _ROUNDED_OPS and node.domain == ""):
+                return True
+            if (is_rectifier(node) or _passes(node)) and self._feeds_integers(node.outputs[0]):
+                return True
+        return False
+
+    def _only_consumer(self, value: ir.Value) -> ir.Node | None:
+        uses = tuple(value.uses())
+        if len(uses) != 1 or value.is_graph_output() or value.name in self.captured:
+            return None
+        return uses[0][0]
+
+    def _extend(self, node: ir.Node) -> None:
+        """Carry rounding through an operator with an integer kernel whose inputs are all rounded."""
+        if node.domain or not node.outputs or node.graph is not self.graph:
+            return
+        output = node.outputs[0]
+        if output.is_graph_output() or output.name in self.captured or not self._feeds_integers(output):
+            return
+        if _passes(node) and (source := value_name(node.inputs[0])) in self.points:
+            self.points.add(value_name(output))
+            self.aliases[value_name(output)] = self.aliases.get(source, source)
+        elif node.op_type in _ROUNDED_OPS and all(self._is_rounded(value) for value in node.inputs):
+            self._round_output(node)
+
+
+def _passes(node: ir.Node) -> bool:
+    if node.domain or node.op_type not in _PASSING_OPS:
+        return False
+    return len(node.outputs) == 1

@@ -1,0 +1,161 @@
+"""Small networks of every operator, and files made of them."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import torch
+from onnx import TensorProto, numpy_helper
+
+from quant_core.executor import compile_model
+from quant_core.export import export_model, place
+from quant_core.export.ort_cpu import ORT_CPU
+from quant_core.ingest import find_layers, normalise
+from quant_core.quantizers import Simulation, activation_grid, quantize_weight
+from quant_core.quantizers.activation import symmetric_grid
+from quant_core.spec import FLOAT_BITS
+
+
+def parse(text, **initializers):
+    proto = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(0)
+    for name, shape in initializers.items():
+        array = (rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+        proto.graph.initializer.append(numpy_helper.from_array(array, name))
+    return proto
+
+
+HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
+NETS = {
+    "conv": (
+        HEADER
+        + """g (float[n,8,10,10] x) => (float[n,4] y) {
+            a = Conv<kernel_shape=[3,3], pads=[1,1,1,1], strides=[2,2]>(x, w1, b1)
+            r = Relu(a)
+            d = Conv<kernel_shape=[3,3], pads=[1,1,1,1], group=16>(r, w2, b2)
+            c = Clip(d, low, high)
+            s = Add(c, r)
+            m = MaxPool<kernel_shape=[2,2], strides=[2,2]>(s)
+            p = GlobalAveragePool(m)
+            f = Flatten(p)
+            y = Gemm<transB=1>(f, w3, b3)
+        }""",
+        {"w1": (16, 8, 3, 3), "b1": (16,), "w2": (16, 1, 3, 3), "b2": (16,), "w3": (4, 16), "b3": (4,)},
+        {"QLinearConv", "QGemm"},
+        {"low": 0.0, "high": 6.0},
+    ),
+    "conv_output": (
+        HEADER
+        + """g (float[n,4,9] x) => (float[n,6,7] y) {
+            y = Conv<kernel_shape=[3]>(x, w1)
+        }""",
+        {"w1": (6, 4, 3)},
+        {"QLinearConv"},
+        {},
+    ),
+    "branches": (
+        HEADER
+        + """g (float[n,8,6,6] x) => (float[n,4] y) {
+            a = Conv<kernel_shape=[1,1]>(x, w1, b1)
+            s = Sigmoid(a)
+            t = Mul(a, s)
+            u = Conv<kernel_shape=[1,1]>(t, w2)
+            c = Concat<axis=1>(t, u)
+            h = HardSwish(c)
+            p = AveragePool<kernel_shape=[6,6]>(h)
+            q = Conv<kernel_shape=[1,1]>(p, w3, b3)
+            y = Reshape(q, shape)
+        }""",
+        {"w1": (8, 8, 1, 1), "b1": (8,), "w2": (8, 8, 1, 1), "w3": (4, 16, 1, 1), "b3": (4,)},
+        {"QLinearConv"},
+        {"shape": [0, 4]},
+    ),
+    "transformer": (
+        HEADER
+        + """g (int64[n,t] ids, float[n,t,8] x) => (float[n,t,6] y) {
+            e = Gather<axis=0>(table, ids)
+            s = Add(e, x)
+            q = MatMul(s, w1)
+            k = MatMul(s, w2)
+            kt = Transpose<perm=[0,2,1]>(k)
+            a = MatMul(q, kt)
+            p = Softmax<axis=-1>(a)
+            v = MatMul(p, s)
+            o = MatMul(v, w3)
+            y = Add(o, b3)
+        }""",
+        {"table": (20, 8), "w1": (8, 8), "w2": (8, 8), "w3": (8, 6), "b3": (6,)},
+        {"DynamicQuantizeMatMul", "MatMulIntegerToFloat", "Gather"},
+        {},
+    ),
+    "perceptron": (
+        HEADER
+        + """g (float[n,12] x) => (float[n,3] y) {
+            a = Gemm<transB=1>(x, w1, b1)
+            r = Relu(a)
+            y = Gemm(r, w2, b2)
+        }""",
+        {"w1": (16, 12), "b1": (16,), "w2": (16, 3), "b2": (3,)},
+        {"DynamicQuantizeMatMul", "MatMulIntegerToFloat"},
+        {},
+    ),
+    "upsampler": (
+        HEADER
+        + """g (float[n,4,5,5] x) => (float[n,3,10,10] y) {
+            a = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, w1, b1)
+            r = Relu(a)
+            y = ConvTranspose<kernel_shape=[2,2], strides=[2,2]>(r, w2, b2)
+        }""",
+        {"w1": (6, 4, 3, 3), "b1": (6,), "w2": (6, 3, 2, 2), "b2": (3,)},
+        {"QLinearConv", "ConvTranspose"},
+        {},
+    ),
+}
+
+
+class Net:
+    def __init__(self, net):
+        text, shapes, self.kernels, constants = NETS[net] if isinstance(net, str) else net
+        proto = parse(text, **shapes)
+        for constant, value in constants.items():
+            dtype = np.int64 if isinstance(value, list) else np.float32
+            proto.graph.initializer.append(numpy_helper.from_array(np.array(value, dtype=dtype), constant))
+        onnx.checker.check_model(proto)
+        self.model = normalise(ir.from_proto(proto))
+        self.layers = find_layers(self.model)
+        self.program = compile_model(self.model)
+        rng = np.random.default_rng(1)
+        self.feeds = {}
+        for value in proto.graph.input:
+            shape = [
+                dim.dim_value or {"n": 5, "t": 7}[dim.dim_param] for dim in value.type.tensor_type.shape.dim
+            ]
+            integer = value.type.tensor_type.elem_type == TensorProto.INT64
+            self.feeds[value.name] = (
+                rng.integers(0, 20, shape) if integer else rng.standard_normal(shape).astype(np.float32)
+            )
+
+    def export(self, bits, activation_bits, path, target=ORT_CPU):
+        placement = place(self.model, self.layers, bits, activation_bits, target)
+        tensors = {name: torch.from_numpy(array) for name, array in self.feeds.items()}
+        inner = [name for name in placement.points if name not in tensors]
+        with torch.no_grad():
+            values = tensors | self.program.evaluate(tensors, outputs=inner)
+        lay = symmetric_grid if target.symmetric else activation_grid
+        grids = {n: lay(float(values[n].min()), float(values[n].max())) for n in placement.points}
+        weights = {
+            layer.name: quantize_weight(
+                self.model.graph.initializers[layer.weight].const_value.numpy(), bits[layer.name], layer.axis
+            )
+            for layer in self.layers
+            if bits[layer.name] != FLOAT_BITS
+        }
+        file = export_model(self.model, self.layers, weights, placement, grids, target)
+        onnx.save(file, path)
+        onnx.checker.check_model(path, full_check=True)
+        dynamic = [name for name, form in placement.forms.items() if form == "dynamic"]
+        simulation = Simulation(self.model, self.layers, weights, grids, dynamic)
+        return placement, file, simulation.run(self.feeds)["y"]
+
+    def run(self, path):
+        return onnxruntime.InferenceSession(path).run(["y"], self.feeds)[0]
