@@ -98,4 +98,5 @@ def nearest_code(values: npt.NDArray[np.float32], element: Minifloat) -> npt.NDA
     below, upto = np.searchsorted(middles, size, "left"), np.searchsorted(middles, size, "right")
     codes = np.where((below != upto) & (below % 2 == 1), upto, below)
     sign = 1 << (_EXPONENT_BITS[element] + _MANTISSA_BITS[element])
-    return (codes + sign * np.signbit(values)).astype(np.uint8)
+    signed: npt.NDArray[np.uint8] = (codes + sign * np.signbit(values)).astype(np.uint8)
+    return signed

@@ -6,9 +6,9 @@ from quant_core.quantizers.activation import (
     dynamic_fake_quantize,
     fake_quantize,
 )
+from quant_core.quantizers.grids.elements import code_range
 from quant_core.quantizers.simulation import Simulation, insert_taps
 from quant_core.quantizers.weight import (
-    code_range,
     quantize_weight,
     round_to_nearest,
 )

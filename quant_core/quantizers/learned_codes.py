@@ -12,7 +12,7 @@ from torch import Tensor
 from quant_core.codes import CorrectedBias, QuantizedWeight
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.bias_correction import find_bias
-from quant_core.quantizers.weight import code_range
+from quant_core.quantizers.grids.elements import code_range
 
 Kind = Literal["codes", "scales", "biases"]
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 WeightFormat = Literal["int", "fp8_e4m3", "fp8_e5m2", "nvfp4", "mxfp4"]
 Granularity = Literal["tensor", "channel", "block"]
+WeightRange = Literal["mse", "minmax"]
 
 FORMAT_BITS: dict[WeightFormat, int] = {"fp8_e4m3": 8, "fp8_e5m2": 8, "nvfp4": 4, "mxfp4": 4}
 """Bits of a code of each format that has but one width."""
@@ -14,7 +15,8 @@ FORMAT_BITS: dict[WeightFormat, int] = {"fp8_e4m3": 8, "fp8_e5m2": 8, "nvfp4": 4
 FORMAT_BLOCK: dict[WeightFormat, int] = {"nvfp4": 16, "mxfp4": 32}
 """Block size of each format that prescribes one."""
 
-_BLOCK_SCALE_BITS: dict[WeightFormat, int] = {"int": 16, "nvfp4": 8, "mxfp4": 8}
+_BLOCK_SCALE_BITS: dict[WeightFormat, int] = {"nvfp4": 8, "mxfp4": 8}
+_OTHER_SCALE_BITS = 16
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,14 @@ class WeightGrid:
         block_size: Inputs in a block; counts for `block` alone.
         symmetric: Whether the value 0 has the code 0; else each scale has a zero point.
         format: Integer codes or a floating format.
+        range_search: How steps are chosen: by least squared error, or so that nothing is clipped.
     """
 
     granularity: Granularity = "channel"
     block_size: int = 32
     symmetric: bool = True
     format: WeightFormat = "int"
+    range_search: WeightRange = "mse"
 
     @property
     def block(self) -> int | None:
@@ -55,4 +59,4 @@ class WeightGrid:
         if self.block is None:
             return float(bits)
         zero_point = 0 if self.symmetric else bits
-        return bits + (_BLOCK_SCALE_BITS[self.format] + zero_point) / self.block
+        return bits + (_BLOCK_SCALE_BITS.get(self.format, _OTHER_SCALE_BITS) + zero_point) / self.block

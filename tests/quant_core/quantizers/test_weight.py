@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quant_core.errors import SpecError
-from quant_core.quantizers import code_range, quantize_weight, round_to_nearest
+from quant_core.quantizers import QuantizedWeight, code_range, quantize_weight, round_to_nearest
 
 
 def squared_error(weight, quantized):
@@ -76,7 +76,8 @@ def test_outliers_are_clipped_at_two_bits():
 def test_values_on_the_grid_come_back_exactly(bits, values):
     low, high = code_range(bits)
     codes = np.clip(np.round(np.array(values, dtype=np.float32)), low, high)
-    quantized = round_to_nearest(codes * 0.5, np.array([0.5], dtype=np.float32), bits, None)
+    start = QuantizedWeight(codes.astype(np.int8), np.array(0.5, dtype=np.float32), None, bits)
+    quantized = round_to_nearest(codes * 0.5, start)
     np.testing.assert_array_equal(quantized.codes, codes)
     np.testing.assert_array_equal(quantized.dequantize(), codes * 0.5)
 

@@ -1,0 +1,1 @@
+"""Grids of weights: what lies on them, which steps can be stored, how weights share steps."""

@@ -1,0 +1,189 @@
+"""The steps and zero points under which weights lose least."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from quant_core.quantizers.grids.elements import Elements
+from quant_core.quantizers.grids.stored_scales import StoredScales
+
+_COARSE_STEPS = 20
+_FINE_STEPS = 8
+_REFITS = 2
+_ENDS = (0.95, 0.9, 0.8, 0.7, 0.55, 0.4)
+_TINY = torch.finfo(torch.float32).tiny
+
+
+@dataclass
+class Best:
+    """The best step found so far for every row.
+
+    Attributes:
+        rows: Weights, `[scales, weights]`.
+        elements: What their grid holds.
+        scales: Which steps can be stored.
+        scale: `[scales]`.
+        zero_point: `[scales]`, in codes.
+        error: `[scales]`, summed squared error.
+    """
+
+    rows: Tensor
+    elements: Elements
+    scales: StoredScales
+    scale: Tensor
+    zero_point: Tensor
+    error: Tensor
+
+    def consider(self, scale: Tensor, zero_point: Tensor | None = None) -> None:
+        """Take a step, and a zero point, for those rows where the squared error falls by it.
+
+        Args:
+            scale: `[scales]`.
+            zero_point: `[scales]`; by default 0.
+        """
+        scale = self.scales.stored(scale.clamp_min(_TINY))
+        column = scale[:, None]
+        values = self.rounded(column, zero_point)
+        error = values.mul_(column).sub_(self.rows).square_().sum(1)
+        better = error < self.error
+        self.scale = torch.where(better, scale, self.scale)
+        self.error = torch.where(better, error, self.error)
+        if zero_point is not None:
+            self.zero_point = torch.where(better, zero_point, self.zero_point)
+
+    def rounded(self, column: Tensor, zero_point: Tensor | None) -> Tensor:
+        """Round all rows.
+
+        Args:
+            column: Steps, `[scales, 1]`.
+            zero_point: `[scales]`, or None.
+
+        Returns:
+            Values in units of the step, a new tensor.
+        """
+        if zero_point is None:
+            return self.elements.nearest(self.rows / column)
+        shift = zero_point[:, None]
+        return self.elements.nearest(self.rows / column + shift).sub_(shift)
+
+
+def search_symmetric(rows: Tensor, elements: Elements, scales: StoredScales, bits: int) -> Best:
+    """Search the steps of least squared error, `min over s of sum_k (w_k - s Q(w_k / s))^2` for each row.
+
+    Shrunk ranges from coarse to fine, finished by least-squares refits `s = <w, q> / <q, q>`, each kept only where it
+    lowers the error.
+
+    Args:
+        rows: Weights, `[scales, weights]`.
+        elements: What their grid holds.
+        scales: Which steps can be stored.
+        bits: Bits of a code.
+
+    Returns:
+        The best steps; zero points are 0.
+    """
+    full = _full(rows, elements, scales)
+    best = _start(rows, elements, scales, full)
+    # The useful range shrinks with the bits: two-bit grids clip most of the tail, eight-bit ones hardly any.
+    step = (1 - _floor(bits)) / _COARSE_STEPS
+    for i in range(_COARSE_STEPS):
+        best.consider(full * (1 - i * step))
+    for share in scales.beyond:
+        best.consider(full * share)
+    centre = best.scale
+    for i in range(1, _FINE_STEPS + 1):
+        best.consider(centre + full * (step * (i / (_FINE_STEPS + 1) * 2 - 1)))
+    for _ in range(_REFITS):
+        codes = elements.nearest(rows / best.scale[:, None])
+        norm = codes.square().sum(1)
+        best.consider(torch.where(norm > 0, (rows * codes).sum(1) / norm.clamp_min(1), best.scale))
+    return best
+
+
+def search_asymmetric(rows: Tensor, elements: Elements, scales: StoredScales, bits: int) -> Best:
+    """Search steps and zero points of least squared error; the symmetric ones are among those tried.
+
+    Both ends of the range, which always holds 0, are drawn in together, then each alone.
+
+    Args:
+        rows: Weights, `[scales, weights]`.
+        elements: Integers.
+        scales: Which steps can be stored.
+        bits: Bits of a code.
+
+    Returns:
+        The best steps and zero points.
+    """
+    low, high = rows.amin(1).clamp_max(0), rows.amax(1).clamp_min(0)
+    best = search_symmetric(rows, elements, scales, bits)
+    left, right = torch.ones_like(low), torch.ones_like(high)
+
+    def consider(left_share: Tensor, right_share: Tensor) -> None:
+        nonlocal left, right
+        before = best.error
+        best.consider(*_from_range(low * left_share, high * right_share, elements, scales))
+        better = best.error < before
+        left, right = torch.where(better, left_share, left), torch.where(better, right_share, right)
+
+    step = (1 - _floor(bits)) / _COARSE_STEPS
+    for i in range(_COARSE_STEPS):
+        share = torch.full_like(low, 1 - i * step)
+        consider(share, share)
+    for end in _ENDS:
+        consider(left * end, right)
+        consider(left, right * end)
+    for _ in range(_REFITS):
+        codes = best.rounded(best.scale[:, None], best.zero_point)
+        norm = codes.square().sum(1)
+        refit = torch.where(norm > 0, (rows * codes).sum(1) / norm.clamp_min(1), best.scale)
+        best.consider(refit, best.zero_point)
+    return best
+
+
+def whole_range(rows: Tensor, elements: Elements, scales: StoredScales, *, symmetric: bool) -> Best:
+    """Give the steps under which nothing is clipped, by minimum and maximum.
+
+    Args:
+        rows: Weights, `[scales, weights]`.
+        elements: What their grid holds.
+        scales: Which steps can be stored.
+        symmetric: Whether zero points are 0.
+
+    Returns:
+        The steps and zero points.
+    """
+    full = _full(rows, elements, scales)
+    best = _start(rows, elements, scales, full)
+    if symmetric:
+        best.consider(full)
+    else:
+        best.consider(*_from_range(rows.amin(1).clamp_max(0), rows.amax(1).clamp_min(0), elements, scales))
+    return best
+
+
+def _full(rows: Tensor, elements: Elements, scales: StoredScales) -> Tensor:
+    high, low = scales.reach(elements.high), -scales.reach(-elements.low)
+    return torch.maximum(rows.amax(1) / high, rows.amin(1) / low).clamp_min(0)
+
+
+def _start(rows: Tensor, elements: Elements, scales: StoredScales, full: Tensor) -> Best:
+    return Best(
+        rows,
+        elements,
+        scales,
+        full.clamp_min(_TINY),
+        torch.zeros_like(full),
+        torch.full_like(full, torch.inf),
+    )
+
+
+def _from_range(low: Tensor, high: Tensor, elements: Elements, scales: StoredScales) -> tuple[Tensor, Tensor]:
+    scale = scales.stored(((high - low) / (elements.high - elements.low)).clamp_min(_TINY))
+    return scale, torch.round(elements.low - low / scale).clamp_(elements.low, elements.high)
+
+
+def _floor(bits: int) -> float:
+    return {2: 0.1, 3: 0.2, 4: 0.35}.get(bits, 0.5)

@@ -1,0 +1,71 @@
+"""Weights as rows that share a scale: the whole tensor, its channels, or their blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+
+def to_scaled_rows(
+    weight: npt.NDArray[np.floating], axis: int | None, block_size: int | None
+) -> torch.Tensor:
+    """Put weights that share a scale side by side.
+
+    Args:
+        weight: Weights of any shape.
+        axis: Channel axis, or None for one channel.
+        block_size: Weights in a block of a channel, or None.
+
+    Returns:
+        float32 `[scales, weights]`; the last block of a channel is filled up with zeros, which every grid holds.
+    """
+    array = np.asarray(weight, dtype=np.float32)
+    rows = (
+        array.reshape(1, -1) if axis is None else np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
+    )
+    if block_size is not None:
+        missing = -rows.shape[1] % block_size
+        rows = np.pad(rows, ((0, 0), (0, missing))).reshape(-1, block_size)
+    return torch.from_numpy(np.require(rows, requirements=["C", "W"]))
+
+
+def from_scaled_rows(
+    rows: npt.NDArray[np.int8], shape: tuple[int, ...], axis: int | None, block_size: int | None
+) -> npt.NDArray[np.int8]:
+    """Put rows back; the inverse of `to_scaled_rows`.
+
+    Args:
+        rows: `[scales, weights]`.
+        shape: The weight's shape.
+        axis: Its channel axis.
+        block_size: Weights in a block, or None.
+
+    Returns:
+        A contiguous array in the weight's shape.
+    """
+    channels = 1 if axis is None else shape[axis]
+    if block_size is not None:
+        weights = int(np.prod(shape)) // max(1, channels)
+        rows = rows.reshape(channels, -1)[:, :weights]
+    if axis is None:
+        return np.ascontiguousarray(rows.reshape(shape))
+    moved = (shape[axis], *shape[:axis], *shape[axis + 1 :])
+    return np.ascontiguousarray(np.moveaxis(rows.reshape(moved), 0, axis))
+
+
+def scales_shape(shape: tuple[int, ...], axis: int | None, block_size: int | None) -> tuple[int, ...]:
+    """Give the shape of a weight's scales.
+
+    Args:
+        shape: The weight's shape.
+        axis: Its channel axis.
+        block_size: Weights in a block, or None.
+
+    Returns:
+        `()`, `(channels,)` or `(channels, blocks)`.
+    """
+    channels = 1 if axis is None else shape[axis]
+    if block_size is None:
+        return () if axis is None else (channels,)
+    return channels, -(-int(np.prod(shape)) // max(1, channels) // block_size)
