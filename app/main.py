@@ -13,7 +13,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from app.api import analyze, artifacts, events, health, jobs, openapi, plans, problems, quantize
+from app.api import analyze, artifacts, events, health, jobs, openapi, plans, problems, quantize, resumable
 from app.api.request_id import RequestIdMiddleware
 from app.service import Service
 from app.settings import Settings
@@ -55,7 +55,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.service = service
     app.add_middleware(RequestIdMiddleware)
     problems.install(app)
-    for part in (quantize, analyze, jobs, events, artifacts, plans, health):
+    for part in (quantize, analyze, resumable, jobs, events, artifacts, plans, health):
         app.include_router(part.router)
     openapi.install(app)
     return app

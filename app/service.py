@@ -3,82 +3,108 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import sys
+import logging
+from datetime import timedelta
 from pathlib import Path
-from typing import IO
 
 from app.executors import LocalExecutor
 from app.executors.checker import Checker
 from app.executors.devices import find_devices
-from app.jobs.database import Database
-from app.jobs.job import JobKind
+from app.jobs.database import Database, sqlite_url
+from app.jobs.heartbeat import Heartbeat, Rhythm
+from app.jobs.leases import Leases
+from app.jobs.presence import Presence
 from app.jobs.store import JobStore
 from app.jobs.supervisor import Supervisor
 from app.settings import Settings
-from app.storage import LocalStorage, Storage
+from app.storage import Storage, Uploads, open_storage
+from app.transfers import Transfers
 from quant_core.errors import UserError
+from quant_core.spec import JobKind
+
+_log = logging.getLogger("bitwright")
 
 
 class DataFolderError(UserError):
-    """The data folder cannot be used: another service works in it, or it cannot be written to."""
+    """The data folder cannot be written to."""
 
     code = "data_folder"
 
 
 class Service:
-    """Everything that lives as long as the service does.
+    """Everything that lives as long as the service does. Several may share one database and one storage.
 
     Attributes:
         settings: What it was told from outside.
-        storage: Uploads and results.
-        store: The jobs; there once it was started.
+        database: The jobs' database; there once it was opened, as is all that follows.
+        storage: What jobs are given and make.
+        uploads: What clients send ahead.
+        transfers: Which of that is on its way.
+        store: The jobs.
         checker: Checks uploads.
         supervisor: Runs jobs.
+        heartbeat: Keeps leases.
         stopping: Set when open streams should end.
     """
 
-    store: JobStore
+    database: Database
     storage: Storage
+    uploads: Uploads
+    store: JobStore
     checker: Checker
     supervisor: Supervisor
+    heartbeat: Heartbeat
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.stopping = asyncio.Event()
+        self.transfers = Transfers()
         self.devices: tuple[str, ...] = ()
-        self._lock: IO[bytes] | None = None
-        self._database: Database | None = None
+        self._presence: Presence | None = None
 
     @property
     def staging(self) -> Path:
         """Where uploads are written before they are accepted."""
-        return self.settings.data_dir / "staging"
+        return self._own / "staging"
 
     def open(self) -> None:
-        """Take the data folder and open its database; nothing happens if that was done.
+        """Open the data folder, the database and the storage; nothing happens if that was done.
 
         Raises:
             DataFolderError: If the folder cannot be used.
+            DatabaseError: If the database cannot be reached.
             WrongSchemaError: If another version of Bitwright wrote it.
         """
-        if self._lock is not None:
+        if self._presence is not None:
             return
         folder = self.settings.data_dir
-        self._lock = _take(folder)
-        self._database = Database(folder / "bitwright.sqlite")
-        self.store = JobStore(self._database)
-        self.storage = LocalStorage(folder / "jobs")
-        shutil.rmtree(self.staging, ignore_errors=True)  # of requests that died with the last service
-        self.staging.mkdir()
+        try:
+            presence = Presence(folder / "services")
+            (presence.folder / "staging").mkdir()
+        except OSError as error:
+            raise DataFolderError(
+                f"the folder cannot be written to: {error.strerror}.",
+                remedy="Name another one with --data-dir.",
+                where=str(folder.absolute()),
+            ) from error
+        try:
+            self.database = Database(self.settings.database_url or sqlite_url(folder / "bitwright.sqlite"))
+            self.storage = open_storage(
+                self.settings.storage_url, folder, self.settings.storage_public_endpoint or None
+            )
+            lifetime = timedelta(hours=self.settings.upload_hours)
+            self.uploads = Uploads(self.storage, folder / "uploads", lifetime)
+        except BaseException:
+            presence.leave()
+            raise
+        self.store = JobStore(self.database)
+        self._presence = presence
 
     def start(self) -> None:
-        """Put the jobs in order and start the processes. The thread that calls this must outlive them."""
+        """Take over what dead services left and start the processes. The thread that calls this must outlive them."""
         self.open()
-        settings = self.settings
-        self.store.recover(settings.max_interruptions)
-        for orphan in self.storage.prefixes() - self.store.ids_with_files():
-            self.storage.remove(orphan)
+        assert self._presence is not None
+        settings, presence = self.settings, self._presence
         self.devices = find_devices(settings.devices)
         executor = LocalExecutor(self.devices, {"quantize": settings.engine, "analyze": settings.analyzer})
         validators: dict[JobKind, str] = {
@@ -88,41 +114,37 @@ class Service:
         self.checker = Checker(
             validators=validators, workers=settings.checkers, timeout=settings.check_timeout
         )
+        leases = Leases(self.database, presence.holder, settings.lease_seconds)
+        rhythm = Rhythm(settings.renew_seconds, settings.lease_seconds, settings.max_interruptions)
+        self.heartbeat = Heartbeat(leases, self.storage, presence, rhythm, self._taken)
+        self.supervisor = Supervisor(
+            leases,
+            self.storage,
+            executor,
+            self._own / "scratch",
+            silent=lambda: self.heartbeat.silent,
+            max_interruptions=settings.max_interruptions,
+        )
         executor.start()
         self.checker.start()
-        self.supervisor = Supervisor(self.store, self.storage, executor, settings.data_dir / "scratch")
+        self.heartbeat.start()
         self.supervisor.start()
 
     def stop(self) -> None:
-        """Give running jobs back, end the processes, and let go of the data folder."""
+        """Give running jobs back, end the processes, and let go of database and folder."""
         self.supervisor.stop()
+        self.heartbeat.stop()
         self.checker.close()
-        if self._database is not None:
-            self._database.close()
-        if self._lock is not None:
-            self._lock.close()
+        self.database.close()
+        if self._presence is not None:
+            self._presence.leave()
+            self._presence = None
 
+    @property
+    def _own(self) -> Path:
+        assert self._presence is not None, "the service was not opened"
+        return self._presence.folder
 
-def _take(folder: Path) -> IO[bytes]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "service.lock").open("ab")
-    except OSError as error:
-        raise DataFolderError(
-            f"the folder cannot be written to: {error.strerror}.",
-            remedy="Name another one with --data-dir.",
-            where=str(folder.absolute()),
-        ) from error
-    if sys.platform != "win32":
-        import fcntl
-
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.close()
-            raise DataFolderError(
-                "another Bitwright service works in this folder.",
-                remedy="Stop it, or give this one another folder with --data-dir.",
-                where=str(folder.absolute()),
-            ) from error
-    return lock
+    def _taken(self, count: int) -> None:
+        _log.warning("took %d jobs over from services that have gone", count)
+        self.supervisor.wake()

@@ -14,14 +14,21 @@ class Settings(BaseSettings):
     """Settings of one service process.
 
     Attributes:
-        data_dir: Folder of the database, the uploads and the results.
+        data_dir: Folder of what is being worked on; also of the database and the results, where they have no URL.
+        database_url: The jobs' database, `postgresql://user:password@host/name`; empty for SQLite in the data folder.
+        storage_url: Where uploads and results are kept: `s3://bucket/prefix?endpoint=...&region=...` or
+            `file:///folder`; empty for the data folder.
+        storage_public_endpoint: The S3 endpoint as clients reach it, for downloads past the service.
         host: Address to listen on. There are no accounts yet: keep it on loopback or behind a gateway.
         port: Port to listen on; 0 takes a free one.
         devices: `auto`, or a list such as `cpu` or `cuda:0,cuda:1`; one worker process for each.
+        upload_hours: How long an upload is kept that no job uses.
         upload_limit: Largest request body in bytes, all files together.
         check_timeout: Seconds the checks of an upload may take before it is refused.
         checkers: Processes that check uploads.
-        max_interruptions: How often a job may be cut off by the end of the service before it fails.
+        lease_seconds: How long a job stays with a service that has fallen silent, before another takes it over.
+        renew_seconds: Seconds between two signs of life.
+        max_interruptions: A job fails when its process or service was lost this often.
         log_level: Level of the service's own log.
         engine: Dotted name of what quantizes, `module:function`.
         validator: Dotted name of its checks.
@@ -32,12 +39,18 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="BITWRIGHT_", frozen=True, extra="ignore")
 
     data_dir: Path = Path("data")
+    database_url: str = ""
+    storage_url: str = ""
+    storage_public_endpoint: str = ""
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     devices: Annotated[tuple[str, ...], NoDecode] = ("auto",)
+    upload_hours: float = Field(default=24.0, gt=0)
     upload_limit: int = Field(default=4 * 2**30, gt=0)
     check_timeout: float = Field(default=120.0, gt=0)
     checkers: int = Field(default=1, ge=1)
+    lease_seconds: float = Field(default=90.0, gt=0)
+    renew_seconds: float = Field(default=10.0, gt=0)
     max_interruptions: int = Field(default=2, ge=1)
     log_level: str = Field(default="info", pattern="^(critical|error|warning|info|debug)$")
     engine: str = "quant_core.pipeline:quantize"

@@ -31,6 +31,6 @@ def draw(updates: Iterator[JobInfo], console: Console | None = None) -> Iterator
     with Progress(*columns, console=console or Console(stderr=True)) as bar:
         task = bar.add_task("queued", total=1.0, message="")
         for info in updates:
-            stage = info.stage if info.state == "running" and info.stage else info.state
+            stage = info.stage if info.running and info.stage else info.state
             bar.update(task, completed=info.progress, description=stage, message=escape(info.message))
             yield info

@@ -34,7 +34,7 @@ _FILE_TYPES = {".json": "application/json", ".html": "text/html", ".npz": "appli
 )
 def get_model(job: JobDep, service: ServiceDep) -> FileResponse:
     """Send the quantized ONNX file."""
-    name = f"{Path(job.model_name).stem}.quantized.onnx"
+    name = f"{Path(job.model).stem}.quantized.onnx"
     return FileResponse(
         find_artifact(service, job, "model.onnx"), media_type="application/octet-stream", filename=name
     )
@@ -108,7 +108,7 @@ def find_artifact(service: Service, job: Job, name: str) -> Path:
             remedy="See the job's error." if ended else "Wait until the job has succeeded.",
             where=job.id,
         )
-    path = service.storage.find(f"{job.id}/output/{name}")
+    path = find_output(service, job, name)
     if path is None:
         raise ProblemError(
             404,
@@ -118,3 +118,18 @@ def find_artifact(service: Service, job: Job, name: str) -> Path:
             where=job.id,
         )
     return path
+
+
+def find_output(service: Service, job: Job, name: str) -> Path | None:
+    """Find a file of the result that the job ended with, whatever attempts that were cut off have left.
+
+    Args:
+        service: The service.
+        job: The job.
+        name: The file's name.
+
+    Returns:
+        Its path, or None if there is no such file.
+    """
+    key = service.store.artifact(job.id, name)
+    return None if key is None else service.storage.find(key)

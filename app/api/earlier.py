@@ -5,12 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from app.api.artifacts import find_artifact
+from app.api.artifacts import find_artifact, find_output
 from app.api.deps import no_such_job
 from app.api.problems import ProblemError
-from app.jobs.job import JobSpec
 from app.service import Service
-from quant_core.spec import SensitivityTable
+from quant_core.spec import JobSpec, SensitivityTable
 
 TABLE, PAIRS = "sensitivity.json", "interactions.npz"
 
@@ -44,7 +43,7 @@ def take_over(service: Service, job_id: str, folder: Path, spec: JobSpec) -> tup
             remedy=f'Write "rounding": "{rounding}", or send model and samples to estimate them again.',
             where="spec.rounding",
         )
-    pairs = service.storage.find(f"{job_id}/output/{PAIRS}")
+    pairs = find_output(service, job, PAIRS)
     target = folder / "earlier" / job_id
     target.mkdir(parents=True)
     try:
@@ -56,7 +55,7 @@ def take_over(service: Service, job_id: str, folder: Path, spec: JobSpec) -> tup
         complete = True
     except FileNotFoundError:
         complete = False
-    model, data = folder / "model" / job.model_name, folder / "data" / job.data_name
+    model, data = folder / "model" / job.model, folder / "data" / job.data
     if not (complete and model.is_file() and data.is_file()):
         raise ProblemError(
             404,

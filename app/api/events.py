@@ -21,7 +21,7 @@ _LOOK_SECONDS = 0.2
 _PING_SECONDS = 15.0
 
 _EXAMPLE = (
-    'event: state\ndata: {"state": "running", "attempt": 1, "message": "starting"}\nid: 2\n\n'
+    'event: state\ndata: {"state": "validating", "attempt": 1, "message": "starting"}\nid: 2\n\n'
     'event: progress\ndata: {"stage": "ingest", "fraction": 1.0, "message": "22 layers", "progress": 0.04}\nid: 3\n\n'
 )
 

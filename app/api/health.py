@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from fastapi.responses import RedirectResponse
 
 from app.api.deps import ServiceDep
-from app.api.schemas import DeviceHealth, Health
+from quant_core.spec import DeviceHealth, Health
 
 router = APIRouter(tags=["service"])
 
@@ -16,13 +16,12 @@ router = APIRouter(tags=["service"])
 @router.get("/healthz", summary="How the service is")
 def health(service: ServiceDep) -> Health:
     """Tell that the service answers, how many jobs wait, and what its devices do."""
-    _, queued = service.store.page(state="queued", limit=1, offset=0)
     running = service.supervisor.running
     return Health(
         status="ok",
         version=version("bitwright"),
-        queued=queued,
-        devices=[DeviceHealth(name=name, job=running.get(name)) for name in service.devices],
+        queued=service.store.counts().get("queued", 0),
+        devices=tuple(DeviceHealth(name=name, job=running.get(name)) for name in service.devices),
     )
 
 

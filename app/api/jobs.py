@@ -9,7 +9,8 @@ from fastapi import APIRouter, Query, Response
 from app.api.deps import JobDep, ServiceDep, no_such_job
 from app.api.problems import ProblemError, responses
 from app.api.schemas import JobPage, JobView
-from app.jobs.job import JobState
+from app.jobs.store import Filter
+from quant_core.spec import JobState
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -17,12 +18,18 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 @router.get("", summary="List jobs", responses=responses(422))
 def list_jobs(
     service: ServiceDep,
-    state: Annotated[JobState | None, Query(description="Only jobs in this state.")] = None,
+    state: Annotated[
+        list[JobState], Query(default_factory=list, description="Only jobs in one of these states.")
+    ],
+    tag: Annotated[
+        list[str], Query(default_factory=list, description="Only jobs that have all of these tags.")
+    ],
     limit: Annotated[int, Query(ge=1, le=200, description="How many at most.")] = 50,
     offset: Annotated[int, Query(ge=0, le=2**31, description="How many newer ones to pass over.")] = 0,
 ) -> JobPage:
     """List jobs, newest first."""
-    jobs, total = service.store.page(state=state, limit=limit, offset=offset)
+    which = Filter(states=tuple(state), tags=tuple(tag))
+    jobs, total = service.store.page(which, limit=limit, offset=offset)
     return JobPage(jobs=[JobView.of(job) for job in jobs], total=total, limit=limit, offset=offset)
 
 
@@ -64,7 +71,7 @@ def delete_job(
         job = service.store.cancel(job_id)
         service.supervisor.wake()
         if job is not None and (job.cancel_requested or job.state == "canceled"):
-            response.status_code = 202 if job.state == "running" else 200
+            response.status_code = 202 if job.running else 200
             if job.ended:
                 service.storage.remove(job_id)
             return JobView.of(job)

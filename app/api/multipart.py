@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -40,12 +41,14 @@ class Received:
     """What was in the body.
 
     Attributes:
-        texts: Small parts by name.
+        texts: Small parts by name, each in the order they came.
         files: How many bytes went to each file.
+        digests: SHA-256 of each file, in hexadecimal.
     """
 
-    texts: dict[str, bytes] = field(default_factory=dict)
+    texts: dict[str, list[bytes]] = field(default_factory=dict)
     files: dict[Path, int] = field(default_factory=dict)
+    digests: dict[Path, str] = field(default_factory=dict)
 
 
 async def receive(body: AsyncIterator[bytes], content_type: str, intake: Intake, limit: int) -> Received:
@@ -143,8 +146,8 @@ class _Parts:
         self.pending = 0
         self.complete = False
         self._intake = intake
-        self._blocks: list[tuple[IO[bytes], bytes]] = []
-        self._open: list[IO[bytes]] = []
+        self._blocks: list[tuple[_File, bytes]] = []
+        self._open: list[_File] = []
         self._path: Path | None = None
         self._name = ""
 
@@ -168,16 +171,16 @@ class _Parts:
         self._name = options.get(b"name", b"").decode("utf-8", "replace")
         self._path = self._intake.accept(self._name, _file_name(disposition, options))
         if self._path is None:
-            self.received.texts[self._name] = b""
+            self.received.texts.setdefault(self._name, []).append(b"")
         else:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._open.append(self._path.open("xb"))
+            self._open.append(_File(self._path))
             self.received.files[self._path] = 0
 
     def data(self, data: bytes, start: int, end: int) -> None:
         block = data[start:end]
         if self._path is None:
-            text = self.received.texts[self._name] + block
+            text = self.received.texts[self._name][-1] + block
             if len(text) > _FIELD_LIMIT:
                 raise ProblemError(
                     413,
@@ -186,7 +189,7 @@ class _Parts:
                     remedy="Send a shorter one.",
                     where=self._name,
                 )
-            self.received.texts[self._name] = text
+            self.received.texts[self._name][-1] = text
         else:
             self._blocks.append((self._open[-1], block))
             self.received.files[self._path] += len(block)
@@ -197,14 +200,27 @@ class _Parts:
 
     def flush(self) -> None:
         for file, block in self._blocks:
-            file.write(block)
+            file.content.write(block)
+            file.hash.update(block)
         self._blocks.clear()
         self.pending = 0
         for done in self._open[:-1]:
-            done.close()
+            self._done(done)
         del self._open[:-1]
 
     def close(self) -> None:
         self._blocks.clear()
         for file in self._open:
-            file.close()
+            self._done(file)
+        self._open.clear()
+
+    def _done(self, file: _File) -> None:
+        file.content.close()
+        self.received.digests[file.path] = file.hash.hexdigest()
+
+
+class _File:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.content: IO[bytes] = path.open("xb")
+        self.hash = hashlib.sha256()

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
 from app.api.request_id import request_id
-from app.jobs.job import JobError
+from quant_core.spec import JobFailure
 
 _log = logging.getLogger("bitwright.api")
 
@@ -53,11 +53,19 @@ class ProblemError(Exception):
     """Raised anywhere below a route to answer with a problem."""
 
     def __init__(
-        self, status: int, code: str, message: str, *, remedy: str, where: str | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        remedy: str,
+        where: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.error = JobError(code=code, message=message, remedy=remedy, where=where)
+        self.headers = headers
+        self.error = JobFailure(code=code, message=message, remedy=remedy, where=where)
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -87,7 +95,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ProblemError)
     async def _problem(request: Request, error: ProblemError) -> JSONResponse:
-        return _answer(request, error.status, error.error)
+        return _answer(request, error.status, error.error, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -96,7 +104,7 @@ def install(app: FastAPI) -> None:
         return _answer(
             request,
             422,
-            JobError(
+            JobFailure(
                 code="request", message=first["msg"], remedy="Correct this part of the request.", where=field
             ),
         )
@@ -104,7 +112,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
         phrase = HTTPStatus(error.status_code).phrase
-        problem = JobError(
+        problem = JobFailure(
             code=phrase.lower().replace(" ", "_"),
             message=f"{request.method} {request.url.path}: {error.detail}",
             remedy="See /docs for what this service answers to.",
@@ -114,7 +122,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:
         _log.error("request %s failed", request_id(request), exc_info=error)
-        problem = JobError(
+        problem = JobFailure(
             code="internal",
             message="The service failed on this request.",
             remedy="Please report it with the request id; the service's log has the details.",
@@ -123,7 +131,7 @@ def install(app: FastAPI) -> None:
 
 
 def _answer(
-    request: Request, status: int, error: JobError, headers: Mapping[str, str] | None = None
+    request: Request, status: int, error: JobFailure, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     name = request_id(request)
     # The outermost handler answers outside our middleware, so the id is set here as well.

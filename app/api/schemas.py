@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from app.jobs.job import Job, JobError, JobKind, JobSpec, JobState, Summary
-from quant_core.spec import Stage
+from app.jobs.job import Job
+from quant_core.spec import JobInfo
 
 JOB_ID = "0b8f6f1e6d1c4f0f9b7a2a54d3c1e7aa"
 """The job of every example."""
@@ -15,13 +13,14 @@ JOB_ID = "0b8f6f1e6d1c4f0f9b7a2a54d3c1e7aa"
 _EXAMPLE: dict[str, JsonValue] = {
     "id": JOB_ID,
     "kind": "quantize",
-    "state": "running",
+    "state": "analyzing",
     "stage": "sensitivity",
     "stage_progress": 0.4,
     "progress": 0.3,
     "message": "layer 9 of 22",
     "cancel_requested": False,
     "attempt": 1,
+    "tags": ["nightly"],
     "model": "resnet20_cifar10.onnx",
     "data": "cifar10_calibration.npz",
     "spec": {"budget": {"size": 0.18}, "weight_bits": [2, 3, 4, 5, 6, 8], "seed": 0},
@@ -63,49 +62,15 @@ class Links(BaseModel):
     pareto: str | None
 
 
-class JobView(BaseModel):
+class JobView(JobInfo):
     """A job as clients see it.
 
     Attributes:
-        id: Its name in every address.
-        kind: `quantize` or `analyze`.
-        state: `queued`, `running`, `succeeded`, `failed` or `canceled`.
-        stage: The stage at work.
-        stage_progress: Share of this stage done, 0 to 1.
-        progress: Share of the whole job done, 0 to 1.
-        message: What it is doing, for people.
-        cancel_requested: Whether a running job was asked to stop.
-        attempt: How often it was started.
-        model: File name of the model.
-        data: File name of the samples.
-        spec: What was asked, with every default written out.
-        error: Why it failed.
-        summary: The result in a few numbers.
-        created: When it was accepted.
-        started: When its present attempt started.
-        finished: When it ended.
         links: Where to go from here.
     """
 
     model_config = ConfigDict(json_schema_extra={"example": _EXAMPLE})
 
-    id: str
-    kind: JobKind
-    state: JobState
-    stage: Stage | None
-    stage_progress: float
-    progress: float
-    message: str
-    cancel_requested: bool
-    attempt: int
-    model: str
-    data: str
-    spec: JobSpec
-    error: JobError | None
-    summary: Summary | None
-    created: datetime
-    started: datetime | None
-    finished: datetime | None
     links: Links
 
     @classmethod
@@ -129,26 +94,7 @@ class JobView(BaseModel):
             sensitivity=f"{here}/files/sensitivity.json" if done else None,
             pareto=f"{here}/files/pareto.json" if made else None,
         )
-        return cls(
-            id=job.id,
-            kind=job.kind,
-            state=job.state,
-            stage=job.stage,
-            stage_progress=job.stage_progress,
-            progress=job.progress,
-            message=job.message,
-            cancel_requested=job.cancel_requested,
-            attempt=job.attempt,
-            model=job.model_name,
-            data=job.data_name,
-            spec=job.spec,
-            error=job.error,
-            summary=job.summary,
-            created=job.created,
-            started=job.started,
-            finished=job.finished,
-            links=links,
-        )
+        return cls(**{name: getattr(job, name) for name in JobInfo.model_fields}, links=links)
 
 
 class JobPage(BaseModel):
@@ -169,42 +115,3 @@ class JobPage(BaseModel):
     total: int
     limit: int
     offset: int
-
-
-class DeviceHealth(BaseModel):
-    """One device.
-
-    Attributes:
-        name: `cpu` or `cuda:N`.
-        job: The job it works on.
-    """
-
-    name: str
-    job: str | None
-
-
-class Health(BaseModel):
-    """How the service is.
-
-    Attributes:
-        status: `ok`.
-        version: Version of Bitwright.
-        queued: Jobs that wait.
-        devices: What it computes on.
-    """
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "status": "ok",
-                "version": "0.1.0",
-                "queued": 0,
-                "devices": [{"name": "cpu", "job": None}],
-            }
-        }
-    )
-
-    status: str
-    version: str
-    queued: int
-    devices: list[DeviceHealth]

@@ -7,6 +7,7 @@ import json
 import shutil
 import uuid
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fastapi import Request, Response
@@ -14,16 +15,19 @@ from pydantic import JsonValue
 
 from app.api.earlier import take_over
 from app.api.problems import ProblemError, responses
+from app.api.resumable import owner_of
 from app.api.schemas import JobView
+from app.api.storing import storing
 from app.api.uploads import Upload, check_device, receive_upload
 from app.executors.checker import CheckerDownError
-from app.jobs.job import Job, JobSpec
+from app.jobs.job import Job
+from app.jobs.store import Submission
 from app.service import Service
-from quant_core.spec import QuantizeSpec
+from quant_core.spec import JobSpec, QuantizeSpec
 
 ANSWERS: dict[int | str, dict[str, Any]] = {
     202: {"headers": {"Location": {"description": "Address of the job.", "schema": {"type": "string"}}}},
-    **responses(400, 413, 415, 422, 500, 503, 507),
+    **responses(400, 404, 413, 415, 422, 500, 503, 507),
 }
 """What a request that sends a job can be answered with."""
 
@@ -47,7 +51,12 @@ def form(schema: str, example: dict[str, JsonValue], *, from_job: bool = False) 
                     "type": "object",
                     "required": ["model", "data"],
                     "properties": {
-                        "model": {"type": "string", "format": "binary", "description": "The ONNX model."},
+                        "model": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "The ONNX model. Without a file name, here and in data and files, the id of "
+                            "an upload, with NAME= before it where the file is to have another name.",
+                        },
                         "data": {
                             "type": "string",
                             "format": "binary",
@@ -93,29 +102,20 @@ async def submit(request: Request, response: Response, service: Service, asked: 
 
     Returns:
         The queued job.
-
-    Raises:
-        ProblemError: If the request is refused, or nothing can be kept.
     """
-    try:
+    with storing():
         upload = await receive_upload(
             request,
             service.staging,
             service.settings.upload_limit,
             asked,
+            partial(_take_upload, service, owner_of(request)),
             partial(take_over, service) if asked is QuantizeSpec else None,
         )
         try:
             job = await _queue(service, upload)
         finally:
             await asyncio.to_thread(shutil.rmtree, upload.folder, ignore_errors=True)
-    except OSError as error:
-        raise ProblemError(
-            507,
-            "storage",
-            f"The upload cannot be kept: {error.strerror or error}.",
-            remedy="Free space in the service's data folder, then send it again.",
-        ) from error
     response.headers["Location"] = f"/jobs/{job.id}"
     return JobView.of(job)
 
@@ -139,9 +139,14 @@ async def _queue(service: Service, upload: Upload) -> Job:
 
 def _accept(service: Service, upload: Upload) -> Job:
     job_id = uuid.uuid4().hex
-    service.storage.publish(upload.folder / "input", f"{job_id}/input")
+    service.storage.publish(upload.folder / "input", f"{job_id}/input", upload.digests)
     job = service.store.create(
-        job_id, model_name=upload.model.name, data_name=upload.data.name, spec=upload.spec
+        Submission(job_id, model=upload.model.name, data=upload.data.name, spec=upload.spec)
     )
     service.supervisor.wake()
     return job
+
+
+def _take_upload(service: Service, owner: str, upload_id: str, file: Path) -> str | None:
+    found = service.uploads.take(owner, upload_id, file)
+    return None if found is None else found.sha256

@@ -6,26 +6,29 @@ import asyncio
 import re
 import shutil
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
 
 from pydantic import ValidationError
 from starlette.requests import Request
 
-from app.api.multipart import receive, refuse_size
+from app.api.form_files import FILE_FIELDS, FormFiles
+from app.api.multipart import Received, receive, refuse_size
 from app.api.problems import ProblemError
 from app.executors.devices import served_by
-from app.jobs.job import JobSpec
-from quant_core.spec import QuantizeSpec
+from quant_core.spec import JobSpec
 
-_MAX_FILES = 4096
 _ZIP, _NUMPY = b"PK\x03\x04", b"\x93NUMPY"
 _EMPTY_ZIP = b"PK\x05\x06"
 
 
 TakeOver = Callable[[str, Path, JobSpec], tuple[Path, Path]]
 """Given a job, a folder and what is asked, brings the job's files there: the model's and the samples' path."""
+
+TakeUpload = Callable[[str, Path], str | None]
+"""Given the id of an upload, copies it to a path and gives its SHA-256; None if there is no such upload."""
 
 
 @dataclass(frozen=True)
@@ -37,19 +40,22 @@ class Upload:
         model: The model's file, with external data beside it.
         data: The samples' file.
         spec: What is asked.
+        digests: SHA-256 of files by their name below the folder's `input`, as far as they are known.
     """
 
     folder: Path
     model: Path
     data: Path
     spec: JobSpec
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 async def receive_upload(
     request: Request,
     staging: Path,
     limit: int,
-    asked: type[JobSpec] = QuantizeSpec,
+    asked: type[JobSpec],
+    take_upload: TakeUpload,
     take_over: TakeOver | None = None,
 ) -> Upload:
     """Read the body of `POST /quantize` or `POST /analyze` to disk and check what can be checked without parsing it.
@@ -59,48 +65,39 @@ async def receive_upload(
         staging: Where to make a folder for it.
         limit: The most bytes to take.
         asked: What `spec` holds.
+        take_upload: Brings the files that the form names by the ids of uploads.
         take_over: Brings the files of the job that `from_job` names; None where there is no such part.
 
     Returns:
         What came; its folder is the caller's to move or remove.
-
-    Raises:
-        ProblemError: If the upload is refused; nothing is left behind.
     """
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > limit:
         refuse_size(limit)
     folder = staging / uuid.uuid4().hex
+    files = FormFiles(folder / "input", from_job=take_over is not None)
     try:
-        intake = _Intake(folder, from_job=take_over is not None)
-        received = await receive(request.stream(), request.headers.get("content-type", ""), intake, limit)
-        model, data = intake.model, intake.data
-        earlier = received.texts.get("from_job")
+        received = await receive(request.stream(), request.headers.get("content-type", ""), files, limit)
+        digests = dict(received.digests)
+        named = [(name, text) for name in FILE_FIELDS for text in received.texts.get(name, ())]
+        spec = _read_spec(_only(received, "spec") or b"{}", asked)
+        earlier = _only(received, "from_job")
         if take_over is not None and earlier is not None:
-            if received.files:
-                raise ProblemError(
-                    400,
-                    "unexpected_part",
-                    "The form has from_job and files, but the files are those of that job.",
-                    remedy="Send either from_job, or model and data.",
-                    where="from_job",
-                )
-            spec = _read_spec(received.texts.get("spec", b"{}"), asked)
+            if received.files or named:
+                _refuse_mixture()
             job_id = earlier.decode("utf-8", "replace").strip()
-            return Upload(folder, *await asyncio.to_thread(take_over, job_id, folder / "input", spec), spec)
-        if model is None or data is None:
-            missing = "model" if model is None else "data"
-            raise ProblemError(
-                422,
-                "missing_part",
-                f"The form has no part named {missing!r}.",
-                remedy="Send the ONNX file as `model` and the samples as `data`"
-                + (", or the name of an ended job as `from_job`." if take_over is not None else "."),
-                where=missing,
-            )
-        spec = _read_spec(received.texts.get("spec", b"{}"), asked)
-        _check_model(model, received.files[model])
-        return Upload(folder, model, _check_data(data, intake.data_name), spec)
+            model, data = await asyncio.to_thread(take_over, job_id, folder / "input", spec)
+            return Upload(folder, model, data, spec)
+        for name, text in named:
+            digests |= await asyncio.to_thread(_take, files, name, text, take_upload)
+        if files.model is None or files.data is None:
+            _refuse_missing("model" if files.model is None else "data", or_job=take_over is not None)
+        _check_model(files.model)
+        samples = _check_data(files.data, files.data_name)
+        if files.data in digests:
+            digests[samples] = digests.pop(files.data)
+        known = {file.relative_to(folder / "input").as_posix(): digest for file, digest in digests.items()}
+        return Upload(folder, files.model, samples, spec, known)
     except BaseException:  # also when the client goes away in the middle
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -126,71 +123,49 @@ def check_device(spec: JobSpec, devices: tuple[str, ...]) -> None:
         )
 
 
-class _Intake:
-    def __init__(self, folder: Path, *, from_job: bool) -> None:
-        self._folder = folder / "input"
-        self._texts = {"spec", "from_job"} if from_job else {"spec"}
-        self._names: set[PurePosixPath] = set()
-        self.model: Path | None = None
-        self.data: Path | None = None
-        self.data_name = ""
-
-    def accept(self, name: str, filename: str | None) -> Path | None:
-        if name in self._texts:
-            return None
-        if name == "model" and self.model is None:
-            self.model = self._beside(_plain(filename, "model.onnx"))
-            return self.model
-        if name == "data" and self.data is None:
-            self.data_name = _plain(filename, "samples")
-            self.data = self._folder / "data" / "upload"
-            return self.data
-        if name == "files" and len(self._names) < _MAX_FILES:
-            return self._beside(filename or "")
+def _take(files: FormFiles, field: str, text: bytes, take_upload: TakeUpload) -> dict[Path, str]:
+    """Bring one file that the form names as `ID` or `NAME=ID`."""
+    name, _, upload_id = text.decode("utf-8", "replace").strip().rpartition("=")
+    path = files.place(field, name or upload_id)
+    digest = take_upload(upload_id, path)
+    if digest is None:
         raise ProblemError(
-            400,
-            "unexpected_part",
-            f"The form has an unexpected or repeated part named {name!r}.",
-            remedy="Send one `model`, one `data`, at most one `spec`, and `files` for external data only.",
-            where=name,
+            404,
+            "no_such_upload",
+            f"The part names an upload, and there is none of the id {upload_id[:200]!r}.",
+            remedy=f"Send it with PUT /uploads/{{id}} until it is complete; to send a file here, write {field}=@FILE.",
+            where=field,
         )
-
-    def _beside(self, filename: str) -> Path:
-        relative = _relative(filename)
-        taken = self._names | {parent for name in self._names for parent in name.parents}
-        if relative in taken or self._names & set(relative.parents):
-            raise _bad_name(filename, "is there twice")
-        self._names.add(relative)
-        return self._folder / "model" / relative
+    return {path: digest}
 
 
-def _plain(filename: str | None, default: str) -> str:
-    last = re.split(r"[/\\]", filename or "")[-1]
-    name = re.sub(r"[^\w.+-]", "_", last).lstrip(".")[-60:]
-    return name or default
+def _only(received: Received, name: str) -> bytes | None:
+    texts = received.texts.get(name, [])
+    if len(texts) > 1:
+        raise ProblemError(
+            400, "unexpected_part", "The form has this part twice.", remedy="Send it once.", where=name
+        )
+    return texts[0] if texts else None
 
 
-def _relative(filename: str) -> PurePosixPath:
-    path = PurePosixPath(filename)
-    parts = filename.split("/")
-    if (
-        not filename
-        or path.is_absolute()
-        or any(part in {"", ".", ".."} or len(part.encode()) > 255 for part in parts)
-        or re.search(r"[\\:\x00-\x1f\x7f]", filename)
-        or len(filename.encode()) > 1024
-    ):
-        raise _bad_name(filename, "is not a plain relative path")
-    return path
-
-
-def _bad_name(filename: str, what: str) -> ProblemError:
-    return ProblemError(
+def _refuse_mixture() -> NoReturn:
+    raise ProblemError(
         400,
-        "file_name",
-        f"The file name {filename[:200]!r} {what}.",
-        remedy="Name external data as the model does: relative to the model, with forward slashes, inside its folder.",
-        where="files",
+        "unexpected_part",
+        "The form has from_job and files, but the files are those of that job.",
+        remedy="Send either from_job, or model and data.",
+        where="from_job",
+    )
+
+
+def _refuse_missing(name: str, *, or_job: bool) -> NoReturn:
+    raise ProblemError(
+        422,
+        "missing_part",
+        f"The form has no part named {name!r}.",
+        remedy="Send the ONNX file as `model` and the samples as `data`"
+        + (", or the name of an ended job as `from_job`." if or_job else "."),
+        where=name,
     )
 
 
@@ -208,9 +183,9 @@ def _read_spec(text: bytes, asked: type[JobSpec]) -> JobSpec:
         ) from error
 
 
-def _check_model(model: Path, size: int) -> None:
+def _check_model(model: Path) -> None:
     start = _start(model)
-    if size == 0:
+    if not start:
         what = "The file is empty."
     elif start[:4] in {_ZIP, _EMPTY_ZIP}:
         what = "This is a zip archive, such as PyTorch's .pt and .pth files, not an ONNX model."

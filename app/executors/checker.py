@@ -12,7 +12,8 @@ from pebble import ProcessExpired
 
 from app.executors import worker
 from app.executors.pool import WorkerPool
-from app.jobs.job import JobError, JobKind, JobSpec, kind_of
+from app.jobs.job import kind_of
+from quant_core.spec import JobFailure, JobKind, JobSpec
 
 _TASKS_PER_WORKER = 64
 """A fresh process now and then, in case a file made one leak."""
@@ -42,7 +43,7 @@ class Checker:
         """Start the processes."""
         self._pool.start()
 
-    async def check(self, model: Path, data: Path, spec: JobSpec) -> JobError | None:
+    async def check(self, model: Path, data: Path, spec: JobSpec) -> JobFailure | None:
         """Check an upload.
 
         Args:
@@ -67,19 +68,19 @@ class Checker:
         """End the processes."""
         self._pool.close()
 
-    async def _once(self, model: Path, data: Path, spec: JobSpec) -> JobError | None:
+    async def _once(self, model: Path, data: Path, spec: JobSpec) -> JobFailure | None:
         validator = self._validators[kind_of(spec)]
         future = self._pool.schedule(worker.check, model, data, spec, validator, timeout=self._timeout)
         try:
-            found: JobError | None = await asyncio.wrap_future(future)
+            found: JobFailure | None = await asyncio.wrap_future(future)
         except (TimeoutError, PoolTimeoutError):
-            return JobError(
+            return JobFailure(
                 code="check_timeout",
                 message=f"Checking the files took longer than {self._timeout:g} seconds.",
                 remedy="Send fewer samples or a smaller model, or raise BITWRIGHT_CHECK_TIMEOUT.",
             )
         except ProcessExpired as error:
-            return JobError(
+            return JobFailure(
                 code="model",
                 message=f"Reading the files crashed the process that checks them (exit code {error.exitcode}).",
                 remedy="The model is most likely damaged, or needs more memory than there is; "

@@ -16,8 +16,8 @@ from typing import Any
 from app.executors import worker
 from app.executors.pool import WorkerPool, lost
 from app.executors.protocol import Outcome, Task, Ticket, Update
-from app.jobs.job import JobKind, kind_of
-from quant_core.spec import Progress
+from app.jobs.job import kind_of
+from quant_core.spec import JobKind, Progress
 
 
 @dataclass

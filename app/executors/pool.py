@@ -12,7 +12,7 @@ from typing import Any
 from pebble import ProcessExpired, ProcessPool
 
 from app.executors import worker
-from app.jobs.job import JobError
+from quant_core.spec import JobFailure
 
 
 class WorkerPool:
@@ -74,7 +74,7 @@ class WorkerPool:
         return self._pool
 
 
-def lost(error: BaseException) -> JobError:
+def lost(error: BaseException) -> JobFailure:
     """Say why a worker process is gone.
 
     Args:
@@ -91,7 +91,7 @@ def lost(error: BaseException) -> JobError:
     else:
         reason = f"ended with exit code {code}"
     memory = " Out of memory is the usual cause of SIGKILL." if code == -signal.SIGKILL else ""
-    return JobError(
+    return JobFailure(
         code="worker_lost",
         message=f"The process that did this work {reason}.{memory}",
         remedy="Send it again; if it ends the same way, try fewer samples, and report it with the service's log.",

@@ -8,8 +8,7 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from app.jobs.job import JobError, JobSpec, JobState, Summary
-from quant_core.spec import Progress
+from quant_core.spec import JobFailure, JobSpec, JobState, JobSummary, Progress
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,11 @@ class Task:
         return self.scratch / "out"
 
     @property
+    def checkpoints(self) -> Path:
+        """What earlier attempts left, and where this one puts what it leaves; one folder each."""
+        return self.scratch / "checkpoints"
+
+    @property
     def messages(self) -> Path:
         """Where the worker writes what it does, one JSON line at a time."""
         return self.scratch / "messages.jsonl"
@@ -57,8 +61,8 @@ class Outcome(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     state: JobState
-    error: JobError | None = None
-    summary: Summary | None = None
+    error: JobFailure | None = None
+    summary: JobSummary | None = None
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,13 @@ class Update:
 
     Attributes:
         steps: What the worker said since the last look.
+        checkpoints: What it has left since for its successor: folders in the task's `checkpoints`.
         outcome: How it ended, once it has: its process then no longer touches any file.
     """
 
     steps: tuple[Progress, ...]
     outcome: Outcome | None
+    checkpoints: tuple[str, ...] = ()
 
 
 class Ticket(Protocol):

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from app.executors.protocol import Outcome, Task
-from app.jobs.job import JobError, JobSpec, Summary
 from quant_core.errors import CancelledError, UserError
-from quant_core.spec import Progress
+from quant_core.spec import JobFailure, JobSpec, JobSummary, Progress
 
 _log = logging.getLogger("bitwright.worker")
 
@@ -60,7 +59,7 @@ def run(task: Task, engine: str) -> None:
         _say(messages, "outcome", outcome.model_dump(mode="json"))
 
 
-def check(model: Path, data: Path, spec: JobSpec, validator: str) -> JobError | None:
+def check(model: Path, data: Path, spec: JobSpec, validator: str) -> JobFailure | None:
     """Run the engine's own checks on an upload.
 
     Args:
@@ -110,7 +109,7 @@ def _outcome(task: Task, engine: str, on_progress: Callable[[Progress], None]) -
             on_progress=on_progress,
             **options,
         )
-        return Outcome(state="succeeded", summary=Summary.of(report))
+        return Outcome(state="succeeded", summary=JobSummary.of(report))
     except UserError as error:
         return Outcome(state="failed", error=_told(error, *files))
     except CancelledError:
@@ -120,8 +119,8 @@ def _outcome(task: Task, engine: str, on_progress: Callable[[Progress], None]) -
         return Outcome(state="failed", error=_fault(error, f"job {task.job_id}"))
 
 
-def _told(error: UserError, *files: Path) -> JobError:
-    told = JobError.of(error)
+def _told(error: UserError, *files: Path) -> JobFailure:
+    told = JobFailure.of(error)
     # Users know their files by name; where the service keeps them is not theirs to know.
     folders = [f"{file.parent}/" for file in files]
 
@@ -130,7 +129,7 @@ def _told(error: UserError, *files: Path) -> JobError:
             text = text.replace(folder, "")
         return text
 
-    return JobError(
+    return JobFailure(
         code=told.code,
         message=plain(told.message),
         remedy=plain(told.remedy),
@@ -138,18 +137,18 @@ def _told(error: UserError, *files: Path) -> JobError:
     )
 
 
-def _fault(error: Exception, work: str) -> JobError:
+def _fault(error: Exception, work: str) -> JobFailure:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return _out_of_memory(str(error))
-    return JobError(
+    return JobFailure(
         code=getattr(error, "code", "internal"),
         message=f"The engine failed: {type(error).__name__}: {error}",
         remedy=f"This is a fault of Bitwright. Please report it; the service's log has the details under {work}.",
     )
 
 
-def _out_of_memory(detail: str) -> JobError:
-    return JobError(
+def _out_of_memory(detail: str) -> JobFailure:
+    return JobFailure(
         code="out_of_memory",
         message=f"The job ran out of memory. {detail}".strip(),
         remedy="Send fewer samples or a smaller model, or run the service where there is more memory.",

@@ -1,4 +1,4 @@
-"""The connection to SQLite: write-ahead log, foreign keys, and transactions that say what they will do."""
+"""The connection to SQLite or PostgreSQL, and the tables brought to this version when it is opened."""
 
 from __future__ import annotations
 
@@ -7,11 +7,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, Float, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.functions import FunctionElement
 
-from app.jobs.tables import SCHEMA_VERSION, Base
+from app.jobs import migrations
 from quant_core.errors import UserError
+
+_MIGRATION_LOCK = 0x62697477  # any number that nobody else locks in this database
 
 
 class WrongSchemaError(UserError):
@@ -20,16 +29,73 @@ class WrongSchemaError(UserError):
     code = "schema"
 
 
-class Database:
-    """One SQLite file, safe to use from several threads."""
+class DatabaseError(UserError):
+    """The database cannot be reached."""
 
-    def __init__(self, path: Path) -> None:
-        self._engine = create_engine(
-            f"sqlite:///{path}", connect_args={"timeout": 30}, pool_size=16, max_overflow=64
-        )
-        event.listen(self._engine, "connect", _configure)
-        event.listen(self._engine, "begin", _begin)
-        _create_tables(self._engine, path)
+    code = "database"
+
+
+class database_time(FunctionElement[float]):  # noqa: N801 - reads like an SQL function
+    """Seconds since the epoch by the database's clock, so that services need not agree on the time."""
+
+    type = Float()
+    inherit_cache = True
+
+
+@compiles(database_time, "sqlite")
+def _sqlite_time(*_: Any, **__: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(database_time, "postgresql")
+def _postgresql_time(*_: Any, **__: Any) -> str:
+    return "cast(extract(epoch from clock_timestamp()) as double precision)"
+
+
+def sqlite_url(path: Path) -> str:
+    """Address a SQLite file.
+
+    Args:
+        path: The file; made if missing.
+
+    Returns:
+        Its URL.
+    """
+    return f"sqlite:///{path}"
+
+
+class Database:
+    """One database, safe to use from several threads and by several services."""
+
+    def __init__(self, url: str) -> None:
+        """Open a database and bring its tables to this version.
+
+        Args:
+            url: `sqlite:///path` or `postgresql://user:password@host/name`.
+
+        Raises:
+            DatabaseError: If it cannot be reached, or is neither SQLite nor PostgreSQL.
+            WrongSchemaError: If a newer or much older Bitwright wrote it.
+        """
+        self._engine = _engine(url)
+        try:
+            with self._writing() as connection:
+                _upgrade(connection, self.name)
+        except OperationalError as error:
+            self.close()
+            raise DatabaseError(
+                f"the database does not answer: {str(error.orig).strip()}",
+                remedy="Check BITWRIGHT_DATABASE_URL and that the database runs.",
+                where=self.name,
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def name(self) -> str:
+        """Its URL without the password."""
+        return self._engine.url.render_as_string(hide_password=True)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -48,7 +114,6 @@ class Database:
         Yields:
             The session.
         """
-        # Taking the write lock first: a reader that turns writer half-way is refused without waiting.
         with (
             self._engine.connect().execution_options(writes=True) as connection,
             Session(connection) as session,
@@ -60,28 +125,67 @@ class Database:
         """Close every connection."""
         self._engine.dispose()
 
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
+            yield connection
 
-def _configure(connection: Any, _record: Any) -> None:
+
+def _engine(url: str) -> Engine:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise DatabaseError(
+            "this is not the URL of a database.",
+            remedy="Write sqlite:///path or postgresql://user:password@host/name.",
+            where="BITWRIGHT_DATABASE_URL",
+        ) from error
+    kind = parsed.get_backend_name()
+    if kind == "sqlite":
+        engine = create_engine(parsed, connect_args={"timeout": 30}, pool_size=16, max_overflow=64)
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    if kind in {"postgresql", "postgres"}:
+        # A connection that died with the database's last restart is replaced, not handed out.
+        return create_engine(
+            parsed.set(drivername="postgresql+psycopg"), pool_size=16, max_overflow=16, pool_pre_ping=True
+        )
+    raise DatabaseError(
+        f"{kind} is no database that Bitwright keeps jobs in.",
+        remedy="Write sqlite:///path or postgresql://user:password@host/name.",
+        where="BITWRIGHT_DATABASE_URL",
+    )
+
+
+def _configure_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # the driver must not open transactions of its own
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+    for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 
-def _begin(connection: Connection) -> None:
+def _begin_sqlite(connection: Connection) -> None:
+    # Taking the write lock first: a reader that turns writer half-way is refused without waiting.
     writes = connection.get_execution_options().get("writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _create_tables(engine: Engine, path: Path) -> None:
-    with engine.connect().execution_options(writes=True) as connection, connection.begin():
-        version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-        if version not in {0, SCHEMA_VERSION}:
-            raise WrongSchemaError(
-                f"the tables are of version {version}, and this Bitwright reads version {SCHEMA_VERSION}.",
-                remedy="Use the Bitwright that wrote them, or another data folder.",
-                where=str(path),
-            )
-        Base.metadata.create_all(connection)
-        connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+def _upgrade(connection: Connection, where: str) -> None:
+    if (
+        connection.dialect.name == "postgresql"
+    ):  # two services that start together; SQLite holds its lock already
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    found = set(MigrationContext.configure(connection).get_current_heads())
+    if not found <= known or (not found and inspect(connection).has_table("jobs")):
+        raise WrongSchemaError(
+            f"the tables are of version {', '.join(found) or 'unknown'}, which this Bitwright does not read.",
+            remedy="Use the Bitwright that wrote them, or another database.",
+            where=where,
+        )
+    command.upgrade(config, "head")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from app.jobs.job import JobKind
-from quant_core.spec import STAGES, Progress, Stage
+from quant_core.spec import STAGES, JobKind, Progress, Stage
 
 # Shares of the wall time of a ResNet-20 at default settings; they steer a bar and decide nothing.
 _SHARES: dict[Stage, float] = {

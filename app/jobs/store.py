@@ -1,53 +1,117 @@
-"""Every query and every change of a job. A change of a running job must show its attempt."""
+"""What requests ask of the jobs: create, find, list, cancel, delete, expire."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.jobs.database import Database
-from app.jobs.job import Job, JobError, JobEvent, JobSpec, JobState, Summary, now
-from app.jobs.progress import overall
-from app.jobs.tables import EventRow, JobRow
-from quant_core.spec import Progress
+from app.jobs.job import Job, JobEvent, kind_of, now
+from app.jobs.rows import WAITING, end, joined, note, to_job
+from app.jobs.tables import ArtifactRow, EventRow, JobRow
+from quant_core.spec import RUNNING, JobSpec, JobState
+
+_ACTIVE: tuple[JobState, ...] = ("queued", *sorted(RUNNING))
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A job to be queued.
+
+    Attributes:
+        id: Its name.
+        model: File name of the model.
+        data: File name of the samples.
+        spec: What is asked.
+        owner: Id of the key it was sent with, or empty.
+        tags: Words to find it by.
+        idempotency_key: The owner's own name for this request.
+        fingerprint: Tells this request from others under the same key.
+        webhook: Where to tell that it ended.
+        active_limit: The most jobs of this owner that may wait or run, with this one.
+    """
+
+    id: str
+    model: str
+    data: str
+    spec: JobSpec
+    owner: str = ""
+    tags: tuple[str, ...] = ()
+    idempotency_key: str | None = None
+    fingerprint: str | None = None
+    webhook: str | None = None
+    active_limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which jobs to list.
+
+    Attributes:
+        owner: Only jobs of this key; None for all.
+        states: Only jobs in one of these states; empty for all.
+        tags: Only jobs that have every one of these.
+    """
+
+    owner: str | None = None
+    states: tuple[JobState, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+class TooManyJobsError(Exception):
+    """The owner has as many jobs waiting and running as its key allows."""
 
 
 class JobStore:
-    """The job table and the event table."""
+    """The jobs, their events and their results."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, job_id: str, *, model_name: str, data_name: str, spec: JobSpec) -> Job:
-        """Queue a job.
+    def create(self, submission: Submission) -> Job:
+        """Queue a job, or find the one that was queued under the same idempotency key.
 
         Args:
-            job_id: Its name.
-            model_name: File name of the model.
-            data_name: File name of the samples.
-            spec: What was asked.
+            submission: The job.
 
         Returns:
-            The job.
+            The job; it has another id than asked if it was there already.
+
+        Raises:
+            TooManyJobsError: If the owner has too many.
+            IntegrityError: If there is a job of this name.
         """
-        with self._database.write() as session:
-            row = JobRow(
-                id=job_id,
-                state="queued",
-                device=spec.device,
-                model_name=model_name,
-                data_name=data_name,
-                spec=spec.model_dump(mode="json"),
-                message="waiting for a free device",
-                created=now(),
+        try:
+            with self._database.write() as session:
+                found = _repeated(session, submission)
+                return found or _insert(session, submission)
+        except IntegrityError:  # another service was faster by an instant
+            with self._database.read() as session:
+                found = _repeated(session, submission)
+            if found is None:
+                raise
+            return found
+
+    def repeated(self, owner: str, idempotency_key: str) -> tuple[Job, str | None] | None:
+        """Find the job that was queued under an idempotency key.
+
+        Args:
+            owner: Whose key.
+            idempotency_key: The key.
+
+        Returns:
+            The job and the fingerprint of its request, or None.
+        """
+        with self._database.read() as session:
+            row = session.scalar(
+                select(JobRow).where(JobRow.owner == owner, JobRow.idempotency_key == idempotency_key)
             )
-            session.add(row)
-            session.flush()
-            _note(session, row, "state", {"state": "queued", "message": row.message})
-            return _job(row)
+            return None if row is None else (to_job(row), row.fingerprint)
 
     def get(self, job_id: str) -> Job | None:
         """Find a job.
@@ -59,28 +123,38 @@ class JobStore:
             The job, or None if there is none of this name.
         """
         with self._database.read() as session:
-            row = session.scalar(select(JobRow).where(JobRow.id == job_id))
-            return None if row is None else _job(row)
+            row = session.scalar(_by_id(job_id))
+            return None if row is None else to_job(row)
 
-    def page(self, *, state: JobState | None, limit: int, offset: int) -> tuple[tuple[Job, ...], int]:
+    def page(self, which: Filter, *, limit: int, offset: int) -> tuple[tuple[Job, ...], int]:
         """List jobs, newest first.
 
         Args:
-            state: Only jobs in this state.
+            which: Which jobs.
             limit: How many at most.
             offset: How many to pass over.
 
         Returns:
             The jobs, and how many there are in all.
         """
-        chosen = [] if state is None else [JobRow.state == state]
+        chosen = _conditions(which)
         with self._database.read() as session:
             rows = session.scalars(
                 select(JobRow).where(*chosen).order_by(JobRow.number.desc()).limit(limit).offset(offset)
             )
-            jobs = tuple(map(_job, rows))
+            jobs = tuple(map(to_job, rows))
             total = session.scalar(select(func.count()).select_from(JobRow).where(*chosen))
             return jobs, total or 0
+
+    def counts(self) -> dict[str, int]:
+        """Count jobs.
+
+        Returns:
+            How many by state.
+        """
+        with self._database.read() as session:
+            rows = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state))
+            return {state: count for state, count in rows}  # noqa: C416 - a row is no pair to the type checker
 
     def ids_with_files(self) -> frozenset[str]:
         """Name the jobs whose files are still needed; a job that failed or was canceled keeps none.
@@ -88,9 +162,10 @@ class JobStore:
         Returns:
             The names of jobs that wait, run, or succeeded.
         """
-        needed = JobRow.state.in_(("queued", "running", "succeeded"))
         with self._database.read() as session:
-            return frozenset(session.scalars(select(JobRow.id).where(needed)))
+            return frozenset(
+                session.scalars(select(JobRow.id).where(JobRow.state.in_((*_ACTIVE, "succeeded"))))
+            )
 
     def events(self, job_id: str, *, after: int, limit: int = 500) -> tuple[JobEvent, ...]:
         """Read what happened to a job.
@@ -116,114 +191,34 @@ class JobStore:
                 for row in rows
             )
 
-    def claim(self, devices: Sequence[str]) -> Job | None:
-        """Take the oldest queued job that one of these devices may run.
+    def artifact(self, job_id: str, name: str) -> str | None:
+        """Find a file of a job's result.
 
         Args:
-            devices: What a job may have asked for to be taken, such as `auto` and `cpu`.
+            job_id: The job.
+            name: The file.
 
         Returns:
-            The job, now running under a new attempt; None if nothing waits.
+            Where it lies in the storage, or None if the result has no such file.
         """
-        oldest = (
-            select(JobRow.number)
-            .where(JobRow.state == "queued", JobRow.device.in_(devices))
-            .order_by(JobRow.number)
-            .limit(1)
-            .scalar_subquery()
-        )
-        with self._database.write() as session:
-            row = session.scalar(
-                update(JobRow)
-                .where(JobRow.number == oldest, JobRow.state == "queued")
-                .values(
-                    state="running",
-                    attempt=JobRow.attempt + 1,
-                    started=now(),
-                    stage=None,
-                    stage_progress=0.0,
-                    progress=0.0,
-                    message="starting",
-                )
-                .returning(JobRow)
+        with self._database.read() as session:
+            return session.scalar(
+                select(ArtifactRow.key)
+                .join(JobRow, JobRow.number == ArtifactRow.job_number)
+                .where(JobRow.id == job_id, ArtifactRow.name == name)
             )
-            if row is None:
-                return None
-            _note(session, row, "state", {"state": "running", "attempt": row.attempt, "message": row.message})
-            return _job(row)
 
-    def advance(self, job: Job, steps: Iterable[Progress]) -> bool:
-        """Write down how far a running job is.
+    def webhook(self, job_id: str) -> str | None:
+        """Tell where the end of a job is to be told.
 
         Args:
-            job: The job as it was claimed.
-            steps: What its worker said, oldest first.
+            job_id: The job.
 
         Returns:
-            False if this attempt no longer holds the job, and nothing was written.
+            The address, if one was given.
         """
-        with self._database.write() as session:
-            row = _held(session, job)
-            if row is None:
-                return False
-            for step in steps:
-                row.stage, row.stage_progress, row.message = step.stage, step.fraction, step.message
-                row.progress = max(row.progress, overall(step, job.kind))
-                _note(session, row, "progress", {**step.model_dump(), "progress": row.progress})
-            return True
-
-    def finish(
-        self, job: Job, state: JobState, *, error: JobError | None = None, summary: Summary | None = None
-    ) -> bool:
-        """End a running job.
-
-        Args:
-            job: The job as it was claimed.
-            state: `succeeded`, `failed` or `canceled`.
-            error: Why it failed.
-            summary: What came out.
-
-        Returns:
-            False if this attempt no longer holds the job, and nothing was written.
-        """
-        with self._database.write() as session:
-            row = _held(session, job)
-            if row is None:
-                return False
-            _end(session, row, state, error, summary)
-            return True
-
-    def requeue(self, job: Job) -> bool:
-        """Give a running job back because the service stops in good order.
-
-        Args:
-            job: The job as it was claimed.
-
-        Returns:
-            False if this attempt no longer holds the job, and nothing was written.
-        """
-        with self._database.write() as session:
-            row = _held(session, job)
-            if row is None:
-                return False
-            _back_to_queue(session, row, "the service stopped; the job starts again with it")
-            return True
-
-    def recover(self, max_interruptions: int) -> None:
-        """Decide what becomes of jobs that ran when the service ended without warning.
-
-        Args:
-            max_interruptions: A job cut off this often fails; below it is queued again.
-        """
-        with self._database.write() as session:
-            for row in session.scalars(select(JobRow).where(JobRow.state == "running")):
-                row.interruptions += 1
-                if row.cancel_requested:
-                    _end(session, row, "canceled", None, None)
-                elif row.interruptions < max_interruptions:
-                    _back_to_queue(session, row, "the service ended while the job ran; it starts again")
-                else:
-                    _end(session, row, "failed", _interrupted(row.interruptions), None)
+        with self._database.read() as session:
+            return session.scalar(select(JobRow.webhook).where(JobRow.id == job_id))
 
     def cancel(self, job_id: str) -> Job | None:
         """Cancel a queued job, or ask a running one to stop; leave an ended one alone.
@@ -235,31 +230,18 @@ class JobStore:
             The job as it is now, or None if there is none of this name.
         """
         with self._database.write() as session:
-            row = session.scalar(select(JobRow).where(JobRow.id == job_id))
+            row = session.scalar(_by_id(job_id).with_for_update())
             if row is None:
                 return None
             if row.state == "queued":
-                _end(session, row, "canceled", None, None)
-            elif row.state == "running" and not row.cancel_requested:
+                end(session, row, "canceled", None, None)
+            elif row.state in RUNNING and not row.cancel_requested:
                 row.cancel_requested = True
                 row.message = "stopping"
-            return _job(row)
-
-    def cancel_requested(self, job: Job) -> bool:
-        """Tell whether this attempt must stop: someone asked for it, or it lost the job.
-
-        Args:
-            job: The job as it was claimed.
-
-        Returns:
-            True if the attempt must stop.
-        """
-        with self._database.read() as session:
-            row = _held(session, job)
-            return row is None or row.cancel_requested
+            return to_job(row)
 
     def delete(self, job_id: str) -> bool:
-        """Forget an ended job and its events.
+        """Forget an ended job and all that belongs to it.
 
         Args:
             job_id: Its name.
@@ -268,53 +250,76 @@ class JobStore:
             False if there is no ended job of this name.
         """
         with self._database.write() as session:
-            row = session.scalar(select(JobRow).where(JobRow.id == job_id))
-            if row is None or not _job(row).ended:
+            row = session.scalar(_by_id(job_id).with_for_update())
+            if row is None or not to_job(row).ended:
                 return False
             session.delete(row)
             return True
 
+    def expire(self, before: datetime) -> tuple[str, ...]:
+        """Mark results as expired; their files are the caller's to remove.
 
-def _job(row: JobRow) -> Job:
-    fields = {name: getattr(row, name) for name in Job.model_fields}
-    return Job.model_validate(fields)
+        Args:
+            before: Those of jobs that succeeded before this.
+
+        Returns:
+            The names of the jobs.
+        """
+        old = select(JobRow).where(JobRow.state == "succeeded", JobRow.finished < before)
+        with self._database.write() as session:
+            rows = tuple(session.scalars(old.with_for_update(skip_locked=True)))
+            for row in rows:
+                row.state, row.message = "expired", "its files were removed after their time"
+                note(session, row, "state", {"state": row.state, "message": row.message})
+            return tuple(row.id for row in rows)
 
 
-def _held(session: Session, job: Job) -> JobRow | None:
-    return session.scalar(
-        select(JobRow).where(JobRow.id == job.id, JobRow.state == "running", JobRow.attempt == job.attempt)
+def _by_id(job_id: str) -> Select[JobRow]:
+    return select(JobRow).where(JobRow.id == job_id)
+
+
+def _conditions(which: Filter) -> Collection[ColumnElement[bool]]:
+    chosen: list[ColumnElement[bool]] = []
+    if which.owner is not None:
+        chosen.append(JobRow.owner == which.owner)
+    if which.states:
+        chosen.append(JobRow.state.in_(which.states))
+    chosen += [JobRow.tags.contains(f",{tag},", autoescape=True) for tag in which.tags]
+    return chosen
+
+
+def _repeated(session: Session, submission: Submission) -> Job | None:
+    if submission.idempotency_key is None:
+        return None
+    row = session.scalar(
+        select(JobRow).where(
+            JobRow.owner == submission.owner, JobRow.idempotency_key == submission.idempotency_key
+        )
     )
+    return None if row is None else to_job(row)
 
 
-def _note(session: Session, row: JobRow, kind: str, data: dict[str, Any]) -> None:
-    last = session.scalar(select(func.max(EventRow.number)).where(EventRow.job_number == row.number))
-    session.add(EventRow(job_number=row.number, number=(last or 0) + 1, kind=kind, data=data))
+def _insert(session: Session, submission: Submission) -> Job:
+    if submission.active_limit is not None:
+        active = select(func.count()).where(JobRow.owner == submission.owner, JobRow.state.in_(_ACTIVE))
+        if (session.scalar(active) or 0) >= submission.active_limit:
+            raise TooManyJobsError
+    row = JobRow(
+        id=submission.id,
+        owner=submission.owner,
+        kind=kind_of(submission.spec),
+        device=submission.spec.device,
+        tags=joined(submission.tags),
+        model=submission.model,
+        data=submission.data,
+        spec=submission.spec.model_dump(mode="json"),
+        idempotency_key=submission.idempotency_key,
+        fingerprint=submission.fingerprint,
+        webhook=submission.webhook,
+        message=WAITING,
+        created=now(),
+    )
+    session.add(row)
     session.flush()
-
-
-def _end(
-    session: Session, row: JobRow, state: JobState, error: JobError | None, summary: Summary | None
-) -> None:
-    row.state, row.finished = state, now()
-    row.error = None if error is None else error.model_dump()
-    row.summary = None if summary is None else summary.model_dump()
-    row.message = {"succeeded": "done", "canceled": "canceled"}.get(state, "") or (
-        error.message if error else ""
-    )
-    if state == "succeeded":
-        row.progress = row.stage_progress = 1.0
-    _note(session, row, "state", {"state": state, "message": row.message, "error": row.error})
-
-
-def _back_to_queue(session: Session, row: JobRow, message: str) -> None:
-    row.state, row.started, row.message = "queued", None, message
-    row.stage, row.stage_progress, row.progress = None, 0.0, 0.0
-    _note(session, row, "state", {"state": "queued", "message": message})
-
-
-def _interrupted(times: int) -> JobError:
-    return JobError(
-        code="interrupted",
-        message=f"The service ended {times} times while this job ran.",
-        remedy="Look in the service's log for why it ended (out of memory is the usual cause), then send it again.",
-    )
+    note(session, row, "state", {"state": "queued", "message": row.message})
+    return to_job(row)

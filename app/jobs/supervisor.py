@@ -12,16 +12,20 @@ from functools import partial
 from pathlib import Path
 
 from app.executors.devices import served_by
-from app.executors.protocol import Executor, Outcome, Task, Ticket
-from app.jobs.job import Job, JobError
-from app.jobs.store import JobStore
+from app.executors.protocol import Executor, Outcome, Task, Ticket, Update
+from app.jobs.job import Job
+from app.jobs.leases import Leases
 from app.storage import Storage
+from quant_core.spec import JobFailure
 
 _log = logging.getLogger("bitwright.jobs")
 
 _BUSY_SECONDS = 0.1
 _IDLE_SECONDS = 1.0
 _STOP_SECONDS = 10.0
+
+Files = tuple[tuple[str, str, int], ...]
+"""Name, place in the storage, and bytes of each file of a result."""
 
 
 @dataclass
@@ -30,17 +34,41 @@ class _Run:
     ticket: Ticket
     stopping: bool = False
     outcome: Outcome | None = None
-    published: bool = False
+    files: Files | None = None
 
 
 class Supervisor:
     """One thread that gives queued jobs to free devices and follows them."""
 
-    def __init__(self, store: JobStore, storage: Storage, executor: Executor, scratch: Path) -> None:
-        self._store = store
+    def __init__(
+        self,
+        leases: Leases,
+        storage: Storage,
+        executor: Executor,
+        scratch: Path,
+        *,
+        silent: Callable[[], bool] = lambda: False,
+        on_end: Callable[[Job], None] = lambda _: None,
+        max_interruptions: int = 2,
+    ) -> None:
+        """Set it up.
+
+        Args:
+            leases: The jobs of this service.
+            storage: Uploads and results.
+            executor: Runs attempts.
+            scratch: A folder of this service alone, for the files of attempts.
+            silent: Whether all leases must be presumed lost.
+            on_end: Told of each job that this service ended, as it was claimed.
+            max_interruptions: A job whose process is lost this often fails.
+        """
+        self._leases = leases
         self._storage = storage
         self._executor = executor
         self._scratch = scratch
+        self._silent = silent
+        self._on_end = on_end
+        self._max_interruptions = max_interruptions
         self._runs: dict[str, _Run] = {}
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -48,8 +76,7 @@ class Supervisor:
 
     def start(self) -> None:
         """Start the thread."""
-        shutil.rmtree(self._scratch, ignore_errors=True)  # of attempts that died with the last service
-        self._scratch.mkdir(parents=True)
+        self._scratch.mkdir(parents=True, exist_ok=True)
         self._thread.start()
 
     def wake(self) -> None:
@@ -66,6 +93,11 @@ class Supervisor:
     def running(self) -> dict[str, str]:
         """Job by busy device."""
         return {device: run.job.id for device, run in tuple(self._runs.items())}
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread works."""
+        return self._thread.is_alive()
 
     def _work(self) -> None:
         while not self._stop.is_set():
@@ -92,7 +124,7 @@ class Supervisor:
         return True
 
     def _begin(self, device: str) -> None:
-        job = self._store.claim(served_by(device))
+        job = self._leases.claim(served_by(device))
         if job is None:
             return
         _log.info("job %s, attempt %d, starts on %s", job.id, job.attempt, device)
@@ -100,16 +132,18 @@ class Supervisor:
             self._runs[device] = _Run(job, self._executor.submit(self._task(job), device))
         except Exception as error:
             _log.exception("job %s cannot start", job.id)
-            self._store.finish(job, "failed", error=_internal(f"The job could not be started: {error}"))
+            self._leases.finish(job, "failed", error=_internal(f"The job could not be started: {error}"))
 
     def _task(self, job: Job) -> Task:
         scratch = self._folder(job)
         self._storage.fetch(f"{job.id}/input", scratch / "in")
+        for name, key in self._leases.checkpoints(job).items():
+            self._storage.fetch(key, scratch / "checkpoints" / name)
         return Task(
             job_id=job.id,
             attempt=job.attempt,
-            model=scratch / "in" / "model" / job.model_name,
-            data=scratch / "in" / "data" / job.data_name,
+            model=scratch / "in" / "model" / job.model,
+            data=scratch / "in" / "data" / job.data,
             spec=job.spec,
             scratch=scratch,
             earlier=next((scratch / "in" / "earlier").glob("*"), None),
@@ -120,34 +154,73 @@ class Supervisor:
         if run.outcome is None:
             update = self._executor.poll(run.ticket)
             run.outcome = update.outcome
-            if update.steps:
-                self._store.advance(run.job, update.steps)
+            self._note(run, update)
         if run.outcome is not None:
             self._end(run, run.outcome)
             del self._runs[device]
-        elif not run.stopping and self._store.cancel_requested(run.job):
+        elif not run.stopping and (self._silent() or self._leases.must_stop(run.job)):
             run.stopping = True
             self._executor.cancel(run.ticket)
 
+    def _note(self, run: _Run, update: Update) -> None:
+        if update.steps:
+            self._leases.advance(run.job, update.steps)
+        for name in update.checkpoints:
+            self._keep(run, name)
+
+    def _keep(self, run: _Run, name: str) -> None:
+        # A copy: the worker may still read its own.
+        job, copy = run.job, run.ticket.task.scratch / f"{name}.copy"
+        key = f"{job.id}/checkpoint-{name}-{job.attempt}"
+        try:
+            shutil.copytree(run.ticket.task.checkpoints / name, copy)
+            size = sum(path.stat().st_size for path in copy.rglob("*") if path.is_file())
+            self._storage.publish(copy, key)
+            if not self._leases.keep_checkpoint(job, name, key, size):
+                self._storage.remove(key)
+        except OSError:  # the attempt itself is not harmed; its successor starts further back
+            _log.exception("job %s: checkpoint %s cannot be kept", job.id, name)
+            shutil.rmtree(copy, ignore_errors=True)
+
     def _end(self, run: _Run, outcome: Outcome) -> None:
-        job = run.job
-        if self._store.cancel_requested(job):  # who was told that it stops must not find results later
+        job, output = run.job, f"{run.job.id}/output-{run.job.attempt}"
+        if self._leases.must_stop(job):  # who was told that it stops must not find results later
             outcome = Outcome(state="canceled")
-        if outcome.state == "succeeded" and not run.published:
-            outcome = self._publish(run, outcome)
-        held = self._store.finish(job, outcome.state, error=outcome.error, summary=outcome.summary)
-        if held and outcome.state != "succeeded":
+        if outcome.state == "succeeded" and run.files is None:
+            outcome = self._publish(run, outcome, output)
+        if outcome.error is not None and outcome.error.code == "worker_lost":
+            held = self._leases.interrupted(job, outcome.error, self._max_interruptions)
+            ended = held is not None and held.ended
+        else:
+            ended = self._leases.finish(
+                job, outcome.state, error=outcome.error, summary=outcome.summary, artifacts=run.files or ()
+            )
+            held = job if ended else None
+        if ended and outcome.state != "succeeded":
             self._storage.remove(job.id)
+        elif held is None:  # a successor has the job: what this attempt made is in nobody's way
+            self._storage.remove(output)
         shutil.rmtree(self._folder(job), ignore_errors=True)
         _log.info(
             "job %s, attempt %d: %s%s", job.id, job.attempt, outcome.state, "" if held else " (too late)"
         )
+        if ended:
+            self._on_end(job)
 
-    def _publish(self, run: _Run, outcome: Outcome) -> Outcome:
+    def _publish(self, run: _Run, outcome: Outcome, output: str) -> Outcome:
+        out = run.ticket.task.out
+        files = tuple(
+            (
+                path.relative_to(out).as_posix(),
+                f"{output}/{path.relative_to(out).as_posix()}",
+                path.stat().st_size,
+            )
+            for path in sorted(out.rglob("*"))
+            if path.is_file()
+        )
         try:
-            self._storage.remove(f"{run.job.id}/output")
-            self._storage.publish(run.ticket.task.out, f"{run.job.id}/output")
-            run.published = True
+            self._storage.publish(out, output)
+            run.files = files
         except OSError as error:
             _log.exception("job %s: the results cannot be kept", run.job.id)
             return Outcome(state="failed", error=_internal(f"The results could not be kept: {error}"))
@@ -165,11 +238,14 @@ class Supervisor:
 
     def _release(self, device: str) -> None:
         run = self._runs[device]
-        run.outcome = run.outcome or self._executor.poll(run.ticket).outcome
+        if run.outcome is None:
+            update = self._executor.poll(run.ticket)
+            run.outcome = update.outcome
+            self._note(run, update)
         if run.outcome is None:
             return
-        if run.outcome.state == "canceled" and not self._store.cancel_requested(run.job):
-            self._store.requeue(run.job)
+        if run.outcome.state == "canceled" and not self._leases.must_stop(run.job):
+            self._leases.requeue(run.job)
             shutil.rmtree(self._folder(run.job), ignore_errors=True)
         else:
             self._end(run, run.outcome)
@@ -179,9 +255,10 @@ class Supervisor:
         return self._scratch / f"{job.id}-{job.attempt}"
 
 
-def _internal(message: str) -> JobError:
-    return JobError(
+def _internal(message: str) -> JobFailure:
+    return JobFailure(
         code="internal",
         message=message,
         remedy="Look in the service's log; report it if it is a fault of ours.",
+        retryable=True,
     )

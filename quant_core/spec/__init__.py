@@ -5,6 +5,20 @@ from quant_core.spec.bits import DEFAULT_WEIGHT_BITS, FLOAT_BITS, WEIGHT_BITS, f
 from quant_core.spec.budget import AccuracyBand, Budget
 from quant_core.spec.costs import FUSION_KINDS, CostTable, FusionGroup, FusionKind, LayerCosts
 from quant_core.spec.evaluation import Evaluation
+from quant_core.spec.job import (
+    ENDED,
+    RUNNING,
+    STATE_OF,
+    DeviceHealth,
+    Health,
+    JobFailure,
+    JobInfo,
+    JobKind,
+    JobSpec,
+    JobState,
+    JobSummary,
+    RunningState,
+)
 from quant_core.spec.latency import LatencyTable, LayerLatency
 from quant_core.spec.layer_rule import LayerRule
 from quant_core.spec.plan import BitPlan, LayerPlan, ParetoFront, ParetoPoint
@@ -34,9 +48,12 @@ from quant_core.spec.weight_options import Rounding, WeightOptions
 
 __all__ = [
     "DEFAULT_WEIGHT_BITS",
+    "ENDED",
     "FLOAT_BITS",
     "FUSION_KINDS",
+    "RUNNING",
     "STAGES",
+    "STATE_OF",
     "WEIGHT_BITS",
     "AccuracyBand",
     "Allocation",
@@ -46,9 +63,17 @@ __all__ = [
     "BitPlan",
     "Budget",
     "CostTable",
+    "DeviceHealth",
     "Evaluation",
     "FusionGroup",
     "FusionKind",
+    "Health",
+    "JobFailure",
+    "JobInfo",
+    "JobKind",
+    "JobSpec",
+    "JobState",
+    "JobSummary",
     "Latency",
     "LatencyTable",
     "LayerCosts",
@@ -77,6 +102,7 @@ __all__ = [
     "Report",
     "Request",
     "Rounding",
+    "RunningState",
     "SensitivityMethod",
     "SensitivityTable",
     "Simulation",

@@ -18,6 +18,8 @@ import httpx
 import numpy as np
 import pytest
 
+from quant_core.spec import RUNNING
+
 FAKES = Path(__file__).parent / "fakes"
 MODEL = b"\x08\x0a a small model"
 
@@ -92,24 +94,31 @@ class Server:
         found: dict[str, Any] = answer.json()
         return found
 
+    def wait_until_running(self, job_id: str, seconds: float = 30) -> dict[str, Any]:
+        return self.wait_for(job_id, *RUNNING, seconds=seconds)
+
     def wait_for(self, job_id: str, *states: str, seconds: float = 30) -> dict[str, Any]:
         self.until(lambda: self.job(job_id)["state"] in states, f"{job_id} to be {states}", seconds)
         return self.job(job_id)
 
-    def worker(self, job_id: str) -> int:
-        """Wait until the fake engine has told its process id."""
+    def worker(self, job_id: str, attempt: int = 1) -> int:
+        """Wait until the fake engine has told its process id in an attempt."""
         import json
+
+        seen: list[int] = []
 
         def said() -> list[int]:
             with self.http.stream("GET", f"/jobs/{job_id}/events") as answer:
                 for line in answer.iter_lines():
                     if line.startswith("data:") and "pid=" in line:
-                        return [int(json.loads(line[5:])["message"].removeprefix("pid="))]
-            return []
+                        seen.append(int(json.loads(line[5:])["message"].removeprefix("pid=")))
+                    if len(seen) == attempt:
+                        break
+            return seen
 
         found = said()
-        assert found, "the worker did not start"
-        return found[0]
+        assert len(found) == attempt, "the worker did not start"
+        return found[-1]
 
     def children(self) -> set[int]:
         """Process ids of everything the service started."""
@@ -131,12 +140,20 @@ class Server:
                 raise AssertionError(f"waited {seconds} s for {what}")
             time.sleep(0.02)
 
+    def stored(self, job_id: str, part: str) -> dict[str, Path]:
+        """Where the files of a job's folder lie, by their names in it; a content may be shared with other jobs."""
+        import json
+
+        store = self.folder / "store"
+        names = json.loads((store / "folders" / job_id / f"{part}.json").read_text())
+        return {name: store / "contents" / digest[:2] / digest for name, digest in names.items()}
+
     def files(self) -> set[str]:
-        """Everything a request or a job can leave behind."""
+        """Everything a request or a job can leave behind, besides contents that wait to be swept."""
         return {
             str(path.relative_to(self.folder))
-            for room in ("staging", "scratch", "jobs")
-            for path in (self.folder / room).rglob("*")
+            for room in ("services/*/staging", "services/*/scratch", "store/folders")
+            for path in self.folder.glob(f"{room}/**/*")
             if path.is_file()
         }
 

@@ -13,7 +13,7 @@ from bitwright.follow import Event, follow, parse
 from bitwright.transport import Transport
 
 JOB = {
-    "id": "j", "state": "running", "stage": None, "stage_progress": 0.0, "progress": 0.0, "message": "",
+    "id": "j", "state": "analyzing", "stage": None, "stage_progress": 0.0, "progress": 0.0, "message": "",
     "cancel_requested": False, "attempt": 1, "model": "m.onnx", "data": "d.npz", "spec": {}, "error": None,
     "summary": None, "created": "2026-01-01T00:00:00Z", "started": None, "finished": None,
     "something_newer": 1,
@@ -68,9 +68,9 @@ def test_events_are_read_as_the_standard_says() -> None:
 
 def test_a_stream_tells_progress_and_the_job_tells_the_end() -> None:
     service = _Service(
-        ["running", "succeeded"], [_stream(_step(1, 0.2) + _step(2, 0.4) + _event(3, state="succeeded"))]
+        ["analyzing", "succeeded"], [_stream(_step(1, 0.2) + _step(2, 0.4) + _event(3, state="succeeded"))]
     )
-    assert _follow(service) == [("running", 0.0), ("running", 0.2), ("running", 0.4), ("succeeded", 0.0)]
+    assert _follow(service) == [("analyzing", 0.0), ("analyzing", 0.2), ("analyzing", 0.4), ("succeeded", 0.0)]
 
 
 def test_a_broken_stream_is_resumed_behind_its_last_event() -> None:
@@ -79,12 +79,12 @@ def test_a_broken_stream_is_resumed_behind_its_last_event() -> None:
         raise httpx.ReadError("broken")
 
     first = httpx.Response(200, content=broken(), headers={"Content-Type": "text/event-stream"})
-    service = _Service(["running", "running", "succeeded"], [first, _stream(_step(2, 0.4))])
+    service = _Service(["analyzing", "analyzing", "succeeded"], [first, _stream(_step(2, 0.4))])
     assert [progress for _, progress in _follow(service)] == [0.0, 0.2, 0.0, 0.4, 0.0]
     assert service.resumed == [None, "1"]
 
 
 def test_without_streams_the_job_is_asked_again_and_again() -> None:
-    service = _Service(["queued", "running", "running", "failed"], [httpx.Response(200, text="<html>")])
-    assert [state for state, _ in _follow(service)] == ["queued", "running", "running", "failed"]
+    service = _Service(["queued", "analyzing", "analyzing", "failed"], [httpx.Response(200, text="<html>")])
+    assert [state for state, _ in _follow(service)] == ["queued", "analyzing", "analyzing", "failed"]
     assert service.resumed == [None]

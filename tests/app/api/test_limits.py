@@ -62,7 +62,7 @@ def test_a_client_that_goes_away_leaves_nothing(server: Any) -> None:
             head.encode() + b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + _HEAD + bytes(2**21)
         )
         server.until(
-            lambda: any(name.startswith("staging") for name in server.files()), "the upload to begin"
+            lambda: any("/staging/" in name for name in server.files()), "the upload to begin"
         )
     server.until(lambda: server.files() == files, "the upload to be removed")
 

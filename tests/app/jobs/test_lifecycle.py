@@ -23,7 +23,9 @@ def test_events_tell_the_whole_story_in_order(server: Any) -> None:
     events = _events(answer.text)
     assert [number for number, _, _ in events] == list(range(1, len(events) + 1))
     states = [data["state"] for _, kind, data in events if kind == "state"]
-    assert states == ["queued", "running", "succeeded"]
+    assert states == [
+        "queued", "validating", "analyzing", "solving", "quantizing", "verifying", "succeeded",
+    ]  # fmt: skip
     steps = [data for _, kind, data in events if kind == "progress"]
     assert list(dict.fromkeys(step["stage"] for step in steps)) == [
         "ingest", "rounding", "sensitivity", "allocation", "calibration", "export", "verification", "report",
@@ -72,6 +74,7 @@ def test_failures_carry_code_and_remedy(server: Any) -> None:
         "message": "too small",
         "remedy": "Ask for at least 1234 bytes.",
         "where": "budget.size",
+        "retryable": False,
     }
     assert server.wait_for(server.submit(seed=6), "failed")["error"]["code"] == "out_of_memory"
     fault = server.wait_for(server.submit(seed=4), "failed")["error"]
@@ -97,7 +100,7 @@ def test_jobs_are_listed_newest_first_by_page_and_state(server: Any) -> None:
     for bad in ({"limit": 0}, {"limit": 1000}, {"offset": -1}, {"state": "odd"}):
         answer = server.http.get("/jobs", params=bad)
         assert answer.status_code == 422
-        assert answer.json()["where"] == f"query.{next(iter(bad))}"
+        assert answer.json()["where"].startswith(f"query.{next(iter(bad))}")
 
 
 def test_an_ended_job_is_deleted_with_its_files(server: Any) -> None:

@@ -1,117 +1,89 @@
-"""The job table: claims happen once, and a writer that lost its job is refused."""
+"""What requests ask of the job table, on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from datetime import timedelta
 
 import pytest
 
-from app.jobs.database import Database, WrongSchemaError
-from app.jobs.job import JobError
-from app.jobs.store import JobStore
-from quant_core.spec import STAGES, Progress, QuantizeSpec
+from app.jobs.database import Database
+from app.jobs.job import Job, now
+from app.jobs.leases import Leases
+from app.jobs.store import Filter, JobStore, Submission, TooManyJobsError
+from quant_core.spec import AnalyzeSpec, QuantizeSpec
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[JobStore]:
-    database = Database(tmp_path / "jobs.sqlite")
-    yield JobStore(database)
-    database.close()
+def store(database: Database) -> JobStore:
+    return JobStore(database)
 
 
-def _create(store: JobStore, name: str, **spec: object) -> None:
-    store.create(name, model_name="m.onnx", data_name="d.npz", spec=QuantizeSpec.model_validate(spec))
+def _create(store: JobStore, name: str, **more: object) -> Job:
+    return store.create(
+        Submission(**{"id": name, "model": "m.onnx", "data": "d.npz", "spec": QuantizeSpec(), **more})  # type: ignore[arg-type]
+    )
 
 
-def test_every_job_is_claimed_once_and_in_order(store: JobStore) -> None:
-    names = [f"job{number}" for number in range(30)]
-    for name in names:
-        _create(store, name)
-    with ThreadPoolExecutor(6) as threads:
-        claimed = [job.id for job in threads.map(lambda _: store.claim(("auto", "cpu")), range(40)) if job]
-    assert sorted(claimed) == sorted(names)
-    assert store.claim(("auto", "cpu")) is None
+def test_a_job_is_found_again_as_it_was_sent(store: JobStore) -> None:
+    spec = AnalyzeSpec(seed=3, spectrum=True)
+    sent = _create(store, "j", spec=spec, tags=("a", "b.c"), owner="key")
+    assert store.get("j") == sent
+    assert (sent.spec, sent.kind, sent.tags, sent.owner, sent.state) == (
+        spec, "analyze", ("a", "b.c"), "key", "queued",
+    )  # fmt: skip
+    assert sent.created.tzinfo is not None
+    assert store.get("other") is None
 
 
-def test_a_device_takes_what_asks_for_it(store: JobStore) -> None:
-    for device in ("cuda:1", "cpu", "auto"):
-        _create(store, f"for {device}", device=device)
-    first, second = store.claim(("auto", "cpu")), store.claim(("auto", "cpu"))
-    assert first is not None
-    assert second is not None
-    assert (first.id, second.id) == ("for cpu", "for auto")
-    assert store.claim(("auto", "cpu")) is None
+def test_jobs_are_listed_by_owner_state_and_tags(store: JobStore) -> None:
+    _create(store, "1", owner="a", tags=("x", "y"))
+    _create(store, "2", owner="b", tags=("x",))
+    _create(store, "3", owner="a", tags=("xy",))
+    _create(store, "4", owner="a", tags=("x_",))
+    store.cancel("3")
+
+    def ids(**which: object) -> list[str]:
+        jobs, total = store.page(Filter(**which), limit=10, offset=0)  # type: ignore[arg-type]
+        assert total == len(jobs)
+        return [job.id for job in jobs]
+
+    assert ids() == ["4", "3", "2", "1"]
+    assert ids(owner="a") == ["4", "3", "1"]
+    assert ids(tags=("x",)) == ["2", "1"]
+    assert ids(tags=("x", "y")) == ["1"]
+    assert ids(tags=("x_",)) == ["4"]  # no wildcard
+    assert ids(tags=("%",)) == []
+    assert ids(states=("canceled", "failed")) == ["3"]
+    jobs, total = store.page(Filter(owner="a"), limit=1, offset=1)
+    assert ([job.id for job in jobs], total) == (["3"], 3)
+    assert store.counts() == {"queued": 3, "canceled": 1}
 
 
-def test_an_attempt_that_lost_its_job_can_write_nothing(store: JobStore) -> None:
-    _create(store, "j")
-    first = store.claim(("auto",))
-    assert first is not None
-    store.recover(max_interruptions=9)  # as a restart of the service does
-    second = store.claim(("auto",))
-    assert second is not None
-    assert second.attempt == first.attempt + 1
-    before = store.get("j"), store.events("j", after=0)
-    step = Progress(stage="ingest", fraction=0.5)
-    assert not store.advance(first, [step])
-    assert not store.finish(first, "failed", error=JobError(code="c", message="m", remedy="r"))
-    assert not store.requeue(first)
-    assert store.cancel_requested(first)
-    assert (store.get("j"), store.events("j", after=0)) == before
-    assert store.advance(second, [step])
-    assert store.finish(second, "succeeded")
-    assert not store.finish(second, "failed")
+def test_an_idempotency_key_queues_once_also_when_many_send_it_together(store: JobStore) -> None:
+    def send(number: int) -> str:
+        return _create(store, f"j{number}", owner="a", idempotency_key="k", fingerprint=f"f{number}").id
 
-
-def test_interruptions_end_in_failure_but_orderly_stops_do_not(store: JobStore) -> None:
-    _create(store, "j")
-    for _ in range(5):
-        job = store.claim(("auto",))
-        assert job is not None
-        assert store.requeue(job)
-    for expected in ("queued", "failed"):
-        assert store.claim(("auto",)) is not None
-        store.recover(max_interruptions=2)
-        found = store.get("j")
-        assert found is not None
-        assert found.state == expected
-    assert found.error is not None
-    assert found.error.code == "interrupted"
-    assert "j" not in store.ids_with_files()
-
-
-def test_a_job_canceled_while_the_service_is_away_stays_canceled(store: JobStore) -> None:
-    _create(store, "j")
-    store.claim(("auto",))
-    store.cancel("j")
-    store.recover(max_interruptions=9)
-    found = store.get("j")
+    with ThreadPoolExecutor(8) as threads:
+        answers = set(threads.map(send, range(16)))
+    assert len(answers) == 1
+    assert store.page(Filter(), limit=1, offset=0)[1] == 1
+    found = store.repeated("a", "k")
     assert found is not None
-    assert found.state == "canceled"
+    assert found[0].id in answers
+    assert found[1] == found[0].id.replace("j", "f")
+    assert _create(store, "other", owner="b", idempotency_key="k").id == "other"
+    assert store.repeated("c", "k") is None
 
 
-def test_progress_never_goes_back(store: JobStore) -> None:
-    _create(store, "j")
-    job = store.claim(("auto",))
-    assert job is not None
-    steps = [Progress(stage=stage, fraction=fraction) for stage in STAGES for fraction in (0.0, 0.5, 1.0)]
-    store.advance(job, [*steps, Progress(stage="allocation", fraction=0.0)])  # a second plan
-    told = [event.data["progress"] for event in store.events("j", after=0) if event.kind == "progress"]
-    assert told == sorted(told)
-    assert told[-1] == pytest.approx(1.0)
-
-
-def test_a_database_of_another_version_is_refused(tmp_path: Path) -> None:
-    import sqlite3
-
-    Database(tmp_path / "x.sqlite").close()
-    with sqlite3.connect(tmp_path / "x.sqlite") as connection:
-        connection.execute("PRAGMA user_version = 99")
-    connection.close()
-    with pytest.raises(WrongSchemaError, match="version 99"):
-        Database(tmp_path / "x.sqlite")
+def test_an_owner_has_only_so_many_jobs_at_once(store: JobStore) -> None:
+    for name in ("1", "2"):
+        _create(store, name, owner="a", active_limit=2)
+    with pytest.raises(TooManyJobsError):
+        _create(store, "3", owner="a", active_limit=2)
+    _create(store, "4", owner="b", active_limit=2)
+    store.cancel("1")
+    _create(store, "5", owner="a", active_limit=2)
 
 
 def test_a_deleted_job_takes_its_events_along(store: JobStore) -> None:
@@ -122,3 +94,25 @@ def test_a_deleted_job_takes_its_events_along(store: JobStore) -> None:
     assert store.get("j") is None
     assert store.events("j", after=0) == ()
     assert not store.delete("j")
+
+
+def test_old_results_expire_and_others_do_not(store: JobStore, database: Database) -> None:
+    leases = Leases(database, "here", 60)
+    for name in ("done", "failed", "waiting"):
+        _create(store, name)
+        if name != "waiting":
+            job = leases.claim(("auto",))
+            assert job is not None
+            artifacts = [("model.onnx", "done/output-1/model.onnx", 3 * 2**32)]
+            leases.finish(job, "succeeded" if name == "done" else "failed", artifacts=artifacts)
+    assert store.artifact("done", "model.onnx") == "done/output-1/model.onnx"
+    assert store.artifact("done", "other") is None
+    assert store.ids_with_files() == {"done", "waiting"}
+    assert store.expire(now() - timedelta(hours=1)) == ()
+    assert store.expire(now() + timedelta(hours=1)) == ("done",)
+    found = store.get("done")
+    assert found is not None
+    assert (found.state, found.ended) == ("expired", True)
+    assert store.events("done", after=0)[-1].data["state"] == "expired"
+    assert store.ids_with_files() == {"waiting"}
+    assert store.delete("done")

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from app.executors.protocol import Outcome, Task, Ticket, Update
-from app.jobs.database import Database
+from app.jobs.database import Database, sqlite_url
 from app.jobs.job import Job
-from app.jobs.store import JobStore
+from app.jobs.leases import Leases
+from app.jobs.store import JobStore, Submission
 from app.jobs.supervisor import Supervisor
-from app.storage import LocalStorage
+from app.storage import open_storage
 from quant_core.spec import Progress, QuantizeSpec
 
 
@@ -45,11 +46,11 @@ class _InstantExecutor:
         pass
 
 
-class _FailingStore(JobStore):
+class _FailingLeases(Leases):
     """Fails the first time at each kind of write, as a full disk would."""
 
     def __init__(self, database: Database) -> None:
-        super().__init__(database)
+        super().__init__(database, "here", 60)
         self.failed: set[str] = set()
 
     def _once(self, name: str) -> None:
@@ -72,7 +73,7 @@ class _FailingStore(JobStore):
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    made = Database(tmp_path / "jobs.sqlite")
+    made = Database(sqlite_url(tmp_path / "jobs.sqlite"))
     yield made
     made.close()
 
@@ -81,23 +82,24 @@ def test_a_job_ends_although_every_write_fails_once(
     tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.jobs.supervisor._IDLE_SECONDS", 0.01)
-    store, storage = _FailingStore(database), LocalStorage(tmp_path / "blobs")
+    leases, store, storage = _FailingLeases(database), JobStore(database), open_storage("", tmp_path)
     upload = tmp_path / "upload"
     for name, content in (("model/m.onnx", b"model"), ("data/d.npz", b"data")):
         (upload / name).parent.mkdir(parents=True)
         (upload / name).write_bytes(content)
     storage.publish(upload, "j/input")
-    store.create("j", model_name="m.onnx", data_name="d.npz", spec=QuantizeSpec())
-    supervisor = Supervisor(store, storage, _InstantExecutor(), tmp_path / "scratch")
+    store.create(Submission("j", model="m.onnx", data="d.npz", spec=QuantizeSpec()))
+    supervisor = Supervisor(leases, storage, _InstantExecutor(), tmp_path / "scratch")
     supervisor.start()
     deadline = time.monotonic() + 10
     while (job := store.get("j")) and not job.ended and time.monotonic() < deadline:
         time.sleep(0.01)
     supervisor.stop()
-    assert store.failed == {"claim", "advance", "finish"}
+    assert leases.failed == {"claim", "advance", "finish"}
     assert job is not None
     assert (job.state, job.attempt) == ("succeeded", 1)
-    found = storage.find("j/output/model.onnx")
+    assert store.artifact("j", "model.onnx") == "j/output-1/model.onnx"
+    found = storage.find("j/output-1/model.onnx")
     assert found is not None
     assert found.read_bytes() == b"small"
     assert list((tmp_path / "scratch").iterdir()) == []

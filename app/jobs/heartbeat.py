@@ -1,0 +1,98 @@
+"""Keeps a service's leases alive and takes over the jobs of services that have died."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from app.jobs.leases import Leases
+from app.jobs.presence import Presence
+from app.storage import Storage
+
+_log = logging.getLogger("bitwright.jobs")
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """How leases are kept.
+
+    Attributes:
+        renew_seconds: Seconds between renewals.
+        lease_seconds: How long a lease lasts without one.
+        max_interruptions: A job cut off this often fails.
+    """
+
+    renew_seconds: float = 10.0
+    lease_seconds: float = 90.0
+    max_interruptions: int = 2
+
+
+class Heartbeat:
+    """One thread, apart from the supervisor's, so that no slow upload of results costs a lease."""
+
+    def __init__(
+        self,
+        leases: Leases,
+        storage: Storage,
+        presence: Presence,
+        rhythm: Rhythm,
+        on_taken: Callable[[int], None],
+    ) -> None:
+        """Set it up.
+
+        Args:
+            leases: The leases of this service.
+            storage: Where jobs that end have files.
+            presence: Tells which services of this machine have died.
+            rhythm: How leases are kept.
+            on_taken: Told how many jobs were taken from dead services.
+        """
+        self._leases = leases
+        self._storage = storage
+        self._presence = presence
+        self._rhythm = rhythm
+        self._on_taken = on_taken
+        self._renewed = time.monotonic()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Take over what is left behind, and start the thread."""
+        self.beat()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        self._thread.join()
+
+    @property
+    def silent(self) -> bool:
+        """Whether the leases must be presumed lost, because none could be renewed for their whole length."""
+        return time.monotonic() - self._renewed > self._rhythm.lease_seconds
+
+    def beat(self) -> None:
+        """Renew once, and look for the dead."""
+        started = time.monotonic()
+        self._leases.renew()
+        self._renewed = started
+        dead = self._presence.dead()
+        taken = self._leases.take_over(self._rhythm.max_interruptions, dead)
+        for holder in dead:
+            self._presence.bury(holder)
+        for job in taken:
+            _log.warning("job %s, attempt %d: its service is gone; %s", job.id, job.attempt, job.state)
+            if job.ended:
+                self._storage.remove(job.id)
+        if taken:
+            self._on_taken(len(taken))
+
+    def _work(self) -> None:
+        while not self._stop.wait(self._rhythm.renew_seconds):
+            try:
+                self.beat()
+            except Exception:
+                _log.exception("leases could not be renewed; they last %g s", self._rhythm.lease_seconds)

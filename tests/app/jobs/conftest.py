@@ -1,0 +1,41 @@
+"""A database of each kind for tests that must hold on both."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from app.jobs.database import Database, sqlite_url
+
+_spec = importlib.util.spec_from_file_location("postgresql", Path(__file__).parents[1] / "postgresql.py")
+assert _spec is not None
+assert _spec.loader is not None
+_postgresql = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_postgresql)
+
+
+@pytest.fixture(scope="session")
+def fresh_postgresql() -> Iterator[Callable[[], str]]:
+    """Makes an empty PostgreSQL database and tells its URL."""
+    with _postgresql.postgresql() as fresh:
+        yield fresh
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database of either kind."""
+    if request.param == "sqlite":
+        return sqlite_url(tmp_path / "jobs.sqlite")
+    fresh: Callable[[], str] = request.getfixturevalue("fresh_postgresql")
+    return fresh()
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """An open database of either kind."""
+    made = Database(database_url)
+    yield made
+    made.close()

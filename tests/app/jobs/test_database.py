@@ -1,0 +1,62 @@
+"""The tables are those of the code, whichever version made them, and strangers' tables are left alone."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import select, text
+
+from app.jobs.database import Database, DatabaseError, WrongSchemaError, database_time, sqlite_url
+from app.jobs.job import now
+from app.jobs.tables import Base
+
+
+def test_the_last_version_makes_the_tables_that_the_code_knows(database: Database) -> None:
+    with database.read() as session:
+        context = MigrationContext.configure(session.connection(), opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_services_that_start_together_make_the_tables_once(database_url: str) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        for made in threads.map(lambda _: Database(database_url), range(4)):
+            made.close()
+
+
+def test_tables_of_a_newer_version_are_refused(database_url: str) -> None:
+    made = Database(database_url)
+    with made.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '99'"))
+    made.close()
+    with pytest.raises(WrongSchemaError, match="version 99"):
+        Database(database_url)
+
+
+def test_tables_without_a_version_are_refused(tmp_path: Path) -> None:
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "x.sqlite") as connection:
+        connection.execute("CREATE TABLE jobs (id INTEGER)")
+    connection.close()
+    with pytest.raises(WrongSchemaError, match="version unknown"):
+        Database(sqlite_url(tmp_path / "x.sqlite"))
+
+
+def test_time_is_that_of_the_database(database: Database) -> None:
+    with database.read() as session:
+        seconds = session.scalar(select(database_time()))
+    assert seconds == pytest.approx(now().timestamp(), abs=5)
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://u:secret@host/name", "no url", "postgresql://u:secret@127.0.0.1:1/name"]
+)
+def test_what_cannot_be_opened_says_so_and_hides_the_password(url: str) -> None:
+    with pytest.raises(DatabaseError) as told:
+        Database(url)
+    assert told.value.remedy
+    assert "secret" not in str(told.value) + str(told.value.where)
