@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,16 +51,87 @@ def measure_latency(
         SamplesError: If the inputs do not fit the graph.
     """
     threads = threads or available_threads()
-    sessions = [_timing_session(path, threads) for path in (float_path, quantized_path)]
+    sessions = [timing_session(path, threads) for path in (float_path, quantized_path)]
     batch = max(fixed_batch(session) or 1 for session in sessions)
-    runs: list[Callable[[], Any]] = []
-    for session in sessions:
-        feeds = {i.name: _first(inputs[i.name], batch) for i in session.get_inputs()}
-        for _ in range(warm_up):
-            run(session, feeds)
-        runs.append(partial(session.run, None, feeds))
-    times = _time_pairs(runs[0], runs[1], pairs=max(pairs, FEWEST_PAIRS), seconds=seconds)
+    runs = [warm_run(session, inputs, batch, warm_up) for session in sessions]
+    times = time_in_turn(runs, rounds=max(pairs, FEWEST_PAIRS), fewest=FEWEST_PAIRS, seconds=seconds)
     return summarise(times * 1e3, batch=batch, threads=threads)
+
+
+def timing_session(path: Path, threads: int) -> ort.InferenceSession:
+    """Load a model for a contest with others: between its runs its threads leave the cores to them.
+
+    Args:
+        path: The model file.
+        threads: Threads within an operator.
+
+    Returns:
+        The session.
+
+    Raises:
+        ModelError: If onnxruntime cannot load the file.
+    """
+    options = ort.SessionOptions()
+    # Otherwise the idle threads of one session spin on the cores that the other is being timed on.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return open_session(path, threads=threads, options=options)
+
+
+def warm_run(session: ort.InferenceSession, inputs: Arrays, batch: int, warm_up: int) -> Callable[[], Any]:
+    """Give the function that runs a session once on the first samples, already run a few times.
+
+    Args:
+        session: The session.
+        inputs: Graph input name -> samples; repeated where there are fewer than the batch.
+        batch: Samples a run.
+        warm_up: Runs beforehand.
+
+    Returns:
+        The function.
+
+    Raises:
+        ModelError: If onnxruntime fails while it runs the graph.
+        SamplesError: If the inputs do not fit the graph.
+    """
+    feeds = {i.name: _first(inputs[i.name], batch) for i in session.get_inputs()}
+    for _ in range(warm_up):
+        run(session, feeds)
+    return partial(session.run, None, feeds)
+
+
+def time_in_turn(
+    runs: Sequence[Callable[[], Any]],
+    *,
+    rounds: int,
+    fewest: int,
+    seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
+) -> NDArray[np.float64]:
+    """Time functions one after another, round after round, so that drift falls on all alike.
+
+    Every round starts with another one, and every second round goes backwards: who runs after whom changes too.
+
+    Args:
+        runs: The functions.
+        rounds: The most rounds.
+        fewest: Rounds that are run however long they take.
+        seconds: No new round is begun after so many seconds.
+        clock: Gives seconds; `time.thread_time` for functions that stay in this thread, on a machine with other work.
+
+    Returns:
+        Seconds `[rounds, functions]`.
+    """
+    count = len(runs)
+    times: list[list[float]] = []
+    end = time.perf_counter() + seconds
+    while len(times) < rounds and (len(times) < fewest or time.perf_counter() < end):
+        turn = len(times)
+        order = [(turn // 2 + place) % count for place in range(count)]
+        spent = [0.0] * count
+        for index in order if turn % 2 == 0 else order[::-1]:
+            spent[index] = _seconds(runs[index], clock)
+        times.append(spent)
+    return np.array(times, np.float64)
 
 
 def summarise(times: NDArray[np.float64], *, batch: int, threads: int) -> Latency:
@@ -87,30 +158,10 @@ def summarise(times: NDArray[np.float64], *, batch: int, threads: int) -> Latenc
     )
 
 
-def _time_pairs(
-    first: Callable[[], Any], second: Callable[[], Any], *, pairs: int, seconds: float
-) -> NDArray[np.float64]:
-    times: list[tuple[float, float]] = []
-    end = time.perf_counter() + seconds
-    while len(times) < pairs and (len(times) < FEWEST_PAIRS or time.perf_counter() < end):
-        swapped = len(times) % 2 == 1
-        one, other = (second, first) if swapped else (first, second)
-        pair = (_seconds(one), _seconds(other))
-        times.append((pair[1], pair[0]) if swapped else pair)
-    return np.array(times, np.float64)
-
-
-def _seconds(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+def _seconds(call: Callable[[], Any], clock: Callable[[], float]) -> float:
+    start = clock()
     call()
-    return time.perf_counter() - start
-
-
-def _timing_session(path: Path, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    # Otherwise the idle threads of one session spin on the cores that the other is being timed on.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    return open_session(path, threads=threads, options=options)
+    return clock() - start
 
 
 def _first(samples: NDArray[Any], batch: int) -> NDArray[Any]:

@@ -7,7 +7,7 @@ import pytest
 
 from quant_core.errors import ModelError
 from quant_core.verification import measure_latency
-from quant_core.verification.latency import FEWEST_PAIRS, summarise
+from quant_core.verification.latency import FEWEST_PAIRS, summarise, time_in_turn
 
 
 @pytest.fixture
@@ -53,3 +53,12 @@ def test_a_missing_model_is_named(tmp_path, chain):
     path = chain(tmp_path / "m.onnx", 1, "N")
     with pytest.raises(ModelError, match=r"absent\.onnx"):
         measure_latency(path, tmp_path / "absent.onnx", {"x": np.ones((1, 256), np.float32)})
+
+
+def test_functions_in_turn_each_run_once_a_round_and_change_places():
+    order = []
+    times = time_in_turn([partial(order.append, n) for n in range(3)], rounds=6, fewest=1, seconds=60.0)
+    assert times.shape == (6, 3)
+    rounds = [order[at : at + 3] for at in range(0, 18, 3)]
+    assert all(sorted(one) == [0, 1, 2] for one in rounds)
+    assert {one[0] for one in rounds} == {one[-1] for one in rounds} == {0, 1, 2}
