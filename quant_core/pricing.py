@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+import torch
+
 from quant_core.allocation.ties import read_ties
 from quant_core.errors import SpecError
 from quant_core.export import Form, layer_form
 from quant_core.ingest.fusion_groups import find_fusion_groups
+from quant_core.ingest.live_tensors import activation_owners, live_tensors
 from quant_core.preparation import Prepared
-from quant_core.spec import FLOAT_BITS, CostTable, LatencyTable, LayerCosts, QuantizeSpec
+from quant_core.sensitivity.batches import tensors
+from quant_core.spec import (
+    FLOAT_BITS,
+    CostTable,
+    LatencyTable,
+    LayerCosts,
+    QuantizeSpec,
+    format_bits,
+)
+from quant_core.spec.costs import MemoryStep
 
 
 def price(job: Prepared, spec: QuantizeSpec) -> CostTable:
@@ -22,13 +35,18 @@ def price(job: Prepared, spec: QuantizeSpec) -> CostTable:
     Returns:
         The table.
     """
+    if spec.latency_table is not None:
+        _check_table(spec.latency_table, spec)
     groups = find_fusion_groups(job.model.graph, job.layers)
     ties = read_ties(spec.ties, job.layers, groups)
     together = {name: tie for tie in ties for name in tie}
     rows = []
     for layer in job.layers:
         candidates = job.candidates[layer.name]
-        forms = {bits: layer_form(layer, job.model, bits, spec.activation_bits) for bits in candidates.bits}
+        forms = {
+            bits: layer_form(layer, job.model, bits, spec.activation_bits, job.target)
+            for bits in candidates.bits
+        }
         rows.append(
             LayerCosts(
                 name=layer.name,
@@ -56,7 +74,74 @@ def price(job: Prepared, spec: QuantizeSpec) -> CostTable:
             for group in groups
         ),
         layers=tuple(rows),
+        memory=memory_steps(job),
     )
+
+
+def memory_steps(job: Prepared) -> tuple[MemoryStep, ...]:
+    """Find what a run holds at each step, with the shapes of one sample.
+
+    By the graph, in its own order and as `live_tensors` says; what onnxruntime allocates is not measured. Where the
+    graph fixes a larger batch, its share of that is taken.
+
+    Args:
+        job: The prepared job.
+
+    Returns:
+        The steps that no other step exceeds in every layer.
+    """
+    count = job.samples.batch or 1
+    feeds = {
+        name: torch.from_numpy(array).to(job.device)
+        for name, array in job.samples.take(np.arange(count)).inputs.items()
+    }
+    with torch.no_grad():
+        values = {**feeds, **tensors(job.program.evaluate(feeds, outputs=job.program.order))}
+    owners = activation_owners(job.graph.graph, job.layers)
+    steps = []
+    for node, alive in live_tensors(job.graph.graph):
+        fixed, elements = 0, dict[str, int]()
+        for name in alive:
+            if (value := values.get(name)) is None:
+                continue
+            share = -(-value.numel() // count)
+            if value.is_floating_point() and name in owners:
+                elements[owners[name]] = elements.get(owners[name], 0) + share
+            else:
+                fixed += share * value.element_size()
+        steps.append(MemoryStep(node=node, fixed=fixed, elements=elements))
+    return _undominated(steps)
+
+
+def _undominated(steps: list[MemoryStep]) -> tuple[MemoryStep, ...]:
+    kept: list[MemoryStep] = []
+    for step in sorted(steps, key=lambda step: -(step.fixed + 4 * sum(step.elements.values()))):
+        if not any(
+            step.fixed <= other.fixed
+            and all(count <= other.elements.get(name, 0) for name, count in step.elements.items())
+            for other in kept
+        ):
+            kept.append(step)
+    order = {step.node: index for index, step in enumerate(steps)}
+    return tuple(sorted(kept, key=lambda step: order[step.node]))
+
+
+def _check_table(table: LatencyTable, spec: QuantizeSpec) -> None:
+    if table.activation_bits != spec.activation_bits:
+        had, asked = (
+            f"{format_bits(bits)} activations" for bits in (table.activation_bits, spec.activation_bits)
+        )
+        raise SpecError(
+            f"it was measured with {had}, and {asked} are asked for: the layers run on other kernels.",
+            remedy=f"Measure again with `bitwright profile --activation-bits {format_bits(spec.activation_bits)}`.",
+            where="latency_table",
+        )
+    if table.target != spec.target:
+        raise SpecError(
+            f"it was measured for {table.target}, and the file is made for {spec.target}.",
+            remedy=f"Measure again with `bitwright profile --target {spec.target}`.",
+            where="latency_table",
+        )
 
 
 def _latency(name: str, forms: Mapping[int, Form], table: LatencyTable | None) -> dict[int, float] | None:

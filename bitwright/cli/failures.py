@@ -19,7 +19,7 @@ FAULT, CORRECT, INTERRUPTED = 1, 2, 130
 
 # Fields of the request that go by another name on the command line.
 _OPTIONS = {
-    "budget": "--size, --effective-bits, --bops, --latency, --max-drop",
+    "budget": "--size, --effective-bits, --bops, --peak-memory, --latency, --max-drop",
     "weight_bits": "--bits",
     "rules": "--pin, --exclude, --float-activations",
 }

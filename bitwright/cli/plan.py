@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bitwright.cli.quantize import EffectiveBits, Exclude, Latency, Operations, Pin, read_pins
+from bitwright.cli.quantize import EffectiveBits, Exclude, Latency, Operations, PeakMemory, Pin, read_pins
 
 
 def plan(
@@ -25,6 +25,7 @@ def plan(
     ] = None,
     effective_bits: EffectiveBits = None,
     bops: Operations = None,
+    peak_memory: PeakMemory = None,
     latency: Latency = None,
     allocation: Annotated[str | None, typer.Option("--allocation", help="optimal or hawq_v2.")] = None,
     pin: Pin = None,
@@ -41,6 +42,7 @@ def plan(
         "size": size,
         "effective_bits": effective_bits,
         "bops": bops,
+        "peak_memory": peak_memory,
         "latency": latency,
         "allocation": allocation,
     }

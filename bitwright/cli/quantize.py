@@ -29,6 +29,13 @@ Operations = Annotated[
         "--bops", help="Budget: bit operations a sample (3.5G), or share of the float model's (5%)."
     ),
 ]
+PeakMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--peak-memory",
+        help="Budget: most bytes of activations at once, for one sample (300kB), or share of the float model's (30%).",
+    ),
+]
 Latency = Annotated[
     str | None, typer.Option("--latency", help="Budget: time of the layers by a latency table (2.5ms).")
 ]
@@ -57,6 +64,7 @@ def quantize(
     ] = None,
     effective_bits: EffectiveBits = None,
     bops: Operations = None,
+    peak_memory: PeakMemory = None,
     latency: Latency = None,
     latency_table: Annotated[
         Path | None,
@@ -88,6 +96,11 @@ def quantize(
             "--activation-range", help="How activations are clipped: mse, minmax, percentile or entropy."
         ),
     ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option("--target", help="The runtime: ort-cpu, ort-cuda, tensorrt or portable."),
+    ] = None,
+    opset: Annotated[int | None, typer.Option("--opset", help="Opset of a portable file, 18 to 25.")] = None,
     sensitivity: Annotated[
         str | None,
         typer.Option(
@@ -161,12 +174,15 @@ def quantize(
         "size": size,
         "effective_bits": effective_bits,
         "bops": bops,
+        "peak_memory": peak_memory,
         "latency": latency,
         "max_drop": max_drop,
         "allocation": allocation,
         "bits": bits,
         "activation_bits": activation_bits,
         "activation_range": activation_range,
+        "target": target,
+        "opset": opset,
         "sensitivity": sensitivity,
         "rounding": rounding,
         "foem_beta": foem_beta,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quant_core.allocation.plan_problem import BOPS, BYTES, EFFECTIVE_BITS, LATENCY
+from quant_core.allocation.plan_problem import BOPS, BYTES, EFFECTIVE_BITS, LATENCY, PEAK_MEMORY
 from quant_core.spec import Budget, CostTable
 
 
@@ -24,6 +24,9 @@ def read_limits(budget: Budget, costs: CostTable) -> dict[str, float]:
         limits[EFFECTIVE_BITS] = budget.effective_bits
     if budget.bops is not None:
         limits[BOPS] = budget.bops * costs.float_bops if budget.bops <= 1 else budget.bops
+    if budget.peak_memory is not None:
+        share = budget.peak_memory <= 1
+        limits[PEAK_MEMORY] = budget.peak_memory * (costs.float_peak_memory if share else 1)
     if budget.latency is not None:
         limits[LATENCY] = budget.latency
     return limits

@@ -14,7 +14,8 @@ from quant_core.allocation.file_costs import all_widths, smallest_reachable, wid
 from quant_core.allocation.front import pareto_front
 from quant_core.allocation.monotone import solve_monotone
 from quant_core.allocation.ompq import ompq_scores
-from quant_core.allocation.plan_problem import BYTES, PlanProblem
+from quant_core.allocation.peak_memory import check_peak, explain_peak, spell_out
+from quant_core.allocation.plan_problem import BYTES, PEAK_MEMORY, PlanProblem
 from quant_core.allocation.problem import Plan, Problem
 from quant_core.allocation.reasons import explain_bits
 from quant_core.allocation.solve import solve
@@ -40,17 +41,43 @@ def plan_bits(problem: PlanProblem, limits: Limits) -> BitPlan:
         SpecError: If a limit names a cost that is not known, or the rules contradict each other.
         NonFiniteError: If a layer has no choice with a finite score.
     """
+    known = (BYTES, *problem.costs, *([PEAK_MEMORY] if problem.peaks else []))
     for name in limits:
-        if name != BYTES and name not in problem.costs:
+        if name not in known:
             raise SpecError(
-                f"a limit on {name} needs what every layer takes of it; known are "
-                f"{', '.join((BYTES, *problem.costs))}.",
+                f"a limit on {name} needs what every layer takes of it; known are {', '.join(known)}.",
                 remedy="Measure a latency table with `bitwright profile` and name it, or drop the limit."
                 if name == "latency"
                 else "Drop the limit.",
                 where=name,
             )
     finite = _finite(problem)
+    check_peak(problem, finite, limits)
+    budget = int(limits[BYTES]) if BYTES in limits else None
+    best, failure = _best(problem, finite, limits)
+    if best is None:
+        if budget is not None and smallest_reachable(finite, problem.files) > budget:
+            _refuse(finite, problem, budget)
+        if PEAK_MEMORY in limits:
+
+            def attempt(tried: Limits) -> Mapping[str, int] | None:
+                found, _ = _best(problem, finite, tried)
+                return None if found is None else _by_name(problem, *found)
+
+            failure = explain_peak(problem, limits, attempt) or failure
+        assert (
+            failure is not None
+        )  # the first set holds every width, and width_sets leaves each layer a choice
+        raise failure
+    plan, _ = best
+    chosen = _by_name(problem, *best)
+    return describe(problem, chosen, limits, optimal=plan.optimal, gap=plan.gap, solver=plan.solver)
+
+
+def _best(
+    problem: PlanProblem, finite: Mapping[str, Candidates], limits: Limits
+) -> tuple[tuple[Plan, tuple[int, ...]] | None, InfeasibleBudgetError | None]:
+    """The best plan over all sets of widths, with its set; or why there is none."""
     budget = int(limits[BYTES]) if BYTES in limits else None
     best: tuple[Plan, tuple[int, ...]] | None = None
     failure: InfeasibleBudgetError | None = None
@@ -64,16 +91,11 @@ def plan_bits(problem: PlanProblem, limits: Limits) -> BitPlan:
             continue
         if best is None or plan.objective < best[0].objective:
             best = plan, widths
-    if best is None:
-        if budget is not None and smallest_reachable(finite, problem.files) > budget:
-            _refuse(finite, problem, budget)
-        assert (
-            failure is not None
-        )  # the first set holds every width, and width_sets leaves each layer a choice
-        raise failure
-    plan, widths = best
-    chosen = dict(zip(problem.names, (widths[index] for index in plan.choice), strict=True))
-    return describe(problem, chosen, limits, optimal=plan.optimal, gap=plan.gap, solver=plan.solver)
+    return best, failure
+
+
+def _by_name(problem: PlanProblem, plan: Plan, widths: Sequence[int]) -> dict[str, int]:
+    return dict(zip(problem.names, (widths[index] for index in plan.choice), strict=True))
 
 
 def describe(
@@ -109,7 +131,10 @@ def describe(
         optimal=optimal,
         gap=gap,
         solver=solver,
-        costs={name: problem.cost(name, bits) for name in problem.costs},
+        costs={
+            name: problem.cost(name, bits)
+            for name in (*problem.costs, *([PEAK_MEMORY] if problem.peaks else []))
+        },
         limits={name: limit for name, limit in limits.items() if name != BYTES},
     )
 
@@ -133,6 +158,8 @@ def fits(problem: PlanProblem, bits: Mapping[str, int], limits: Limits) -> bool:
 
 def file_front(problem: PlanProblem) -> ParetoFront:
     """Give every non-dominated plan with the size of its file, by the sum of scores alone.
+
+    It trades loss for bytes and knows no other limit; a peak of memory does not add up over layers and has no front.
 
     Args:
         problem: Scores, candidates, costs.
@@ -180,8 +207,8 @@ def _ties_hold(finite: Mapping[str, Candidates], problem: PlanProblem, widths: S
 
 
 def _solve(problem: PlanProblem, limits: Limits, widths: Sequence[int]) -> Plan:
-    matrix = problem.matrix(widths)
-    budgets = dict(limits)
+    matrix = problem.matrix(widths, peaks=PEAK_MEMORY in limits)
+    budgets = spell_out(problem, limits)
     if BYTES in budgets:
         budgets[BYTES] -= problem.files.base + problem.files.overhead(widths)
     matrix = replace(matrix, budgets=budgets)
@@ -189,6 +216,12 @@ def _solve(problem: PlanProblem, limits: Limits, widths: Sequence[int]) -> Plan:
         return solve(matrix)
     priority = np.array([_priority(problem, name) for name in problem.names])
     if problem.allocation == "hawq_v2":
+        if PEAK_MEMORY in limits:
+            raise SpecError(
+                "hawq_v2 is solved for one cost that adds up, and a peak is a limit on every step of a run.",
+                remedy="Use the allocation `optimal`, or limit bytes, effective bits, bops or latency.",
+                where=PEAK_MEMORY,
+            )
         order = np.argsort(-priority, kind="stable").tolist()
         return solve_monotone(replace(matrix, interactions=None), order)
     return _ompq(matrix, priority, widths)

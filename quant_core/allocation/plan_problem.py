@@ -13,11 +13,13 @@ from quant_core.allocation.file_costs import FileCosts
 from quant_core.allocation.problem import Problem
 from quant_core.errors import NonFiniteError
 from quant_core.spec import Allocation, CostTable, SensitivityTable, format_bits
+from quant_core.spec.costs import MemoryStep
 
 BYTES = "bytes"
 EFFECTIVE_BITS = "effective_bits"
 BOPS = "bops"
 LATENCY = "latency"
+PEAK_MEMORY = "peak_memory"
 
 ByLayer = Mapping[str, Mapping[int, float]]
 
@@ -69,6 +71,8 @@ class PlanProblem:
         costs: Name of another cost -> layer name -> bits -> cost; adds up over layers.
         ties: Groups of layers that must choose alike.
         pairs: What pairs of layers cost together, or None.
+        peaks: Step of a run -> bytes of activations held then, by layer and bits, and what is held in any case; the
+            peak of a plan is the largest sum.
         allocation: How bits are chosen.
         priority: Layer name -> mean trace for `hawq_v2`, or importance for `ompq`; not used by `optimal`.
     """
@@ -79,6 +83,7 @@ class PlanProblem:
     costs: Mapping[str, ByLayer] = field(default_factory=dict)
     ties: tuple[tuple[str, ...], ...] = ()
     pairs: PairLosses | None = None
+    peaks: Mapping[str, tuple[float, ByLayer]] = field(default_factory=dict)
     allocation: Allocation = "optimal"
     priority: Mapping[str, float] = field(default_factory=dict)
 
@@ -122,6 +127,10 @@ class PlanProblem:
             costs=others,
             ties=costs.ties,
             pairs=pairs,
+            peaks={
+                f"{PEAK_MEMORY} at {step.node}": (float(step.fixed), _held(step, costs))
+                for step in costs.memory
+            },
             allocation=allocation,
             priority=traces if allocation == "hawq_v2" else priority or {},
         )
@@ -143,6 +152,10 @@ class PlanProblem:
         """
         if name == BYTES:
             return float(self.files.total(bits))
+        if name == PEAK_MEMORY:
+            return max(
+                fixed + sum(held[layer][bits[layer]] for layer in held) for fixed, held in self.peaks.values()
+            )
         return float(sum(self.costs[name][layer][width] for layer, width in bits.items()))
 
     def loss(self, bits: Mapping[str, int]) -> float:
@@ -163,11 +176,12 @@ class PlanProblem:
         table = self.pairs.over(tuple(bits), widths)
         return float(own + np.triu(table[index[:, None], at[:, None], index, at], 1).sum())
 
-    def matrix(self, widths: Sequence[int]) -> Problem:
+    def matrix(self, widths: Sequence[int], *, peaks: bool = False) -> Problem:
         """Arrange it for the solvers, with bytes as the first cost.
 
         Args:
             widths: Bits of every choice, rising.
+            peaks: Whether each step of a run is a cost of its own.
 
         Returns:
             The problem without budgets.
@@ -176,8 +190,9 @@ class PlanProblem:
             NonFiniteError: If a layer has no choice with a finite score.
         """
         scores: npt.NDArray[np.float64] = np.full((len(self.names), len(widths)), np.nan)
+        steps = {name: held for name, (_, held) in self.peaks.items()} if peaks else {}
         tables: dict[str, npt.NDArray[np.float64]] = {
-            name: np.zeros_like(scores) for name in (BYTES, *self.costs)
+            name: np.zeros_like(scores) for name in (BYTES, *self.costs, *steps)
         }
         for i, (layer, choice) in enumerate(self.candidates.items()):
             for j, width in enumerate(widths):
@@ -186,6 +201,9 @@ class PlanProblem:
                     tables[BYTES][i, j] = self.files.layers[layer][width]
                     for name, costs in self.costs.items():
                         tables[name][i, j] = costs[layer][width]
+                    for name, held in steps.items():
+                        if layer in held:
+                            tables[name][i, j] = held[layer][width]
         allowed = np.isfinite(scores)
         for i, layer in enumerate(self.names):
             if not allowed[i].any():
@@ -203,3 +221,12 @@ class PlanProblem:
             labels=tuple(f"{format_bits(width)} bits" for width in widths),
             interactions=None if self.pairs is None else self.pairs.over(self.names, widths),
         )
+
+
+def _held(step: MemoryStep, costs: CostTable) -> ByLayer:
+    """Bytes of the tensors that have each layer's activation bits."""
+    return {
+        layer.name: {bits: step.elements[layer.name] * layer.activation_bits[bits] / 8 for bits in layer.bits}
+        for layer in costs.layers
+        if layer.name in step.elements
+    }

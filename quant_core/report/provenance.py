@@ -65,6 +65,8 @@ def _budget_pairs(report: Report) -> Pairs:
         pairs.append(("Effective bits", f"at most {budget.effective_bits:g} a weight"))
     if budget.bops is not None:
         pairs.append(("Bit operations", f"at most {format_count(limits['bops'])} a sample"))
+    if budget.peak_memory is not None:
+        pairs.append(("Peak activations", f"at most {format_bytes(limits['peak_memory'])} for one sample"))
     if budget.latency is not None:
         pairs.append(("Latency", f"at most {budget.latency:g} ms by the table"))
     if budget.max_drop is not None:

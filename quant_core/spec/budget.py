@@ -1,4 +1,4 @@
-"""What a result may cost: file size, effective bits, bit operations, latency, and how much worse it may be."""
+"""What a result may cost: size, effective bits, bit operations, memory, latency, and how much worse it may be."""
 
 from __future__ import annotations
 
@@ -187,6 +187,7 @@ class AccuracyBand(_Frozen):
 
 
 Size = Annotated[float, BeforeValidator(parse_size), Field(gt=0, allow_inf_nan=False)]
+PeakMemory = Size
 Bops = Annotated[float, BeforeValidator(parse_bops), Field(gt=0, allow_inf_nan=False)]
 Milliseconds = Annotated[float, BeforeValidator(parse_latency), Field(gt=0, allow_inf_nan=False)]
 Band = Annotated[AccuracyBand, BeforeValidator(parse_band)]
@@ -200,6 +201,8 @@ class Budget(_Frozen):
         effective_bits: Mean bits over all quantizable weights; a weight kept in float counts 32.
         bops: Bit operations a sample, `sum of MACs x weight bits x activation bits`. At most 1: share of the float
             model's, which has 32 x 32. Text such as `"3.5G"` is read.
+        peak_memory: Most activations held at once, for one sample. At most 1: share of the float model's. Above 1:
+            bytes. Text such as `"300kB"` is read.
         latency: Milliseconds of all quantizable layers together, as a latency table adds them up.
         max_drop: How much worse than the float model the result may be. Alone: the smallest file inside the band.
     """
@@ -207,6 +210,7 @@ class Budget(_Frozen):
     size: Size | None = None
     effective_bits: float | None = Field(default=None, gt=0, le=32)
     bops: Bops | None = None
+    peak_memory: PeakMemory | None = None
     latency: Milliseconds | None = None
     max_drop: Band | None = None
 

@@ -69,6 +69,22 @@ class LayerCosts(BaseModel):
         return float(self.macs * bits * self.activation_bits[bits])
 
 
+class MemoryStep(BaseModel):
+    """What one step of a run holds at once, for one sample.
+
+    Attributes:
+        node: The node that runs.
+        fixed: Bytes of tensors that no layer's activation bits say anything about.
+        elements: Layer -> elements of the tensors that have its activation bits.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    node: str
+    fixed: int = 0
+    elements: dict[str, int]
+
+
 class CostTable(BaseModel):
     """What any plan costs: a file is `base + sum of layers + functions of the widths in use`.
 
@@ -81,6 +97,7 @@ class CostTable(BaseModel):
         ties: Groups of layers that must choose alike, by name.
         groups: Fusion groups of the graph.
         layers: One row a layer, in graph order.
+        memory: The steps of a run that can hold the most activations; the peak of a plan is the largest of them.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -93,8 +110,16 @@ class CostTable(BaseModel):
     ties: tuple[tuple[str, ...], ...] = ()
     groups: tuple[FusionGroup, ...] = ()
     layers: tuple[LayerCosts, ...]
+    memory: tuple[MemoryStep, ...] = ()
 
     @property
     def float_bops(self) -> float:
         """Bit operations a sample of the float model."""
         return float(sum(layer.macs for layer in self.layers)) * FLOAT_BITS**2
+
+    @property
+    def float_peak_memory(self) -> float:
+        """Most bytes of activations that the float model holds at once, for one sample."""
+        return max(
+            (step.fixed + sum(step.elements.values()) * FLOAT_BITS / 8 for step in self.memory), default=0.0
+        )

@@ -33,7 +33,7 @@ class BitPlan(BaseModel):
         gap: The most by which a better plan's predicted loss can lie below this one's, relative to it; 0 when optimal,
             null where no bound is known.
         solver: What found it.
-        costs: Other costs by name: `effective_bits`, `bops` a sample, `latency` in ms.
+        costs: Other costs by name: `effective_bits`, `bops` and `peak_memory` (bytes) a sample, `latency` in ms.
         limits: Limits on them.
     """
 

@@ -81,6 +81,22 @@ def test_a_latency_budget_buys_float_layers_where_they_are_cheap(samples):
     other = made.model_copy(update={"layers": made.layers[1:]})
     with pytest.raises(SpecError, match="measured on"):
         price(job, spec.model_copy(update={"latency_table": other}))
+    for change, told in (
+        ({"activation_bits": 32}, "with float activations, and 8"),
+        ({"target": "x"}, "for x"),
+    ):
+        other = made.model_copy(update=change)
+        with pytest.raises(SpecError, match=told) as refused:
+            price(job, spec.model_copy(update={"latency_table": other}))
+        assert "bitwright profile" in str(refused.value)
+
+
+def test_the_peak_of_resnet20_is_three_maps_of_its_first_stage(samples):
+    spec = QuantizeSpec.model_validate({"size": 10**8, "bits": "8,float"})
+    costs = price(prepare(MODEL, samples, spec), spec)
+    # An addition holds two maps of 16 x 32 x 32 and writes the third.
+    assert costs.float_peak_memory == 3 * 16 * 32 * 32 * 4
+    assert len(costs.memory) < 30
 
 
 def test_a_latency_budget_needs_a_table():
