@@ -220,6 +220,7 @@ def score(job: Prepared, samples: Samples, rounded: RoundedWeights, request: Req
             seed=request.seed,
             fixed_batch=samples.batch,
             max_probes=effort.probes,
+            seconds=request.seconds if isinstance(request, AnalyzeSpec) else None,
             crew=crew,
             on_progress=tell,
         )

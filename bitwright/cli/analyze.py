@@ -45,6 +45,9 @@ def analyze(
     ] = None,
     probes: Annotated[int | None, typer.Option("--probes", help="Most random probes.")] = None,
     samples: Annotated[int | None, typer.Option("--samples", help="Most samples.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", help="About how long the estimates may take.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option("--workers", help="Processes that share the work, one for each GPU.")
     ] = None,
@@ -79,6 +82,7 @@ def analyze(
         "tolerance": tolerance,
         "probes": probes,
         "samples": samples,
+        "seconds": seconds,
         "workers": workers,
     }
     request |= {name: value for name, value in options.items() if value is not None}

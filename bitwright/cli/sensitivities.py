@@ -32,6 +32,8 @@ def print_sensitivities(table: SensitivityTable, console: Console) -> None:
         highlight=False,
         markup=False,
     )
+    if table.loss_guessed:
+        console.print(f"Loss chosen because {table.loss_guessed}.", highlight=False, markup=False)
     drawn = Table(caption="Expected loss increase by bits of the weight; ± is one standard error.")
     drawn.add_column("layer", overflow="fold")
     drawn.add_column("parameters", justify="right")
@@ -48,6 +50,8 @@ def print_sensitivities(table: SensitivityTable, console: Console) -> None:
             *(_with_error(layer.sensitivity.get(b), errors.get(b)) for b in bits),
         )
     console.print(drawn)
+    for warning in table.warnings:
+        console.print(f"Warning: {warning}", style="yellow", highlight=False, markup=False)
 
 
 def _with_error(value: float | None, error: float | None) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from quant_core.sensitivity.activations import ActivationTraces
 from quant_core.sensitivity.interaction import Interactions
 from quant_core.sensitivity.output import LossIncrease
 from quant_core.sensitivity.traces import Floats, TraceEstimate
@@ -57,6 +58,28 @@ def join_traces(parts: Sequence[TraceEstimate]) -> TraceEstimate:
         trace=trace,
         stderr=stderr,
         share_stderr=stderr / abs(total) if total else stderr,
+        probes=sum(part.probes for part in parts),
+        samples=max(part.samples for part in parts),
+        stopped="; ".join(dict.fromkeys(part.stopped for part in parts)),
+    )
+
+
+def join_activations(parts: Sequence[ActivationTraces]) -> ActivationTraces:
+    """Put the traces in the inputs of groups of layers together.
+
+    Args:
+        parts: Estimates for different layers, which may read the same tensors.
+
+    Returns:
+        One estimate of all their inputs; that of the first group for a tensor that several read.
+    """
+    first = {name: (part, k) for part in reversed(parts) for k, name in enumerate(part.tensors)}
+    names = tuple(dict.fromkeys(name for part in parts for name in part.tensors))
+    return ActivationTraces(
+        tensors=names,
+        trace=np.array([first[name][0].trace[first[name][1]] for name in names]),
+        stderr=np.array([first[name][0].stderr[first[name][1]] for name in names]),
+        elements=tuple(first[name][0].elements[first[name][1]] for name in names),
         probes=sum(part.probes for part in parts),
         samples=max(part.samples for part in parts),
         stopped="; ".join(dict.fromkeys(part.stopped for part in parts)),

@@ -126,5 +126,5 @@ def gauss_newton_exact(
         share_stderr=np.sqrt((residual**2).sum(axis=0) * scale) / (mean.sum() or 1.0),
         probes=0,
         samples=count,
-        stopped="exact over outputs",
+        stopped="exact over outputs" if len(known) == len(batches) else "time limit; exact over outputs",
     )

@@ -191,7 +191,7 @@ def interactions(
         sums.count += size
         if sums.known(tolerance):
             break
-    measured = sums.finish(tolerance)
+    measured = sums.finish(tolerance, sum(batch.size for batch in batches))
     if on_progress is not None:
         on_progress(1.0, f"{measured.samples} samples, {measured.stopped}")
     at = tuple(places.T)

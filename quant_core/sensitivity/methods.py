@@ -16,7 +16,13 @@ from quant_core.sensitivity.assignment import Assignment
 from quant_core.sensitivity.batches import MEMORY
 from quant_core.sensitivity.cut import Cut
 from quant_core.sensitivity.eigenvalues import EigenvalueEstimate, hawq
-from quant_core.sensitivity.findings import Findings, join_findings, join_increases, join_traces
+from quant_core.sensitivity.findings import (
+    Findings,
+    join_activations,
+    join_findings,
+    join_increases,
+    join_traces,
+)
 from quant_core.sensitivity.fisher import fisher
 from quant_core.sensitivity.gauss_newton import gauss_newton, gauss_newton_exact
 from quant_core.sensitivity.gnb import gnb
@@ -117,7 +123,7 @@ def explaining_activations(question: Question) -> ActivationTraces:
         found: ActivationTraces = question.ask(assignment, on_progress=question.on_progress)
         return found
 
-    return with_less_at_a_time(attempt, question.cut(SECOND), question.layers)
+    return with_less_at_a_time(attempt, question.cut(SECOND), question.layers, join_activations)
 
 
 def _by_trace(estimator: Callable[..., TraceEstimate], copies: int, question: Question) -> Findings:

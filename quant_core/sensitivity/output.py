@@ -69,7 +69,7 @@ def output(
             increases are counted from the network with those replacements.
         tolerance: Stop once nine in ten scores have this relative standard error; 0 to use all batches.
         on_progress: Called with the fraction done and a message; an exception from it ends the work.
-        run: Works the batches off.
+        run: Works the batches off; where it ends early, time was up.
 
     Returns:
         Increases with standard errors.
@@ -94,7 +94,7 @@ def output(
         return np.stack([part.sums, part.squares])
 
     with closing(run(measure, ((index, 0) for index in range(len(batches))))) as results:
-        for batch, (added, squares) in zip(batches, results, strict=True):
+        for batch, (added, squares) in zip(batches, results, strict=False):
             sums.sums += added
             sums.squares += squares
             sums.count += batch.size
@@ -103,7 +103,7 @@ def output(
                 on_progress(known / work, f"{sums.count} samples")
             if sums.known(tolerance):
                 break
-    result = sums.finish(tolerance)
+    result = sums.finish(tolerance, sum(batch.size for batch in batches))
     if on_progress is not None:
         on_progress(1.0, f"{result.samples} samples, {result.stopped}")
     return result
@@ -163,11 +163,12 @@ class IncreaseSums:
         """
         return self.count >= _FEW and _relative_error(*mean_and_error(*self._moments())) <= tolerance
 
-    def finish(self, tolerance: float) -> LossIncrease:
+    def finish(self, tolerance: float, samples: int) -> LossIncrease:
         """Turn the sums into means.
 
         Args:
             tolerance: What `known` was asked with.
+            samples: How many samples there are.
 
         Returns:
             Increases with standard errors.
@@ -175,7 +176,8 @@ class IncreaseSums:
         mean, stderr = mean_and_error(*self._moments())
         missing = np.where(self.asked, 0.0, np.nan)
         known = f"{_WELL_KNOWN:.0%} of the scores known to {tolerance:.0%}"
-        stopped = known if self.known(tolerance) else "all samples used"
+        used = "all samples used" if self.count == samples else "time limit"
+        stopped = known if self.known(tolerance) else used
         return LossIncrease(mean + missing, stderr + missing, self.count, stopped)
 
     def _moments(self) -> tuple[Floats, Floats, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,6 +21,7 @@ from quant_core.sensitivity.float_run import Quantized, Replace
 from quant_core.sensitivity.memory import is_out_of_memory
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.traces import Floats, OnProgress
+from quant_core.sensitivity.units import in_turn, within
 from quant_core.spec import FLOAT_BITS
 
 Widths = Sequence[int] | Mapping[str, Sequence[int]]
@@ -43,6 +45,7 @@ class Question:
         tolerance: Wanted relative standard error of each layer's share of the traces.
         max_probes: Most random probes.
         score_tolerance: For measured methods: stop once nine in ten scores have this relative standard error.
+        seconds: About how long it may take, or None; a method that works in units stops after one that ends later.
         crew: Processes to spread units over, or None for this one alone.
         on_progress: Called with the fraction done and a message; an exception from it ends the work.
     """
@@ -60,6 +63,7 @@ class Question:
     tolerance: float = 0.05
     max_probes: int = 2000
     score_tolerance: float = 0.1
+    seconds: float | None = None
     crew: Crew | None = None
     on_progress: OnProgress | None = None
 
@@ -125,28 +129,29 @@ class Question:
         return Cut(self.samples, self.sample_bytes * copies, self.seed, self.fixed_batch, clusters=clusters)
 
     def ask(self, assignment: Assignment, **more: Any) -> Any:
-        """Run an estimator here, with its units in every process of the crew.
+        """Run an estimator here, with its units in every process of the crew, for as long as it may take.
 
         Args:
-            assignment: The estimator. Without a crew it need not take `run`.
+            assignment: The estimator. Without a crew and a limit on time it need not take `run`.
             more: Arguments that belong to this process alone.
 
         Returns:
             What the estimator gives.
         """
         batches = assignment.cut.batches(self.feeds, self.labels, self.program.device)
-        if self.crew is None:
+        if self.crew is None and self.seconds is None:
             return assignment.run(self.program, batches, **more)
-        with self.crew.on(assignment) as run:
-            return assignment.run(self.program, batches, run=run, **more)
+        with nullcontext(in_turn) if self.crew is None else self.crew.on(assignment) as run:
+            timed = run if self.seconds is None else within(self.seconds, run)
+            return assignment.run(self.program, batches, run=timed, **more)
 
     def alone(self) -> Question:
-        """Ask the same of this process alone.
+        """Ask the same of an estimator that does not work in units.
 
         Returns:
-            The question without a crew.
+            The question without a crew and a limit on time.
         """
-        return dataclasses.replace(self, crew=None)
+        return dataclasses.replace(self, crew=None, seconds=None)
 
     def within(self, tolerance: float) -> Question:
         """Ask for another precision.
@@ -167,11 +172,14 @@ class Question:
             end: Fraction done when it ends.
 
         Returns:
-            The question, with its progress between those.
+            The question, with its progress between those, and that share of the time.
         """
         told = self.on_progress
+        seconds = None if self.seconds is None else (end - start) * self.seconds
         if told is None:
-            return self
+            return dataclasses.replace(self, seconds=seconds)
         return dataclasses.replace(
-            self, on_progress=lambda fraction, message: told(start + (end - start) * fraction, message)
+            self,
+            seconds=seconds,
+            on_progress=lambda fraction, message: told(start + (end - start) * fraction, message),
         )

@@ -11,6 +11,7 @@ import torch
 
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
+from quant_core.sensitivity.activations import ActivationTraces
 from quant_core.sensitivity.findings import Findings
 from quant_core.sensitivity.float_run import Quantized, Replace
 from quant_core.sensitivity.interaction import Interactions
@@ -144,9 +145,10 @@ def answer(
         )
     else:
         found = METHODS[method](question)
-    inputs = None
+    inputs, input_traces = None, None
     if activations:
-        inputs = explaining_activations(whole.part(0.8, 1.0)).of_layers(whole.layers)
+        input_traces = explaining_activations(whole.part(0.8, 1.0))
+        inputs = input_traces.of_layers(whole.layers)
     table = SensitivityTable(
         method=method,
         trace_method=None if found.trace is None else "gauss_newton" if method in MEASURED else method,
@@ -159,7 +161,10 @@ def answer(
         stopped=found.stopped,
         layers=tuple(_row(question, i, found, inputs) for i in range(len(question.layers))),
     )
-    return Answer(table, found.interactions, found.similarity)
+    warnings = missing_scores(table, question.bits)
+    if input_traces is not None:
+        warnings += _missing_inputs(question.layers, input_traces)
+    return Answer(table.model_copy(update={"warnings": warnings}), found.interactions, found.similarity)
 
 
 def missing_scores(table: SensitivityTable, bits: Widths) -> tuple[str, ...]:
@@ -182,6 +187,13 @@ def missing_scores(table: SensitivityTable, bits: Widths) -> tuple[str, ...]:
         elif layer.trace is None and table.trace_method is not None:
             warnings.append(f"{layer.name}: the trace is not finite.")
     return tuple(warnings)
+
+
+def _missing_inputs(layers: Sequence[Layer], found: ActivationTraces) -> tuple[str, ...]:
+    lost = {name for name, trace in zip(found.tensors, found.trace, strict=True) if not np.isfinite(trace)}
+    return tuple(
+        f"{layer.name}: the trace in its input is not finite." for layer in layers if lost & {*layer.inputs}
+    )
 
 
 def _row(

@@ -66,6 +66,7 @@ def average_traces(
         max_probes: Most probes.
         on_progress: Called with the fraction done and a message after each probe.
         run: Works the probes off; the rule is applied after each of them in their order, however many run at a time.
+            Where it ends early, time was up.
 
     Returns:
         The estimate.
@@ -73,7 +74,7 @@ def average_traces(
     sums: Floats = np.empty((0, 0))
     squares, counts = sums, np.zeros(len(sizes), dtype=np.int64)
     result: tuple[Floats, Floats, Floats] = (sums, sums, sums)
-    done, progress, stopped = 0, 0.0, "probe limit"
+    done, progress, off, stopped = 0, 0.0, math.inf, ""
     order = ((number % len(sizes), number) for number in range(max_probes))
     with closing(run(probe, order)) as estimates:
         for done, estimate in enumerate(estimates, start=1):
@@ -98,8 +99,9 @@ def average_traces(
             if batch == len(sizes) - 1 and done >= 2 * len(sizes) and len(sizes) > 1 and not probes_matter:
                 stopped = f"shares known to {off:.1%}; only more samples would tell more"
                 break
-            if done == max_probes and math.isfinite(off):
-                stopped = f"probe limit; shares known to {off:.1%}"
+        else:
+            limit = "probe limit" if done == max_probes else "time limit"
+            stopped = f"{limit}; shares known to {off:.1%}" if math.isfinite(off) else limit
     seen = int(np.asarray(sizes)[counts > 0].sum())
     return TraceEstimate(*result, probes=done, samples=seen, stopped=stopped)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from typing import Protocol
 
 import numpy as np
@@ -42,3 +44,27 @@ def in_turn(unit: Unit, order: Iterable[tuple[int, int]]) -> Generator[npt.NDArr
     """
     for batch, number in order:
         yield unit(batch, number)
+
+
+def within(seconds: float, run: RunUnits = in_turn) -> RunUnits:
+    """Work units off for a limited time.
+
+    Args:
+        seconds: When results end, however many there would be; one comes in any case.
+        run: Works them off.
+
+    Returns:
+        What does.
+    """
+
+    def limited(
+        unit: Unit, order: Iterable[tuple[int, int]]
+    ) -> Generator[npt.NDArray[np.float64], None, None]:
+        end = time.monotonic() + seconds
+        with closing(run(unit, order)) as results:
+            for result in results:
+                yield result
+                if time.monotonic() >= end:
+                    return
+
+    return limited

@@ -15,6 +15,8 @@ class AnalyzeSpec(Request):
         spectrum: Whether to estimate the Hessian's eigenvalue density as well, for every layer and the whole network.
         tolerance: Wanted relative standard error of each layer's share of the traces.
         probes: Most random probes; by default what about a minute of arithmetic on two cores allows.
+        seconds: About how long estimates that work in units may take: those of traces from probes, of activation traces
+            and `output`. What they have by then counts; the same seed then gives the same table only by chance.
         samples: Most samples; by default all for probes, and for measured methods what about a minute allows.
     """
 
@@ -22,4 +24,5 @@ class AnalyzeSpec(Request):
     spectrum: bool = False
     tolerance: float = Field(default=0.05, gt=0, lt=1)
     probes: int | None = Field(default=None, ge=1)
+    seconds: float | None = Field(default=None, gt=0)
     samples: int | None = Field(default=None, ge=1)

@@ -64,6 +64,7 @@ class SensitivityTable(BaseModel):
         seed: Seed of the probes.
         stopped: Why the estimate ended.
         layers: One row a layer, in graph order.
+        warnings: Layers with a trace, an eigenvalue or a score that is not finite and so is left out, by name.
         interactions: Binary file beside this one, `.npz`, with what belongs to pairs of layers; null if there is none.
     """
 
@@ -80,4 +81,5 @@ class SensitivityTable(BaseModel):
     seed: int
     stopped: str = ""
     layers: tuple[LayerSensitivity, ...]
+    warnings: tuple[str, ...] = ()
     interactions: str | None = None

@@ -9,9 +9,11 @@ import torch
 
 from quant_core.ingest.layer import Layer
 from quant_core.sensitivity import Objective, Term
+from quant_core.sensitivity.activations import ActivationTraces
 from quant_core.sensitivity.methods import METHODS
 from quant_core.sensitivity.question import Question
 from quant_core.sensitivity.table import answer
+from quant_core.sensitivity.workers import OneThread
 from quant_core.spec import SensitivityMethod, SensitivityTable
 
 BITS = (2, 4, 32)
@@ -136,4 +138,30 @@ def test_a_layer_that_is_not_finite_is_named_and_leaves_the_others_usable(
     table = answer(replace(question, quantized=quantized), method).table
     assert set(table.layers[0].sensitivity) == {2, 4, 32}
     assert set(table.layers[1].sensitivity) == {4, 32}
+    assert [said for said in table.warnings if "second" in said and "2 bits" in said]
+    assert not [said for said in table.warnings if "first" in said]
     SensitivityTable.model_validate_json(table.model_dump_json())
+
+
+def test_an_input_whose_trace_is_not_finite_is_named(
+    question: Question, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = ActivationTraces(("x", "h"), np.array([1.0, np.nan]), np.ones(2), (5, 4), 1, 96, "probe limit")
+    monkeypatch.setattr("quant_core.sensitivity.table.explaining_activations", lambda _: broken)
+    table = answer(question, "gauss_newton", activations=True).table
+    (reader,) = (layer.name for layer in question.layers if "x" not in layer.inputs)
+    assert table.warnings == (f"{reader}: the trace in its input is not finite.",)
+    assert [row.activation_trace for row in table.layers] == [1.0, None]
+
+
+@pytest.mark.parametrize("method", ["gauss_newton", "hawq_v2", "gnb", "fisher", "output"])
+@pytest.mark.parametrize("crew", [None, OneThread()])
+def test_estimates_end_when_time_is_up_and_say_so(question: Question, method: Any, crew: Any) -> None:
+    asked = replace(question, crew=crew, tolerance=1e-9, score_tolerance=1e-9)
+    hasty = answer(replace(asked, seconds=1e-9), method).table
+    assert hasty.stopped.startswith("time limit")
+    assert hasty.samples < 96
+    assert hasty.probes == ("exact" not in hasty.stopped)
+    patient = answer(replace(asked, seconds=1e9), method).table
+    assert patient == answer(asked, method).table
+    assert "time" not in patient.stopped

@@ -5,10 +5,17 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from quant_core.sensitivity.findings import Findings, join_findings, join_increases, join_traces
+from quant_core.sensitivity.activations import ActivationTraces
+from quant_core.sensitivity.findings import (
+    Findings,
+    join_activations,
+    join_findings,
+    join_increases,
+    join_traces,
+)
 from quant_core.sensitivity.output import LossIncrease
 from quant_core.sensitivity.traces import TraceEstimate, average_traces
-from quant_core.sensitivity.units import in_turn
+from quant_core.sensitivity.units import in_turn, within
 
 
 def test_units_run_only_as_far_as_they_are_wanted() -> None:
@@ -44,6 +51,32 @@ def test_the_stopping_rule_ignores_what_runs_ahead() -> None:
     assert (one.probes, one.stopped) == (many.probes, many.stopped)
     assert one.probes < 2000
     assert np.array_equal(one.trace, many.trace)
+
+
+def test_one_result_comes_however_little_time_there_is() -> None:
+    ran: list[int] = []
+
+    def unit(_: int, number: int) -> np.ndarray:
+        ran.append(number)
+        return np.ones(1)
+
+    order = [(0, number) for number in range(5)]
+    assert len(list(within(1e-9)(unit, order))) == 1
+    assert ran == [0]
+    assert len(list(within(1e9)(unit, order))) == 5
+
+
+def test_inputs_that_groups_of_layers_share_are_joined_once() -> None:
+    def traces(names: tuple[str, ...], *values: float) -> ActivationTraces:
+        array = np.array(values)
+        return ActivationTraces(names, array, array / 10, tuple(int(v) for v in values), 3, 8, "probe limit")
+
+    joined = join_activations([traces(("a", "b"), 1.0, 2.0), traces(("b", "c"), 9.0, 3.0)])
+    assert joined.tensors == ("a", "b", "c")
+    assert joined.trace.tolist() == [1.0, 2.0, 3.0]
+    assert joined.stderr.tolist() == pytest.approx([0.1, 0.2, 0.3])
+    assert joined.elements == (1, 2, 3)
+    assert (joined.probes, joined.samples) == (6, 8)
 
 
 def test_groups_of_layers_are_joined() -> None:
