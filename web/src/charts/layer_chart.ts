@@ -22,13 +22,21 @@ export class LayerChart {
     this.bars = bars;
     this.chart = new Chart<"bar">(canvas, {
       type: "bar",
-      data: { labels: bars.map((bar) => bar.name), datasets: [set("bits"), set("loss")] },
+      data: { labels: bars.map((bar) => bar.name), datasets: [set("bits"), { ...set("loss"), backgroundColor: colour("line-1") }] },
       options: {
         ...(BASE as object),
         interaction: { mode: "index", intersect: false },
         onHover: (_, active) => active[0] && onPoint?.(active[0].index),
         scales: {
           x: { ...(axis("layers, from input to output") as object), ticks: { display: false }, grid: { display: false } },
+          loss: {
+            ...(axis("loss") as object),
+            type: "logarithmic",
+            stack: "both",
+            stackWeight: 1,
+            min: floor,
+            ticks: { color: colour("quiet"), callback: powerTick },
+          },
           bits: {
             ...(axis("bits") as object),
             stack: "both",
@@ -36,16 +44,6 @@ export class LayerChart {
             min: 0,
             max: FLOAT_HEIGHT,
             ticks: { color: colour("quiet"), stepSize: 2, callback: (value) => (value === FLOAT_HEIGHT ? "float" : value) },
-          },
-          loss: {
-            ...(axis("loss") as object),
-            type: "logarithmic",
-            stack: "both",
-            stackWeight: 1,
-            min: floor,
-            reverse: false,
-            offset: true,
-            ticks: { color: colour("quiet"), callback: powerTick },
           },
         },
         plugins: {
@@ -68,7 +66,6 @@ export class LayerChart {
     widths.data = bars.map((bar) => (bar.bits === 32 ? FLOAT_HEIGHT : bar.bits));
     widths.backgroundColor = bars.map((bar) => bitColour(bar.bits));
     losses.data = bars.map((bar) => Math.max(bar.loss ?? floor, floor));
-    losses.backgroundColor = colour("line-1");
     this.chart.update("none");
   }
 
@@ -85,7 +82,7 @@ export class LayerChart {
 }
 
 function set(scale: string): ChartDataset<"bar"> {
-  return { data: [], yAxisID: scale, barPercentage: 0.95, categoryPercentage: 1, maxBarThickness: 40 };
+  return { data: [], yAxisID: scale, grouped: false, barPercentage: 0.95, categoryPercentage: 1, maxBarThickness: 40 };
 }
 
 function wrapped(text: string, width: number): string[] {

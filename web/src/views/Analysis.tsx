@@ -18,7 +18,7 @@ export function Analysis({ job }: { job: Job }) {
   return (
     <>
       <Layers table={table.value} />
-      <Spectrum job={job} />
+      {job.spec["spectrum"] === true && <Spectrum job={job} />}
       <div class="row">
         <button type="button" onClick={() => download(`jobs/${job.id}/files/sensitivity.json`, "sensitivity.json")}>
           Download sensitivity.json
@@ -98,16 +98,14 @@ function Layers({ table }: { table: Sensitivity }) {
   );
 }
 
-/** Eigenvalue densities, where the job computed them. */
-export function Spectrum({ job }: { job: Job }) {
-  const found = useLoad(
-    (signal) => api.file<{ spectra: SpectrumEntry[] }>(job.id, "spectrum.json", signal).catch(() => null),
-    [job.id],
-  );
+/** Eigenvalue densities, of a job that was asked for them. */
+function Spectrum({ job }: { job: Job }) {
+  const found = useLoad((signal) => api.file<{ spectra: SpectrumEntry[] }>(job.id, "spectrum.json", signal), [job.id]);
   const [name, setName] = useState<string | null>(null);
   const spectra = found.value?.spectra ?? [];
   const entry = spectra.find((spectrum) => spectrum.name === name) ?? spectra[0];
   const points = entry && density(entry);
+  if (found.error !== null) return <ProblemBox error={found.error} />;
   if (!entry) return null;
   return (
     <section class="card" aria-labelledby="spectrum-title">

@@ -12,7 +12,6 @@ import { ProblemBox } from "../parts/ProblemBox";
 import { fitting, nextStep, predictedError, thinned } from "../plans";
 import { recipes, shortSpec } from "../recipes";
 import { go } from "../router";
-import { Spectrum } from "./Analysis";
 import { BeforeAfter } from "./BeforeAfter";
 
 const CURVE_POINTS = 400;
@@ -68,7 +67,6 @@ export function Result({ job }: { job: Job }) {
         </button>
       </div>
       <Chooser job={job} found={found.value} />
-      <Spectrum job={job} />
     </>
   );
 }
