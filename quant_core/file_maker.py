@@ -19,6 +19,7 @@ from quant_core.export import Placement, export_model, place
 from quant_core.journal import Journal
 from quant_core.preparation import Prepared
 from quant_core.quantizers import ActivationGrid, QuantizedWeight, activation_grid
+from quant_core.quantizers.activation import symmetric_grid
 from quant_core.quantizers.reconstruction import STEPS, Reconstructed, Target, reconstruct
 from quant_core.quantizers.rounding import RoundedWeights, round_weights
 from quant_core.sensitivity import Objective
@@ -100,7 +101,9 @@ class FileMaker:
             tight = dict(limits) | ({BYTES: limits[BYTES] - margin} if BYTES in limits else {})
             settled = self.settle(tight, quick=quick)
             plan = settled.plan
-            placement = place(self.job.model, self.job.layers, plan.bits, self.spec.activation_bits)
+            placement = place(
+                self.job.model, self.job.layers, plan.bits, self.spec.activation_bits, self.job.target
+            )
             with self.journal.timed("calibration"):
                 grids = self._calibrate(placement)
             weights = {
@@ -131,7 +134,14 @@ class FileMaker:
         """
         with self.journal.timed("export"):
             onnx.save(
-                export_model(self.job.model, self.job.layers, choice.weights, choice.placement, choice.grids),
+                export_model(
+                    self.job.model,
+                    self.job.layers,
+                    choice.weights,
+                    choice.placement,
+                    choice.grids,
+                    self.job.target,
+                ),
                 self.path,
             )
             onnx.checker.check_model(self.path, full_check=True)
@@ -225,8 +235,7 @@ class FileMaker:
             job.layers,
             widths,
             self.samples,
-            rounding=self.spec.rounding,
-            beta=self.spec.foem_beta,
+            self.spec,
             batch_size=job.batch_size,
             device=job.device,
             seed=self.spec.seed,
@@ -246,8 +255,9 @@ class FileMaker:
                     "calibration", done / total, f"activation ranges: {done} of {total} samples"
                 ),
             )
+            lay = symmetric_grid if self.job.target.symmetric else activation_grid
             self.grids |= {
-                name: activation_grid(*choose_range(observed, self.spec.activation_range))
+                name: lay(*choose_range(observed, self.spec.activation_range))
                 for name, observed in ranges.items()
             }
         else:

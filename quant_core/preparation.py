@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from quant_core.batching import free_samples
 from quant_core.calibration import Samples, load_samples
 from quant_core.errors import InfeasibleBudgetError, ModelError, NonFiniteError, SpecError
 from quant_core.executor import Program, compile_model
-from quant_core.export import predict_sizes
+from quant_core.export import Target, predict_sizes, target_of, within_target
 from quant_core.ingest import (
     Layer,
     Source,
@@ -52,6 +52,7 @@ class Prepared:
         costs: File costs of any plan.
         budget: Largest allowed file, in bytes; None if the size is left free.
         device: Where to compute.
+        target: The runtime the file is made for.
         reference: The float model as onnxruntime runs it.
         notes: What the user should know about how the model is read and samples are run.
     """
@@ -67,6 +68,7 @@ class Prepared:
     costs: FileCosts
     budget: int | None
     device: str
+    target: Target
     reference: Reference
     notes: tuple[str, ...] = ()
 
@@ -108,12 +110,10 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
             remedy="Conv, ConvTranspose, Gemm, MatMul and Gather with constant float weights can be quantized.",
             where=str(model_path),
         )
-    candidates = candidate_bits(layers, spec)
+    target, candidates = target_of(spec), candidate_bits(layers, spec)
     layers = with_activation_bits(layers, spec)
-    sizes = predict_sizes(
-        model, layers, {name: choice.bits for name, choice in candidates.items()}, spec.activation_bits
-    )
-    costs = FileCosts(sizes.base, sizes.layers, sizes.functions)
+    candidates = within_target(candidates, layers, model, spec, target)
+    costs = file_costs(model, layers, candidates, spec)
     budget = spec.budget.limit_bytes(source.file_bytes)
     smallest = smallest_reachable(candidates, costs)
     if budget is not None and smallest > budget:
@@ -142,9 +142,29 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
         costs=costs,
         budget=budget,
         device=device,
+        target=target,
         reference=reference,
         notes=(*reference.notes, *batching.notes),
     )
+
+
+def file_costs(
+    model: ir.Model, layers: Sequence[Layer], candidates: Mapping[str, Candidates], spec: QuantizeSpec
+) -> FileCosts:
+    """Predict the bytes of any plan.
+
+    Args:
+        model: The normalised graph.
+        layers: Its layers.
+        candidates: Layer name -> bits it may be given.
+        spec: The request.
+
+    Returns:
+        The costs.
+    """
+    widths = {name: choice.bits for name, choice in candidates.items()}
+    sizes = predict_sizes(model, layers, widths, spec.activation_bits, target_of(spec))
+    return FileCosts(sizes.base, sizes.layers, sizes.functions)
 
 
 def choose_device(wanted: str) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 
 from quant_core.calibration import activation_ranges, search_range
-from quant_core.export import export_model, place
+from quant_core.errors import SpecError
+from quant_core.export import export_model, place, target_of
 from quant_core.preparation import Prepared, prepare
 from quant_core.quantizers import activation_grid, quantize_weight
 from quant_core.spec import FLOAT_BITS, Budget, LatencyTable, LayerLatency, QuantizeSpec
@@ -35,7 +36,16 @@ def profile(model: Path, data: Path, spec: QuantizeSpec, *, runs: int = 100) -> 
 
     Returns:
         The table.
+
+    Raises:
+        SpecError: If the target's kernels are not those of this machine's CPU.
     """
+    if not target_of(spec).runs_here:
+        raise SpecError(
+            f"{spec.target} does not run on this machine, so its layers cannot be timed.",
+            remedy="Profile ort-cpu or portable files.",
+            where="target",
+        )
     job = prepare(model, data, spec.model_copy(update={"budget": _ANY_SIZE}))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "integer.onnx"
@@ -75,7 +85,7 @@ def _export_integers(job: Prepared, spec: QuantizeSpec, path: Path) -> dict[str,
     bits = {
         name: FLOAT_BITS if choice.bits == (FLOAT_BITS,) else _BITS for name, choice in job.candidates.items()
     }
-    placement = place(job.model, job.layers, bits, spec.activation_bits)
+    placement = place(job.model, job.layers, bits, spec.activation_bits, job.target)
     count = job.samples.batch or min(job.samples.count, _CALIBRATION_SAMPLES)
     ranges = activation_ranges(
         job.program,
@@ -92,5 +102,5 @@ def _export_integers(job: Prepared, spec: QuantizeSpec, path: Path) -> dict[str,
             assert tensor is not None
             weights[layer.name] = quantize_weight(tensor.numpy(), _BITS, layer.axis)
     grids = {name: activation_grid(*search_range(observed)) for name, observed in ranges.items()}
-    onnx.save(export_model(job.model, job.layers, weights, placement, grids), path)
+    onnx.save(export_model(job.model, job.layers, weights, placement, grids, job.target), path)
     return dict(placement.forms)

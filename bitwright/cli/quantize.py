@@ -43,6 +43,14 @@ Pin = Annotated[
     list[str] | None,
     typer.Option("--pin", metavar="GLOB=BITS", help="Fix the bits of layers; may be repeated."),
 ]
+LossWeight = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--loss-weight",
+        metavar="OUTPUT=WEIGHT",
+        help="Factor of an output's loss among several, 0 to leave it out; may be repeated.",
+    ),
+]
 Exclude = Annotated[
     list[str] | None,
     typer.Option("--exclude", metavar="GLOB", help="Keep layers in float; may be repeated."),
@@ -116,6 +124,7 @@ def quantize(
     loss: Annotated[
         str | None, typer.Option("--loss", help="auto, cross_entropy, kl or squared_error.")
     ] = None,
+    loss_weight: LossWeight = None,
     pin: Pin = None,
     exclude: Exclude = None,
     float_activations: Annotated[
@@ -165,6 +174,7 @@ def quantize(
         "seed": seed,
         "device": device,
         "pin": read_pins(pin or ()),
+        "loss_weights": read_loss_weights(loss_weight or ()),
         "exclude": exclude or (),
         "float_activations": float_activations or (),
         "ties": [[part.strip() for part in text.split(",")] for text in tie or ()],
@@ -205,6 +215,18 @@ def quantize(
     )
 
 
+def read_loss_weights(weights: list[str] | tuple[()]) -> dict[str, str]:
+    """Read options of the form OUTPUT=WEIGHT.
+
+    Args:
+        weights: As written.
+
+    Returns:
+        Output -> weight.
+    """
+    return _read_pairs(weights, "--loss-weight", "OUTPUT=WEIGHT, such as boxes=0.5")
+
+
 def read_pins(pins: list[str] | tuple[()]) -> dict[str, str]:
     """Read options of the form GLOB=BITS.
 
@@ -213,16 +235,15 @@ def read_pins(pins: list[str] | tuple[()]) -> dict[str, str]:
 
     Returns:
         Glob -> bits.
-
-    Raises:
-        typer.BadParameter: If one has another form.
     """
+    return _read_pairs(pins, "--pin", "GLOB=BITS, such as fc=8")
+
+
+def _read_pairs(texts: list[str] | tuple[()], option: str, form: str) -> dict[str, str]:
     found: dict[str, str] = {}
-    for text in pins:
-        glob, equals, bits = text.rpartition("=")  # tensor names may hold an equals sign, bits never do
-        if not equals or not glob:
-            raise typer.BadParameter(
-                f"{text!r} is not of the form GLOB=BITS, such as fc=8", param_hint="--pin"
-            )
-        found[glob] = bits
+    for text in texts:
+        name, equals, value = text.rpartition("=")  # tensor names may hold an equals sign, numbers never do
+        if not equals or not name:
+            raise typer.BadParameter(f"{text!r} is not of the form {form}", param_hint=option)
+        found[name] = value
     return found

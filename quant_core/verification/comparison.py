@@ -23,6 +23,7 @@ def compare(
     labels: NDArray[Any] | None = None,
     batch: int | None = None,
     threads: int | None = None,
+    literal: bool = False,
 ) -> Metrics:
     """Run both files on the same samples and compare what they answer.
 
@@ -35,6 +36,7 @@ def compare(
         batch: Samples per batch; default as many as fit 8 MiB of input. Layers that quantize their input at run
             time take its range over the batch, so this changes their answers a little.
         threads: Threads onnxruntime gets; default all cores this process may use.
+        literal: Whether the quantized model is run as it is written, without onnxruntime's rewrites.
 
     Returns:
         Top-1 with labels, top-1 agreement, mean cosine and the signal-to-noise ratio of every output.
@@ -49,16 +51,20 @@ def compare(
     size = batch or choose_batch(reference, inputs)
     metrics = MetricAccumulator(classes=classes)
     pairs = zip(
-        run_batches(reference, inputs, size), _run_ours(quantized_path, inputs, size, threads), strict=True
+        run_batches(reference, inputs, size),
+        _run_ours(quantized_path, inputs, size, threads, literal=literal),
+        strict=True,
     )
     for (part, expected), (_, values) in pairs:
         metrics.add(expected, values, None if labels is None else labels[part])
     return metrics.result()
 
 
-def _run_ours(path: Path, inputs: Arrays, batch: int, threads: int | None) -> Iterator[Batch]:
+def _run_ours(
+    path: Path, inputs: Arrays, batch: int, threads: int | None, *, literal: bool
+) -> Iterator[Batch]:
     # The float model ran on these samples, so whatever fails here is not the user's doing.
     try:
-        yield from run_batches(open_session(path, threads=threads), inputs, batch)
+        yield from run_batches(open_session(path, threads=threads, literal=literal), inputs, batch)
     except (ModelError, SamplesError) as error:
         raise InternalError(f"The quantized model does not run in onnxruntime. {error}") from error

@@ -32,7 +32,11 @@ def available_threads() -> int:
 
 
 def open_session(
-    path: Path, *, threads: int | None = None, options: ort.SessionOptions | None = None
+    path: Path,
+    *,
+    threads: int | None = None,
+    options: ort.SessionOptions | None = None,
+    literal: bool = False,
 ) -> ort.InferenceSession:
     """Load a model file on onnxruntime's CPU provider.
 
@@ -40,6 +44,7 @@ def open_session(
         path: The ONNX file; external data is found beside it.
         threads: Threads within an operator; default `available_threads()`.
         options: Session options to start from; default onnxruntime's own.
+        literal: Whether to run every node as it is written, without any of onnxruntime's rewrites.
 
     Returns:
         The session.
@@ -49,6 +54,8 @@ def open_session(
     """
     options = options or ort.SessionOptions()
     options.intra_op_num_threads = threads or available_threads()
+    if literal:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3  # warnings about the graph are not for users of the engine
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

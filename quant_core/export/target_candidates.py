@@ -1,0 +1,84 @@
+"""Candidates narrowed to what a target has a form for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
+
+from quant_core.allocation.candidates import Candidates
+from quant_core.errors import SpecError
+from quant_core.export.target import Target
+from quant_core.ingest.layer import Layer
+from quant_core.spec import FLOAT_BITS, WEIGHT_BITS, QuantizeSpec, format_bits
+
+
+def within_target(
+    candidates: Mapping[str, Candidates],
+    layers: Sequence[Layer],
+    model: ir.Model,
+    spec: QuantizeSpec,
+    target: Target,
+) -> Mapping[str, Candidates]:
+    """Keep the widths that a target can run.
+
+    A layer that is left without any gets the next larger width that it can have, and says so, unless a rule of the
+    request stands against that.
+
+    Args:
+        candidates: Layer name -> bits it may be given by the request.
+        layers: The layers, with activation bits of their own.
+        model: The normalised model.
+        spec: The request.
+        target: The runtime.
+
+    Returns:
+        Layer name -> candidates.
+
+    Raises:
+        SpecError: If the request names a width that no layer can have, or rules leave a layer none.
+    """
+    able = {
+        layer.name: tuple(
+            bits
+            for bits in WEIGHT_BITS
+            if target.form(layer, model, bits, spec.activation_bits, spec.grid(bits)) is not None
+        )
+        for layer in layers
+    }
+    anywhere = sorted({bits for widths in able.values() for bits in widths})
+    if "weight_bits" in spec.model_fields_set:
+        unknown = [bits for bits in spec.weight_bits if bits not in anywhere]
+        if unknown:
+            raise SpecError(
+                f"{target.name} has no kernel for {_listed(unknown)}-bit weights of this model.",
+                remedy=f"The nearest it has is {_listed(_nearest(unknown[0], anywhere))}; ask for some of "
+                f"{_listed(anywhere)}.",
+                where="weight_bits",
+            )
+    return {layer.name: _narrow(layer, candidates[layer.name], able[layer.name], target) for layer in layers}
+
+
+def _narrow(layer: Layer, given: Candidates, able: tuple[int, ...], target: Target) -> Candidates:
+    kept = tuple(bits for bits in given.bits if bits in able)
+    if kept:
+        return Candidates(kept, given.reason)
+    if given.reason is not None:
+        raise SpecError(
+            f"{target.name} cannot run {layer.name} ({layer.op}) at {_listed(given.bits)} bits, which is all that is "
+            f"left: {given.reason}.",
+            remedy=f"Let it have {_listed(able)}.",
+            where="rules",
+        )
+    larger = min(bits for bits in able if bits > min(given.bits) or bits == FLOAT_BITS)
+    return Candidates((larger,), f"{target.name} has no {_listed(given.bits)}-bit kernel for this {layer.op}")
+
+
+def _nearest(bits: int, widths: Sequence[int]) -> list[int]:
+    """The next width below and above."""
+    below, above = [b for b in widths if b < bits], [b for b in widths if b > bits]
+    return [*below[-1:], *above[:1]]
+
+
+def _listed(widths: Sequence[int]) -> str:
+    return ", ".join(map(format_bits, widths))

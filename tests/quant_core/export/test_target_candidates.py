@@ -1,0 +1,54 @@
+"""A target narrows what layers may be given, and says so."""
+
+import pytest
+
+from quant_core.allocation.candidates import candidate_bits
+from quant_core.errors import SpecError
+from quant_core.export import target_of, within_target
+from quant_core.spec import FLOAT_BITS, QuantizeSpec
+from tests.quant_core.export.networks import NETS, Net
+
+
+def narrowed(name, **request):
+    net, spec = Net(name), QuantizeSpec.model_validate(request)
+    candidates = candidate_bits(net.layers, spec)
+    return within_target(candidates, net.layers, net.model, spec, target_of(spec))
+
+
+@pytest.mark.parametrize("target", ["ort-cpu", "portable"])
+@pytest.mark.parametrize("name", NETS)
+def test_every_width_runs_on_a_cpu(name, target):
+    assert {choice.bits for choice in narrowed(name, target=target).values()} == {(2, 3, 4, 5, 6, 8)}
+
+
+def test_gpus_have_eight_bits_and_blocks_of_four():
+    for name, expected in [("conv", {(8,), (4, 8)}), ("transformer", {(FLOAT_BITS,), (8,)})]:
+        assert {choice.bits for choice in narrowed(name, target="tensorrt").values()} == expected
+
+
+def test_a_layer_without_a_kernel_says_what_it_gets_instead():
+    (table, *_) = narrowed("transformer", target="ort-cuda").values()
+    assert table.bits == (FLOAT_BITS,)
+    assert table.reason == "ort-cuda has no 2, 3, 4, 5, 6, 8-bit kernel for this Gather"
+
+
+def test_widths_asked_for_that_nothing_can_have_are_refused_with_the_nearest():
+    with pytest.raises(SpecError, match="tensorrt has no kernel for 3-bit") as refused:
+        narrowed("conv", target="tensorrt", bits=[3, 8])
+    assert "nearest it has is 4" in str(refused.value)
+    with pytest.raises(SpecError, match="6-bit") as refused:
+        narrowed("conv", target="tensorrt", bits=[6, 8])
+    assert "nearest it has is 4, 8" in str(refused.value)
+
+
+def test_pins_that_cannot_be_kept_are_refused_by_layer():
+    with pytest.raises(SpecError, match=r"Conv.* at 4 bits") as refused:
+        narrowed("conv", target="tensorrt", pin={"Conv": 4})
+    assert "Let it have 8, float" in str(refused.value)
+
+
+def test_the_opset_is_chosen_for_portable_files_alone():
+    assert target_of(QuantizeSpec(target="portable", opset=18)).opset({2}) == 18
+    assert target_of(QuantizeSpec(target="portable")).opset({2}) == 21
+    with pytest.raises(ValueError, match="only portable"):
+        QuantizeSpec(target="tensorrt", opset=18)
