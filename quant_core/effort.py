@@ -16,7 +16,7 @@ _FEWEST_PROBES = 16
 _MOST_PROBES = 2000
 _HESSIAN = frozenset({"hawq_v2", "hutch++", "hawq"})
 _FIRST_PASSES, _SECOND_PASSES = 3, 8
-_RUNS: Mapping[SensitivityMethod, int] = {"output": 1, "interaction": 1, "pqi": 3 * 8}
+_RUNS: Mapping[SensitivityMethod, int] = {"output": 1, "interaction": 1, "pqi": 3 * 16}
 """Passes that a method makes for every layer, bit-width and sample."""
 
 _SWEEPS: Mapping[SensitivityMethod, int] = {"hawq": 2 * 10, "hutch++": 2 * 15}
@@ -40,7 +40,7 @@ def plan_effort(job: Prepared, samples: int, method: SensitivityMethod) -> Effor
     """Choose how many samples and probes to spend.
 
     A measured method runs the network for every layer and bit-width, on average over half of its length; the path
-    integral takes a gradient in each of eight intervals; eigenvalues and Hutch++ take products with all samples. A
+    integral takes sixteen gradients; eigenvalues and Hutch++ take products with all samples. A
     probe costs about three passes, with second derivatives about eight.
 
     Args:

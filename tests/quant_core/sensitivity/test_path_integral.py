@@ -59,11 +59,11 @@ def exact(net: Any, x: torch.Tensor, labels: torch.Tensor, ends: dict[str, torch
     return float(cross_entropy(net.forward(x, {**net.weights, **ends}), labels) - before)
 
 
-def test_eight_intervals_are_within_2_percent_where_taylor_misses_tenfold(trained: Any, rounded: Any) -> None:
+def test_eight_gradients_are_within_2_percent_where_taylor_misses_tenfold(trained: Any, rounded: Any) -> None:
     net, x, labels = trained
     quantized = [[rounded(weight, 2)] for weight in net.weights.values()]
     batches = split_batches({"x": x}, labels, sample_bytes=1, seed=0, clusters=3)
-    found = pqi(net.program, net.layers, LABELS, batches, quantized)
+    found = pqi(net.program, net.layers, LABELS, batches, quantized, gradients=8)
     assert found.samples == 300
     for i, name in enumerate(net.weights):
         ends = {name: torch.from_numpy(quantized[i][0].dequantize())}
@@ -72,7 +72,9 @@ def test_eight_intervals_are_within_2_percent_where_taylor_misses_tenfold(traine
         assert found.increase[i, 0] == pytest.approx(truth, rel=0.02)
         assert abs(first) < truth / 10
         assert abs(second) < truth / 10
-    everything = pqi_elements(net.program, net.layers, LABELS, batches, [row[0] for row in quantized])
+    everything = pqi_elements(
+        net.program, net.layers, LABELS, batches, [row[0] for row in quantized], gradients=8
+    )
     ends = {
         name: torch.from_numpy(row[0].dequantize()) for name, row in zip(net.weights, quantized, strict=True)
     }
@@ -81,14 +83,14 @@ def test_eight_intervals_are_within_2_percent_where_taylor_misses_tenfold(traine
     assert max(map(abs, taylor(net, x, labels, ends))) < truth / 10
 
 
-def test_more_intervals_come_closer(trained: Any, rounded: Any) -> None:
+def test_more_gradients_come_closer(trained: Any, rounded: Any) -> None:
     net, x, labels = trained
     quantized = [[rounded(weight, bits) for bits in (2, 3)] for weight in net.weights.values()]
     batches = split_batches({"x": x}, labels, sample_bytes=1, seed=0, clusters=1)
     measured = output(net.program, net.layers, LABELS, batches, quantized).increase
     errors = [
         np.abs(
-            pqi(net.program, net.layers, LABELS, batches, quantized, intervals=count).increase - measured
+            pqi(net.program, net.layers, LABELS, batches, quantized, gradients=count).increase - measured
         ).max()
         for count in (1, 4, 32)
     ]
@@ -101,17 +103,17 @@ def test_standard_errors_come_from_the_spread_between_batches(tiny: Any, rounded
     population = torch.randn(2000, 5, generator=torch.Generator().manual_seed(0))
     quantized = [[rounded(weight, 3)] for weight in net.weights.values()]
     whole = split_batches({"x": population}, None, sample_bytes=1, seed=0, clusters=1, largest=2000)
-    truth = pqi(net.program, net.layers, KL, whole, quantized, intervals=1).increase
+    truth = pqi(net.program, net.layers, KL, whole, quantized, gradients=1).increase
     errors = []
     for seed in range(40):
         drawn = torch.randint(0, 2000, (96,), generator=torch.Generator().manual_seed(seed))
         batches = split_batches({"x": population[drawn]}, None, sample_bytes=1, seed=seed, largest=12)
-        found = pqi(net.program, net.layers, KL, batches, quantized, intervals=1)
+        found = pqi(net.program, net.layers, KL, batches, quantized, gradients=1)
         errors.append((found.increase - truth) / found.stderr)
     spread = np.sqrt(np.mean(np.square(errors), axis=0))
     assert (spread > 0.7).all()
     assert (spread < 1.4).all()
-    single = pqi(net.program, net.layers, KL, whole[:1], quantized, intervals=1)
+    single = pqi(net.program, net.layers, KL, whole[:1], quantized, gradients=1)
     assert np.isnan(single.stderr).all()
 
 
@@ -119,7 +121,7 @@ def test_contributions_are_products_of_step_and_mean_gradient(trained: Any, roun
     net, x, labels = trained
     quantized = [rounded(weight, 3) for weight in net.weights.values()]
     batches = split_batches({"x": x}, labels, sample_bytes=1, seed=0, largest=70, clusters=1)
-    found = pqi_elements(net.program, net.layers, LABELS, batches, quantized, intervals=32)
+    found = pqi_elements(net.program, net.layers, LABELS, batches, quantized, gradients=32)
     start = {name: weight.double() for name, weight in net.weights.items()}
     steps = {
         name: torch.from_numpy(q.dequantize()) - start[name]
@@ -159,5 +161,5 @@ def test_progress_can_cancel(tiny: Any, samples: torch.Tensor, rounded: Any) -> 
 
     with pytest.raises(CancelledError, match="first at 1"):
         pqi(net.program, net.layers, KL, batches, [[weight] for weight in weights], on_progress=stop)
-    with pytest.raises(CancelledError, match="8 gradients"):
+    with pytest.raises(CancelledError, match="16 gradients"):
         pqi_elements(net.program, net.layers, KL, batches, weights, on_progress=stop)
