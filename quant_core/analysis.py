@@ -314,7 +314,7 @@ def _objective(
         outputs = job.program.evaluate(first)
     axes = find_sample_axes(job.program, first, outputs, samples.batch)
     few_labels = None if labels is None else labels[:few]
-    return choose_loss(job.model, outputs, few, axes, few_labels, request.loss)
+    return choose_loss(job.model, outputs, few, axes, few_labels, request.loss, request.loss_weights)
 
 
 def _crew(

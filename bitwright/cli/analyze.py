@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bitwright.cli.quantize import Data, Model
+from bitwright.cli.quantize import Data, LossWeight, Model, read_loss_weights
 
 
 def analyze(
@@ -34,6 +34,7 @@ def analyze(
     loss: Annotated[
         str | None, typer.Option("--loss", help="auto, cross_entropy, kl or squared_error.")
     ] = None,
+    loss_weight: LossWeight = None,
     activations: Annotated[
         bool, typer.Option("--activations", help="Estimate activation traces as well.")
     ] = False,
@@ -70,6 +71,7 @@ def analyze(
     request: dict[str, Any] = {
         "activations": activations,
         "spectrum": spectrum,
+        "loss_weights": read_loss_weights(loss_weight or ()),
         "quantized_parts": "keep" if keep_quantized else "refuse",
         "seed": seed,
         "device": device,

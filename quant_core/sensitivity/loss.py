@@ -37,6 +37,7 @@ def choose_loss(
     axes: Mapping[str, int | None],
     labels: torch.Tensor | None = None,
     loss: Loss = "auto",
+    weights: Mapping[str, float] | None = None,
 ) -> Objective:
     """Choose the loss.
 
@@ -55,14 +56,49 @@ def choose_loss(
         axes: Graph output name -> the axis that counts samples, as `find_sample_axes` gives it.
         labels: Integer classes, those of the samples or more, or None.
         loss: What was asked for; `auto` to guess.
+        weights: Output name -> factor of its loss, on top of that balance; 0 leaves it out.
 
     Returns:
         The loss; `guessed` gives the reason where it was guessed.
 
     Raises:
-        SpecError: If the loss asked for does not fit the outputs or needs labels.
+        SpecError: If the loss asked for does not fit the outputs or needs labels, or a weight belongs to no output
+            that counts.
         ModelError: If no output can carry a loss.
     """
+    chosen = _choose(model, outputs, samples, axes, labels, loss)
+    return _weigh(chosen, weights) if weights else chosen
+
+
+def _weigh(objective: Objective, weights: Mapping[str, float]) -> Objective:
+    counted = [term.output for term in objective.terms]
+    if unknown := sorted(set(weights) - set(counted)):
+        raise SpecError(
+            f"no loss is taken on {', '.join(map(repr, unknown))}.",
+            remedy=f"Name outputs that count: {', '.join(map(repr, counted))}.",
+            where="loss_weights",
+        )
+    terms = tuple(
+        replace(term, weight=term.weight * weights.get(term.output, 1.0))
+        for term in objective.terms
+        if weights.get(term.output, 1.0) > 0
+    )
+    if not terms:
+        raise SpecError(
+            "every output that counts has weight 0.", remedy="Leave one of them in.", where="loss_weights"
+        )
+    factors = tuple((name, weights[name]) for name in counted if name in weights)
+    return replace(objective, terms=terms, factors=factors)
+
+
+def _choose(
+    model: ir.Model,
+    outputs: Mapping[str, torch.Tensor],
+    samples: int,
+    axes: Mapping[str, int | None],
+    labels: torch.Tensor | None,
+    loss: Loss,
+) -> Objective:
     guesses: list[tuple[Term, str]] = []
     for value in model.graph.outputs:
         name = value.name or ""

@@ -127,15 +127,19 @@ class Objective:
     Attributes:
         terms: One per output that counts.
         guessed: Why these losses were chosen, or None if they were asked for.
+        factors: Output and factor of its loss, for those that a user weighted.
     """
 
     terms: tuple[Term, ...]
     guessed: str | None = None
+    factors: tuple[tuple[str, float], ...] = ()
 
     @property
     def name(self) -> str:
-        """The losses by name."""
-        return " + ".join(dict.fromkeys(term.kind for term in self.terms))
+        """The losses by name, with the factors that a user gave."""
+        name = " + ".join(dict.fromkeys(term.kind for term in self.terms))
+        factors = ", ".join(f"{output} x {factor:g}" for output, factor in self.factors)
+        return f"{name} ({factors})" if factors else name
 
     @property
     def tensors(self) -> tuple[str, ...]:

@@ -48,6 +48,8 @@ class Request(WeightOptions):
         weight_bits: Candidate bits for every weight; 32 or `"float"` keeps a layer in float.
         sensitivity: How the loss increase of each layer and bit-width is estimated.
         loss: What "worse" means; `auto` decides from labels and the graph and says so in the report.
+        loss_weights: Output name -> factor of its loss among those of several outputs; 0 leaves it out, and 1 is for
+            outputs that are not named.
         rules: Pins, exclusions and limits by layer.
         quantized_parts: What to do with a model that is quantized in part: refuse it, or keep those parts as they are
             and quantize the rest.
@@ -61,6 +63,7 @@ class Request(WeightOptions):
     weight_bits: tuple[Bits, ...] = DEFAULT_WEIGHT_BITS
     sensitivity: SensitivityMethod = "output"
     loss: Loss = "auto"
+    loss_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
     rules: tuple[LayerRule, ...] = ()
     quantized_parts: QuantizedParts = "refuse"
     seed: int = Field(default=0, ge=0, lt=2**63)

@@ -126,6 +126,21 @@ def test_two_processes_write_what_one_writes(run: Run, given: tuple[Path, ...], 
     assert read(tmp_path / "2.json").probes > 0
 
 
+def test_a_weight_of_an_output_reaches_the_loss(run: Run, given: tuple[Path, ...], tmp_path: Path) -> None:
+    model, data = given
+    options = ("--bits", "2", "--rounding", "nearest", "--seconds", "100", "--json")
+    found = []
+    for weight in ("1", "3"):
+        code, said, error = run(
+            model, "--data", data, *options, "--loss-weight", f"logits={weight}", "--out", tmp_path / "t.json"
+        )
+        assert code == 0, error
+        found.append(SensitivityTable.model_validate_json(said))
+    assert found[1].loss == "kl (logits x 3)"
+    for one, three in zip(found[0].layers, found[1].layers, strict=True):
+        assert three.sensitivity[2] == pytest.approx(3 * one.sensitivity[2], rel=1e-4)
+
+
 def test_spectra_come_as_numbers_and_as_a_page(run: Run, given: tuple[Path, ...], tmp_path: Path) -> None:
     model, data = given
     options = (
@@ -164,6 +179,9 @@ def test_spectra_come_as_numbers_and_as_a_page(run: Run, given: tuple[Path, ...]
     [
         (("--sensitivity", "magic"), ["sensitivity", "hutch++"]),
         (("--tolerance", "2"), ["tolerance"]),
+        (("--seconds", "0"), ["seconds"]),
+        (("--loss-weight", "logits"), ["--loss-weight", "OUTPUT=WEIGHT"]),
+        (("--loss-weight", "logits=-1"), ["loss_weights"]),
         (("--workers", "0"), ["workers"]),
         (("--size", "0.2"), ["--size"]),
     ],

@@ -21,7 +21,9 @@ WEIGHTS = {
 }
 
 
-def guess(body: str, outputs: str = "float[N, C] y", labels: Any = None, loss: Any = "auto") -> Objective:
+def guess(
+    body: str, outputs: str = "float[N, C] y", labels: Any = None, loss: Any = "auto", weights: Any = None
+) -> Objective:
     counts = {"conv": 18, "dense": 45, "head": 24, "one": 6}
     used = ", ".join(
         f"{WEIGHTS[name]} {name} = {{{', '.join(str((7 * i) % 11 / 10 - 0.5) for i in range(count))}}}"
@@ -37,7 +39,7 @@ def guess(body: str, outputs: str = "float[N, C] y", labels: Any = None, loss: A
     program = compile_model(model)
     with torch.no_grad():
         values = program.evaluate(FEEDS)
-    return choose_loss(model, values, 4, find_sample_axes(program, FEEDS, values), labels, loss)
+    return choose_loss(model, values, 4, find_sample_axes(program, FEEDS, values), labels, loss, weights)
 
 
 FEATURES = "c = Conv(image, conv) r = Relu(c) g = GlobalAveragePool(r) f = Flatten(g)"
@@ -112,6 +114,37 @@ def test_several_outputs_count_and_integers_do_not() -> None:
     ]
     assert objective.name == "kl + squared_error"
     assert objective.terms[1].weight != 1
+
+
+def test_outputs_are_weighted_as_asked() -> None:
+    body = f"{FEATURES} logits = Gemm(f, head) boxes = Sigmoid(f)"
+    outputs = "float[N, C] logits, float[N, D] boxes"
+    plain = guess(body, outputs)
+    weighted = guess(body, outputs, weights={"boxes": 0.25})
+    assert [term.weight for term in weighted.terms] == [plain.terms[0].weight, plain.terms[1].weight / 4]
+    assert weighted.name == "kl + squared_error (boxes x 0.25)"
+    generator = torch.Generator().manual_seed(0)
+    values = {
+        name: torch.randn(4, width, generator=generator) for name, width in (("logits", 4), ("boxes", 6))
+    }
+    moved = {name: value + 0.1 * value.square() for name, value in values.items()}
+
+    def loss(objective: Objective) -> torch.Tensor:
+        return objective.per_sample(objective.rows(moved, 4), objective.rows(values, 4), None)
+
+    alone = guess(body, outputs, weights={"logits": 0})
+    assert [term.output for term in alone.terms] == ["boxes"]
+    torch.testing.assert_close(loss(weighted), loss(plain) - 0.75 * loss(alone))
+
+
+def test_weights_of_nothing_are_refused() -> None:
+    body = f"{FEATURES} logits = Gemm(f, head) best = ArgMax(logits)"
+    outputs = "float[N, C] logits, int64[N, 1] best"
+    with pytest.raises(SpecError, match="'best'") as refused:
+        guess(body, outputs, weights={"best": 2.0})
+    assert "'logits'" in str(refused.value)
+    with pytest.raises(SpecError, match="weight 0"):
+        guess(body, outputs, weights={"logits": 0.0})
 
 
 def test_logits_and_their_softmax_count_once() -> None:
