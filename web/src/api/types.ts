@@ -1,7 +1,7 @@
 // The documents of the service, as far as the page reads them; /openapi.json has them whole.
 
 export type JobState =
-  | "queued" | "running" | "validating" | "analyzing" | "solving" | "quantizing" | "verifying"
+  | "queued" | "validating" | "analyzing" | "solving" | "quantizing" | "verifying"
   | "succeeded" | "failed" | "canceled" | "expired";
 
 export interface Problem {
@@ -11,6 +11,8 @@ export interface Problem {
   where?: string | null;
   layer?: string | null;
   request_id?: string | null;
+  /** Whether sending the same again can help. */
+  retryable?: boolean;
 }
 
 export interface Rule {
@@ -184,6 +186,7 @@ export interface SpectrumDensity {
   [field: string]: unknown;
 }
 
+export const RUNNING: readonly JobState[] = ["validating", "analyzing", "solving", "quantizing", "verifying"];
 export const ENDED: readonly JobState[] = ["succeeded", "failed", "canceled", "expired"];
 
 export function hasEnded(job: Pick<Job, "state">): boolean {

@@ -4,13 +4,13 @@ const PIECE = 8 * 1024 * 1024;
 const TRIES = 6;
 
 /** The same file gets the same id in this tab, so that an upload that broke off goes on where it was. */
-function idOf(file: File): string {
+function idOf(file: File): { id: string; fresh: boolean } {
   const key = `upload ${file.name} ${file.size} ${file.lastModified}`;
   const known = sessionStorage.getItem(key);
-  if (known) return known;
+  if (known) return { id: known, fresh: false };
   const id = crypto.randomUUID();
   sessionStorage.setItem(key, id);
-  return id;
+  return { id, fresh: true };
 }
 
 /** Where an upload stands: the bytes the service has, and whether it has them all. */
@@ -33,11 +33,11 @@ async function standing(path: string, signal: AbortSignal): Promise<{ offset: nu
  * @returns the id under which the service knows it.
  */
 export async function upload(file: File, onShare: (share: number) => void, signal: AbortSignal): Promise<string> {
-  const id = idOf(file);
+  const { id, fresh } = idOf(file);
   const path = `uploads/${id}`;
-  for (let failures = 0; ; ) {
+  for (let failures = 0, begun = !fresh; ; begun = true) {
     try {
-      let { offset, complete } = await standing(path, signal);
+      let { offset, complete } = begun ? await standing(path, signal) : { offset: 0, complete: false };
       while (!complete) {
         const end = Math.min(offset + PIECE, file.size);
         complete = end === file.size;
@@ -64,4 +64,30 @@ export async function upload(file: File, onShare: (share: number) => void, signa
       await new Promise((resolve) => setTimeout(resolve, 400 * 2 ** failures));
     }
   }
+}
+
+/** The uploads that a job was made of, as parts of a form: what it takes to send it again. */
+export interface Inputs {
+  model: string;
+  data: string;
+  parts: string[];
+}
+
+export function rememberInputs(job: string, inputs: Inputs): void {
+  sessionStorage.setItem(`inputs ${job}`, JSON.stringify(inputs));
+}
+
+/** Known only in the tab that sent the job; the service forgets the files of a job that failed. */
+export function inputsOf(job: string): Inputs | null {
+  const text = sessionStorage.getItem(`inputs ${job}`);
+  return text ? (JSON.parse(text) as Inputs) : null;
+}
+
+export function formOf(inputs: Inputs, spec: unknown): FormData {
+  const form = new FormData();
+  form.set("model", inputs.model);
+  form.set("data", inputs.data);
+  for (const part of inputs.parts) form.append("files", part);
+  form.set("spec", JSON.stringify(spec));
+  return form;
 }

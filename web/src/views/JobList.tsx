@@ -1,14 +1,14 @@
 import { useEffect, useState } from "preact/hooks";
 
 import { api } from "../api/client";
-import { hasEnded, type Job, type JobPage } from "../api/types";
+import { hasEnded, type Job, type JobPage, RUNNING } from "../api/types";
 import { bytes, percent } from "../numbers";
 import { ProblemBox } from "../parts/ProblemBox";
 import { StateBadge } from "../parts/StateBadge";
 import { go, type Place } from "../router";
 
 const PAGE = 25;
-const STATES = ["queued", "running", "succeeded", "failed", "canceled"];
+const STATES = ["queued", "running", "succeeded", "failed", "canceled", "expired"];
 
 /** All jobs of the one who looks, newest first. */
 export function JobList({ place }: { place: Place }) {
@@ -23,7 +23,7 @@ export function JobList({ place }: { place: Place }) {
     let timer = 0;
     const load = async () => {
       const query = new URLSearchParams({ limit: String(PAGE), offset: String(offset) });
-      if (state) query.set("state", state);
+      for (const name of state === "running" ? RUNNING : [state]) if (name) query.append("state", name);
       try {
         const found = await api.jobs(query, controller.signal);
         setPage(found);

@@ -2,6 +2,7 @@ import { useEffect, useState } from "preact/hooks";
 
 import { api, ServiceError } from "../api/client";
 import { follow } from "../api/events";
+import { formOf, inputsOf, rememberInputs } from "../api/upload";
 import { hasEnded, type Job } from "../api/types";
 import { duration, percent } from "../numbers";
 import { ProblemBox } from "../parts/ProblemBox";
@@ -178,11 +179,13 @@ function DeleteButton({ job }: { job: Job }) {
 
 function Failure({ job }: { job: Job }) {
   const [error, setError] = useState<unknown>(null);
-  const remedy = remedySpec(job);
+  const inputs = inputsOf(job.id);
+  const remedy = inputs && remedySpec(job);
   const apply = async () => {
     if (!remedy) return;
     try {
-      const next = await api.again(job.id, remedy.spec);
+      const next = await api.quantize(formOf(inputs, remedy.spec));
+      rememberInputs(next.id, inputs);
       go(`/jobs/${next.id}`);
     } catch (failure) {
       setError(failure);

@@ -2,7 +2,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 
 import { api } from "../api/client";
 import type { Job, Preflight } from "../api/types";
-import { upload } from "../api/upload";
+import { formOf, type Inputs, rememberInputs, upload } from "../api/upload";
 import { useLoad } from "../load";
 import { percent } from "../numbers";
 import { CopyBox } from "../parts/CopyBox";
@@ -31,17 +31,11 @@ interface Files {
   parts: File[];
 }
 
-interface Sent {
-  model: string;
-  data: string;
-  parts: string[];
-}
-
 function Form({ earlier }: { earlier: Job | null }) {
   const reusable = earlier?.state === "succeeded" && earlier.kind === "quantize" ? earlier : null;
   const [files, setFiles] = useState<Files>({ model: null, data: null, parts: [] });
   const [shares, setShares] = useState<Record<string, number>>({});
-  const [sent, setSent] = useState<Sent | null>(null);
+  const [sent, setSent] = useState<Inputs | null>(null);
   const [preflight, setPreflight] = useState<Preflight | null>(null);
   const [draft, setDraft] = useState<Draft>(() => (earlier ? draftFrom(earlier.spec) : EMPTY));
   const [error, setError] = useState<unknown>(null);
@@ -99,15 +93,11 @@ function Form({ earlier }: { earlier: Job | null }) {
     event.preventDefault();
     setBusy("The files are being checked.");
     setError(null);
-    const form = new FormData();
-    if (sent?.data) {
-      form.set("model", sent.model);
-      form.set("data", sent.data);
-      for (const part of sent.parts) form.append("files", part);
-    } else if (reusable) form.set("from_job", reusable.id);
-    form.set("spec", JSON.stringify(specOf(draft)));
+    const inputs = sent?.data ? sent : null;
     try {
-      const job = await api.quantize(form);
+      const spec = specOf(draft);
+      const job = inputs ? await api.quantize(formOf(inputs, spec)) : await api.again(reusable!.id, spec);
+      if (inputs) rememberInputs(job.id, inputs);
       go(`/jobs/${job.id}`);
     } catch (failure) {
       setError(failure);

@@ -15,9 +15,13 @@ export function remedySpec(job: Job): Remedy | null {
     const least = /(\d[\d,]*) bytes/.exec(error.remedy ?? "")?.[1];
     if (least) return { words: `Try again with ${least} bytes`, spec: { ...short, size: Number(least.replaceAll(",", "")) } };
   }
-  if (error.code === "quantized_parts") {
+  if (error.code === "already_quantized") {
     return { words: "Try again and keep the quantized parts", spec: { ...short, quantized_parts: "keep" } };
   }
-  if (["interrupted", "killed", "crashed"].includes(error.code)) return { words: "Try again", spec: short };
+  if (error.code === "non_finite" && error.where) {
+    const rules = [...(job.spec.rules ?? []), { match: error.where, exclude: true }];
+    return { words: `Try again with ${error.where} in float`, spec: { ...short, rules } };
+  }
+  if (error.retryable) return { words: "Try again", spec: short };
   return null;
 }
