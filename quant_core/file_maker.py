@@ -102,7 +102,7 @@ class FileMaker:
             settled = self.settle(tight, quick=quick)
             plan = settled.plan
             placement = place(
-                self.job.model, self.job.layers, plan.bits, self.spec.activation_bits, self.job.target
+                self.job.model, self.job.layers, plan.bits, self.spec.activation_bits, self.job.target, self.spec
             )
             with self.journal.timed("calibration"):
                 grids = self._calibrate(placement)

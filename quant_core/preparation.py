@@ -163,7 +163,7 @@ def file_costs(
         The costs.
     """
     widths = {name: choice.bits for name, choice in candidates.items()}
-    sizes = predict_sizes(model, layers, widths, spec.activation_bits, target_of(spec))
+    sizes = predict_sizes(model, layers, widths, spec.activation_bits, target_of(spec), spec)
     return FileCosts(sizes.base, sizes.layers, sizes.functions)
 
 

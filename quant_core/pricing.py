@@ -44,7 +44,7 @@ def price(job: Prepared, spec: QuantizeSpec) -> CostTable:
     for layer in job.layers:
         candidates = job.candidates[layer.name]
         forms = {
-            bits: layer_form(layer, job.model, bits, spec.activation_bits, job.target)
+            bits: layer_form(layer, job.model, bits, spec.activation_bits, job.target, spec)
             for bits in candidates.bits
         }
         rows.append(
@@ -154,8 +154,10 @@ def _latency(name: str, forms: Mapping[int, Form], table: LatencyTable | None) -
             remedy="Measure this model with `bitwright profile`.",
             where="latency_table",
         )
-    # Where a rule keeps activations in float, the weight is unpacked at load and the layer runs as it did in float.
-    integer = (
-        row.float_ms if "weight_only" in forms.values() and row.form != "weight_only" else row.integer_ms
-    )
-    return {width: row.float_ms if width == FLOAT_BITS else integer for width in forms}
+    # Where activations stay float that were in integers, the weight is unpacked at load and the layer runs as in float.
+    return {
+        width: row.float_ms
+        if width == FLOAT_BITS or (form == "weight_only" and row.form != "weight_only")
+        else row.integer_ms
+        for width, form in forms.items()
+    }

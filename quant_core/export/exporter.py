@@ -229,7 +229,9 @@ class _Exporter:
         limit = np.iinfo(np.int32).max
         if np.abs(codes).max(initial=0) > limit:
             return str(node.input[2])
-        stored = self.writer.constant(np.broadcast_to(codes, scale.shape).astype(np.int32))
+        if scale.ndim:
+            codes = np.broadcast_to(codes, scale.shape)
+        stored = self.writer.constant(codes.astype(np.int32))
         return self.writer.node("DequantizeLinear", [stored, self.writer.constant(scale)], axis=0)
 
     def _input_step(self, name: str) -> np.float32 | None:

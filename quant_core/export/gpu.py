@@ -14,24 +14,29 @@ from quant_core.export.forms import Form, is_plain_product, is_right_operand
 from quant_core.export.storage import LocalFunctions
 from quant_core.export.target import Target
 from quant_core.ingest.layer import Layer
-from quant_core.spec import FLOAT_BITS
+from quant_core.spec import FLOAT_BITS, WeightGrid
 
 _OPSET = 21
 _BLOCK_BITS = 4
 _INTEGER_BITS = 8
+_CHANNELS = WeightGrid()
 
 
-def _form(layer: Layer, model: ir.Model, bits: int, activation_bits: int) -> Form | None:
+def _form(
+    layer: Layer, model: ir.Model, bits: int, activation_bits: int, grid: WeightGrid = _CHANNELS
+) -> Form | None:
     if bits == FLOAT_BITS:
         return "float"
+    if grid.format != "int" or not grid.symmetric:
+        return None
     if layer.axis is None or not is_right_operand(layer, model) or not is_plain_product(layer, model):
         return None
     ops = {use.op for use in layer.uses}
     is_matrix = ops <= {"Gemm", "MatMul"} and len(layer.shape) == 2
-    if bits == _BLOCK_BITS and is_matrix and block_of(layer):
+    if bits == _BLOCK_BITS and is_matrix and block_of(layer, grid.block):
         return "weight_only"
     rounds = (layer.activation_bits or activation_bits) != FLOAT_BITS
-    if bits == _INTEGER_BITS and rounds and (is_matrix or ops == {"Conv"}):
+    if bits == _INTEGER_BITS and rounds and grid.block is None and (is_matrix or ops == {"Conv"}):
         return "static"
     return None
 

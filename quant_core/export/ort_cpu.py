@@ -15,20 +15,26 @@ from quant_core.export.functions import BIT_PLANE_OPSET
 from quant_core.export.storage import LocalFunctions
 from quant_core.export.target import Target
 from quant_core.ingest.layer import Layer
-from quant_core.spec import FLOAT_BITS
+from quant_core.spec import FLOAT_BITS, WeightGrid
 
 _TWO_BIT_TYPES = frozenset({2, 3, 5, 6})
 _PACKED_OPSET = 21
+_CHANNELS = WeightGrid()
 
 
-def ort_form(layer: Layer, model: ir.Model, bits: int, activation_bits: int) -> Form:
-    """Choose the fastest form of a layer.
+def ort_form(
+    layer: Layer, model: ir.Model, bits: int, activation_bits: int, grid: WeightGrid = _CHANNELS
+) -> Form:
+    """Choose the fastest form of a layer that computes with its weights as they are.
+
+    Integer kernels take one scale a channel and no zero point; other grids are unpacked to float at load.
 
     Args:
         layer: The layer.
         model: The normalised model it belongs to.
         bits: Bits of its weight.
         activation_bits: 8, or 32 for float activations; what the layer says for itself goes before it.
+        grid: What its weight is rounded to.
 
     Returns:
         The form.
@@ -36,7 +42,10 @@ def ort_form(layer: Layer, model: ir.Model, bits: int, activation_bits: int) -> 
     if bits == FLOAT_BITS:
         return "float"
     if layer.op == "Gather":
-        return "gather" if all(use.op == "Gather" for use in layer.uses) else "weight_only"
+        looks_up = all(use.op == "Gather" for use in layer.uses)
+        return "gather" if looks_up and (grid.block is None or len(layer.shape) == 2) else "weight_only"
+    if not grid.suits_int8_kernels:
+        return "weight_only"
     if (layer.activation_bits or activation_bits) == FLOAT_BITS or layer.axis is None:
         return "weight_only"
     if not is_right_operand(layer, model):

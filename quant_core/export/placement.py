@@ -13,10 +13,18 @@ from quant_core.export.operand_placement import round_operands
 from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.export.target import Target
 from quant_core.ingest.layer import Layer
+from quant_core.spec import WeightOptions
+
+_DEFAULT = WeightOptions()
 
 
 def layer_form(
-    layer: Layer, model: ir.Model, bits: int, activation_bits: int, target: Target = ORT_CPU
+    layer: Layer,
+    model: ir.Model,
+    bits: int,
+    activation_bits: int,
+    target: Target = ORT_CPU,
+    options: WeightOptions = _DEFAULT,
 ) -> Form:
     """Choose how a layer runs at a bit-width.
 
@@ -26,6 +34,7 @@ def layer_form(
         bits: Bits of its weight.
         activation_bits: 8, or 32 for float activations; what the layer says for itself goes before it.
         target: The runtime.
+        options: Says which grid weights of this width are rounded to.
 
     Returns:
         The form.
@@ -33,7 +42,7 @@ def layer_form(
     Raises:
         InternalError: If the target has none for this width.
     """
-    form = target.form(layer, model, bits, activation_bits)
+    form = target.form(layer, model, bits, activation_bits, options.grid(bits))
     if form is None:
         raise InternalError(f"{target.name} has no form for {layer.name} at {bits} bits")
     return form
@@ -45,6 +54,7 @@ def place(
     bits: Mapping[str, int],
     activation_bits: int,
     target: Target = ORT_CPU,
+    options: WeightOptions = _DEFAULT,
 ) -> Placement:
     """Decide every layer's form and every rounded tensor.
 
@@ -54,12 +64,14 @@ def place(
         bits: Layer name -> weight bits.
         activation_bits: 8, or 32 for float activations.
         target: The runtime.
+        options: Says which grid weights of each width are rounded to.
 
     Returns:
         The placement.
     """
     forms = {
-        layer.name: layer_form(layer, model, bits[layer.name], activation_bits, target) for layer in layers
+        layer.name: layer_form(layer, model, bits[layer.name], activation_bits, target, options)
+        for layer in layers
     }
     rounding = round_operands if target.rounding == "operands" else round_kernels
     return rounding(model, layers, forms)

@@ -6,16 +6,24 @@ written in standard operators; a runtime that fuses none of them computes the sa
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
+import onnx_ir as ir
+
+from quant_core.export.forms import Form
 from quant_core.export.ort_cpu import ort_form
 from quant_core.export.plain_storage import PlainOperators
 from quant_core.export.target import Target
+from quant_core.ingest.layer import Layer
+from quant_core.spec import WeightFormat, WeightGrid
 
 PORTABLE_OPSETS = tuple(range(18, 26))
 """Opsets to choose from; 18 is the first with BitwiseAnd, 21 has 4-bit and 25 2-bit types."""
 
 DEFAULT_OPSET = 21
+
+_FLOAT8_OPSET = 19
+_HOLDS_FLOAT8: frozenset[WeightFormat] = frozenset({"fp8_e4m3", "fp8_e5m2", "nvfp4"})
 
 
 @lru_cache
@@ -30,9 +38,17 @@ def portable(opset: int) -> Target:
     """
     return Target(
         name="portable",
-        form=ort_form,
+        form=partial(_form, opset=opset),
         opset=lambda _widths: opset,
         storage=PlainOperators(opset),
         exact_opset=True,
         runs_here=True,
     )
+
+
+def _form(
+    layer: Layer, model: ir.Model, bits: int, activation_bits: int, grid: WeightGrid, *, opset: int
+) -> Form | None:
+    if grid.format in _HOLDS_FLOAT8 and opset < _FLOAT8_OPSET:
+        return None
+    return ort_form(layer, model, bits, activation_bits, grid)

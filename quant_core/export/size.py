@@ -23,7 +23,10 @@ from quant_core.export.storage import Storage
 from quant_core.export.target import Target
 from quant_core.export.weight_patterns import write_float, write_int8, write_qdq, write_rows
 from quant_core.ingest.layer import Layer
-from quant_core.spec import FLOAT_BITS
+from quant_core.spec import FLOAT_BITS, WeightGrid, WeightOptions
+
+_DEFAULT = WeightOptions()
+_CHANNELS = WeightGrid()
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ def predict_sizes(
     candidates: Mapping[str, Collection[int]],
     activation_bits: int,
     target: Target = ORT_CPU,
+    options: WeightOptions = _DEFAULT,
 ) -> SizeModel:
     """Measure the stored form of every layer at every candidate width.
 
@@ -89,6 +93,7 @@ def predict_sizes(
         candidates: Layer name -> bits it may be given; 32 is float.
         activation_bits: 8, or 32 for float activations.
         target: The runtime.
+        options: Says which grid weights of each width are rounded to.
 
     Returns:
         Predicted bytes of any plan.
@@ -96,16 +101,21 @@ def predict_sizes(
     sizes = {
         layer.name: {
             bits: layer_bytes(
-                layer, bits, layer_form(layer, model, bits, activation_bits, target), model, target
+                layer,
+                bits,
+                layer_form(layer, model, bits, activation_bits, target, options),
+                model,
+                target,
+                options.grid(bits),
             )
             for bits in candidates[layer.name]
         }
         for layer in layers
     }
     reference = {name: min(choices) for name, choices in candidates.items()}  # integers where allowed
-    placement = place(model, layers, reference, activation_bits, target)
+    placement = place(model, layers, reference, activation_bits, target, options)
     weights = {
-        layer.name: _zeros(layer, bits, index)
+        layer.name: _zeros(layer, bits, options.grid(bits), index)
         for index, layer in enumerate(layers)
         if (bits := reference[layer.name]) != FLOAT_BITS
     }
@@ -123,7 +133,14 @@ def predict_sizes(
     return SizeModel(base=base, layers=sizes, functions=functions)
 
 
-def layer_bytes(layer: Layer, bits: int, form: Form, model: ir.Model, target: Target = ORT_CPU) -> int:
+def layer_bytes(
+    layer: Layer,
+    bits: int,
+    form: Form,
+    model: ir.Model,
+    target: Target = ORT_CPU,
+    grid: WeightGrid = _CHANNELS,
+) -> int:
     """Give the bytes that one layer's weight takes in the file, with scales and unpacking nodes.
 
     Args:
@@ -132,6 +149,7 @@ def layer_bytes(layer: Layer, bits: int, form: Form, model: ir.Model, target: Ta
         form: How it runs.
         model: The model that holds its float weight.
         target: The runtime.
+        grid: What its weight is rounded to.
 
     Returns:
         Bytes.
@@ -144,7 +162,7 @@ def layer_bytes(layer: Layer, bits: int, form: Form, model: ir.Model, target: Ta
             return tensor.nbytes + named
         stored = f"{layer.weight}.half"
         return tensor.nbytes // 2 + named + len(".half") + _field_bytes(cast(stored, layer.weight))
-    writer, weight = _SizeWriter((), target.storage), _zeros(layer, bits)
+    writer, weight = _SizeWriter((), target.storage), _zeros(layer, bits, grid)
     if form == "static":
         write_qdq(writer, layer, weight)
     elif form == "dynamic":
@@ -198,12 +216,23 @@ class _SizeWriter(GraphWriter):
         return total
 
 
-def _zeros(layer: Layer, bits: int, index: int = 0) -> QuantizedWeight:
-    channels = () if layer.axis is None else (layer.shape[layer.axis],)
+def _zeros(layer: Layer, bits: int, grid: WeightGrid, index: int = 0) -> QuantizedWeight:
+    axis = None if grid.granularity == "tensor" else layer.axis
+    channels = 1 if axis is None else layer.shape[axis]
+    shape: tuple[int, ...] = () if axis is None else (channels,)
+    if grid.block is not None:
+        shape = channels, -(-layer.parameters // max(1, channels * grid.block))
     # Scales that no other layer has: equal constants would be stored once.
-    scale = np.full(channels, 1 + index / 4096, dtype=np.float32)
+    step = np.float32(1 + index / 4096)
     return QuantizedWeight(
-        codes=np.zeros(layer.shape, dtype=np.int8), scale=scale, axis=layer.axis, bits=bits
+        codes=np.zeros(layer.shape, dtype=np.int8),
+        scale=np.full(shape, step, dtype=np.float32),
+        axis=axis,
+        bits=bits,
+        zero_point=None if grid.symmetric else np.zeros(shape, dtype=np.int8),
+        block_size=grid.block,
+        format=grid.format,
+        tensor_scale=float(step) if grid.format == "nvfp4" else None,
     )
 
 

@@ -11,9 +11,10 @@ import onnx_ir as ir
 from quant_core.export.forms import Form
 from quant_core.export.storage import Storage
 from quant_core.ingest.layer import Layer
+from quant_core.spec import WeightGrid
 
-FormChoice = Callable[[Layer, ir.Model, int, int], Form | None]
-"""(layer, model, bits, activation bits) -> how it runs; None where the runtime has nothing for it."""
+FormChoice = Callable[[Layer, ir.Model, int, int, WeightGrid], Form | None]
+"""(layer, model, bits, activation bits, grid) -> how it runs; None where the runtime has nothing for it."""
 
 
 @dataclass(frozen=True)

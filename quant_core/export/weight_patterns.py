@@ -11,6 +11,13 @@ import numpy as np
 import onnx
 
 from quant_core.codes import QuantizedWeight
+from quant_core.errors import InternalError
+from quant_core.export.element_patterns import (
+    as_values,
+    stored_elements,
+    stored_scales,
+    stored_zero_points,
+)
 from quant_core.export.graph_writer import GraphWriter
 from quant_core.ingest.layer import Layer
 
@@ -26,7 +33,14 @@ def write_int8(writer: GraphWriter, layer: Layer, weight: QuantizedWeight, *, tr
 
     Returns:
         Name of the int8 tensor.
+
+    Raises:
+        InternalError: If integer kernels cannot take the weight.
     """
+    if not weight.suits_int8_kernels:
+        raise InternalError(
+            f"no integer kernel takes blocks, zero points or floating codes, as {layer.name} has"
+        )
     codes = np.ascontiguousarray(weight.codes.T) if transpose else weight.codes
     return writer.stored_codes(layer.weight, codes, weight.bits)
 
@@ -50,7 +64,7 @@ def write_qdq(writer: GraphWriter, layer: Layer, weight: QuantizedWeight) -> str
 
 
 def write_float(writer: GraphWriter, layer: Layer, weight: QuantizedWeight) -> str:
-    """Store a weight packed for an operator that computes in float: Cast and Mul fold to a float constant.
+    """Store a weight packed for an operator that computes in float; everything folds to a float constant.
 
     Args:
         writer: Where to write.
@@ -60,11 +74,12 @@ def write_float(writer: GraphWriter, layer: Layer, weight: QuantizedWeight) -> s
     Returns:
         Name of the float tensor.
     """
-    shape = [1] * len(layer.shape)
-    if weight.axis is not None:
-        shape[weight.axis] = -1
-    as_float = writer.node("Cast", [write_int8(writer, layer, weight)], to=onnx.TensorProto.FLOAT)
-    return writer.node("Mul", [as_float, writer.constant(weight.scale.reshape(shape))])
+    if weight.block_size is not None:
+        return _write_blocks(writer, layer, weight, weight.block_size)
+    shape = tuple(weight.spread(weight.scale).shape)
+    values = as_values(writer, weight, stored_elements(writer, layer.weight, weight, weight.codes))
+    values = _less_zero_points(writer, values, stored_zero_points(writer, layer.weight, weight, shape))
+    return writer.node("Mul", [values, stored_scales(writer, weight, shape)])
 
 
 def write_rows(
@@ -75,16 +90,64 @@ def write_rows(
     Args:
         writer: Where to write.
         layer: The layer.
-        weight: Its codes and scales.
+        weight: Its codes and scales; blocks lie in the rows of a matrix.
         indices: Name of the index tensor.
         name: Name of the Gather node.
 
     Returns:
         Names of the float codes and of the scales to multiply them with.
     """
-    rows = writer.node("Gather", [write_int8(writer, layer, weight), indices], name=name)
-    as_float = writer.node("Cast", [rows], to=onnx.TensorProto.FLOAT)
-    if weight.axis is None:
-        return as_float, writer.constant(weight.scale)
-    scale = writer.constant(weight.scale.reshape(-1, *[1] * (len(layer.shape) - 1)))
-    return as_float, writer.node("Gather", [scale, indices])
+    # Gather takes no 8-bit floats.
+    stored = writer.stored_codes(layer.weight, weight.codes, weight.bits)
+    rows = writer.node("Gather", [stored, indices], name=name)
+    values = as_values(writer, weight, rows, integers=True)
+    ones = (1,) * (len(layer.shape) - 1)
+    shape = weight.scale.shape if weight.block_size or weight.axis is None else (-1, *ones)
+    blocks = None
+    if weight.block_size is not None:
+        blocks = _block_of_each(writer, layer.shape[1], weight.block_size)
+
+    def looked_up(table: str) -> str:
+        rows = table if weight.axis is None else writer.node("Gather", [table, indices])
+        return rows if blocks is None else writer.node("Gather", [rows, blocks], axis=-1)
+
+    zero_points = stored_zero_points(writer, layer.weight, weight, shape)
+    values = _less_zero_points(writer, values, zero_points and looked_up(zero_points))
+    return values, looked_up(stored_scales(writer, weight, shape))
+
+
+def _write_blocks(writer: GraphWriter, layer: Layer, weight: QuantizedWeight, size: int) -> str:
+    """Codes are stored channel by channel, as blocks lie; where the last block is short, steps are laid out instead."""
+    axis, channels = weight.axis, len(weight.scale)
+    moved = np.ascontiguousarray(weight.codes if axis is None else np.moveaxis(weight.codes, axis, 0))
+    length = moved.size // channels
+    size = min(size, length)
+    whole = length % size == 0
+    codes = moved.reshape((channels, length // size, size) if whole else (channels, length))
+    shape = (*weight.scale.shape, 1) if whole else weight.scale.shape
+    values = as_values(writer, weight, stored_elements(writer, layer.weight, weight, codes))
+    zero_points = stored_zero_points(writer, layer.weight, weight, shape)
+    scales = stored_scales(writer, weight, shape)
+    if not whole:
+        blocks = _block_of_each(writer, length, size)
+        zero_points = zero_points and writer.node("Gather", [zero_points, blocks], axis=1)
+        scales = writer.node("Gather", [scales, blocks], axis=1)
+    result = writer.node("Mul", [_less_zero_points(writer, values, zero_points), scales])
+    if codes.shape != moved.shape:
+        result = writer.node("Reshape", [result, writer.constant(np.array(moved.shape, dtype=np.int64))])
+    if axis:
+        order = list(range(1, len(moved.shape)))
+        result = writer.node("Transpose", [result], perm=[*order[:axis], 0, *order[axis:]])
+    return result
+
+
+def _less_zero_points(writer: GraphWriter, values: str, zero_points: str | None) -> str:
+    if zero_points is None:
+        return values
+    return writer.node("Sub", [values, writer.node("Cast", [zero_points], to=onnx.TensorProto.FLOAT)])
+
+
+def _block_of_each(writer: GraphWriter, length: int, size: int) -> str:
+    """The block that each of some consecutive weights belongs to: 0, 0, ..., 1, 1, ..."""
+    start, stop, step, block = (writer.constant(np.array(n, dtype=np.int32)) for n in (0, length, 1, size))
+    return writer.node("Div", [writer.node("Range", [start, stop, step]), block])

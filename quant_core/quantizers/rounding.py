@@ -12,11 +12,12 @@ from quant_core.calibration import Samples
 from quant_core.codes import QuantizedWeight
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
+from quant_core.quantizers.bias_correction import find_bias
 from quant_core.quantizers.gptq import gptq
 from quant_core.quantizers.input_moments import has_moments, input_moments
 from quant_core.quantizers.rows import rows_shape
 from quant_core.quantizers.weight import quantize_weight
-from quant_core.spec import FLOAT_BITS, Rounding
+from quant_core.spec import FLOAT_BITS, WeightOptions
 
 _MOMENT_BYTES = 1 << 30
 
@@ -30,9 +31,8 @@ def round_weights(
     layers: Sequence[Layer],
     widths: Mapping[str, Collection[int]],
     samples: Samples,
+    options: WeightOptions,
     *,
-    rounding: Rounding,
-    beta: float = 0.0,
     batch_size: int,
     device: str,
     seed: int,
@@ -41,7 +41,7 @@ def round_weights(
     """Round each layer at each of its widths.
 
     GPTQ and FOEM round what is multiplied with input columns; tables and left-hand operands are rounded to the nearest
-    code.
+    code. Biases of the former make up for the change of their layer's mean output.
 
     Args:
         program: The float program.
@@ -49,8 +49,7 @@ def round_weights(
         layers: The layers.
         widths: Layer name -> candidate bits; float is passed over.
         samples: Calibration samples.
-        rounding: `gptq`, `foem` or `nearest`; `reconstruction` starts from GPTQ, which is what it gets here.
-        beta: Weight of FOEM's first-order term; the others do without.
+        options: How weights find their codes. `reconstruction` starts from GPTQ, which is what it gets here.
         batch_size: Samples a run.
         device: Where the program computes.
         seed: Seed of the choice of positions for GPTQ.
@@ -62,7 +61,9 @@ def round_weights(
     rounded: dict[str, Mapping[int, QuantizedWeight]] = {}
     integer = {layer.name: [b for b in widths[layer.name] if b != FLOAT_BITS] for layer in layers}
     by_moments = [
-        layer for layer in layers if rounding != "nearest" and integer[layer.name] and has_moments(layer)
+        layer
+        for layer in layers
+        if options.rounding != "nearest" and integer[layer.name] and has_moments(layer)
     ]
     by_value = [layer for layer in layers if layer not in by_moments]
     total = len(layers)
@@ -85,14 +86,17 @@ def round_weights(
                 _weight(model, layer),
                 moments.pop(layer.name),
                 integer[layer.name],
-                beta=beta if rounding == "foem" else 0.0,
+                find_bias(model, layer) if options.bias_correction else None,
+                beta=options.foem_beta if options.rounding == "foem" else 0.0,
+                grid_of=options.grid,
             )
             done = (start + 0.5 * (len(group) + index + 1)) / total
-            on_progress(done, f"{'FOEM' if rounding == 'foem' else 'GPTQ'} {layer.name}")
+            on_progress(done, f"{'FOEM' if options.rounding == 'foem' else 'GPTQ'} {layer.name}")
     for layer in by_value:
         weight = _weight(model, layer)
         rounded[layer.name] = {
-            bits: quantize_weight(weight, bits, layer.axis) for bits in integer[layer.name]
+            bits: quantize_weight(weight, bits, layer.axis, options.grid(bits))
+            for bits in integer[layer.name]
         }
         tell(f"rounded {layer.name}")
     return rounded

@@ -44,12 +44,15 @@ from quant_core.spec.request import (
 )
 from quant_core.spec.sensitivity import LayerSensitivity, SensitivityTable
 from quant_core.spec.trials import BandEvaluation, BandSearch, LayerMove, PlanTrial, RefinementRound
-from quant_core.spec.weight_options import Rounding, WeightOptions
+from quant_core.spec.weight_grid import FORMAT_BITS, FORMAT_BLOCK, Granularity, WeightFormat, WeightGrid
+from quant_core.spec.weight_options import Equalize, Rounding, WeightOptions
 
 __all__ = [
     "DEFAULT_WEIGHT_BITS",
     "ENDED",
     "FLOAT_BITS",
+    "FORMAT_BITS",
+    "FORMAT_BLOCK",
     "FUSION_KINDS",
     "RUNNING",
     "STAGES",
@@ -64,9 +67,11 @@ __all__ = [
     "Budget",
     "CostTable",
     "DeviceHealth",
+    "Equalize",
     "Evaluation",
     "FusionGroup",
     "FusionKind",
+    "Granularity",
     "Health",
     "JobFailure",
     "JobInfo",
@@ -108,6 +113,8 @@ __all__ = [
     "Simulation",
     "Stage",
     "Timing",
+    "WeightFormat",
+    "WeightGrid",
     "WeightOptions",
     "format_bits",
 ]

@@ -6,6 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from quant_core.spec.weight_grid import FORMAT_BITS, FORMAT_BLOCK, Granularity, WeightFormat, WeightGrid
+
+Equalize = Literal["auto", "all", "none"]
 Rounding = Literal["gptq", "foem", "reconstruction", "nearest"]
 
 
@@ -16,14 +19,44 @@ class WeightOptions(BaseModel):
         rounding: How weights find their codes. Layers are scored with the rounding that is exported; `reconstruction`
             tunes the codes of the chosen plan alone, and scores with GPTQ, which it starts from.
         foem_beta: Weight of the first-order term of `foem`; 0 is GPTQ.
+        granularity: One scale for each tensor, channel, or block of consecutive inputs.
+        block_size: Inputs in a block, 16 to 256.
+        symmetric: Whether 0 has the code 0; else each scale of an integer grid has a zero point of its own.
+        weight_format: What the candidate of a format's own width is: FP8 instead of 8-bit integers, NVFP4 or MXFP4
+            instead of 4-bit ones. All other widths are integers.
+        equalize: Where channels are scaled before rounding, if that promises less error; the float function stays as it
+            is. `auto`: before layers whose input is rounded at run time; `all`: between layers with calibrated inputs
+            as well; `none`: nowhere.
+        bias_correction: Whether biases make up for what rounding adds to a layer's mean output; not for `nearest`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rounding: Rounding = "gptq"
     foem_beta: float = Field(default=0.05, ge=0, le=1)
+    granularity: Granularity = "channel"
+    block_size: int = Field(default=32, ge=16, le=256)
+    symmetric: bool = True
+    weight_format: WeightFormat = "int"
+    equalize: Equalize = "auto"
+    bias_correction: bool = True
 
     @property
     def scored_rounding(self) -> Rounding:
         """The rounding that layers are scored with."""
         return "gptq" if self.rounding == "reconstruction" else self.rounding
+
+    def grid(self, bits: int) -> WeightGrid:
+        """Give the grid of a candidate.
+
+        Args:
+            bits: Its width.
+
+        Returns:
+            The grid that weights of this width are rounded to.
+        """
+        if FORMAT_BITS.get(self.weight_format) == bits:
+            block = FORMAT_BLOCK.get(self.weight_format)
+            granularity = self.granularity if block is None else "block"
+            return WeightGrid(granularity, block or self.block_size, format=self.weight_format)
+        return WeightGrid(self.granularity, self.block_size, self.symmetric)
