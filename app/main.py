@@ -13,15 +13,35 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from app.api import analyze, artifacts, events, health, jobs, openapi, plans, problems, quantize, resumable
+from app.api import (
+    analyze,
+    artifacts,
+    docs,
+    events,
+    health,
+    inspect,
+    jobs,
+    openapi,
+    plans,
+    problems,
+    quantize,
+    resumable,
+)
+from app.api.answers import AnswersMiddleware
+from app.api.guard import GuardMiddleware, is_loopback
 from app.api.request_id import RequestIdMiddleware
+from app.environment import forget_secrets
+from app.log import configure
 from app.service import Service
 from app.settings import Settings
+from app.web import page
 from quant_core.errors import UserError
 
 _log = logging.getLogger("bitwright")
 
 _STOP_SECONDS = 5
+_OPEN = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
+"""What anybody may read; they tell nothing of anybody."""
 
 
 class AddressError(UserError):
@@ -50,14 +70,30 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             service.stop()
 
     app = FastAPI(
-        title="Bitwright", version=version("bitwright"), description=openapi.DESCRIPTION, lifespan=lifespan
+        title="Bitwright",
+        version=version("bitwright"),
+        description=openapi.DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,  # these pages load scripts from elsewhere
+        redoc_url=None,
     )
     app.state.service = service
+    told, local = service.settings, is_loopback(service.settings.host)
+    app.add_middleware(
+        GuardMiddleware,
+        keys=lambda: service.keys,
+        required=told.keys == "on" or (told.keys == "auto" and not local),
+        local_only=local,
+        open_paths=_OPEN | page.page_paths(),
+    )
+    app.add_middleware(AnswersMiddleware, metrics=service.metrics)
     app.add_middleware(RequestIdMiddleware)
     problems.install(app)
-    for part in (quantize, analyze, resumable, jobs, events, artifacts, plans, health):
+    for part in (quantize, analyze, inspect, resumable, jobs, events, artifacts, plans, health):
         app.include_router(part.router)
     openapi.install(app)
+    docs.install(app)
+    page.install(app)
     return app
 
 
@@ -83,15 +119,19 @@ def serve(settings: Settings) -> None:
         AddressError: If it cannot listen there.
         DataFolderError: If the data folder cannot be used.
     """
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    configure(settings.log_level, settings.log_format)
     with _listen(settings.host, settings.port) as listener:
         app = create_app(settings)
         service: Service = app.state.service
         service.open()  # before the server starts, so that an error reaches the user as it is
+        forget_secrets()
         config = uvicorn.Config(
-            app, log_level=settings.log_level, timeout_graceful_shutdown=_STOP_SECONDS, server_header=False
+            app,
+            log_config=None,
+            log_level=settings.log_level,
+            access_log=False,
+            timeout_graceful_shutdown=_STOP_SECONDS,
+            server_header=False,
         )
         port = listener.getsockname()[1]
         host = f"[{settings.host}]" if ":" in settings.host else settings.host

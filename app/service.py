@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,17 +11,19 @@ from app.executors.checker import Checker
 from app.executors.devices import find_devices
 from app.jobs.database import Database, sqlite_url
 from app.jobs.heartbeat import Heartbeat, Rhythm
+from app.jobs.job import Job
 from app.jobs.leases import Leases
 from app.jobs.presence import Presence
 from app.jobs.store import JobStore
 from app.jobs.supervisor import Supervisor
+from app.keys import KeyStore, KnownKeys
+from app.metrics import Metrics
 from app.settings import Settings
 from app.storage import Storage, Uploads, open_storage
 from app.transfers import Transfers
+from app.webhooks import Webhooks
 from quant_core.errors import UserError
 from quant_core.spec import JobKind
-
-_log = logging.getLogger("bitwright")
 
 
 class DataFolderError(UserError):
@@ -43,6 +44,9 @@ class Service:
         store: The jobs.
         checker: Checks uploads.
         supervisor: Runs jobs.
+        keys: Who may ask.
+        webhooks: Tells others of jobs that ended.
+        metrics: What is counted.
         heartbeat: Keeps leases.
         stopping: Set when open streams should end.
     """
@@ -54,9 +58,12 @@ class Service:
     checker: Checker
     supervisor: Supervisor
     heartbeat: Heartbeat
+    keys: KnownKeys
+    webhooks: Webhooks
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.metrics = Metrics(lambda: self.store.counts())
         self.stopping = asyncio.Event()
         self.transfers = Transfers()
         self.devices: tuple[str, ...] = ()
@@ -98,6 +105,8 @@ class Service:
             presence.leave()
             raise
         self.store = JobStore(self.database)
+        self.keys = KnownKeys(KeyStore(self.database))
+        self.webhooks = Webhooks(self.store, self.settings.webhook_secret.get_secret_value())
         self._presence = presence
 
     def start(self) -> None:
@@ -106,13 +115,20 @@ class Service:
         assert self._presence is not None
         settings, presence = self.settings, self._presence
         self.devices = find_devices(settings.devices)
-        executor = LocalExecutor(self.devices, {"quantize": settings.engine, "analyze": settings.analyzer})
+        executor = LocalExecutor(
+            self.devices,
+            {"quantize": settings.engine, "analyze": settings.analyzer},
+            memory=settings.job_memory,
+        )
         validators: dict[JobKind, str] = {
             "quantize": settings.validator,
             "analyze": settings.analysis_validator,
         }
         self.checker = Checker(
-            validators=validators, workers=settings.checkers, timeout=settings.check_timeout
+            validators=validators,
+            inspector=settings.inspector,
+            workers=settings.checkers,
+            timeout=settings.check_timeout,
         )
         leases = Leases(self.database, presence.holder, settings.lease_seconds)
         rhythm = Rhythm(settings.renew_seconds, settings.lease_seconds, settings.max_interruptions)
@@ -124,7 +140,10 @@ class Service:
             self._own / "scratch",
             silent=lambda: self.heartbeat.silent,
             max_interruptions=settings.max_interruptions,
+            metrics=self.metrics,
+            on_end=self.webhooks.ended,
         )
+        self.webhooks.start()
         executor.start()
         self.checker.start()
         self.heartbeat.start()
@@ -134,6 +153,7 @@ class Service:
         """Give running jobs back, end the processes, and let go of database and folder."""
         self.supervisor.stop()
         self.heartbeat.stop()
+        self.webhooks.stop()
         self.checker.close()
         self.database.close()
         if self._presence is not None:
@@ -145,6 +165,9 @@ class Service:
         assert self._presence is not None, "the service was not opened"
         return self._presence.folder
 
-    def _taken(self, count: int) -> None:
-        _log.warning("took %d jobs over from services that have gone", count)
+    def _taken(self, jobs: tuple[Job, ...]) -> None:
+        self.metrics.leases_lost(len(jobs))
+        for job in jobs:
+            if job.ended:
+                self.webhooks.ended(job.id)
         self.supervisor.wake()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.log import LogFormat
 
 
 class Settings(BaseSettings):
@@ -19,7 +21,8 @@ class Settings(BaseSettings):
         storage_url: Where uploads and results are kept: `s3://bucket/prefix?endpoint=...&region=...` or
             `file:///folder`; empty for the data folder.
         storage_public_endpoint: The S3 endpoint as clients reach it, for downloads past the service.
-        host: Address to listen on. There are no accounts yet: keep it on loopback or behind a gateway.
+        host: Address to listen on.
+        keys: Whether requests need a key: `auto` unless the host is loopback; or `on`, or `off`.
         port: Port to listen on; 0 takes a free one.
         devices: `auto`, or a list such as `cpu` or `cuda:0,cuda:1`; one worker process for each.
         upload_hours: How long an upload is kept that no job uses.
@@ -29,11 +32,16 @@ class Settings(BaseSettings):
         lease_seconds: How long a job stays with a service that has fallen silent, before another takes it over.
         renew_seconds: Seconds between two signs of life.
         max_interruptions: A job fails when its process or service was lost this often.
+        job_memory: The most memory, in bytes of address space, that a job on a CPU may take; 0 for no limit.
+        webhook_secret: What webhooks are signed with.
+        webhook_hosts: Hosts that webhooks may name, separated by commas; none without a secret.
         log_level: Level of the service's own log.
+        log_format: `text`, or `json` for one object a line.
         engine: Dotted name of what quantizes, `module:function`.
         validator: Dotted name of its checks.
         analyzer: Dotted name of what analyses.
         analysis_validator: Dotted name of its checks.
+        inspector: Dotted name of what tells about a model before any job.
     """
 
     model_config = SettingsConfigDict(env_prefix="BITWRIGHT_", frozen=True, extra="ignore")
@@ -43,6 +51,7 @@ class Settings(BaseSettings):
     storage_url: str = ""
     storage_public_endpoint: str = ""
     host: str = "127.0.0.1"
+    keys: Literal["auto", "on", "off"] = "auto"
     port: int = Field(default=8000, ge=0, le=65535)
     devices: Annotated[tuple[str, ...], NoDecode] = ("auto",)
     upload_hours: float = Field(default=24.0, gt=0)
@@ -52,16 +61,31 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(default=90.0, gt=0)
     renew_seconds: float = Field(default=10.0, gt=0)
     max_interruptions: int = Field(default=2, ge=1)
+    job_memory: int = Field(default=0, ge=0)
+    webhook_secret: SecretStr = SecretStr("")
+    webhook_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    log_format: LogFormat = "text"
     log_level: str = Field(default="info", pattern="^(critical|error|warning|info|debug)$")
     engine: str = "quant_core.pipeline:quantize"
     validator: str = "quant_core.pipeline:validate"
     analyzer: str = "quant_core.analysis:analyze"
     analysis_validator: str = "quant_core.analysis:validate"
+    inspector: str = "quant_core.preflight:inspect_model"
 
-    @field_validator("devices", mode="before")
+    @field_validator("devices", "webhook_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+
+    @model_validator(mode="after")
+    def _signed(self) -> Settings:
+        if self.webhook_hosts and len(self.webhook_secret.get_secret_value()) < 16:
+            raise ValueError("webhook_hosts needs a webhook_secret of at least 16 characters")
+        if self.renew_seconds * 2 > self.lease_seconds:
+            raise ValueError("lease_seconds must be at least twice renew_seconds")
+        return self
 
     @field_validator("devices")
     @classmethod
@@ -75,7 +99,7 @@ class Settings(BaseSettings):
             raise ValueError("name each device once, and at least one")
         return devices
 
-    @field_validator("engine", "validator", "analyzer", "analysis_validator")
+    @field_validator("engine", "validator", "analyzer", "analysis_validator", "inspector")
     @classmethod
     def _dotted(cls, name: str) -> str:
         if not re.fullmatch(r"[\w.]+:\w+", name):

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from app.api.deps import ServiceDep
 from app.api.schemas import JobView
 from app.api.submission import ANSWERS, form, submit
+from app.api.wishes import WishesDep
 from quant_core.spec import AnalyzeSpec
 
 router = APIRouter(tags=["jobs"])
@@ -22,6 +23,6 @@ router = APIRouter(tags=["jobs"])
     responses=ANSWERS,
     openapi_extra=form("AnalyzeSpec", {"sensitivity": "gauss_newton", "bits": [2, 4, 8], "seed": 0}),
 )
-async def analyze(request: Request, response: Response, service: ServiceDep) -> JobView:
+async def analyze(request: Request, response: Response, service: ServiceDep, wishes: WishesDep) -> JobView:
     """Check a model and samples and queue an analysis."""
-    return await submit(request, response, service, AnalyzeSpec)
+    return await submit(request, response, service, AnalyzeSpec, wishes)

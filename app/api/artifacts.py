@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, RedirectResponse, Response
 
 from app.api.accept import preferred
 from app.api.deps import JobDep, ServiceDep
@@ -29,11 +29,16 @@ _FILE_TYPES = {".json": "application/json", ".html": "text/html", ".npz": "appli
     response_class=FileResponse,
     responses={
         200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+        307: {"description": "The file is in a bucket; Location is good for some minutes and needs no key."},
         **responses(404, 409),
     },
 )
-def get_model(job: JobDep, service: ServiceDep) -> FileResponse:
-    """Send the quantized ONNX file."""
+def get_model(job: JobDep, service: ServiceDep) -> Response:
+    """Send the quantized ONNX file, or the address of it in a bucket that clients reach."""
+    key = service.store.artifact(job.id, "model.onnx") if job.state == "succeeded" else None
+    address = None if key is None else service.storage.link(key)
+    if address is not None:
+        return RedirectResponse(address, status_code=307)
     name = f"{Path(job.model).stem}.quantized.onnx"
     return FileResponse(
         find_artifact(service, job, "model.onnx"), media_type="application/octet-stream", filename=name

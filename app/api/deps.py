@@ -6,8 +6,10 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
+from app.api.guard import key_of
 from app.api.problems import ProblemError
 from app.jobs.job import Job
+from app.keys import LOCAL_OWNER
 from app.service import Service
 
 
@@ -19,11 +21,47 @@ def _service(request: Request) -> Service:
 ServiceDep = Annotated[Service, Depends(_service)]
 
 
-def _job(service: ServiceDep, job_id: Annotated[str, Path(description="The job's id.")]) -> Job:
+def owner_of(request: Request) -> str:
+    """Tell whose a request is.
+
+    Args:
+        request: The request.
+
+    Returns:
+        The id of the key it was sent with; `local` where none is asked for.
+    """
+    key = key_of(request)
+    return LOCAL_OWNER if key is None else key.id
+
+
+OwnerDep = Annotated[str, Depends(owner_of)]
+
+
+def find_job(service: Service, owner: str, job_id: str) -> Job:
+    """Find a job of one's own; another's is as good as none.
+
+    Args:
+        service: The service.
+        owner: Who asks.
+        job_id: The job.
+
+    Returns:
+        The job.
+
+    Raises:
+        ProblemError: If there is none.
+    """
     job = service.store.get(job_id)
-    if job is None:
-        raise no_such_job(job_id)
+    if job is None or job.owner != owner:
+        missing = no_such_job(job_id)
+        raise missing
     return job
+
+
+def _job(
+    service: ServiceDep, owner: OwnerDep, job_id: Annotated[str, Path(description="The job's id.")]
+) -> Job:
+    return find_job(service, owner, job_id)
 
 
 JobDep = Annotated[Job, Depends(_job)]

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from app.api.artifacts import find_artifact, find_output
-from app.api.deps import no_such_job
+from app.api.deps import find_job
 from app.api.problems import ProblemError
 from app.service import Service
 from quant_core.spec import JobSpec, SensitivityTable
@@ -14,11 +14,12 @@ from quant_core.spec import JobSpec, SensitivityTable
 TABLE, PAIRS = "sensitivity.json", "interactions.npz"
 
 
-def take_over(service: Service, job_id: str, folder: Path, spec: JobSpec) -> tuple[Path, Path]:
+def take_over(service: Service, owner: str, job_id: str, folder: Path, spec: JobSpec) -> tuple[Path, Path]:
     """Copy what an ended job was given and found, so that it may be deleted before the new one starts.
 
     Args:
         service: The service.
+        owner: Who asks.
         job_id: The earlier job.
         folder: Where to copy to: `model`, `data`, and the tables in `earlier/<job_id>`.
         spec: What is asked now.
@@ -29,10 +30,7 @@ def take_over(service: Service, job_id: str, folder: Path, spec: JobSpec) -> tup
     Raises:
         ProblemError: If there is no such job, it has no sensitivities, its files are gone, or it rounded otherwise.
     """
-    job = service.store.get(job_id)
-    if job is None:
-        missing = no_such_job(job_id)
-        raise missing
+    job = find_job(service, owner, job_id)
     table = find_artifact(service, job, TABLE)
     rounding = SensitivityTable.model_validate_json(table.read_bytes()).rounding
     if rounding not in {None, spec.scored_rounding}:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from fastapi import APIRouter
-from fastapi.responses import RedirectResponse
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.deps import ServiceDep
+from app.api.problems import ProblemError, responses
 from quant_core.spec import DeviceHealth, Health
 
 router = APIRouter(tags=["service"])
@@ -25,7 +27,31 @@ def health(service: ServiceDep) -> Health:
     )
 
 
-@router.get("/", include_in_schema=False)
-def root() -> RedirectResponse:
-    """Send people to the documentation."""
-    return RedirectResponse("/docs")
+@router.get("/readyz", status_code=204, summary="Whether it takes jobs", responses=responses(503))
+def ready(service: ServiceDep) -> Response:
+    """Tell that the database answers, jobs are given out and leases are kept; if not, balancers go elsewhere."""
+    try:
+        service.store.counts()
+        fault = None
+    except SQLAlchemyError:
+        fault = "The database does not answer."
+    if service.stopping.is_set():
+        fault = "The service is stopping."
+    elif not service.supervisor.alive or service.heartbeat.silent:
+        fault = "Jobs are not given out."
+    if fault is not None:
+        raise ProblemError(
+            503, "not_ready", fault, remedy="Ask again later; look in the service's log if it lasts."
+        )
+    return Response(status_code=204)
+
+
+@router.get(
+    "/metrics",
+    summary="What is counted",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **responses(401, 403)},
+)
+def metrics(service: ServiceDep) -> Response:
+    """Count jobs, stages, lost leases, bytes and requests, for Prometheus."""
+    return Response(service.metrics.page(), media_type=CONTENT_TYPE_LATEST)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from app.api.deps import JobDep, ServiceDep, no_such_job
+from app.api.deps import JobDep, OwnerDep, ServiceDep
 from app.api.problems import ProblemError, responses
 from app.api.schemas import JobPage, JobView
 from app.jobs.store import Filter
@@ -18,6 +18,7 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 @router.get("", summary="List jobs", responses=responses(422))
 def list_jobs(
     service: ServiceDep,
+    owner: OwnerDep,
     state: Annotated[
         list[JobState], Query(default_factory=list, description="Only jobs in one of these states.")
     ],
@@ -28,7 +29,7 @@ def list_jobs(
     offset: Annotated[int, Query(ge=0, le=2**31, description="How many newer ones to pass over.")] = 0,
 ) -> JobPage:
     """List jobs, newest first."""
-    which = Filter(states=tuple(state), tags=tuple(tag))
+    which = Filter(owner, states=tuple(state), tags=tuple(tag))
     jobs, total = service.store.page(which, limit=limit, offset=offset)
     return JobPage(jobs=[JobView.of(job) for job in jobs], total=total, limit=limit, offset=offset)
 
@@ -55,7 +56,7 @@ def get_job(job: JobDep) -> JobView:
     response_model=None,
 )
 def delete_job(
-    job_id: str,
+    before: JobDep,
     service: ServiceDep,
     response: Response,
     *,
@@ -64,9 +65,7 @@ def delete_job(
     ] = False,
 ) -> JobView | Response:
     """Cancel a queued or running job; delete a job that has ended, with its files."""
-    before = service.store.get(job_id)
-    if before is None:
-        raise no_such_job(job_id)
+    job_id = before.id
     if not before.ended:
         job = service.store.cancel(job_id)
         service.supervisor.wake()
@@ -74,6 +73,7 @@ def delete_job(
             response.status_code = 202 if job.running else 200
             if job.ended:
                 service.storage.remove(job_id)
+                service.webhooks.ended(job_id)
             return JobView.of(job)
         before = job or before  # it ended in between
     if cancel_only or not before.ended:

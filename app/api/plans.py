@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 from fastapi import APIRouter
 
-from app.api.artifacts import find_artifact
+from app.api.artifacts import find_artifact, find_output
 from app.api.deps import JobDep, ServiceDep
+from app.api.earlier import PAIRS, TABLE
 from app.api.problems import ProblemError, responses
 from quant_core.allocation.replan import replan
 from quant_core.errors import UserError
@@ -21,15 +25,19 @@ router = APIRouter(prefix="/jobs/{job_id}", tags=["results"])
 )
 def make_plan(job: JobDep, service: ServiceDep, spec: PlanSpec) -> BitPlan:
     """Choose bits under other budgets and rules from what the job measured; no new file is made."""
-    path = find_artifact(service, job, "sensitivity.json")
-    find_artifact(service, job, "costs.json")
-    try:
-        return replan(path, spec)
-    except UserError as error:
-        raise ProblemError(
-            422,
-            error.code,
-            error.message,
-            remedy=error.remedy,
-            where=None if error.where == str(path) else error.where,
-        ) from error
+    found = {name: find_artifact(service, job, name) for name in (TABLE, "costs.json")}
+    pairs = find_output(service, job, PAIRS)
+    with tempfile.TemporaryDirectory(dir=service.staging) as name:
+        folder = Path(name)
+        for table, path in (found | ({PAIRS: pairs} if pairs is not None else {})).items():
+            (folder / table).symlink_to(path.absolute())
+        try:
+            return replan(folder, spec)
+        except UserError as error:
+            raise ProblemError(
+                422,
+                error.code,
+                error.message,
+                remedy=error.remedy,
+                where=None if (error.where or "").startswith(name) else error.where,
+            ) from error

@@ -18,6 +18,9 @@ from quant_core.spec import JobFailure
 
 _log = logging.getLogger("bitwright.api")
 
+_PASSING = frozenset({429, 503, 507})
+"""Statuses of troubles that pass."""
+
 
 class Problem(BaseModel):
     """An error answer.
@@ -27,6 +30,7 @@ class Problem(BaseModel):
         message: What is wrong.
         remedy: What to do next.
         where: The file, layer, field or job concerned, if one can be named.
+        retryable: Whether sending the same again later can help.
         request_id: Name of this request in the service's log.
     """
 
@@ -37,6 +41,7 @@ class Problem(BaseModel):
                 "message": "7 is not a supported bit-width; choose from 2, 3, 4, 5, 6, 8, float",
                 "remedy": "Correct this field of the spec.",
                 "where": "spec.weight_bits",
+                "retryable": False,
                 "request_id": "5f0c1d7e9a2b4c3d8e6f7a8b9c0d1e2f",
             }
         }
@@ -46,6 +51,7 @@ class Problem(BaseModel):
     message: str
     remedy: str
     where: str | None = None
+    retryable: bool = False
     request_id: str
 
 
@@ -65,7 +71,9 @@ class ProblemError(Exception):
         super().__init__(message)
         self.status = status
         self.headers = headers
-        self.error = JobFailure(code=code, message=message, remedy=remedy, where=where)
+        self.error = JobFailure(
+            code=code, message=message, remedy=remedy, where=where, retryable=status in _PASSING
+        )
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -95,13 +103,13 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ProblemError)
     async def _problem(request: Request, error: ProblemError) -> JSONResponse:
-        return _answer(request, error.status, error.error, error.headers)
+        return answer(request, error.status, error.error, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
-        return _answer(
+        return answer(
             request,
             422,
             JobFailure(
@@ -117,7 +125,7 @@ def install(app: FastAPI) -> None:
             message=f"{request.method} {request.url.path}: {error.detail}",
             remedy="See /docs for what this service answers to.",
         )
-        return _answer(request, error.status_code, problem, error.headers)
+        return answer(request, error.status_code, problem, error.headers)
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:
@@ -127,12 +135,23 @@ def install(app: FastAPI) -> None:
             message="The service failed on this request.",
             remedy="Please report it with the request id; the service's log has the details.",
         )
-        return _answer(request, 500, problem)
+        return answer(request, 500, problem)
 
 
-def _answer(
+def answer(
     request: Request, status: int, error: JobFailure, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
+    """Make an error answer.
+
+    Args:
+        request: What is answered.
+        status: The HTTP status.
+        error: What is wrong.
+        headers: More headers.
+
+    Returns:
+        The answer.
+    """
     name = request_id(request)
     # The outermost handler answers outside our middleware, so the id is set here as well.
     return JSONResponse(

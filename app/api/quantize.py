@@ -8,6 +8,7 @@ from app.api.deps import ServiceDep
 from app.api.problems import responses
 from app.api.schemas import JobView
 from app.api.submission import ANSWERS, form, submit
+from app.api.wishes import WishesDep
 from quant_core.spec import QuantizeSpec
 
 router = APIRouter(tags=["jobs"])
@@ -26,6 +27,6 @@ router = APIRouter(tags=["jobs"])
         "QuantizeSpec", {"size": 0.18, "bits": [2, 4, 8], "pin": {"fc": 8}, "seed": 0}, from_job=True
     ),
 )
-async def quantize(request: Request, response: Response, service: ServiceDep) -> JobView:
+async def quantize(request: Request, response: Response, service: ServiceDep, wishes: WishesDep) -> JobView:
     """Check a model and samples and queue a job."""
-    return await submit(request, response, service, QuantizeSpec)
+    return await submit(request, response, service, QuantizeSpec, wishes)

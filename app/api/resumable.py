@@ -6,11 +6,11 @@ import asyncio
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, ConfigDict
 from starlette.requests import ClientDisconnect
 
-from app.api.deps import ServiceDep
+from app.api.deps import OwnerDep, ServiceDep
 from app.api.multipart import refuse_size
 from app.api.problems import ProblemError, responses
 from app.api.storing import storing
@@ -61,22 +61,6 @@ class UploadView(BaseModel):
     complete: bool
     sha256: str | None = None
     expires: datetime | None = None
-
-
-def owner_of(request: Request) -> str:
-    """Tell whose uploads a request speaks of.
-
-    Args:
-        request: The request.
-
-    Returns:
-        The owner that its key belongs to; `local` where the service has no keys.
-    """
-    owner: str = request.scope.get("state", {}).get("owner", "local")
-    return owner
-
-
-OwnerDep = Annotated[str, Depends(owner_of)]
 
 
 @router.put(

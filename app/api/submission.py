@@ -6,6 +6,8 @@ import asyncio
 import json
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,21 +15,23 @@ from typing import Any
 from fastapi import Request, Response
 from pydantic import JsonValue
 
+from app.api.deps import owner_of
 from app.api.earlier import take_over
+from app.api.guard import key_of
 from app.api.problems import ProblemError, responses
-from app.api.resumable import owner_of
 from app.api.schemas import JobView
 from app.api.storing import storing
 from app.api.uploads import Upload, check_device, receive_upload
+from app.api.wishes import Wishes, fingerprint
 from app.executors.checker import CheckerDownError
 from app.jobs.job import Job
-from app.jobs.store import Submission
+from app.jobs.store import Submission, TooManyJobsError
 from app.service import Service
-from quant_core.spec import JobSpec, QuantizeSpec
+from quant_core.spec import JobFailure, JobSpec, QuantizeSpec
 
 ANSWERS: dict[int | str, dict[str, Any]] = {
     202: {"headers": {"Location": {"description": "Address of the job.", "schema": {"type": "string"}}}},
-    **responses(400, 404, 413, 415, 422, 500, 503, 507),
+    **responses(400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 503, 507),
 }
 """What a request that sends a job can be answered with."""
 
@@ -91,7 +95,9 @@ def form(schema: str, example: dict[str, JsonValue], *, from_job: bool = False) 
     return {"requestBody": body}
 
 
-async def submit(request: Request, response: Response, service: Service, asked: type[JobSpec]) -> JobView:
+async def submit(
+    request: Request, response: Response, service: Service, asked: type[JobSpec], wishes: Wishes
+) -> JobView:
     """Check a model and samples and queue a job.
 
     Args:
@@ -99,31 +105,50 @@ async def submit(request: Request, response: Response, service: Service, asked: 
         response: Is given the job's address.
         service: The service.
         asked: What the form's `spec` holds.
+        wishes: What is said with the job.
 
     Returns:
         The queued job.
     """
+    owner, key = owner_of(request), key_of(request)
     with storing():
         upload = await receive_upload(
             request,
             service.staging,
             service.settings.upload_limit,
             asked,
-            partial(_take_upload, service, owner_of(request)),
-            partial(take_over, service) if asked is QuantizeSpec else None,
+            partial(take_upload, service, owner),
+            partial(take_over, service, owner) if asked is QuantizeSpec else None,
         )
         try:
-            job = await _queue(service, upload)
+            marked = await asyncio.to_thread(fingerprint, upload, wishes) if wishes.idempotency_key else None
+            job = await asyncio.to_thread(_repeated, service, owner, wishes, marked)
+            if job is None:
+                await _check(service, upload)
+                submission = Submission(
+                    uuid.uuid4().hex,
+                    model=upload.model.name,
+                    data=upload.data.name,
+                    spec=upload.spec,
+                    owner=owner,
+                    tags=wishes.tags,
+                    idempotency_key=wishes.idempotency_key,
+                    fingerprint=marked,
+                    webhook=wishes.webhook,
+                    active_limit=None if key is None else key.active_jobs,
+                )
+                job = await asyncio.to_thread(_accept, service, upload, submission)
         finally:
             await asyncio.to_thread(shutil.rmtree, upload.folder, ignore_errors=True)
     response.headers["Location"] = f"/jobs/{job.id}"
     return JobView.of(job)
 
 
-async def _queue(service: Service, upload: Upload) -> Job:
-    check_device(upload.spec, service.devices)
+@contextmanager
+def checking() -> Iterator[None]:
+    """Answer 503 where the processes that check uploads do not stay up."""
     try:
-        wrong = await service.checker.check(upload.model, upload.data, upload.spec)
+        yield
     except CheckerDownError as error:
         raise ProblemError(
             503,
@@ -131,22 +156,76 @@ async def _queue(service: Service, upload: Upload) -> Job:
             "The processes that check uploads do not stay up.",
             remedy="Send it again later; look in the service's log if this lasts.",
         ) from error
+
+
+def refusal(wrong: JobFailure) -> ProblemError:
+    """Turn what a check found into an answer.
+
+    Args:
+        wrong: What is wrong.
+
+    Returns:
+        The error to raise.
+    """
+    status = 500 if wrong.code == "internal" else 422
+    return ProblemError(status, wrong.code, wrong.message, remedy=wrong.remedy, where=wrong.where)
+
+
+def _repeated(service: Service, owner: str, wishes: Wishes, marked: str | None) -> Job | None:
+    found = service.store.repeated(owner, wishes.idempotency_key) if wishes.idempotency_key else None
+    if found is None:
+        return None
+    job, before = found
+    if before != marked:
+        raise ProblemError(
+            409,
+            "idempotency_key",
+            "Another request was sent under this idempotency key.",
+            remedy="Use a new key for every new request.",
+            where="Idempotency-Key",
+        )
+    return job
+
+
+async def _check(service: Service, upload: Upload) -> None:
+    check_device(upload.spec, service.devices)
+    with checking():
+        wrong = await service.checker.check(upload.model, upload.data, upload.spec)
     if wrong is not None:
-        status = 500 if wrong.code == "internal" else 422
-        raise ProblemError(status, wrong.code, wrong.message, remedy=wrong.remedy, where=wrong.where)
-    return await asyncio.to_thread(_accept, service, upload)
+        raise refusal(wrong)
 
 
-def _accept(service: Service, upload: Upload) -> Job:
-    job_id = uuid.uuid4().hex
-    service.storage.publish(upload.folder / "input", f"{job_id}/input", upload.digests)
-    job = service.store.create(
-        Submission(job_id, model=upload.model.name, data=upload.data.name, spec=upload.spec)
-    )
+def _accept(service: Service, upload: Upload, submission: Submission) -> Job:
+    service.storage.publish(upload.folder / "input", f"{submission.id}/input", upload.digests)
+    try:
+        job = service.store.create(submission)
+    except TooManyJobsError as error:
+        service.storage.remove(submission.id)
+        raise ProblemError(
+            429,
+            "jobs",
+            f"This key may have {submission.active_limit} jobs waiting or running.",
+            remedy="Wait until some have ended, or cancel them.",
+            where="Authorization",
+            headers={"Retry-After": "30"},
+        ) from error
+    if job.id != submission.id:  # the same request came twice at once
+        service.storage.remove(submission.id)
     service.supervisor.wake()
     return job
 
 
-def _take_upload(service: Service, owner: str, upload_id: str, file: Path) -> str | None:
+def take_upload(service: Service, owner: str, upload_id: str, file: Path) -> str | None:
+    """Copy an upload to a place.
+
+    Args:
+        service: The service.
+        owner: Who asks.
+        upload_id: The upload.
+        file: The place.
+
+    Returns:
+        Its SHA-256; None if the owner has no such upload.
+    """
     found = service.uploads.take(owner, upload_id, file)
     return None if found is None else found.sha256

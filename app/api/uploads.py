@@ -89,11 +89,11 @@ async def receive_upload(
             model, data = await asyncio.to_thread(take_over, job_id, folder / "input", spec)
             return Upload(folder, model, data, spec)
         for name, text in named:
-            digests |= await asyncio.to_thread(_take, files, name, text, take_upload)
+            digests |= await asyncio.to_thread(take_named, files, name, text, take_upload)
         if files.model is None or files.data is None:
             _refuse_missing("model" if files.model is None else "data", or_job=take_over is not None)
-        _check_model(files.model)
-        samples = _check_data(files.data, files.data_name)
+        check_model(files.model)
+        samples = check_data(files.data, files.data_name)
         if files.data in digests:
             digests[samples] = digests.pop(files.data)
         known = {file.relative_to(folder / "input").as_posix(): digest for file, digest in digests.items()}
@@ -123,8 +123,21 @@ def check_device(spec: JobSpec, devices: tuple[str, ...]) -> None:
         )
 
 
-def _take(files: FormFiles, field: str, text: bytes, take_upload: TakeUpload) -> dict[Path, str]:
-    """Bring one file that the form names as `ID` or `NAME=ID`."""
+def take_named(files: FormFiles, field: str, text: bytes, take_upload: TakeUpload) -> dict[Path, str]:
+    """Bring one file that the form names as `ID` or `NAME=ID`.
+
+    Args:
+        files: Where the files of the form go.
+        field: Name of the form field.
+        text: What it says.
+        take_upload: Brings the upload.
+
+    Returns:
+        Its path and SHA-256.
+
+    Raises:
+        ProblemError: If there is no such upload.
+    """
     name, _, upload_id = text.decode("utf-8", "replace").strip().rpartition("=")
     path = files.place(field, name or upload_id)
     digest = take_upload(upload_id, path)
@@ -183,7 +196,15 @@ def _read_spec(text: bytes, asked: type[JobSpec]) -> JobSpec:
         ) from error
 
 
-def _check_model(model: Path) -> None:
+def check_model(model: Path) -> None:
+    """Refuse what is no ONNX file at first sight.
+
+    Args:
+        model: A file.
+
+    Raises:
+        ProblemError: If it is empty, a zip archive or a pickle.
+    """
     start = _start(model)
     if not start:
         what = "The file is empty."
@@ -202,7 +223,19 @@ def _check_model(model: Path) -> None:
     )
 
 
-def _check_data(upload: Path, name: str) -> Path:
+def check_data(upload: Path, name: str) -> Path:
+    """Refuse what are no samples at first sight, and give the file the suffix of what it is.
+
+    Args:
+        upload: A file.
+        name: What the client calls it.
+
+    Returns:
+        Where it is now.
+
+    Raises:
+        ProblemError: If it is neither `.npz` nor `.npy`.
+    """
     start = _start(upload)
     if start[:4] in {_ZIP, _EMPTY_ZIP}:
         suffix = ".npz"

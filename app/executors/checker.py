@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import TimeoutError as PoolTimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 from pebble import ProcessExpired
 
 from app.executors import worker
 from app.executors.pool import WorkerPool
 from app.jobs.job import kind_of
-from quant_core.spec import JobFailure, JobKind, JobSpec
+from quant_core.spec import JobFailure, JobKind, JobSpec, Preflight
 
 _TASKS_PER_WORKER = 64
 """A fresh process now and then, in case a file made one leak."""
@@ -29,8 +30,11 @@ class CheckerDownError(Exception):
 class Checker:
     """Runs the engine's checks with a time limit. Use it from the event loop's thread."""
 
-    def __init__(self, *, validators: Mapping[JobKind, str], workers: int, timeout: float) -> None:
+    def __init__(
+        self, *, validators: Mapping[JobKind, str], inspector: str, workers: int, timeout: float
+    ) -> None:
         self._validators = validators
+        self._inspector = inspector
         self._timeout = timeout
         self._pool = WorkerPool(
             "cpu",
@@ -57,22 +61,43 @@ class Checker:
         Raises:
             CheckerDownError: If the processes that check uploads do not stay up.
         """
-        for _ in range(_TRIES):
-            try:
-                return await self._once(model, data, spec)
-            except BrokenProcessPool:  # an idle process was killed; this upload had no part in it
-                continue
-        raise CheckerDownError
+        found: JobFailure | None = await self._ask(
+            worker.check, model, data, spec, self._validators[kind_of(spec)]
+        )
+        return found
+
+    async def inspect(self, model: Path, data: Path | None) -> Preflight | JobFailure:
+        """Tell what a model holds.
+
+        Args:
+            model: The model's file.
+            data: Samples, for models whose inputs have open sizes.
+
+        Returns:
+            What it holds, or why it cannot be told.
+
+        Raises:
+            CheckerDownError: If the processes that check uploads do not stay up.
+        """
+        found: Preflight | JobFailure = await self._ask(worker.inspect, model, data, self._inspector)
+        return found
 
     def close(self) -> None:
         """End the processes."""
         self._pool.close()
 
-    async def _once(self, model: Path, data: Path, spec: JobSpec) -> JobFailure | None:
-        validator = self._validators[kind_of(spec)]
-        future = self._pool.schedule(worker.check, model, data, spec, validator, timeout=self._timeout)
+    async def _ask(self, function: Callable[..., Any], model: Path, *rest: Any) -> Any:
+        for _ in range(_TRIES):
+            try:
+                return await self._once(function, model, *rest)
+            except BrokenProcessPool:  # an idle process was killed; this upload had no part in it
+                continue
+        raise CheckerDownError
+
+    async def _once(self, function: Callable[..., Any], model: Path, *rest: Any) -> Any:
+        future = self._pool.schedule(function, model, *rest, timeout=self._timeout)
         try:
-            found: JobFailure | None = await asyncio.wrap_future(future)
+            return await asyncio.wrap_future(future)
         except (TimeoutError, PoolTimeoutError):
             return JobFailure(
                 code="check_timeout",
@@ -87,4 +112,3 @@ class Checker:
                 "check it with `bitwright inspect`.",
                 where=model.name,
             )
-        return found

@@ -50,11 +50,12 @@ class LocalTicket:
 class LocalExecutor:
     """One pool of one process for each device."""
 
-    def __init__(self, devices: Sequence[str], engines: Mapping[JobKind, str]) -> None:
+    def __init__(self, devices: Sequence[str], engines: Mapping[JobKind, str], *, memory: int = 0) -> None:
         self._engines = engines
         preload = engines["quantize"].partition(":")[0]
         self._pools = {
-            device: WorkerPool(device, workers=1, tasks_per_worker=1, preload=preload) for device in devices
+            device: WorkerPool(device, workers=1, tasks_per_worker=1, preload=preload, memory=memory)
+            for device in devices
         }
 
     @property

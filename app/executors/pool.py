@@ -22,11 +22,14 @@ class WorkerPool:
     started them: from a thread that ends, they would end with it.
     """
 
-    def __init__(self, device: str, *, workers: int, tasks_per_worker: int, preload: str) -> None:
+    def __init__(
+        self, device: str, *, workers: int, tasks_per_worker: int, preload: str, memory: int = 0
+    ) -> None:
         self._device = device
         self._workers = workers
         self._tasks_per_worker = tasks_per_worker
         self._preload = preload
+        self._memory = memory
         self._pool: ProcessPool | None = None
 
     def start(self) -> None:
@@ -67,7 +70,7 @@ class WorkerPool:
                 max_workers=self._workers,
                 max_tasks=self._tasks_per_worker,
                 initializer=worker.prepare,
-                initargs=(os.getpid(), self._device, self._preload),
+                initargs=(os.getpid(), self._device, self._preload, self._memory),
                 context=multiprocessing.get_context("spawn"),
             )
             _ = self._pool.active

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -16,28 +17,34 @@ from typing import Any, TextIO
 
 from app.executors.protocol import Outcome, Task
 from quant_core.errors import CancelledError, UserError
-from quant_core.spec import JobFailure, JobSpec, JobSummary, Progress
+from quant_core.spec import JobFailure, JobSpec, JobSummary, Preflight, Progress
 
 _log = logging.getLogger("bitwright.worker")
 
 _STEP_SECONDS = 0.2
 """Steps within a stage that follow faster than this are left out; a stage's first and last never are."""
 
+_NO_MEMORY = re.compile(r"bad allocation|std::bad_alloc|can't allocate memory|[Ff]ailed to allocate memory")
+"""How onnxruntime and torch say that there is no memory left."""
+
 _FIRST = 800
 """Of 1000: how soon the kernel ends a worker when memory runs out."""
 
 
-def prepare(parent: int, device: str, preload: str) -> None:
+def prepare(parent: int, device: str, preload: str, memory: int = 0) -> None:
     """Make a fresh process a worker: it dies with the service, sees one device, and has the engine loaded.
 
     Args:
         parent: Process id of the service.
         device: `cpu` or `cuda:N`.
         preload: Module to import ahead of the first task.
+        memory: The most bytes of address space on a CPU; 0 for no limit.
     """
     _die_with(parent)
     _die_first()
     os.environ["CUDA_VISIBLE_DEVICES"] = device.removeprefix("cuda:") if device.startswith("cuda:") else ""
+    if memory and device == "cpu":
+        _limit_memory(memory)
     try:
         import_module(preload)
     except Exception:
@@ -80,6 +87,28 @@ def check(model: Path, data: Path, spec: JobSpec, validator: str) -> JobFailure 
         _log.exception("the checks of %s failed", model.name)
         return _fault(error, "the check")
     return None
+
+
+def inspect(model: Path, data: Path | None, inspector: str) -> Preflight | JobFailure:
+    """Tell what a model holds.
+
+    Args:
+        model: The model's file.
+        data: Samples, for models whose inputs have open sizes.
+        inspector: Dotted name of what inspects models.
+
+    Returns:
+        What it holds, or why that cannot be told.
+    """
+    files = (model,) if data is None else (model, data)
+    try:
+        found: Preflight = resolve(inspector)(model, data)
+    except UserError as error:
+        return _told(error, *files)
+    except Exception as error:
+        _log.exception("%s could not be inspected", model.name)
+        return _fault(error, "the inspection")
+    return found
 
 
 def resolve(dotted: str) -> Callable[..., Any]:
@@ -138,7 +167,11 @@ def _told(error: UserError, *files: Path) -> JobFailure:
 
 
 def _fault(error: Exception, work: str) -> JobFailure:
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or _NO_MEMORY.search(str(error))
+    ):
         return _out_of_memory(str(error))
     return JobFailure(
         code=getattr(error, "code", "internal"),
@@ -176,6 +209,13 @@ def _reporter(messages: TextIO) -> Callable[[Progress], None]:
 
 def _say(messages: TextIO, kind: str, content: object) -> None:
     messages.write(json.dumps({kind: content}) + "\n")
+
+
+def _limit_memory(size: int) -> None:
+    if sys.platform != "win32":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
 
 
 def _die_first() -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from app.jobs.job import Job
 from app.jobs.leases import Leases
 from app.jobs.presence import Presence
 from app.storage import Storage
@@ -39,7 +40,7 @@ class Heartbeat:
         storage: Storage,
         presence: Presence,
         rhythm: Rhythm,
-        on_taken: Callable[[int], None],
+        on_taken: Callable[[tuple[Job, ...]], None],
     ) -> None:
         """Set it up.
 
@@ -48,7 +49,7 @@ class Heartbeat:
             storage: Where jobs that end have files.
             presence: Tells which services of this machine have died.
             rhythm: How leases are kept.
-            on_taken: Told how many jobs were taken from dead services.
+            on_taken: Told which jobs were taken from dead services.
         """
         self._leases = leases
         self._storage = storage
@@ -88,7 +89,7 @@ class Heartbeat:
             if job.ended:
                 self._storage.remove(job.id)
         if taken:
-            self._on_taken(len(taken))
+            self._on_taken(taken)
 
     def _work(self) -> None:
         while not self._stop.wait(self._rhythm.renew_seconds):

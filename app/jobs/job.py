@@ -14,11 +14,11 @@ class Job(JobInfo):
     """One job as the table knows it; `attempt` is also the token that every later write must show.
 
     Attributes:
-        owner: Id of the key it was sent with; empty where the service asks for none.
+        owner: Id of the key it was sent with; `local` where the service asks for none.
         interruptions: How often its service was lost while the job ran.
     """
 
-    owner: str = ""
+    owner: str = "local"
     interruptions: int = 0
 
 

@@ -28,7 +28,7 @@ class Submission:
         model: File name of the model.
         data: File name of the samples.
         spec: What is asked.
-        owner: Id of the key it was sent with, or empty.
+        owner: Id of the key it was sent with, or `local`.
         tags: Words to find it by.
         idempotency_key: The owner's own name for this request.
         fingerprint: Tells this request from others under the same key.
@@ -40,7 +40,7 @@ class Submission:
     model: str
     data: str
     spec: JobSpec
-    owner: str = ""
+    owner: str = "local"
     tags: tuple[str, ...] = ()
     idempotency_key: str | None = None
     fingerprint: str | None = None

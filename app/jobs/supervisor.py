@@ -15,6 +15,7 @@ from app.executors.devices import served_by
 from app.executors.protocol import Executor, Outcome, Task, Ticket, Update
 from app.jobs.job import Job
 from app.jobs.leases import Leases
+from app.metrics import Metrics, StageWatch
 from app.storage import Storage
 from quant_core.spec import JobFailure
 
@@ -32,6 +33,7 @@ Files = tuple[tuple[str, str, int], ...]
 class _Run:
     job: Job
     ticket: Ticket
+    watch: StageWatch
     stopping: bool = False
     outcome: Outcome | None = None
     files: Files | None = None
@@ -48,7 +50,8 @@ class Supervisor:
         scratch: Path,
         *,
         silent: Callable[[], bool] = lambda: False,
-        on_end: Callable[[Job], None] = lambda _: None,
+        on_end: Callable[[str], None] = lambda _: None,
+        metrics: Metrics | None = None,
         max_interruptions: int = 2,
     ) -> None:
         """Set it up.
@@ -59,7 +62,8 @@ class Supervisor:
             executor: Runs attempts.
             scratch: A folder of this service alone, for the files of attempts.
             silent: Whether all leases must be presumed lost.
-            on_end: Told of each job that this service ended, as it was claimed.
+            on_end: Told of each job that this service ended.
+            metrics: What counts jobs and stages.
             max_interruptions: A job whose process is lost this often fails.
         """
         self._leases = leases
@@ -68,6 +72,7 @@ class Supervisor:
         self._scratch = scratch
         self._silent = silent
         self._on_end = on_end
+        self._metrics = metrics or Metrics(dict)
         self._max_interruptions = max_interruptions
         self._runs: dict[str, _Run] = {}
         self._wake = threading.Event()
@@ -129,7 +134,9 @@ class Supervisor:
             return
         _log.info("job %s, attempt %d, starts on %s", job.id, job.attempt, device)
         try:
-            self._runs[device] = _Run(job, self._executor.submit(self._task(job), device))
+            self._runs[device] = _Run(
+                job, self._executor.submit(self._task(job), device), self._metrics.watch()
+            )
         except Exception as error:
             _log.exception("job %s cannot start", job.id)
             self._leases.finish(job, "failed", error=_internal(f"The job could not be started: {error}"))
@@ -164,6 +171,7 @@ class Supervisor:
 
     def _note(self, run: _Run, update: Update) -> None:
         if update.steps:
+            run.watch.note(update.steps)
             self._leases.advance(run.job, update.steps)
         for name in update.checkpoints:
             self._keep(run, name)
@@ -204,8 +212,12 @@ class Supervisor:
         _log.info(
             "job %s, attempt %d: %s%s", job.id, job.attempt, outcome.state, "" if held else " (too late)"
         )
+        run.watch.end()
+        if outcome.error is not None and outcome.error.code == "worker_lost":
+            self._metrics.worker_lost()
         if ended:
-            self._on_end(job)
+            self._metrics.job_ended(job, outcome.state)
+            self._on_end(job.id)
 
     def _publish(self, run: _Run, outcome: Outcome, output: str) -> Outcome:
         out = run.ticket.task.out

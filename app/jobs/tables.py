@@ -60,7 +60,7 @@ class JobRow(Base):
     """A job. `attempt` is the fencing token: writes of a worker name it, and a successor raises it.
 
     `holder` is the service that runs the job and `lease_until` how long it may stay silent, in seconds of the
-    database's clock. `owner` is the id of a key, empty where the service asks for none.
+    database's clock. `owner` is the id of a key, `local` where the service asks for none.
     """
 
     __tablename__ = "jobs"
@@ -72,7 +72,7 @@ class JobRow(Base):
 
     number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(String(32), unique=True)
-    owner: Mapped[str] = mapped_column(String(32), default="")
+    owner: Mapped[str] = mapped_column(String(32), default="local")
     kind: Mapped[str] = mapped_column(String(16))
     state: Mapped[str] = mapped_column(String(16), default="queued")
     attempt: Mapped[int] = mapped_column(default=0)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from bitwright.cli.admin import admin
 from bitwright.cli.analyze import analyze
 from bitwright.cli.evaluate import evaluate
 from bitwright.cli.inspect import inspect
@@ -42,3 +43,4 @@ def _root(
 
 for command in (quantize, analyze, plan, profile, inspect, evaluate, serve):
     app.command()(command)
+app.add_typer(admin, name="admin")

@@ -57,13 +57,11 @@ def test_checks_that_take_too_long_are_stopped(strict_server: Any) -> None:
 def test_a_client_that_goes_away_leaves_nothing(server: Any) -> None:
     files = server.files()
     with socket.create_connection(("127.0.0.1", server.port)) as wire:
-        head = "POST /quantize HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n"
+        head = "POST /quantize HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9999999\r\n"
         wire.sendall(
             head.encode() + b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + _HEAD + bytes(2**21)
         )
-        server.until(
-            lambda: any("/staging/" in name for name in server.files()), "the upload to begin"
-        )
+        server.until(lambda: any("/staging/" in name for name in server.files()), "the upload to begin")
     server.until(lambda: server.files() == files, "the upload to be removed")
 
 

@@ -1,0 +1,93 @@
+"""What an operator does to the database besides running the service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import closing
+
+from app.jobs.database import Database, sqlite_url
+from app.keys import SCOPES, Key, KeyStore, Scope
+from app.settings import Settings
+from quant_core.errors import UserError
+
+
+class KeyRequestError(UserError):
+    """There is no such key or scope."""
+
+    code = "key"
+
+
+def open_database(settings: Settings) -> Database:
+    """Open the database that the service works with.
+
+    Args:
+        settings: What the service is told from outside.
+
+    Returns:
+        The database.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    return Database(settings.database_url or sqlite_url(settings.data_dir / "bitwright.sqlite"))
+
+
+def create_key(
+    settings: Settings, name: str, scopes: Iterable[str], requests_per_minute: int, active_jobs: int
+) -> tuple[Key, str]:
+    """Make a key.
+
+    Args:
+        settings: What the service is told from outside.
+        name: Whose it is.
+        scopes: What it may do.
+        requests_per_minute: How many requests a minute it may make.
+        active_jobs: How many of its jobs may wait or run at once.
+
+    Returns:
+        The key and its secret text.
+    """
+    chosen = [_scope(text) for text in scopes]
+    with closing(open_database(settings)) as database:
+        return KeyStore(database).create(
+            name, chosen, requests_per_minute=requests_per_minute, active_jobs=active_jobs
+        )
+
+
+def list_keys(settings: Settings) -> tuple[Key, ...]:
+    """List keys.
+
+    Args:
+        settings: What the service is told from outside.
+
+    Returns:
+        All keys, oldest first.
+    """
+    with closing(open_database(settings)) as database:
+        return KeyStore(database).list()
+
+
+def revoke_key(settings: Settings, key_id: str) -> None:
+    """Revoke a key; services notice within seconds.
+
+    Args:
+        settings: What the service is told from outside.
+        key_id: The key.
+
+    Raises:
+        KeyRequestError: If there is no such key.
+    """
+    with closing(open_database(settings)) as database:
+        if not KeyStore(database).revoke(key_id):
+            raise KeyRequestError(
+                "there is no such key, or it was revoked before.",
+                remedy="List them with `bitwright admin keys list`.",
+                where=key_id,
+            )
+
+
+def _scope(text: str) -> Scope:
+    for scope in SCOPES:
+        if text == scope:
+            return scope
+    raise KeyRequestError(
+        f"{text!r} is not a scope.", remedy=f"Choose from {', '.join(SCOPES)}.", where="--scope"
+    )

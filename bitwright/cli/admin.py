@@ -1,0 +1,83 @@
+"""`bitwright admin`: what an operator does to the service's database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
+admin = typer.Typer(help="Operate a service: keys.", no_args_is_help=True)
+keys = typer.Typer(help="Who may use a service.", no_args_is_help=True)
+admin.add_typer(keys, name="keys")
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="The service's data folder [default: data].", show_default=False),
+]
+
+
+@keys.command("create")
+def create(
+    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    scopes: Annotated[
+        list[str] | None,
+        typer.Option("--scope", help="read, write or metrics; repeat it [default: read and write]."),
+    ] = None,
+    requests_per_minute: Annotated[
+        int, typer.Option("--requests-per-minute", min=1, help="How many requests it may make.")
+    ] = 600,
+    active_jobs: Annotated[
+        int, typer.Option("--active-jobs", min=1, help="How many of its jobs may wait or run at once.")
+    ] = 100,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key and print it; it is shown this once."""
+    from bitwright.cli import failures
+
+    with failures.options():
+        settings = _settings(data_dir)
+    from app import admin as operate
+
+    key, token = operate.create_key(
+        settings, name, scopes or ["read", "write"], requests_per_minute, active_jobs
+    )
+    typer.echo(f"key {key.id} of {key.name}: {', '.join(sorted(key.scopes))}", err=True)
+    typer.echo(token)
+
+
+@keys.command("list")
+def show(data_dir: DataDir = None) -> None:
+    """List keys; their secrets are not kept."""
+    from app import admin as operate
+
+    for key in operate.list_keys(_settings(data_dir)):
+        state = "revoked" if key.revoked else "good"
+        limits = f"{key.requests_per_minute}/min, {key.active_jobs} jobs"
+        typer.echo(
+            f"{key.id}  {state:7}  {key.created:%Y-%m-%d}  {','.join(sorted(key.scopes))}  {limits}  {key.name}"
+        )
+
+
+@keys.command("revoke")
+def revoke(
+    key_id: Annotated[str, typer.Argument(help="The key's id, as `list` shows it.")], data_dir: DataDir = None
+) -> None:
+    """Let a key never be used again; its jobs stay."""
+    from app import admin as operate
+
+    operate.revoke_key(_settings(data_dir), key_id)
+    typer.echo(f"revoked {key_id}", err=True)
+
+
+def _settings(data_dir: Path | None) -> Settings:
+    from bitwright.cli.local import refuse
+
+    try:
+        from app.main import read_settings
+    except ModuleNotFoundError as error:
+        refuse(error)
+    return read_settings({} if data_dir is None else {"data_dir": data_dir})

@@ -1,0 +1,136 @@
+"""A real browser on a real service. A test fails on anything that the page writes to the console as an error."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+ROOT = Path(__file__).parents[3]
+DATA = ROOT / "benchmarks" / "data"
+SCREENSHOTS = ROOT / "docs" / "images"
+_CANDIDATES = ("chromium", "chromium-browser", "google-chrome")
+_QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    found = os.environ.get("BITWRIGHT_CHROMIUM") or next(filter(None, map(shutil.which, _CANDIDATES)), None)
+    assert found, "no Chromium: install the distribution's `chromium`, or name one in BITWRIGHT_CHROMIUM"
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=found, args=list(_QUIET))
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Open pages in a profile of their own; in the end none may have complained, but for what was allowed."""
+    contexts: list[BrowserContext] = []
+    complaints: list[str] = []
+    allowed: list[str] = []
+
+    def new(address: str, *, allow: tuple[str, ...] = (), **options: Any) -> Page:
+        allowed.extend(allow)
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.on("console", lambda message: message.type == "error" and complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(address)
+        return page
+
+    yield new
+    for context in contexts:
+        context.close()
+    assert [text for text in complaints if not any(part in text for part in allowed)] == []
+
+
+@pytest.fixture(scope="session")
+def real_service(make_server: Callable[..., Any]) -> Any:
+    """A service with the real engine."""
+    return make_server(
+        BITWRIGHT_ENGINE="quant_core.pipeline:quantize",
+        BITWRIGHT_VALIDATOR="quant_core.pipeline:validate",
+        BITWRIGHT_ANALYZER="quant_core.analysis:analyze",
+        BITWRIGHT_ANALYSIS_VALIDATOR="quant_core.analysis:validate",
+    )
+
+
+@pytest.fixture(scope="session")
+def resnet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The trained ResNet-20 and 48 labelled images."""
+    folder = tmp_path_factory.mktemp("resnet")
+    with np.load(DATA / "cifar10_calibration.npz") as data:
+        np.savez(folder / "few.npz", input=data["input"][:48], labels=data["labels"][:48])
+    return DATA / "resnet20_cifar10.onnx", folder / "few.npz"
+
+
+@pytest.fixture(scope="session")
+def finished(real_service: Any, resnet: tuple[Path, Path]) -> str:
+    """A job that succeeded."""
+    import json
+
+    model, data = resnet
+    answer = real_service.http.post(
+        "/quantize",
+        files={"model": (model.name, model.read_bytes()), "data": (data.name, data.read_bytes())},
+        data={"spec": json.dumps({"size": 0.16, "bits": [2, 4, 8], "rounding": "nearest"})},
+        timeout=120,
+    )
+    assert answer.status_code == 202, answer.text
+    job = str(answer.json()["id"])
+    found = real_service.wait_for(job, "succeeded", "failed", seconds=300)
+    assert found["state"] == "succeeded", found
+    return job
+
+
+def layers_model(count: int) -> bytes:
+    """A chain of small linear layers."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    generator = np.random.default_rng(0)
+    nodes, weights, at = [], [], "input"
+    for index in range(count):
+        weight = generator.standard_normal((8, 8)).astype(np.float32) / np.sqrt(8)
+        weights.append(numpy_helper.from_array(weight + np.eye(8, dtype=np.float32), f"w{index}"))
+        nodes.append(helper.make_node("MatMul", [at, f"w{index}"], [f"x{index}"], f"layer{index}"))
+        nodes.append(helper.make_node("Tanh", [f"x{index}"], [f"t{index}"], f"tanh{index}"))
+        at = f"t{index}"
+    graph = helper.make_graph(
+        nodes,
+        "chain",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 8])],
+        [helper.make_tensor_value_info(at, TensorProto.FLOAT, ["n", 8])],
+        weights,
+    )
+    model: onnx.ModelProto = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10
+    )
+    return model.SerializeToString()
+
+
+def samples(count: int) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, input=np.random.default_rng(1).standard_normal((count, 8)).astype(np.float32))
+    return buffer.getvalue()

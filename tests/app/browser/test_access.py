@@ -1,0 +1,83 @@
+"""Everyone can use the page: accessibility, themes, small screens, keys of several owners."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SCREENSHOTS  # type: ignore[attr-defined]
+
+pytestmark = pytest.mark.browser
+
+DESKTOP = {"width": 1200, "height": 850}
+PHONE = {"width": 390, "height": 844}
+
+
+def _views(job: str) -> dict[str, tuple[str, str]]:
+    """Address of each view, and a heading that tells that it is there."""
+    return {
+        "jobs": ("#/jobs", "Jobs"),
+        "new": ("#/new", "New job"),
+        "result": (f"#/jobs/{job}", "Bits of the layers, and what they cost"),
+        "compare": (f"#/compare?jobs={job},{job}", "Compare"),
+    }
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("screen", ["desktop", "phone"])
+@pytest.mark.parametrize("view", ["jobs", "new", "result", "compare"])
+def test_no_serious_fault_and_a_picture(
+    real_service: Any,
+    finished: str,
+    open_page: Callable[..., Any],
+    tmp_path: Path,
+    view: str,
+    screen: str,
+    theme: str,
+) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    address, heading = _views(finished)[view]
+    size = DESKTOP if screen == "desktop" else PHONE
+    page = open_page(f"{real_service.url}/{address}", viewport=size, color_scheme=theme)
+    page.get_by_role("heading", name=heading, exact=True).wait_for()
+    found = Axe().run(page).response["violations"]
+    serious = [fault for fault in found if fault["impact"] in {"serious", "critical"}]
+    assert [(fault["id"], [node["target"] for node in fault["nodes"]]) for fault in serious] == []
+    overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    assert overflow <= 0, "the page is wider than the screen"
+    page.wait_for_timeout(300)
+    folder = SCREENSHOTS if os.environ.get("BITWRIGHT_SCREENSHOTS") else tmp_path
+    folder.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=folder / f"{view}-{screen}-{theme}.png", full_page=screen == "desktop")
+
+
+def test_the_keyboard_reaches_everything(
+    real_service: Any, finished: str, open_page: Callable[..., Any]
+) -> None:
+    page = open_page(f"{real_service.url}/#/jobs/{finished}")
+    page.get_by_role("heading", name="Bits of the layers, and what they cost").wait_for()
+    reached = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.textContent || document.activeElement.type"))
+    for name in (
+        "Skip to the content",
+        "New job",
+        "Dark theme",
+        "Download the model",
+        "Make this one",
+        "range",
+    ):
+        assert name in reached
+
+
+def test_a_chosen_theme_stays(real_service: Any, open_page: Callable[..., Any]) -> None:
+    page = open_page(f"{real_service.url}/", color_scheme="light")
+    page.get_by_role("button", name="Dark theme").click()
+    page.reload()
+    page.get_by_role("button", name="Light theme").wait_for()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"

@@ -1,0 +1,40 @@
+"""The page's files over HTTP."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from app.web.page import page_paths
+
+
+@pytest.mark.parametrize("address", sorted(page_paths()))
+def test_a_file_comes_with_a_policy_and_is_not_sent_twice(server: Any, address: str) -> None:
+    first = server.http.get(address)
+    assert first.status_code == 200
+    policy = dict(part.strip().split(" ", 1) for part in first.headers["content-security-policy"].split(";"))
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == "'self'"
+    assert "unsafe" not in str(policy)
+    again = server.http.get(address, headers={"If-None-Match": first.headers["etag"]})
+    assert again.status_code == 304
+    assert not again.content
+
+
+def test_it_is_packed_only_for_those_who_can_unpack(server: Any) -> None:
+    plain = server.http.get("/page.js", headers={"Accept-Encoding": "identity"})
+    packed = server.http.get("/page.js", headers={"Accept-Encoding": "gzip"})
+    assert "content-encoding" not in plain.headers
+    assert packed.headers["content-encoding"] == "gzip"
+    assert plain.content == packed.content
+    assert int(packed.headers["content-length"]) < len(plain.content) / 2
+
+
+def test_the_page_needs_nothing_from_elsewhere(server: Any) -> None:
+    page = server.http.get("/").text
+    addresses = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert addresses
+    assert all(address.startswith("./") for address in addresses)
+    assert not re.findall(r"<script(?![^>]* src=)|<style|style=", page)
