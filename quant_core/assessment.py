@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
@@ -17,11 +18,11 @@ import onnxruntime
 from quant_core.calibration import Samples
 from quant_core.errors import InternalError
 from quant_core.export import Placement
+from quant_core.export.forms import input_bits
 from quant_core.preparation import Prepared
 from quant_core.quantizers import ActivationGrid, QuantizedWeight, Simulation
 from quant_core.sensitivity import Objective
 from quant_core.spec import (
-    FLOAT_BITS,
     BitPlan,
     LayerReport,
     ModelSummary,
@@ -35,9 +36,12 @@ from quant_core.spec.preflight import PreflightPart
 from quant_core.verification import (
     INT8_OPERATORS,
     NOT_FOUND,
+    LayerNoise,
+    check_layers,
     check_simulation,
     compare,
     kernels,
+    layer_sqnr,
     measure_latency,
     open_session,
     run_batches,
@@ -48,6 +52,7 @@ _PACKAGES = ("torch", "onnx", "numpy", "pulp", "highspy")
 # Rounding can fall to either side, so the two never match to the bit; an error of ours shows as far less than this.
 _LEAST_AGREEMENT_DB = 10.0
 _MOST_DIFFERENCE_DB = 3.0
+_SAMPLES_INSIDE = 4
 _ELSEWHERE = (
     "Made for {}, which is not at hand: answers are those of the graph run as it is written on a CPU, latencies are "
     "those of onnxruntime on a CPU, kernels are not known."
@@ -104,7 +109,7 @@ def assess(
         The report, without timings.
 
     Raises:
-        InternalError: If onnxruntime contradicts the simulation, or quantizes a layer that was to stay float.
+        InternalError: If onnxruntime contradicts the simulation in a layer or at the end, or quantizes a layer that was to stay float.
     """
     classes = objective.terms[0].kind in {"kl", "cross_entropy"}
     on_progress(0.0, f"running {samples.count} held-back samples")
@@ -118,7 +123,9 @@ def assess(
         literal=not job.target.runs_here,
     )
     on_progress(0.4, "comparing the simulation with onnxruntime")
-    agreement = check_simulation(_three_ways(job, path, choice, samples), classes=classes)
+    simulation = _simulate(job, choice)
+    noise = _look_inside(job, path, choice, samples, simulation)
+    agreement = check_simulation(_three_ways(job, path, simulation, samples), classes=classes)
     _check_agreement(agreement)
     on_progress(0.6, "reading onnxruntime's optimized graph")
     if job.target.runs_here:
@@ -134,7 +141,7 @@ def assess(
         spec=spec,
         loss=f"{objective.name} ({objective.guessed})" if objective.guessed else objective.name,
         plan=choice.plan,
-        layers=_layers(job, table, choice, found),
+        layers=_layers(job, table, choice, found, noise),
         metrics=metrics,
         latency_ms=latency,
         simulation=agreement,
@@ -152,10 +159,26 @@ def assess(
     )
 
 
-def _three_ways(job: Prepared, path: Path, choice: Choice, samples: Samples) -> Iterator[Outputs]:
-    """First output of the float file, of the simulation, and of the quantized file, batch by batch."""
+def _simulate(job: Prepared, choice: Choice) -> Simulation:
     dynamic = [name for name, form in choice.placement.forms.items() if form == "dynamic"]
-    simulation = Simulation(job.model, job.layers, choice.weights, choice.grids, dynamic, device=job.device)
+    return Simulation(job.model, job.layers, choice.weights, choice.grids, dynamic, device=job.device)
+
+
+def _look_inside(
+    job: Prepared, path: Path, choice: Choice, samples: Samples, simulation: Simulation
+) -> Mapping[str, LayerNoise]:
+    """Check every layer by itself on a few samples, and measure where error enters."""
+    fixed = [value.shape[0] for value in job.model.graph.inputs if value.shape]
+    count = next((size for size in fixed if isinstance(size, int)), min(_SAMPLES_INSIDE, samples.count))
+    rows = np.arange(count) % samples.count
+    feeds = {name: array[rows] for name, array in samples.inputs.items()}
+    places, literal = (choice.placement, choice.grids), not job.target.runs_here
+    check_layers(path, job.model, job.layers, simulation, *places, choice.weights, feeds, literal=literal)
+    return layer_sqnr(path, job.model, job.layers, job.program, simulation, *places, feeds, literal=literal)
+
+
+def _three_ways(job: Prepared, path: Path, simulation: Simulation, samples: Samples) -> Iterator[Outputs]:
+    """First output of the float file, of the simulation, and of the quantized file, batch by batch."""
     output = job.program.outputs[0]
     reference = run_batches(open_session(job.reference.path), samples.inputs, job.batch_size)
     session = open_session(path, literal=not job.target.runs_here)
@@ -180,7 +203,7 @@ def _check_kernels(placement: Placement, found: Mapping[str, str]) -> list[str]:
         integer = all(kernel in INT8_OPERATORS for kernel in found[name].split(", "))
         if form in {"static", "dynamic"} and not integer:
             warnings.append(f"{name} is stored in integers but onnxruntime runs it as {found[name]}.")
-        if form in {"float", "weight_only"} and integer:
+        if form in {"float", "weight_only", "wide"} and integer:
             raise InternalError(f"{name} was to stay float, but onnxruntime runs it as {found[name]}.")
     return warnings
 
@@ -202,7 +225,11 @@ def _summary(job: Prepared, path: Path, plan: BitPlan) -> ModelSummary:
 
 
 def _layers(
-    job: Prepared, table: SensitivityTable, choice: Choice, found: Mapping[str, str]
+    job: Prepared,
+    table: SensitivityTable,
+    choice: Choice,
+    found: Mapping[str, str],
+    noise: Mapping[str, LayerNoise],
 ) -> tuple[LayerReport, ...]:
     rows = {row.name: row for row in table.layers}
     forms = choice.placement.forms
@@ -214,7 +241,7 @@ def _layers(
             parameters=layer.parameters,
             macs=layer.macs,
             weight_bits=chosen.bits,
-            activation_bits=8 if forms[layer.name] in {"static", "dynamic"} else FLOAT_BITS,
+            activation_bits=input_bits(forms[layer.name]),
             form=forms[layer.name],
             kernel=found[layer.name],
             bytes=job.costs.layers[layer.name][chosen.bits],
@@ -223,6 +250,8 @@ def _layers(
             sensitivity=rows[layer.name].sensitivity[chosen.bits],
             sensitivity_stderr=(rows[layer.name].sensitivity_stderr or {}).get(chosen.bits),
             reason=chosen.reason,
+            sqnr_db=noise[layer.name].accumulated_db,
+            own_sqnr_db=noise[layer.name].own_db,
         )
         for layer, chosen in zip(job.layers, choice.plan.layers, strict=True)
     )

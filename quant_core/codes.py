@@ -15,8 +15,6 @@ import numpy.typing as npt
 from quant_core.number_formats import code_values, element
 from quant_core.spec.weight_grid import WeightFormat
 
-_LEVELS = 255
-
 
 @dataclass(frozen=True)
 class CorrectedBias:
@@ -112,15 +110,22 @@ class QuantizedWeight:
 
 @dataclass(frozen=True)
 class ActivationGrid:
-    """`x ~ scale * (q - zero_point)` with q in 0..255; zero is always on the grid.
+    """`x ~ scale * (q - zero_point)` with q in `0..2^b - 1`; zero is always on the grid.
 
     Attributes:
         scale: Step, positive, exactly representable in float32.
-        zero_point: Code of the value 0, in 0..255.
+        zero_point: Code of the value 0, in `0..2^b - 1`.
+        bits: Bits b of each code.
     """
 
     scale: float
     zero_point: int
+    bits: int = 8
+
+    @property
+    def highest(self) -> int:
+        """Largest code."""
+        return 2**self.bits - 1
 
     @property
     def low(self) -> float:
@@ -130,7 +135,7 @@ class ActivationGrid:
     @property
     def high(self) -> float:
         """Largest value on the grid."""
-        return (_LEVELS - self.zero_point) * self.scale
+        return (self.highest - self.zero_point) * self.scale
 
 
 def spread(

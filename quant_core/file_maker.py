@@ -24,6 +24,7 @@ from quant_core.quantizers.reconstruction import STEPS, Reconstructed, Target, r
 from quant_core.quantizers.rounding import RoundedWeights, round_weights
 from quant_core.sensitivity import Objective
 from quant_core.spec import FLOAT_BITS, QuantizeSpec, Stage
+from quant_core.spec.bits import WIDE_BITS
 from quant_core.trials import PlanMeter, Settled, affordable_rounds, settle
 
 _REPLANS = 4
@@ -63,7 +64,7 @@ class FileMaker:
         meter: Measures plans.
         rounded: Every layer at every width.
         whole: Whether `rounded` has seen every calibration sample; else the chosen widths are rounded again with all.
-        grids: Activation grids found so far, by tensor.
+        grids: Activation grids found so far, by tensor and bits.
     """
 
     job: Prepared
@@ -76,7 +77,7 @@ class FileMaker:
     meter: PlanMeter
     rounded: RoundedWeights
     whole: bool = False
-    grids: dict[str, ActivationGrid] = field(default_factory=dict)
+    grids: dict[tuple[str, int], ActivationGrid] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
@@ -102,7 +103,12 @@ class FileMaker:
             settled = self.settle(tight, quick=quick)
             plan = settled.plan
             placement = place(
-                self.job.model, self.job.layers, plan.bits, self.spec.activation_bits, self.job.target, self.spec
+                self.job.model,
+                self.job.layers,
+                plan.bits,
+                self.spec.activation_bits,
+                self.job.target,
+                self.spec,
             )
             with self.journal.timed("calibration"):
                 grids = self._calibrate(placement)
@@ -243,7 +249,8 @@ class FileMaker:
         )
 
     def _calibrate(self, placement: Placement) -> dict[str, ActivationGrid]:
-        missing = [name for name in placement.points if name not in self.grids]
+        bits = {name: WIDE_BITS if name in placement.wide else 8 for name in placement.points}
+        missing = [name for name in placement.points if (name, bits[name]) not in self.grids]
         if missing:
             ranges = activation_ranges(
                 self.job.program,
@@ -255,11 +262,11 @@ class FileMaker:
                     "calibration", done / total, f"activation ranges: {done} of {total} samples"
                 ),
             )
-            lay = symmetric_grid if self.job.target.symmetric else activation_grid
-            self.grids |= {
-                name: lay(*choose_range(observed, self.spec.activation_range))
-                for name, observed in ranges.items()
-            }
+            for name, observed in ranges.items():
+                low, high = choose_range(observed, self.spec.activation_range, bits[name])
+                signed = self.job.target.symmetric
+                grid = symmetric_grid(low, high) if signed else activation_grid(low, high, bits[name])
+                self.grids[name, bits[name]] = grid
         else:
             self.journal.tell("calibration", 1, f"{len(placement.points)} tensors have a grid")
-        return {name: self.grids[name] for name in placement.points}
+        return {name: self.grids[name, bits[name]] for name in placement.points}

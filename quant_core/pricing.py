@@ -10,6 +10,7 @@ import torch
 from quant_core.allocation.ties import read_ties
 from quant_core.errors import SpecError
 from quant_core.export import Form, layer_form
+from quant_core.export.forms import input_bits
 from quant_core.ingest.fusion_groups import find_fusion_groups
 from quant_core.ingest.live_tensors import activation_owners, live_tensors
 from quant_core.preparation import Prepared
@@ -57,8 +58,11 @@ def price(job: Prepared, spec: QuantizeSpec) -> CostTable:
                 bits=candidates.bits,
                 reason=candidates.reason,
                 bytes=dict(job.costs.layers[layer.name]),
-                activation_bits={
-                    bits: 8 if form in {"static", "dynamic"} else FLOAT_BITS for bits, form in forms.items()
+                activation_bits={bits: input_bits(form) for bits, form in forms.items()},
+                effective_bits={
+                    bits: effective
+                    for bits in candidates.bits
+                    if bits != FLOAT_BITS and (effective := spec.grid(bits).effective_bits(bits)) != bits
                 },
                 latency=_latency(layer.name, forms, spec.latency_table),
             )
@@ -154,10 +158,10 @@ def _latency(name: str, forms: Mapping[int, Form], table: LatencyTable | None) -
             remedy="Measure this model with `bitwright profile`.",
             where="latency_table",
         )
-    # Where activations stay float that were in integers, the weight is unpacked at load and the layer runs as in float.
+    # Where activations are not those that were timed, the weight is unpacked at load and the layer runs as in float.
     return {
         width: row.float_ms
-        if width == FLOAT_BITS or (form == "weight_only" and row.form != "weight_only")
+        if width == FLOAT_BITS or (form in {"weight_only", "wide"} and row.form != form)
         else row.integer_ms
         for width, form in forms.items()
     }

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from quant_core.calibration import activation_ranges, search_range
+from quant_core.calibration import activation_ranges, choose_range
 from quant_core.errors import SpecError
 from quant_core.export import export_model, place, target_of
 from quant_core.preparation import Prepared, prepare
 from quant_core.quantizers import activation_grid, quantize_weight
 from quant_core.spec import FLOAT_BITS, Budget, LatencyTable, LayerLatency, QuantizeSpec
+from quant_core.spec.bits import WIDE_BITS
 from quant_core.verification import measure_latency
 from quant_core.verification.node_times import node_times
 
@@ -101,6 +102,9 @@ def _export_integers(job: Prepared, spec: QuantizeSpec, path: Path) -> dict[str,
             tensor = job.model.graph.initializers[layer.weight].const_value
             assert tensor is not None
             weights[layer.name] = quantize_weight(tensor.numpy(), _BITS, layer.axis)
-    grids = {name: activation_grid(*search_range(observed)) for name, observed in ranges.items()}
+    grids = {}
+    for name, observed in ranges.items():
+        width = WIDE_BITS if name in placement.wide else _BITS
+        grids[name] = activation_grid(*choose_range(observed, "mse", width), width)
     onnx.save(export_model(job.model, job.layers, weights, placement, grids, job.target), path)
     return dict(placement.forms)

@@ -28,6 +28,7 @@ from quant_core.ingest.layer import Layer
 from quant_core.version import __version__
 
 _IR_VERSIONS = {18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11, 24: 12, 25: 13, 26: 13}
+_BYTE = 8  # bits
 _SIGNED_OFFSET = 128  # a grid's codes count from 0; as int8 they are this much lower
 
 
@@ -46,7 +47,7 @@ def export_model(
         layers: Its layers.
         weights: Layer name -> codes and scales, for every layer that is not float.
         placement: How each layer runs and which tensors are rounded.
-        grids: Tensor name -> 8-bit grid, for every point of the placement.
+        grids: Tensor name -> grid, for every point of the placement.
         target: The runtime.
 
     Returns:
@@ -89,7 +90,7 @@ class _Exporter:
         for node in graph.node:
             taken.update(node.input, node.output, [node.name])
         self.writer = GraphWriter(taken, target.storage)
-        self.codes: dict[str, str] = {}  # rounded tensor -> its 8-bit codes
+        self.codes: dict[str, str] = {}  # rounded tensor -> its codes
         self.floats: dict[str, str] = {}  # rounded tensor -> its float form, read by operators
         self.raw: dict[str, str] = {}  # tensor -> the name its producer writes
         self.ready: dict[str, str] = {}  # layer -> its weight as operators read it
@@ -131,7 +132,7 @@ class _Exporter:
                 operands[1] = self._stored_weight(layer)
                 if self._wants_integer_bias(operands, node.output[0]):
                     operands[2] = self._integer_bias(node, layer)
-            elif form == "weight_only":
+            elif form in {"weight_only", "wide"}:
                 operands[self._operand(node, layer)] = self._stored_weight(layer)
             self._emit(node, operands, guarded=layer.name in self.placement.guarded)
 
@@ -184,7 +185,8 @@ class _Exporter:
         if self.target.symmetric:
             zero_point = np.array(grid.zero_point - _SIGNED_OFFSET, dtype=np.int8)
             return scale, self.writer.constant(zero_point)
-        return scale, self.writer.constant(np.array(grid.zero_point, dtype=np.uint8))
+        dtype = np.uint16 if grid.bits > _BYTE else np.uint8
+        return scale, self.writer.constant(np.array(grid.zero_point, dtype=dtype))
 
     def _read(self, name: str) -> str:
         """Name of the float value an operator reads."""

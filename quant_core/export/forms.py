@@ -9,14 +9,30 @@ from typing import Literal
 import onnx_ir as ir
 
 from quant_core.ingest.layer import Layer
+from quant_core.spec.bits import FLOAT_BITS, WIDE_BITS
 
-Form = Literal["static", "dynamic", "gather", "weight_only", "float"]
+Form = Literal["static", "dynamic", "gather", "weight_only", "wide", "float"]
 """How a layer runs.
 
 static: calibrated 8-bit activations around an integer kernel. dynamic: the input is rounded to the range it
 happens to have, the output is float. gather: rows of an integer table, scaled after the look-up. weight_only:
-integer storage, float arithmetic. float: untouched.
+integer storage, float arithmetic. wide: the same on an input that is rounded to 16 bits. float: untouched.
 """
+
+
+_INPUT_BITS: Mapping[Form, int] = {"static": 8, "dynamic": 8, "wide": WIDE_BITS}
+
+
+def input_bits(form: Form) -> int:
+    """Tell how many bits the input of a layer has.
+
+    Args:
+        form: How it runs.
+
+    Returns:
+        8 or 16, or 32 for float.
+    """
+    return _INPUT_BITS.get(form, FLOAT_BITS)
 
 
 @dataclass(frozen=True)
@@ -25,11 +41,12 @@ class Placement:
 
     Attributes:
         forms: Layer name -> how it runs.
-        points: Activation tensors with an 8-bit grid of their own, in execution order.
+        points: Activation tensors with a grid of their own, in execution order.
         aliases: Tensor -> the tensor whose codes it carries unchanged (reshapes, max pooling).
         absorbed: Names of Relu and Clip nodes that the grid's lower end makes redundant.
         guarded: Names of layers that stay float between rounded tensors and need protection: onnxruntime would
             quantize their weights per tensor when it loads the file.
+        wide: Those of the points whose grid has 16 bits; that of others has 8.
     """
 
     forms: Mapping[str, Form]
@@ -37,9 +54,10 @@ class Placement:
     aliases: Mapping[str, str]
     absorbed: frozenset[str]
     guarded: frozenset[str]
+    wide: frozenset[str] = frozenset()
 
     def is_rounded(self, tensor: str) -> bool:
-        """Tell whether a tensor exists as 8-bit codes.
+        """Tell whether a tensor exists as codes.
 
         Args:
             tensor: A tensor name.

@@ -31,6 +31,7 @@ def round_kernels(model: ir.Model, layers: Collection[Layer], forms: Mapping[str
     own grid. A Relu, or a Clip that starts at zero, right after such an
     output is absorbed: the unsigned grid starts at zero and clips by itself. Additions, pools and other operators
     with integer kernels between rounded tensors are rounded too, and operators that only move values run on codes.
+    What wide layers read is rounded to 16 bits, unless an integer kernel has it in 8 already.
 
     Args:
         model: The normalised model.
@@ -51,6 +52,7 @@ class _Placer:
         self.static_nodes = {
             use.node for layer in layers if forms[layer.name] == "static" for use in layer.uses
         }
+        self.wide_nodes = {use.node for layer in layers if forms[layer.name] == "wide" for use in layer.uses}
         self.points: set[str] = set()
         self.aliases: dict[str, str] = {}
         self.absorbed: set[str] = set()
@@ -65,15 +67,27 @@ class _Placer:
                 self._round_output(node)
         for node in nodes:
             self._extend(node)
-        points = tuple(
-            name for name in tensor_order(self.graph) if name in self.points and name not in self.aliases
+        wide = frozenset(
+            value_name(node.inputs[0])
+            for node in nodes
+            if node.name in self.wide_nodes and not self._is_rounded(node.inputs[0])
         )
+        points = tuple(
+            name
+            for name in tensor_order(self.graph)
+            if name in self.points | wide and name not in self.aliases
+        )
+
+        def is_rounded(value: ir.Value | None) -> bool:
+            return self._is_rounded(value) or (value is not None and value.name in wide)
+
         return Placement(
             forms=self.forms,
             points=points,
             aliases=self.aliases,
             absorbed=frozenset(self.absorbed),
-            guarded=guarded_layers(self.graph, self.layers, self.static_nodes, self._is_rounded),
+            guarded=guarded_layers(self.graph, self.layers, self.static_nodes, is_rounded),
+            wide=wide,
         )
 
     def _is_rounded(self, value: ir.Value | None) -> bool:

@@ -16,9 +16,11 @@ from quant_core.export.storage import LocalFunctions
 from quant_core.export.target import Target
 from quant_core.ingest.layer import Layer
 from quant_core.spec import FLOAT_BITS, WeightGrid
+from quant_core.spec.bits import WIDE_BITS
 
 _TWO_BIT_TYPES = frozenset({2, 3, 5, 6})
 _PACKED_OPSET = 21
+_KERNEL_BITS = 8
 _CHANNELS = WeightGrid()
 
 
@@ -33,7 +35,8 @@ def ort_form(
         layer: The layer.
         model: The normalised model it belongs to.
         bits: Bits of its weight.
-        activation_bits: 8, or 32 for float activations; what the layer says for itself goes before it.
+        activation_bits: 8, 16 (rounded for a float kernel), or 32 for float activations; what the layer says for
+            itself goes before it.
         grid: What its weight is rounded to.
 
     Returns:
@@ -44,9 +47,12 @@ def ort_form(
     if layer.op == "Gather":
         looks_up = all(use.op == "Gather" for use in layer.uses)
         return "gather" if looks_up and (grid.block is None or len(layer.shape) == 2) else "weight_only"
+    rounded_to = layer.activation_bits or activation_bits
+    if rounded_to == WIDE_BITS and is_right_operand(layer, model):
+        return "wide"
     if not grid.suits_int8_kernels:
         return "weight_only"
-    if (layer.activation_bits or activation_bits) == FLOAT_BITS or layer.axis is None:
+    if rounded_to != _KERNEL_BITS or layer.axis is None:
         return "weight_only"
     if not is_right_operand(layer, model):
         return "weight_only"

@@ -24,6 +24,7 @@ from quant_core.export.target import Target
 from quant_core.export.weight_patterns import write_float, write_int8, write_qdq, write_rows
 from quant_core.ingest.layer import Layer
 from quant_core.spec import FLOAT_BITS, WeightGrid, WeightOptions
+from quant_core.spec.bits import WIDE_BITS
 
 _DEFAULT = WeightOptions()
 _CHANNELS = WeightGrid()
@@ -121,7 +122,8 @@ def predict_sizes(
     }
     # Distinct scales, as calibration will give: equal constants are stored once.
     grids = {
-        name: ActivationGrid(float(np.float32(1 + i / 1024)), 0) for i, name in enumerate(placement.points)
+        name: ActivationGrid(float(np.float32(1 + i / 1024)), 0, WIDE_BITS if name in placement.wide else 8)
+        for i, name in enumerate(placement.points)
     }
     widths = {bits for choices in candidates.values() for bits in choices}
     functions = {

@@ -43,7 +43,7 @@ class Layer:
         siblings: Other layers that read one of its activations, such as query, key and value.
         first: Whether no layer lies in front of one of its uses.
         last: Whether no layer comes after one of its uses.
-        activation_bits: 8 or 32 (float) where a rule of the request gives its activations bits of their own; else None.
+        activation_bits: 8, 16 or 32 (float) where its activations have bits of their own; else None.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Unsigned 8-bit activations: the grid, and rounding to it with a straight-through gradient."""
+"""Unsigned activations: the grid, and rounding to it with a straight-through gradient."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ import torch
 
 from quant_core.codes import ActivationGrid
 
-_LEVELS = 255
 _SIGNED_HIGH = 127
 
 
-def activation_grid(low: float, high: float) -> ActivationGrid:
-    """Lay an 8-bit grid over a range, widened so that it holds zero.
+def activation_grid(low: float, high: float, bits: int = 8) -> ActivationGrid:
+    """Lay a grid over a range, widened so that it holds zero.
 
     Args:
         low: Smallest value to represent.
         high: Largest value to represent.
+        bits: Bits of a code.
 
     Returns:
         The grid; a range of zero width gets a step of 1.
     """
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = float(np.float32((high - low) / _LEVELS))
+    highest = 2**bits - 1
+    scale = float(np.float32((high - low) / highest))
     if scale < float(np.finfo(np.float32).tiny):
-        return ActivationGrid(scale=1.0, zero_point=0)
-    return ActivationGrid(scale=scale, zero_point=int(np.clip(round(-low / scale), 0, _LEVELS)))
+        return ActivationGrid(scale=1.0, zero_point=0, bits=bits)
+    return ActivationGrid(scale=scale, zero_point=int(np.clip(round(-low / scale), 0, highest)), bits=bits)
 
 
 def symmetric_grid(low: float, high: float) -> ActivationGrid:
@@ -52,31 +53,33 @@ def fake_quantize(x: torch.Tensor, grid: ActivationGrid) -> torch.Tensor:
         grid: The grid.
 
     Returns:
-        `scale * (clip(round_half_even(x / scale) + zero_point, 0, 255) - zero_point)`; the gradient is that of
+        `scale * (clip(round_half_even(x / scale) + zero_point, 0, 2^b - 1) - zero_point)`; the gradient is that of
         the clipped identity.
     """
     clipped = x.clamp(grid.low, grid.high)
     with torch.no_grad():
-        codes = torch.round(x / grid.scale).add_(grid.zero_point).clamp_(0, _LEVELS)
+        codes = torch.round(x / grid.scale).add_(grid.zero_point).clamp_(0, grid.highest)
         rounded = codes.sub_(grid.zero_point).mul_(grid.scale)
     return clipped + (rounded - clipped).detach()
 
 
-def dynamic_fake_quantize(x: torch.Tensor) -> torch.Tensor:
+def dynamic_fake_quantize(x: torch.Tensor, bits: int = 8) -> torch.Tensor:
     """Round to the grid that DynamicQuantizeLinear would lay over this very tensor.
 
     Args:
         x: Any float tensor.
+        bits: Bits of a code; the operator knows 8 alone.
 
     Returns:
-        The tensor on its own 8-bit grid, with a straight-through gradient.
+        The tensor on its own grid, with a straight-through gradient.
     """
+    highest = 2**bits - 1
     if x.numel() == 0:
         return x
     with torch.no_grad():
         low, high = x.amin().clamp_max(0), x.amax().clamp_min(0)
-        scale = (high - low) / _LEVELS
+        scale = (high - low) / highest
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-        zero_point = torch.round(-low / scale).clamp_(0, _LEVELS)
-        rounded = torch.round(x / scale).add_(zero_point).clamp_(0, _LEVELS).sub_(zero_point).mul_(scale)
+        zero_point = torch.round(-low / scale).clamp_(0, highest)
+        rounded = torch.round(x / scale).add_(zero_point).clamp_(0, highest).sub_(zero_point).mul_(scale)
     return x + (rounded - x).detach()

@@ -9,6 +9,9 @@ from pydantic import BeforeValidator
 FLOAT_BITS = 32
 """Stands for "kept in float" wherever a number of bits is expected."""
 
+WIDE_BITS = 16
+"""Activations that are rounded for a layer that computes in float."""
+
 WEIGHT_BITS = (2, 3, 4, 5, 6, 8, FLOAT_BITS)
 """Every choice a weight can be given."""
 

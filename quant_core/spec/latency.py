@@ -10,7 +10,7 @@ class LayerLatency(BaseModel):
 
     Attributes:
         name: The layer.
-        form: How it runs in integers: `static`, `dynamic`, `gather` or `weight_only`.
+        form: How it runs in integers: `static`, `dynamic`, `gather`, `weight_only` or `wide`.
         float_ms: Median milliseconds with float weights.
         float_spread: Interquartile range of these times.
         integer_ms: Median milliseconds in that form; the same at every integer width, which are all unpacked at load.

@@ -19,7 +19,8 @@ class LayerRule(BaseModel):
         exclude: Keep the layer in float.
         min_bits: The fewest bits allowed.
         max_bits: The most bits allowed.
-        activation_bits: 8, or 32 (`"float"`): the layer runs in float on what it is given, with packed weights.
+        activation_bits: 8; 16: the layer runs in float on an input rounded to 16 bits, with packed weights; or 32
+            (`"float"`): it runs in float on what it is given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,7 +30,7 @@ class LayerRule(BaseModel):
     exclude: bool = False
     min_bits: Bits | None = None
     max_bits: Bits | None = None
-    activation_bits: Annotated[Literal[8, 32] | None, BeforeValidator(parse_bits)] = None
+    activation_bits: Annotated[Literal[8, 16, 32] | None, BeforeValidator(parse_bits)] = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:

@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from quant_core.spec.bits import DEFAULT_WEIGHT_BITS, FLOAT_BITS, Bits, known_bits, parse_bits
+from quant_core.spec.bits import DEFAULT_WEIGHT_BITS, FLOAT_BITS, WIDE_BITS, Bits, known_bits, parse_bits
 from quant_core.spec.budget import Budget
 from quant_core.spec.latency import LatencyTable
 from quant_core.spec.layer_rule import LayerRule
+from quant_core.spec.weight_grid import FORMAT_BITS
 from quant_core.spec.weight_options import WeightOptions
 
 SensitivityMethod = Literal[
@@ -100,6 +101,15 @@ class Request(WeightOptions):
             raise ValueError("weight_bits is empty; name at least one bit-width")
         return tuple(sorted({known_bits(b) for b in bits}))
 
+    @model_validator(mode="after")
+    def _format_is_a_candidate(self) -> Self:
+        bits = FORMAT_BITS.get(self.weight_format)
+        if bits is not None and bits not in self.weight_bits:
+            raise ValueError(
+                f"weight_format {self.weight_format} has {bits} bits, which are not among weight_bits; add {bits}"
+            )
+        return self
+
 
 class QuantizeSpec(Request):
     """One quantization request.
@@ -108,8 +118,8 @@ class QuantizeSpec(Request):
 
     Attributes:
         budget: What the result may cost.
-        activation_bits: 8 (unsigned integer activations) or 32 (float activations, packed weights only); rules may say
-            otherwise for single layers.
+        activation_bits: 8 (unsigned integer activations), 16 (unsigned too, but layers compute in float) or 32 (float
+            activations, packed weights only); rules may say otherwise for single layers.
         activation_range: How the range of an 8-bit activation is chosen from what calibration saw.
         allocation: How bits are chosen from the estimates: `optimal` (integer program, and swaps where pairs of layers
             were measured), or for comparison `hawq_v2` (bits follow the order of mean traces) or `ompq` (bits by
@@ -123,7 +133,7 @@ class QuantizeSpec(Request):
     """
 
     budget: Budget = Budget()
-    activation_bits: Annotated[Literal[8, 32], BeforeValidator(parse_bits)] = 8
+    activation_bits: Annotated[Literal[8, 16, 32], BeforeValidator(parse_bits)] = 8
     activation_range: RangeMethod = "mse"
     allocation: Allocation = "optimal"
     ties: tuple[tuple[str, ...], ...] = ()
@@ -150,6 +160,15 @@ class QuantizeSpec(Request):
         if self.opset is not None and self.target != "portable":
             raise ValueError(
                 f"{self.target} files have the opset their operators need; only portable ones let you choose"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _wide_runs_there(self) -> Self:
+        asked = [self.activation_bits, *(rule.activation_bits for rule in self.rules)]
+        if WIDE_BITS in asked and self.target != "ort-cpu":
+            raise ValueError(
+                f"16-bit activations are written for ort-cpu alone, not for {self.target}; ask for 8 or float"
             )
         return self
 

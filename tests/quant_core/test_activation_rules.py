@@ -13,10 +13,11 @@ from quant_core.spec import CostTable, QuantizeSpec, Report
 
 DATA = Path(__file__).parents[2] / "benchmarks" / "data"
 MODEL = DATA / "resnet20_cifar10.onnx"
+WIDE = "/layer3/layer3.0/conv2/Conv"
 STEM, INNER, HEAD = "/conv1/Conv", "/layer2/layer2.1/conv1/Conv", "/fc/Gemm"
 SPEC = {
     "size": 0.16, "bits": [4, 8], "rounding": "nearest", "float_activations": [STEM, INNER], "held_back": 0.25,
-    "rules": [{"match": HEAD, "pin": 8, "activation_bits": "float"}],
+    "rules": [{"match": HEAD, "pin": 8, "activation_bits": "float"}, {"match": WIDE, "activation_bits": 16}],
 }  # fmt: skip
 
 
@@ -33,9 +34,15 @@ def test_those_layers_run_in_float_on_packed_weights(result: tuple[Path, Report]
     _, report = result
     told = {layer.name: (layer.form, layer.activation_bits) for layer in report.layers}
     assert {told.pop(name) for name in (STEM, INNER, HEAD)} == {("weight_only", 32)}
+    assert told.pop(WIDE) == ("wide", 16)
     assert set(told.values()) == {("static", 8)}
     kernels = {layer.name: layer.kernel for layer in report.layers}
-    assert {kernels.pop(name) for name in (STEM, INNER, HEAD)} <= {"Conv", "FusedConv", "Gemm", "FusedGemm"}
+    assert {kernels.pop(name) for name in (STEM, INNER, HEAD, WIDE)} <= {
+        "Conv",
+        "FusedConv",
+        "Gemm",
+        "FusedGemm",
+    }
     assert set(kernels.values()) == {"QLinearConv"}
     assert report.warnings == ()
     bits = {layer.name: layer.weight_bits for layer in report.layers}
@@ -55,8 +62,16 @@ def test_prices_are_those_of_the_file(result: tuple[Path, Report]) -> None:
         HEAD,
     }
     macs = {layer.name: layer.macs for layer in report.layers}
+    wide = next(row for row in table.layers if row.name == WIDE)
+    assert wide.bops(4) == macs[WIDE] * 4 * 16
     stem = next(row for row in table.layers if row.name == STEM)
     assert stem.bops(4) == macs[STEM] * 4 * 32
+
+
+def test_sixteen_bits_are_asked_for_where_they_can_be_written() -> None:
+    assert QuantizeSpec.model_validate({"activation_bits": "16"}).activation_bits == 16
+    with pytest.raises(ValueError, match="written for ort-cpu alone"):
+        QuantizeSpec.model_validate({"target": "tensorrt", "rules": [{"match": "a", "activation_bits": 16}]})
 
 
 def test_the_simulation_holds_and_the_stem_reads_unrounded_pixels(result: tuple[Path, Report]) -> None:

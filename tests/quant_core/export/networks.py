@@ -142,7 +142,10 @@ class Net:
         with torch.no_grad():
             values = tensors | self.program.evaluate(tensors, outputs=inner)
         lay = symmetric_grid if target.symmetric else activation_grid
-        grids = {n: lay(float(values[n].min()), float(values[n].max())) for n in placement.points}
+        ends = {n: (float(values[n].min()), float(values[n].max())) for n in placement.points}
+        grids = {
+            n: activation_grid(*ends[n], bits=16) if n in placement.wide else lay(*ends[n]) for n in ends
+        }
         weights = {
             layer.name: quantize_weight(
                 self.model.graph.initializers[layer.weight].const_value.numpy(), bits[layer.name], layer.axis
@@ -154,8 +157,9 @@ class Net:
         onnx.save(file, path)
         onnx.checker.check_model(path, full_check=True)
         dynamic = [name for name, form in placement.forms.items() if form == "dynamic"]
-        simulation = Simulation(self.model, self.layers, weights, grids, dynamic)
-        return placement, file, simulation.run(self.feeds)["y"]
+        self.simulation = Simulation(self.model, self.layers, weights, grids, dynamic)
+        self.placement, self.grids, self.weights = placement, grids, weights
+        return placement, file, self.simulation.run(self.feeds)["y"]
 
     def run(self, path):
         return onnxruntime.InferenceSession(path).run(["y"], self.feeds)[0]

@@ -13,13 +13,14 @@ from onnx import TensorProto
 from quant_core.export import export_model, layer_form, place, predict_sizes
 from quant_core.ingest import find_layers, normalise
 from quant_core.spec import FLOAT_BITS
+from quant_core.spec.bits import WIDE_BITS
 from quant_core.verification import INT8_OPERATORS, kernels
 from tests.quant_core.export.networks import NETS, Net, parse
 
 WIDTHS = [2, 3, 4, 5, 6, 8]
 
 
-@pytest.mark.parametrize("activation_bits", [8, FLOAT_BITS])
+@pytest.mark.parametrize("activation_bits", [8, WIDE_BITS, FLOAT_BITS])
 @pytest.mark.parametrize("bits", WIDTHS)
 @pytest.mark.parametrize("name", NETS)
 def test_file_equals_simulation_on_the_intended_kernels(name, bits, activation_bits, tmp_path):
@@ -28,7 +29,7 @@ def test_file_equals_simulation_on_the_intended_kernels(name, bits, activation_b
     returned = net.run(path)
     scale = np.abs(simulated).max()
     # One step of an 8-bit grid may round the other way; weights alone leave only float rounding.
-    tolerance = 0.03 if activation_bits == 8 else 1e-5
+    tolerance = {8: 0.03, WIDE_BITS: 3e-4, FLOAT_BITS: 1e-5}[activation_bits]
     assert np.abs(returned - simulated).max() <= tolerance * scale
     found = kernels(path, net.layers)
     if activation_bits == 8:
@@ -68,11 +69,11 @@ def test_layers_kept_float_are_float_and_exact_between_rounded_ones(name, tmp_pa
         )
 
 
-@pytest.mark.parametrize("own", [8, FLOAT_BITS])
+@pytest.mark.parametrize(("own", "rest"), [(8, FLOAT_BITS), (FLOAT_BITS, 8), (WIDE_BITS, 8)])
 @pytest.mark.parametrize("name", NETS)
-def test_activation_bits_of_one_layer(name, own, tmp_path):
+def test_activation_bits_of_one_layer(name, own, rest, tmp_path):
     net, path = Net(name), tmp_path / "model.onnx"
-    found_layers, rest = net.layers, FLOAT_BITS + 8 - own
+    found_layers = net.layers
     for chosen in found_layers:
         net.layers = tuple(
             replace(layer, activation_bits=own) if layer is chosen else layer for layer in found_layers
@@ -95,6 +96,29 @@ def test_activation_bits_of_one_layer(name, own, tmp_path):
             )
         predicted = predict_sizes(net.model, net.layers, dict.fromkeys(bits, (4,)), rest).total(bits)
         assert abs(file.ByteSize() - predicted) <= max(0.02 * predicted, 96)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_sixteen_bits_are_stored_and_change_next_to_nothing(name, tmp_path):
+    net, path = Net(name), tmp_path / "model.onnx"
+    bits = {layer.name: 8 for layer in net.layers}
+    _, _, exact = net.export(bits, FLOAT_BITS, path)
+    placement, file, simulated = net.export(bits, WIDE_BITS, path)
+    wide = [name for name, form in placement.forms.items() if form == "wide"]
+    codes = [
+        tensor.data_type
+        for node in file.graph.node
+        if node.op_type == "QuantizeLinear"
+        for tensor in file.graph.initializer
+        if tensor.name == node.input[2]
+    ]
+    assert len(codes) == len(placement.wide)
+    assert set(codes) <= {TensorProto.UINT16}
+    assert bool(wide) == bool(codes)
+    # 65,535 steps of each tensor's range instead of 255. The largest errors are of values beyond the range.
+    _, _, rough = net.export(bits, 8, path)
+    if wide and np.abs(rough - exact).max() > 0:
+        assert np.median(np.abs(simulated - exact)) < 0.02 * np.median(np.abs(rough - exact))
 
 
 def test_a_float_network_comes_out_unchanged(tmp_path):
