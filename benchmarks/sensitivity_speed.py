@@ -6,21 +6,21 @@ probes of a layer have the coefficient of variation c, needs `t * (c / 0.05)^2` 
 standard error; nobody waits for that here, it is extrapolated from the probes that were taken, and c itself is known to
 about `1 / sqrt(2 * probes)`.
 
-`--workers N` compares one process with several instead: the same probes, one thread each.
+`--workers N` compares one process with several instead: the same probes, one thread each, beside what the machine
+gives to as many independent copies of the one process.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from benchmarks.speed.contestants import Contestant, Ours, curvlinops, loss_of, pyhessian
+from benchmarks.speed.processes import compare_workers
 from benchmarks.speed.resnet18 import trained
 
 BATCH = 16
@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument(
         "--probes", type=int, default=12, help="probes of the slow methods; fast ones take more"
     )
+    parser.add_argument("--batch", type=int, default=0, help="which 16 images; the probes' seeds go with it")
     parser.add_argument("--workers", type=int, help="compare one process with this many")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "bitwright" / "speed")
     options = parser.parse_args()
@@ -41,17 +42,20 @@ def main() -> None:
     net, path, images, classes = trained(options.cache)
     loss, accuracy = loss_of(net, images, classes)
     print(f"cross entropy {loss:.3f}, accuracy {accuracy:.1%} on {len(images)} unseen digits")
-    images, classes = images[:BATCH], classes[:BATCH]
+    first = BATCH * options.batch
+    if first + BATCH > len(images):
+        parser.error(f"there are {len(images) // BATCH} batches")
+    images, classes = images[first : first + BATCH], classes[first : first + BATCH]
     names = [name for name, weight in net.named_parameters() if weight.dim() > 1]
     ours = Ours.read(path, names, images)
     if options.workers:
-        _compare_workers(ours, path, options.workers)
+        compare_workers(ours, path, options.workers)
         return
     exact, wall, cpu = ours.exact()
     contestants = [
-        *ours.contestants(10 * options.probes),
-        *pyhessian(net, images, classes, options.probes),
-        *curvlinops(net, images, classes, options.probes),
+        *ours.contestants(10 * options.probes, options.batch),
+        *pyhessian(net, images, classes, options.probes, options.batch),
+        *curvlinops(net, images, classes, options.probes, options.batch),
     ]
     _race(contestants)
     _report(contestants, exact, wall, cpu, options.threads)
@@ -103,47 +107,6 @@ def _report(contestants: list[Contestant], exact: np.ndarray, wall: float, cpu: 
         table = np.array(c.estimates) / exact
         error = table.std(axis=0, ddof=1) / len(table) ** 0.5
         print(f"  {c.name:<42}{np.median(table.mean(axis=0)):7.3f} ± {np.median(error):.3f}")
-
-
-def _compare_workers(ours: Ours, path: Path, count: int, probes: int = 96) -> None:
-    from quant_core.ingest import normalise, read_model
-    from quant_core.sensitivity.assignment import Assignment
-    from quant_core.sensitivity.cut import Cut
-    from quant_core.sensitivity.gauss_newton import gauss_newton
-    from quant_core.sensitivity.workers import OneThread, Workers
-
-    feeds = dict(ours.batch.feeds)
-    cut = Cut(BATCH, 1, seed=0, largest=4, clusters=4)
-    options = {"seed": 0, "tolerance": 1e-9, "max_probes": probes}
-    assignment = Assignment(gauss_newton, ours.layers, ours.objective, cut, options)
-    warming = replace(assignment, options=options | {"max_probes": 4 * count})
-    batches = cut.batches(feeds, None, "cpu")
-    model = normalise(read_model(path).model)
-
-    def timed(crew: OneThread | Workers) -> tuple[float, np.ndarray]:
-        with crew.on(warming) as run:  # loaded and warm, as it is after the first method of an analysis
-            warming.run(ours.program, batches, run=run)
-        start = time.perf_counter()
-        with crew.on(assignment) as run:
-            found = assignment.run(ours.program, batches, run=run)
-        return time.perf_counter() - start, found.trace
-
-    with Workers(model, feeds, None, ["cpu"] * count) as workers:
-        rounds = [(timed(OneThread()), timed(workers)) for _ in range(3)]
-    same = all(np.array_equal(one[1], many[1]) for one, many in rounds)
-    torch.set_num_threads(count)
-    start = time.perf_counter()
-    assignment.run(ours.program, batches)
-    threaded = time.perf_counter() - start
-    one, many = (float(np.median([r[k][0] for r in rounds])) for k in (0, 1))
-    ratio = float(np.median([r[1][0] / r[0][0] for r in rounds]))
-    print(
-        f"{probes} probes of {batches[0].size} images; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
-        f"\n  one process, one thread        {one:7.2f} s"
-        f"\n  {count} processes, one thread each   {many:7.2f} s   {ratio:.0%} of it (median of {len(rounds)} pairs)"
-        f"\n  one process, {count} threads         {threaded:7.2f} s   {threaded / one:.0%}"
-        f"\n  identical numbers: {same}"
-    )
 
 
 if __name__ == "__main__":

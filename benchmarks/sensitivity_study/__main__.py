@@ -64,9 +64,10 @@ def main() -> None:
     kept = zoo_folder() / "sensitivity-study"
     results = []
     for model in models:
+        folder = kept / SUBJECTS[model].key
         if asked.fresh:
-            shutil.rmtree(kept / model, ignore_errors=True)
-        found = study(model, methods, FEW_PLANS if asked.quick else PLANS, kept / model)
+            shutil.rmtree(folder, ignore_errors=True)
+        found = study(model, methods, FEW_PLANS if asked.quick else PLANS, folder)
         print_table(found)
         results += found
     if set(SHOWN) <= set(methods):

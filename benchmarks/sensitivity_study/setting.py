@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from benchmarks.zoo import prepare as fetch
+from benchmarks.zoo import zoo_folder
 from quant_core.calibration import Samples
 from quant_core.codes import CorrectedBias, QuantizedWeight
 from quant_core.effort import plan_effort
@@ -25,7 +26,7 @@ from quant_core.sensitivity import (
     split_batches,
 )
 from quant_core.sensitivity.question import Question
-from quant_core.spec import Budget, QuantizeSpec, SensitivityMethod
+from quant_core.spec import Budget, QuantizeSpec, SensitivityMethod, WeightOptions
 
 BITS = (2, 3, 4, 6, 8)
 _LARGEST = 64
@@ -37,7 +38,7 @@ class Subject:
 
     Attributes:
         model: Zoo entry with the model.
-        data: Zoo entry with the samples.
+        data: Zoo entry with the samples, or what gives them from the cache's folder: input name -> array.
         rounding: Samples that GPTQ rounds with.
         scoring: Samples that the methods score with.
         measuring: Samples that losses are measured on.
@@ -46,16 +47,21 @@ class Subject:
     """
 
     model: str
-    data: str
+    data: str | Callable[[Path], Mapping[str, np.ndarray]]
     rounding: int
     scoring: int
     measuring: int
     mirrored: bool = False
     longest: int | None = None
 
+    @property
+    def key(self) -> str:
+        """What its measurements are kept under."""
+        return f"{self.model}-{self.rounding}-{self.scoring}-{self.measuring}"
+
 
 SUBJECTS = {
-    "resnet20": Subject("resnet20", "cifar10-test", 128, 256, 512),
+    "resnet20": Subject("resnet20", "cifar10-test", 128, 256, 1024),
     "efficientnet-lite0": Subject("efficientnet-lite0", "efficientnet-lite0", 20, 10, 10, mirrored=True),
     "minilm": Subject("minilm", "minilm", 48, 24, 24, longest=32),
     "ppocr-rec": Subject("ppocr-rec", "ppocr-rec", 12, 10, 10),
@@ -99,16 +105,7 @@ class Setting:
     @cached_property
     def batches(self) -> tuple[Batch, ...]:
         """The samples to measure on."""
-        inputs = _tensors(self.measuring)
-        return split_batches(
-            inputs,
-            None,
-            sample_bytes=activation_bytes(self.job.program, inputs, self.measuring.batch),
-            seed=0,
-            fixed=self.measuring.batch,
-            largest=_LARGEST,
-            clusters=1,
-        )
+        return split(self.job, self.measuring)
 
     @cached_property
     def reference(self) -> list[tuple[torch.Tensor, ...]]:
@@ -163,18 +160,41 @@ class Setting:
         return self.objective.rows(values, batch.size)
 
 
-def prepare_setting(subject: Subject, folder: Path) -> Setting:
+def split(job: Prepared, samples: Samples) -> tuple[Batch, ...]:
+    """Cut samples into batches to measure on.
+
+    Args:
+        job: The model.
+        samples: The samples.
+
+    Returns:
+        Batches of at most 64.
+    """
+    inputs = _tensors(samples)
+    return split_batches(
+        inputs,
+        None,
+        sample_bytes=activation_bytes(job.program, inputs, samples.batch),
+        seed=0,
+        fixed=samples.batch,
+        largest=_LARGEST,
+        clusters=1,
+    )
+
+
+def prepare_setting(subject: Subject, folder: Path, bits: tuple[int, ...] = BITS) -> Setting:
     """Load a model and round every layer at every width, or find that done.
 
     Args:
         subject: The model.
-        folder: Keeps the rounded weights between runs.
+        folder: Keeps the rounded weights between runs, and samples that no zoo entry holds.
+        bits: The widths; `Setting.weights` wants all of `BITS`.
 
     Returns:
         The setting.
     """
     model = fetch(subject.model) / "model.onnx"
-    job = prepare(model, fetch(subject.data) / "samples.npz", QuantizeSpec(budget=Budget(size=1.0)))
+    job = prepare(model, _samples(subject, folder), QuantizeSpec(budget=Budget(size=1.0)))
     samples = _choose(job.samples, subject)
     seen = samples.take(np.arange(subject.rounding))
     scoring = samples.take(np.arange(subject.rounding, subject.rounding + subject.scoring))
@@ -191,9 +211,9 @@ def prepare_setting(subject: Subject, folder: Path) -> Setting:
             job.program,
             job.model,
             job.layers,
-            {layer.name: BITS for layer in job.layers},
+            {layer.name: bits for layer in job.layers},
             seen,
-            rounding="gptq",
+            WeightOptions(),
             batch_size=job.batch_size,
             device="cpu",
             seed=0,
@@ -201,6 +221,17 @@ def prepare_setting(subject: Subject, folder: Path) -> Setting:
         )
         _save(path, rounded)
     return Setting(job, objective, scoring, measuring, _load(path))
+
+
+def _samples(subject: Subject, folder: Path) -> Path:
+    if isinstance(subject.data, str):
+        return fetch(subject.data) / "samples.npz"
+    path = folder / "samples.npz"
+    if not path.exists():
+        partial = path.with_suffix(".partial.npz")
+        np.savez(partial, allow_pickle=False, **subject.data(zoo_folder()))
+        partial.rename(path)
+    return path
 
 
 def _choose(samples: Samples, subject: Subject) -> Samples:

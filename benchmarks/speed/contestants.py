@@ -89,11 +89,12 @@ class Ours:
             Batch({"input": images.contiguous(memory_format=torch.channels_last)}, None, len(images)),
         )
 
-    def contestants(self, probes: int) -> Iterator[Contestant]:
+    def contestants(self, probes: int, seed: int) -> Iterator[Contestant]:
         """Give our estimators.
 
         Args:
             probes: Probes of the cheap one.
+            seed: Seed of the probes.
 
         Yields:
             Gauss-Newton and Hutchinson, one probe at a time.
@@ -102,7 +103,7 @@ class Ours:
             ("gauss_newton", gauss_newton, probes),
             ("hawq_v2 (joint)", hawq_v2, max(4, probes // 8)),
         ):
-            taken = iter(range(1 << 30))
+            taken = iter(range(seed << 20, (seed + 1) << 20))
 
             def probe(estimator: Callable[..., object] = estimator, taken: Iterator[int] = taken) -> Floats:
                 found = estimator(
@@ -129,7 +130,7 @@ class Ours:
 
 
 def pyhessian(
-    net: nn.Module, images: torch.Tensor, classes: torch.Tensor, probes: int
+    net: nn.Module, images: torch.Tensor, classes: torch.Tensor, probes: int, seed: int
 ) -> Iterator[Contestant]:
     """Use PyHessian's products: its own joint probe read off layer by layer, and one product for each layer.
 
@@ -140,6 +141,7 @@ def pyhessian(
         images: The samples.
         classes: Their classes.
         probes: Probes of each.
+        seed: Seed of the probes.
 
     Yields:
         Both.
@@ -152,7 +154,7 @@ def pyhessian(
         held = hessian(net, nn.CrossEntropyLoss(), data=(images, classes), cuda=False)
     params, grads = held.params, held.gradsH
     weights = [i for i, p in enumerate(params) if p.dim() > 1]
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(2 * seed + 1)
 
     def signs() -> list[torch.Tensor]:
         return [torch.randint(0, 2, p.shape, generator=generator).to(p) * 2 - 1 for p in params]
@@ -172,7 +174,7 @@ def pyhessian(
 
 
 def curvlinops(
-    net: nn.Module, images: torch.Tensor, classes: torch.Tensor, probes: int
+    net: nn.Module, images: torch.Tensor, classes: torch.Tensor, probes: int, seed: int
 ) -> Iterator[Contestant]:
     """Use curvlinops' operators on all weights at once; its Hessian also block-diagonal, which its GGN cannot be.
 
@@ -181,6 +183,7 @@ def curvlinops(
         images: The samples.
         classes: Their classes.
         probes: Probes of each Hessian; the Gauss-Newton matrix gets twice as many.
+        seed: Seed of the probes.
 
     Yields:
         One contestant for each operator.
@@ -189,7 +192,7 @@ def curvlinops(
 
     named = {name: p for name, p in net.named_parameters() if p.dim() > 1}
     params = list(named.values())
-    generator = torch.Generator().manual_seed(2)
+    generator = torch.Generator().manual_seed(2 * seed + 2)
 
     operators: Mapping[str, tuple[type, str, bool, int]] = {
         "Hessian, joint": (HessianLinearOperator, "hessian", False, probes),

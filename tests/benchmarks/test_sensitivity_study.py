@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.sensitivity_study import measurements, setting  # noqa: E402 - the benchmarks are not an installed package
 from benchmarks.sensitivity_study.drawing import draw  # noqa: E402
+from benchmarks.sensitivity_study.fresh import Agreement  # noqa: E402
 from benchmarks.sensitivity_study.measurements import Cost, Prediction, Truth  # noqa: E402
 from benchmarks.sensitivity_study.results import Result  # noqa: E402
 
@@ -80,3 +81,29 @@ def test_table_and_picture_say_what_was_found() -> None:
     picture = ET.fromstring(draw([result]))
     dots = [path.get("d", "") for path in picture.iter("{http://www.w3.org/2000/svg}path")]
     assert max(d.count("h0") for d in dots) == 20
+
+
+def agreement(samples: int, variation: float, layers: int = 2000) -> Agreement:
+    """Predictions and measurements of layers that differ by nothing but the samples that were drawn."""
+    rng = np.random.default_rng(0)
+    shape = 1 / variation**2  # of a gamma distribution with mean 1
+    drawn = rng.gamma(shape, variation**2, (2, layers, samples))
+    mean, error = drawn.mean(2), drawn.std(2, ddof=1) / samples**0.5
+    return Agreement(
+        *(array.tolist() for array in (mean[0], error[0], mean[1], error[1])), (1, samples, samples), 1.0
+    )
+
+
+def test_as_many_samples_as_are_said_to_be_needed_put_two_errors_at_25_percent() -> None:
+    variation = 1.2
+    enough = agreement(round(128 * variation**2), variation)
+    assert enough.close == pytest.approx(0.95, abs=0.02)
+    assert enough.explained > enough.close
+    few = agreement(10, variation)
+    assert few.close < 0.5
+    assert few.explained > 0.85  # errors from ten samples are a little too small
+    assert enough.variation == pytest.approx(variation, rel=0.05)
+    assert np.sqrt(np.mean(enough.errors_off**2)) == pytest.approx(1, abs=0.05)
+    cells = [cell.strip() for cell in enough.row("net").strip("|").split("|")]
+    assert cells[3] == f"{enough.close:.0%}"
+    assert float(cells[8]) == pytest.approx(128 * variation**2, rel=0.1)
