@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-STEP = 1 << 19
+STEP = 1 << 20
 """Work of calling any operator at all: what a processor multiplies in the time that a call takes."""
 
 CALL = 1 << 16
