@@ -9,7 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
-from bitwright.cli.quantize import Data, LossWeight, Model, read_loss_weights
+from bitwright.cli.quantize import (
+    Asymmetric,
+    BlockSize,
+    Data,
+    Granularity,
+    LossWeight,
+    Model,
+    WeightFormat,
+    read_loss_weights,
+)
 
 
 def analyze(
@@ -31,6 +40,10 @@ def analyze(
         str | None, typer.Option("--bits", metavar="B,B", help="Weight bits to estimate, such as 2,4,8.")
     ] = None,
     rounding: Annotated[str | None, typer.Option("--rounding", help="gptq, foem or nearest.")] = None,
+    granularity: Granularity = None,
+    block_size: BlockSize = None,
+    asymmetric: Asymmetric = False,
+    weight_format: WeightFormat = None,
     loss: Annotated[
         str | None, typer.Option("--loss", help="auto, cross_entropy, kl or squared_error.")
     ] = None,
@@ -80,6 +93,10 @@ def analyze(
         "bits": bits,
         "sensitivity": sensitivity,
         "rounding": rounding,
+        "granularity": granularity,
+        "block_size": block_size,
+        "symmetric": False if asymmetric else None,
+        "weight_format": weight_format,
         "loss": loss,
         "tolerance": tolerance,
         "probes": probes,

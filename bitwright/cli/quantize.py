@@ -55,6 +55,18 @@ Exclude = Annotated[
     list[str] | None,
     typer.Option("--exclude", metavar="GLOB", help="Keep layers in float; may be repeated."),
 ]
+Granularity = Annotated[
+    str | None, typer.Option("--granularity", help="What has a scale of its own: tensor, channel or block.")
+]
+BlockSize = Annotated[
+    int | None, typer.Option("--block-size", help="Consecutive inputs in a block, 16 to 256.")
+]
+Asymmetric = Annotated[
+    bool, typer.Option("--asymmetric", help="Give every scale of integer weights a zero point.")
+]
+WeightFormat = Annotated[
+    str | None, typer.Option("--weight-format", help="int, fp8_e4m3, fp8_e5m2, nvfp4 or mxfp4.")
+]
 
 
 def quantize(
@@ -120,6 +132,17 @@ def quantize(
     ] = None,
     foem_beta: Annotated[
         str | None, typer.Option("--foem-beta", help="Weight of the first-order term of foem, 0 to 1.")
+    ] = None,
+    granularity: Granularity = None,
+    block_size: BlockSize = None,
+    asymmetric: Asymmetric = False,
+    weight_format: WeightFormat = None,
+    equalize: Annotated[
+        str | None, typer.Option("--equalize", help="Where channels are scaled before rounding: auto, all or none.")
+    ] = None,
+    bias_correction: Annotated[
+        bool | None,
+        typer.Option("--bias-correction/--no-bias-correction", help="Let biases make up for mean errors."),
     ] = None,
     loss: Annotated[
         str | None, typer.Option("--loss", help="auto, cross_entropy, kl or squared_error.")
@@ -196,6 +219,12 @@ def quantize(
         "sensitivity": sensitivity,
         "rounding": rounding,
         "foem_beta": foem_beta,
+        "equalize": equalize,
+        "bias_correction": bias_correction,
+        "granularity": granularity,
+        "block_size": block_size,
+        "symmetric": False if asymmetric else None,
+        "weight_format": weight_format,
         "loss": loss,
         "workers": workers,
     }

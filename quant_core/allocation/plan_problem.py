@@ -112,7 +112,7 @@ class PlanProblem:
         weights = max(1, sum(layer.parameters for layer in costs.layers))
         others: dict[str, ByLayer] = {
             EFFECTIVE_BITS: {
-                layer.name: {bits: layer.parameters * bits / weights for bits in layer.bits}
+                layer.name: {bits: layer.parameters * layer.effective(bits) / weights for bits in layer.bits}
                 for layer in costs.layers
             },
             BOPS: {layer.name: {bits: layer.bops(bits) for bits in layer.bits} for layer in costs.layers},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -21,7 +22,7 @@ _NEAREST_BORDER = 0.45
 
 
 class LearnedCodes:
-    """`W = exp(log s) round(u)` with u, log s and the bias free and u kept on the grid.
+    """`W = exp(log s) round(u)`, u in steps from the zero point, with u, log s and the bias free, u on the grid.
 
     u starts between the code given and the float weight, so that codes which were a close decision change first. The
     gradient of round is taken for 1 (straight through). The bias moves in units of the layer's output, so that one
@@ -41,15 +42,16 @@ class LearnedCodes:
         assert tensor is not None
         device = output.device
         weight = torch.from_numpy(np.array(tensor.numpy(), dtype=np.float32)).to(device)
-        shape = [1] * weight.dim()
-        if start.axis is not None:
-            shape[start.axis] = -1
-        scale = torch.from_numpy(start.scale.copy()).to(device).reshape(shape)
-        codes = torch.from_numpy(start.codes.copy()).to(device).float()
+        scale = torch.from_numpy(np.array(start.spread(start.scale))).to(device)
+        codes = torch.from_numpy(start.elements()).to(device)
         self._weight, self._start = layer.weight, start
-        self._low, self._high = code_range(start.bits)
+        zero_points = np.zeros(()) if start.zero_point is None else start.spread(start.zero_point)
+        self._zero_points = torch.from_numpy(np.array(zero_points)).to(device).float()
+        self._low, self._high = (limit - self._zero_points for limit in code_range(start.bits))
         border = (weight / scale - codes).clamp(-_NEAREST_BORDER, _NEAREST_BORDER)
         self._before_rounding = (codes + border).requires_grad_()
+        # Steps of blocks are stored in fewer bits than a gradient would move them by.
+        self._fixed_scale = None if start.block_size is None else scale
         self._log_scale = scale.log().requires_grad_()
         bias = start.bias or find_bias(model, layer)
         self._bias = bias
@@ -71,7 +73,7 @@ class LearnedCodes:
         if kind == "codes":
             return [self._before_rounding]
         if kind == "scales":
-            return [self._log_scale]
+            return [] if self._fixed_scale is not None else [self._log_scale]
         return [] if self._shift is None else [self._shift]
 
     def stand_ins(self) -> dict[str, Tensor]:
@@ -80,7 +82,7 @@ class LearnedCodes:
         Returns:
             Initializer name -> values, differentiable in the parameters.
         """
-        values = {self._weight: self._log_scale.exp() * self._codes()}
+        values = {self._weight: self._scale() * self._codes()}
         if self._bias is not None and self._shift is not None:
             values[self._bias.name] = self._first + self._unit * self._shift
         return values
@@ -92,22 +94,22 @@ class LearnedCodes:
             Codes, scales and bias.
         """
         with torch.no_grad():
-            codes, scale = self._codes(), self._log_scale.exp()
+            codes = self._codes() + self._zero_points
+            scale = self._start.scale
+            if self._fixed_scale is None:
+                scale = self._scale().cpu().numpy().reshape(scale.shape)
             bias = self._bias
             if bias is not None:
                 bias = CorrectedBias(bias.name, self.stand_ins()[bias.name].cpu().numpy().astype(np.float32))
-            return QuantizedWeight(
-                codes=codes.to(torch.int8).cpu().numpy(),
-                scale=scale.cpu().numpy().reshape(self._start.scale.shape),
-                axis=self._start.axis,
-                bits=self._start.bits,
-                bias=bias,
-            )
+            return replace(self._start, codes=codes.to(torch.int8).cpu().numpy(), scale=scale, bias=bias)
 
     def project(self) -> None:
         """Pull weights that left the grid back within reach of its last code, so that they can return."""
         with torch.no_grad():
             self._before_rounding.clamp_(self._low - _NEAREST_BORDER, self._high + _NEAREST_BORDER)
+
+    def _scale(self) -> Tensor:
+        return self._log_scale.exp() if self._fixed_scale is None else self._fixed_scale
 
     def _codes(self) -> Tensor:
         return self._before_rounding + (self._before_rounding.round() - self._before_rounding).detach()

@@ -41,6 +41,7 @@ class LayerCosts(BaseModel):
         reason: The rules that narrowed them, in words; null where none did.
         bytes: Bits -> bytes of its weight in the file.
         activation_bits: Bits -> bits of its input; 32 is float.
+        effective_bits: Bits -> bits of a weight with its share of its block's scale and zero point.
         latency: Bits -> milliseconds a run; null without a latency table.
     """
 
@@ -55,7 +56,19 @@ class LayerCosts(BaseModel):
     reason: str | None = None
     bytes: dict[int, int]
     activation_bits: dict[int, int]
+    effective_bits: dict[int, float] = {}
     latency: dict[int, float] | None = None
+
+    def effective(self, bits: int) -> float:
+        """Give the bits of a weight with its share of what its block stores.
+
+        Args:
+            bits: Bits of the code.
+
+        Returns:
+            Bits a weight.
+        """
+        return self.effective_bits.get(bits, float(bits))
 
     def bops(self, bits: int) -> float:
         """Give the bit operations a sample: MACs x weight bits x activation bits.

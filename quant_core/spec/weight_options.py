@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from quant_core.spec.weight_grid import FORMAT_BITS, FORMAT_BLOCK, Granularity, WeightFormat, WeightGrid
 
@@ -40,6 +40,14 @@ class WeightOptions(BaseModel):
     weight_format: WeightFormat = "int"
     equalize: Equalize = "auto"
     bias_correction: bool = True
+
+    @model_validator(mode="after")
+    def _codes_can_be_tuned(self) -> Self:
+        if self.rounding == "reconstruction" and self.weight_format != "int":
+            raise ValueError(
+                f"rounding reconstruction tunes integer codes, and {self.weight_format} has none; round by gptq"
+            )
+        return self
 
     @property
     def scored_rounding(self) -> Rounding:

@@ -20,6 +20,7 @@ from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.learned_codes import LearnedCodes
 from quant_core.quantizers.reconstruction import Target, reconstruct
 from quant_core.quantizers.rounding import round_weights
+from quant_core.spec import WeightGrid, WeightOptions
 
 
 def build(nodes, x_shape, weights):
@@ -93,7 +94,7 @@ def by_gptq(model, layers, program, samples, bits):
         layers,
         {layer.name: (bits,) for layer in layers},
         samples,
-        rounding="gptq",
+        WeightOptions(bias_correction=False),
         batch_size=16,
         device="cpu",
         seed=0,
@@ -233,3 +234,24 @@ def test_learned_codes_start_where_they_are_told_and_gradients_are_those_of_the_
     np.testing.assert_allclose(codes.grad.numpy(), gradient * scale, rtol=1e-5)
     expected = (gradient * start.dequantize()).sum((1, 2, 3))
     np.testing.assert_allclose(log_scale.grad.numpy().reshape(-1), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "grid", [WeightGrid(symmetric=False), WeightGrid("block", 16), WeightGrid("block", 16, symmetric=False)]
+)
+def test_learned_codes_keep_zero_points_and_blocks(grid):
+    _, model, layers, _ = small_net()
+    layer = layers[1]
+    weight = model.graph.initializers["w2"].const_value.numpy() + np.float32(0.02)
+    start = quantize_weight(weight, 3, 0, grid)
+    learned = LearnedCodes(model, layer, start, torch.ones(2, 32))
+    np.testing.assert_allclose(learned.stand_ins()["w2"].detach().numpy(), start.dequantize(), rtol=1e-6)
+    (codes,) = learned.parameters("codes")
+    with torch.no_grad():
+        codes += 9  # beyond the end of every grid
+    learned.project()
+    result = learned.result()
+    assert result.codes.max() == result.codes.min() == 3
+    np.testing.assert_allclose(result.scale, start.scale, rtol=1e-6)
+    np.testing.assert_array_equal(result.zero_point, start.zero_point)
+    assert (result.block_size, bool(learned.parameters("scales"))) == (grid.block, grid.block is None)

@@ -1,0 +1,48 @@
+import pytest
+from pydantic import ValidationError
+
+from quant_core.spec import AnalyzeSpec, QuantizeSpec, WeightGrid, WeightOptions
+
+
+def test_a_format_takes_the_place_of_integers_of_its_width():
+    options = WeightOptions(weight_format="nvfp4", granularity="channel", symmetric=False)
+    assert options.grid(4) == WeightGrid("block", 16, format="nvfp4")
+    assert options.grid(8) == WeightGrid("channel", 32, symmetric=False)
+    assert WeightOptions(weight_format="mxfp4").grid(4).block == 32
+    assert WeightOptions(weight_format="fp8_e5m2", granularity="tensor").grid(8) == WeightGrid(
+        "tensor", format="fp8_e5m2"
+    )
+    assert WeightOptions().grid(8) == WeightGrid()
+
+
+@pytest.mark.parametrize("spec", [QuantizeSpec, AnalyzeSpec])
+def test_a_format_needs_its_width_among_the_candidates(spec):
+    with pytest.raises(ValidationError, match="nvfp4 has 4 bits"):
+        spec(weight_format="nvfp4", bits=[2, 8])
+    assert spec(weight_format="nvfp4", bits=[4, 8]).grid(4).format == "nvfp4"
+
+
+def test_codes_without_order_are_not_tuned():
+    with pytest.raises(ValidationError, match="round by gptq"):
+        WeightOptions(rounding="reconstruction", weight_format="mxfp4")
+
+
+@pytest.mark.parametrize("size", [15, 257])
+def test_blocks_have_16_to_256_inputs(size):
+    with pytest.raises(ValidationError, match="block_size"):
+        WeightOptions(granularity="block", block_size=size)
+
+
+@pytest.mark.parametrize(
+    ("grid", "bits", "effective"),
+    [
+        (WeightGrid(), 4, 4),
+        (WeightGrid("block", 32), 4, 4.5),
+        (WeightGrid("block", 16, symmetric=False), 4, 4 + 20 / 16),
+        (WeightGrid("block", 16, format="nvfp4"), 4, 4.5),
+        (WeightGrid("block", 32, format="mxfp4"), 4, 4.25),
+        (WeightGrid("tensor", format="fp8_e4m3"), 8, 8),
+    ],
+)
+def test_what_blocks_store_counts(grid, bits, effective):
+    assert grid.effective_bits(bits) == effective
