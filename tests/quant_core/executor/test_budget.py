@@ -88,7 +88,7 @@ LOOP = """
 
 
 def test_a_loop_ends_when_its_work_is_spent() -> None:
-    program = compiled(LOOP, Limits(work=1 << 25))
+    program = compiled(LOOP, Limits(work=1 << 26))
     feeds = {"x": torch.zeros(1, 1, 2, 2), "sizes": torch.zeros(1, dtype=torch.int64)}
     program.evaluate({**feeds, "trips": torch.tensor(20)})
     with pytest.raises(ModelError, match="asks for more work"):
