@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo serve test test-slow check format clean
+.PHONY: install demo serve test test-slow test-browser check format clean
 
 install: $(VENV)/.installed
 
@@ -24,6 +24,10 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+test-browser: install
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group browser
+	$(BIN)/python -m pytest -m browser
 
 check: install
 	$(BIN)/ruff format --check .
