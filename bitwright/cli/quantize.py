@@ -138,7 +138,8 @@ def quantize(
     asymmetric: Asymmetric = False,
     weight_format: WeightFormat = None,
     equalize: Annotated[
-        str | None, typer.Option("--equalize", help="Where channels are scaled before rounding: auto, all or none.")
+        str | None,
+        typer.Option("--equalize", help="Where channels are scaled before rounding: auto, all or none."),
     ] = None,
     bias_correction: Annotated[
         bool | None,

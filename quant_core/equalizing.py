@@ -1,0 +1,166 @@
+"""A prepared job with equalised channels: the same function, easier to round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from quant_core.calibration import Samples
+from quant_core.errors import InternalError
+from quant_core.executor import Program, compile_model
+from quant_core.export import layer_form
+from quant_core.ingest import Layer
+from quant_core.preparation import Prepared, file_costs
+from quant_core.quantizers.channel_groups import ChannelGroup, channel_groups
+from quant_core.quantizers.channel_scales import ChannelScales, with_inputs, with_scales
+from quant_core.quantizers.equalization import Reader, as_reader, channel_statistics, choose_scales
+from quant_core.spec import FLOAT_BITS, QuantizeSpec
+
+_MOST_SAMPLES = 64
+_BITS_IN_A_BAND = 5.0
+"""Mean bits to expect where an accuracy band decides."""
+
+_TOLERANCE = 1e-3
+
+Tell = Callable[[float, str], None]
+
+
+def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, tell: Tell) -> Prepared:
+    """Scale channels where that promises a smaller error, under the bits that the budget allows on average.
+
+    Args:
+        job: The prepared job.
+        samples: Calibration samples; at most 64 are used.
+        spec: The request.
+        tell: Called with the fraction done and a message.
+
+    Returns:
+        The job with a scaled graph, program, layers and costs, and a note; as it was where nothing promises enough.
+
+    Raises:
+        InternalError: If the scaled graph computes something else.
+    """
+    if spec.equalize == "none":
+        return job
+    widths = {name: _nearest(choice.bits, _mean_bits(job, spec)) for name, choice in job.candidates.items()}
+    integer = {}
+    for layer in job.layers:
+        form = layer_form(layer, job.model, widths[layer.name], spec.activation_bits, job.target)
+        if form in {"static", "dynamic"}:
+            integer[layer.name] = form
+    dynamic = {name for name, form in integer.items() if form == "dynamic"}
+    if not (dynamic if spec.equalize == "auto" else integer):
+        return job
+    unit = samples.batch or 1
+    samples = samples.take(np.arange(max(unit, min(samples.count, _MOST_SAMPLES) // unit * unit)))
+    few = _feeds(job, samples.take(np.arange(unit)))
+    groups = [
+        group
+        for group in channel_groups(job.graph, job.layers, dynamic, _shapes(job.program, few))
+        if not (dynamic if spec.equalize == "auto" else integer.keys()).isdisjoint(group.readers)
+    ]
+    readers = _readers(job, samples, groups, integer, widths)
+    chosen: list[ChannelScales] = []
+    for position, group in enumerate(groups):
+        found = choose_scales(group, [readers[name] for name in group.readers if name in readers])
+        if found is not None:
+            chosen.append(found)
+        tell((position + 1) / len(groups), f"{len(chosen)} of {position + 1} groups of channels scaled")
+    return _scaled(job, spec, chosen, few) if chosen else job
+
+
+def _readers(
+    job: Prepared,
+    samples: Samples,
+    groups: list[ChannelGroup],
+    integer: Mapping[str, str],
+    widths: Mapping[str, int],
+) -> dict[str, Reader]:
+    reading = {name for group in groups for name in group.readers if name in integer}
+    layers = [layer for layer in job.layers if layer.name in reading]
+    axes = {layer.uses[0].input: 1 if layer.op in {"Conv", "ConvTranspose"} else -1 for layer in layers}
+    found = channel_statistics(job.program, axes, samples, batch_size=job.batch_size, device=job.device)
+    return {
+        layer.name: as_reader(
+            layer,
+            _weight(job, layer),
+            found[layer.uses[0].input],
+            bits=widths[layer.name],
+            dynamic=integer[layer.name] == "dynamic",
+        )
+        for layer in layers
+    }
+
+
+def _scaled(
+    job: Prepared, spec: QuantizeSpec, scales: list[ChannelScales], few: Mapping[str, torch.Tensor]
+) -> Prepared:
+    graph = with_scales(job.graph, job.layers, scales)
+    model = graph if job.graph is job.model else with_scales(job.model, job.layers, scales)
+    program = compile_model(graph, device=job.device)
+    _check(job.program, program, few)
+    layers = with_inputs(job.layers, scales)
+    inserted = sum(found.group.inserted for found in scales)
+    note = (
+        f"channels were scaled in {len(scales)} places, {inserted} of them with a product before the layer, so that "
+        "activations and weights round better; in float the function is the same."
+    )
+    return replace(
+        job,
+        model=model,
+        graph=graph,
+        program=program,
+        layers=layers,
+        costs=file_costs(model, layers, job.candidates, spec),
+        notes=(*job.notes, note),
+    )
+
+
+def _check(before: Program, after: Program, feeds: Mapping[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        expected, given = before.evaluate(feeds), after.evaluate(feeds)
+    for name, value in expected.items():
+        if not value.is_floating_point():
+            continue
+        difference = float((given[name] - value).norm() / value.norm().clamp_min(1e-30))
+        if not difference < _TOLERANCE:
+            raise InternalError(f"scaled channels change {name!r} by {difference:.2g} of its norm.")
+
+
+def _mean_bits(job: Prepared, spec: QuantizeSpec) -> float:
+    """Bits that a weight can be given on average."""
+    budget = spec.budget
+    known = [8.0] if budget.max_drop is None else [_BITS_IN_A_BAND]
+    if budget.effective_bits is not None:
+        known.append(budget.effective_bits)
+    if job.budget is not None:
+        known.append(8 * (job.budget - job.costs.base) / sum(layer.parameters for layer in job.layers))
+    return min(known)
+
+
+def _nearest(candidates: tuple[int, ...], wanted: float) -> int:
+    integer = [bits for bits in candidates if bits != FLOAT_BITS]
+    return min(integer, key=lambda bits: abs(bits - wanted), default=FLOAT_BITS)
+
+
+def _feeds(job: Prepared, samples: Samples) -> dict[str, torch.Tensor]:
+    return {
+        name: torch.from_numpy(np.ascontiguousarray(array)).to(job.device)
+        for name, array in samples.inputs.items()
+    }
+
+
+def _shapes(program: Program, feeds: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    with torch.no_grad():
+        values: Mapping[str, object] = {**feeds, **program.evaluate(feeds, outputs=program.order)}
+    return {name: tuple(value.shape) for name, value in values.items() if isinstance(value, torch.Tensor)}
+
+
+def _weight(job: Prepared, layer: Layer) -> npt.NDArray[np.floating]:
+    tensor = job.graph.graph.initializers[layer.weight].const_value
+    assert tensor is not None
+    return tensor.numpy()

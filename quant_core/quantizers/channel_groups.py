@@ -1,0 +1,281 @@
+"""Where channels can be scaled without changing what a network computes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from quant_core.ingest.layer import Layer
+
+# Each commutes with a positive factor for each channel.
+_PASSING = frozenset(
+    {"Relu", "LeakyRelu", "Identity", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"}
+)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A constant that takes in the scales.
+
+    Attributes:
+        name: Initializer.
+        axis: Its axis that runs over the channels.
+    """
+
+    name: str
+    axis: int
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Tensors that carry the same channels, and what stands around them.
+
+    Dividing channel c of every tensor by s_c and multiplying what the readers' weights take from channel c by s_c
+    changes nothing in exact arithmetic.
+
+    Attributes:
+        tensors: The tensors, all of them divided together.
+        channels: Number of channels.
+        readers: Names of the layers that read them, whose weights are multiplied.
+        folds: Constants of the producers, which are divided; none where a product is inserted before the readers.
+    """
+
+    tensors: tuple[str, ...]
+    channels: int
+    readers: tuple[str, ...]
+    folds: tuple[Fold, ...]
+
+    @property
+    def inserted(self) -> bool:
+        """Whether a product by constants is inserted before the readers."""
+        return not self.folds
+
+
+def channel_groups(
+    model: ir.Model,
+    layers: Sequence[Layer],
+    dynamic: Collection[str],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> tuple[ChannelGroup, ...]:
+    """Find every place where channels can be scaled.
+
+    Scales fold where all that writes the tensors is a layer, a layer normalization or a constant, all that reads them a
+    layer, and in between lie only operators that commute with positive factors: a pair of layers, or a residual stream
+    as a whole (Nagel et al., arXiv:1906.04721, section 4.1). A Clip with an upper bound does not commute, and a bound
+    for each channel has no integer kernel, so such tensors are left alone. Elsewhere layers whose input is rounded at
+    run time take a product before them (Xiao et al., SmoothQuant, arXiv:2211.10438, section 4).
+
+    Args:
+        model: The normalised graph.
+        layers: Its layers.
+        dynamic: Names of the layers before which a product may be inserted.
+        shapes: Tensor -> its shape in some run.
+
+    Returns:
+        Groups in graph order; no tensor and no layer's input is in two of them.
+    """
+    search = _Search(model, layers, shapes)
+    found: list[ChannelGroup] = []
+    seen: set[str] = set()
+    for layer in layers:
+        name = layer.uses[0].input
+        value = search.values.get(name)
+        if name in seen or value is None or not search.absorbs(layer):
+            continue
+        group = search.closure(value, layer)
+        if group is None:
+            readers = tuple(
+                other.name
+                for other in layers
+                if other.name in dynamic and search.absorbs(other) and other.uses[0].input == name
+            )
+            group = ChannelGroup((name,), _inputs(layer), readers, ()) if readers else None
+            seen.add(name)
+        if group is not None:
+            seen.update(group.tensors)
+            found.append(group)
+    return tuple(found)
+
+
+class _NotFoldableError(Exception):
+    """Scales cannot be folded here."""
+
+
+class _Search:
+    def __init__(
+        self, model: ir.Model, layers: Sequence[Layer], shapes: Mapping[str, tuple[int, ...]]
+    ) -> None:
+        self.shapes = shapes
+        self.values = {
+            str(value.name): value
+            for value in (*model.graph.inputs, *(v for node in model.graph for v in node.outputs))
+        }
+        self.nodes = {str(node.name): node for node in model.graph}
+        self.layers = {layer.uses[0].node: layer for layer in layers if len(layer.uses) == 1}
+        self.order = {layer.name: position for position, layer in enumerate(layers)}
+        self.captured = {
+            str(value.name)
+            for node in model.graph
+            for inner in _subgraphs(node)
+            for deep in inner.all_nodes()
+            for value in deep.inputs
+            if value is not None
+        }
+
+    def absorbs(self, layer: Layer) -> bool:
+        """Whether factors of the input's channels can be moved into a layer's weight."""
+        if len(layer.uses) != 1 or layer.uses[0].operand != 1:
+            return False
+        node = self.nodes[layer.uses[0].node]
+        if layer.op == "MatMul":
+            return len(layer.shape) == 2 and _own(node.inputs[1])
+        if layer.op == "Gemm":
+            return not node.attributes.get_int("transA", 0) and _own(node.inputs[1])
+        return layer.op in {"Conv", "ConvTranspose"} and _own(node.inputs[1])
+
+    def closure(self, start: ir.Value, reader: Layer) -> ChannelGroup | None:
+        """Collect what must be scaled together with a tensor; None if that is not possible."""
+        channels = _inputs(reader)
+        behind = len(reader.shape) - 2 if reader.op in {"Conv", "ConvTranspose"} else 0
+        tensors: dict[str, int] = {}
+        folds: dict[Fold, None] = {}
+        readers: dict[str, None] = {}
+        waiting = [(start, behind)]
+        try:
+            while waiting:
+                value, behind = waiting.pop()
+                if str(value.name) in tensors:
+                    if tensors[str(value.name)] != behind:
+                        raise _NotFoldableError
+                    continue
+                self._check(value, behind, channels)
+                tensors[str(value.name)] = behind
+                for item in self._written(value, behind, channels):
+                    if isinstance(item, Fold):
+                        folds[item] = None
+                    else:
+                        waiting.append(item)
+                for found in self._read(value, behind, channels):
+                    if isinstance(found, Layer):
+                        readers[found.name] = None
+                    else:
+                        waiting.append(found)
+        except _NotFoldableError:
+            return None
+        order = [str(value) for value in self.values if value in tensors]
+        return ChannelGroup(
+            tuple(order), channels, tuple(sorted(readers, key=self.order.__getitem__)), tuple(folds)
+        )
+
+    def _check(self, value: ir.Value, behind: int, channels: int) -> None:
+        outside = value.is_graph_input() or value.is_graph_output() or str(value.name) in self.captured
+        shape = self.shapes.get(str(value.name), ())
+        if outside or len(shape) <= behind or shape[-1 - behind] != channels:
+            raise _NotFoldableError
+
+    def _written(self, value: ir.Value, behind: int, channels: int) -> Iterator[Fold | tuple[ir.Value, int]]:
+        """What divides a tensor: constants of its producer, or the tensors it comes from."""
+        node = value.producer()
+        if node is None or node.domain:
+            raise _NotFoldableError
+        op = node.op_type
+        if op in {"Conv", "ConvTranspose", "Gemm", "MatMul"}:
+            yield from self._layer_folds(node, behind, channels)
+        elif op == "LayerNormalization" and behind == 0:
+            if node.attributes.get_int("axis", -1) not in {-1, len(self.shapes[str(value.name)]) - 1}:
+                raise _NotFoldableError
+            for constant in node.inputs[1:]:
+                yield _fold(constant, 0, channels)
+        elif op in _PASSING and len(node.outputs) == 1:
+            yield _tensor(node.inputs[0]), behind
+        elif op == "Flatten" and behind == 0:
+            yield _tensor(node.inputs[0]), self._flattened(node)
+        elif op == "Add":
+            for operand in node.inputs:
+                yield _fold(operand, behind, channels) if _constant(operand) else (_tensor(operand), behind)
+        elif op == "Mul" and any(_constant(operand) for operand in node.inputs):
+            yield next(_tensor(operand) for operand in node.inputs if not _constant(operand)), behind
+        else:
+            raise _NotFoldableError
+
+    def _layer_folds(self, node: ir.Node, behind: int, channels: int) -> Iterator[Fold]:
+        layer = self.layers.get(str(node.name))
+        if layer is None or layer.uses[0].operand != 1 or not _own(node.inputs[1]):
+            raise _NotFoldableError
+        spatial = len(layer.shape) - 2 if layer.op in {"Conv", "ConvTranspose"} else 0
+        transposed = layer.op == "Gemm" and node.attributes.get_int("transB", 0) == 1
+        axis = 0 if layer.op == "Conv" or transposed else 1
+        if behind != spatial or len(layer.shape) != spatial + 2 or layer.shape[axis] != channels:
+            raise _NotFoldableError
+        yield Fold(layer.weight, axis)
+        if len(node.inputs) > 2 and node.inputs[2] is not None:
+            yield _fold(node.inputs[2], 0, channels)
+
+    def _read(self, value: ir.Value, behind: int, channels: int) -> Iterator[Layer | tuple[ir.Value, int]]:
+        """What takes a tensor: layers, or operators that pass it on."""
+        for node, position in value.uses():
+            layer = self.layers.get(str(node.name))
+            if layer is not None and position == 0 and self.absorbs(layer) and _inputs(layer) == channels:
+                yield layer
+            elif node.domain or len(node.outputs) != 1:
+                raise _NotFoldableError
+            elif node.op_type in _PASSING or node.op_type in {"Add", "Mul"}:
+                yield node.outputs[0], behind
+            elif node.op_type == "Flatten" and behind == self._flattened(node):
+                yield node.outputs[0], 0
+            else:
+                raise _NotFoldableError
+
+    def _flattened(self, node: ir.Node) -> int:
+        """Number of axes of size 1 behind the channels that a Flatten drops."""
+        sizes = self.shapes.get(str(_tensor(node.inputs[0]).name), ())[2:]
+        if node.attributes.get_int("axis", 1) != 1 or not sizes or any(size != 1 for size in sizes):
+            raise _NotFoldableError
+        return len(sizes)
+
+
+def _inputs(layer: Layer) -> int:
+    """Number of channels that a layer reads."""
+    if layer.op == "Conv":
+        return layer.shape[1] * layer.group
+    if layer.op == "Gemm" and layer.axis == 0:
+        return layer.shape[1]
+    return layer.shape[0]
+
+
+def _subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
+
+
+def _constant(value: ir.Value | None) -> bool:
+    return value is not None and value.is_initializer() and value.const_value is not None
+
+
+def _own(value: ir.Value | None) -> bool:
+    """Whether a value is a constant that one node reads."""
+    return value is not None and _constant(value) and len(value.uses()) == 1 and not value.is_graph_output()
+
+
+def _tensor(value: ir.Value | None) -> ir.Value:
+    if value is None or _constant(value):
+        raise _NotFoldableError
+    return value
+
+
+def _fold(value: ir.Value | None, behind: int, channels: int) -> Fold:
+    """A constant with one value a channel and `behind` axes after it."""
+    if value is None or not _own(value) or value.const_value is None:
+        raise _NotFoldableError
+    shape = value.const_value.shape.numpy()
+    axis = len(shape) - 1 - behind
+    if axis < 0 or shape[axis] != channels:
+        raise _NotFoldableError
+    if any(size != 1 for position, size in enumerate(shape) if position != axis):
+        raise _NotFoldableError
+    return Fold(str(value.name), axis)

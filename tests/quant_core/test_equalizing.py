@@ -1,0 +1,54 @@
+"""Equalisation in whole jobs, judged by onnxruntime."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from quant_core.pipeline import quantize
+from quant_core.spec import QuantizeSpec
+
+HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
+NET = (
+    "g (float[n,9,48] x) => (float[n,9,16] y) { a = MatMul(x, w1) c = Add(a, b1) h = Gelu(c) d = MatMul(h, w2) "
+    "e = Add(x, d) z = LayerNormalization(e, g, b) y = MatMul(z, w3) }"
+)
+SHAPES = {"w1": (48, 96), "b1": (96,), "w2": (96, 48), "g": (48,), "b": (48,), "w3": (48, 16)}
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("outliers")
+    proto = onnx.parser.parse_model(HEADER + NET)
+    rng = np.random.default_rng(0)
+    for name, shape in SHAPES.items():
+        values = rng.standard_normal(shape) / np.sqrt(shape[0])
+        if name == "g":
+            values = np.where(np.arange(48) < 2, 25.0, 1.0)
+        proto.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
+    onnx.save(proto, folder / "m.onnx")
+    x = rng.standard_normal((64, 9, 48)).astype(np.float32)
+    x[..., 5] *= 40
+    np.savez(folder / "s.npz", x=x)
+    return folder
+
+
+def run(job, **options):
+    spec = QuantizeSpec.model_validate(
+        {"size": 2**40, "bits": "8", "loss": "squared_error", "workers": 1, **options}
+    )
+    return quantize(job / "m.onnx", job / "s.npz", spec, job / options.get("equalize", "default"))
+
+
+def test_outliers_cost_less(job):
+    plain, scaled = run(job, equalize="none"), run(job)
+    assert scaled.metrics.sqnr_db > plain.metrics.sqnr_db + 3
+    assert [kernel.kernel for kernel in scaled.layers] == [kernel.kernel for kernel in plain.layers]
+    assert any("channels were scaled" in note for note in scaled.warnings)
+    assert not any("channels were scaled" in note for note in plain.warnings)
+    assert scaled.model.predicted_bytes == pytest.approx(scaled.model.quantized_bytes, rel=0.01)
+
+
+def test_float_activations_have_nothing_to_gain(job):
+    report = run(job, equalize="auto", activation_bits=32)
+    assert not any("channels were scaled" in note for note in report.warnings)
