@@ -28,6 +28,8 @@ def compile_model(
 ) -> Program:
     """Compiles a model into a differentiable torch program.
 
+    On a GPU this process computes in float32 proper from then on: torch's convolutions would round to TF32's ten bits.
+
     Args:
         model: The model, normalised or as deserialized from a file.
         device: Where the program runs.
@@ -42,6 +44,10 @@ def compile_model(
     Raises:
         UnsupportedOperatorError: If the graph holds operators without an implementation; names all of them.
     """
+    if torch.device(device).type == "cuda":
+        torch.backends.cudnn.conv.fp32_precision = "ieee"
+        torch.backends.cudnn.rnn.fp32_precision = "ieee"
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
     scope, inputs, outputs = _lower(model, torch.device(device), dtype, seed)
     missing = scope.setting.missing
     if missing:

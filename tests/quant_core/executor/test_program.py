@@ -360,3 +360,21 @@ def test_quantization_is_straight_through() -> None:
     assert y.tolist() == [0.5, 1.0, 3.5]
     (slope,) = torch.autograd.grad(y.sum(), x)
     assert slope.tolist() == [1.0, 1.0, 0.0]
+
+
+def test_a_gpu_computes_in_float32_and_not_in_tf32() -> None:
+    relu = ir.from_onnx_text(
+        '<ir_version: 10, opset_import: ["" : 21]> net (float[N, 2] x) => (float[N, 2] y) { y = Relu(x) }'
+    )
+    kinds = (torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul)
+    before = [kind.fp32_precision for kind in kinds]
+    try:
+        for kind in kinds:
+            kind.fp32_precision = "tf32"
+        compile_model(relu)
+        assert [kind.fp32_precision for kind in kinds] == ["tf32"] * 3
+        compile_model(relu, device="cuda")
+        assert [kind.fp32_precision for kind in kinds] == ["ieee"] * 3
+    finally:
+        for kind, precision in zip(kinds, before, strict=True):
+            kind.fp32_precision = precision
