@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from app.jobs.job import Job, now
 from quant_core.spec import JobState, Progress, Stage
 
-disable_created_metrics()  # type: ignore[no-untyped-call] - a second series for each, which nobody reads
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _SECONDS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
 

@@ -12,6 +12,7 @@ import torch
 
 from quant_core.artifacts import COSTS, INTERACTIONS, SENSITIVITY, SPECTRUM_HTML, SPECTRUM_JSON, whole_folder
 from quant_core.calibration import Samples, split_samples
+from quant_core.checkpoints import Checkpoints, find_rounded, keep_rounded
 from quant_core.effort import Effort, plan_effort
 from quant_core.errors import SpecError
 from quant_core.preparation import Prepared, prepare
@@ -93,7 +94,13 @@ def validate(model: Path, data: Path, spec: AnalyzeSpec) -> None:
 
 
 def analyze(
-    model: Path, data: Path, spec: AnalyzeSpec, out: Path, on_progress: ProgressCallback | None = None
+    model: Path,
+    data: Path,
+    spec: AnalyzeSpec,
+    out: Path,
+    on_progress: ProgressCallback | None = None,
+    *,
+    checkpoints: Checkpoints | None = None,
 ) -> SensitivityTable:
     """Estimate what each layer loses at each bit-width, by the method that is asked for.
 
@@ -107,6 +114,8 @@ def analyze(
         spec: The request.
         out: The folder for the results, made if missing; or, ending in `.json`, the table's file.
         on_progress: Told where the job is; raising `CancelledError` from it stops the job.
+        checkpoints: What an attempt at this very job left that was cut off, to go on from; this one leaves it there for
+            the next.
 
     Returns:
         The table.
@@ -131,7 +140,10 @@ def analyze(
         tell("ingest")(1, f"{len(job.layers)} layers; onnxruntime and the executor agree")
         # Codes by nearest rounding have seen no sample, so that all are left to score them on.
         seen, unseen = apart(job.samples, spec.seed) if spec.rounding != "nearest" else (job.samples,) * 2
-        rounded = round_candidates(job, seen, spec, tell("rounding"))
+        rounded = find_rounded(checkpoints)
+        if rounded is None:
+            rounded = round_candidates(job, seen, spec, tell("rounding"))
+            keep_rounded(checkpoints, rounded)
         scored = score(job, unseen, rounded, spec, tell("sensitivity"))
         scored.write(made, name)
         (made / COSTS).write_text(price(job, whole).model_dump_json(indent=1))

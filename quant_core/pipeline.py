@@ -16,6 +16,7 @@ from quant_core.artifacts import COSTS, MODEL, PARETO, whole_folder
 from quant_core.assessment import assess
 from quant_core.band_search import find_in_band
 from quant_core.calibration import Samples, split_samples
+from quant_core.checkpoints import SENSITIVITIES, Checkpoints, find_rounded, keep_rounded
 from quant_core.effort import plan_effort
 from quant_core.file_maker import FileMaker
 from quant_core.journal import Journal
@@ -55,6 +56,7 @@ def quantize(
     on_progress: ProgressCallback | None = None,
     *,
     earlier: Path | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Report:
     """Quantize a model: bits by sensitivity under a budget, codes, file, measurements, report.
 
@@ -69,6 +71,8 @@ def quantize(
         on_progress: Told where the job is; raising `CancelledError` from it stops the job.
         earlier: Folder of an earlier job on this model and these samples, whose sensitivities are taken over: codes are
             rounded again, no probe is run.
+        checkpoints: What an attempt at this very job left that was cut off, to go on from; this one leaves it there for
+            the next. The file is the same to the byte as without.
 
     Returns:
         The report.
@@ -79,11 +83,17 @@ def quantize(
         InternalError: If a promise of our own was broken.
     """
     with whole_folder(out) as folder:
-        return _run(model, data, spec, folder, Journal(on_progress), earlier)
+        return _run(model, data, spec, folder, Journal(on_progress), earlier, checkpoints)
 
 
 def _run(
-    model: Path, data: Path, spec: QuantizeSpec, folder: Path, journal: Journal, earlier: Path | None
+    model: Path,
+    data: Path,
+    spec: QuantizeSpec,
+    folder: Path,
+    journal: Journal,
+    earlier: Path | None,
+    checkpoints: Checkpoints | None,
 ) -> Report:
     with journal.timed("ingest"):
         journal.tell("ingest", 0, f"reading {model.name}")
@@ -93,13 +103,23 @@ def _run(
     judging, held_back = _for_the_band(held_back, spec)
     seen, unseen = apart(calibration, spec.seed)
     with journal.timed("rounding"):
-        rounded = round_candidates(job, seen, spec, journal.tells("rounding"))
+        rounded = find_rounded(checkpoints)
+        if rounded is None:
+            rounded = round_candidates(job, seen, spec, journal.tells("rounding"))
+            keep_rounded(checkpoints, rounded)
+        journal.tell("rounding", 1, f"{len(rounded)} layers rounded")
     with journal.timed("sensitivity"):
-        if earlier is None:
-            scored = score(job, unseen, rounded, spec, journal.tells("sensitivity"))
+        source, told = earlier, None if earlier is None else earlier.name
+        if source is None and checkpoints is not None:
+            source, told = checkpoints.find(SENSITIVITIES), "the last attempt"
+        if source is not None:
+            scored = reuse(job, unseen, spec, source)
+            journal.tell("sensitivity", 1, f"taken from {told}")
         else:
-            scored = reuse(job, unseen, spec, earlier)
-            journal.tell("sensitivity", 1, f"taken from {earlier.name}")
+            scored = score(job, unseen, rounded, spec, journal.tells("sensitivity"))
+            if checkpoints is not None:
+                with checkpoints.keep(SENSITIVITIES) as kept:
+                    scored.write(kept)
     with journal.timed("allocation"):
         costs = price(job, spec)
         batches = _batches(job, unseen, spec)

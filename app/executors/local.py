@@ -30,6 +30,7 @@ class LocalTicket:
         future: What the pool will give.
         read: Bytes of the message file that were read.
         steps: What was read and not yet handed on.
+        checkpoints: Likewise.
         pid: The process, once it said so.
         said: How it ended, in its own words.
         cancelled: Whether it was told to stop.
@@ -41,6 +42,7 @@ class LocalTicket:
     future: Future[Any]
     read: int = 0
     steps: list[Progress] = field(default_factory=list)
+    checkpoints: list[str] = field(default_factory=list)
     pid: int | None = None
     said: Outcome | None = None
     cancelled: bool = False
@@ -93,7 +95,8 @@ class LocalExecutor:
         ended = self._ended(ticket)
         _read(ticket)
         steps, ticket.steps = tuple(ticket.steps), []
-        return Update(steps, _outcome(ticket) if ended else None)
+        checkpoints, ticket.checkpoints = tuple(ticket.checkpoints), []
+        return Update(steps, _outcome(ticket) if ended else None, checkpoints)
 
     def cancel(self, ticket: Ticket) -> None:
         """Kill the task's process, and it alone.
@@ -147,6 +150,8 @@ def _read(ticket: LocalTicket) -> None:
             message = json.loads(line)
             if "progress" in message:
                 ticket.steps.append(Progress.model_validate(message["progress"]))
+            elif "checkpoint" in message:
+                ticket.checkpoints.append(message["checkpoint"])
             elif "pid" in message:
                 ticket.pid = message["pid"]
             elif "outcome" in message:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from app.executors.protocol import Outcome, Task
+from quant_core.checkpoints import Checkpoints
 from quant_core.errors import CancelledError, UserError
 from quant_core.spec import JobFailure, JobSpec, JobSummary, Preflight, Progress
 
@@ -62,7 +63,7 @@ def run(task: Task, engine: str) -> None:
     # Line by line to a file: it outlives this process, and a kill in mid-write harms no pipe that others share.
     with task.messages.open("x", buffering=1, encoding="utf-8") as messages:
         _say(messages, "pid", os.getpid())
-        outcome = _outcome(task, engine, _reporter(messages))
+        outcome = _outcome(task, engine, _reporter(messages), lambda name: _say(messages, "checkpoint", name))
         _say(messages, "outcome", outcome.model_dump(mode="json"))
 
 
@@ -125,7 +126,9 @@ def resolve(dotted: str) -> Callable[..., Any]:
     return function
 
 
-def _outcome(task: Task, engine: str, on_progress: Callable[[Progress], None]) -> Outcome:
+def _outcome(
+    task: Task, engine: str, on_progress: Callable[[Progress], None], on_kept: Callable[[str], None]
+) -> Outcome:
     files, options = [task.model, task.data], {}
     if task.earlier is not None:
         files, options = [*files, task.earlier / "sensitivity.json"], {"earlier": task.earlier}
@@ -136,6 +139,7 @@ def _outcome(task: Task, engine: str, on_progress: Callable[[Progress], None]) -
             spec=_here(task.spec),
             out=task.out,
             on_progress=on_progress,
+            checkpoints=Checkpoints(task.checkpoints, on_kept),
             **options,
         )
         return Outcome(state="succeeded", summary=JobSummary.of(report))

@@ -1,7 +1,8 @@
 """Stands in for the engine in tests of the service: the sample's seed tells it what to do.
 
 `seed` 1 waits in Python, 2 waits in C with the interpreter locked, 3 ends the process with SIGSEGV, 4 raises an
-unknown error, 5 raises a user error, 6 runs out of memory. Everything else succeeds at once.
+unknown error, 5 raises a user error, 6 runs out of memory,
+7 leaves a checkpoint and waits, or goes on from it, 8 takes 16 GB, 9 takes 3 seconds. Everything else succeeds at once.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import signal
 import time
 from pathlib import Path
 
+from quant_core.checkpoints import Checkpoints
 from quant_core.errors import InfeasibleBudgetError, ModelError
 from quant_core.spec import (
     STAGES,
@@ -67,6 +69,7 @@ def quantize(
     out: Path,
     on_progress: ProgressCallback | None = None,
     earlier: Path | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Report:
     say = on_progress or (lambda _: None)
     if earlier is not None:
@@ -88,6 +91,19 @@ def quantize(
         raise InfeasibleBudgetError("too small", remedy="Ask for at least 1234 bytes.", where="budget.size")
     elif spec.seed == 6:
         raise MemoryError
+    elif spec.seed == 7:
+        found = checkpoints.find("sensitivity") if checkpoints else None
+        if found is None:
+            with checkpoints.keep("sensitivity") as kept:
+                (kept / "pid").write_text(str(os.getpid()))
+            time.sleep(ENDLESS)
+        say(
+            Progress(stage="sensitivity", fraction=1.0, message=f"goes on from {(found / 'pid').read_text()}")
+        )
+    elif spec.seed == 8:
+        bytearray(2**34).find(1)
+    elif spec.seed == 9:
+        time.sleep(3)
     for stage in STAGES[1:]:
         say(Progress(stage=stage, fraction=1.0, message=f"{stage} done"))
     out.mkdir(parents=True)

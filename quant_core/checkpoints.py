@@ -1,0 +1,130 @@
+"""What a job that was cut off leaves for its next attempt, one folder a stage."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from quant_core.codes import CorrectedBias, QuantizedWeight
+from quant_core.version import __version__
+
+ROUNDING = "rounding"
+SENSITIVITIES = "sensitivity"
+
+_MARK = "version.json"
+_MOST_BYTES = 2**30
+"""Larger codes are rounded again: to move them takes longer than most of what it saves."""
+
+Rounded = Mapping[str, Mapping[int, QuantizedWeight]]
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Checkpoints of one job, all of the same model, samples and request.
+
+    Attributes:
+        folder: Holds one folder for each; those of earlier attempts are there already.
+        on_kept: Told the name of each that is complete.
+    """
+
+    folder: Path
+    on_kept: Callable[[str], None] = lambda _: None
+
+    def find(self, name: str) -> Path | None:
+        """Look for what an earlier attempt left.
+
+        Args:
+            name: The stage.
+
+        Returns:
+            Its folder; None if there is none, or another version of the engine left it.
+        """
+        found = self.folder / name
+        mark = found / _MARK
+        return found if mark.is_file() and json.loads(mark.read_bytes()) == __version__ else None
+
+    @contextmanager
+    def keep(self, name: str) -> Iterator[Path]:
+        """Leave something for the next attempt; it is there whole or not at all.
+
+        Args:
+            name: The stage.
+
+        Yields:
+            An empty folder to write to.
+        """
+        part = self.folder / f".{name}"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        yield part
+        (part / _MARK).write_text(json.dumps(__version__))
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+        part.rename(self.folder / name)
+        self.on_kept(name)
+
+
+def keep_rounded(checkpoints: Checkpoints | None, rounded: Rounded) -> None:
+    """Leave rounded weights for the next attempt, unless they are too many.
+
+    Args:
+        checkpoints: Where to; None for nowhere.
+        rounded: Layer name -> bits -> codes and scales.
+    """
+    weights = [(name, bits, weight) for name, widths in rounded.items() for bits, weight in widths.items()]
+    if checkpoints is None or sum(weight.codes.nbytes for _, _, weight in weights) > _MOST_BYTES:
+        return
+    with checkpoints.keep(ROUNDING) as folder:
+        arrays: dict[str, np.ndarray] = {}
+        rows = []
+        for number, (name, bits, weight) in enumerate(weights):
+            found: dict[str, np.ndarray | None] = {
+                "codes": weight.codes,
+                "scale": weight.scale,
+                "zero_point": weight.zero_point,
+                "bias": None if weight.bias is None else weight.bias.values,
+            }
+            arrays |= {f"{number}.{part}": array for part, array in found.items() if array is not None}
+            plain = {
+                "axis": weight.axis,
+                "bits": weight.bits,
+                "block_size": weight.block_size,
+                "format": weight.format,
+                "tensor_scale": weight.tensor_scale,
+            }
+            rows.append([name, bits, plain, None if weight.bias is None else weight.bias.name])
+        np.savez(folder / "weights.npz", allow_pickle=False, **arrays)
+        (folder / "weights.json").write_text(json.dumps(rows))
+
+
+def find_rounded(checkpoints: Checkpoints | None) -> Rounded | None:
+    """Take up the rounded weights of an earlier attempt.
+
+    Args:
+        checkpoints: Where from; None for nowhere.
+
+    Returns:
+        Layer name -> bits -> codes and scales; None if there are none.
+    """
+    folder = None if checkpoints is None else checkpoints.find(ROUNDING)
+    if folder is None:
+        return None
+    rounded: dict[str, dict[int, QuantizedWeight]] = {}
+    with np.load(folder / "weights.npz", allow_pickle=False) as arrays:
+        for number, (name, bits, plain, bias) in enumerate(
+            json.loads((folder / "weights.json").read_bytes())
+        ):
+            zero_point = f"{number}.zero_point"
+            rounded.setdefault(name, {})[bits] = QuantizedWeight(
+                codes=arrays[f"{number}.codes"],
+                scale=arrays[f"{number}.scale"],
+                zero_point=arrays.get(zero_point),
+                bias=None if bias is None else CorrectedBias(bias, arrays[f"{number}.bias"]),
+                **plain,
+            )
+    return rounded

@@ -1,0 +1,92 @@
+"""What a cut-off attempt leaves is read back as it was, and leads to the same file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from quant_core.checkpoints import Checkpoints, find_rounded, keep_rounded
+from quant_core.codes import CorrectedBias, QuantizedWeight
+from quant_core.errors import CancelledError
+from quant_core.pipeline import quantize
+from quant_core.spec import Progress, QuantizeSpec
+
+DATA = Path(__file__).parents[2] / "benchmarks" / "data"
+MODEL = DATA / "resnet20_cifar10.onnx"
+
+
+def test_rounded_weights_of_every_form_come_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    codes = rng.integers(-8, 8, (4, 6), dtype=np.int8)
+    scale = rng.random(4, np.float32)
+    weights = {
+        "a/b:0": {
+            4: QuantizedWeight(codes, scale, 0, 4, bias=CorrectedBias("b", scale)),
+            8: QuantizedWeight(np.asfortranarray(codes), np.float32(0.5), None, 8),
+        },
+        "c": {
+            4: QuantizedWeight(
+                codes, rng.random((4, 2), np.float32), 0, 4, zero_point=codes[:, :2], block_size=3,
+                format="nvfp4", tensor_scale=0.25,
+            )
+        },
+    }  # fmt: skip
+    told: list[str] = []
+    keep_rounded(Checkpoints(tmp_path, told.append), weights)
+    assert told == ["rounding"]
+    found = find_rounded(Checkpoints(tmp_path))
+    assert found is not None
+    assert {name: tuple(widths) for name, widths in found.items()} == {"a/b:0": (4, 8), "c": (4,)}
+    for name, widths in weights.items():
+        for bits, weight in widths.items():
+            np.testing.assert_equal(asdict(found[name][bits]), asdict(weight))
+            assert found[name][bits].codes.dtype == np.int8
+
+
+def test_what_another_version_or_a_cut_off_write_left_is_not_found(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(FileNotFoundError), checkpoints.keep("sensitivity") as folder:
+        (folder / "no folder" / "table").write_text("half")
+    assert checkpoints.find("sensitivity") is None
+    with checkpoints.keep("sensitivity") as folder:
+        assert list(folder.iterdir()) == []
+    assert checkpoints.find("sensitivity") is not None
+    (tmp_path / "sensitivity" / "version.json").write_text('"0.0.1"')
+    assert checkpoints.find("sensitivity") is None
+
+
+@pytest.mark.slow
+def test_an_attempt_that_goes_on_gives_the_same_file_and_probes_nothing(tmp_path: Path) -> None:
+    with np.load(DATA / "cifar10_calibration.npz") as full:
+        np.savez(tmp_path / "samples.npz", input=full["input"][:48], labels=full["labels"][:48])
+    spec = QuantizeSpec.model_validate({"size": 0.16, "bits": [4, 8]})
+
+    def run(name: str, until: str | None, checkpoints: Checkpoints | None) -> list[Progress]:
+        steps: list[Progress] = []
+
+        def say(step: Progress) -> None:
+            steps.append(step)
+            if step.stage == until:
+                raise CancelledError
+
+        try:
+            quantize(MODEL, tmp_path / "samples.npz", spec, tmp_path / name, say, checkpoints=checkpoints)
+        except CancelledError:
+            assert until is not None
+        return steps
+
+    run("whole", None, None)
+    told: list[str] = []
+    checkpoints = Checkpoints(tmp_path / "checkpoints", told.append)
+    run("cut", "allocation", checkpoints)
+    assert told == ["rounding", "sensitivity"]
+    steps = run("resumed", None, checkpoints)
+    assert told == ["rounding", "sensitivity"]
+    assert [step.message for step in steps if step.stage == "sensitivity"] == ["taken from the last attempt"]
+    assert [step.message for step in steps if step.stage == "rounding"][-1] == "22 layers rounded"
+    assert (tmp_path / "resumed" / "model.onnx").read_bytes() == (
+        tmp_path / "whole" / "model.onnx"
+    ).read_bytes()
