@@ -61,7 +61,7 @@ class Subject:
 
 
 SUBJECTS = {
-    "resnet20": Subject("resnet20", "cifar10-test", 128, 256, 1024),
+    "resnet20": Subject("resnet20", "cifar10-test", 128, 256, 512),
     "efficientnet-lite0": Subject("efficientnet-lite0", "efficientnet-lite0", 20, 10, 10, mirrored=True),
     "minilm": Subject("minilm", "minilm", 48, 24, 24, longest=32),
     "ppocr-rec": Subject("ppocr-rec", "ppocr-rec", 12, 10, 10),

@@ -181,7 +181,7 @@ def test_spectra_come_as_numbers_and_as_a_page(run: Run, given: tuple[Path, ...]
         (("--tolerance", "2"), ["tolerance"]),
         (("--seconds", "0"), ["seconds"]),
         (("--loss-weight", "logits"), ["--loss-weight", "OUTPUT=WEIGHT"]),
-        (("--loss-weight", "logits=-1"), ["loss_weights"]),
+        (("--loss-weight", "logits=-1"), ["--loss-weight"]),
         (("--workers", "0"), ["workers"]),
         (("--size", "0.2"), ["--size"]),
     ],
