@@ -138,8 +138,8 @@ def analyze(
         whole = _as_quantization(spec)
         job = prepare(model, data, whole)
         tell("ingest")(1, f"{len(job.layers)} layers; onnxruntime and the executor agree")
-        # Codes by nearest rounding have seen no sample, so that all are left to score them on.
-        seen, unseen = apart(job.samples, spec.seed) if spec.rounding != "nearest" else (job.samples,) * 2
+        # Codes rounded one by one have seen no sample, so that all are left to score them on.
+        seen, unseen = (job.samples,) * 2 if spec.by_value else apart(job.samples, spec.seed)
         rounded = find_rounded(checkpoints)
         if rounded is None:
             rounded = round_candidates(job, seen, spec, tell("rounding"))

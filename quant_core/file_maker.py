@@ -191,7 +191,7 @@ class FileMaker:
         """Round the chosen widths again with every calibration sample, and tune them; the size stays as it is."""
         choice = made.choice
         weights, notes = dict(choice.weights), made.notes
-        if not self.whole and self.spec.rounding != "nearest":
+        if not self.whole and not self.spec.by_value:
             with self.journal.timed("rounding"):
                 rounded = self._round({name: (bits,) for name, bits in choice.plan.bits.items()}, "export")
             weights = {name: rounded[name][weight.bits] for name, weight in weights.items()}
@@ -203,7 +203,7 @@ class FileMaker:
                 kept = f"Codes are those of GPTQ: reconstruction took the loss on samples kept apart from {change}."
                 notes = (*notes, f"{kept} More samples may help.")
             self.journal.tell("export", 0.9, f"reconstruction: loss {change}")
-        elif self.whole or self.spec.rounding == "nearest":
+        elif self.whole or self.spec.by_value:
             self.journal.tell("export", 1, "model.onnx is written")
             return made
         choice = replace(choice, weights=weights)

@@ -39,7 +39,9 @@ def analyze(
     bits: Annotated[
         str | None, typer.Option("--bits", metavar="B,B", help="Weight bits to estimate, such as 2,4,8.")
     ] = None,
-    rounding: Annotated[str | None, typer.Option("--rounding", help="gptq, foem or nearest.")] = None,
+    rounding: Annotated[
+        str | None, typer.Option("--rounding", help="gptq, foem, nearest or stochastic.")
+    ] = None,
     granularity: Granularity = None,
     block_size: BlockSize = None,
     asymmetric: Asymmetric = False,

@@ -128,7 +128,7 @@ def quantize(
         ),
     ] = None,
     rounding: Annotated[
-        str | None, typer.Option("--rounding", help="gptq, foem, reconstruction or nearest.")
+        str | None, typer.Option("--rounding", help="gptq, foem, reconstruction, nearest or stochastic.")
     ] = None,
     foem_beta: Annotated[
         str | None, typer.Option("--foem-beta", help="Weight of the first-order term of foem, 0 to 1.")

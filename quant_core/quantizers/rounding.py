@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+import torch
 
 from quant_core.calibration import Samples
 from quant_core.codes import QuantizedWeight
@@ -16,6 +18,7 @@ from quant_core.quantizers.bias_correction import find_bias
 from quant_core.quantizers.gptq import gptq
 from quant_core.quantizers.input_moments import has_moments, input_moments
 from quant_core.quantizers.rows import rows_shape
+from quant_core.quantizers.stochastic import round_stochastically
 from quant_core.quantizers.weight import quantize_weight
 from quant_core.spec import FLOAT_BITS, WeightOptions
 
@@ -52,7 +55,7 @@ def round_weights(
         options: How weights find their codes. `reconstruction` starts from GPTQ, which is what it gets here.
         batch_size: Samples a run.
         device: Where the program computes.
-        seed: Seed of the choice of positions for GPTQ.
+        seed: Seed of the choice of positions for GPTQ, and of stochastic rounding.
         on_progress: Called with the fraction done and a message; may raise to stop.
 
     Returns:
@@ -61,9 +64,7 @@ def round_weights(
     rounded: dict[str, Mapping[int, QuantizedWeight]] = {}
     integer = {layer.name: [b for b in widths[layer.name] if b != FLOAT_BITS] for layer in layers}
     by_moments = [
-        layer
-        for layer in layers
-        if options.rounding != "nearest" and integer[layer.name] and has_moments(layer)
+        layer for layer in layers if not options.by_value and integer[layer.name] and has_moments(layer)
     ]
     by_value = [layer for layer in layers if layer not in by_moments]
     total = len(layers)
@@ -94,12 +95,24 @@ def round_weights(
             on_progress(done, f"{'FOEM' if options.rounding == 'foem' else 'GPTQ'} {layer.name}")
     for layer in by_value:
         weight = _weight(model, layer)
-        rounded[layer.name] = {
+        nearest = {
             bits: quantize_weight(weight, bits, layer.axis, options.grid(bits))
             for bits in integer[layer.name]
         }
+        rounded[layer.name] = nearest
+        if options.rounding == "stochastic":
+            rounded[layer.name] = {
+                bits: round_stochastically(weight, start, _chance(seed, layer.name, bits))
+                for bits, start in nearest.items()
+            }
         tell(f"rounded {layer.name}")
     return rounded
+
+
+def _chance(seed: int, name: str, bits: int) -> torch.Generator:
+    """A source of chance for each layer and width, so that it does not matter which others are rounded."""
+    (state,) = np.random.SeedSequence([seed, zlib.crc32(name.encode()), bits]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state))
 
 
 def _groups(layers: Sequence[Layer]) -> Iterator[list[Layer]]:

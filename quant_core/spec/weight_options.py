@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from quant_core.spec.weight_grid import FORMAT_BITS, FORMAT_BLOCK, Granularity, WeightFormat, WeightGrid
 
 Equalize = Literal["auto", "all", "none"]
-Rounding = Literal["gptq", "foem", "reconstruction", "nearest"]
+Rounding = Literal["gptq", "foem", "reconstruction", "nearest", "stochastic"]
 
 
 class WeightOptions(BaseModel):
@@ -48,6 +48,11 @@ class WeightOptions(BaseModel):
                 f"rounding reconstruction tunes integer codes, and {self.weight_format} has none; round by gptq"
             )
         return self
+
+    @property
+    def by_value(self) -> bool:
+        """Whether each weight is rounded by itself, without a look at samples."""
+        return self.rounding in {"nearest", "stochastic"}
 
     @property
     def scored_rounding(self) -> Rounding:
