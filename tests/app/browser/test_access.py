@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,3 +83,37 @@ def test_a_chosen_theme_stays(real_service: Any, open_page: Callable[..., Any]) 
     page.reload()
     page.get_by_role("button", name="Light theme").wait_for()
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+def test_owners_see_their_own_jobs_alone(make_server: Callable[..., Any], open_page: Callable[..., Any]) -> None:
+    service = make_server(BITWRIGHT_KEYS="on")
+    alice, bob = (_new_key(service, name) for name in ("alice", "bob"))
+    service.http.headers["Authorization"] = f"Bearer {alice}"
+    job = service.submit()
+    service.wait_for(job, "succeeded")
+
+    def signed_in(key: str, address: str) -> Any:
+        page = open_page(f"{service.url}/{address}", allow=("401", "404"))
+        page.get_by_label("API key").fill(key)
+        page.get_by_role("button", name="Sign in").click()
+        return page
+
+    mine = signed_in(alice, "#/jobs")
+    mine.get_by_role("link", name="m.onnx").wait_for()
+    theirs = signed_in(bob, "#/jobs")
+    theirs.get_by_text("No job yet").wait_for()
+    assert job not in theirs.content()
+    directly = signed_in(bob, f"#/jobs/{job}")
+    directly.get_by_role("alert").wait_for()
+    assert "m.onnx" not in directly.content()
+    mine.get_by_role("button", name="Sign out").click()
+    mine.get_by_role("heading", name="Sign in").wait_for()
+    assert job not in mine.content()
+
+
+def _new_key(service: Any, name: str) -> str:
+    command = [sys.executable, "-m", "bitwright", "admin", "keys", "create", name]
+    made = subprocess.run(
+        [*command, "--data-dir", str(service.folder)], capture_output=True, text=True, check=True
+    )
+    return made.stdout.split()[-1]
