@@ -83,7 +83,7 @@ class _Grid:
     """Where rows are rounded to, input by input or for all inputs at once.
 
     Attributes:
-        steps: `[groups, rows, inputs or 1]`.
+        steps: `[groups, inputs or 1, rows]`.
         low: Smallest value in steps, of the same or a broadcastable shape; infinite where `kinds` clips.
         high: Largest value.
         kinds: What rounds to the nearest value.
@@ -98,7 +98,7 @@ class _Grid:
         """Round one input of every row.
 
         Args:
-            column: `[groups, rows, 1]`.
+            column: `[groups, 1, rows]`.
             k: The input.
 
         Returns:
@@ -111,7 +111,7 @@ class _Grid:
 
 
 def _column(part: torch.Tensor, k: int) -> torch.Tensor:
-    return part if part.shape[2] == 1 else part[:, :, k : k + 1]
+    return part if part.shape[1] == 1 else part[:, k : k + 1]
 
 
 def _sweeps(widths: Sequence[int], grid_of: Callable[[int], WeightGrid]) -> list[list[int]]:
@@ -126,9 +126,10 @@ def _laid_out(layer: Layer, start: QuantizedWeight, columns: torch.Tensor) -> _G
 
     def in_order(values: npt.NDArray[np.generic]) -> torch.Tensor:
         if start.block_size is None:
-            return scale_to_rows(layer, values.astype(np.float32)).expand(groups, outputs, 1)
+            steps = scale_to_rows(layer, values.astype(np.float32)).expand(groups, outputs, 1)
+            return steps.transpose(1, 2).contiguous()
         laid = to_rows(layer, np.broadcast_to(start.spread(values), layer.shape)).float()
-        return laid.gather(2, columns)
+        return laid.gather(2, columns).transpose(1, 2).contiguous()
 
     steps = in_order(start.scale)
     kinds = elements(start.bits, WeightGrid(format=start.format))
@@ -143,9 +144,9 @@ def _laid_out(layer: Layer, start: QuantizedWeight, columns: torch.Tensor) -> _G
 
 def _stack(grids: Sequence[_Grid]) -> _Grid:
     return _Grid(
-        torch.cat([grid.steps for grid in grids], dim=1),
-        torch.cat([grid.low for grid in grids], dim=1),
-        torch.cat([grid.high for grid in grids], dim=1),
+        torch.cat([grid.steps for grid in grids], dim=2),
+        torch.cat([grid.low for grid in grids], dim=2),
+        torch.cat([grid.high for grid in grids], dim=2),
         grids[0].kinds,
     )
 
@@ -168,38 +169,59 @@ def inverse_factor(second: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
     Returns:
         U, upper triangular, with `U^T U = (H + damping I)^-1` in that order; float32.
     """
-    H = second.double()
-    H = H.gather(1, order[:, :, None].expand_as(H)).gather(2, order[:, None, :].expand_as(H))
-    mean = H.diagonal(dim1=1, dim2=2).mean(dim=1).clamp_min(1e-12)
-    eye = torch.eye(H.shape[1], dtype=torch.float64)
-    damping = _DAMPING
+    # With A = R R^T and R upper triangular, U = R^-1. R is the Cholesky factor of A read backwards: one factor and one
+    # triangular inverse in place of two factors and a whole inverse.
+    backwards = order.flip(1)
+    H = second.gather(1, backwards[:, :, None].expand_as(second))
+    H = H.gather(2, backwards[:, None, :].expand_as(H)).double()
+    diagonal = H.diagonal(dim1=1, dim2=2)
+    mean = diagonal.mean(dim=1, keepdim=True).clamp_min(1e-12)
+    damping, added = _DAMPING, 0.0
     while True:
-        lower, failed = torch.linalg.cholesky_ex(H + damping * mean[:, None, None] * eye)
+        diagonal += (damping - added) * mean
+        lower, failed = torch.linalg.cholesky_ex(H)
         if not bool(failed.any()):
             break
-        damping *= 10  # rank-deficient beyond rounding error: too few columns
-    inverse = torch.cholesky_inverse(lower)
-    upper: torch.Tensor = torch.linalg.cholesky(inverse, upper=True).float()
+        damping, added = 10 * damping, damping  # rank-deficient beyond rounding error: too few columns
+    upper: torch.Tensor = _inverse(lower).flip(1, 2).float()
     return upper
 
 
+def _inverse(lower: torch.Tensor) -> torch.Tensor:
+    """Invert lower triangular matrices by halves: `[[A, 0], [B, C]]^-1 = [[A^-1, 0], [-C^-1 B A^-1, C^-1]]`."""
+    size = lower.shape[-1]
+    if size <= _BLOCK:
+        eye = torch.eye(size, dtype=lower.dtype).expand_as(lower)
+        whole: torch.Tensor = torch.linalg.solve_triangular(lower, eye, upper=False)
+        return whole
+    half = size // 2
+    result = torch.zeros_like(lower)
+    result[:, :half, :half] = _inverse(lower[:, :half, :half])
+    result[:, half:, half:] = _inverse(lower[:, half:, half:])
+    crossing = lower[:, half:, :half] @ result[:, :half, :half]
+    result[:, half:, :half] = -(result[:, half:, half:] @ crossing)
+    return result
+
+
 def _sweep(work: torch.Tensor, factor: torch.Tensor, grid: _Grid, beta: float) -> torch.Tensor:
-    inputs = work.shape[2]
+    # Inputs lie along the first axis, so that one input of all rows is one piece of memory.
+    work = work.transpose(1, 2).contiguous()
+    inputs = work.shape[1]
     values = torch.empty_like(work)
     original = work.clone() if beta else work
     for start in range(0, inputs, _BLOCK):
         stop = min(start + _BLOCK, inputs)
-        lost = torch.empty(*work.shape[:2], stop - start)
+        lost = torch.empty(work.shape[0], stop - start, work.shape[2])
         for k in range(start, stop):
-            column = work[:, :, k : k + 1]
+            column = work[:, k : k + 1]
             if beta:
-                column = column - beta * (column - original[:, :, k : k + 1])
+                column = column - beta * (column - original[:, k : k + 1])
             value, steps = grid.nearest(column, k)
-            values[:, :, k : k + 1] = value
+            values[:, k : k + 1] = value
             if beta:
-                column = column - beta * (column - original[:, :, k : k + 1])
+                column = column - beta * (column - original[:, k : k + 1])
             error = (column - value * steps) / factor[:, k : k + 1, k : k + 1]
-            work[:, :, k + 1 : stop] -= error * factor[:, k : k + 1, k + 1 : stop]
-            lost[:, :, k - start : k - start + 1] = error
-        work[:, :, stop:] -= lost @ factor[:, start:stop, stop:]
-    return values
+            work[:, k + 1 : stop] -= factor[:, k, k + 1 : stop, None] * error
+            lost[:, k - start : k - start + 1] = error
+        work[:, stop:] -= factor[:, start:stop, stop:].transpose(1, 2) @ lost
+    return values.transpose(1, 2)
