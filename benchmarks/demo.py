@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             job = client.quantize(options.model, data=options.data, size=options.size, bits=options.bits)
             job.wait(progress=True)
             folder = job.download(options.out)
-            print_summary(job.report, console)
+            print_summary(job.report(), console)
     except BitwrightError as error:
         console.print(f"The demo failed: {error}", style="red", markup=False)
         return 1

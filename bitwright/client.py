@@ -2,40 +2,83 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from os import PathLike
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import httpx
-from pydantic import BaseModel
 
-from bitwright.errors import InvalidRequestError
-from bitwright.external_data import external_files
-from bitwright.job import CHECK_SECONDS, Job
-from bitwright.requests import read_request
+from bitwright.address import client_options
+from bitwright.connection import Connection
+from bitwright.job import Job
+from bitwright.ledger import Ledger
+from bitwright.operations import jobs
+from bitwright.operations.batch import BatchResult, QuantizeRequest, run_one
+from bitwright.operations.submit import Given, send
+from bitwright.options import AnalyzeOptions, QuantizeOptions, request_of
 from bitwright.results import Health, JobInfo, JobState
-from bitwright.sample_file import existing, sample_file
-from bitwright.transport import Transport
-from quant_core.spec import AnalyzeSpec, QuantizeSpec, Request, SensitivityMethod
+from quant_core.spec import AnalyzeSpec, QuantizeSpec
 
 if TYPE_CHECKING:
     from bitwright.sample_file import Samples
 
-S = TypeVar("S", bound=Request)
 
-DEFAULT_URL = "http://127.0.0.1:8000"
+class Jobs:
+    """The jobs of a service."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def get(self, job_id: str) -> Job:
+        """Find a job again.
+
+        Args:
+            job_id: Its name.
+
+        Returns:
+            The job.
+        """
+        return Job(self._connection, self._connection.run(jobs.get(job_id)))
+
+    def list(
+        self,
+        *,
+        state: JobState | Sequence[JobState] = (),
+        tag: str | Sequence[str] = (),
+        limit: int = 50,
+        offset: int = 0,
+    ) -> list[Job]:
+        """List jobs, newest first.
+
+        Args:
+            state: Only jobs in this state, or in one of these.
+            tag: Only jobs with this tag, or with all of these.
+            limit: How many at most.
+            offset: How many newer ones to pass over.
+
+        Returns:
+            The jobs.
+        """
+        found = self._connection.run(jobs.page(words(state), words(tag), limit, offset))
+        return [Job(self._connection, info) for info in found]
 
 
 class Client:
-    """Talks to a Bitwright service. Close it, or use it in a `with` statement."""
+    """Talks to a Bitwright service. Close it, or use it in a `with` statement; several threads may share it.
+
+    Attributes:
+        jobs: The jobs of the service.
+    """
 
     def __init__(
         self,
         url: str | None = None,
         *,
+        api_key: str | None = None,
         timeout: float = 30.0,
         retries: int = 4,
         transport: httpx.BaseTransport | None = None,
@@ -44,14 +87,14 @@ class Client:
 
         Args:
             url: Its address; by default the environment's `BITWRIGHT_URL`, else `http://127.0.0.1:8000`.
+            api_key: The key to show; by default the environment's `BITWRIGHT_API_KEY`, if there is one.
             timeout: Seconds to wait for an answer.
-            retries: How often to try again, with growing pauses, where that is safe.
+            retries: How often to try again, with growing pauses.
             transport: What carries the requests, for tests and special networks.
         """
-        address = url or os.environ.get("BITWRIGHT_URL") or DEFAULT_URL
-        self._transport = Transport(
-            httpx.Client(base_url=address, timeout=timeout, transport=transport), retries=retries
-        )
+        options = client_options(url, api_key, timeout, transport)
+        self._connection = Connection(httpx.Client(**options), retries=retries)
+        self.jobs = Jobs(self._connection)
 
     def __enter__(self) -> Self:
         return self
@@ -63,138 +106,107 @@ class Client:
 
     def close(self) -> None:
         """Close every connection."""
-        self._transport.close()
+        self._connection.close()
 
     def quantize(
         self,
-        model: str | PathLike[str],
+        model: str | PathLike[str] | Any,
+        example_inputs: Any = None,
         *,
         data: Samples,
-        size: float | str | None = None,
-        bits: Sequence[int | str] | str | None = None,
-        pin: Mapping[str, int | str] | None = None,
-        exclude: Sequence[str] | str | None = None,
-        sensitivity: SensitivityMethod | None = None,
-        seed: int = 0,
         spec: QuantizeSpec | None = None,
+        tags: Sequence[str] = (),
+        progress: bool = False,
+        idempotency_key: str | None = None,
+        **options: Unpack[QuantizeOptions],
     ) -> Job:
         """Send a model and samples; external data that the model names in its own folder goes with it.
 
         Args:
-            model: The ONNX file.
-            data: A `.npz` or `.npy` file, an array, or arrays by graph input, with optional `labels`.
-            size: What the result may take: a ratio of the float file such as 0.18, or bytes such as `"2.5MB"`.
-            bits: Candidate bits for every weight; `"float"` keeps a layer in float.
-            pin: Layer name or glob to bits.
-            exclude: Layer names or globs to keep in float.
-            sensitivity: How the loss increase is estimated.
-            seed: Seed of everything random.
-            spec: A complete request instead of the options above.
+            model: The ONNX file, or a torch module, which is exported here.
+            example_inputs: The inputs of one batch, to export a torch module with.
+            data: A `.npz` or `.npy` file, an array, arrays by graph input with optional `labels`, or batches of such as
+                a torch `DataLoader` gives them.
+            spec: A complete request instead of the options.
+            tags: Words to find the job by.
+            progress: Whether to draw a bar for each large file.
+            idempotency_key: Names this request: the service makes one job of it, however often it arrives.
+            options: What is asked, such as `size=0.18` or `pin={"fc": 8}`: the fields of `QuantizeSpec`.
 
         Returns:
-            The queued job.
-
-        Raises:
-            InvalidRequestError: If the service or this client refuses the request; it says why and what to do.
+            The queued job. `InvalidRequestError` says why a request is refused, and what to do.
         """
-        wanted = {
-            "size": size,
-            "bits": bits,
-            "pin": pin,
-            "exclude": exclude,
-            "sensitivity": sensitivity,
-            "seed": seed or None,
-        }
-        return self._send("/quantize", model, data, _request(QuantizeSpec, wanted, spec))
+        given = Given(model, data, request_of(QuantizeSpec, options, spec), example_inputs, tuple(tags))
+        return self._send("/quantize", given, idempotency_key, progress=progress)
 
     def analyze(
         self,
-        model: str | PathLike[str],
+        model: str | PathLike[str] | Any,
+        example_inputs: Any = None,
         *,
         data: Samples,
-        sensitivity: SensitivityMethod | None = None,
-        bits: Sequence[int | str] | str | None = None,
-        activations: bool = False,
-        spectrum: bool = False,
-        seed: int = 0,
         spec: AnalyzeSpec | None = None,
+        tags: Sequence[str] = (),
+        progress: bool = False,
+        idempotency_key: str | None = None,
+        **options: Unpack[AnalyzeOptions],
     ) -> Job:
         """Send a model and samples to learn what each layer loses in few bits; nothing is quantized.
 
         Args:
-            model: The ONNX file.
-            data: A `.npz` or `.npy` file, an array, or arrays by graph input, with optional `labels`.
-            sensitivity: The estimator.
-            bits: Bit-widths to estimate.
-            activations: Whether to estimate activation traces as well.
-            spectrum: Whether to estimate eigenvalue densities as well.
-            seed: Seed of everything random.
-            spec: A complete request instead of the options above.
+            model: The ONNX file, or a torch module, which is exported here.
+            example_inputs: The inputs of one batch, to export a torch module with.
+            data: The samples, as in `quantize`.
+            spec: A complete request instead of the options.
+            tags: Words to find the job by.
+            progress: Whether to draw a bar for each large file.
+            idempotency_key: Names this request, as in `quantize`.
+            options: What is asked, such as `sensitivity="gauss_newton"`: the fields of `AnalyzeSpec`.
 
         Returns:
-            The queued job; its `sensitivities` are the result.
-
-        Raises:
-            InvalidRequestError: If the service or this client refuses the request; it says why and what to do.
+            The queued job; its `sensitivities()` are the result.
         """
-        wanted = {
-            "sensitivity": sensitivity,
-            "bits": bits,
-            "activations": activations or None,
-            "spectrum": spectrum or None,
-            "seed": seed or None,
-        }
-        return self._send("/analyze", model, data, _request(AnalyzeSpec, wanted, spec))
+        given = Given(model, data, request_of(AnalyzeSpec, options, spec), example_inputs, tuple(tags))
+        return self._send("/analyze", given, idempotency_key, progress=progress)
 
-    def _send(self, route: str, model: str | PathLike[str], data: Samples, request: BaseModel) -> Job:
-        source = existing(model)
-        with ExitStack() as stack:
-            samples = stack.enter_context(sample_file(data))
-            parts: list[tuple[str, Any]] = [
-                ("spec", (None, request.model_dump_json(), "application/json")),
-                ("model", (source.name, stack.enter_context(source.open("rb")))),
-                ("data", (samples.name, stack.enter_context(samples.open("rb")))),
-            ]
-            parts += [
-                ("files", (name, stack.enter_context((source.parent / name).open("rb"))))
-                for name in external_files(source)
-            ]
-            answer = self._transport.send(
-                "POST",
-                route,
-                files=parts,
-                timeout=httpx.Timeout(30.0, read=CHECK_SECONDS, write=CHECK_SECONDS),
-            )
-        return Job(self._transport, JobInfo.model_validate_json(answer.content))
+    def quantize_many(
+        self,
+        requests: Iterable[QuantizeRequest],
+        *,
+        concurrency: int = 4,
+        resume_file: str | PathLike[str] | None = None,
+        on_done: Callable[[BatchResult[Job]], None] | None = None,
+    ) -> list[BatchResult[Job]]:
+        """Quantize many models, so many at a time, and wait for all of them.
 
-    def job(self, job_id: str) -> Job:
-        """Find a job again.
+        With a resume file the call may be killed and made again with the same requests: jobs that were sent are found
+        again, and none is sent twice.
 
         Args:
-            job_id: Its name.
+            requests: The arguments of `quantize`, one mapping for each.
+            concurrency: How many jobs are under way at a time.
+            resume_file: Where to remember what was sent.
+            on_done: Called with each result as it comes, from another thread.
 
         Returns:
-            The job.
+            The results, in the order of the requests; a request that fails does not stop the others.
         """
-        answer = self._transport.get(f"/jobs/{job_id}")
-        return Job(self._transport, JobInfo.model_validate_json(answer.content))
+        path = None if resume_file is None else Path(resume_file)
 
-    def jobs(self, *, state: JobState | None = None, limit: int = 50, offset: int = 0) -> list[Job]:
-        """List jobs, newest first.
+        def one(request: Mapping[str, Any]) -> BatchResult[Job]:
+            seen: list[Job] = []
 
-        Args:
-            state: Only jobs in this state.
-            limit: How many at most.
-            offset: How many newer ones to pass over.
+            def see(info: JobInfo) -> None:
+                seen[:] = [Job(self._connection, info)]
 
-        Returns:
-            The jobs.
-        """
-        query: dict[str, str | int] = {"limit": limit, "offset": offset}
-        if state is not None:
-            query["state"] = state
-        page = self._transport.get("/jobs", params=query).json()
-        return [Job(self._transport, JobInfo.model_validate(job)) for job in page["jobs"]]
+            error = self._connection.run(run_one(request, ledger, see))
+            result = BatchResult(seen[0] if seen else None, error)
+            if on_done is not None:
+                on_done(result)
+            return result
+
+        with Ledger(path) as ledger, ThreadPoolExecutor(concurrency, "bitwright-batch") as threads:
+            return list(threads.map(one, requests))
 
     def health(self) -> Health:
         """Ask how the service is.
@@ -202,17 +214,33 @@ class Client:
         Returns:
             What it says.
         """
-        return Health.model_validate_json(self._transport.get("/healthz").content)
+        return self._connection.run(jobs.health())
+
+    def _send(self, route: str, given: Given, key: str | None, *, progress: bool) -> Job:
+        with ExitStack() as stack:
+            bar = stack.enter_context(upload_bar_on_demand()) if progress else None
+            info = self._connection.run(send(route, given, key=key, on_bytes=bar))
+        return Job(self._connection, info)
 
 
-def _request(kind: type[S], wanted: Mapping[str, Any], spec: S | None) -> S:
-    given = {name: value for name, value in wanted.items() if value is not None}
-    if spec is not None and given:
-        raise InvalidRequestError(
-            "Both spec and single options are given.",
-            remedy="Put the options into the spec.",
-            where=next(iter(given)),
-        )
-    if spec is not None:
-        return spec
-    return read_request(kind, given)
+def words(given: str | Sequence[Any]) -> tuple[Any, ...]:
+    """Read one word or several.
+
+    Args:
+        given: A word, or words.
+
+    Returns:
+        The words.
+    """
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def upload_bar_on_demand() -> AbstractContextManager[Callable[[str, int, int], None]]:
+    """Draw a bar for each file that is sent by itself.
+
+    Returns:
+        The context in which they are drawn.
+    """
+    from bitwright.progress import upload_bar  # only those who look at it load rich
+
+    return upload_bar()

@@ -4,9 +4,12 @@ BitwrightError
 ├── ServiceUnreachableError    no answer came
 ├── ResponseError              the service answered with an error; has the status
 │   ├── InvalidRequestError    400, 413, 415, 422: the model, the samples or the request must change
+│   ├── AuthenticationError    401: no API key, or one that is not known
+│   ├── ForbiddenError         403: the key does not allow this
 │   ├── NotFoundError          404
 │   ├── ConflictError          409: not in this state of the job
-│   ├── ServiceBusyError       429, 503: later
+│   ├── ServiceBusyError       503: later
+│   │   └── RateLimitedError   429: too many requests, or a quota is used up
 │   └── ServerError            other 5xx: a fault of the service
 ├── JobFailedError             the job ended without a result
 ├── JobCanceledError           someone canceled the job
@@ -66,6 +69,14 @@ class InvalidRequestError(ResponseError):
     """The model, the samples or the request must change before it can be done."""
 
 
+class AuthenticationError(ResponseError):
+    """The service asks for an API key, and none was sent or it is not known there."""
+
+
+class ForbiddenError(ResponseError):
+    """The API key does not allow this."""
+
+
 class NotFoundError(ResponseError):
     """There is no such job or file."""
 
@@ -80,12 +91,22 @@ class ServiceBusyError(ResponseError):
     retry_after: float = 0.0
 
 
+class RateLimitedError(ServiceBusyError):
+    """Too many requests, or more than the key's quota."""
+
+
 class ServerError(ResponseError):
     """The service failed."""
 
 
 class JobFailedError(BitwrightError):
-    """The job ended without a result; `code`, `where` and `remedy` say why and what to do."""
+    """The job ended without a result; `code`, `where` and `remedy` say why and what to do.
+
+    Attributes:
+        retryable: Whether sending the same again can help.
+    """
+
+    retryable: bool = False
 
 
 class JobCanceledError(BitwrightError):

@@ -1,4 +1,4 @@
-"""Finds the external data files a model names, without onnx: a walk over the protocol buffer's fields.
+"""Finds a model's inputs and the files its weights are in, without onnx: a walk over the protocol buffer's fields.
 
 Field numbers are those of onnx.proto; whatever else the file holds is passed over. A file that is no model gives
 nothing: to say what is wrong with it is the service's part.
@@ -20,6 +20,7 @@ _INSIDE: dict[str, dict[int, str]] = {
     "SparseTensor": {1: "Tensor", 2: "Tensor"},
     "Tensor": {13: "Entry"},
 }
+_GRAPH, _INPUT, _INITIALIZER, _VALUE_NAME, _TENSOR_NAME = 7, 11, 5, 1, 8
 _DEEPEST = 64
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
@@ -39,6 +40,38 @@ def external_files(model: Path) -> tuple[str, ...]:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             names = dict.fromkeys(str(PurePosixPath(name)) for name in _locations(data))
     return tuple(name for name in names if _is_inside(model.parent, name))
+
+
+def graph_inputs(model: Path) -> tuple[str, ...]:
+    """Name what a model must be given.
+
+    Args:
+        model: The ONNX file.
+
+    Returns:
+        The graph's inputs in their order, without those that initializers fill.
+    """
+    names: list[str] = []
+    filled: set[str] = set()
+    with model.open("rb") as file:
+        if model.stat().st_size == 0:
+            return ()
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            try:
+                for number, start, stop in _fields(data, 0, len(data)):
+                    if number == _GRAPH:
+                        for part, first, last in _fields(data, start, stop):
+                            if part == _INPUT:
+                                names += _strings(data, first, last, _VALUE_NAME)
+                            elif part == _INITIALIZER:
+                                filled.update(_strings(data, first, last, _TENSOR_NAME))
+            except (IndexError, ValueError):  # not a model, or cut short
+                return ()
+    return tuple(name for name in names if name not in filled)
+
+
+def _strings(data: mmap.mmap, start: int, end: int, field: int) -> list[str]:
+    return [data[first:last].decode() for number, first, last in _fields(data, start, end) if number == field]
 
 
 def _is_inside(folder: Path, name: str) -> bool:

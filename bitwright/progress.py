@@ -1,25 +1,36 @@
-"""A progress bar for a job at the service."""
+"""Progress bars: for a job at the service, and for files on their way there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from bitwright.results import JobInfo
 
 
-def draw(updates: Iterator[JobInfo], console: Console | None = None) -> Iterator[JobInfo]:
-    """Draw a bar while passing on what it shows.
+@contextmanager
+def job_bar(console: Console | None = None) -> Iterator[Callable[[JobInfo], None]]:
+    """Draw a bar for a job.
 
     Args:
-        updates: The job, whenever something is new.
         console: Where to draw; by default standard error, so that output can be piped.
 
     Yields:
-        The same updates.
+        What to tell of the job whenever something is new.
     """
     columns = (
         TextColumn("{task.description:<12}"),
@@ -30,7 +41,37 @@ def draw(updates: Iterator[JobInfo], console: Console | None = None) -> Iterator
     )
     with Progress(*columns, console=console or Console(stderr=True)) as bar:
         task = bar.add_task("queued", total=1.0, message="")
-        for info in updates:
+
+        def show(info: JobInfo) -> None:
             stage = info.stage if info.running and info.stage else info.state
             bar.update(task, completed=info.progress, description=stage, message=escape(info.message))
-            yield info
+
+        yield show
+
+
+@contextmanager
+def upload_bar(console: Console | None = None) -> Iterator[Callable[[str, int, int], None]]:
+    """Draw a bar for each file that is sent by itself.
+
+    Args:
+        console: Where to draw; by default standard error.
+
+    Yields:
+        What to tell of a file: its name, how many bytes of it have gone, and how many there are.
+    """
+    columns = (
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console or Console(stderr=True)) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(name: str, done: int, size: int) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(escape(name), total=size)
+            bar.update(tasks[name], completed=done)
+
+        yield show

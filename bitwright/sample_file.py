@@ -1,47 +1,86 @@
-"""Samples as a file: a path as it is, arrays written to a temporary one."""
+"""Samples as a file: a path as it is, arrays and batches written to a temporary one."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitwright.errors import InvalidRequestError
+from bitwright.external_data import graph_inputs
 
 if TYPE_CHECKING:
     import numpy as np
 
-    Samples = str | PathLike[str] | np.ndarray[Any, Any] | Mapping[str, np.ndarray[Any, Any]]
+    Array = np.ndarray[Any, Any]
+    Samples = str | PathLike[str] | Array | Mapping[str, Array] | Iterable[Any]
+
+LABELS = "labels"
 
 
-@contextmanager
-def sample_file(data: Samples) -> Iterator[Path]:
-    """Give samples as a file for as long as the context lasts.
+def sample_file(data: Samples, model: Path, folder: Path) -> Path:
+    """Give samples as a file.
 
     Args:
-        data: A path to `.npz` or `.npy`; an array for the only graph input (first axis = samples); or one
-            array for each graph input by name, with optional `labels`.
+        data: A path to `.npz` or `.npy`; an array for the only graph input (first axis = samples); one array for each
+            graph input by name, with optional `labels`; or batches of such, as a torch `DataLoader` gives them: arrays
+            or tensors, mappings, or sequences in the order of the graph's inputs with labels last where there is one
+            more.
+        model: The ONNX file, for the names of its inputs.
+        folder: Where to write what is no file yet.
 
-    Yields:
+    Returns:
         The file.
     """
     if isinstance(data, str | PathLike):
-        yield existing(data)
-        return
+        return existing(data)
     import numpy as np  # only those who have arrays need it
 
-    with tempfile.TemporaryDirectory(prefix="bitwright-") as folder:
-        if isinstance(data, Mapping):
-            path = Path(folder) / "samples.npz"
-            # The arrays' names are the users' own; as keywords they could collide with savez's.
-            _save_archive(path, {name: np.asarray(array) for name, array in data.items()})
-        else:
-            path = Path(folder) / "samples.npy"
-            np.save(path, np.asarray(data), allow_pickle=False)
-        yield path
+    if isinstance(data, Mapping):
+        arrays = {name: _array(np, value) for name, value in data.items()}
+    elif hasattr(data, "__array__"):
+        path = folder / "samples.npy"
+        np.save(path, _array(np, data), allow_pickle=False)
+        return path
+    else:
+        arrays = _joined(np, data, graph_inputs(model))
+    path = folder / "samples.npz"
+    _save_archive(path, arrays)
+    return path
+
+
+def _joined(np: Any, batches: Iterable[Any], inputs: Sequence[str]) -> dict[str, Any]:
+    """Put batches together along their first axis."""
+    parts: dict[str, list[Any]] = {}
+    for batch in batches:
+        for name, value in _named(batch, inputs).items():
+            parts.setdefault(name, []).append(_array(np, value))
+    if not parts:
+        raise InvalidRequestError(
+            "There are no samples.", remedy="Give at least one batch.", where="data", code="samples"
+        )
+    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+
+def _named(batch: Any, inputs: Sequence[str]) -> Mapping[str, Any]:
+    if isinstance(batch, Mapping):
+        return batch
+    values = [batch] if hasattr(batch, "__array__") else list(batch)
+    names = [*inputs, LABELS]
+    if len(values) not in {len(inputs), len(names)}:
+        raise InvalidRequestError(
+            f"A batch has {len(values)} arrays, and the model has the inputs {', '.join(inputs)}.",
+            remedy="Give one array for each, and labels last if there are any; or a mapping by name.",
+            where="data",
+            code="samples",
+        )
+    return dict(zip(names, values, strict=False))
+
+
+def _array(np: Any, value: Any) -> Any:
+    # A tensor with gradients, or one on a GPU, is no array until it is asked to become one.
+    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
 
 
 def existing(path: str | PathLike[str]) -> Path:
@@ -71,5 +110,6 @@ def _save_archive(path: Path, arrays: Mapping[str, Any]) -> None:
 
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+            # Without the time of day: the same samples are the same bytes, which the service keeps once.
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
                 npy.write_array(file, array, allow_pickle=False)

@@ -45,9 +45,9 @@ def take_over(service: Service, owner: str, job_id: str, folder: Path, spec: Job
     target = folder / "earlier" / job_id
     target.mkdir(parents=True)
     try:
-        for found in (table, pairs):
+        for name, found in ((TABLE, table), (PAIRS, pairs)):
             if found is not None:
-                shutil.copyfile(found, target / found.name)
+                shutil.copyfile(found, target / name)
         for part in ("model", "data"):
             service.storage.fetch(f"{job_id}/input/{part}", folder / part)
         complete = True

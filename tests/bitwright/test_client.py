@@ -40,26 +40,26 @@ def test_the_main_path(server: Any, model_file: Path, sample_file: Path, tmp_pat
         assert job.state == "succeeded"
         assert job.info.summary is not None
         assert job.info.summary.ratio == 0.5
-        assert isinstance(job.report, Report)
-        assert job.report.metrics.quantized == 0.89
+        assert isinstance(job.report(), Report)
+        assert job.report().metrics.quantized == 0.89
         folder = job.download(tmp_path / "out")
         assert sorted(path.name for path in folder.iterdir()) == [
             "costs.json", "model.onnx", "pareto.json", "report.html", "report.json", "sensitivity.json",
         ]  # fmt: skip
         assert (folder / "model.onnx").read_bytes() == model_file.read_bytes()[::-1]
-        assert Report.model_validate_json((folder / "report.json").read_text()) == job.report
+        assert Report.model_validate_json((folder / "report.json").read_text()) == job.report()
         assert (folder / "report.html").read_text().startswith("<!doctype html>")
         assert job.plan(size=0.25).bits == {"fc": 4}  # 50 bytes beside the weight, 100 weights
         assert job.plan(pin={"fc": 2}, bops="1M").bits == {"fc": 2}
         with pytest.raises(InvalidRequestError, match="smallest reachable file is 75 bytes"):
             job.plan(size=60)
-        found = client.job(job.id)
+        found = client.jobs.get(job.id)
         assert found.info == job.refresh().info
-        assert job.id in [listed.id for listed in client.jobs(state="succeeded")]
+        assert job.id in [listed.id for listed in client.jobs.list(state="succeeded")]
         assert client.health().devices[0].name == "cpu"
         job.delete()
         with pytest.raises(NotFoundError) as caught:
-            client.job(job.id)
+            client.jobs.get(job.id)
         assert caught.value.request_id
         assert caught.value.status == 404
     progress = [info.progress for info in seen]
@@ -72,13 +72,13 @@ def test_a_job_is_quantized_again_without_its_files(
 ) -> None:
     with Client(server.url) as client:
         first = client.quantize(
-            model_file, data=sample_file, size=0.18, bits=[4, 8], pin={"fc": 8}, seed=7
+            model_file, data=sample_file, size=0.18, bits=[4, 8], pin={"fc": 8}, seed=70
         ).wait()
         busy = client.quantize(model_file, data=sample_file, seed=1)
         again = first.quantize(size=0.3, exclude="stem*")
         spec = again.info.spec
         assert isinstance(spec, QuantizeSpec)
-        assert (spec.budget.size, spec.budget.bops, spec.weight_bits, spec.seed) == (0.3, None, (4, 8), 7)
+        assert (spec.budget.size, spec.budget.bops, spec.weight_bits, spec.seed) == (0.3, None, (4, 8), 70)
         assert [rule.match for rule in spec.rules] == ["fc", "stem*"]
         assert first.quantize(bits="2,4").info.spec.weight_bits == (2, 4)
         with pytest.raises(ConflictError, match="no sensitivity"):
@@ -98,9 +98,9 @@ def test_a_job_is_quantized_again_without_its_files(
         third = again.quantize(size=0.2).wait()  # and so on from job to job
         stored = [name for name in server.stored(third.id, "input") if name.startswith("earlier/")]
         assert stored == [f"earlier/{again.id}/sensitivity.json"]
-        analysis = client.analyze(model_file, data=sample_file, bits="2,4", seed=8).wait()
+        analysis = client.analyze(model_file, data=sample_file, bits="2,4", seed=80).wait()
         from_analysis = analysis.quantize(size=0.2).wait().info.spec
-        assert (from_analysis.weight_bits, from_analysis.seed) == ((2, 4), 8)
+        assert (from_analysis.weight_bits, from_analysis.seed) == ((2, 4), 80)
 
 
 @pytest.mark.parametrize("kind", ["array", "arrays"])
@@ -128,10 +128,14 @@ def test_an_analysis_gives_a_table_and_what_belongs_to_pairs(
         assert job.info.kind == "analyze"
         assert isinstance(job.info.spec, AnalyzeSpec)
         assert job.wait().info.summary is None
-        assert (job.sensitivities.method, job.sensitivities.seed) == ("interaction", 3)
+        assert (job.sensitivities().method, job.sensitivities().seed) == ("interaction", 3)
         folder = job.download(tmp_path / "out")
-        assert {path.name for path in folder.iterdir()} == {"interactions.npz", "sensitivity.json", "costs.json"}
-        assert client.job(job.id).info == job.refresh().info
+        assert {path.name for path in folder.iterdir()} == {
+            "interactions.npz",
+            "sensitivity.json",
+            "costs.json",
+        }
+        assert client.jobs.get(job.id).info == job.refresh().info
         plan = client.analyze(model_file, data=sample_file).wait().plan(size=110)
         assert plan.bits == {"fc": 4}  # a base of 50 bytes, and 25, 50 or 100 of its weight
         with pytest.raises(InvalidRequestError, match="hutch"):
@@ -186,7 +190,7 @@ def test_a_failed_job_raises_with_its_remedy(server: Any, model_file: Path, samp
         assert caught.value.remedy == "Ask for at least 1234 bytes."
         assert caught.value.job_id == job.id
         with pytest.raises(ConflictError):
-            _ = job.report
+            job.report()
         with pytest.raises(ConflictError):
             job.cancel()
 
@@ -197,7 +201,7 @@ def test_waiting_can_be_limited_and_the_job_canceled(
     with Client(server.url) as client:
         job = client.quantize(model_file, data=sample_file, seed=1)
         started = time.monotonic()
-        with pytest.raises(WaitTimeoutError, match="still running after 1 seconds"):
+        with pytest.raises(WaitTimeoutError, match=r"still \w+ after 1 seconds"):
             job.wait(timeout=1)
         assert 0.9 < time.monotonic() - started < 2.5
         threading.Timer(0.5, lambda: server.http.delete(f"/jobs/{job.id}")).start()
@@ -255,4 +259,4 @@ def test_no_service_is_said_plainly() -> None:
         Client("http://127.0.0.1:9", retries=0) as client,
         pytest.raises(ServiceUnreachableError, match="bitwright serve"),
     ):
-        client.jobs()
+        client.jobs.list()

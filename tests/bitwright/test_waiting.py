@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from bitwright import follow as module
-from bitwright.follow import Event, follow, parse
-from bitwright.transport import Transport
+from bitwright.connection import AsyncConnection, Connection
+from bitwright.operations import follow as module
+from bitwright.operations.follow import Event, Reader, wait
 
 JOB = {
     "id": "j", "state": "analyzing", "stage": None, "stage_progress": 0.0, "progress": 0.0, "message": "",
@@ -44,13 +46,44 @@ class _Service:
         return httpx.Response(200, json={**JOB, "state": state})
 
 
+class _Broken(httpx.SyncByteStream, httpx.AsyncByteStream):
+    def __iter__(self) -> Iterator[bytes]:
+        yield _step(1, 0.2).encode()
+        raise httpx.ReadError("broken")
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self:
+            yield piece
+
+
 def _stream(text: str) -> httpx.Response:
     return httpx.Response(200, text=text, headers={"Content-Type": "text/event-stream"})
 
 
-def _follow(service: _Service) -> list[tuple[str, float]]:
-    client = httpx.Client(base_url="http://s", transport=httpx.MockTransport(service))
-    return [(info.state, info.progress) for info in follow(Transport(client, retries=0), "j", timeout=20)]
+@pytest.fixture(params=["sync", "async"])
+def follow(request: pytest.FixtureRequest) -> Callable[[_Service], list[tuple[str, float]]]:
+    """Waits for a job by either kind of client, and tells what it was told."""
+
+    def run(service: _Service) -> list[tuple[str, float]]:
+        told: list[tuple[str, float]] = []
+        operation = wait("j", 20, lambda info: told.append((info.state, info.progress)))
+        transport = httpx.MockTransport(service)
+        if request.param == "sync":
+            with httpx.Client(base_url="http://s", transport=transport) as client:
+                Connection(client, retries=0).run(operation)
+            return told
+
+        async def awaited() -> None:
+            async with httpx.AsyncClient(base_url="http://s", transport=transport) as client:
+                await AsyncConnection(client, retries=0).run(operation)
+
+        asyncio.run(awaited())
+        return told
+
+    return run
+
+
+Follow = Callable[[_Service], list[tuple[str, float]]]
 
 
 @pytest.fixture(autouse=True)
@@ -60,31 +93,29 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_events_are_read_as_the_standard_says() -> None:
     lines = ': ping\nid: 1\nevent: a\ndata: {"x":\ndata: 1}\n\ndata:{"y": 2}\nid: 2\n\nid: 3\n\ndata: {"cut'
-    assert list(parse(iter(lines.split("\n")))) == [
+    reader = Reader()
+    events = [reader.feed(line) for line in lines.split("\n")]
+    assert [event for event in events if event is not None] == [
         Event("1", "a", {"x": 1}),
         Event("2", "message", {"y": 2}),
     ]
 
 
-def test_a_stream_tells_progress_and_the_job_tells_the_end() -> None:
+def test_a_stream_tells_progress_and_the_job_tells_the_end(follow: Follow) -> None:
     service = _Service(
         ["analyzing", "succeeded"], [_stream(_step(1, 0.2) + _step(2, 0.4) + _event(3, state="succeeded"))]
     )
-    assert _follow(service) == [("analyzing", 0.0), ("analyzing", 0.2), ("analyzing", 0.4), ("succeeded", 0.0)]
+    assert follow(service) == [("analyzing", 0.0), ("analyzing", 0.2), ("analyzing", 0.4), ("succeeded", 0.0)]
 
 
-def test_a_broken_stream_is_resumed_behind_its_last_event() -> None:
-    def broken() -> Any:
-        yield _step(1, 0.2).encode()
-        raise httpx.ReadError("broken")
-
-    first = httpx.Response(200, content=broken(), headers={"Content-Type": "text/event-stream"})
+def test_a_broken_stream_is_resumed_behind_its_last_event(follow: Follow) -> None:
+    first = httpx.Response(200, stream=_Broken(), headers={"Content-Type": "text/event-stream"})
     service = _Service(["analyzing", "analyzing", "succeeded"], [first, _stream(_step(2, 0.4))])
-    assert [progress for _, progress in _follow(service)] == [0.0, 0.2, 0.0, 0.4, 0.0]
+    assert [progress for _, progress in follow(service)] == [0.0, 0.2, 0.0, 0.4, 0.0]
     assert service.resumed == [None, "1"]
 
 
-def test_without_streams_the_job_is_asked_again_and_again() -> None:
+def test_without_streams_the_job_is_asked_again_and_again(follow: Follow) -> None:
     service = _Service(["queued", "analyzing", "analyzing", "failed"], [httpx.Response(200, text="<html>")])
-    assert [state for state, _ in _follow(service)] == ["queued", "analyzing", "analyzing", "failed"]
+    assert [state for state, _ in follow(service)] == ["queued", "analyzing", "analyzing", "failed"]
     assert service.resumed == [None]

@@ -1,0 +1,148 @@
+"""Requests that are sent again where that is safe, and error answers as exceptions."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any, NoReturn
+
+import httpx
+
+from bitwright.errors import (
+    AuthenticationError,
+    ConflictError,
+    ForbiddenError,
+    InvalidRequestError,
+    NotFoundError,
+    RateLimitedError,
+    ResponseError,
+    ServerError,
+    ServiceBusyError,
+    ServiceUnreachableError,
+)
+from bitwright.steps import Operation, Pause, Save, Send
+
+_BY_STATUS: dict[int, type[ResponseError]] = {
+    401: AuthenticationError,
+    403: ForbiddenError,
+    404: NotFoundError,
+    409: ConflictError,
+    429: RateLimitedError,
+    503: ServiceBusyError,
+}
+_FIRST_PAUSE = 0.25
+_LONGEST_PAUSE = 8.0
+
+
+def ask(request: Send, retries: int) -> Operation[httpx.Response]:
+    """Send a request until it is answered.
+
+    Connection errors and busy answers are met with growing pauses and another try: always where sending twice does no
+    more than sending once, else only where the service cannot have heard the request.
+
+    Args:
+        request: What to send.
+        retries: How often to try again.
+
+    Returns:
+        The answer.
+    """
+    return (yield from _repeat(request, request, retries))
+
+
+def save(request: Send, file: Path, retries: int) -> Operation[httpx.Response]:
+    """Fetch something large into a file, from the start again when the connection breaks.
+
+    Args:
+        request: What to send.
+        file: The file to make.
+        retries: How often to try again.
+
+    Returns:
+        The answer, without its body.
+    """
+    return (yield from _repeat(Save(request, file), request, retries))
+
+
+def _repeat(step: Send | Save, request: Send, retries: int) -> Operation[httpx.Response]:
+    attempt = 0
+    while True:
+        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt)
+        last = attempt == retries
+        try:
+            response: httpx.Response = yield step
+            check(response)
+        except httpx.TransportError as error:
+            unheard = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+            if last or not (request.safe or unheard):
+                refuse(error)
+        except ServiceBusyError as error:
+            if last or not request.safe:
+                raise
+            pause = max(pause, error.retry_after)
+        else:
+            return response
+        attempt += 1
+        yield Pause(pause * random.uniform(0.5, 1.0))  # noqa: S311
+
+
+def check(response: httpx.Response) -> None:
+    """Raise the exception that an error answer stands for.
+
+    Args:
+        response: An answer whose body was read.
+
+    Raises:
+        ResponseError: If it is an error.
+    """
+    if not response.is_error:
+        return
+    status = response.status_code
+    kind = _BY_STATUS.get(status, ServerError if status >= 500 else InvalidRequestError)
+    problem = _problem(response)
+    error = kind(
+        str(problem.get("message") or f"The service answered {status} {response.reason_phrase}."),
+        remedy=str(problem.get("remedy") or ""),
+        where=problem.get("where"),
+        code=str(problem.get("code") or status),
+        request_id=problem.get("request_id") or response.headers.get("X-Request-ID"),
+        job_id=_job_id(response),
+    )
+    error.status = status
+    if isinstance(error, ServiceBusyError):
+        after = response.headers.get("Retry-After", "")
+        error.retry_after = float(after) if after.isdecimal() else 0.0
+    raise error
+
+
+def refuse(error: httpx.TransportError) -> NoReturn:
+    """Say that no answer came.
+
+    Args:
+        error: What happened instead.
+
+    Raises:
+        ServiceUnreachableError: Always.
+    """
+    try:
+        url: object = error.request.url.copy_with(path="/", query=None)
+    except RuntimeError:
+        url = "the service"
+    raise ServiceUnreachableError(
+        f"No answer from {url}: {str(error) or type(error).__name__}.",
+        remedy='Start a service with `bitwright serve`, or give its address: Client("http://host:port").',
+        code="unreachable",
+    ) from error
+
+
+def _job_id(response: httpx.Response) -> str | None:
+    words = response.request.url.path.split("/")
+    return words[words.index("jobs") + 1] if "jobs" in words[:-1] else None
+
+
+def _problem(response: httpx.Response) -> dict[str, Any]:
+    try:
+        body = response.json()
+    except ValueError:  # a gateway in between answers in its own words
+        return {}
+    return body if isinstance(body, dict) else {}

@@ -1,0 +1,128 @@
+"""Many requests: so many under way at a time, none sent twice, whatever happens in between."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
+
+from bitwright.errors import BitwrightError, InvalidRequestError
+from bitwright.external_data import external_files
+from bitwright.ledger import Entry, Ledger
+from bitwright.operations import follow, jobs
+from bitwright.operations.submit import Given, submit, workshop
+from bitwright.operations.upload import file_digest
+from bitwright.options import QuantizeOptions, request_of
+from bitwright.results import JobInfo
+from bitwright.steps import Operation, Work
+from quant_core.spec import QuantizeSpec
+
+if TYPE_CHECKING:
+    from bitwright.sample_file import Samples
+
+J = TypeVar("J")
+
+
+class _Required(TypedDict):
+    model: str | PathLike[str] | Any
+    data: Samples
+
+
+class QuantizeRequest(_Required, QuantizeOptions, total=False):
+    """The arguments of one `quantize` of a batch.
+
+    Attributes:
+        spec: A complete request instead of the options.
+        example_inputs: Inputs of one batch, to export a torch module with.
+        tags: Words to find the job by.
+    """
+
+    spec: QuantizeSpec
+    example_inputs: Any
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BatchResult(Generic[J]):
+    """What became of one request of a batch.
+
+    Attributes:
+        job: The job as it ended; None if there is none.
+        error: Why there is no result: `JobFailedError`, or what the service or the client refused.
+    """
+
+    job: J | None
+    error: BitwrightError | None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether there is a result."""
+        return self.error is None
+
+
+def read_batch_request(request: Mapping[str, Any]) -> Given:
+    """Read the arguments of one `quantize`.
+
+    Args:
+        request: The arguments.
+
+    Returns:
+        What is wanted.
+
+    Raises:
+        InvalidRequestError: If an argument is missing or cannot be used.
+    """
+    options = dict(request)
+    try:
+        model, data = options.pop("model"), options.pop("data")
+    except KeyError as error:
+        raise InvalidRequestError(
+            f"A request of the batch has no {error.args[0]}.",
+            remedy='Give each as {"model": ..., "data": ..., "size": ...}.',
+            where=str(error.args[0]),
+            code="spec",
+        ) from error
+    example, tags, spec = (options.pop(name, None) for name in ("example_inputs", "tags", "spec"))
+    return Given(model, data, request_of(QuantizeSpec, options, spec), example, tuple(tags or ()))
+
+
+def run_one(
+    request: Mapping[str, Any], ledger: Ledger, see: Callable[[JobInfo], None]
+) -> Operation[BitwrightError | None]:
+    """Send one request unless it was sent before, and wait for its job.
+
+    Args:
+        request: The arguments of `quantize`.
+        ledger: What was sent.
+        see: Told of the job.
+
+    Returns:
+        Why there is no result, if there is none.
+    """
+    try:
+        given = read_batch_request(request)
+        with workshop() as folder:
+            model, data = yield Work(lambda: given.files(folder))
+            entry: Entry = yield Work(lambda: ledger.entry(_digest(given, model, data)))
+            if entry.job_id is None:
+                info = yield from submit("/quantize", model, data, given.spec, tags=given.tags, key=entry.key)
+                accepted = info.id
+                yield Work(lambda: ledger.accepted(entry, accepted))
+            else:
+                info = yield from jobs.get(entry.job_id)
+        see(info)
+        ended = yield from follow.wait(info.id, on_progress=see)
+        follow.succeeded(ended)
+    except BitwrightError as error:
+        return error
+    return None
+
+
+def _digest(given: Given, model: Path, data: Path) -> str:
+    """SHA-256 over all that makes a request what it is."""
+    files = [model, data, *(model.parent / name for name in external_files(model))]
+    told = [model.name, data.name, given.spec.model_dump_json(), *given.tags, *map(file_digest, files)]
+    return hashlib.sha256("\0".join(told).encode()).hexdigest()

@@ -1,0 +1,56 @@
+"""Fetching what a job made."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+
+from bitwright.operations.answers import save
+from bitwright.operations.jobs import JSON
+from bitwright.results import JobInfo
+from bitwright.steps import Operation, Send
+from quant_core.spec import AnalyzeSpec
+
+_TABLE, _COSTS = "sensitivity.json", "costs.json"
+_SILENCE = 120.0
+_FILES: dict[str, tuple[str, dict[str, str]]] = {
+    "model.onnx": ("model", {}),
+    "report.json": ("report", JSON),
+    "report.html": ("report", {"Accept": "text/html"}),
+    _TABLE: (f"files/{_TABLE}", JSON),
+    "pareto.json": ("files/pareto.json", JSON),
+    _COSTS: (f"files/{_COSTS}", JSON),
+}
+
+
+def download(info: JobInfo, target: Path, retries: int) -> Operation[Path]:
+    """Fetch all files of a job.
+
+    Args:
+        info: The job.
+        target: Folder to put them in; it is made.
+        retries: How often to start again with a file whose connection broke.
+
+    Returns:
+        The folder.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    files = dict(_FILES) if info.kind == "quantize" else {name: _FILES[name] for name in (_TABLE, _COSTS)}
+    if isinstance(info.spec, AnalyzeSpec) and info.spec.spectrum:
+        files |= {name: (f"files/{name}", {}) for name in ("spectrum.json", "spectrum.html")}
+    for name, (address, headers) in files.items():
+        yield from _fetch(f"/jobs/{info.id}/{address}", headers, target / name, retries)
+    if json.loads((target / _TABLE).read_text()).get("interactions"):
+        address = f"/jobs/{info.id}/files/interactions.npz"
+        yield from _fetch(address, {}, target / "interactions.npz", retries)
+    return target
+
+
+def _fetch(address: str, headers: dict[str, str], target: Path, retries: int) -> Operation[None]:
+    part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        yield from save(Send("GET", address, headers=headers, timeout=(30.0, _SILENCE)), part, retries)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)

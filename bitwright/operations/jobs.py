@@ -1,0 +1,141 @@
+"""Looking at jobs, ending them, and asking for what they found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from bitwright.requests import read_request
+from bitwright.results import Health, JobInfo, JobState
+from bitwright.steps import Ask, Operation, Send
+from quant_core.spec import BitPlan, PlanSpec, QuantizeSpec, Report, SensitivityTable
+
+JSON = {"Accept": "application/json"}
+
+
+def get(job_id: str) -> Operation[JobInfo]:
+    """Look at a job.
+
+    Args:
+        job_id: Its name.
+
+    Returns:
+        The job.
+    """
+    response: httpx.Response = yield Ask(Send("GET", f"/jobs/{job_id}"))
+    return JobInfo.model_validate_json(response.content)
+
+
+def page(
+    states: Sequence[JobState], tags: Sequence[str], limit: int, offset: int
+) -> Operation[tuple[JobInfo, ...]]:
+    """List jobs, newest first.
+
+    Args:
+        states: Only jobs in one of these states; all if there are none.
+        tags: Only jobs with all of these tags.
+        limit: How many at most.
+        offset: How many newer ones to pass over.
+
+    Returns:
+        The jobs.
+    """
+    query: dict[str, Any] = {"limit": limit, "offset": offset, "state": list(states), "tag": list(tags)}
+    response: httpx.Response = yield Ask(Send("GET", "/jobs", params=query))
+    return tuple(JobInfo.model_validate(job) for job in response.json()["jobs"])
+
+
+def cancel(job_id: str) -> Operation[JobInfo]:
+    """Cancel a job while it waits or runs.
+
+    Args:
+        job_id: Its name.
+
+    Returns:
+        The job.
+    """
+    request = Send("DELETE", f"/jobs/{job_id}", params={"cancel_only": "true"}, safe=False)
+    response: httpx.Response = yield Ask(request)
+    return JobInfo.model_validate_json(response.content)
+
+
+def delete(job_id: str) -> Operation[None]:
+    """Delete an ended job and its files; cancel one that has not ended.
+
+    Args:
+        job_id: Its name.
+
+    Returns:
+        Nothing.
+    """
+    yield Ask(Send("DELETE", f"/jobs/{job_id}", safe=False))
+
+
+def report(job_id: str) -> Operation[Report]:
+    """Read a job's report.
+
+    Args:
+        job_id: Its name.
+
+    Returns:
+        The report.
+    """
+    response: httpx.Response = yield Ask(Send("GET", f"/jobs/{job_id}/report", headers=JSON))
+    return Report.model_validate_json(response.content)
+
+
+def sensitivities(job_id: str) -> Operation[SensitivityTable]:
+    """Read a job's sensitivity table.
+
+    Args:
+        job_id: Its name.
+
+    Returns:
+        The table.
+    """
+    response: httpx.Response = yield Ask(Send("GET", f"/jobs/{job_id}/files/sensitivity.json", headers=JSON))
+    return SensitivityTable.model_validate_json(response.content)
+
+
+def plan(job_id: str, given: Mapping[str, Any]) -> Operation[BitPlan]:
+    """Ask for another plan from what a job measured.
+
+    Args:
+        job_id: Its name.
+        given: Fields of `PlanSpec`, shorthand included.
+
+    Returns:
+        The plan.
+    """
+    body = read_request(PlanSpec, given).model_dump_json().encode()
+    request = Send("POST", f"/jobs/{job_id}/plans", headers={"Content-Type": "application/json"}, body=body)
+    response: httpx.Response = yield Ask(request)
+    return BitPlan.model_validate_json(response.content)
+
+
+def health() -> Operation[Health]:
+    """Ask how the service is.
+
+    Returns:
+        What it says.
+    """
+    response: httpx.Response = yield Ask(Send("GET", "/healthz"))
+    return Health.model_validate_json(response.content)
+
+
+def asked_again(info: JobInfo, options: Mapping[str, Any]) -> QuantizeSpec:
+    """Put together what a new job is asked after an earlier one.
+
+    Args:
+        info: The earlier job.
+        options: What differs.
+
+    Returns:
+        What the earlier one was asked, but for its budget, with the options on top.
+    """
+    asked = info.spec.model_dump(include=set(QuantizeSpec.model_fields) - {"budget"})
+    if "bits" in options:
+        asked.pop("weight_bits")
+    return read_request(QuantizeSpec, asked | dict(options))

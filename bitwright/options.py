@@ -1,0 +1,121 @@
+"""The options of `quantize` and `analyze` by name, for editors and type checkers; the fields of the requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict, TypeVar
+
+from bitwright.errors import InvalidRequestError
+from bitwright.requests import read_request
+from quant_core.spec import LayerRule, Request, SensitivityMethod
+
+S = TypeVar("S", bound=Request)
+
+Bits = Sequence[int | str] | str
+
+
+class RequestOptions(TypedDict, total=False):
+    """What a quantization and an analysis have in common.
+
+    Attributes:
+        bits: Candidate bits for every weight; `"float"` keeps a layer in float.
+        pin: Layer name or glob to bits.
+        exclude: Layer names or globs to keep in float.
+        rules: Pins, exclusions and limits by layer, in full.
+        sensitivity: How the loss increase is estimated.
+        loss: What "worse" means.
+        rounding: How weights find their codes.
+        quantized_parts: What to do with a model that is quantized in part: `refuse` or `keep`.
+        seed: Seed of everything random.
+        device: Where the service computes.
+        workers: Processes that share the sensitivity stage.
+    """
+
+    bits: Bits
+    pin: Mapping[str, int | str]
+    exclude: Sequence[str] | str
+    rules: Sequence[LayerRule]
+    sensitivity: SensitivityMethod
+    loss: str
+    rounding: str
+    quantized_parts: str
+    seed: int
+    device: str
+    workers: int
+
+
+class QuantizeOptions(RequestOptions, total=False):
+    """What a quantization can be asked for; `spec=QuantizeSpec(...)` has everything.
+
+    Attributes:
+        size: What the result may take: a ratio of the float file such as 0.18, or bytes such as `"2.5MB"`.
+        effective_bits: Mean bits over all weights.
+        bops: Bit operations of one sample.
+        latency: Time of all layers, by a latency table.
+        max_drop: The quality to keep.
+        float_activations: Layers to run in float on packed weights.
+        activation_bits: 8, or `"float"` to pack weights only.
+        activation_range: How the range of an activation is chosen.
+        allocation: How bits are chosen.
+        ties: Layers that get the same bits.
+        target: The runtime the file is made for.
+        held_back: Share of the samples kept for verification.
+    """
+
+    size: float | str
+    effective_bits: float
+    bops: float | str
+    latency: float | str
+    max_drop: str
+    float_activations: Sequence[str] | str
+    activation_bits: int | str
+    activation_range: str
+    allocation: str
+    ties: Sequence[Sequence[str]]
+    target: str
+    held_back: float
+
+
+class AnalyzeOptions(RequestOptions, total=False):
+    """What an analysis can be asked for; `spec=AnalyzeSpec(...)` has everything.
+
+    Attributes:
+        activations: Whether to estimate activation traces as well.
+        spectrum: Whether to estimate eigenvalue densities as well.
+        tolerance: Relative standard error at which estimating stops.
+        probes: Most random probes.
+        samples: Most samples.
+    """
+
+    activations: bool
+    spectrum: bool
+    tolerance: float
+    probes: int
+    samples: int
+
+
+def request_of(kind: type[S], given: Mapping[str, Any], spec: S | None) -> S:
+    """Put a request together from single options, or take a complete one.
+
+    Args:
+        kind: Which request.
+        given: Single options.
+        spec: A complete request.
+
+    Returns:
+        The request.
+
+    Raises:
+        InvalidRequestError: If both are given, or an option cannot be used.
+    """
+    options = {name: value for name, value in given.items() if value is not None}
+    if spec is None:
+        return read_request(kind, options)
+    if options:
+        raise InvalidRequestError(
+            "Both spec and single options are given.",
+            remedy="Put the options into the spec.",
+            where=next(iter(options)),
+            code="spec",
+        )
+    return spec
