@@ -18,7 +18,6 @@ from benchmarks.recipes.torch_export import export
 from benchmarks.speed.resnet18 import ResNet18
 
 TOKENS, VOCABULARY = 128, 1000
-SIDE = 224
 _SAMPLES = 16
 
 
@@ -71,15 +70,18 @@ class Net:
         make: Builds the module.
         title: What it is.
         transformer: Heads and width where it is one.
+        side: Pixels of an image's side.
     """
 
     make: Callable[[], nn.Module]
     title: str
     transformer: tuple[int, int] | None = None
+    side: int = 224
 
 
 NETS = {
     "resnet18": Net(ResNet18, "ResNet-18, 224 x 224"),
+    "resnet18-64": Net(ResNet18, "ResNet-18, 64 x 64", side=64),
     "mobilenet-v2": Net(MobileNetV2, "MobileNetV2, 224 x 224"),
     "bert-base": Net(
         lambda: Encoder(768, 12, 4),
@@ -125,7 +127,7 @@ def prepare(name: str, folder: Path) -> tuple[Path, Path]:
 def _feeds(net: Net) -> dict[str, npt.NDArray[Any]]:
     random = np.random.default_rng(0)
     if net.transformer is None:
-        return {"input": random.standard_normal((_SAMPLES, 3, SIDE, SIDE), np.float32)}
+        return {"input": random.standard_normal((_SAMPLES, 3, net.side, net.side), np.float32)}
     return {
         "input_ids": random.integers(0, VOCABULARY, (_SAMPLES, TOKENS)),
         "attention_mask": np.ones((_SAMPLES, TOKENS), np.int64),
