@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import closing
+from datetime import timedelta
 
+from app import housekeeping
+from app.housekeeping import Collected
 from app.jobs.database import Database, sqlite_url
+from app.jobs.store import JobStore
 from app.keys import SCOPES, Key, KeyStore, Scope
 from app.settings import Settings
+from app.storage import Uploads, open_storage
 from quant_core.errors import UserError
 
 
@@ -82,6 +87,22 @@ def revoke_key(settings: Settings, key_id: str) -> None:
                 remedy="List them with `bitwright admin keys list`.",
                 where=key_id,
             )
+
+
+def collect(settings: Settings) -> Collected:
+    """Remove what is no longer needed, whether or not services run meanwhile.
+
+    Args:
+        settings: What the service is told from outside.
+
+    Returns:
+        What was removed.
+    """
+    folder = settings.data_dir
+    with closing(open_database(settings)) as database:
+        storage = open_storage(settings.storage_url, folder, settings.storage_public_endpoint or None)
+        uploads = Uploads(storage, folder / "uploads", timedelta(hours=settings.upload_hours))
+        return housekeeping.collect(JobStore(database), storage, uploads, settings.result_days)
 
 
 def _scope(text: str) -> Scope:

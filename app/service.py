@@ -9,6 +9,7 @@ from pathlib import Path
 from app.executors import LocalExecutor
 from app.executors.checker import Checker
 from app.executors.devices import find_devices
+from app.housekeeping import Housekeeper
 from app.jobs.database import Database, sqlite_url
 from app.jobs.heartbeat import Heartbeat, Rhythm
 from app.jobs.job import Job
@@ -48,6 +49,7 @@ class Service:
         webhooks: Tells others of jobs that ended.
         metrics: What is counted.
         heartbeat: Keeps leases.
+        housekeeper: Removes what is no longer needed.
         stopping: Set when open streams should end.
     """
 
@@ -58,6 +60,7 @@ class Service:
     checker: Checker
     supervisor: Supervisor
     heartbeat: Heartbeat
+    housekeeper: Housekeeper
     keys: KnownKeys
     webhooks: Webhooks
 
@@ -143,16 +146,19 @@ class Service:
             metrics=self.metrics,
             on_end=self.webhooks.ended,
         )
+        self.housekeeper = Housekeeper(self.store, self.storage, self.uploads, settings.result_days)
         self.webhooks.start()
         executor.start()
         self.checker.start()
         self.heartbeat.start()
+        self.housekeeper.start()
         self.supervisor.start()
 
     def stop(self) -> None:
         """Give running jobs back, end the processes, and let go of database and folder."""
         self.supervisor.stop()
         self.heartbeat.stop()
+        self.housekeeper.stop()
         self.webhooks.stop()
         self.checker.close()
         self.database.close()

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -127,6 +127,19 @@ class Storage:
             The top-level prefixes, one for each job.
         """
         return frozenset(found.key.split("/")[1] for found in self.objects.list(_FOLDERS))
+
+    def remove_others(self, needed: Callable[[], Collection[str]]) -> None:
+        """Remove the folders of jobs that are not needed, unless they are new.
+
+        Args:
+            needed: Names the jobs whose folders stay; asked after the folders are listed, so that no job is missed.
+        """
+        before = datetime.now(UTC) - GRACE
+        found = tuple(self.objects.list(_FOLDERS))
+        jobs = needed()
+        for folder in found:
+            if folder.modified < before and folder.key.split("/")[1] not in jobs:
+                self.objects.remove(folder.key)
 
     def keep(self, file: Path, digest: str) -> None:
         """Take over one file's content; a content that is there is not written again.

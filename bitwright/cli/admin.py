@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from app.settings import Settings
 
-admin = typer.Typer(help="Operate a service: keys.", no_args_is_help=True)
+admin = typer.Typer(help="Operate a service: keys, and what is no longer needed.", no_args_is_help=True)
 keys = typer.Typer(help="Who may use a service.", no_args_is_help=True)
 admin.add_typer(keys, name="keys")
 
@@ -71,6 +71,19 @@ def revoke(
 
     operate.revoke_key(_settings(data_dir), key_id)
     typer.echo(f"revoked {key_id}", err=True)
+
+
+@admin.command("gc")
+def collect(data_dir: DataDir = None) -> None:
+    """Remove expired results, uploads nobody uses and contents nothing names; services do it every ten minutes."""
+    from bitwright.cli import failures
+
+    with failures.options():
+        settings = _settings(data_dir)
+    from app import admin as operate
+
+    done = operate.collect(settings)
+    typer.echo(f"{done.jobs} results expired, {done.contents} files of {done.bytes} bytes removed")
 
 
 def _settings(data_dir: Path | None) -> Settings:
