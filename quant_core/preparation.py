@@ -16,7 +16,7 @@ from quant_core.batching import free_samples
 from quant_core.calibration import Samples, load_samples
 from quant_core.errors import InfeasibleBudgetError, ModelError, NonFiniteError, SpecError
 from quant_core.executor import Program, compile_model
-from quant_core.export import Target, predict_sizes, target_of, within_target
+from quant_core.export import Form, Target, layer_form, predict_sizes, target_of, within_target
 from quant_core.ingest import (
     Layer,
     Source,
@@ -28,7 +28,7 @@ from quant_core.ingest import (
 )
 from quant_core.ingest.already_quantized import name_parts
 from quant_core.reference import Reference, find_reference
-from quant_core.spec import QuantizeSpec
+from quant_core.spec import QuantizeSpec, WeightOptions
 
 _PARITY_SAMPLES = 8
 _BATCH_BYTES = 192 << 20
@@ -144,8 +144,39 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
         device=device,
         target=target,
         reference=reference,
-        notes=(*reference.notes, *batching.notes),
+        notes=(*reference.notes, *batching.notes, *_grid_notes(layers, candidates, model, spec, target)),
     )
+
+
+def _grid_notes(
+    layers: Sequence[Layer],
+    candidates: Mapping[str, Candidates],
+    model: ir.Model,
+    spec: QuantizeSpec,
+    target: Target,
+) -> tuple[str, ...]:
+    """Say which widths run in float because of their grid alone."""
+
+    def form(layer: Layer, bits: int, options: WeightOptions) -> Form:
+        return layer_form(layer, model, bits, spec.activation_bits, target, options)
+
+    widths = sorted(
+        {
+            bits
+            for layer in layers
+            for bits in candidates[layer.name].bits
+            if not spec.grid(bits).suits_int8_kernels
+            and form(layer, bits, spec) == "weight_only"
+            and form(layer, bits, WeightOptions()) in {"static", "dynamic"}
+        }
+    )
+    if not widths:
+        return ()
+    listed = ", ".join(map(str, widths))
+    note = (
+        f"No integer kernel takes the grid of layers of {listed} bits: they run in float, unpacked at load."
+    )
+    return (note,)
 
 
 def file_costs(
