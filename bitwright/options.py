@@ -51,10 +51,12 @@ class QuantizeOptions(RequestOptions, total=False):
         size: What the result may take: a ratio of the float file such as 0.18, or bytes such as `"2.5MB"`.
         effective_bits: Mean bits over all weights.
         bops: Bit operations of one sample.
+        peak_memory: Most activations at once, for one sample: a ratio of the float model's, or bytes.
         latency: Time of all layers, by a latency table.
         max_drop: The quality to keep.
         float_activations: Layers to run in float on packed weights.
-        activation_bits: 8, or `"float"` to pack weights only.
+        activation_bits: 8, 16, or `"float"` to pack weights only; several, such as `[8, 16, "float"]`, to choose from
+            layer by layer.
         activation_range: How the range of an activation is chosen.
         allocation: How bits are chosen.
         ties: Layers that get the same bits.
@@ -65,10 +67,11 @@ class QuantizeOptions(RequestOptions, total=False):
     size: float | str
     effective_bits: float
     bops: float | str
+    peak_memory: float | str
     latency: float | str
     max_drop: str
     float_activations: Sequence[str] | str
-    activation_bits: int | str
+    activation_bits: int | str | Sequence[int | str]
     activation_range: str
     allocation: str
     ties: Sequence[Sequence[str]]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from quant_core.spec import QuantizeSpec
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The trained model.", show_default=False)]
 Data = Annotated[
@@ -68,6 +72,32 @@ WeightFormat = Annotated[
     str | None, typer.Option("--weight-format", help="int, fp8_e4m3, fp8_e5m2, nvfp4 or mxfp4.")
 ]
 
+# Options that go into the request under the name of their parameter.
+_AS_GIVEN = (
+    "size",
+    "effective_bits",
+    "bops",
+    "peak_memory",
+    "latency",
+    "max_drop",
+    "allocation",
+    "bits",
+    "activation_bits",
+    "activation_range",
+    "target",
+    "opset",
+    "sensitivity",
+    "rounding",
+    "foem_beta",
+    "equalize",
+    "bias_correction",
+    "granularity",
+    "block_size",
+    "weight_format",
+    "loss",
+    "workers",
+)
+
 
 def quantize(
     model: Model,
@@ -108,7 +138,11 @@ def quantize(
         str | None, typer.Option("--bits", metavar="B,B", help="Candidate weight bits, such as 2,4,8,float.")
     ] = None,
     activation_bits: Annotated[
-        str | None, typer.Option("--activation-bits", help="8, or float to pack weights only.")
+        str | None,
+        typer.Option(
+            "--activation-bits",
+            help="8, 16 or float (weights packed only), or several to choose from layer by layer: 8,16,float.",
+        ),
     ] = None,
     activation_range: Annotated[
         str | None,
@@ -187,53 +221,13 @@ def quantize(
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Quantize MODEL.onnx within budgets and write the result with its report to DIR."""
+    spec = read_spec(locals())
     from rich.console import Console
 
-    from bitwright.cli import failures, local
+    from bitwright.cli import local
     from bitwright.cli.stages import StageBars
     from bitwright.cli.tables import print_summary, standard_output
-    from quant_core.spec import QuantizeSpec
 
-    request: dict[str, Any] = {
-        "seed": seed,
-        "device": device,
-        "pin": read_pins(pin or ()),
-        "loss_weights": read_loss_weights(loss_weight or ()),
-        "exclude": exclude or (),
-        "float_activations": float_activations or (),
-        "ties": [[part.strip() for part in text.split(",")] for text in tie or ()],
-        "quantized_parts": "keep" if keep_quantized else "refuse",
-    }
-    options = {
-        "size": size,
-        "effective_bits": effective_bits,
-        "bops": bops,
-        "peak_memory": peak_memory,
-        "latency": latency,
-        "max_drop": max_drop,
-        "allocation": allocation,
-        "bits": bits,
-        "activation_bits": activation_bits,
-        "activation_range": activation_range,
-        "target": target,
-        "opset": opset,
-        "sensitivity": sensitivity,
-        "rounding": rounding,
-        "foem_beta": foem_beta,
-        "equalize": equalize,
-        "bias_correction": bias_correction,
-        "granularity": granularity,
-        "block_size": block_size,
-        "symmetric": False if asymmetric else None,
-        "weight_format": weight_format,
-        "loss": loss,
-        "workers": workers,
-    }
-    request |= {name: value for name, value in options.items() if value is not None}
-    if latency_table is not None:
-        request["latency_table"] = failures.read_json(latency_table, "--latency-table")
-    with failures.options():
-        spec = QuantizeSpec.model_validate(request)
     # An order to end takes the same way out as Ctrl-C, so that no half-written folder stays behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with StageBars(Console(stderr=True)) as bars:
@@ -243,6 +237,37 @@ def quantize(
     console.print(
         f"Written to {out}: report.html says why each layer got its bits.", highlight=False, markup=False
     )
+
+
+def read_spec(given: Mapping[str, Any]) -> QuantizeSpec:
+    """Read the options of `quantize` into a request.
+
+    Args:
+        given: What each option has, by the name of its parameter.
+
+    Returns:
+        The request.
+    """
+    from bitwright.cli import failures
+    from quant_core.spec import QuantizeSpec
+
+    request: dict[str, Any] = {
+        "seed": given["seed"],
+        "device": given["device"],
+        "pin": read_pins(given["pin"] or ()),
+        "loss_weights": read_loss_weights(given["loss_weight"] or ()),
+        "exclude": given["exclude"] or (),
+        "float_activations": given["float_activations"] or (),
+        "ties": [[part.strip() for part in text.split(",")] for text in given["tie"] or ()],
+        "quantized_parts": "keep" if given["keep_quantized"] else "refuse",
+    }
+    request |= {name: given[name] for name in _AS_GIVEN if given[name] is not None}
+    if given["asymmetric"]:
+        request["symmetric"] = False
+    if given["latency_table"] is not None:
+        request["latency_table"] = failures.read_json(given["latency_table"], "--latency-table")
+    with failures.options():
+        return QuantizeSpec.model_validate(request)
 
 
 def read_loss_weights(weights: list[str] | tuple[()]) -> dict[str, str]:
