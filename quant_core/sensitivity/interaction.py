@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.output import IncreaseSums, LossIncrease, mean_and_error
 from quant_core.sensitivity.probes import probe_generator, rademacher
 from quant_core.sensitivity.traces import Floats, OnProgress
+from quant_core.sensitivity.units import RunUnits, in_turn
 
 _STORED = 256 << 20
 """Bytes of output changes that may be held at a time."""
@@ -132,6 +134,7 @@ def interactions(
     tolerance: float = 0.0,
     seed: int = 0,
     on_progress: OnProgress | None = None,
+    run: RunUnits = in_turn,
 ) -> Interactions:
     """Measure what every pair of layers and bit-widths costs together.
 
@@ -156,6 +159,7 @@ def interactions(
         tolerance: Stop once nine in ten measured increases have this relative standard error; 0 to use all batches.
         seed: Seed of the folding of wide outputs.
         on_progress: Called with the fraction done and a message; an exception from it ends the work.
+        run: Works the batches off; where it ends early, time was up.
 
     Returns:
         Increases, their curvature parts, and all pairs, with standard errors.
@@ -166,39 +170,52 @@ def interactions(
     sums = IncreaseSums.empty(quantized)
     places = np.argwhere(sums.asked)
     count = len(places)
-    own, own_squares = np.zeros(count), np.zeros(count)
-    pairs, pair_squares = np.zeros((count, count)), np.zeros((count, count))
-    done, work, folded = 0, max(1, len(batches) * count), 0
-    for number, run in enumerate(float_runs(program, layers, objective, batches, replace)):
-        size, outputs = run.batch.size, sum(rows[0].numel() for rows in run.base)
+    work = max(1, len(batches) * count)
+
+    def measure(index: int, _: int) -> Floats:
+        part = _BatchSums.empty(quantized, count)
+        (one,) = float_runs(program, layers, objective, [batches[index]], replace)
+        size, outputs = one.batch.size, sum(rows[0].numel() for rows in one.base)
         width = min(outputs, max(_NARROWEST, _STORED // (4 * size * max(1, count))))
-        fold = _Fold(outputs, width, seed, number, run.base[0]) if width < outputs else None
-        folded = max(folded, width) if fold is not None else folded
+        fold = _Fold(outputs, width, seed, index, one.base[0]) if width < outputs else None
         kept = torch.empty(size, count, width, device=program.device)
         for place, (i, k) in enumerate(places):
             with torch.no_grad():
-                rows = run.changed(layers[i], stand_in_tensors(program, layers[i], quantized[i][k]))
-                sums.add(i, k, run, rows)
-                pulled = _pull(run, rows)
+                rows = one.changed(layers[i], stand_in_tensors(program, layers[i], quantized[i][k]))
+                part.increases.add(i, k, one, rows)
+                pulled = _pull(one, rows)
                 half = 0.5 * pulled.double().square().sum(dim=1)
                 kept[:, place] = pulled if fold is None else fold(pulled)
-            own[place] += float(half.sum())
-            own_squares[place] += float(half.square().sum())
-            done += 1
+            part.own[:, place] += float(half.sum()), float(half.square().sum())
             if on_progress is not None and (place + 1 == count or places[place + 1, 0] != i):
+                done = index * count + place + 1
                 on_progress(done / work, f"{layers[i].name} at {len(quantized[i])} bit-widths")
-        _add_products(kept, pairs, pair_squares)
-        sums.count += size
-        if sums.known(tolerance):
-            break
+        _add_products(kept, *part.pairs)
+        part.folded = width if fold is not None else 0
+        return part.packed()
+
+    own, pairs, folded = np.zeros((2, count)), np.zeros((2, count, count)), 0
+    with closing(run(measure, ((index, 0) for index in range(len(batches))))) as results:
+        for number, (batch, result) in enumerate(zip(batches, results, strict=False), start=1):
+            part = _BatchSums.unpacked(result, quantized, count)
+            sums.sums += part.increases.sums
+            sums.squares += part.increases.squares
+            own += part.own
+            pairs += part.pairs
+            folded = max(folded, part.folded)
+            sums.count += batch.size
+            if on_progress is not None:
+                on_progress(number * count / work, f"{sums.count} samples")
+            if sums.known(tolerance):
+                break
     measured = sums.finish(tolerance, sum(batch.size for batch in batches))
     if on_progress is not None:
         on_progress(1.0, f"{measured.samples} samples, {measured.stopped}")
     at = tuple(places.T)
-    alone = [_spread(values, at, sums.asked.shape) for values in mean_and_error(own, own_squares, sums.count)]
+    alone = [_spread(values, at, sums.asked.shape) for values in mean_and_error(own[0], own[1], sums.count)]
     both = [
         _spread_pairs(values, at, sums.asked.shape)
-        for values in mean_and_error(pairs, pair_squares, sums.count)
+        for values in mean_and_error(pairs[0], pairs[1], sums.count)
     ]
     return Interactions(
         layers=tuple(layer.name for layer in layers),
@@ -212,6 +229,35 @@ def interactions(
         stopped=measured.stopped,
         folded=folded,
     )
+
+
+@dataclass(eq=False)
+class _BatchSums:
+    """Sums over the samples of a batch; of everything the sum of the values and that of their squares."""
+
+    increases: IncreaseSums
+    own: Floats
+    pairs: Floats
+    folded: int = 0
+
+    @classmethod
+    def empty(cls, quantized: Sequence[Sequence[Quantized]], count: int) -> _BatchSums:
+        return cls(IncreaseSums.empty(quantized), np.zeros((2, count)), np.zeros((2, count, count)))
+
+    def packed(self) -> Floats:
+        """Put them into the one array that a unit of work gives."""
+        tables = (self.increases.sums, self.increases.squares, self.own, self.pairs)
+        return np.concatenate([[self.folded], *(table.ravel() for table in tables)])
+
+    @classmethod
+    def unpacked(cls, values: Floats, quantized: Sequence[Sequence[Quantized]], count: int) -> _BatchSums:
+        sums = cls.empty(quantized, count)
+        rest = values[1:]
+        for table in (sums.increases.sums, sums.increases.squares, sums.own, sums.pairs):
+            table[...] = rest[: table.size].reshape(table.shape)
+            rest = rest[table.size :]
+        sums.folded = int(values[0])
+        return sums
 
 
 class _Fold:

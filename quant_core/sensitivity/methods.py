@@ -287,8 +287,8 @@ def _measured(question: Question, estimator: Callable[..., Any], join: Any, **op
             "tolerance": question.score_tolerance,
         }
         assignment = Assignment(estimator, layers, question.objective, cut, given | options)
-        # Functions that replace tensors cannot be sent to other processes; pairs need all batches in one place.
-        asked = question if estimator is output and not question.replace else question.alone()
+        # Functions that replace tensors cannot be sent to other processes.
+        asked = question if not question.replace else replace(question, crew=None)
         return asked.ask(assignment, on_progress=question.on_progress)
 
     return with_less_at_a_time(attempt, question.cut(2, clusters=1), question.layers, join)
@@ -308,7 +308,7 @@ def _pqi(question: Question) -> Findings:
     def attempt(cut: Cut, layers: Sequence[Layer]) -> LossIncrease:
         rounded = {"quantized": _rounded(question, layers)}
         assignment = Assignment(pqi, layers, question.objective, cut, rounded)
-        found: LossIncrease = question.alone().ask(assignment, on_progress=question.on_progress)
+        found: LossIncrease = question.ask(assignment, on_progress=question.on_progress)
         return found
 
     cut = question.cut(2 * FIRST, clusters=_SWEEP_CLUSTERS)

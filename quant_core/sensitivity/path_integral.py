@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from quant_core.sensitivity.float_run import FloatRun, Quantized, float_runs, st
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.output import LossIncrease
 from quant_core.sensitivity.traces import Floats, OnProgress
+from quant_core.sensitivity.units import RunUnits, in_turn
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +47,7 @@ def pqi(
     *,
     gradients: int = 16,
     on_progress: OnProgress | None = None,
+    run: RunUnits = in_turn,
 ) -> LossIncrease:
     """Integrate the gradient along the path of each layer and bit-width.
 
@@ -63,6 +66,7 @@ def pqi(
         quantized: Layers x bit-widths: the weights as they would be exported.
         gradients: How many on each path.
         on_progress: Called with the fraction done and a message; an exception from it ends the work.
+        run: Works the batches off; where it ends early, time was up.
 
     Returns:
         Increases; the standard errors are from the spread between batches, NaN for fewer than two.
@@ -71,26 +75,34 @@ def pqi(
         NonFiniteError: If the network gives NaN or infinity even with float weights.
     """
     shape = (len(layers), max((len(row) for row in quantized), default=0))
-    means: list[Floats] = []
-    done, work = 0, max(1, len(batches) * sum(len(row) for row in quantized))
-    for run in float_runs(program, layers, objective, batches):
+
+    def measure(index: int, _: int) -> Floats:
         mean = np.full(shape, np.nan)
+        (one,) = float_runs(program, layers, objective, [batches[index]])
         for i, layer in enumerate(layers):
             for k, weight in enumerate(quantized[i]):
-                mean[i, k] = _integrate(run, layer, stand_in_tensors(program, layer, weight), gradients)
-                done += 1
+                mean[i, k] = _integrate(one, layer, stand_in_tensors(program, layer, weight), gradients)
             if on_progress is not None:
-                on_progress(done / work, f"{layer.name} at {len(quantized[i])} bit-widths")
-        means.append(mean)
-    sizes = np.array([batch.size for batch in batches], dtype=np.float64)
+                done = index + (i + 1) / len(layers)
+                on_progress(done / len(batches), f"{layer.name} at {len(quantized[i])} bit-widths")
+        return mean
+
+    means: list[Floats] = []
+    with closing(run(measure, ((index, 0) for index in range(len(batches))))) as results:
+        for mean in results:
+            means.append(mean)
+            if on_progress is not None:
+                on_progress(len(means) / len(batches), f"{len(means)} of {len(batches)} batches")
+    sizes = np.array([batch.size for batch in batches[: len(means)]], dtype=np.float64)
     share = (sizes / sizes.sum())[:, None, None]
     table = np.stack(means)
     increase = (share * table).sum(axis=0)
     increase[~np.isfinite(increase)] = np.nan
-    count = len(batches)
+    count = len(means)
     spread = (share**2 * (table - increase) ** 2).sum(axis=0)
     stderr = np.sqrt(count / (count - 1) * spread) if count > 1 else np.full(shape, np.nan)
-    return LossIncrease(increase, stderr, int(sizes.sum()), "all samples used")
+    stopped = "all samples used" if count == len(batches) else "time limit"
+    return LossIncrease(increase, stderr, int(sizes.sum()), stopped)
 
 
 def pqi_elements(

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,15 @@ def question(net: Any, samples: torch.Tensor, rounded: Any) -> Question:
 
 
 @pytest.mark.parametrize(
-    ("method", "max_probes"), [("gauss_newton", 45), ("gauss_newton", 2000), ("hawq_v2", 45), ("output", 45)]
+    ("method", "max_probes"),
+    [
+        ("gauss_newton", 45),
+        ("gauss_newton", 2000),
+        ("hawq_v2", 45),
+        ("output", 45),
+        ("interaction", 45),
+        ("pqi", 45),
+    ],
 )
 def test_the_table_is_the_same_whatever_the_number_of_processes(
     question: Question, two: Workers, method: Any, max_probes: int
@@ -57,6 +65,16 @@ def test_the_table_is_the_same_whatever_the_number_of_processes(
     assert many.model_dump_json() == one.model_dump_json()
     assert told
     assert all(layer.trace for layer in many.layers)
+
+
+def test_pairs_are_the_same_whatever_the_number_of_processes(question: Question, two: Workers) -> None:
+    one = answer(replace(question, crew=OneThread()), "interaction").interactions
+    many = answer(replace(question, crew=two), "interaction").interactions
+    assert one is not None
+    assert many is not None
+    assert np.abs(one.pairs).max() > 0
+    for field in fields(one):
+        np.testing.assert_array_equal(getattr(one, field.name), getattr(many, field.name))
 
 
 def test_the_stopping_rule_does_not_see_how_many_work(question: Question, two: Workers) -> None:
