@@ -200,10 +200,13 @@ class Supervisor:
             held = self._leases.interrupted(job, outcome.error, self._max_interruptions)
             ended = held is not None and held.ended
         else:
+            checkpoints = self._leases.checkpoints(job)
             ended = self._leases.finish(
                 job, outcome.state, error=outcome.error, summary=outcome.summary, artifacts=run.files or ()
             )
             held = job if ended else None
+            for key in checkpoints.values() if ended else ():
+                self._storage.remove(key)
         if ended and outcome.state != "succeeded":
             self._storage.remove(job.id)
         elif held is None:  # a successor has the job: what this attempt made is in nobody's way

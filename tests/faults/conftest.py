@@ -1,0 +1,61 @@
+"""Several services on one database and one storage."""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+_APP = Path(__file__).parents[1] / "app"
+
+
+def _load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"faults_{name}", _APP / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+_SERVER, _POSTGRESQL = _load("conftest"), _load("postgresql")
+
+
+@pytest.fixture(scope="session")
+def fresh_postgresql() -> Iterator[Callable[[], str]]:
+    with _POSTGRESQL.postgresql() as fresh:
+        yield fresh
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def start_service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Start services that share their jobs and their files; all are killed in the end."""
+    database = {}
+    if request.param == "postgresql":
+        fresh: Callable[[], str] = request.getfixturevalue("fresh_postgresql")
+        database["BITWRIGHT_DATABASE_URL"] = fresh()
+    started: list[Any] = []
+
+    def start(**environment: str) -> Any:
+        quick = {
+            "BITWRIGHT_LEASE_SECONDS": "3",
+            "BITWRIGHT_RENEW_SECONDS": "0.5",
+            "BITWRIGHT_MAX_INTERRUPTIONS": "3",
+        }
+        server = _SERVER.Server(tmp_path / "data", {**quick, **database, **environment})
+        started.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in started:
+        if server.process.poll() is None:
+            server.process.send_signal(signal.SIGCONT)
+        server.stop(signal.SIGKILL)
