@@ -41,6 +41,18 @@ def element(name: WeightFormat) -> Minifloat | None:
     return _ELEMENTS.get(name)
 
 
+def mantissa_bits(element: Minifloat) -> int:
+    """Give the number of mantissa bits that are stored.
+
+    Args:
+        element: The format.
+
+    Returns:
+        Their number.
+    """
+    return _MANTISSA_BITS[element]
+
+
 @cache
 def positive_values(element: Minifloat) -> npt.NDArray[np.float32]:
     """Give the finite values of the codes without a sign, rising.
@@ -53,10 +65,10 @@ def positive_values(element: Minifloat) -> npt.NDArray[np.float32]:
     Returns:
         float32, the value of code k at index k; read-only.
     """
-    mantissa_bits = _MANTISSA_BITS[element]
+    stored = _MANTISSA_BITS[element]
     bias = (1 << (_EXPONENT_BITS[element] - 1)) - 1
     codes = np.arange(_LARGEST_CODE[element] + 1)
-    exponent, mantissa = codes >> mantissa_bits, (codes & ((1 << mantissa_bits) - 1)) / (1 << mantissa_bits)
+    exponent, mantissa = codes >> stored, (codes & ((1 << stored) - 1)) / (1 << stored)
     values = np.where(
         exponent > 0, np.ldexp(1 + mantissa, exponent - bias), np.ldexp(mantissa, 1 - bias)
     ).astype(np.float32)

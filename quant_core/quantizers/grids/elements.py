@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 from quant_core.errors import SpecError
-from quant_core.number_formats import Minifloat, element, nearest_code, positive_values
+from quant_core.number_formats import Minifloat, element, mantissa_bits, nearest_code, positive_values
 from quant_core.spec.weight_grid import WeightGrid
+
+_MANTISSA_OF_FLOAT32 = 23
+_EXPONENT = 0xFF << _MANTISSA_OF_FLOAT32
 
 
 class Elements(Protocol):
@@ -96,11 +99,12 @@ class Minifloats:
         return -self.high
 
     def nearest(self, x: Tensor) -> Tensor:  # noqa: D102
-        grid = torch.from_numpy(positive_values(self.element).copy())
-        middles = (grid[:-1] + grid[1:]) / 2
-        size = x.abs().contiguous()
-        below, upto = torch.bucketize(size, middles), torch.bucketize(size, middles, right=True)
-        return torch.copysign(grid[torch.where(below % 2 == 1, upto, below)], x)
+        mantissa = mantissa_bits(self.element)
+        # Bits of the power of two below |x|, but for subnormals; the last place of x's mantissa is worth 2^-M of it.
+        smallest = torch.tensor(positive_values(self.element)[1 << mantissa]).view(torch.int32)
+        power = (x.contiguous().view(torch.int32) & _EXPONENT).clamp_min_(smallest)
+        place = power.sub_(mantissa << _MANTISSA_OF_FLOAT32).view(torch.float32)
+        return torch.round(x / place).mul_(place).clamp_(self.low, self.high)
 
     def neighbours(self, x: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
         positive = torch.from_numpy(positive_values(self.element).copy())

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quant_core.errors import SpecError
+from quant_core.number_formats import code_values, nearest_code, positive_values
 from quant_core.quantizers import code_range, quantize_weight
 from quant_core.quantizers.grids.elements import Integers, Minifloats
 from quant_core.quantizers.grids.scaled_rows import from_scaled_rows, to_scaled_rows
@@ -198,3 +199,21 @@ def test_zeros_and_nothing_stay_what_they_are(shape, name):
         quantized = quantize_weight(np.zeros(shape, np.float32), bits, 0, grid)
         assert (quantized.dequantize() == 0).all()
         assert (quantized.scale > 0).all()
+
+
+@pytest.mark.parametrize("element", ["e2m1", "e4m3", "e5m2"])
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=30))
+def test_rounding_by_arithmetic_is_that_of_the_table(element, values):
+    kinds = Minifloats(element)
+    x = torch.tensor(values, dtype=torch.float32)
+    rounded = kinds.nearest(x)
+    np.testing.assert_array_equal(rounded.numpy(), code_values(element)[nearest_code(x.numpy(), element)])
+    np.testing.assert_array_equal(code_values(element)[kinds.encode(rounded).view(np.uint8)], rounded.numpy())
+
+
+@pytest.mark.parametrize("element", ["e2m1", "e4m3", "e5m2"])
+def test_ties_go_to_the_even_code(element):
+    grid = positive_values(element)
+    ties = torch.from_numpy((grid[:-1] + grid[1:]) / 2)
+    codes = Minifloats(element).encode(Minifloats(element).nearest(ties))
+    assert (codes % 2 == 0).all()
