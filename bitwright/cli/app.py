@@ -8,6 +8,7 @@ import typer
 
 from bitwright.cli.admin import admin
 from bitwright.cli.analyze import analyze
+from bitwright.cli.debug import debug
 from bitwright.cli.evaluate import evaluate
 from bitwright.cli.inspect import inspect
 from bitwright.cli.plan import plan
@@ -41,6 +42,6 @@ def _root(
     pass
 
 
-for command in (quantize, analyze, plan, profile, inspect, evaluate, serve):
+for command in (quantize, analyze, plan, profile, inspect, evaluate, debug, serve):
     app.command()(command)
 app.add_typer(admin, name="admin")

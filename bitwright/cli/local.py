@@ -18,6 +18,9 @@ from quant_core.spec import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from quant_core.spec.debugging import Debugging
     from quant_core.spec.evaluation import Evaluation
     from quant_core.spec.preflight import Preflight
 
@@ -144,6 +147,29 @@ def evaluate(model: Path, data: Path) -> Evaluation:
     except ModuleNotFoundError as error:
         refuse(error)
     return evaluation.evaluate(model, data)
+
+
+def debug(
+    model: Path, quantized: Path, data: Path, worst: int, samples: int, tell: Callable[[float, str], None]
+) -> Debugging:
+    """Find where a quantized file loses.
+
+    Args:
+        model: The float file.
+        quantized: The quantized file, or the folder of its job.
+        data: The samples.
+        worst: Layers to try other weights for.
+        samples: The most samples run.
+        tell: Told what is done.
+
+    Returns:
+        The layers, worst first.
+    """
+    try:
+        from quant_core import debugging
+    except ModuleNotFoundError as error:
+        refuse(error)
+    return debugging.debug(model, quantized, data, worst=worst, samples=samples, on_progress=tell)
 
 
 def refuse(error: ModuleNotFoundError) -> NoReturn:

@@ -1,0 +1,221 @@
+"""Where a quantized file loses, layer by layer, and what more bits would give back."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from quant_core.artifacts import MODEL, REPORT_JSON
+from quant_core.calibration import Samples, load_samples, split_samples
+from quant_core.equalizing import equalize
+from quant_core.errors import ModelError
+from quant_core.ingest import Layer, find_layers, normalise, read_model
+from quant_core.preparation import prepare
+from quant_core.quantizers import quantize_weight
+from quant_core.spec import Report
+from quant_core.spec.debugging import Debugging, LayerFinding
+from quant_core.verification import Difference, open_session, run_batches
+from quant_core.verification.float_twins import FloatTwins
+
+_BYTE = 8
+
+Tell = Callable[[float, str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class _Case:
+    """A float model, its layers, samples to run, and what a report says about bits."""
+
+    model: ir.Model
+    layers: tuple[Layer, ...]
+    samples: Samples
+    bits: Mapping[str, int]
+
+
+def debug(
+    model: Path,
+    quantized: Path,
+    data: Path,
+    *,
+    worst: int = 10,
+    samples: int = 32,
+    on_progress: Tell | None = None,
+) -> Debugging:
+    """Find the layers of a quantized file that lose most, and try what other weights would give back.
+
+    One run with a twin beside every layer that has its float weight shows where error enters; then each of the worst
+    layers gets its float weight, and one of 8 bits, and the output is compared again. Nodes run as they are written,
+    without onnxruntime's fusions.
+
+    Args:
+        model: The float ONNX file.
+        quantized: The quantized file, or the folder of the job that made it: then layers whose channels were scaled
+            are understood, bits are known, and the job's held-back samples are run.
+        data: The sample file; that of the job where a folder is given.
+        worst: Layers to try other weights for.
+        samples: The most samples run.
+        on_progress: Told what is done; may raise to stop.
+
+    Returns:
+        The layers, worst first.
+
+    Raises:
+        ModelError: If the files are no models, or have no layer in common.
+        SamplesError: If the samples do not fit.
+    """
+    tell = on_progress or (lambda _fraction, _message: None)
+    path = quantized / MODEL if quantized.is_dir() else quantized
+    if not path.is_file():
+        raise ModelError(
+            "there is no such quantized file.",
+            remedy="Give an .onnx file or a job's folder.",
+            where=str(path),
+        )
+    case = _case(model, quantized, data, samples, tell)
+    twins = FloatTwins(onnx.load(path, load_external_data=False), case.model, case.layers)
+    if not twins.found:
+        raise ModelError(
+            "no layer of the float model is found in the quantized file by the name of its node or output.",
+            remedy="Give the float model that the file was made from.",
+            where=str(path),
+        )
+    with _Runs(path, case, twins) as runs:
+        tell(0.1, f"{len(twins.found)} layers against their float weights")
+        base, gathered, own = runs.everything()
+        chosen = sorted(twins.found, key=lambda layer: own[layer.name].sqnr_db)[:worst]
+        gains: dict[str, tuple[float, float, float]] = {}
+        for index, layer in enumerate(chosen):
+            tell(0.2 + 0.8 * index / len(chosen), f"other weights for {layer.name}")
+            weight = runs.weights[layer.weight]
+            whole = runs.output_with(layer, weight)
+            byte = runs.output_with(layer, quantize_weight(weight, _BYTE, layer.axis).dequantize())
+            share = 1 - whole.noise / base.noise if base.noise else 0.0
+            gains[layer.name] = whole.sqnr_db - base.sqnr_db, byte.sqnr_db - base.sqnr_db, share
+    found = []
+    for layer in twins.found:
+        whole_gain, byte_gain, part = gains.get(layer.name, (None, None, None))
+        found.append(
+            LayerFinding(
+                name=layer.name,
+                op=layer.op,
+                parameters=layer.parameters,
+                weight_bits=case.bits.get(layer.name),
+                sqnr_db=gathered[layer.name].sqnr_db,
+                own_sqnr_db=own[layer.name].sqnr_db,
+                float_gain_db=whole_gain,
+                byte_gain_db=byte_gain,
+                share=part,
+            )
+        )
+    names = {layer.name for layer in twins.found}
+    return Debugging(
+        model=model.name,
+        quantized=path.name,
+        output=base.name,
+        samples=case.samples.count,
+        output_sqnr_db=base.sqnr_db,
+        layers=tuple(sorted(found, key=_badness)),
+        not_found=tuple(layer.name for layer in case.layers if layer.name not in names),
+    )
+
+
+def _badness(layer: LayerFinding) -> tuple[bool, float]:
+    if layer.float_gain_db is not None:
+        return False, -layer.float_gain_db
+    return True, layer.own_sqnr_db
+
+
+def _case(model: Path, quantized: Path, data: Path, most: int, tell: Tell) -> _Case:
+    if not quantized.is_dir():
+        graph = normalise(read_model(model).model)
+        return _Case(graph, find_layers(graph), _few(load_samples(data, graph), most), {})
+    report = Report.model_validate_json((quantized / REPORT_JSON).read_text(encoding="utf-8"))
+    job = prepare(model, data, report.spec)
+    calibration, held_back = split_samples(job.samples, report.spec.held_back, report.spec.seed)
+    job = equalize(job, calibration, report.spec, lambda fraction, message: tell(0.1 * fraction, message))
+    bits = {layer.name: layer.weight_bits for layer in report.layers}
+    return _Case(job.model, job.layers, _few(held_back, most), bits)
+
+
+def _few(samples: Samples, most: int) -> Samples:
+    unit = samples.batch or 1
+    return samples.take(np.arange(max(unit, min(samples.count, most) // unit * unit)))
+
+
+class _Runs:
+    """Runs of the float model and of variants of the quantized file, on the same samples."""
+
+    def __init__(self, path: Path, case: _Case, twins: FloatTwins) -> None:
+        self.path, self.case, self.twins = path, case, twins
+        self.output = str(case.model.graph.outputs[0].name)
+        constants = case.model.graph.initializers
+        self.weights: dict[str, NDArray[np.floating]] = {}
+        for layer in case.layers:
+            value = constants[layer.weight].const_value
+            assert value is not None
+            self.weights[layer.weight] = value.numpy()
+        self._folder = tempfile.TemporaryDirectory()
+
+    def __enter__(self) -> _Runs:
+        self._float = Path(self._folder.name) / "float.onnx"
+        ir.save(self.case.model, self._float)
+        self._references = [dict(values) for _, values in self._run_float([])]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+    def everything(self) -> tuple[Difference, dict[str, Difference], dict[str, Difference]]:
+        """Compare the output, and at every layer: quantized with float, and the stored weight with the float one."""
+        triples = {layer.name: self.twins.results(layer) for layer in self.twins.found}
+        base = Difference(self.output)
+        gathered = {name: Difference(name) for name in triples}
+        own = {name: Difference(name) for name in triples}
+        inner = [plain for uses in triples.values() for plain, _, _ in uses]
+        pairs = zip(self._run_float(inner), self._run(self.twins.beside(self.weights)), strict=True)
+        for (_, expected), (_, values) in pairs:
+            base.add(expected[self.output], values[self.output])
+            for name, uses in triples.items():
+                for plain, result, twin in uses:
+                    gathered[name].add(expected[plain], values[result])
+                    own[name].add(values[twin], values[result])
+        return base, gathered, own
+
+    def output_with(self, layer: Layer, weight: NDArray[np.floating]) -> Difference:
+        """Compare the output where one layer has another weight."""
+        difference = Difference(self.output)
+        runs = self._run(self.twins.instead(layer, weight))
+        for expected, (_, values) in zip(self._references, runs, strict=True):
+            difference.add(expected[self.output], values[self.output])
+        return difference
+
+    def _run_float(self, inner: Sequence[str]) -> Any:
+        proto = onnx.load(self._float)
+        known = {output.name for output in proto.graph.output}
+        for name in dict.fromkeys(inner):
+            if name not in known:
+                proto.graph.output.append(
+                    onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+                )
+        path = Path(self._folder.name) / "inner.onnx"
+        onnx.save(proto, path)
+        return run_batches(open_session(path), self.case.samples.inputs, self._batch())
+
+    def _run(self, proto: onnx.ModelProto) -> Any:
+        # Beside the file, where its external data is found.
+        with tempfile.NamedTemporaryFile(dir=self.path.parent, prefix=".debug-", suffix=".onnx") as file:
+            file.write(proto.SerializeToString())
+            file.flush()
+            session = open_session(Path(file.name), literal=True)
+        return run_batches(session, self.case.samples.inputs, self._batch())
+
+    def _batch(self) -> int:
+        return self.case.samples.batch or min(self.case.samples.count, 8)

@@ -1,0 +1,111 @@
+"""Where a file loses, held against files of onnxruntime's own tools and weights spoiled by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+from quant_core.debugging import debug
+from quant_core.errors import ModelError
+
+WIDTH, SAMPLES = 24, 40
+
+
+@pytest.fixture
+def net(tmp_path):
+    """Three products with a Relu between, and samples."""
+    random = np.random.default_rng(0)
+    weights = {name: random.standard_normal((WIDTH, WIDTH)).astype(np.float32) / 5 for name in "abc"}
+    model, tensor = tmp_path / "net.onnx", "x"
+    nodes = []
+    for name in weights:
+        nodes.append(helper.make_node("MatMul", [tensor, f"w_{name}"], [f"y_{name}"], name=name))
+        tensor = f"y_{name}"
+        if name != "c":
+            nodes.append(helper.make_node("Relu", [tensor], [f"r_{name}"], name=f"relu_{name}"))
+            tensor = f"r_{name}"
+    tensors = [numpy_helper.from_array(weight, f"w_{name}") for name, weight in weights.items()]
+    ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", WIDTH])] for name in ("x", "y_c")]
+    proto = helper.make_model(
+        helper.make_graph(nodes, "net", *ends, tensors), opset_imports=[helper.make_opsetid("", 21)]
+    )
+    proto.ir_version = 10
+    onnx.save(proto, model)
+    samples = random.standard_normal((SAMPLES, WIDTH)).astype(np.float32)
+    np.savez(tmp_path / "samples.npz", x=samples)
+    return model, tmp_path / "samples.npz", weights, samples
+
+
+def _with_codes(model, path, steps):
+    proto = onnx.load(model)
+    for tensor in list(proto.graph.initializer):
+        step = np.float32(steps[tensor.name.removeprefix("w_")])
+        codes = np.clip(np.round(numpy_helper.to_array(tensor) / step), -128, 127).astype(np.int8)
+        name = tensor.name
+        proto.graph.initializer.remove(tensor)
+        proto.graph.initializer.extend(
+            [numpy_helper.from_array(codes, f"{name}_q"), numpy_helper.from_array(step, f"{name}_s")]
+        )
+        proto.graph.node.insert(0, helper.make_node("DequantizeLinear", [f"{name}_q", f"{name}_s"], [name]))
+    onnx.save(proto, path)
+
+
+def _run(samples, weights):
+    a, b, c = (weights[name] for name in "abc")
+    return np.maximum(np.maximum(samples @ a, 0) @ b, 0) @ c
+
+
+def _db(reference, values):
+    return 10 * np.log10((reference**2).sum() / ((values - reference) ** 2).sum())
+
+
+def test_a_spoiled_layer_comes_first_with_the_gain_that_numpy_finds(net, tmp_path):
+    model, data, weights, samples = net
+    steps = {"a": 1e-2, "b": 0.15, "c": 1e-2}
+    _with_codes(model, tmp_path / "quantized.onnx", steps)
+    rounded = {name: np.round(weights[name] / step) * step for name, step in steps.items()}
+    reference, x = _run(samples, weights), samples
+    before = _db(reference, _run(x, rounded))
+    after = _db(reference, _run(x, rounded | {"b": weights["b"]}))
+
+    found = debug(model, tmp_path / "quantized.onnx", data, worst=2, samples=SAMPLES)
+
+    assert found.not_found == ()
+    assert found.samples == SAMPLES
+    assert found.output_sqnr_db == pytest.approx(before, abs=0.01)
+    first, second, third = found.layers
+    assert first.name == "b"
+    assert first.float_gain_db == pytest.approx(after - before, abs=0.02)
+    assert first.share == pytest.approx(1 - 10 ** ((before - after) / 10), abs=0.01)
+    assert second.float_gain_db is not None
+    assert third.float_gain_db is None  # only the worst two were tried
+    hidden = np.maximum(x @ rounded["a"], 0)
+    assert first.own_sqnr_db == pytest.approx(_db(hidden @ weights["b"], hidden @ rounded["b"]), abs=0.01)
+    assert 5 < first.byte_gain_db <= first.float_gain_db + 0.5
+
+
+def test_integer_products_with_inputs_rounded_at_run_time_are_understood(net, tmp_path):
+    model, data, _, _ = net
+    quantize_dynamic(model, tmp_path / "dynamic.onnx", weight_type=QuantType.QInt8)
+    found = debug(model, tmp_path / "dynamic.onnx", data, worst=3)
+    assert found.not_found == ()
+    assert sorted(layer.name for layer in found.layers) == ["a", "b", "c"]
+    for layer in found.layers:
+        assert 25 < layer.own_sqnr_db < 60  # 8 bits with one scale a tensor
+        assert layer.float_gain_db is not None
+
+
+def test_a_file_of_another_model_is_refused(net, tmp_path):
+    model, data, _, _ = net
+    proto = onnx.load(model)
+    for node in proto.graph.node:
+        node.name = f"other_{node.name}"
+        for names in (node.input, node.output):
+            names[:] = [name if name.startswith("w_") or name == "x" else f"other_{name}" for name in names]
+    proto.graph.output[0].name = "other_y_c"
+    onnx.save(proto, tmp_path / "other.onnx")
+    with pytest.raises(ModelError, match="no layer of the float model"):
+        debug(model, tmp_path / "other.onnx", data)
