@@ -19,6 +19,7 @@ from quant_core.calibration import Samples
 from quant_core.errors import InternalError
 from quant_core.export import Placement
 from quant_core.export.forms import input_bits
+from quant_core.ingest import Layer
 from quant_core.preparation import Prepared
 from quant_core.quantizers import ActivationGrid, QuantizedWeight, Simulation
 from quant_core.sensitivity import Objective
@@ -32,7 +33,9 @@ from quant_core.spec import (
     SensitivityTable,
 )
 from quant_core.spec import Simulation as Agreement
+from quant_core.spec.bits import FLOAT_BITS
 from quant_core.spec.preflight import PreflightPart
+from quant_core.spec.width import KERNEL_BITS
 from quant_core.verification import (
     INT8_OPERATORS,
     NOT_FOUND,
@@ -52,7 +55,7 @@ _PACKAGES = ("torch", "onnx", "numpy", "pulp", "highspy")
 # Rounding can fall to either side, so the two never match to the bit; an error of ours shows as far less than this.
 _LEAST_AGREEMENT_DB = 10.0
 _MOST_DIFFERENCE_DB = 3.0
-_SAMPLES_INSIDE = 4
+_SAMPLES_INSIDE = 2
 _ELSEWHERE = (
     "Made for {}, which is not at hand: answers are those of the graph run as it is written on a CPU, latencies are "
     "those of onnxruntime on a CPU, kernels are not known."
@@ -109,7 +112,8 @@ def assess(
         The report, without timings.
 
     Raises:
-        InternalError: If onnxruntime contradicts the simulation in a layer or at the end, or quantizes a layer that was to stay float.
+        InternalError: If onnxruntime contradicts the simulation, in a layer or at the end, or quantizes a layer that
+            was to stay float.
     """
     classes = objective.terms[0].kind in {"kl", "cross_entropy"}
     on_progress(0.0, f"running {samples.count} held-back samples")
@@ -241,13 +245,14 @@ def _layers(
             parameters=layer.parameters,
             macs=layer.macs,
             weight_bits=chosen.bits,
-            activation_bits=input_bits(forms[layer.name]),
+            activation_bits=_input_bits(layer, choice.placement),
             form=forms[layer.name],
             kernel=found[layer.name],
-            bytes=job.costs.layers[layer.name][chosen.bits],
+            bytes=job.costs.layers[layer.name][chosen.width],
             trace=rows[layer.name].trace,
             trace_stderr=rows[layer.name].trace_stderr,
-            sensitivity=rows[layer.name].sensitivity[chosen.bits],
+            sensitivity=rows[layer.name].sensitivity[chosen.bits]
+            + (rows[layer.name].activation_sensitivity or {}).get(chosen.activation_bits or FLOAT_BITS, 0.0),
             sensitivity_stderr=(rows[layer.name].sensitivity_stderr or {}).get(chosen.bits),
             reason=chosen.reason,
             sqnr_db=noise[layer.name].accumulated_db,
@@ -255,6 +260,13 @@ def _layers(
         )
         for layer, chosen in zip(job.layers, choice.plan.layers, strict=True)
     )
+
+
+def _input_bits(layer: Layer, placement: Placement) -> int:
+    # An integer kernel has written its output in 8 bits, whoever reads it.
+    if placement.forms[layer.name] == "wide" and placement.wide.isdisjoint(layer.inputs):
+        return KERNEL_BITS
+    return input_bits(placement.forms[layer.name])
 
 
 def _peak_memory() -> int:

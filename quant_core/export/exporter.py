@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from quant_core.codes import ActivationGrid, QuantizedWeight
 from quant_core.errors import InternalError
+from quant_core.export.bias_room import with_room_for_bias
 from quant_core.export.block_patterns import WriteWeight, write_blocks
 from quant_core.export.copying import copy_node
 from quant_core.export.forms import Placement
@@ -74,7 +75,7 @@ class _Exporter:
     ) -> None:
         self.proto = proto
         self.target = target
-        self.weights = weights
+        self.weights = dict(weights)
         self.placement = placement
         self.grids = grids
         self.layers = {use.node: layer for layer in layers for use in layer.uses}
@@ -213,8 +214,21 @@ class _Exporter:
         """The weight as the operator reads it; a shared weight is written once."""
         if layer.name not in self.ready:
             write = write_qdq if self.placement.forms[layer.name] == "static" else self._write_float
-            self.ready[layer.name] = write(self.writer, layer, self.weights[layer.name])
+            self.ready[layer.name] = write(self.writer, layer, self._with_room(layer))
         return self.ready[layer.name]
+
+    def _with_room(self, layer: Layer) -> QuantizedWeight:
+        """The weight of a static layer with steps that leave room for its biases."""
+        weight = self.weights[layer.name]
+        if self.placement.forms[layer.name] == "static":
+            for node in self.proto.graph.node:
+                if self.layers.get(node.name) is layer and len(node.input) > 2 and node.input[2]:
+                    step = self._input_step(node.input[0])
+                    bias = onnx.numpy_helper.to_array(self.initializers[node.input[2]])
+                    if step is not None:
+                        weight = with_room_for_bias(weight, bias, float(step))
+            self.weights[layer.name] = weight
+        return weight
 
     @property
     def _write_float(self) -> WriteWeight:

@@ -42,7 +42,7 @@ def within_target(
         layer.name: tuple(
             bits
             for bits in WEIGHT_BITS
-            if target.form(layer, model, bits, spec.activation_bits, spec.grid(bits)) is not None
+            if target.form(layer, model, bits, spec.default_activation_bits, spec.grid(bits)) is not None
         )
         for layer in layers
     }

@@ -68,12 +68,32 @@ class Simulation:
         Returns:
             Graph output name -> array.
         """
+        return self.tensors(feeds, self.program.outputs)
+
+    def tensors(
+        self,
+        feeds: Mapping[str, npt.NDArray[np.generic]],
+        names: Collection[str],
+        *,
+        settled: bool = False,
+    ) -> dict[str, npt.NDArray[np.generic]]:
+        """Compute any tensors of the network.
+
+        Args:
+            feeds: Name -> array; may name interior tensors, and what lies before them is then not computed.
+            names: The tensors wanted.
+            settled: Whether what is fed lies on its grid already.
+
+        Returns:
+            Name -> array.
+        """
+        hooks = {name: hook for name, hook in self._replace.items() if not (settled and name in feeds)}
         tensors = {
             name: torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
             for name, array in feeds.items()
         }
         with torch.no_grad():
-            values = self.program.evaluate(tensors, weights=self._weights, replace=self._replace)
+            values = self.program.evaluate(tensors, names, weights=self._weights, replace=hooks)
         return {name: value.cpu().numpy() for name, value in values.items()}
 
 

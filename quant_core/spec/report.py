@@ -52,7 +52,7 @@ class LayerReport(_Value):
         macs: Multiply-accumulates per sample.
         weight_bits: Bits of the weight; 32 is float.
         activation_bits: Bits of the layer's input; 32 is float.
-        form: How it runs: `static`, `dynamic`, `gather`, `weight_only` or `float`.
+        form: How it runs: `static`, `dynamic`, `gather`, `weight_only`, `wide` or `float`.
         kernel: Operator that runs it in onnxruntime's optimized graph.
         bytes: Bytes of the weight in the file, scales included.
         trace: Tr(H_i); null where the method gives none.
@@ -60,6 +60,9 @@ class LayerReport(_Value):
         sensitivity: Expected loss increase at the chosen bits.
         sensitivity_stderr: Standard error of `sensitivity`.
         reason: Why these bits.
+        sqnr_db: Output SQNR of the quantized network against the float network, up to and with this layer, as
+            onnxruntime runs them; null in reports of before.
+        own_sqnr_db: Output SQNR of this layer alone, quantized against float on the float network's input.
     """
 
     name: str
@@ -77,6 +80,8 @@ class LayerReport(_Value):
     sensitivity: float
     sensitivity_stderr: float | None
     reason: str
+    sqnr_db: float | None = None
+    own_sqnr_db: float | None = None
 
 
 class Metrics(_Value):

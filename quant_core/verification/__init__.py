@@ -2,6 +2,8 @@
 
 from quant_core.verification.comparison import compare
 from quant_core.verification.latency import measure_latency
+from quant_core.verification.layer_check import check_layers
+from quant_core.verification.layer_sqnr import LayerNoise, layer_sqnr
 from quant_core.verification.metrics import Difference, MetricAccumulator, count_correct, sqnr_db
 from quant_core.verification.optimized_graph import (
     FLOAT_OPERATORS,
@@ -24,14 +26,17 @@ __all__ = [
     "INT8_OPERATORS",
     "NOT_FOUND",
     "Difference",
+    "LayerNoise",
     "MetricAccumulator",
     "available_threads",
+    "check_layers",
     "check_simulation",
     "choose_batch",
     "compare",
     "count_correct",
     "fixed_batch",
     "kernels",
+    "layer_sqnr",
     "measure_latency",
     "open_session",
     "optimized_graph",

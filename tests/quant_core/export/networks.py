@@ -114,12 +114,15 @@ NETS = {
 
 
 class Net:
-    def __init__(self, net):
+    def __init__(self, net, **stored):
         text, shapes, self.kernels, constants = NETS[net] if isinstance(net, str) else net
         proto = parse(text, **shapes)
         for constant, value in constants.items():
             dtype = np.int64 if isinstance(value, list) else np.float32
             proto.graph.initializer.append(numpy_helper.from_array(np.array(value, dtype=dtype), constant))
+        for tensor in proto.graph.initializer:
+            if tensor.name in stored:
+                tensor.CopyFrom(numpy_helper.from_array(stored[tensor.name], tensor.name))
         onnx.checker.check_model(proto)
         self.model = normalise(ir.from_proto(proto))
         self.layers = find_layers(self.model)

@@ -1,0 +1,115 @@
+"""Tensors inside an exported file, as onnxruntime computes them on the kernels it chose.
+
+Only codes are made visible where a tensor is rounded: a float tensor in front of a QuantizeLinear, made visible, would
+keep onnxruntime from fusing the two.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from quant_core.codes import ActivationGrid
+from quant_core.errors import InternalError
+from quant_core.export import Placement
+from quant_core.verification.session import Arrays, open_session, run
+
+_SIGNED_OFFSET = 128  # int8 codes lie this much below those of the grid
+
+
+def read_inner_tensors(
+    path: Path,
+    model: ir.Model,
+    names: Collection[str],
+    placement: Placement,
+    grids: Mapping[str, ActivationGrid],
+    feeds: Arrays,
+    *,
+    literal: bool = False,
+) -> dict[str, NDArray[Any]]:
+    """Run one batch through an exported file and give tensors of the model it was made from.
+
+    Args:
+        path: The exported file.
+        model: The normalised float model.
+        names: Tensors of that model.
+        placement: How the file was placed.
+        grids: Tensor name -> 8-bit grid.
+        feeds: Graph input name -> array.
+        literal: Whether to run the file as it is written, without onnxruntime's rewrites.
+
+    Returns:
+        Name -> values; those of rounded tensors lie on their grids.
+
+    Raises:
+        InternalError: If the file has no such tensor.
+    """
+    proto = onnx.load(path, load_external_data=False)
+    finder = _Finder(proto.graph, model, placement)
+    given = {name for name in names if name in feeds and not placement.is_rounded(name)}
+    shown = {name: finder.find(name) for name in names if name not in given}
+    known = {output.name for output in proto.graph.output}
+    for inner in shown.values():
+        if inner not in known:
+            proto.graph.output.append(onnx.ValueInfoProto(name=inner))  # onnxruntime infers its type
+            known.add(inner)
+    # Beside the file, where its external data is found.
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".inner-", suffix=".onnx") as file:
+        file.write(proto.SerializeToString())
+        file.flush()
+        session = open_session(Path(file.name), literal=literal)
+    wanted = [value.name for value in session.get_inputs()]
+    found = dict(
+        zip([o.name for o in session.get_outputs()], run(session, {n: feeds[n] for n in wanted}), strict=True)
+    )
+    result = {name: np.asarray(feeds[name]) for name in given}
+    for name, inner in shown.items():
+        array = found[inner]
+        if placement.is_rounded(name):
+            grid = grids[placement.aliases.get(name, name)]
+            offset = _SIGNED_OFFSET if array.dtype == np.int8 else 0
+            array = (array.astype(np.float32) + (offset - grid.zero_point)) * np.float32(grid.scale)
+        result[name] = array
+    return result
+
+
+class _Finder:
+    """Finds what a tensor of the model is called in the file."""
+
+    def __init__(self, graph: onnx.GraphProto, model: ir.Model, placement: Placement) -> None:
+        self.placement = placement
+        self.makers = {str(value.name): node for node in model.graph for value in node.outputs}
+        self.nodes = {node.name: node for node in graph.node if node.name}
+        self.written = {output: node for node in graph.node for output in node.output}
+        self.quantizers = {node.input[0]: node for node in graph.node if node.op_type == "QuantizeLinear"}
+        self.inputs = {value.name for value in graph.input}
+
+    def find(self, name: str) -> str:
+        if name in self.placement.aliases:
+            return str(self.nodes[str(self.makers[name].name)].output[0])
+        if self.placement.is_rounded(name):
+            maker = self.written.get(name)
+            if maker is not None and maker.op_type == "DequantizeLinear":
+                return str(maker.input[0])
+            raw = self._raw(name)
+            if raw in self.quantizers:
+                return str(self.quantizers[raw].output[0])
+        elif name in self.written or name in self.inputs:
+            return name
+        raise InternalError(f"the exported file has no tensor that stands for {name}")
+
+    def _raw(self, name: str) -> str:
+        """What the producer of a rounded tensor writes: an absorbed node's input."""
+        maker = self.makers.get(name)
+        if maker is None or maker.name not in self.placement.absorbed:
+            return name
+        (source, *_) = maker.inputs
+        assert source is not None
+        return self._raw(str(source.name))

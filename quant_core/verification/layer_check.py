@@ -1,0 +1,98 @@
+"""Whether every layer of a finished file computes what it was meant to, each by itself.
+
+Each layer is given the input that onnxruntime gave it, so that differences do not add up on their way through the net.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from quant_core.codes import ActivationGrid, QuantizedWeight
+from quant_core.errors import InternalError
+from quant_core.export import Placement
+from quant_core.ingest.layer import Layer
+from quant_core.quantizers import Simulation
+from quant_core.spec import FLOAT_BITS, format_bits
+from quant_core.verification.inner_tensors import read_inner_tensors
+from quant_core.verification.layer_runs import LayerRun, layer_runs
+from quant_core.verification.session import Arrays
+
+_FLOAT_TOLERANCE = 1e-3  # of the largest output; float kernels sum in orders of their own
+_STEPS = 1.01
+_FLIPS = 4  # inputs of one sum that may be rounded to the other side by a range of another last bit
+
+
+def check_layers(
+    path: Path,
+    model: ir.Model,
+    layers: Sequence[Layer],
+    simulation: Simulation,
+    placement: Placement,
+    grids: Mapping[str, ActivationGrid],
+    weights: Mapping[str, QuantizedWeight],
+    feeds: Arrays,
+    *,
+    literal: bool = False,
+) -> None:
+    """Compare each layer's output in onnxruntime with the engine's own arithmetic on the same input.
+
+    A rounded output may differ by one step of its grid, where a value lies between two; a float output by the rounding
+    of float sums, and where the input is rounded at run time by a few of its codes.
+
+    Args:
+        path: The exported file.
+        model: The normalised float model.
+        layers: Its layers.
+        simulation: The quantized network in the engine's own arithmetic.
+        placement: How layers run.
+        grids: Tensor name -> 8-bit grid.
+        weights: Layer name -> codes and scales.
+        feeds: One batch: graph input name -> array.
+        literal: Whether the file is run as it is written.
+
+    Raises:
+        InternalError: If a layer differs; names the worst one.
+    """
+    runs = layer_runs(model, layers, placement)
+    names = dict.fromkeys(name for each in runs for name in (each.source, each.result))
+    found = read_inner_tensors(path, model, names, placement, grids, feeds, literal=literal)
+    worst, excess = None, 1.0
+    for each in runs:
+        fed = {each.source: found[each.source]}
+        expected = simulation.tensors(fed, [each.result], settled=True)[each.result]
+        allowed = _tolerance(each, placement, grids, weights, found[each.source], expected)
+        difference = float(np.abs(found[each.result] - expected).max(initial=0)) / allowed
+        difference = np.inf if np.isnan(difference) else difference
+        if difference > excess:
+            worst, excess = each, difference
+    if worst is not None:
+        bits = weights[worst.layer.name].bits if worst.layer.name in weights else FLOAT_BITS
+        what = f"layer {worst.layer.name} ({worst.layer.op}, {format_bits(bits)} bits, {worst.form})"
+        raise InternalError(
+            f"{what} computes something else in onnxruntime than it was meant to, {excess:.3g} times what rounding "
+            "explains; the file is not handed out."
+        )
+
+
+def _tolerance(
+    each: LayerRun,
+    placement: Placement,
+    grids: Mapping[str, ActivationGrid],
+    weights: Mapping[str, QuantizedWeight],
+    source: NDArray[Any],
+    expected: NDArray[Any],
+) -> float:
+    if placement.is_rounded(each.result):
+        return _STEPS * grids[placement.aliases.get(each.result, each.result)].scale
+    allowed = _FLOAT_TOLERANCE * float(np.abs(expected).max(initial=0)) + float(np.finfo(np.float32).tiny)
+    if each.form in {"static", "dynamic"}:
+        span = max(float(source.max(initial=0)), 0.0) - min(float(source.min(initial=0)), 0.0)
+        weight = weights[each.layer.name]
+        allowed += _FLIPS * span / 255 * float(np.abs(weight.dequantize()).max(initial=0))
+    return allowed

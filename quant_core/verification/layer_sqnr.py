@@ -1,0 +1,94 @@
+"""Where error enters a quantized network, and how much has gathered at each layer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from numpy.typing import NDArray
+
+from quant_core.codes import ActivationGrid
+from quant_core.executor import Program
+from quant_core.export import Placement
+from quant_core.ingest.layer import Layer
+from quant_core.quantizers import Simulation
+from quant_core.verification.inner_tensors import read_inner_tensors
+from quant_core.verification.layer_runs import layer_runs
+from quant_core.verification.metrics import sqnr_db
+from quant_core.verification.session import Arrays
+
+
+@dataclass(frozen=True)
+class LayerNoise:
+    """Signal-to-noise ratios at the output of a layer, in decibels; over all its uses together.
+
+    Attributes:
+        accumulated_db: Quantized network against float network, as onnxruntime ran it: the error of all layers up to
+            here.
+        own_db: This layer alone against itself in float, both on the input that the float network has: the error that
+            enters here, by its weight and by the rounding of what it reads and writes.
+    """
+
+    accumulated_db: float
+    own_db: float
+
+
+def layer_sqnr(
+    path: Path,
+    model: ir.Model,
+    layers: Sequence[Layer],
+    program: Program,
+    simulation: Simulation,
+    placement: Placement,
+    grids: Mapping[str, ActivationGrid],
+    feeds: Arrays,
+    *,
+    literal: bool = False,
+) -> dict[str, LayerNoise]:
+    r"""Measure :math:`10 \log_{10}(\sum y^2 / \sum (y - \hat y)^2)` at the output of every layer.
+
+    Args:
+        path: The exported file.
+        model: The normalised float model.
+        layers: Its layers.
+        program: The float network.
+        simulation: The quantized network in the engine's own arithmetic.
+        placement: How layers run.
+        grids: Tensor name -> 8-bit grid.
+        feeds: One batch: graph input name -> array.
+        literal: Whether the file is run as it is written.
+
+    Returns:
+        Layer name -> ratios.
+    """
+    runs = layer_runs(model, layers, placement)
+    results = list(dict.fromkeys(each.result for each in runs))
+    inner = [name for name in dict.fromkeys([each.source for each in runs] + results) if name not in feeds]
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in feeds.items()}
+    with torch.no_grad():
+        computed = program.evaluate(tensors, outputs=inner)
+    plain: dict[str, NDArray[Any]] = {name: value.cpu().numpy() for name, value in computed.items()}
+    plain |= {name: np.asarray(array) for name, array in feeds.items()}
+    found = read_inner_tensors(path, model, results, placement, grids, feeds, literal=literal)
+    signal: dict[str, float] = defaultdict(float)
+    gathered: dict[str, float] = defaultdict(float)
+    own: dict[str, float] = defaultdict(float)
+    for each in runs:
+        alone = simulation.tensors({each.source: plain[each.source]}, [each.result])[each.result]
+        reference, name = plain[each.result].astype(np.float64), each.layer.name
+        signal[name] += float(np.square(reference).sum())
+        gathered[name] += float(np.square(found[each.result] - reference).sum())
+        own[name] += float(np.square(alone.astype(np.float64) - reference).sum())
+    return {
+        layer.name: LayerNoise(
+            accumulated_db=sqnr_db(signal[layer.name], gathered[layer.name]),
+            own_db=sqnr_db(signal[layer.name], own[layer.name]),
+        )
+        for layer in layers
+    }

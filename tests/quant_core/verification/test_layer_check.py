@@ -1,0 +1,110 @@
+"""Each layer of a file is compared with our own arithmetic, and a layer that differs is named."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from quant_core.errors import InternalError
+from quant_core.export.gpu import TENSORRT
+from quant_core.export.ort_cpu import ORT_CPU
+from quant_core.export.portable import portable
+from quant_core.spec import FLOAT_BITS, WeightGrid
+from quant_core.verification.layer_check import check_layers
+from quant_core.verification.layer_sqnr import layer_sqnr
+from quant_core.verification.metrics import sqnr_db
+from tests.quant_core.export.networks import NETS, Net
+
+
+def exported(name, bits, path, target=ORT_CPU, activation_bits=8):
+    net = Net(name)
+    plan = {
+        layer.name: bits if target.form(layer, net.model, bits, activation_bits, WeightGrid()) else FLOAT_BITS
+        for layer in net.layers
+    }
+    net.export(plan, activation_bits, path, target)
+    return net
+
+
+def check(net, path, **options):
+    check_layers(
+        path,
+        net.model,
+        net.layers,
+        net.simulation,
+        net.placement,
+        net.grids,
+        net.weights,
+        net.feeds,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("target", [ORT_CPU, TENSORRT, portable(18)], ids=lambda target: target.name)
+@pytest.mark.parametrize("activation_bits", [8, FLOAT_BITS])
+@pytest.mark.parametrize("name", NETS)
+def test_every_layer_computes_what_it_was_meant_to(name, activation_bits, target, tmp_path):
+    net = exported(name, 8, tmp_path / "model.onnx", target, activation_bits)
+    check(net, tmp_path / "model.onnx", literal=not target.runs_here)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize("activation_bits", [8, FLOAT_BITS])
+@pytest.mark.parametrize("name", NETS)
+def test_a_layer_with_other_codes_is_named(name, activation_bits, tmp_path):
+    path = tmp_path / "model.onnx"
+    net = exported(name, 8, path, activation_bits=activation_bits)
+    good = onnx.load(path)
+    for layer in net.layers:
+        bad = onnx.ModelProto()
+        bad.CopyFrom(good)
+        (stored,) = (tensor for tensor in bad.graph.initializer if tensor.name == layer.weight)
+        codes = numpy_helper.to_array(stored)
+        stored.CopyFrom(numpy_helper.from_array((-codes).astype(np.int8), stored.name))
+        onnx.save(bad, path)
+        with pytest.raises(InternalError, match=f"layer {layer.name} "):
+            check(net, path)
+
+
+def test_a_bias_that_is_one_step_off_is_found(tmp_path):
+    path = tmp_path / "model.onnx"
+    net = exported("conv", 8, path)
+    bad, first = onnx.load(path), net.layers[0]
+    step = 3 * net.grids["r"].scale
+    (stored,) = (tensor for tensor in bad.graph.initializer if tensor.name == first.bias)
+    stored.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(stored) + np.float32(step), stored.name))
+    onnx.save(bad, path)
+    with pytest.raises(InternalError, match=f"layer {first.name} "):
+        check(net, path)
+
+
+def noise(net, path):
+    return layer_sqnr(
+        path, net.model, net.layers, net.program, net.simulation, net.placement, net.grids, net.feeds
+    )
+
+
+@pytest.mark.parametrize("name", ["conv", "conv_output", "perceptron", "upsampler"])
+def test_noise_at_the_last_layer_is_that_of_the_output(name, tmp_path):
+    path = tmp_path / "model.onnx"
+    net = exported(name, 4, path)
+    plain = exported(name, FLOAT_BITS, tmp_path / "float.onnx").run(tmp_path / "float.onnx").astype(float)
+    (last,) = (layer for layer in net.layers if "y" in layer.outputs)
+    expected = sqnr_db(np.square(plain).sum(), np.square(net.run(path) - plain).sum())
+    assert noise(net, path)[last.name].accumulated_db == pytest.approx(expected, abs=0.1)
+
+
+def test_noise_of_a_layer_alone_is_that_of_its_rounding(tmp_path):
+    path = tmp_path / "model.onnx"
+    net = exported("perceptron", 4, path, activation_bits=FLOAT_BITS)
+    found, x = noise(net, path), net.feeds["x"].astype(float)
+    for layer in net.layers:
+        stored = {name: value.const_value.numpy() for name, value in net.model.graph.initializers.items()}
+        weight, bias = stored[layer.weight].astype(float), stored[layer.bias].astype(float)
+        rounded = net.weights[layer.name].dequantize().astype(float)
+        if layer.axis == 0:
+            weight, rounded = weight.T, rounded.T
+        y = x @ weight + bias
+        expected = sqnr_db(np.square(y).sum(), np.square(x @ rounded - x @ weight).sum())
+        assert found[layer.name].own_db == pytest.approx(expected, abs=0.01)
+        x = np.maximum(y, 0)
