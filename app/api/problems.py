@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from app.api.request_id import request_id
@@ -126,6 +127,17 @@ def install(app: FastAPI) -> None:
             remedy="See /docs for what this service answers to.",
         )
         return answer(request, error.status_code, problem, error.headers)
+
+    @app.exception_handler(OperationalError)
+    async def _no_database(request: Request, error: OperationalError) -> JSONResponse:
+        _log.error("request %s: the database does not answer: %s", request_id(request), error.orig)
+        problem = JobFailure(
+            code="database",
+            message="The service's database does not answer.",
+            remedy="Send it again later.",
+            retryable=True,
+        )
+        return answer(request, 503, problem, {"Retry-After": "5"})
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -10,7 +10,9 @@ import typer
 if TYPE_CHECKING:
     from app.settings import Settings
 
-admin = typer.Typer(help="Operate a service: keys, and what is no longer needed.", no_args_is_help=True)
+admin = typer.Typer(
+    help="Operate a service: settings, keys, and what is no longer needed.", no_args_is_help=True
+)
 keys = typer.Typer(help="Who may use a service.", no_args_is_help=True)
 admin.add_typer(keys, name="keys")
 
@@ -18,6 +20,18 @@ DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", help="The service's data folder [default: data].", show_default=False),
 ]
+
+
+@admin.command("settings")
+def settings(data_dir: DataDir = None) -> None:
+    """Print every setting, what it means, and what it is here."""
+    from bitwright.cli import failures
+
+    with failures.options():
+        told = _settings(data_dir)
+    from app.settings_table import settings_table
+
+    typer.echo(settings_table(told))
 
 
 @keys.command("create")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from typer.main import get_command
 
 from app.main import create_app
 from app.settings import Settings
+from app.settings_table import settings_table
 from bitwright.cli.app import app
 
 ROOT = Path(__file__).parents[2]
@@ -25,18 +28,24 @@ def test_the_page_on_http_names_every_route(tmp_path: Path) -> None:
 
 def test_the_page_on_the_command_line_names_every_setting_and_option() -> None:
     page = (DOCS / "cli.md").read_text()
-    for_tests = {f"BITWRIGHT_{name}" for name in ("ENGINE", "VALIDATOR", "ANALYZER", "ANALYSIS_VALIDATOR")}
-    settings = {f"BITWRIGHT_{name.upper()}" for name in Settings.model_fields} - for_tests
-    assert set(re.findall(r"BITWRIGHT_\w+", page)) == settings | {"BITWRIGHT_DEBUG"}
-    commands = get_command(app).commands  # type: ignore[attr-defined]
+    assert settings_table() in (DOCS / "operations.md").read_text()
+    settings = {f"BITWRIGHT_{name.upper()}" for name in Settings.model_fields}
+    for_clients = {"BITWRIGHT_DEBUG", "BITWRIGHT_URL", "BITWRIGHT_KEY"}
+    for name in ("cli.md", "operations.md", "http.md"):
+        assert set(re.findall(r"BITWRIGHT_\w+", (DOCS / name).read_text())) <= settings | for_clients
     options = {
         option
-        for command in commands.values()
+        for command in _commands(get_command(app))
         for parameter in command.params
         for option in parameter.opts
         if option.startswith("--")
     }
     assert set(re.findall(r"--[a-z][a-z-]+", page)) - {"--version"} == options | {"--help"}
+
+
+def _commands(group: Any) -> Iterator[Any]:
+    for command in group.commands.values():
+        yield from _commands(command) if hasattr(command, "commands") else [command]
 
 
 def test_the_page_on_the_architecture_names_rooms_in_their_order_and_what_they_hold() -> None:
