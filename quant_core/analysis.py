@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +63,24 @@ class Scored:
     def table(self) -> SensitivityTable:
         """The table."""
         return self.answer.table
+
+    def with_activations(self, costs: Mapping[str, Mapping[int, float]]) -> Scored:
+        """Note what bits of activations cost in loss.
+
+        Args:
+            costs: Layer name -> bits -> loss increase.
+
+        Returns:
+            The same with them in the table.
+        """
+        rows = tuple(
+            row.model_copy(update={"activation_sensitivity": dict(costs[row.name])})
+            if row.name in costs
+            else row
+            for row in self.table.layers
+        )
+        table = self.table.model_copy(update={"layers": rows})
+        return replace(self, answer=replace(self.answer, table=table))
 
     def write(self, folder: Path, name: str = SENSITIVITY) -> None:
         """Write the table, and beside it what belongs to pairs of layers.

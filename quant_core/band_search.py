@@ -40,7 +40,7 @@ def find_in_band(maker: FileMaker, limits: Limits, judge: Judge) -> tuple[Made, 
     best = found.tried[found.chosen]
     tried, chosen = found.tried, found.chosen
     limit = best.plan.predicted_bytes
-    if maker.settle({**limits, BYTES: limit}).plan.bits != best.plan.bits:
+    if maker.settle({**limits, BYTES: limit}).plan.widths != best.plan.widths:
         refined = attempt(limit, quick=False)
         tried = (*tried, refined)
         if refined.size <= best.size and nearer(judge.band, refined.verdict, best.verdict):

@@ -125,7 +125,7 @@ class ActivationGrid:
     @property
     def highest(self) -> int:
         """Largest code."""
-        return 2**self.bits - 1
+        return (1 << self.bits) - 1
 
     @property
     def low(self) -> float:

@@ -14,7 +14,8 @@ from quant_core.errors import InternalError
 from quant_core.executor import Program, compile_model
 from quant_core.export import layer_form
 from quant_core.ingest import Layer
-from quant_core.preparation import Prepared, file_costs
+from quant_core.open_widths import file_costs
+from quant_core.preparation import Prepared
 from quant_core.quantizers.channel_groups import ChannelGroup, channel_groups
 from quant_core.quantizers.channel_scales import ChannelScales, with_inputs, with_scales
 from quant_core.quantizers.equalization import Reader, as_reader, channel_statistics, choose_scales
@@ -49,7 +50,7 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, tell: Tell) ->
     widths = {name: _nearest(choice.bits, _mean_bits(job, spec)) for name, choice in job.candidates.items()}
     integer = {}
     for layer in job.layers:
-        form = layer_form(layer, job.model, widths[layer.name], spec.activation_bits, job.target)
+        form = layer_form(layer, job.model, widths[layer.name], spec.default_activation_bits, job.target)
         if form in {"static", "dynamic"}:
             integer[layer.name] = form
     dynamic = {name for name, form in integer.items() if form == "dynamic"}
@@ -115,7 +116,7 @@ def _scaled(
         graph=graph,
         program=program,
         layers=layers,
-        costs=file_costs(model, layers, job.candidates, spec),
+        costs=file_costs(model, layers, job.candidates, spec, job.target),
         notes=(*job.notes, note),
     )
 

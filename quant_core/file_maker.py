@@ -17,6 +17,7 @@ from quant_core.calibration import Samples, activation_ranges, choose_range
 from quant_core.errors import InfeasibleBudgetError
 from quant_core.export import Placement, export_model, place
 from quant_core.journal import Journal
+from quant_core.open_widths import layers_at
 from quant_core.preparation import Prepared
 from quant_core.quantizers import ActivationGrid, QuantizedWeight, activation_grid
 from quant_core.quantizers.activation import symmetric_grid
@@ -25,6 +26,7 @@ from quant_core.quantizers.rounding import RoundedWeights, round_weights
 from quant_core.sensitivity import Objective
 from quant_core.spec import FLOAT_BITS, QuantizeSpec, Stage
 from quant_core.spec.bits import WIDE_BITS
+from quant_core.spec.width import KERNEL_BITS
 from quant_core.trials import PlanMeter, Settled, affordable_rounds, settle
 
 _REPLANS = 4
@@ -104,9 +106,9 @@ class FileMaker:
             plan = settled.plan
             placement = place(
                 self.job.model,
-                self.job.layers,
+                layers_at(self.job.layers, plan.widths),
                 plan.bits,
-                self.spec.activation_bits,
+                self.spec.default_activation_bits,
                 self.job.target,
                 self.spec,
             )
@@ -120,7 +122,9 @@ class FileMaker:
             size = self.write(choice)
             if self.job.budget is None or size <= self.job.budget:
                 plan = plan.model_copy(update={"budget_bytes": self.job.budget})
-                made = Made(replace(choice, plan=plan), replace(settled, plan=plan), size)
+                made = Made(
+                    replace(choice, plan=plan), replace(settled, plan=plan), size, _simulated(settled)
+                )
                 return self._finish(made)
             margin = max(margin + 1, size - plan.predicted_bytes)
         raise InfeasibleBudgetError(
@@ -270,3 +274,19 @@ class FileMaker:
         else:
             self.journal.tell("calibration", 1, f"{len(placement.points)} tensors have a grid")
         return {name: self.grids[name, bits[name]] for name in placement.points}
+
+
+def _simulated(settled: Settled) -> tuple[str, ...]:
+    """Say what of a plan no file can hold."""
+    narrow = [
+        layer.name for layer in settled.plan.layers if (layer.activation_bits or KERNEL_BITS) < KERNEL_BITS
+    ]
+    if not narrow:
+        return ()
+    loss = next((trial.measured_loss for trial in settled.trials if trial.chosen), None)
+    measured = "" if loss is None else f" Simulated, the plan's loss increase is {loss:.4g}."
+    told = (
+        f"{len(narrow)} layers are planned with activations of fewer than {KERNEL_BITS} bits, which exist in "
+        f"simulation and in bit operations: the file rounds them to {KERNEL_BITS}, and is measured so.{measured}"
+    )
+    return (told,)

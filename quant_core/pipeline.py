@@ -18,8 +18,10 @@ from quant_core.band_search import find_in_band
 from quant_core.calibration import Samples, split_samples
 from quant_core.checkpoints import SENSITIVITIES, Checkpoints, find_rounded, keep_rounded
 from quant_core.effort import plan_effort
+from quant_core.equalizing import equalize
 from quant_core.file_maker import FileMaker
 from quant_core.journal import Journal
+from quant_core.open_activations import open_activations
 from quant_core.preparation import Prepared, prepare
 from quant_core.pricing import price
 from quant_core.report import write_report
@@ -101,6 +103,8 @@ def _run(
         journal.tell("ingest", 1, f"{len(job.layers)} layers; onnxruntime and the executor agree")
     calibration, held_back = split_samples(job.samples, spec.held_back, spec.seed)
     judging, held_back = _for_the_band(held_back, spec)
+    with journal.timed("rounding"):
+        job = equalize(job, calibration, spec, journal.tells("rounding"))
     seen, unseen = apart(calibration, spec.seed)
     with journal.timed("rounding"):
         rounded = find_rounded(checkpoints)
@@ -120,12 +124,20 @@ def _run(
             if checkpoints is not None:
                 with checkpoints.keep(SENSITIVITIES) as kept:
                     scored.write(kept)
+    batches, activations = _batches(job, unseen, spec), None
+    if spec.open_activations:
+        with journal.timed("sensitivity"):
+            activations = open_activations(job, seen, spec, journal.tells("sensitivity"))
+            found = activations.scores(scored.objective, batches, journal.tells("sensitivity"))
+            scored = scored.with_activations(found)
     with journal.timed("allocation"):
         costs = price(job, spec)
-        batches = _batches(job, unseen, spec)
         problem = _problem(job, scored, costs, batches, spec)
         front = file_front(problem)
-        meter = PlanMeter(job.program, job.layers, scored.objective, batches, rounded)
+        program, rounding = (
+            (activations.program, activations.rounding) if activations else (job.program, None)
+        )
+        meter = PlanMeter(program, job.layers, scored.objective, batches, rounded, rounding)
     maker = FileMaker(job, spec, folder, journal, calibration, problem, scored.objective, meter, rounded)
     limits, band, search = read_limits(spec.budget, costs), spec.budget.max_drop, None
     if band is None:

@@ -81,7 +81,7 @@ def smallest_bytes(model: ir.Model, layers: tuple[Layer, ...]) -> int:
     """
     candidates = candidate_bits(layers, QuantizeSpec())
     widths = {name: choice.bits for name, choice in candidates.items()}
-    sizes = predict_sizes(model, layers, widths, QuantizeSpec().activation_bits)
+    sizes = predict_sizes(model, layers, widths, QuantizeSpec().default_activation_bits)
     return smallest_reachable(candidates, FileCosts(sizes.base, sizes.layers, sizes.functions))
 
 

@@ -16,7 +16,7 @@ from quant_core.batching import free_samples
 from quant_core.calibration import Samples, load_samples
 from quant_core.errors import InfeasibleBudgetError, ModelError, NonFiniteError, SpecError
 from quant_core.executor import Program, compile_model
-from quant_core.export import Form, Target, layer_form, predict_sizes, target_of, within_target
+from quant_core.export import Form, Target, layer_form, target_of, within_target
 from quant_core.ingest import (
     Layer,
     Source,
@@ -27,6 +27,7 @@ from quant_core.ingest import (
     with_shapes,
 )
 from quant_core.ingest.already_quantized import name_parts
+from quant_core.open_widths import file_costs, open_widths
 from quant_core.reference import Reference, find_reference
 from quant_core.spec import QuantizeSpec, WeightOptions
 
@@ -113,9 +114,10 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     target, candidates = target_of(spec), candidate_bits(layers, spec)
     layers = with_activation_bits(layers, spec)
     candidates = within_target(candidates, layers, model, spec, target)
-    costs = file_costs(model, layers, candidates, spec)
+    costs = file_costs(model, layers, candidates, spec, target)
+    widths = open_widths(candidates, layers, model, spec, target)
     budget = spec.budget.limit_bytes(source.file_bytes)
-    smallest = smallest_reachable(candidates, costs)
+    smallest = smallest_reachable(widths, costs)
     if budget is not None and smallest > budget:
         raise InfeasibleBudgetError(
             f"a budget of {budget} bytes ({spec.budget.size or 0:g}) cannot be met: the smallest reachable file is "
@@ -158,7 +160,7 @@ def _grid_notes(
     """Say which widths run in float because of their grid alone."""
 
     def form(layer: Layer, bits: int, options: WeightOptions) -> Form:
-        return layer_form(layer, model, bits, spec.activation_bits, target, options)
+        return layer_form(layer, model, bits, spec.default_activation_bits, target, options)
 
     widths = sorted(
         {
@@ -177,25 +179,6 @@ def _grid_notes(
         f"No integer kernel takes the grid of layers of {listed} bits: they run in float, unpacked at load."
     )
     return (note,)
-
-
-def file_costs(
-    model: ir.Model, layers: Sequence[Layer], candidates: Mapping[str, Candidates], spec: QuantizeSpec
-) -> FileCosts:
-    """Predict the bytes of any plan.
-
-    Args:
-        model: The normalised graph.
-        layers: Its layers.
-        candidates: Layer name -> bits it may be given.
-        spec: The request.
-
-    Returns:
-        The costs.
-    """
-    widths = {name: choice.bits for name, choice in candidates.items()}
-    sizes = predict_sizes(model, layers, widths, spec.activation_bits, target_of(spec), spec)
-    return FileCosts(sizes.base, sizes.layers, sizes.functions)
 
 
 def choose_device(wanted: str) -> str:

@@ -11,8 +11,10 @@ from quant_core.allocation.ties import read_ties
 from quant_core.errors import SpecError
 from quant_core.export import Form, layer_form
 from quant_core.export.forms import input_bits
+from quant_core.ingest import Layer
 from quant_core.ingest.fusion_groups import find_fusion_groups
 from quant_core.ingest.live_tensors import activation_owners, live_tensors
+from quant_core.open_widths import layers_at, open_widths
 from quant_core.preparation import Prepared
 from quant_core.sensitivity.batches import tensors
 from quant_core.spec import (
@@ -24,6 +26,7 @@ from quant_core.spec import (
     format_bits,
 )
 from quant_core.spec.costs import MemoryStep
+from quant_core.spec.width import activation_of, weight_of
 
 
 def price(job: Prepared, spec: QuantizeSpec) -> CostTable:
@@ -42,12 +45,10 @@ def price(job: Prepared, spec: QuantizeSpec) -> CostTable:
     ties = read_ties(spec.ties, job.layers, groups)
     together = {name: tie for tie in ties for name in tie}
     rows = []
+    widths = open_widths(job.candidates, job.layers, job.model, spec, job.target)
     for layer in job.layers:
-        candidates = job.candidates[layer.name]
-        forms = {
-            bits: layer_form(layer, job.model, bits, spec.activation_bits, job.target, spec)
-            for bits in candidates.bits
-        }
+        candidates = widths[layer.name]
+        forms = {width: _form(job, layer, width, spec) for width in candidates.bits}
         rows.append(
             LayerCosts(
                 name=layer.name,
@@ -58,10 +59,12 @@ def price(job: Prepared, spec: QuantizeSpec) -> CostTable:
                 bits=candidates.bits,
                 reason=candidates.reason,
                 bytes=dict(job.costs.layers[layer.name]),
-                activation_bits={bits: input_bits(form) for bits, form in forms.items()},
+                activation_bits={
+                    width: activation_of(width) or input_bits(form) for width, form in forms.items()
+                },
                 effective_bits={
                     bits: effective
-                    for bits in candidates.bits
+                    for bits in job.candidates[layer.name].bits
                     if bits != FLOAT_BITS and (effective := spec.grid(bits).effective_bits(bits)) != bits
                 },
                 latency=_latency(layer.name, forms, spec.latency_table),
@@ -130,14 +133,18 @@ def _undominated(steps: list[MemoryStep]) -> tuple[MemoryStep, ...]:
     return tuple(sorted(kept, key=lambda step: order[step.node]))
 
 
+def _form(job: Prepared, layer: Layer, width: int, spec: QuantizeSpec) -> Form:
+    (noted,) = layers_at([layer], {layer.name: width})
+    return layer_form(noted, job.model, weight_of(width), spec.default_activation_bits, job.target, spec)
+
+
 def _check_table(table: LatencyTable, spec: QuantizeSpec) -> None:
-    if table.activation_bits != spec.activation_bits:
-        had, asked = (
-            f"{format_bits(bits)} activations" for bits in (table.activation_bits, spec.activation_bits)
-        )
+    wanted = spec.default_activation_bits
+    if table.activation_bits != wanted:
+        had, asked = (f"{format_bits(bits)} activations" for bits in (table.activation_bits, wanted))
         raise SpecError(
             f"it was measured with {had}, and {asked} are asked for: the layers run on other kernels.",
-            remedy=f"Measure again with `bitwright profile --activation-bits {format_bits(spec.activation_bits)}`.",
+            remedy=f"Measure again with `bitwright profile --activation-bits {format_bits(wanted)}`.",
             where="latency_table",
         )
     if table.target != spec.target:

@@ -72,7 +72,7 @@ def profile(model: Path, data: Path, spec: QuantizeSpec, *, runs: int = 100) -> 
         threads=plain.threads,
         batch=plain.batch,
         runs=runs,
-        activation_bits=spec.activation_bits,
+        activation_bits=spec.default_activation_bits,
         float_rest=float(np.median(plain.rest)),
         integer_rest=float(np.median(integer.rest)),
         float_total=whole.float_,
@@ -86,7 +86,7 @@ def _export_integers(job: Prepared, spec: QuantizeSpec, path: Path) -> dict[str,
     bits = {
         name: FLOAT_BITS if choice.bits == (FLOAT_BITS,) else _BITS for name, choice in job.candidates.items()
     }
-    placement = place(job.model, job.layers, bits, spec.activation_bits, job.target)
+    placement = place(job.model, job.layers, bits, spec.default_activation_bits, job.target)
     count = job.samples.batch or min(job.samples.count, _CALIBRATION_SAMPLES)
     ranges = activation_ranges(
         job.program,

@@ -19,7 +19,7 @@ def profile(
         "latency.json"
     ),
     activation_bits: Annotated[
-        str | None, typer.Option("--activation-bits", help="8, or float to pack weights only.")
+        str | None, typer.Option("--activation-bits", help="8, 16, or float to pack weights only.")
     ] = None,
     runs: Annotated[int, typer.Option("--runs", min=5, max=10000, help="Timed runs of each form.")] = 100,
 ) -> None:

@@ -8,6 +8,7 @@ from itertools import combinations
 
 from quant_core.allocation.candidates import Candidates
 from quant_core.spec import CostTable
+from quant_core.spec.width import weight_of
 
 _NEGLIGIBLE = 1e-3
 
@@ -47,7 +48,7 @@ class FileCosts:
         Returns:
             Bytes.
         """
-        return sum(self.functions.get(width, 0) for width in set(widths))
+        return sum(self.functions.get(bits, 0) for bits in set(map(weight_of, widths)))
 
     def total(self, bits: Mapping[str, int]) -> int:
         """Predict a file's size.
@@ -90,11 +91,11 @@ def width_sets(
         The sets, all widths first; only those that leave every layer a choice.
     """
     widths = all_widths(candidates)
-    costly = [width for width in widths if files.overhead([width]) > 0]
+    costly = [bits for bits in sorted(set(map(weight_of, widths))) if files.overhead([bits]) > 0]
     if budget is None or files.overhead(widths) < budget * _NEGLIGIBLE:
         return [widths]
     sets = (
-        tuple(width for width in widths if width not in left_out)
+        tuple(width for width in widths if weight_of(width) not in left_out)
         for count in range(len(costly) + 1)
         for left_out in combinations(costly, count)
     )

@@ -21,6 +21,7 @@ from quant_core.allocation.reasons import explain_bits
 from quant_core.allocation.solve import solve
 from quant_core.errors import InfeasibleBudgetError, NonFiniteError, SpecError
 from quant_core.spec import BitPlan, LayerPlan, ParetoFront, ParetoPoint
+from quant_core.spec.width import activation_of, weight_of
 
 Limits = Mapping[str, float]
 """Cost name, `bytes` among them -> the most a plan may cost."""
@@ -122,7 +123,12 @@ def describe(
     """
     return BitPlan(
         layers=tuple(
-            LayerPlan(name=name, bits=width, reason=explain_bits(name, width, problem))
+            LayerPlan(
+                name=name,
+                bits=weight_of(width),
+                activation_bits=activation_of(width),
+                reason=explain_bits(name, width, problem),
+            )
             for name, width in bits.items()
         ),
         predicted_loss=problem.loss(bits),
@@ -171,11 +177,19 @@ def file_front(problem: PlanProblem) -> ParetoFront:
     front = pareto_front(replace(problem, pairs=None).matrix(widths), cost=BYTES)
     points: list[ParetoPoint] = []
     for point in reversed(front):
-        bits = tuple(widths[index] for index in point.choice)
-        size = problem.files.total(dict(zip(problem.names, bits, strict=True)))
+        chosen = tuple(widths[index] for index in point.choice)
+        size = problem.files.total(dict(zip(problem.names, chosen, strict=True)))
         # Unpacking functions come on top of the additive bytes and can undo a small gain.
         if not points or size < points[-1].bytes:
-            points.append(ParetoPoint(bytes=size, predicted_loss=point.objective, bits=bits))
+            activations = tuple(map(activation_of, chosen))
+            points.append(
+                ParetoPoint(
+                    bytes=size,
+                    predicted_loss=point.objective,
+                    bits=tuple(map(weight_of, chosen)),
+                    activation_bits=activations if any(activations) else (),
+                )
+            )
     return ParetoFront(layers=problem.names, points=tuple(reversed(points)))
 
 

@@ -12,8 +12,9 @@ from quant_core.allocation.candidates import Candidates
 from quant_core.allocation.file_costs import FileCosts
 from quant_core.allocation.problem import Problem
 from quant_core.errors import NonFiniteError
-from quant_core.spec import Allocation, CostTable, SensitivityTable, format_bits
+from quant_core.spec import FLOAT_BITS, Allocation, CostTable, LayerCosts, LayerSensitivity, SensitivityTable
 from quant_core.spec.costs import MemoryStep
+from quant_core.spec.width import activation_of, format_width, weight_of
 
 BYTES = "bytes"
 EFFECTIVE_BITS = "effective_bits"
@@ -109,6 +110,7 @@ class PlanProblem:
         Returns:
             The problem.
         """
+        priced = {layer.name: layer for layer in costs.layers}
         weights = max(1, sum(layer.parameters for layer in costs.layers))
         others: dict[str, ByLayer] = {
             EFFECTIVE_BITS: {
@@ -122,7 +124,10 @@ class PlanProblem:
         traces = {row.name: row.trace / row.parameters for row in table.layers if row.trace is not None}
         return cls(
             candidates={layer.name: Candidates(layer.bits, layer.reason) for layer in costs.layers},
-            scores={row.name: row.sensitivity for row in table.layers},
+            scores={
+                row.name: _scores(row, priced[row.name]) if row.name in priced else row.sensitivity
+                for row in table.layers
+            },
             files=FileCosts.of(costs),
             costs=others,
             ties=costs.ties,
@@ -170,8 +175,9 @@ class PlanProblem:
         own = sum(self.scores[name][width] for name, width in bits.items())
         if self.pairs is None:
             return float(own)
-        widths = tuple(sorted(set(bits.values())))
-        at = np.array([widths.index(width) for width in bits.values()])
+        weights = [weight_of(width) for width in bits.values()]
+        widths = tuple(sorted(set(weights)))
+        at = np.array([widths.index(width) for width in weights])
         index = np.arange(len(at))
         table = self.pairs.over(tuple(bits), widths)
         return float(own + np.triu(table[index[:, None], at[:, None], index, at], 1).sum())
@@ -218,9 +224,23 @@ class PlanProblem:
             ties=[[self.names.index(name) for name in group] for group in self.ties],
             allowed=allowed,
             names=self.names,
-            labels=tuple(f"{format_bits(width)} bits" for width in widths),
-            interactions=None if self.pairs is None else self.pairs.over(self.names, widths),
+            labels=tuple(map(format_width, widths)),
+            interactions=None
+            if self.pairs is None
+            else self.pairs.over(self.names, [weight_of(width) for width in widths]),
         )
+
+
+def _scores(row: LayerSensitivity, costs: LayerCosts) -> Mapping[int, float]:
+    """Loss increase of every width: that of the weight, and that of its activations where they are open."""
+    if all(activation_of(width) is None for width in costs.bits):
+        return row.sensitivity
+    activations = {FLOAT_BITS: 0.0} | (row.activation_sensitivity or {})
+    return {
+        width: row.sensitivity[weight_of(width)] + activations[activation_of(width) or FLOAT_BITS]
+        for width in costs.bits
+        if weight_of(width) in row.sensitivity and (activation_of(width) or FLOAT_BITS) in activations
+    }
 
 
 def _held(step: MemoryStep, costs: CostTable) -> ByLayer:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from quant_core.allocation.plan_problem import PlanProblem
-from quant_core.spec import format_bits
+from quant_core.allocation.plan_problem import BOPS, PlanProblem
+from quant_core.spec import FLOAT_BITS, format_bits
+from quant_core.spec.width import KERNEL_BITS, activation_of, format_width, weight_of
 
 
 def explain_bits(name: str, bits: int, problem: PlanProblem) -> str:
@@ -13,7 +15,7 @@ def explain_bits(name: str, bits: int, problem: PlanProblem) -> str:
 
     Args:
         name: The layer.
-        bits: Its bits.
+        bits: Its width.
         problem: What was solved.
 
     Returns:
@@ -21,7 +23,7 @@ def explain_bits(name: str, bits: int, problem: PlanProblem) -> str:
     """
     candidates = problem.candidates[name]
     if len(candidates.bits) == 1:
-        return candidates.reason or f"only {format_bits(bits)} bits are allowed"
+        return candidates.reason or f"only {format_width(bits)} are allowed"
     notes = [candidates.reason] if candidates.reason else []
     tied = [other for group in problem.ties if name in group for other in group if other != name]
     if tied:
@@ -29,19 +31,42 @@ def explain_bits(name: str, bits: int, problem: PlanProblem) -> str:
     scores = problem.scores[name]
     lost = [width for width in candidates.bits if not math.isfinite(scores.get(width, math.nan))]
     if lost:
-        notes.append(f"non-finite at {', '.join(map(format_bits, lost))} bits")
-    wider = next((w for w in candidates.bits if w > bits and w not in lost), None)
+        notes.append(f"non-finite at {', '.join(map(format_width, lost)).replace(' bits,', ',')}")
+    left = [width for width in candidates.bits if width not in lost]
     if problem.allocation != "optimal":
         notes.append(_by_rule(name, problem))
-    elif wider is None:
-        notes.append("budget: the most bits allowed")
     else:
-        gain = scores[bits] - scores[wider]
-        price = problem.files.layers[name][wider] - problem.files.layers[name][bits]
-        offer = f"{format_bits(wider)} bits would cost {price} bytes more and lower the predicted loss by {gain:.3g}"
-        each = f", {gain / price:.2g} a byte" if price > 0 else ""
-        notes.append(f"budget: {offer}{each}")
+        notes.append(_by_budget(name, bits, left, problem))
+    if activation_of(bits) is not None:
+        notes += _about_activations(name, bits, left, problem)
     return "; ".join(notes)
+
+
+def _by_budget(name: str, bits: int, left: Sequence[int], problem: PlanProblem) -> str:
+    wider = next((w for w in left if w > bits and activation_of(w) == activation_of(bits)), None)
+    if wider is None:
+        return "budget: the most bits allowed"
+    gain = problem.scores[name][bits] - problem.scores[name][wider]
+    price = problem.files.layers[name][wider] - problem.files.layers[name][bits]
+    words = format_bits(weight_of(wider))
+    offer = f"{words} bits would cost {price} bytes more and lower the predicted loss by {gain:.3g}"
+    return f"budget: {offer}{f', {gain / price:.2g} a byte' if price > 0 else ''}"
+
+
+def _about_activations(name: str, bits: int, left: Sequence[int], problem: PlanProblem) -> list[str]:
+    own = activation_of(bits) or FLOAT_BITS
+    notes = []
+    if own < KERNEL_BITS:
+        notes.append(f"{own}-bit activations are simulated, the file holds {KERNEL_BITS}")
+    wider = next((w for w in left if weight_of(w) == weight_of(bits) and (activation_of(w) or 0) > own), None)
+    if wider is None:
+        return notes
+    gain = problem.scores[name][bits] - problem.scores[name][wider]
+    price = problem.costs[BOPS][name][wider] - problem.costs[BOPS][name][bits]
+    kind = format_bits(activation_of(wider) or FLOAT_BITS)
+    words = kind if kind == "float" else f"{kind}-bit"
+    offer = f"{words} activations would cost {price:.3g} bit operations more and lower the predicted loss by"
+    return [*notes, f"{offer} {gain:.3g}"]
 
 
 def _by_rule(name: str, problem: PlanProblem) -> str:

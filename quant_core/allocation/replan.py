@@ -22,6 +22,7 @@ from quant_core.spec import (
     SensitivityTable,
     format_bits,
 )
+from quant_core.spec.width import weight_of
 
 Table = TypeVar("Table", bound=BaseModel)
 
@@ -90,9 +91,9 @@ def narrow(costs: CostTable, rules: tuple[LayerRule, ...]) -> CostTable:
     rows = []
     for layer in costs.layers:
         holding = [rule for rule in rules if _matches(rule, layer)]
-        bits = tuple(b for b in layer.bits if all(rule.allows(b) for rule in holding))
+        bits = tuple(b for b in layer.bits if all(rule.allows(weight_of(b)) for rule in holding))
         if not bits:
-            known = ", ".join(map(format_bits, layer.bits))
+            known = ", ".join(map(format_bits, sorted({weight_of(b) for b in layer.bits})))
             raise SpecError(
                 f"{'; '.join(rule.effect for rule in holding)} leaves nothing of the bits it was scored at: {known}.",
                 remedy="Loosen the rule, or run a job with other candidate bits.",
@@ -141,5 +142,8 @@ def _read_pairs(path: Path, costs: CostTable) -> PairLosses:
     with np.errstate(divide="ignore", invalid="ignore"):
         kept = np.clip(1 - (_TRUSTED * errors / values) ** 2, 0.0, 1.0)
     values = values * np.where(np.isnan(kept), 1.0, kept)
-    scored = {layer.name: tuple(sorted(b for b in layer.bytes if b != FLOAT_BITS)) for layer in costs.layers}
+    scored = {
+        layer.name: tuple(sorted({weight_of(b) for b in layer.bytes} - {FLOAT_BITS}))
+        for layer in costs.layers
+    }
     return PairLosses(names, tuple(scored[name] for name in names), values)

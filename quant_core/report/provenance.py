@@ -38,7 +38,10 @@ def request_pairs(report: Report) -> Pairs:
     return [
         *_budget_pairs(report),
         ("Weight bits", ", ".join(map(format_bits, spec.weight_bits))),
-        ("Activation bits", format_bits(spec.activation_bits)),
+        (
+            "Activation bits",
+            ", ".join(map(format_bits, spec.open_activations or [spec.default_activation_bits])),
+        ),
         ("Rules", "; ".join(f"{rule.match}: {rule.effect}" for rule in spec.rules) or "none"),
         *([("Tied", "; ".join(map(", ".join, spec.ties)))] if spec.ties else []),
         ("Sensitivity", spec.sensitivity.replace("_", " ")),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from quant_core.report.numbers import format_bytes, format_loss, format_share
 from quant_core.report.plain_table import PlainTable
-from quant_core.spec import BandSearch, Report, format_bits
+from quant_core.spec import BandSearch, Report
+from quant_core.spec.width import format_width
 
 
 def trial_tables(report: Report) -> list[PlainTable]:
@@ -48,9 +49,7 @@ def _plans(report: Report) -> PlainTable:
 def _rounds(report: Report) -> PlainTable:
     rows = []
     for number, step in enumerate(report.refinement, 1):
-        moves = ", ".join(
-            f"{move.name} {format_bits(move.before)} → {format_bits(move.after)}" for move in step.moves
-        )
+        moves = ", ".join(f"{move.name} {_short(move.before)} → {_short(move.after)}" for move in step.moves)
         rows.append(
             (
                 str(number),
@@ -109,3 +108,7 @@ def _band(search: BandSearch) -> PlainTable:
         rows,
         search.chosen,
     )
+
+
+def _short(width: int) -> str:
+    return format_width(width).removesuffix(" bits")

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict
 
 from quant_core.spec.bits import FLOAT_BITS
+from quant_core.spec.width import weight_of
 
 FusionKind = Literal["shared_input", "residual", "depthwise", "shared_weight"]
 FUSION_KINDS: tuple[FusionKind, ...] = get_args(FusionKind)
@@ -37,7 +38,8 @@ class LayerCosts(BaseModel):
         op: Operator type.
         parameters: Number of weight elements.
         macs: Multiply-accumulates per sample.
-        bits: Bits it may be given, rising.
+        bits: Bits it may be given, rising. Where activations are open these are widths, as are all keys below: 1604
+            is a weight of 4 bits on activations of 16.
         reason: The rules that narrowed them, in words; null where none did.
         bytes: Bits -> bytes of its weight in the file.
         activation_bits: Bits -> bits of its input; 32 is float.
@@ -68,7 +70,7 @@ class LayerCosts(BaseModel):
         Returns:
             Bits a weight.
         """
-        return self.effective_bits.get(bits, float(bits))
+        return self.effective_bits.get(weight_of(bits), float(weight_of(bits)))
 
     def bops(self, bits: int) -> float:
         """Give the bit operations a sample: MACs x weight bits x activation bits.
@@ -79,7 +81,7 @@ class LayerCosts(BaseModel):
         Returns:
             Their number.
         """
-        return float(self.macs * bits * self.activation_bits[bits])
+        return float(self.macs * weight_of(bits) * self.activation_bits[bits])
 
 
 class MemoryStep(BaseModel):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from quant_core.spec.width import width_of
+
 
 class LayerPlan(BaseModel):
     """One layer's share of the plan.
@@ -11,6 +13,7 @@ class LayerPlan(BaseModel):
     Attributes:
         name: The layer.
         bits: Bits of its weight; 32 is float.
+        activation_bits: Bits of its activations where they were open; null elsewhere.
         reason: Why: budget, pinned, excluded, limited, tied, unsupported, non-finite; in words.
     """
 
@@ -18,7 +21,13 @@ class LayerPlan(BaseModel):
 
     name: str
     bits: int
+    activation_bits: int | None = None
     reason: str
+
+    @property
+    def width(self) -> int:
+        """Both in one number."""
+        return width_of(self.bits, self.activation_bits)
 
 
 class BitPlan(BaseModel):
@@ -51,8 +60,13 @@ class BitPlan(BaseModel):
 
     @property
     def bits(self) -> dict[str, int]:
-        """Bits by layer name."""
+        """Bits of the weights by layer name."""
         return {layer.name: layer.bits for layer in self.layers}
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Widths by layer name: bits of the weights, with those of activations where they were open."""
+        return {layer.name: layer.width for layer in self.layers}
 
 
 class ParetoPoint(BaseModel):
@@ -61,7 +75,8 @@ class ParetoPoint(BaseModel):
     Attributes:
         bytes: Predicted file size.
         predicted_loss: Predicted loss increase.
-        bits: Bits per layer, in the order of the front's `layers`.
+        bits: Bits of the weight per layer, in the order of the front's `layers`.
+        activation_bits: Bits of the activations per layer, null where they were not open; empty where none were.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -69,6 +84,7 @@ class ParetoPoint(BaseModel):
     bytes: int
     predicted_loss: float
     bits: tuple[int, ...] = ()
+    activation_bits: tuple[int | None, ...] = ()
 
 
 class ParetoFront(BaseModel):

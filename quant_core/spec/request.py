@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from quant_core.spec.bits import DEFAULT_WEIGHT_BITS, FLOAT_BITS, WIDE_BITS, Bits, known_bits, parse_bits
+from quant_core.spec.activation_bits import ActivationBits
+from quant_core.spec.bits import DEFAULT_WEIGHT_BITS, FLOAT_BITS, WIDE_BITS, Bits, known_bits
 from quant_core.spec.budget import Budget
 from quant_core.spec.latency import LatencyTable
 from quant_core.spec.layer_rule import LayerRule
 from quant_core.spec.weight_grid import FORMAT_BITS
 from quant_core.spec.weight_options import WeightOptions
+from quant_core.spec.width import KERNEL_BITS
 
 SensitivityMethod = Literal[
     "output",
@@ -119,7 +121,9 @@ class QuantizeSpec(Request):
     Attributes:
         budget: What the result may cost.
         activation_bits: 8 (unsigned integer activations), 16 (unsigned too, but layers compute in float) or 32 (float
-            activations, packed weights only); rules may say otherwise for single layers.
+            activations, packed weights only); rules may say otherwise for single layers. Several of them, such as
+            `[8, 16, "float"]`, are chosen from layer by layer, together with the bits of its weight. 4 may be among
+            them: it counts in bit operations and in the simulation, and the file holds 8.
         activation_range: How the range of an 8-bit activation is chosen from what calibration saw.
         allocation: How bits are chosen from the estimates: `optimal` (integer program, and swaps where pairs of layers
             were measured), or for comparison `hawq_v2` (bits follow the order of mean traces) or `ompq` (bits by
@@ -133,7 +137,7 @@ class QuantizeSpec(Request):
     """
 
     budget: Budget = Budget()
-    activation_bits: Annotated[Literal[8, 16, 32], BeforeValidator(parse_bits)] = 8
+    activation_bits: ActivationBits = 8
     activation_range: RangeMethod = "mse"
     allocation: Allocation = "optimal"
     ties: tuple[tuple[str, ...], ...] = ()
@@ -165,12 +169,34 @@ class QuantizeSpec(Request):
 
     @model_validator(mode="after")
     def _wide_runs_there(self) -> Self:
-        asked = [self.activation_bits, *(rule.activation_bits for rule in self.rules)]
+        asked = [*self.open_activations, self.activation_bits, *(rule.activation_bits for rule in self.rules)]
         if WIDE_BITS in asked and self.target != "ort-cpu":
             raise ValueError(
                 f"16-bit activations are written for ort-cpu alone, not for {self.target}; ask for 8 or float"
             )
         return self
+
+    @model_validator(mode="after")
+    def _open_activations_are_solved(self) -> Self:
+        if self.open_activations and self.allocation != "optimal":
+            raise ValueError(
+                f"{self.allocation} orders the bits of weights alone; name one activation_bits, or allocate optimally"
+            )
+        if self.open_activations and self.target != "ort-cpu":
+            raise ValueError(
+                f"activation_bits are chosen layer by layer for ort-cpu alone, not for {self.target}"
+            )
+        return self
+
+    @property
+    def open_activations(self) -> tuple[int, ...]:
+        """Bits of activations that are chosen from layer by layer; empty where all layers have the same."""
+        return self.activation_bits if isinstance(self.activation_bits, tuple) else ()
+
+    @property
+    def default_activation_bits(self) -> int:
+        """Bits of the activations of layers that no choice or rule says anything about."""
+        return KERNEL_BITS if isinstance(self.activation_bits, tuple) else self.activation_bits
 
     @field_validator("sensitivity")
     @classmethod

@@ -30,6 +30,8 @@ class LayerSensitivity(BaseModel):
         activation_trace: Tr(H_a) of the loss in the layer's input a, per sample and averaged, not divided by the size
             of a; summed over the tensors that the layer reads.
         activation_trace_stderr: Standard error of `activation_trace`.
+        activation_sensitivity: Bits of activations -> expected loss increase of rounding what the layer reads, and
+            writes where its kernel does; null unless such bits were to be chosen.
         orthogonality: Sum of the layer's similarities to all layers, itself among them: OMPQ's gamma_i.
     """
 
@@ -46,6 +48,7 @@ class LayerSensitivity(BaseModel):
     sensitivity_stderr: dict[int, float] | None = None
     activation_trace: float | None = None
     activation_trace_stderr: float | None = None
+    activation_sensitivity: dict[int, float] | None = None
     orthogonality: float | None = None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +13,9 @@ from quant_core.ingest.layer import Layer
 from quant_core.quantizers.rounding import RoundedWeights
 from quant_core.sensitivity import Batch, Objective
 from quant_core.sensitivity.batches import tensors
-from quant_core.sensitivity.float_run import stand_in_tensors
+from quant_core.sensitivity.float_run import Replace, stand_in_tensors
 from quant_core.spec import FLOAT_BITS
+from quant_core.spec.width import weight_of
 
 Bits = Mapping[str, int]
 Move = Mapping[str, int]
@@ -61,7 +62,8 @@ class Measured:
 class PlanMeter:
     """Measures plans on the samples that scored the layers.
 
-    Activations stay float, as they do when layers are scored: rounding them adds the same to every plan.
+    Activations stay float, as they do when layers are scored: rounding them adds the same to every plan. Where their
+    bits are open they are rounded as the plan has it.
 
     Attributes:
         samples: Number of samples.
@@ -74,6 +76,7 @@ class PlanMeter:
         objective: Objective,
         batches: Sequence[Batch],
         rounded: RoundedWeights,
+        activations: Callable[[Bits], Replace] | None = None,
     ) -> None:
         """Run the float network once.
 
@@ -83,11 +86,13 @@ class PlanMeter:
             objective: The loss.
             batches: The samples.
             rounded: Every layer at every width.
+            activations: Plan -> tensor name -> how it is rounded, where bits of activations are open.
         """
         self.samples = sum(batch.size for batch in batches)
         self._program, self._objective, self._batches = program, objective, batches
         self._layers = {layer.name: layer for layer in layers}
         self._rounded = rounded
+        self._activations = activations
         self._known: dict[tuple[tuple[str, int], ...], Measured] = {}
         self._reference: list[Rows] = []
         self._before: list[torch.Tensor] = []
@@ -110,11 +115,12 @@ class PlanMeter:
         key = tuple(bits.items())
         if key not in self._known:
             weights = _merge(self._stand_ins(bits))
+            replace = {} if self._activations is None else self._activations(bits)
             changes = []
             for index, batch in enumerate(self._batches):
                 with torch.no_grad():
                     values = self._program.evaluate(
-                        batch.feeds, outputs=self._objective.tensors, weights=weights
+                        batch.feeds, outputs=self._objective.tensors, weights=weights, replace=replace
                     )
                 changes.append(self._increase(index, values))
             self._known[key] = Measured(torch.cat(changes).double().cpu())
@@ -130,6 +136,8 @@ class PlanMeter:
         Returns:
             Mean loss increase of each neighbour over the float network's.
         """
+        if self._activations is not None:
+            return [self.loss({**bits, **move}).mean for move in moves]
         planned = self._stand_ins(bits)
         weights = _merge(planned)
         names = tuple(dict.fromkeys((*self._program.order, *self._objective.tensors)))
@@ -159,8 +167,8 @@ class PlanMeter:
     def _stand_ins(self, bits: Bits) -> dict[str, dict[str, torch.Tensor]]:
         return {
             name: {}
-            if width == FLOAT_BITS
-            else stand_in_tensors(self._program, self._layers[name], self._rounded[name][width])
+            if weight_of(width) == FLOAT_BITS
+            else stand_in_tensors(self._program, self._layers[name], self._rounded[name][weight_of(width)])
             for name, width in bits.items()
         }
 

@@ -11,7 +11,9 @@ from quant_core.allocation.candidates import Candidates
 from quant_core.allocation.plan_bits import Limits, plan_bits
 from quant_core.allocation.plan_problem import PlanProblem
 from quant_core.errors import InfeasibleBudgetError
+from quant_core.spec import FLOAT_BITS
 from quant_core.spec.trials import LayerMove, RefinementRound
+from quant_core.spec.width import activation_of, weight_of
 from quant_core.trials.meter import Measured, Move, PlanMeter
 
 MOST_ROUNDS = 3
@@ -120,9 +122,25 @@ def neighbours(problem: PlanProblem, bits: Bits) -> list[Move]:
         widths = sorted(
             w for w in common if all(np.isfinite(problem.scores[m].get(w, np.nan)) for m in group)
         )
-        at = widths.index(bits[name])
-        moves += [dict.fromkeys(group, widths[to]) for to in (at - 1, at + 1) if 0 <= to < len(widths)]
+        moves += [dict.fromkeys(group, width) for width in _next(bits[name], widths)]
     return moves
+
+
+def _next(width: int, widths: Sequence[int]) -> list[int]:
+    """Widths one step away: of the weight with the same activations, and of the activations with the same weight."""
+    own, weight = activation_of(width), weight_of(width)
+    found = []
+    for line in (
+        sorted((w for w in widths if activation_of(w) == own or FLOAT_BITS in {w, width}), key=_rank),
+        sorted((w for w in widths if weight_of(w) == weight), key=_rank),
+    ):
+        at = line.index(width)
+        found += [line[to] for to in (at - 1, at + 1) if 0 <= to < len(line)]
+    return list(dict.fromkeys(found))
+
+
+def _rank(width: int) -> tuple[int, int]:
+    return weight_of(width), activation_of(width) or 0
 
 
 def _around(problem: PlanProblem, bits: Bits, moves: Sequence[Move], changes: Sequence[float]) -> PlanProblem:
@@ -161,11 +179,11 @@ def _try(
             plan = plan_bits(local, {**limits, _CHANGES: float(changes)})
         except InfeasibleBudgetError:  # a plan over its limits by the margin of a file already written
             return present, tried
-        moved = [name for name, width in plan.bits.items() if width != present[name]]
+        moved = [name for name, width in plan.widths.items() if width != present[name]]
         if not moved or plan.predicted_loss >= 0:
             return present, tried
         tried += 1
-        if meter.loss(plan.bits).beats(before, sure):
-            return plan.bits, tried
+        if meter.loss(plan.widths).beats(before, sure):
+            return plan.widths, tried
         changes = min(changes, len(moved)) // 2
     return present, tried

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from quant_core.allocation.plan_bits import Limits, describe, plan_bits
 from quant_core.allocation.plan_problem import EFFECTIVE_BITS, PlanProblem
-from quant_core.spec import BitPlan, format_bits
+from quant_core.spec import BitPlan
 from quant_core.spec.trials import PlanTrial, RefinementRound
+from quant_core.spec.width import format_width
 from quant_core.trials.meter import Measured, PlanMeter
 from quant_core.trials.refine import refine
 from quant_core.trials.uniform import largest_uniform
@@ -59,10 +60,10 @@ def settle(
     solved = plan_bits(problem, limits)
     chosen: str = problem.allocation
     history: tuple[RefinementRound, ...] = ()
-    candidates: dict[str, Mapping[str, int]] = {chosen: solved.bits}
-    uniform = largest_uniform(problem, limits)
-    if uniform is not None and uniform[1] != solved.bits:
-        candidates[f"uniform {format_bits(uniform[0])} bits"] = uniform[1]
+    candidates: dict[str, Mapping[str, int]] = {chosen: solved.widths}
+    for width, bits in largest_uniform(problem, limits):
+        if bits != solved.widths:
+            candidates[f"uniform {format_width(width)}"] = bits
     measured = {name: meter.loss(bits) for name, bits in candidates.items()}
     if problem.allocation == "optimal":
         chosen = min(measured, key=lambda name: _rank(measured[name]))
@@ -118,13 +119,13 @@ def _rank(measured: Measured) -> float:
 
 def _with_reasons(plan: BitPlan, solved: BitPlan, chosen: str) -> BitPlan:
     """Say of layers that differ from the solved plan what moved them."""
-    before = solved.bits
+    before = solved.widths
     why = "measured around the plan" if chosen == REFINED else f"the {chosen} plan measured better"
     layers = tuple(
         layer
-        if layer.bits == before[layer.name]
+        if layer.width == before[layer.name]
         else layer.model_copy(
-            update={"reason": f"{why}: {format_bits(before[layer.name])} bits on paper; {layer.reason}"}
+            update={"reason": f"{why}: {format_width(before[layer.name])} on paper; {layer.reason}"}
         )
         for layer in plan.layers
     )

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from quant_core.allocation.file_costs import all_widths
 from quant_core.allocation.plan_bits import Limits, fits
 from quant_core.allocation.plan_problem import PlanProblem
+from quant_core.spec.width import activation_of, weight_of
+
+Uniform = tuple[int, Mapping[str, int]]
 
 
-def largest_uniform(problem: PlanProblem, limits: Limits) -> tuple[int, Mapping[str, int]] | None:
-    """Find the widest uniform plan within every limit.
+def largest_uniform(problem: PlanProblem, limits: Limits) -> tuple[Uniform, ...]:
+    """Find the widest uniform plan within every limit; where activations are open, one for each of their bits.
 
     A layer that may not have those bits gets the nearest it may have, the fewer of two.
 
@@ -19,16 +22,21 @@ def largest_uniform(problem: PlanProblem, limits: Limits) -> tuple[int, Mapping[
         limits: Limits by cost.
 
     Returns:
-        Its bits, and layer name -> bits; None if no uniform plan fits.
+        Its width, and layer name -> width; empty if no uniform plan fits.
     """
+    found: dict[int | None, Uniform] = {}
     for width in reversed(all_widths(problem.candidates)):
-        bits = {
-            name: min(choice.bits, key=lambda b: (abs(b - width), b))
-            for name, choice in problem.candidates.items()
-        }
+        if activation_of(width) in found:
+            continue
+
+        def distance(other: int, wanted: int = width) -> tuple[int, int, int]:
+            apart = abs((activation_of(other) or 0) - (activation_of(wanted) or 0))
+            return apart, abs(weight_of(other) - weight_of(wanted)), other
+
+        bits = {name: min(choice.bits, key=distance) for name, choice in problem.candidates.items()}
         for group in problem.ties:
             common = set.intersection(*(set(problem.candidates[name].bits) for name in group))
-            bits |= dict.fromkeys(group, min(common, key=lambda b: (abs(b - width), b)))
+            bits |= dict.fromkeys(group, min(common, key=distance))
         if width in bits.values() and fits(problem, bits, limits):
-            return width, bits
-    return None
+            found[activation_of(width)] = width, bits
+    return tuple(found.values())

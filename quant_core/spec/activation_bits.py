@@ -1,0 +1,41 @@
+"""Bits of activations as users ask for them: one number for all layers, or several to choose from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from quant_core.spec.bits import FLOAT_BITS, WIDE_BITS, format_bits, parse_bits
+from quant_core.spec.width import KERNEL_BITS
+
+ACTIVATION_BITS = (4, KERNEL_BITS, WIDE_BITS, FLOAT_BITS)
+"""What activations can be given; fewer than 8 bits in simulation alone."""
+
+
+def read_activation_bits(value: Any) -> int | tuple[int, ...]:
+    """Read what a user wrote.
+
+    Args:
+        value: A number, `"float"`, a list of such, or text with commas.
+
+    Returns:
+        One number that a file can hold; else the numbers to choose from, rising.
+
+    Raises:
+        ValueError: If there is none, or one that activations cannot be given.
+    """
+    if isinstance(value, str):
+        value = [part for part in value.split(",") if part.strip()]
+    several = value if isinstance(value, list | tuple | set | frozenset) else [value]
+    bits = [parse_bits(one) for one in several]
+    if unknown := [one for one in bits if type(one) is not int or one not in ACTIVATION_BITS]:
+        known = ", ".join(map(format_bits, ACTIVATION_BITS))
+        raise ValueError(f"{unknown[0]} is nothing that activations can be given; choose from {known}")
+    if not bits:
+        raise ValueError("activation_bits is empty; name 8, 16, float or several of them")
+    chosen = tuple(sorted(set(bits)))
+    return chosen[0] if len(chosen) == 1 and chosen[0] >= KERNEL_BITS else chosen
+
+
+ActivationBits = Annotated[int | tuple[int, ...], BeforeValidator(read_activation_bits)]
