@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
 from app.settings import Settings
+from app.storage import open_storage
 from bitwright.cli.app import app
 
 ROOT = Path(__file__).parents[2]
@@ -45,14 +48,47 @@ def test_an_image_is_made_of_what_is_here(name: str) -> None:
     assert all(f"!{source}" in ignore.splitlines() for source in sources)
 
 
-def test_compose_alone_starts_one_service_on_a_volume() -> None:
-    always = {name for name, service in COMPOSE["services"].items() if "profiles" not in service}
-    assert always == {"api"}
-    for service in COMPOSE["services"].values():
+def test_the_composition_is_one_by_the_specification() -> None:
+    schema = json.loads((ROOT / "tests" / "data" / "compose-spec.json").read_text())
+    validator = jsonschema.Draft7Validator(schema)  # compose-spec/compose-spec, 170098ba, Apache-2.0
+    validator.validate(COMPOSE)
+    broken = {**COMPOSE, "services": {**COMPOSE["services"], "api": {"imagge": "x"}}}
+    with pytest.raises(jsonschema.ValidationError):
+        validator.validate(broken)
+
+
+def test_compose_alone_starts_a_service_with_a_database_and_a_store_on_volumes() -> None:
+    services = COMPOSE["services"]
+    always = {name for name, service in services.items() if "profiles" not in service}
+    assert always == {"api", "database", "store", "bucket"}
+    ours = {name: service for name, service in services.items() if "build" in service}
+    assert set(ours) == {"api", "api-gpu"}
+    for service in ours.values():
         assert (ROOT / service["build"]["dockerfile"]).is_file()
-        assert set(service["environment"]) <= SETTINGS
-        volume, _, target = service["volumes"][0].partition(":")
-        assert volume in COMPOSE["volumes"]
-        assert target == "/data"
-        assert service["ports"][0].startswith("127.0.0.1:")
-    assert "deploy" in COMPOSE["services"]["api-gpu"]
+        assert {name for name in service["environment"] if name.startswith("BITWRIGHT_")} <= SETTINGS
+        assert service["volumes"][0].endswith(":/data")
+        assert service["read_only"]
+        assert set(service["depends_on"]) == {"database", "bucket"}
+    for name, service in services.items():
+        assert name in ours or service["networks"] == ["inner"]
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
+        assert {volume.partition(":")[0] for volume in service.get("volumes", ())} <= set(COMPOSE["volumes"])
+        assert "build" in service or re.fullmatch(r"[\w/]+:[\w.:-]*\d[\w.:-]*", service["image"])  # pinned
+        for other, how in service.get("depends_on", {}).items():
+            waits = how["condition"] == "service_healthy"
+            assert ("healthcheck" in services[other]) == waits, (name, other)
+    assert COMPOSE["networks"]["inner"]["internal"] is True
+    assert "deploy" in services["api-gpu"]
+
+
+def test_the_composed_services_are_told_what_they_can_read() -> None:
+    told = {
+        name.removeprefix("BITWRIGHT_").lower(): re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", str(value))
+        for name, value in COMPOSE["services"]["api"]["environment"].items()
+        if name.startswith("BITWRIGHT_")
+    }
+    settings = Settings.model_validate(told)
+    assert settings.database_url == "postgresql://bitwright:bitwright@database/bitwright"
+    assert settings.keys == "auto"
+    assert settings.log_format == "json"
+    open_storage(settings.storage_url, Path("unused"))
