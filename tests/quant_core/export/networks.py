@@ -13,7 +13,7 @@ from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers import Simulation, activation_grid, quantize_weight
 from quant_core.quantizers.activation import symmetric_grid
-from quant_core.spec import FLOAT_BITS
+from quant_core.spec import FLOAT_BITS, WeightOptions
 
 
 def parse(text, **initializers):
@@ -138,8 +138,8 @@ class Net:
                 rng.integers(0, 20, shape) if integer else rng.standard_normal(shape).astype(np.float32)
             )
 
-    def export(self, bits, activation_bits, path, target=ORT_CPU):
-        placement = place(self.model, self.layers, bits, activation_bits, target)
+    def export(self, bits, activation_bits, path, target=ORT_CPU, options=WeightOptions()):  # noqa: B008 # frozen
+        placement = place(self.model, self.layers, bits, activation_bits, target, options)
         tensors = {name: torch.from_numpy(array) for name, array in self.feeds.items()}
         inner = [name for name in placement.points if name not in tensors]
         with torch.no_grad():
@@ -151,7 +151,10 @@ class Net:
         }
         weights = {
             layer.name: quantize_weight(
-                self.model.graph.initializers[layer.weight].const_value.numpy(), bits[layer.name], layer.axis
+                self.model.graph.initializers[layer.weight].const_value.numpy(),
+                bits[layer.name],
+                layer.axis,
+                options.grid(bits[layer.name]),
             )
             for layer in self.layers
             if bits[layer.name] != FLOAT_BITS

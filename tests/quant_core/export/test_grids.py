@@ -4,17 +4,16 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
 
 from quant_core.codes import QuantizedWeight
 from quant_core.errors import InternalError
-from quant_core.export import export_model, place, predict_sizes
+from quant_core.export import predict_sizes
 from quant_core.export.element_patterns import stored_scales
 from quant_core.export.graph_writer import GraphWriter
 from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.export.portable import portable
 from quant_core.export.weight_patterns import write_int8
-from quant_core.quantizers import Simulation, activation_grid, quantize_weight
+from quant_core.quantizers import quantize_weight
 from quant_core.spec import FLOAT_BITS, WeightOptions
 from tests.quant_core.export.networks import HEADER, Net
 
@@ -82,30 +81,13 @@ def net():
 
 def export(net, bits, options, path, activation_bits=8, target=ORT_CPU):
     plan = {layer.name: bits for layer in net.layers}
-    placement = place(net.model, net.layers, plan, activation_bits, target, options)
-    tensors = {name: torch.from_numpy(array) for name, array in net.feeds.items()}
-    inner = [name for name in placement.points if name not in tensors]
-    with torch.no_grad():
-        values = tensors | net.program.evaluate(tensors, outputs=inner)
-    grids = {n: activation_grid(float(values[n].min()), float(values[n].max())) for n in placement.points}
-    initializers = net.model.graph.initializers
-    weights = {
-        layer.name: quantize_weight(
-            initializers[layer.weight].const_value.numpy(), bits, layer.axis, options.grid(bits)
-        )
-        for layer in net.layers
-    }
-    file = export_model(net.model, net.layers, weights, placement, grids, target)
-    onnx.save(file, path)
-    onnx.checker.check_model(path, full_check=True)
-    dynamic = [name for name, form in placement.forms.items() if form == "dynamic"]
-    simulation = Simulation(net.model, net.layers, weights, grids, dynamic)
+    placement, file, simulated = net.export(plan, activation_bits, path, target, options)
     sizes = predict_sizes(
         net.model, net.layers, dict.fromkeys(plan, (bits,)), activation_bits, target, options
     )
     # Zero points of activations, which are stored once where they are equal, are not foretold.
     assert abs(file.ByteSize() - sizes.total(plan)) <= max(0.02 * file.ByteSize(), 160)
-    return placement, file, simulation.run(net.feeds)["y"]
+    return placement, file, simulated
 
 
 @pytest.mark.parametrize("activation_bits", [8, FLOAT_BITS])
@@ -119,6 +101,14 @@ def test_file_equals_simulation(net, bits, options, activation_bits, tmp_path):
     # Where activations are rounded, a step of a grid may fall the other way, layer after layer.
     tolerance = 0.08 if integer else 2e-6
     assert np.abs(net.run(path) - simulated).max() <= tolerance * np.abs(simulated).max()
+
+
+@pytest.mark.parametrize(("bits", "options"), [*INTEGERS[5::6], *FLOATING], ids=label)
+def test_sixteen_bit_activations_go_with_every_grid(net, bits, options, tmp_path):
+    path = tmp_path / "model.onnx"
+    placement, _, simulated = export(net, bits, options, path, 16)
+    assert "wide" in placement.forms.values()
+    assert np.abs(net.run(path) - simulated).max() <= 2e-4 * np.abs(simulated).max()
 
 
 @pytest.mark.parametrize(("bits", "options"), [*INTEGERS[1::6], *INTEGERS[5::6], *FLOATING], ids=label)
