@@ -46,6 +46,14 @@ def print_summary(report: Report, console: Console) -> None:
         f"{metrics.quantized:.4f}",
         f"{metrics.quantized - metrics.float_:+.4f}",
     )
+    if metrics.interval is not None:
+        change = metrics.change_interval
+        table.add_row(
+            "95 % interval",
+            "",
+            "{:.4f} to {:.4f}".format(*metrics.interval),
+            "" if change is None else "{:+.4f} to {:+.4f}".format(*change),
+        )
     table.add_row(
         "latency",
         f"{latency.float_:.3f} ms",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from quant_core.report.numbers import format_bytes, format_ms, format_share
-from quant_core.spec import Report
+from quant_core.spec import Metrics, Report
 
 METRIC_TITLES = {
     "top1": "Top-1 accuracy",
@@ -165,16 +166,24 @@ def _quality_rows(report: Report) -> list[ResultRow]:
     if metrics.name == "top1":
         change = f"{100 * (metrics.quantized - metrics.float_):+.2f} points".replace("-", "−")
         rows.append(
-            ResultRow(title, format_share(metrics.float_), format_share(metrics.quantized), change, detail=on)
-        )
-    if metrics.top1_agreement is not None:
-        rows.append(
             ResultRow(
-                METRIC_TITLES["top1_agreement"], "–", format_share(metrics.top1_agreement), "", detail=on
+                title,
+                format_share(metrics.float_),
+                format_share(metrics.quantized),
+                change + _change_bounds(metrics),
+                detail=on,
+                after_detail=_bounds(metrics, format_share),
             )
         )
+    if metrics.top1_agreement is not None:
+        bounds = _bounds(metrics, format_share) if metrics.name == "top1_agreement" else ""
+        agreement = format_share(metrics.top1_agreement)
+        rows.append(
+            ResultRow(METRIC_TITLES["top1_agreement"], "–", agreement, "", detail=on, after_detail=bounds)
+        )
     if metrics.name == "mean_cosine":
-        rows.append(ResultRow(title, "1", f"{metrics.mean_cosine:.4f}", "", detail=on))
+        bounds = _bounds(metrics, "{:.4f}".format)
+        rows.append(ResultRow(title, "1", f"{metrics.mean_cosine:.4f}", "", detail=on, after_detail=bounds))
     if metrics.name not in METRIC_TITLES:
         rows.append(ResultRow(title, f"{metrics.float_:.4g}", f"{metrics.quantized:.4g}", "", detail=on))
     noise = 10 ** (-metrics.sqnr_db / 20)
@@ -188,6 +197,20 @@ def _quality_rows(report: Report) -> list[ResultRow]:
         )
     )
     return rows
+
+
+def _bounds(metrics: Metrics, text: Callable[[float], str]) -> str:
+    if metrics.interval is None:
+        return ""
+    low, high = metrics.interval
+    return f"95 % interval {text(low)} to {text(high)}"
+
+
+def _change_bounds(metrics: Metrics) -> str:
+    if metrics.change_interval is None:
+        return ""
+    low, high = (f"{100 * bound:+.2f}".replace("-", "−") for bound in metrics.change_interval)
+    return f" (95 % interval {low} to {high})"
 
 
 def _latency_row(report: Report) -> ResultRow:

@@ -97,6 +97,8 @@ class Metrics(_Value):
         top1_agreement: Share of samples whose largest output is the same class; null for embeddings.
         mean_cosine: Mean cosine between float and quantized output.
         sqnr_db_by_output: The same signal-to-noise ratio for every output by name.
+        interval: 95 % confidence interval of `quantized`; null for fewer than two samples or single values.
+        change_interval: The same of `quantized - float`, both models on the same samples; null without labels.
     """
 
     name: str
@@ -108,6 +110,8 @@ class Metrics(_Value):
     top1_agreement: float | None
     mean_cosine: float
     sqnr_db_by_output: dict[str, float] = {}
+    interval: tuple[float, float] | None = None
+    change_interval: tuple[float, float] | None = None
 
 
 class Latency(_Value):

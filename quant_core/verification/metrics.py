@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from quant_core.errors import NonFiniteError, SamplesError
 from quant_core.spec import Metrics
+from quant_core.verification.intervals import Interval, change_interval, mean_interval, share_interval
 
 LARGEST_DB = 200.0
 """Stands for "no difference at all": float32 itself resolves about 150 dB."""
@@ -59,10 +60,13 @@ class Difference:
         power: Sum of squares of the compared values.
         product: Sum of the products of both.
         cosine: Sum over samples of the cosine between the flattened outputs.
+        cosine_squares: Sum of their squares.
         single: Whether a sample is a single value.
         samples: Samples seen.
         same: Positions at which both name the same class.
         positions: Positions seen: one a sample, or one a token or pixel.
+        shares: Sum over samples of the share of positions at which both name the same class.
+        share_squares: Sum of their squares.
     """
 
     name: str
@@ -71,10 +75,13 @@ class Difference:
     power: float = 0.0
     product: float = 0.0
     cosine: float = 0.0
+    cosine_squares: float = 0.0
     single: bool = False
     samples: int = 0
     same: int = 0
     positions: int = 0
+    shares: float = 0.0
+    share_squares: float = 0.0
 
     def add(self, reference: Array, values: Array) -> None:
         """Take in one batch.
@@ -95,12 +102,17 @@ class Difference:
         self.power += float(np.vdot(b, b))
         self.product += float(np.vdot(a, b))
         self.single = a.size == len(a)
-        self.cosine += float(_cosines(a.reshape(len(a), -1), b.reshape(len(b), -1)).sum())
+        cosines = _cosines(a.reshape(len(a), -1), b.reshape(len(b), -1))
+        self.cosine += float(cosines.sum())
+        self.cosine_squares += float(np.square(cosines).sum())
         self.samples += len(a)
         if a.ndim >= 2:
             same = a.argmax(class_axis(a)) == b.argmax(class_axis(b))
             self.same += int(same.sum())
             self.positions += same.size
+            shares = same.reshape(len(a), -1).mean(axis=1)
+            self.shares += float(shares.sum())
+            self.share_squares += float(np.square(shares).sum())
 
     def _finite(self, a: Array, b: Array) -> tuple[Array, Array]:
         bad = ~(np.isfinite(a) & np.isfinite(b))
@@ -133,6 +145,82 @@ class Difference:
         """Share of positions at which both name the same class; None if the output has no class axis."""
         return self.same / self.positions if self.positions else None
 
+    @property
+    def cosine_interval(self) -> Interval | None:
+        """95 % interval of the mean cosine; None where a sample is a single value."""
+        if self.single:
+            return None
+        found = mean_interval(self.cosine, self.cosine_squares, self.samples)
+        return None if found is None else (max(-1.0, found[0]), min(1.0, found[1]))
+
+    @property
+    def agreement_interval(self) -> Interval | None:
+        """95 % interval of the agreement; positions of one sample depend on each other and count as one."""
+        if not self.positions:
+            return None
+        if self.positions == self.samples:
+            return share_interval(self.same, self.samples)
+        found = mean_interval(self.shares, self.share_squares, self.samples)
+        return None if found is None else (max(0.0, found[0]), min(1.0, found[1]))
+
+
+@dataclass
+class Answers:
+    """Running count of right answers of the float and the quantized model.
+
+    Attributes:
+        samples: Samples seen.
+        judged: Labels seen: one a sample, or one a token or pixel.
+        right: Right answers of each model.
+        lost: Right answers of the float model alone.
+        won: Right answers of the quantized model alone.
+        sums: Sums over samples: of the quantized model's share of right answers, of the change, and of their squares.
+    """
+
+    samples: int = 0
+    judged: int = 0
+    right: tuple[int, int] = (0, 0)
+    lost: int = 0
+    won: int = 0
+    sums: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+
+    def add(self, before: Array, after: Array) -> None:
+        """Take in one batch.
+
+        Args:
+            before: Whether the float model is right, samples along the first axis.
+            after: The same of the quantized model.
+        """
+        self.samples += len(before)
+        self.judged += before.size
+        self.right = (self.right[0] + int(before.sum()), self.right[1] + int(after.sum()))
+        self.lost += int((before & ~after).sum())
+        self.won += int((after & ~before).sum())
+        share = after.reshape(len(after), -1).mean(axis=1)
+        change = share - before.reshape(len(before), -1).mean(axis=1)
+        parts = (share, change, np.square(share), np.square(change))
+        a, b, c, d = (total + float(part.sum()) for total, part in zip(self.sums, parts, strict=True))
+        self.sums = (a, b, c, d)
+
+    @property
+    def shares(self) -> tuple[float, float]:
+        """Shares of right answers of the float and the quantized model."""
+        return self.right[0] / self.judged, self.right[1] / self.judged
+
+    @property
+    def interval(self) -> Interval | None:
+        """95 % interval of the quantized model's share; positions of one sample count as one."""
+        if self.judged == self.samples:
+            return share_interval(self.right[1], self.samples)
+        return mean_interval(self.sums[0], self.sums[2], self.samples)
+
+    @property
+    def change(self) -> Interval | None:
+        """95 % interval of the quantized model's share less the float model's, sample by sample."""
+        if self.judged == self.samples:
+            return change_interval(self.lost, self.won, self.samples)
+        return mean_interval(self.sums[1], self.sums[3], self.samples)
+
 
 @dataclass
 class MetricAccumulator:
@@ -142,15 +230,13 @@ class MetricAccumulator:
         classes: Whether the first output holds class logits; else it is an embedding or a regression.
         labelled: Whether labels come with every batch.
         differences: Running comparison by output name.
-        correct: Right answers of the float and the quantized model.
-        judged: Labels seen.
+        answers: Right and wrong answers of both models.
     """
 
     classes: bool
     labelled: bool = False
     differences: dict[str, Difference] = field(default_factory=dict)
-    correct: tuple[int, int] = (0, 0)
-    judged: int = 0
+    answers: Answers = field(default_factory=Answers)
 
     def add(
         self, reference: Mapping[str, Array], values: Mapping[str, Array], labels: Array | None = None
@@ -170,9 +256,7 @@ class MetricAccumulator:
                 self.differences.setdefault(name, Difference(name)).add(expected, values[name])
         if labels is not None and self.classes:
             first = next(iter(reference))
-            right = [count_correct(side[first], labels, first) for side in (reference, values)]
-            self.correct = (self.correct[0] + right[0], self.correct[1] + right[1])
-            self.judged += labels.size
+            self.answers.add(*(find_correct(side[first], labels, first) for side in (reference, values)))
         self.labelled = self.labelled or labels is not None
 
     def result(self) -> Metrics:
@@ -192,12 +276,14 @@ class MetricAccumulator:
             )
         first = next(iter(self.differences.values()))
         agreement = first.top1_agreement if self.classes else None
-        if self.judged:
-            name, before, after = "top1", self.correct[0] / self.judged, self.correct[1] / self.judged
+        change: Interval | None = None
+        if self.answers.judged:
+            name, (before, after) = "top1", self.answers.shares
+            interval, change = self.answers.interval, self.answers.change
         elif agreement is not None:
-            name, before, after = "top1_agreement", 1.0, agreement
+            name, before, after, interval = "top1_agreement", 1.0, agreement, first.agreement_interval
         else:
-            name, before, after = "mean_cosine", 1.0, first.mean_cosine
+            name, before, after, interval = "mean_cosine", 1.0, first.mean_cosine, first.cosine_interval
         return Metrics(
             name=name,
             float=before,
@@ -208,6 +294,8 @@ class MetricAccumulator:
             top1_agreement=agreement,
             mean_cosine=first.mean_cosine,
             sqnr_db_by_output={key: value.sqnr_db for key, value in self.differences.items()},
+            interval=interval,
+            change_interval=change,
         )
 
 
@@ -215,12 +303,26 @@ def count_correct(logits: Array, labels: Array, name: str) -> int:
     """Count the labels that are the largest logit.
 
     Args:
+        logits: As in `find_correct`.
+        labels: As in `find_correct`.
+        name: Name of the output, for messages.
+
+    Returns:
+        Number of right answers.
+    """
+    return int(find_correct(logits, labels, name).sum())
+
+
+def find_correct(logits: Array, labels: Array, name: str) -> Array:
+    """Tell where the label is the largest logit.
+
+    Args:
         logits: Class logits, `[N, C]` or with positions as in `class_axis`.
         labels: Integer classes, the shape of the logits without their class axis.
         name: Name of the output, for messages.
 
     Returns:
-        Number of right answers.
+        Whether the answer is right, the shape of the labels.
 
     Raises:
         SamplesError: If the labels' shape or range does not fit the logits.
@@ -240,7 +342,8 @@ def count_correct(logits: Array, labels: Array, name: str) -> int:
             remedy="Number the classes as the model does.",
             where="labels",
         )
-    return int((logits.argmax(axis) == labels).sum())
+    right: Array = logits.argmax(axis) == labels
+    return right
 
 
 def _cosines(a: Array, b: Array) -> Array:
