@@ -59,3 +59,19 @@ def start_service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ca
         if server.process.poll() is None:
             server.process.send_signal(signal.SIGCONT)
         server.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+def make_service(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Start single services; all are killed in the end."""
+    started: list[Any] = []
+
+    def make(**environment: str) -> Any:
+        server = _SERVER.Server(tmp_path / f"data{len(started)}", environment)
+        started.append(server)
+        server.start()
+        return server
+
+    yield make
+    for server in started:
+        server.stop(signal.SIGKILL)
