@@ -67,6 +67,7 @@ COLUMNS = (
     Column("MACs", number=True),
     Column("Bytes", number=True),
     Column("Loss increase", number=True),
+    Column("SQNR", number=True),
     Column("Trace", number=True),
     Column("Runs as"),
     Column("Reason"),
@@ -135,10 +136,19 @@ def _row(number: int, layer: LayerReport) -> list[Cell]:
         Cell(format_count(layer.macs) if layer.macs else "–", layer.macs, "number"),
         Cell(format_bytes(layer.bytes), layer.bytes, "number"),
         Cell(format_loss(layer.sensitivity, layer.sensitivity_stderr), layer.sensitivity, "number"),
+        _noise(layer),
         Cell(format_loss(layer.trace, layer.trace_stderr), layer.trace, "number"),
         Cell(layer.kernel, detail=f"{layer.form.replace('_', ' ')}, input {_input(layer)}"),
         Cell(layer.reason, kind="text reason"),
     ]
+
+
+def _noise(layer: LayerReport) -> Cell:
+    """Error that has gathered up to the layer's output, and below it what enters in the layer itself."""
+    if layer.sqnr_db is None:
+        return Cell("–", kind="number")
+    own = "" if layer.own_sqnr_db is None else f"alone {layer.own_sqnr_db:.1f} dB"
+    return Cell(f"{layer.sqnr_db:.1f} dB", layer.sqnr_db, "number", detail=own)
 
 
 def _input(layer: LayerReport) -> str:

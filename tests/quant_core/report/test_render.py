@@ -133,3 +133,18 @@ def test_what_is_written_reads_back(job, tmp_path):
 
 def test_same_report_same_bytes(job):
     assert render_html(*job(7)) == render_html(*job(7))
+
+
+def test_the_page_says_where_error_enters_and_how_sure_the_metric_is(job):
+    report, table, front = job(6)
+    metrics = report.metrics.model_copy(
+        update={"interval": (0.9012, 0.9299), "change_interval": (-0.0123, 0.0031)}
+    )
+    first, *rest = report.layers
+    noisy = first.model_copy(update={"sqnr_db": 17.25, "own_sqnr_db": 34.5})
+    report = report.model_copy(update={"metrics": metrics, "layers": (noisy, *rest)})
+    text = Page(render_html(report, table, front)).text
+    assert "17.2 dB" in text
+    assert "alone 34.5 dB" in text
+    assert "95 % interval 90.12 % to 92.99 %" in text
+    assert "(95 % interval −1.23 to +0.31)" in text
