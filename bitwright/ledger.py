@@ -8,7 +8,6 @@ import sys
 import threading
 import uuid
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +39,9 @@ class Ledger:
 
         Args:
             path: The file; it is made if it is not there.
+
+        Raises:
+            InvalidRequestError: If the file is another one's, or no ledger.
         """
         self._keys: dict[str, str] = {}
         self._jobs: dict[str, str] = {}
@@ -48,8 +50,12 @@ class Ledger:
         self._file: IO[bytes] | None = None
         if path is not None:
             self._file = path.open("a+b")
-            _hold(self._file, path)
-            self._read(self._file, path)
+            try:
+                _hold(self._file, path)
+                self._read(self._file, path)
+            except InvalidRequestError:
+                self._file.close()
+                raise
 
     def __enter__(self) -> Self:
         return self
@@ -123,8 +129,6 @@ def _hold(file: IO[bytes], path: Path) -> None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            with suppress(OSError):
-                file.close()
             raise InvalidRequestError(
                 "Another process works with this resume file.",
                 remedy="Wait for it, or name another file.",

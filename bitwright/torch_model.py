@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -42,19 +43,21 @@ def export(module: Any, example_inputs: Any, folder: Path) -> Path:
     training = module.training
     module.eval()
     try:
-        torch.onnx.export(
-            module,
-            inputs,
-            path,
-            dynamo=True,
-            opset_version=_OPSET,
-            verbose=False,
-            external_data=_bytes(module) > 2**30,
-            dynamic_shapes=_free_batch(torch, inputs),
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, about itself
+            torch.onnx.export(
+                module,
+                inputs,
+                path,
+                dynamo=True,
+                opset_version=_OPSET,
+                verbose=False,
+                external_data=_bytes(module) > 2**30,
+                dynamic_shapes=_free_batch(torch, inputs),
+            )
     except Exception as error:
         raise InvalidRequestError(
-            f"torch cannot export the module: {str(error).strip().partition(chr(10))[0] or type(error).__name__}",
+            f"torch cannot export the module: {_reason(error)}",
             remedy="Export it yourself with torch.onnx.export, and give the file.",
             where=type(module).__name__,
             code="torch_export",
@@ -62,6 +65,13 @@ def export(module: Any, example_inputs: Any, folder: Path) -> Path:
     finally:
         module.train(training)
     return path
+
+
+def _reason(error: BaseException) -> str:
+    """What lies at the bottom of torch's own wrapping, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _bytes(module: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -14,12 +15,12 @@ from bitwright.cli.inspect import inspect
 from bitwright.cli.plan import plan
 from bitwright.cli.profile import profile
 from bitwright.cli.quantize import quantize
+from bitwright.cli.remote import cancel, download, jobs, submit, wait
 from bitwright.cli.serve import serve
 
 app = typer.Typer(
     help="Make ONNX models smaller with mixed-precision quantization, and see why each layer got its bits.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -42,6 +43,10 @@ def _root(
     pass
 
 
-for command in (quantize, analyze, plan, profile, inspect, evaluate, debug, serve):
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    *(quantize, analyze, plan, profile, inspect, evaluate, debug, serve),
+    *(submit, jobs, wait, cancel, download),
+)
+for command in _COMMANDS:
     app.command()(command)
 app.add_typer(admin, name="admin")

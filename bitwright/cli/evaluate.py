@@ -22,4 +22,8 @@ def evaluate(
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
     else:
-        typer.echo(f"{found.metric}: {found.value:.4f} on {found.samples} samples in {found.seconds:.2f} s")
+        low, high = found.interval
+        typer.echo(
+            f"{found.metric}: {found.value:.4f} (95 % interval {low:.4f} to {high:.4f}) on {found.samples} samples "
+            f"in {found.seconds:.2f} s"
+        )

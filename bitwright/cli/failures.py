@@ -16,6 +16,20 @@ from pydantic import ValidationError
 from quant_core.errors import CancelledError, UserError
 
 FAULT, CORRECT, INTERRUPTED = 1, 2, 130
+# What a service answers or a job ends as, by the name of the client's error; nearest class first.
+_SERVICE = {
+    "InvalidRequestError": CORRECT,
+    "NotFoundError": 3,
+    "ConflictError": 4,
+    "AuthenticationError": 5,
+    "ForbiddenError": 5,
+    "ServiceBusyError": 6,
+    "ServiceUnreachableError": 7,
+    "ServerError": 8,
+    "JobFailedError": 10,
+    "JobCanceledError": 11,
+    "WaitTimeoutError": 12,
+}
 
 # Fields of the request that go by another name on the command line.
 _OPTIONS = {
@@ -77,7 +91,8 @@ def exit_code(error: BaseException) -> int:
         error: What ended the command.
 
     Returns:
-        2 for what the user can correct, 130 for an interruption, 1 for a fault of ours.
+        2 for what the user can correct, 3 to 12 for what a service or a job says, 130 for an interruption, 1 for a
+        fault of ours.
     """
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else FAULT
@@ -85,6 +100,9 @@ def exit_code(error: BaseException) -> int:
         return INTERRUPTED
     if isinstance(error, UserError | OptionError | MissingEngineError):
         return CORRECT
+    for kind in type(error).__mro__:
+        if kind.__module__ == "bitwright.errors" and kind.__name__ in _SERVICE:
+            return _SERVICE[kind.__name__]
     # What typer raises for options it cannot read carries its own code.
     code = getattr(error, "exit_code", FAULT)
     return code if isinstance(code, int) else FAULT
@@ -103,7 +121,7 @@ def report(error: BaseException) -> None:
         print("Stopped.", file=sys.stderr)
     elif hasattr(error, "format_message"):
         error.show() if hasattr(error, "show") else print(f"Error: {error}", file=sys.stderr)
-    elif code == CORRECT:
+    elif code != FAULT:
         print(f"Error: {error}", file=sys.stderr)
     else:
         if os.environ.get("BITWRIGHT_DEBUG"):

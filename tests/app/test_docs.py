@@ -30,7 +30,7 @@ def test_the_page_on_the_command_line_names_every_setting_and_option() -> None:
     page = (DOCS / "cli.md").read_text()
     assert settings_table() in (DOCS / "operations.md").read_text()
     settings = {f"BITWRIGHT_{name.upper()}" for name in Settings.model_fields}
-    for_clients = {"BITWRIGHT_DEBUG", "BITWRIGHT_URL", "BITWRIGHT_KEY"}
+    for_clients = {"BITWRIGHT_DEBUG", "BITWRIGHT_URL", "BITWRIGHT_API_KEY"}
     for name in ("cli.md", "operations.md", "http.md"):
         assert set(re.findall(r"BITWRIGHT_\w+", (DOCS / name).read_text())) <= settings | for_clients
     options = {
@@ -40,7 +40,9 @@ def test_the_page_on_the_command_line_names_every_setting_and_option() -> None:
         for option in parameter.opts
         if option.startswith("--")
     }
-    assert set(re.findall(r"--[a-z][a-z-]+", page)) - {"--version"} == options | {"--help"}
+    of_all = {"--version", "--help", "--install-completion", "--show-completion"}
+    named = {option.replace("--no-", "--") for option in re.findall(r"--[a-z][a-z-]+", page)}
+    assert named | of_all == options | of_all
 
 
 def _commands(group: Any) -> Iterator[Any]:

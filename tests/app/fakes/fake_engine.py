@@ -118,7 +118,12 @@ def quantize(
 
 
 def analyze(
-    model: Path, data: Path, spec: AnalyzeSpec, out: Path, on_progress: ProgressCallback | None = None
+    model: Path,
+    data: Path,
+    spec: AnalyzeSpec,
+    out: Path,
+    on_progress: ProgressCallback | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> SensitivityTable:
     say = on_progress or (lambda _: None)
     say(Progress(stage="ingest", fraction=1.0, message=f"pid={os.getpid()}"))

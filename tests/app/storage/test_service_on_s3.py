@@ -26,7 +26,7 @@ def test_a_job_runs_from_a_bucket_and_its_model_is_fetched_from_there(
     assert moved.headers["Location"].startswith(s3_endpoint)
     assert server.http.get(f"/jobs/{job}/model", follow_redirects=True).content == content[::-1]
     assert server.http.get(f"/jobs/{job}/report").json()["metrics"]["name"] == "top1"
-    assert server.http.post(f"/jobs/{job}/plans", json={"size": 0.25}).json()["bits"] == {"fc": 4}
+    assert server.http.post(f"/jobs/{job}/plans", json={"size": 0.25}).json()["layers"][0]["bits"] == 4
     assert not (server.folder / "store").exists()
     assert server.http.delete(f"/jobs/{job}").status_code == 204
     assert open_storage(bucket_url, tmp_path).prefixes() == frozenset()

@@ -110,7 +110,23 @@ def test_evaluate_prints_the_metric(run: Run, samples: Path) -> None:
     assert code == 0
     assert said.startswith("top1: 0.9")
     code, said, _ = run("evaluate", RESNET, "--data", samples, "--json")
-    assert json.loads(said)["samples"] == 32
+    found = json.loads(said)
+    assert found["samples"] == 32
+    assert found["interval"][0] < found["value"] <= found["interval"][1]
+
+
+def test_debug_finds_nothing_wrong_with_the_float_file_itself(run: Run, samples: Path) -> None:
+    code, said, _ = run("debug", RESNET, RESNET, "--data", samples, "--worst", "1", "--samples", "4")
+    assert code == 0
+    assert "on 4 samples" in said
+    assert "share of the error" in said
+    code, said, _ = run(
+        "debug", RESNET, RESNET, "--data", samples, "--worst", "1", "--samples", "4", "--json"
+    )
+    found = json.loads(said)
+    assert found["output_sqnr_db"] > 80  # batch norms are folded, which rounds differently
+    assert len(found["layers"]) == 22
+    assert found["not_found"] == []
 
 
 def _bad_model(folder: Path, kind: str) -> Path:

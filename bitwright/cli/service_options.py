@@ -1,0 +1,22 @@
+"""Options of the commands that speak to a service."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        help="Address of the service; the API key comes from BITWRIGHT_API_KEY [default: BITWRIGHT_URL, "
+        "else http://127.0.0.1:8000].",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)]
+Tags = Annotated[
+    list[str] | None, typer.Option("--tag", metavar="WORD", help="A word to find it by; may be repeated.")
+]

@@ -1,0 +1,88 @@
+"""Commands that speak to a service: what they print, and what their exit codes say."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bitwright.cli import main
+
+Run = Any
+
+
+@pytest.fixture
+def run(server: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("BITWRIGHT_URL", server.url)
+
+    def command(*arguments: object, code: int = 0) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        assert ended.value.code == code, said.err
+        return said.out if code == 0 else said.err
+
+    return command
+
+
+def test_a_job_is_sent_followed_and_fetched(
+    run: Run, model_file: Path, sample_file: Path, tmp_path: Path
+) -> None:
+    sent = run(
+        "submit", model_file, "--data", sample_file, "--size", "0.3", "--pin", "fc=8", "--tag", "by-hand", "--json"
+    )  # fmt: skip
+    info = json.loads(sent)
+    assert info["spec"]["budget"]["size"] == 0.3
+    assert info["spec"]["rules"][0]["pin"] == 8
+    waited = run("wait", info["id"])
+    assert f"{info['id']}  succeeded" in waited
+    assert "0.500 of the size, top1 0.89" in waited
+    listed = json.loads(run("jobs", "--tag", "by-hand", "--state", "succeeded", "--json"))
+    assert [job["id"] for job in listed] == [info["id"]]
+    assert info["id"] in run("jobs")
+    names = run("download", info["id"], "--out", tmp_path / "out").split()
+    assert str(tmp_path / "out" / "model.onnx") in names
+    assert (tmp_path / "out" / "model.onnx").read_bytes() == model_file.read_bytes()[::-1]
+    assert (
+        json.loads(run("plan", info["id"], "--size", "0.25", "--pin", "fc=4", "--json"))["layers"][0]["bits"]
+        == 4
+    )
+
+
+def test_exit_codes_tell_what_happened(run: Run, model_file: Path, sample_file: Path, tmp_path: Path) -> None:
+    assert "no job of this id" in run("wait", "0" * 32, code=3)
+    assert "bitwright serve" in run("jobs", "--url", "http://127.0.0.1:9", code=7)
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(b"text")
+    assert "Export one" in run("submit", bad, "--data", sample_file, code=2)
+    assert "--size" in run("submit", model_file, "--data", sample_file, "--size", "huge", code=2)
+    assert "at least 1234 bytes" in run(
+        "submit", model_file, "--data", sample_file, "--seed", "5", "--wait", code=10
+    )
+    slow = json.loads(run("submit", model_file, "--data", sample_file, "--seed", "1", "--json"))["id"]
+    assert "still" in run("wait", slow, "--timeout", "0", code=12)
+    assert slow in run("cancel", slow)
+    assert "canceled" in run("wait", slow, code=11)
+    assert "already canceled" in run("cancel", slow, code=4)
+
+
+def test_every_shell_gets_its_completion() -> None:
+    for shell, sign in (
+        ("bash", "complete -o"),
+        ("zsh", "#compdef bitwright"),
+        ("fish", "complete --command"),
+    ):
+        told = subprocess.run(
+            [sys.executable, "-m", "bitwright"],
+            env=os.environ | {"_BITWRIGHT_COMPLETE": f"source_{shell}"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert sign in told.stdout
+        assert "bitwright" in told.stdout

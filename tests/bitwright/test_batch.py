@@ -1,0 +1,79 @@
+"""A batch that is killed and started again sends no job twice."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bitwright.errors import InvalidRequestError
+from bitwright.ledger import Ledger
+
+_COUNT = 24
+_BATCH = """
+import sys
+from bitwright import Client
+url, model, data, resume, count = sys.argv[1:]
+requests = [{"model": model, "data": data, "size": 0.1 + i / 1000, "tags": ("batch",)} for i in range(int(count))]
+with Client(url) as client:
+    results = client.quantize_many(requests, concurrency=3, resume_file=resume)
+    print(" ".join(result.job.id for result in results if result.succeeded))
+"""
+
+
+@pytest.mark.slow
+def test_a_batch_survives_being_killed(
+    server: Any, model_file: Path, sample_file: Path, tmp_path: Path
+) -> None:
+    resume = tmp_path / "batch.jsonl"
+    command = [
+        sys.executable, "-c", _BATCH, server.url, str(model_file), str(sample_file), str(resume), str(_COUNT),
+    ]  # fmt: skip
+
+    def jobs() -> dict[str, int]:
+        return dict(server.http.get("/jobs", params={"tag": "batch", "limit": 200}).json())
+
+    for stop in (2, 7, 13):
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            server.until(lambda stop=stop: jobs()["total"] >= stop, f"{stop} jobs", 60)
+            process.send_signal(signal.SIGKILL)
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    found = jobs()
+    assert found["total"] == _COUNT
+    assert sorted(ended.stdout.split()) == sorted(job["id"] for job in found["jobs"])
+    assert len({job["spec"]["budget"]["size"] for job in found["jobs"]}) == _COUNT
+    before = found["total"]
+    again = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert (again.stdout, jobs()["total"]) == (ended.stdout, before)
+
+
+def test_a_ledger_forgets_half_a_line_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "l"
+    with Ledger(path) as ledger:
+        one, same = ledger.entry("a"), ledger.entry("a")
+        assert (one.name, same.name, one.job_id) == ("a#0", "a#1", None)
+        assert one.key != same.key
+        ledger.accepted(one, "j")
+        with pytest.raises(InvalidRequestError, match="Another process"):
+            Ledger(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"request": "a#0", "jo')
+    with Ledger(path) as ledger:
+        assert ledger.entry("a") == type(one)("a#0", one.key, "j")
+        assert ledger.entry("a") == same
+        ledger.accepted(same, "k")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line.get("job") for line in lines] == [None, None, "j", "k"]
+
+
+def test_a_file_that_is_no_ledger_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("my notes\n")
+    with pytest.raises(InvalidRequestError, match="no resume file"):
+        Ledger(path)
+    assert path.read_text() == "my notes\n"
