@@ -49,7 +49,7 @@ def plan_bits(problem: PlanProblem, limits: Limits) -> BitPlan:
                 f"a limit on {name} needs what every layer takes of it; known are {', '.join(known)}.",
                 remedy="Measure a latency table with `bitwright profile` and name it, or drop the limit."
                 if name == "latency"
-                else "Drop the limit.",
+                else "Drop the limit, or make the tables again.",
                 where=name,
             )
     finite = _finite(problem)
@@ -69,7 +69,8 @@ def plan_bits(problem: PlanProblem, limits: Limits) -> BitPlan:
         assert (
             failure is not None
         )  # the first set holds every width, and width_sets leaves each layer a choice
-        raise failure
+        error = _with_rules(failure, finite)
+        raise error
     plan, _ = best
     chosen = _by_name(problem, *best)
     return describe(problem, chosen, limits, optimal=plan.optimal, gap=plan.gap, solver=plan.solver)
@@ -257,6 +258,18 @@ def _priority(problem: PlanProblem, name: str) -> float:
             where=name,
         )
     return value
+
+
+def _with_rules(error: InfeasibleBudgetError, finite: Mapping[str, Candidates]) -> InfeasibleBudgetError:
+    """The same error with the rules under which it holds."""
+    rules = sorted({choice.reason for choice in finite.values() if choice.reason is not None})
+    if not rules:
+        return error
+    return InfeasibleBudgetError(
+        f"{error.message.rstrip('.')}, with {'; '.join(rules)}.",
+        remedy=f"{(error.remedy or '').rstrip('.')}, or lift some of these rules.",
+        where=error.where,
+    )
 
 
 def _refuse(finite: Mapping[str, Candidates], problem: PlanProblem, budget: int) -> NoReturn:

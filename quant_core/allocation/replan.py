@@ -14,6 +14,7 @@ from quant_core.allocation.plan_problem import PairLosses, PlanProblem
 from quant_core.errors import SpecError
 from quant_core.spec import (
     FLOAT_BITS,
+    WEIGHT_BITS,
     BitPlan,
     CostTable,
     LayerCosts,
@@ -94,8 +95,16 @@ def narrow(costs: CostTable, rules: tuple[LayerRule, ...]) -> CostTable:
         bits = tuple(b for b in layer.bits if all(rule.allows(weight_of(b)) for rule in holding))
         if not bits:
             known = ", ".join(map(format_bits, sorted({weight_of(b) for b in layer.bits})))
+            told = "; ".join(f"{rule.effect} by rule {rule.match!r}" for rule in holding)
+            contradict = not any(all(rule.allows(b) for rule in holding) for b in WEIGHT_BITS)
+            if contradict:
+                raise SpecError(
+                    f"no bit-width is left: {told} contradict each other.",
+                    remedy="Drop one of these rules.",
+                    where=layer.name,
+                )
             raise SpecError(
-                f"{'; '.join(rule.effect for rule in holding)} leaves nothing of the bits it was scored at: {known}.",
+                f"{told} leaves nothing of the bits it was scored at: {known}.",
                 remedy="Loosen the rule, or run a job with other candidate bits.",
                 where=layer.name,
             )

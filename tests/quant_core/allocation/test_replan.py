@@ -87,10 +87,31 @@ def test_rules_narrow_and_are_told(folder):
     )
     assert plan.bits == {"stem": 2, "body": 4, "head": 4}
     assert "pinned to 2" in plan.layers[0].reason
-    with pytest.raises(SpecError, match="leaves nothing of the bits it was scored at: 2, 4, 8"):
+    with pytest.raises(
+        SpecError, match="pinned to 5 by rule 'stem' leaves nothing of the bits it was scored at: 2, 4, 8"
+    ):
         replan(folder, PlanSpec.model_validate({"pin": {"stem": 5}}))
     with pytest.raises(SpecError, match="tail"):
         replan(folder, PlanSpec.model_validate({"pin": {"tail": 4}}))
+
+
+@pytest.mark.parametrize(
+    ("budget", "least"),
+    [({"effective_bits": 2.5}, "6.36363636364"), ({"bops": "10k"}, "280000"), ({"size": 400}, "737 bytes")],
+)
+def test_a_budget_out_of_reach_names_the_pin_that_holds_it_up(folder, budget, least):
+    # 150 weights at 2 bits and 400 at 8
+    with pytest.raises(InfeasibleBudgetError, match=f"{least}.* with pinned to 8 by rule 'body'") as told:
+        replan(folder, PlanSpec.model_validate(budget | {"pin": {"body": 8}}))
+    assert "pins" in told.value.remedy or "rules" in told.value.remedy
+
+
+def test_rules_that_contradict_name_each_other(folder):
+    rules = [{"match": "body", "pin": 2}, {"match": "Conv", "min_bits": 4}]
+    with pytest.raises(
+        SpecError, match="pinned to 2 by rule 'body'; limited to at least 4 by rule 'Conv' contra"
+    ):
+        replan(folder, PlanSpec.model_validate({"size": 600, "rules": rules}))
 
 
 def test_what_cannot_be_is_said(folder, tmp_path):
