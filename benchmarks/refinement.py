@@ -61,7 +61,7 @@ def main() -> None:
         refined = plan
         if misled(problem.loss(plan), found):
             refined, _ = refine(problem, plan, limits, near, rounds=3, on_progress=_quiet)
-        beside = "" if uniform is None else f"{test.loss(uniform[1]).mean:.5f}"
+        beside = "".join(f"{test.loss(bits).mean:.5f}" for _, bits in uniform)
         print(
             f"{size:4}  {problem.loss(plan):9.5f}  {found.mean:.5f} +- {found.stderr:.5f} | {beside:>16}  "
             f"{test.loss(plan).mean:.5f}  {test.loss(refined).mean:.5f}  {test.loss(always).mean:.5f}",
