@@ -18,10 +18,12 @@ def print_plan(plan: BitPlan, console: Console) -> None:
     """
     table = Table()
     table.add_column("layer", overflow="fold")
-    table.add_column("bits", justify="right")
+    opened = any(layer.activation_bits is not None for layer in plan.layers)
+    table.add_column("bits / of activations" if opened else "bits", justify="right")
     table.add_column("why", overflow="fold")
     for layer in plan.layers:
-        table.add_row(escape(layer.name), format_bits(layer.bits), escape(layer.reason))
+        own = [layer.bits] if layer.activation_bits is None else [layer.bits, layer.activation_bits]
+        table.add_row(escape(layer.name), " / ".join(map(format_bits, own)), escape(layer.reason))
     console.print(table)
     limit = "" if plan.budget_bytes is None else f" of {plan.budget_bytes:,} allowed"
     proof = "no plan predicts less" if plan.optimal else f"found by {plan.solver}"

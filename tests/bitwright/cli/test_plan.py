@@ -9,6 +9,7 @@ import pytest
 
 from bitwright.cli import main
 from quant_core.spec import BitPlan, CostTable, LayerCosts, LayerSensitivity, SensitivityTable
+from quant_core.spec.costs import MemoryStep
 
 BITS = (2, 4, 8)
 SIZES = {"stem": 80, "body": 400}
@@ -70,3 +71,36 @@ def test_mistakes_are_told_in_the_words_of_the_command_line(
     code, _, said = run(capsys, folder / "nothing", "--size", "0.5")
     assert code == 2
     assert "cannot be read" in said
+
+
+def test_activations_and_their_peak_are_planned_and_shown(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    costs = CostTable.model_validate_json((folder / "costs.json").read_bytes())
+    table = SensitivityTable.model_validate_json((folder / "sensitivity.json").read_bytes())
+    widths = (804, 3204)
+    layers = tuple(
+        layer.model_copy(
+            update={
+                "bits": widths,
+                "bytes": dict.fromkeys(widths, layer.bytes[4]),
+                "activation_bits": {804: 8, 3204: 32},
+            }
+        )
+        for layer in costs.layers
+    )
+    steps = tuple(MemoryStep(node=layer.name, elements={layer.name: 100}) for layer in layers[:1])
+    costs = costs.model_copy(update={"layers": layers, "memory": steps})
+    rows = tuple(row.model_copy(update={"activation_sensitivity": {8: 0.5, 32: 0.0}}) for row in table.layers)
+    (folder / "costs.json").write_text(costs.model_dump_json())
+    (folder / "sensitivity.json").write_text(table.model_copy(update={"layers": rows}).model_dump_json())
+    code, said, _ = run(capsys, folder, "--size", "0.9", "--peak-memory", "30%")
+    assert code == 0
+    assert (
+        "4 / 8" in said
+    )  # 100 elements of 4 bytes are 400, and 30 % of them 120: 8 bits where they are held
+    assert "4 / float" in said
+    assert "peak memory: 100, at most 120" in said
+    code, _, said = run(capsys, folder, "--peak-memory", "99")
+    assert code == 2
+    assert "smallest reachable is 100" in said
