@@ -98,10 +98,13 @@ export interface LayerReport {
   op: string;
   parameters: number;
   weight_bits: number;
+  activation_bits: number;
   form: string;
   kernel: string;
   bytes: number;
   sensitivity: number | null;
+  sqnr_db?: number | null;
+  own_sqnr_db?: number | null;
   reason: string;
 }
 
@@ -134,7 +137,8 @@ export interface Report {
     sqnr_db: number | null;
     top1_agreement: number | null;
     mean_cosine: number | null;
-    drop_interval?: [number, number] | null;
+    interval?: [number, number] | null;
+    change_interval?: [number, number] | null;
   };
   latency_ms: {
     float: number;

@@ -1,5 +1,5 @@
 import type { Report } from "../api/types";
-import { bytes, digits, percent } from "../numbers";
+import { bytes, digits } from "../numbers";
 
 /** Size, latency and quality of the float file and of the quantized one. */
 export function BeforeAfter({ report }: { report: Report }) {
@@ -44,10 +44,14 @@ export function BeforeAfter({ report }: { report: Report }) {
               <tr>
                 <th scope="row">{metrics.name}</th>
                 <td class="number">{digits(metrics.float)}</td>
-                <td class="number">{digits(metrics.quantized)}</td>
+                <td class="number">
+                  {digits(metrics.quantized)}
+                  {metrics.interval && ` (95 %: ${digits(metrics.interval[0])} to ${digits(metrics.interval[1])})`}
+                </td>
                 <td>
                   {metrics.samples} samples
-                  {metrics.drop_interval && `, change between ${percent(-metrics.drop_interval[1], 2)} and ${percent(-metrics.drop_interval[0], 2)}`}
+                  {metrics.change_interval &&
+                    `, change with 95 % between ${digits(metrics.change_interval[0])} and ${digits(metrics.change_interval[1])}`}
                 </td>
               </tr>
             )}

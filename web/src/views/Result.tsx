@@ -251,11 +251,18 @@ function LayerTable({ bars, report }: { bars: LayerBar[]; report: Report }) {
               </th>
               <th scope="col">Why</th>
               <th scope="col">Ran as</th>
+              <th scope="col" class="number">
+                Signal to noise: alone
+              </th>
+              <th scope="col" class="number">
+                up to here
+              </th>
             </tr>
           </thead>
           <tbody>
             {bars.map((bar) => {
               const layer = known.get(bar.name);
+              const made = layer?.weight_bits === bar.bits ? layer : undefined;
               return (
                 <tr key={bar.name}>
                   <th scope="row">{bar.name}</th>
@@ -264,7 +271,9 @@ function LayerTable({ bars, report }: { bars: LayerBar[]; report: Report }) {
                   <td class="number">{bits(bar.bits)}</td>
                   <td class="number">{bar.loss === null ? "" : digits(bar.loss)}</td>
                   <td>{bar.reason}</td>
-                  <td>{layer && layer.weight_bits === bar.bits ? layer.kernel : ""}</td>
+                  <td>{made?.kernel}</td>
+                  <td class="number">{made?.own_sqnr_db != null && `${digits(made.own_sqnr_db)} dB`}</td>
+                  <td class="number">{made?.sqnr_db != null && `${digits(made.sqnr_db)} dB`}</td>
                 </tr>
               );
             })}
