@@ -17,6 +17,7 @@ from quant_core.ingest.file_kind import EXPORT_REMEDY, foreign_kind
 from quant_core.ingest.structure import check_structure
 from quant_core.spec import Evaluation
 from quant_core.verification import available_threads, choose_batch, count_correct, open_session, run_batches
+from quant_core.verification.intervals import share_interval
 
 
 def evaluate(model: Path, data: Path, *, threads: int | None = None) -> Evaluation:
@@ -52,15 +53,17 @@ def evaluate(model: Path, data: Path, *, threads: int | None = None) -> Evaluati
         times.append(time.perf_counter() - start)
         correct += count_correct(values[output], samples.labels[part], output)
         start = time.perf_counter()
+    value = correct / samples.labels.size
     return Evaluation(
         model=model.name,
         metric="top1",
-        value=correct / samples.count,
+        value=value,
         samples=samples.count,
         seconds=sum(times),
         batch=min(batch, samples.count),
         batch_latency_ms=1e3 * statistics.median(times),
         threads=threads,
+        interval=share_interval(value * samples.count, samples.count),
     )
 
 

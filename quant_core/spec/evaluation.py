@@ -17,6 +17,7 @@ class Evaluation(BaseModel):
         batch: Samples per run.
         batch_latency_ms: Median milliseconds of one run of `batch` samples.
         threads: Threads onnxruntime was given.
+        interval: 95 % confidence interval of the value.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -29,3 +30,4 @@ class Evaluation(BaseModel):
     batch: int
     batch_latency_ms: float
     threads: int
+    interval: tuple[float, float]
