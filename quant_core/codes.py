@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quant_core.number_formats import code_values, element
-from quant_core.spec.weight_grid import WeightFormat
+from quant_core.spec.weight_grid import INT8_BITS, WeightFormat
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,13 @@ class QuantizedWeight:
 
     @property
     def suits_int8_kernels(self) -> bool:
-        """Whether integer kernels take these weights: they know one scale a channel and no zero point."""
-        return self.format == "int" and self.zero_point is None and self.block_size is None
+        """Whether integer kernels take these weights.
+
+        They know one scale a channel and no zero point; codes less their zero point are 8-bit codes where they have
+        fewer bits themselves.
+        """
+        shifts = self.zero_point is not None and self.bits == INT8_BITS
+        return self.format == "int" and self.block_size is None and not shifts
 
     def elements(self) -> npt.NDArray[np.float32]:
         """Give the value of every code in units of its scale.

@@ -167,7 +167,7 @@ def _grid_notes(
             bits
             for layer in layers
             for bits in candidates[layer.name].bits
-            if not spec.grid(bits).suits_int8_kernels
+            if not spec.grid(bits).suits_int8_kernels(bits)
             and form(layer, bits, spec) == "weight_only"
             and form(layer, bits, WeightOptions()) in {"static", "dynamic"}
         }

@@ -39,4 +39,7 @@ def with_room_for_bias(
         return weight
     scale = np.maximum(weight.scale, least).astype(np.float32)
     ratio = weight.spread((weight.scale / scale).astype(np.float64))
-    return replace(weight, codes=np.round(weight.codes * ratio).astype(np.int8), scale=scale)
+    codes = np.round(weight.elements() * ratio)
+    if weight.zero_point is not None:
+        codes += weight.spread(weight.zero_point)
+    return replace(weight, codes=codes.astype(np.int8), scale=scale)

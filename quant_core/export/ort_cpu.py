@@ -29,7 +29,8 @@ def ort_form(
 ) -> Form:
     """Choose the fastest form of a layer that computes with its weights as they are.
 
-    Integer kernels take one scale a channel and no zero point; other grids are unpacked to float at load.
+    Integer kernels take one scale a channel; blocks, floating codes and 8-bit codes with a zero point are unpacked to
+    float at load.
 
     Args:
         layer: The layer.
@@ -50,7 +51,7 @@ def ort_form(
     rounded_to = layer.activation_bits or activation_bits
     if rounded_to == WIDE_BITS and is_right_operand(layer, model):
         return "wide"
-    if not grid.suits_int8_kernels:
+    if not grid.suits_int8_kernels(bits):
         return "weight_only"
     if rounded_to != _KERNEL_BITS or layer.axis is None:
         return "weight_only"

@@ -39,10 +39,15 @@ def write_int8(writer: GraphWriter, layer: Layer, weight: QuantizedWeight, *, tr
     """
     if not weight.suits_int8_kernels:
         raise InternalError(
-            f"no integer kernel takes blocks, zero points or floating codes, as {layer.name} has"
+            f"no integer kernel takes blocks, floating codes or zero points of 8 bits, as {layer.name} has"
         )
     codes = np.ascontiguousarray(weight.codes.T) if transpose else weight.codes
-    return writer.stored_codes(layer.weight, codes, weight.bits)
+    stored = writer.stored_codes(layer.weight, codes, weight.bits)
+    if weight.zero_point is None:
+        return stored
+    shape = weight.spread(weight.scale).shape
+    zero_points = stored_zero_points(writer, layer.weight, weight, shape[::-1] if transpose else shape)
+    return writer.node("Sub", [stored, str(zero_points)])
 
 
 def write_qdq(writer: GraphWriter, layer: Layer, weight: QuantizedWeight) -> str:

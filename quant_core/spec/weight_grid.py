@@ -15,6 +15,9 @@ FORMAT_BITS: dict[WeightFormat, int] = {"fp8_e4m3": 8, "fp8_e5m2": 8, "nvfp4": 4
 FORMAT_BLOCK: dict[WeightFormat, int] = {"nvfp4": 16, "mxfp4": 32}
 """Block size of each format that prescribes one."""
 
+INT8_BITS = 8
+"""Bits of the weights that integer kernels take."""
+
 _BLOCK_SCALE_BITS: dict[WeightFormat, int] = {"nvfp4": 8, "mxfp4": 8}
 _OTHER_SCALE_BITS = 16
 
@@ -42,10 +45,19 @@ class WeightGrid:
         """Inputs in a block; None where scales are not those of blocks."""
         return self.block_size if self.granularity == "block" else None
 
-    @property
-    def suits_int8_kernels(self) -> bool:
-        """Whether integer kernels take such weights: they know one scale a channel and no zero point."""
-        return self.format == "int" and self.symmetric and self.block is None
+    def suits_int8_kernels(self, bits: int) -> bool:
+        """Tell whether integer kernels take such weights.
+
+        They know one scale a channel and no zero point; codes less their zero point are 8-bit codes where they have
+        fewer bits themselves.
+
+        Args:
+            bits: Bits of a code.
+
+        Returns:
+            True if they do.
+        """
+        return self.format == "int" and self.block is None and (self.symmetric or bits < INT8_BITS)
 
     def effective_bits(self, bits: int) -> float:
         """Count a weight's share of its block's scale and zero point with its code.

@@ -1,6 +1,7 @@
 """What codes stand for, said again one weight at a time."""
 
 import math
+from dataclasses import replace
 
 import ml_dtypes
 import numpy as np
@@ -52,7 +53,8 @@ def test_every_weight_is_its_code_less_zero_point_times_its_own_scale(shape, kin
         block_size=block if kind == "block" else None,
     )
     np.testing.assert_array_equal(weight.dequantize(), one_by_one(weight))
-    assert weight.suits_int8_kernels == (symmetric and kind != "block")
+    assert weight.suits_int8_kernels == (kind != "block")
+    assert replace(weight, bits=8).suits_int8_kernels == (symmetric and kind != "block")
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def export(net, bits, options, path, activation_bits=8, target=ORT_CPU):
 def test_file_equals_simulation(net, bits, options, activation_bits, tmp_path):
     path = tmp_path / "model.onnx"
     placement, _, simulated = export(net, bits, options, path, activation_bits)
-    integer = options.grid(bits).suits_int8_kernels and activation_bits == 8
+    integer = options.grid(bits).suits_int8_kernels(bits) and activation_bits == 8
     assert ("static" in placement.forms.values()) == integer
     assert placement.forms[next(layer.name for layer in net.layers if layer.op == "Gather")] == "gather"
     # Where activations are rounded, a step of a grid may fall the other way, layer after layer.
@@ -123,7 +123,12 @@ def test_nothing_of_a_weight_is_unpacked_at_run_time(net, bits, options, tmp_pat
     if not options.symmetric and options.weight_format == "int":
         gathers += 1 + (options.grid(bits).block is not None)
     assert operators.count("Gather") <= gathers  # those of the table's rows, their scales and zero points
-    assert not {"Unpack3", "Range", "Expand", "Pow", "Transpose"}.intersection(operators)
+    assert not {"Unpack3", "Range", "Expand", "Pow"}.intersection(operators)
+    integer = options.grid(bits).suits_int8_kernels(bits)
+    assert operators.count("QLinearConv") == 3 * integer  # zero points of fewer than 8 bits too
+    assert operators.count("QGemm") == 2 * integer
+    assert operators.count("Transpose") <= 2 * integer  # onnxruntime moves channels for its kernels
+    assert operators.count("Sub") <= 1
     assert operators.count("Mul") <= 1
 
 
@@ -183,6 +188,6 @@ def test_every_power_of_two_is_restored_exactly(tmp_path):
 
 def test_integer_kernels_are_not_given_what_they_cannot_take(net):
     writer = GraphWriter([], ORT_CPU.storage)
-    weight = quantize_weight(np.ones((4, 4), np.float32), 4, 0, WeightOptions(symmetric=False).grid(4))
+    weight = quantize_weight(np.ones((4, 4), np.float32), 8, 0, WeightOptions(symmetric=False).grid(8))
     with pytest.raises(InternalError, match="no integer kernel"):
         write_int8(writer, net.layers[0], weight)
