@@ -140,6 +140,8 @@ def main() -> None:
         made: list[Made] = []
         for more in (lambda task, _: peers(task), ours):
             for contestant in more(task, made):
+                if fnmatch.fnmatch(contestant.name, given.without):
+                    continue
                 again = fnmatch.fnmatch(contestant.name, given.again)
                 made.append(make(contestant, task.model, task.samples, kept, again=again))
                 print(
