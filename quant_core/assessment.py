@@ -165,7 +165,14 @@ def assess(
 
 def _simulate(job: Prepared, choice: Choice) -> Simulation:
     dynamic = [name for name, form in choice.placement.forms.items() if form == "dynamic"]
-    return Simulation(job.model, job.layers, choice.weights, choice.grids, dynamic, device=job.device)
+    blocks = {
+        name: choice.weights[name].block_size or 0
+        for name, form in choice.placement.forms.items()
+        if form == "block"
+    }
+    return Simulation(
+        job.model, job.layers, choice.weights, choice.grids, dynamic, blocks=blocks, device=job.device
+    )
 
 
 def _look_inside(
@@ -205,7 +212,7 @@ def _check_kernels(placement: Placement, found: Mapping[str, str]) -> list[str]:
     warnings = []
     for name, form in placement.forms.items():
         integer = all(kernel in INT8_OPERATORS for kernel in found[name].split(", "))
-        if form in {"static", "dynamic"} and not integer:
+        if form in {"static", "dynamic", "block"} and not integer:
             warnings.append(f"{name} is stored in integers but onnxruntime runs it as {found[name]}.")
         if form in {"float", "weight_only", "wide"} and integer:
             raise InternalError(f"{name} was to stay float, but onnxruntime runs it as {found[name]}.")

@@ -21,6 +21,7 @@ from quant_core.export.forms import Placement
 from quant_core.export.functions import DOMAIN
 from quant_core.export.graph_writer import GraphWriter
 from quant_core.export.half_storage import store_in_half
+from quant_core.export.nbits import NBITS_DOMAIN, nbits_attributes, write_nbits
 from quant_core.export.opset import at_opset, lower_opset, opset_of
 from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.export.target import Target
@@ -95,6 +96,7 @@ class _Exporter:
         self.floats: dict[str, str] = {}  # rounded tensor -> its float form, read by operators
         self.raw: dict[str, str] = {}  # tensor -> the name its producer writes
         self.ready: dict[str, str] = {}  # layer -> its weight as operators read it
+        self.blocks: dict[str, tuple[str, ...]] = {}  # layer -> its weight as MatMulNBits reads it
         self.dynamic: dict[str, tuple[str, str, str]] = {}  # tensor -> codes, scale, zero point
 
     def export(self) -> onnx.ModelProto:
@@ -125,6 +127,8 @@ class _Exporter:
         form = self.placement.forms[layer.name]
         if form == "dynamic":
             self._write_dynamic(node, layer)
+        elif form == "block":
+            self._write_block(node, layer)
         elif form == "gather":
             self._write_gather(node, layer)
         else:
@@ -274,13 +278,30 @@ class _Exporter:
         )
         as_float = self.writer.node("Cast", [product], to=onnx.TensorProto.FLOAT)
         steps = self.writer.node("Mul", [scale, self.writer.constant(weight.scale)])
-        bias = node.input[2] if node.op_type == "Gemm" and len(node.input) > 2 and node.input[2] else None
+        bias = _bias(node)
         raw = self._raw_name(node.output[0])
         if bias is None:
             self.writer.node("Mul", [as_float, steps], [raw])
         else:
             scaled = self.writer.node("Mul", [as_float, steps])
             self.writer.node("Add", [scaled, bias], [raw])
+        self._finish(node.output[0], raw)
+
+    def _write_block(self, node: onnx.NodeProto, layer: Layer) -> None:
+        weight, bias = self.weights[layer.name], _bias(node)
+        if layer.name not in self.blocks:
+            self.blocks[layer.name] = write_nbits(self.writer, layer, weight)
+        raw = self._raw_name(node.output[0])
+        product = self.writer.node(
+            "MatMulNBits",
+            [self._read(node.input[0]), *self.blocks[layer.name]],
+            [self.writer.fresh() if bias else raw],
+            name=node.name,
+            domain=NBITS_DOMAIN,
+            **nbits_attributes(layer, weight),
+        )
+        if bias:
+            self.writer.node("Add", [product, bias], [raw])
         self._finish(node.output[0], raw)
 
     def _write_gather(self, node: onnx.NodeProto, layer: Layer) -> None:
@@ -322,9 +343,17 @@ class _Exporter:
         model.functions.extend(f for f in self.writer.functions if (f.domain, f.name) not in held)
         if self.writer.functions and all(entry.domain != DOMAIN for entry in model.opset_import):
             model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
+        known = {entry.domain for entry in model.opset_import}
+        if self.blocks and NBITS_DOMAIN not in known:
+            model.opset_import.append(onnx.helper.make_opsetid(NBITS_DOMAIN, 1))
         version = _IR_VERSIONS.get(self.opset, 13)
         model.ir_version = version if self.target.exact_opset else max(self.proto.ir_version, version)
         return model
+
+
+def _bias(node: onnx.NodeProto) -> str | None:
+    has_bias = node.op_type == "Gemm" and len(node.input) > 2 and node.input[2]
+    return str(node.input[2]) if has_bias else None
 
 
 def _names_in_subgraphs(nodes: Sequence[onnx.NodeProto]) -> set[str]:

@@ -11,16 +11,17 @@ import onnx_ir as ir
 from quant_core.ingest.layer import Layer
 from quant_core.spec.bits import FLOAT_BITS, WIDE_BITS
 
-Form = Literal["static", "dynamic", "gather", "weight_only", "wide", "float"]
+Form = Literal["static", "dynamic", "block", "gather", "weight_only", "wide", "float"]
 """How a layer runs.
 
 static: calibrated 8-bit activations around an integer kernel. dynamic: the input is rounded to the range it
-happens to have, the output is float. gather: rows of an integer table, scaled after the look-up. weight_only:
-integer storage, float arithmetic. wide: the same on an input that is rounded to 16 bits. float: untouched.
+happens to have, the output is float. block: the same for each row and block of inputs, weights stay packed. gather:
+rows of an integer table, scaled after the look-up. weight_only: integer storage, float arithmetic. wide: the same on an
+input that is rounded to 16 bits. float: untouched.
 """
 
 
-_INPUT_BITS: Mapping[Form, int] = {"static": 8, "dynamic": 8, "wide": WIDE_BITS}
+_INPUT_BITS: Mapping[Form, int] = {"static": 8, "dynamic": 8, "block": 8, "wide": WIDE_BITS}
 
 
 def input_bits(form: Form) -> int:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from quant_core.export.forms import Form, has_convolution, is_plain_product, is_right_operand
 from quant_core.export.functions import BIT_PLANE_OPSET
+from quant_core.export.nbits import has_nbits_kernel
 from quant_core.export.storage import LocalFunctions
 from quant_core.export.target import Target
 from quant_core.ingest.layer import Layer
@@ -67,13 +68,22 @@ def ort_form(
     return "weight_only"
 
 
+def _form(
+    layer: Layer, model: ir.Model, bits: int, activation_bits: int, grid: WeightGrid = _CHANNELS
+) -> Form:
+    rounds = (layer.activation_bits or activation_bits) == _KERNEL_BITS
+    if rounds and has_nbits_kernel(layer, model, bits, grid):
+        return "block"
+    return ort_form(layer, model, bits, activation_bits, grid)
+
+
 def _opset(widths: Collection[int]) -> int:
     return BIT_PLANE_OPSET if _TWO_BIT_TYPES.intersection(widths) else _PACKED_OPSET
 
 
 ORT_CPU = Target(
     name="ort-cpu",
-    form=ort_form,
+    form=_form,
     opset=_opset,
     storage=LocalFunctions(),
     integer_bias=True,

@@ -16,6 +16,7 @@ from quant_core.export.exporter import export_model
 from quant_core.export.forms import Form
 from quant_core.export.graph_writer import GraphWriter
 from quant_core.export.half_storage import cast, half_type
+from quant_core.export.nbits import NBITS_DOMAIN, nbits_attributes, write_nbits
 from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.export.packing import Plane, blank_planes, plane_bytes
 from quant_core.export.placement import layer_form, place
@@ -174,6 +175,12 @@ def layer_bytes(
         for _ in layer.uses:
             writer.node("Mul", ["00", "00"], ["00"])
             writer.node("Mul", ["00", "00"], [layer.outputs[0]])
+    elif form == "block":
+        names, attributes = write_nbits(writer, layer, weight), nbits_attributes(layer, weight)
+        for use in layer.uses:
+            writer.node(
+                "MatMulNBits", ["00", *names], ["00"], name=use.node, domain=NBITS_DOMAIN, **attributes
+            )
     elif form == "gather":
         write_rows(writer, layer, weight, "00", layer.name)
     elif target.blocks:

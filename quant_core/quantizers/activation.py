@@ -63,6 +63,24 @@ def fake_quantize(x: torch.Tensor, grid: ActivationGrid) -> torch.Tensor:
     return clipped + (rounded - clipped).detach()
 
 
+def block_fake_quantize(x: torch.Tensor, size: int) -> torch.Tensor:
+    """Round each row to 8 bits block by block, as MatMulNBits at accuracy level 4 does.
+
+    Args:
+        x: Float tensor, rows along its last axis.
+        size: Elements in a block; the last one of a row may be shorter.
+
+    Returns:
+        `s * round(x / s)` with `s = max|x| / 127` over each block.
+    """
+    length = x.shape[-1]
+    padded = torch.nn.functional.pad(x, (0, -length % size))
+    blocks = padded.reshape(*x.shape[:-1], -1, size)
+    scale = blocks.abs().amax(-1, keepdim=True) / _SIGNED_HIGH
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    return (torch.round(blocks / scale) * scale).reshape(padded.shape)[..., :length]
+
+
 def dynamic_fake_quantize(x: torch.Tensor, bits: int = 8) -> torch.Tensor:
     """Round to the grid that DynamicQuantizeLinear would lay over this very tensor.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ import torch
 from quant_core.codes import ActivationGrid, QuantizedWeight
 from quant_core.executor import Program, compile_model
 from quant_core.ingest.layer import Layer
-from quant_core.quantizers.activation import dynamic_fake_quantize, fake_quantize
+from quant_core.quantizers.activation import block_fake_quantize, dynamic_fake_quantize, fake_quantize
 
 _TAP_SUFFIX = "@dynamic"
 
@@ -33,6 +34,7 @@ class Simulation:
         grids: Mapping[str, ActivationGrid],
         dynamic: Collection[str],
         *,
+        blocks: Mapping[str, int] = MappingProxyType({}),
         device: str = "cpu",
     ) -> None:
         """Prepare the network.
@@ -43,9 +45,17 @@ class Simulation:
             weights: Layer name -> codes and scales.
             grids: Tensor name -> 8-bit grid, for every statically rounded tensor.
             dynamic: Names of the layers whose input is rounded to the range it happens to have.
+            blocks: Layer name -> block size, where the input is rounded row by row and block by block.
             device: Where to compute.
         """
         tapped, taps = insert_taps(model, [layer for layer in layers if layer.name in dynamic])
+        self._replace: dict[str, Callable[[torch.Tensor], torch.Tensor]] = dict.fromkeys(
+            taps, dynamic_fake_quantize
+        )
+        for size in sorted(set(blocks.values())):
+            within = [layer for layer in layers if blocks.get(layer.name) == size]
+            tapped, taps = insert_taps(tapped, within, f"@block{size}")
+            self._replace |= dict.fromkeys(taps, partial(block_fake_quantize, size=size))
         self.program: Program = compile_model(tapped, device=device)
         self._device = device
         self._weights = {
@@ -54,10 +64,7 @@ class Simulation:
             if layer.name in weights
             for name, values in weights[layer.name].stand_ins(layer.weight).items()
         }
-        self._replace: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-            name: partial(fake_quantize, grid=grid) for name, grid in grids.items()
-        }
-        self._replace |= dict.fromkeys(taps, dynamic_fake_quantize)
+        self._replace |= {name: partial(fake_quantize, grid=grid) for name, grid in grids.items()}
 
     def run(self, feeds: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, npt.NDArray[np.generic]]:
         """Run one batch.
@@ -97,12 +104,15 @@ class Simulation:
         return {name: value.cpu().numpy() for name, value in values.items()}
 
 
-def insert_taps(model: ir.Model, layers: Sequence[Layer]) -> tuple[ir.Model, tuple[str, ...]]:
+def insert_taps(
+    model: ir.Model, layers: Sequence[Layer], suffix: str = _TAP_SUFFIX
+) -> tuple[ir.Model, tuple[str, ...]]:
     """Give the inputs of some layers names of their own, so that they can be rounded for those layers alone.
 
     Args:
         model: A model; left as it is.
         layers: Layers whose activation input gets a tap.
+        suffix: Added to the name of what they read.
 
     Returns:
         A copy with an Identity before those layers, and the taps' names.
@@ -115,7 +125,7 @@ def insert_taps(model: ir.Model, layers: Sequence[Layer]) -> tuple[ir.Model, tup
             continue
         source = node.inputs[0]
         assert source is not None
-        name = f"{source.name}{_TAP_SUFFIX}"
+        name = f"{source.name}{suffix}"
         if name not in taps:
             tap = ir.node(
                 "Identity", [source], outputs=[ir.Value(name=name, type=source.type, shape=source.shape)]

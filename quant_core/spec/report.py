@@ -52,7 +52,7 @@ class LayerReport(_Value):
         macs: Multiply-accumulates per sample.
         weight_bits: Bits of the weight; 32 is float.
         activation_bits: Bits of the layer's input; 32 is float.
-        form: How it runs: `static`, `dynamic`, `gather`, `weight_only`, `wide` or `float`.
+        form: How it runs: `static`, `dynamic`, `block`, `gather`, `weight_only`, `wide` or `float`.
         kernel: Operator that runs it in onnxruntime's optimized graph.
         bytes: Bytes of the weight in the file, scales included.
         trace: Tr(H_i); null where the method gives none.

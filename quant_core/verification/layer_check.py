@@ -91,7 +91,7 @@ def _tolerance(
     if placement.is_rounded(each.result):
         return _STEPS * grids[placement.aliases.get(each.result, each.result)].scale
     allowed = _FLOAT_TOLERANCE * float(np.abs(expected).max(initial=0)) + float(np.finfo(np.float32).tiny)
-    if each.form in {"static", "dynamic"}:
+    if each.form in {"static", "dynamic", "block"}:
         span = max(float(source.max(initial=0)), 0.0) - min(float(source.min(initial=0)), 0.0)
         weight = weights[each.layer.name]
         allowed += _FLIPS * span / 255 * float(np.abs(weight.dequantize()).max(initial=0))

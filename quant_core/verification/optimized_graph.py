@@ -36,6 +36,7 @@ INT8_OPERATORS = frozenset(
         "MatMulIntegerToFloat",
         "MatMulInteger",
         "ConvInteger",
+        "MatMulNBits",
     }
 )
 """Operators that multiply integers."""
@@ -181,7 +182,7 @@ def _kernel(use: Use, node: onnx.NodeProto | None, producers: Mapping[str, onnx.
 
 def _nodes_by_original_name(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
     # Undoes what onnxruntime does to names; an exact name wins over a derived one.
-    known = INT8_OPERATORS | FLOAT_OPERATORS | {"MatMulNBits"}
+    known = INT8_OPERATORS | FLOAT_OPERATORS
     found: dict[str, onnx.NodeProto] = {}
     derived: dict[str, onnx.NodeProto] = {}
     for node in graph.node:

@@ -163,7 +163,8 @@ class Net:
         onnx.save(file, path)
         onnx.checker.check_model(path, full_check=True)
         dynamic = [name for name, form in placement.forms.items() if form == "dynamic"]
-        self.simulation = Simulation(self.model, self.layers, weights, grids, dynamic)
+        blocks = {name: weights[name].block_size for name, form in placement.forms.items() if form == "block"}
+        self.simulation = Simulation(self.model, self.layers, weights, grids, dynamic, blocks=blocks)
         self.placement, self.grids, self.weights = placement, grids, weights
         return placement, file, self.simulation.run(self.feeds)["y"]
 
