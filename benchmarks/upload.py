@@ -2,8 +2,8 @@
 
     python -m benchmarks.upload --gigabytes 4
 
-Both are measured in turn, in one run. The local way reads the file, hashes it with SHA-256 and writes a copy. The upload
-is one `PUT /uploads/{id}` over loopback to a service process of its own, which does the same with what it receives.
+Both are measured in turn, in one run. The local way reads the file, hashes it with SHA-256 and writes a copy; the
+upload is one `PUT /uploads/{id}` over loopback to a service of its own, which does the same with what it receives.
 """
 
 from __future__ import annotations
@@ -41,12 +41,15 @@ def main() -> None:
             before = _peak(service.pid)
             ratios = []
             for number in range(chosen.rounds):
+                mine, its = time.process_time(), _processor(service.pid)
                 local = _locally(source, folder / "copy")
+                cost = time.process_time() - mine
                 sent = _upload(source, port, f"round-{number}")
                 ratios.append(local / sent)
                 rate = size / 2**20
                 print(
-                    f"locally {rate / local:7.0f} MB/s, uploaded {rate / sent:7.0f} MB/s, ratio {local / sent:.2f}"
+                    f"locally {rate / local:6.0f} MiB/s ({cost:.2f} s of CPU), uploaded {rate / sent:6.0f} MiB/s "
+                    f"({_processor(service.pid) - its:.2f} s of CPU of the service), ratio {local / sent:.2f}"
                 )
             print(f"median ratio {statistics.median(ratios):.2f} of the local speed, {size / 2**30:g} GiB")
             print(
@@ -111,6 +114,12 @@ def _start(data: Path, size: int) -> tuple[subprocess.Popen[bytes], int]:
         else:
             return service, port
     raise SystemExit("the service did not start")
+
+
+def _processor(pid: int) -> float:
+    """CPU seconds that a process has taken."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _peak(pid: int) -> int:
