@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("tasks", nargs="*", metavar="TASK", help=f"any of {', '.join(TASKS)}; default all")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=20.0, help="of timing for each task")
+    parser.add_argument("--without", metavar="GLOB", default="", help="contestants to leave out, by name")
     parser.add_argument(
         "--again", metavar="GLOB", default="", help="contestants whose kept files are made again"
     )
