@@ -89,6 +89,7 @@ _AS_GIVEN = (
     "sensitivity",
     "rounding",
     "foem_beta",
+    "weight_range",
     "equalize",
     "bias_correction",
     "granularity",
@@ -171,6 +172,10 @@ def quantize(
     block_size: BlockSize = None,
     asymmetric: Asymmetric = False,
     weight_format: WeightFormat = None,
+    weight_range: Annotated[
+        str | None,
+        typer.Option("--weight-range", help="Ranges of weights: hessian, mse, minmax or percentile."),
+    ] = None,
     equalize: Annotated[
         str | None,
         typer.Option("--equalize", help="Where channels are scaled before rounding: auto, all or none."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 import torch
@@ -33,6 +33,15 @@ class InputMoments:
     mean: torch.Tensor
     columns: int
     samples: int
+
+    def centred(self) -> InputMoments:
+        """Take the mean out: the moments of x - E[x].
+
+        Returns:
+            The covariance, and a mean of 0.
+        """
+        outer = self.mean[:, :, None] * self.mean[:, None, :]
+        return replace(self, second=self.second - outer, mean=torch.zeros_like(self.mean))
 
     def shrunk(self) -> torch.Tensor:
         """Pull H towards its diagonal by as much as its off-diagonal entries are noise.

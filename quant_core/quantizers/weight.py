@@ -12,13 +12,16 @@ from torch import Tensor
 from quant_core.codes import QuantizedWeight
 from quant_core.errors import SpecError
 from quant_core.quantizers.grids.elements import code_range, elements
-from quant_core.quantizers.grids.range_search import Best, search_asymmetric, search_symmetric, whole_range
+from quant_core.quantizers.grids.range_search import Best, range_of, search_asymmetric, search_symmetric
 from quant_core.quantizers.grids.scaled_rows import from_scaled_rows, scales_shape, to_scaled_rows
 from quant_core.quantizers.grids.stored_scales import StoredScales, stored_scales
 from quant_core.spec import FORMAT_BITS
 from quant_core.spec.weight_grid import WeightGrid
 
 _CHUNK_ELEMENTS = 1 << 20
+_NOT_CLIPPED = 0.999
+"""Share of the weights on either side that `percentile` does not clip."""
+
 _CHANNELS = WeightGrid()
 
 
@@ -32,10 +35,11 @@ class _Steps:
 def quantize_weight(
     weight: npt.NDArray[np.floating], bits: int, axis: int | None, grid: WeightGrid = _CHANNELS
 ) -> QuantizedWeight:
-    """Round a weight tensor to the nearest codes under the scales of least squared error.
+    """Round a weight tensor to the nearest codes under the scales that the grid's range search finds.
 
-    For each scale's weights: `min over s, z of sum_k (w_k - s * (clip(round(w_k / s) + z, qmin, qmax) - z))^2`, with
-    z = 0 where the grid is symmetric, and for floating formats the nearest of their values in place of the integers.
+    By least squared error, for each scale's weights: `min over s, z of sum_k (w_k - s * (clip(round(w_k / s) + z, qmin,
+    qmax) - z))^2`, with z = 0 where the grid is symmetric, and for floating formats the nearest of their values in
+    place of the integers. The search `hessian` needs the layer's inputs, which only GPTQ has; here it is this one too.
     Only steps that the file can store are tried.
 
     Args:
@@ -72,6 +76,25 @@ def quantize_weight(
         tensor_scale=steps.factor,
     )
     return round_to_nearest(weight, start)
+
+
+def drawn_in(
+    weight: npt.NDArray[np.floating], start: QuantizedWeight, grid: WeightGrid, share: float
+) -> QuantizedWeight:
+    """Draw the ranges of all scales in; zero points stay, so that both ends move alike.
+
+    Args:
+        weight: Float weights.
+        start: Their scales.
+        grid: The grid they belong to.
+        share: Factor of the steps.
+
+    Returns:
+        The same with the nearest steps that the file can store, and codes that do not count.
+    """
+    scales = stored_scales(to_scaled_rows(weight, start.axis, start.block_size), grid)
+    steps = scales.stored(torch.from_numpy(start.scale.reshape(-1) * np.float32(share)))
+    return replace(start, scale=steps.numpy().reshape(start.scale.shape).copy())
 
 
 def round_to_nearest(weight: npt.NDArray[np.floating], start: QuantizedWeight) -> QuantizedWeight:
@@ -116,8 +139,9 @@ def _find_steps(rows: Tensor, bits: int, grid: WeightGrid) -> _Steps:
 
 def _search(rows: Tensor, bits: int, grid: WeightGrid, scales: StoredScales) -> Best:
     kinds = elements(bits, grid)
-    if grid.range_search == "minmax":
-        return whole_range(rows, kinds, scales, symmetric=grid.symmetric)
+    if grid.range_search in {"minmax", "percentile"}:
+        share = 1.0 if grid.range_search == "minmax" else _NOT_CLIPPED
+        return range_of(rows, kinds, scales, symmetric=grid.symmetric, share=share)
     search = search_symmetric if grid.symmetric else search_asymmetric
     return search(rows, kinds, scales, bits)
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 WeightFormat = Literal["int", "fp8_e4m3", "fp8_e5m2", "nvfp4", "mxfp4"]
 Granularity = Literal["tensor", "channel", "block"]
-WeightRange = Literal["mse", "minmax"]
+WeightRange = Literal["mse", "minmax", "percentile", "hessian"]
 
 FORMAT_BITS: dict[WeightFormat, int] = {"fp8_e4m3": 8, "fp8_e5m2": 8, "nvfp4": 4, "mxfp4": 4}
 """Bits of a code of each format that has but one width."""
@@ -31,7 +31,8 @@ class WeightGrid:
         block_size: Inputs in a block; counts for `block` alone.
         symmetric: Whether the value 0 has the code 0; else each scale has a zero point.
         format: Integer codes or a floating format.
-        range_search: How steps are chosen: by least squared error, or so that nothing is clipped.
+        range_search: How steps are chosen: by least squared error of the weight; so that nothing, or one weight in a
+            thousand on either side, is clipped; or by least error of the layer's output after its codes are found.
     """
 
     granularity: Granularity = "channel"

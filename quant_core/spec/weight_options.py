@@ -6,7 +6,14 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from quant_core.spec.weight_grid import FORMAT_BITS, FORMAT_BLOCK, Granularity, WeightFormat, WeightGrid
+from quant_core.spec.weight_grid import (
+    FORMAT_BITS,
+    FORMAT_BLOCK,
+    Granularity,
+    WeightFormat,
+    WeightGrid,
+    WeightRange,
+)
 
 Equalize = Literal["auto", "all", "none"]
 Rounding = Literal["gptq", "foem", "reconstruction", "nearest", "stochastic"]
@@ -24,6 +31,9 @@ class WeightOptions(BaseModel):
         symmetric: Whether 0 has the code 0; else each scale of an integer grid has a zero point of its own.
         weight_format: What the candidate of a format's own width is: FP8 instead of 8-bit integers, NVFP4 or MXFP4
             instead of 4-bit ones. All other widths are integers.
+        weight_range: How steps are chosen: by least squared error of the weight (`mse`), from its smallest and largest
+            value (`minmax`), nearly so (`percentile`), or by least error of the layer's output under its inputs' second
+            moments once GPTQ has found the codes (`hessian`; what GPTQ does not round takes `mse`).
         equalize: Where channels are scaled before rounding, if that promises less error; the float function stays as it
             is. `auto`: before layers whose input is rounded at run time; `all`: between layers with calibrated inputs
             as well; `none`: nowhere.
@@ -38,6 +48,7 @@ class WeightOptions(BaseModel):
     block_size: int = Field(default=32, ge=16, le=256)
     symmetric: bool = True
     weight_format: WeightFormat = "int"
+    weight_range: WeightRange = "hessian"
     equalize: Equalize = "auto"
     bias_correction: bool = True
 
@@ -71,5 +82,10 @@ class WeightOptions(BaseModel):
         if FORMAT_BITS.get(self.weight_format) == bits:
             block = FORMAT_BLOCK.get(self.weight_format)
             granularity = self.granularity if block is None else "block"
-            return WeightGrid(granularity, block or self.block_size, format=self.weight_format)
-        return WeightGrid(self.granularity, self.block_size, self.symmetric)
+            return WeightGrid(
+                granularity,
+                block or self.block_size,
+                format=self.weight_format,
+                range_search=self.weight_range,
+            )
+        return WeightGrid(self.granularity, self.block_size, self.symmetric, range_search=self.weight_range)

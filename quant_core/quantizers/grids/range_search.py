@@ -143,18 +143,23 @@ def search_asymmetric(rows: Tensor, elements: Elements, scales: StoredScales, bi
     return best
 
 
-def whole_range(rows: Tensor, elements: Elements, scales: StoredScales, *, symmetric: bool) -> Best:
-    """Give the steps under which nothing is clipped, by minimum and maximum.
+def range_of(
+    rows: Tensor, elements: Elements, scales: StoredScales, *, symmetric: bool, share: float = 1.0
+) -> Best:
+    """Give the steps that a range of the weights asks for, by minimum and maximum or by quantiles.
 
     Args:
         rows: Weights, `[scales, weights]`.
         elements: What their grid holds.
         scales: Which steps can be stored.
         symmetric: Whether zero points are 0.
+        share: Share of the weights on either side that is not clipped; 1 clips nothing.
 
     Returns:
         The steps and zero points.
     """
+    if share < 1:
+        rows = rows.clamp(rows.quantile(1 - share, 1, keepdim=True), rows.quantile(share, 1, keepdim=True))
     full = _full(rows, elements, scales)
     best = _start(rows, elements, scales, full)
     if symmetric:

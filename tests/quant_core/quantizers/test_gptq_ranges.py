@@ -1,0 +1,102 @@
+"""Ranges chosen by what GPTQ makes of them, against the output error computed from the inputs themselves."""
+
+import numpy as np
+import pytest
+
+from quant_core.calibration import Samples
+from quant_core.executor import compile_model
+from quant_core.quantizers.bias_correction import find_bias
+from quant_core.quantizers.gptq import gptq
+from quant_core.quantizers.input_moments import input_moments
+from quant_core.spec.weight_grid import WeightGrid
+from tests.quant_core.quantizers.test_bias_correction import build
+
+TEXT = "g (float[n,24] x) => (float[n,{0}] y) {{ y = Gemm(x, w, b) }}"
+GRIDS = {
+    "channel": WeightGrid(range_search="hessian"),
+    "tensor": WeightGrid("tensor", range_search="hessian"),
+    "block": WeightGrid("block", 16, range_search="hessian"),
+    "zero points": WeightGrid(symmetric=False, range_search="hessian"),
+}
+
+
+def setting(outputs, offset=0.0):
+    model, (layer,) = build(TEXT.format(outputs), w=(24, outputs), b=(outputs,))
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((600, 24)) @ rng.standard_normal((24, 24)) + offset * rng.standard_normal(24)
+    x = x.astype(np.float32)
+    moments = input_moments(
+        compile_model(model), model, [layer], Samples(inputs={"x": x}), batch_size=600, device="cpu", seed=0
+    )[layer.name]
+    return model, layer, model.graph.initializers["w"].const_value.numpy(), x, moments
+
+
+def errors(x, weight, rounded):
+    """Squared error of each output over all samples."""
+    return np.square(x @ (rounded.dequantize() - weight)).sum(0)
+
+
+def expected(weight, rounded, moments):
+    """The same from the moments, which are shrunk a little towards their diagonal."""
+    lost = rounded.dequantize() - weight
+    return np.einsum("ko,kl,lo->o", lost, moments.shrunk()[0].numpy(), lost)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_no_output_is_worse_than_under_the_whole_range(name, bits):
+    _, layer, weight, x, moments = setting(10)
+    grid = GRIDS[name]
+    whole = WeightGrid(grid.granularity, grid.block_size, grid.symmetric, range_search="minmax")
+    found, plain = (
+        gptq(layer, weight, moments, [bits], grid_of=lambda _, given=given: given)[bits]
+        for given in (grid, whole)
+    )
+    ours, theirs = errors(x, weight, found), errors(x, weight, plain)
+    if name == "tensor":
+        assert ours.sum() <= theirs.sum() * 1.001
+    else:
+        assert (expected(weight, found, moments) <= expected(weight, plain, moments) * 1.001).all()
+    if name == "channel":
+        assert ours.sum() < 0.98 * theirs.sum()
+
+
+def test_ranges_beat_those_of_least_weight_error_at_two_bits():
+    _, layer, weight, x, moments = setting(40)
+    found, plain = (
+        gptq(layer, weight, moments, [2], grid_of=lambda _, name=name: WeightGrid(range_search=name))[2]
+        for name in ("hessian", "mse")
+    )
+    assert errors(x, weight, found).sum() < errors(x, weight, plain).sum()
+
+
+def test_many_outputs_share_one_choice():
+    _, layer, weight, x, moments = setting(300)
+    found, whole = (
+        gptq(layer, weight, moments, [2, 3, 8], grid_of=lambda _, name=name: WeightGrid(range_search=name))
+        for name in ("hessian", "minmax")
+    )
+    for bits in (2, 3):
+        shares = found[bits].scale / whole[bits].scale
+        np.testing.assert_allclose(shares, shares[0], rtol=1e-5)
+        assert shares[0] < 1
+        assert errors(x, weight, found[bits]).sum() < errors(x, weight, whole[bits]).sum()
+    np.testing.assert_array_equal(found[8].codes, whole[8].codes)
+
+
+def test_a_corrected_bias_takes_the_mean_off_the_codes():
+    """With the mean error in the bias, codes need only keep what varies."""
+    model, layer, weight, x, moments = setting(20, offset=30.0)
+    bias = find_bias(model, layer)
+    corrected = gptq(layer, weight, moments, [3], bias)[3]
+    plain = gptq(layer, weight, moments, [3])[3]
+    assert corrected.bias is not None
+
+    def varying(rounded):
+        return np.square((x - x.mean(0)) @ (rounded.dequantize() - weight)).sum()
+
+    assert varying(corrected) < 0.9 * varying(plain)
+    shift = corrected.bias.values - bias.values
+    np.testing.assert_allclose(
+        (x @ (corrected.dequantize() - weight) + shift).mean(0), 0, atol=1e-3 * np.abs(x @ weight).mean()
+    )
