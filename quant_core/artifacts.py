@@ -12,6 +12,8 @@ from pathlib import Path
 from quant_core.errors import SpecError
 
 MODEL = "model.onnx"
+MODEL_DATA = "model.onnx.data"
+"""Tensors of a model above 2 GiB."""
 REPORT_JSON = "report.json"
 REPORT_HTML = "report.html"
 SENSITIVITY = "sensitivity.json"

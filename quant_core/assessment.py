@@ -19,6 +19,7 @@ from quant_core.calibration import Samples
 from quant_core.errors import InternalError
 from quant_core.export import Placement
 from quant_core.export.forms import input_bits
+from quant_core.export.model_file import data_file, file_bytes
 from quant_core.ingest import Layer
 from quant_core.preparation import Prepared
 from quant_core.quantizers import ActivationGrid, QuantizedWeight, Simulation
@@ -220,7 +221,7 @@ def _check_kernels(placement: Placement, found: Mapping[str, str]) -> list[str]:
 
 
 def _summary(job: Prepared, path: Path, plan: BitPlan) -> ModelSummary:
-    size = path.stat().st_size
+    size = file_bytes(path)
     exported = onnx.load(path, load_external_data=False)
     return ModelSummary(
         name=job.source.path.name,
@@ -228,6 +229,7 @@ def _summary(job: Prepared, path: Path, plan: BitPlan) -> ModelSummary:
         quantized_bytes=size,
         predicted_bytes=plan.predicted_bytes,
         budget_bytes=job.budget,
+        data_file=data_file(path).name if data_file(path).exists() else None,
         ratio=size / job.source.file_bytes,
         opset=next(entry.version for entry in exported.opset_import if entry.domain in {"", "ai.onnx"}),
         parameters=sum(layer.parameters for layer in job.layers),

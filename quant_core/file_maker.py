@@ -16,6 +16,7 @@ from quant_core.assessment import Choice
 from quant_core.calibration import Samples, activation_ranges, choose_range
 from quant_core.errors import InfeasibleBudgetError
 from quant_core.export import Placement, export_model, place
+from quant_core.export.model_file import write_model
 from quant_core.journal import Journal
 from quant_core.open_widths import layers_at
 from quant_core.preparation import Prepared
@@ -140,22 +141,20 @@ class FileMaker:
             choice: What was decided.
 
         Returns:
-            Its bytes.
+            Its bytes, those of a second file with the tensors included.
         """
         with self.journal.timed("export"):
-            onnx.save(
-                export_model(
-                    self.job.model,
-                    self.job.layers,
-                    choice.weights,
-                    choice.placement,
-                    choice.grids,
-                    self.job.target,
-                ),
-                self.path,
+            file = export_model(
+                self.job.model,
+                self.job.layers,
+                choice.weights,
+                choice.placement,
+                choice.grids,
+                self.job.target,
             )
+            size = write_model(file, self.path)
             onnx.checker.check_model(self.path, full_check=True)
-        return self.path.stat().st_size
+        return size
 
     def with_all_samples(self) -> FileMaker:
         """Round every width with every calibration sample, so that each file is what would be handed out.

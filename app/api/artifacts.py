@@ -18,9 +18,20 @@ router = APIRouter(prefix="/jobs/{job_id}", tags=["results"])
 
 _REPORT_TYPES = ("application/json", "text/html")
 FileName = Literal[
-    "sensitivity.json", "interactions.npz", "spectrum.json", "spectrum.html", "pareto.json", "costs.json"
+    "model.onnx.data",
+    "sensitivity.json",
+    "interactions.npz",
+    "spectrum.json",
+    "spectrum.html",
+    "pareto.json",
+    "costs.json",
 ]
-_FILE_TYPES = {".json": "application/json", ".html": "text/html", ".npz": "application/octet-stream"}
+_FILE_TYPES = {
+    ".data": "application/octet-stream",
+    ".json": "application/json",
+    ".html": "text/html",
+    ".npz": "application/octet-stream",
+}
 
 
 @router.get(

@@ -41,6 +41,10 @@ def download(info: JobInfo, target: Path, retries: int) -> Operation[Path]:
         files |= {name: (f"files/{name}", {}) for name in ("spectrum.json", "spectrum.html")}
     for name, (address, headers) in files.items():
         yield from _fetch(f"/jobs/{info.id}/{address}", headers, target / name, retries)
+    if info.kind == "quantize":
+        data = json.loads((target / "report.json").read_text())["model"].get("data_file")
+        if data:
+            yield from _fetch(f"/jobs/{info.id}/files/model.onnx.data", {}, target / data, retries)
     if json.loads((target / _TABLE).read_text()).get("interactions"):
         address = f"/jobs/{info.id}/files/interactions.npz"
         yield from _fetch(address, {}, target / "interactions.npz", retries)

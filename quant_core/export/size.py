@@ -16,6 +16,7 @@ from quant_core.export.exporter import export_model
 from quant_core.export.forms import Form
 from quant_core.export.graph_writer import GraphWriter
 from quant_core.export.half_storage import cast, half_type
+from quant_core.export.model_file import model_bytes
 from quant_core.export.nbits import NBITS_DOMAIN, nbits_attributes, write_nbits
 from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.export.packing import Plane, blank_planes, plane_bytes
@@ -132,7 +133,7 @@ def predict_sizes(
     }
     file = export_model(model, layers, weights, placement, grids, target)
     used = sum(functions.get(bits, 0) for bits in set(reference.values()))
-    base = file.ByteSize() - used - sum(sizes[name][bits] for name, bits in reference.items())
+    base = model_bytes(file) - used - sum(sizes[name][bits] for name, bits in reference.items())
     return SizeModel(base=base, layers=sizes, functions=functions)
 
 

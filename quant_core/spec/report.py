@@ -26,6 +26,7 @@ class ModelSummary(_Value):
         budget_bytes: The limit; null if the size was left free.
         ratio: `quantized_bytes / float_bytes`.
         opset: Opset of the quantized model.
+        data_file: Name of the second file that holds its tensors, beside `model.onnx`; null where one file holds all.
         parameters: Elements of all quantizable weights.
         macs: Multiply-accumulates per sample.
     """
@@ -39,6 +40,7 @@ class ModelSummary(_Value):
     opset: int
     parameters: int
     macs: int
+    data_file: str | None = None
 
 
 class LayerReport(_Value):
