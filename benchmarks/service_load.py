@@ -102,7 +102,7 @@ def samples() -> bytes:
     return buffer.getvalue()
 
 
-def run_job(services: list[Service], number: int, data: bytes, tally: Tally) -> str:
+def run_job(services: list[Service], number: int, data: bytes, tally: Tally, done: threading.Event) -> str:
     """Send one job until a service has taken it, and look at it until it has ended.
 
     Args:
@@ -110,14 +110,15 @@ def run_job(services: list[Service], number: int, data: bytes, tally: Tally) -> 
         number: Number of the job.
         data: Its samples.
         tally: Told of every look.
+        done: Set where all is given up.
 
     Returns:
-        The job's id.
+        The job's id; empty if it was given up.
     """
     key, rng = uuid.uuid4().hex, random.Random(number)  # noqa: S311 - no secret
     job_id: str | None = None
     with httpx.Client(timeout=60, trust_env=False) as http:
-        while True:
+        while not done.is_set():
             url = rng.choice(services).url
             try:
                 if job_id is None:
@@ -134,6 +135,7 @@ def run_job(services: list[Service], number: int, data: bytes, tally: Tally) -> 
             except httpx.TransportError:
                 tally.unanswered += 1
             time.sleep(rng.uniform(0.2, 0.5))
+    return ""
 
 
 def kill_at_random(services: list[Service], every: float, done: threading.Event, tally: Tally) -> None:
@@ -227,8 +229,12 @@ def main() -> None:
         try:
             killer.start()
             with ThreadPoolExecutor(chosen.clients) as clients:
-                sent = [clients.submit(run_job, services, n, data, tally) for n in range(chosen.jobs)]
-                ids = [future.result() for future in sent]
+                sent = [clients.submit(run_job, services, n, data, tally, done) for n in range(chosen.jobs)]
+                try:
+                    ids = [future.result() for future in sent]
+                except BaseException:
+                    done.set()  # or the clients would wait for ever
+                    raise
             seconds = time.monotonic() - started
             done.set()
             killer.join()
