@@ -87,6 +87,7 @@ _AS_GIVEN = (
     "target",
     "opset",
     "sensitivity",
+    "effort",
     "rounding",
     "foem_beta",
     "weight_range",
@@ -161,6 +162,10 @@ def quantize(
         typer.Option(
             "--sensitivity", help="How losses are estimated: output, interaction, gauss_newton, ..."
         ),
+    ] = None,
+    effort: Annotated[
+        str | None,
+        typer.Option("--effort", help="fast, balanced or best; options given beside it go before it."),
     ] = None,
     rounding: Annotated[
         str | None, typer.Option("--rounding", help="gptq, foem, reconstruction, nearest or stochastic.")

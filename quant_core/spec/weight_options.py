@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -15,14 +16,24 @@ from quant_core.spec.weight_grid import (
     WeightRange,
 )
 
+Effort = Literal["fast", "balanced", "best"]
 Equalize = Literal["auto", "all", "none"]
 Rounding = Literal["gptq", "foem", "reconstruction", "nearest", "stochastic"]
+
+EFFORTS: Mapping[str, Mapping[str, str]] = {
+    "fast": {"rounding": "nearest", "equalize": "none"},
+    "balanced": {},
+    "best": {"rounding": "reconstruction"},
+}
+"""What each level asks for where the request itself says nothing."""
 
 
 class WeightOptions(BaseModel):
     """How weights find their codes.
 
     Attributes:
+        effort: What the options below are where they are not given: `fast` rounds to the nearest and leaves channels as
+            they are, `balanced` takes the defaults, `best` reconstructs (integer codes; formats are rounded by GPTQ).
         rounding: How weights find their codes. Layers are scored with the rounding that is exported; `reconstruction`
             tunes the codes of the chosen plan alone, and scores with GPTQ, which it starts from.
         foem_beta: Weight of the first-order term of `foem`; 0 is GPTQ.
@@ -42,6 +53,7 @@ class WeightOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    effort: Effort = "balanced"
     rounding: Rounding = "gptq"
     foem_beta: float = Field(default=0.05, ge=0, le=1)
     granularity: Granularity = "channel"
@@ -51,6 +63,16 @@ class WeightOptions(BaseModel):
     weight_range: WeightRange = "hessian"
     equalize: Equalize = "auto"
     bias_correction: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_effort(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not isinstance(effort := data.get("effort"), str):
+            return data
+        asked = dict(EFFORTS.get(effort, {}))
+        if asked.get("rounding") == "reconstruction" and data.get("weight_format", "int") != "int":
+            del asked["rounding"]
+        return asked | data
 
     @model_validator(mode="after")
     def _codes_can_be_tuned(self) -> Self:

@@ -6,13 +6,28 @@ from quant_core.spec import AnalyzeSpec, QuantizeSpec, WeightGrid, WeightOptions
 
 def test_a_format_takes_the_place_of_integers_of_its_width():
     options = WeightOptions(weight_format="nvfp4", granularity="channel", symmetric=False)
-    assert options.grid(4) == WeightGrid("block", 16, format="nvfp4")
-    assert options.grid(8) == WeightGrid("channel", 32, symmetric=False)
+    assert options.grid(4) == WeightGrid("block", 16, format="nvfp4", range_search="hessian")
+    assert options.grid(8) == WeightGrid("channel", 32, symmetric=False, range_search="hessian")
     assert WeightOptions(weight_format="mxfp4").grid(4).block == 32
     assert WeightOptions(weight_format="fp8_e5m2", granularity="tensor").grid(8) == WeightGrid(
-        "tensor", format="fp8_e5m2"
+        "tensor", format="fp8_e5m2", range_search="hessian"
     )
-    assert WeightOptions().grid(8) == WeightGrid()
+    assert WeightOptions(weight_range="mse").grid(8) == WeightGrid()
+
+
+@pytest.mark.parametrize("spec", [QuantizeSpec, AnalyzeSpec, WeightOptions])
+def test_an_effort_says_what_is_not_said(spec):
+    assert spec(effort="balanced").model_copy(update={"effort": "best"}) == spec().model_copy(
+        update={"effort": "best"}
+    )
+    fast, best = spec(effort="fast"), spec.model_validate({"effort": "best"})
+    assert (fast.rounding, fast.equalize) == ("nearest", "none")
+    assert (best.rounding, best.equalize) == ("reconstruction", "auto")
+    assert spec(effort="fast", rounding="foem").rounding == "foem"
+    assert spec(effort="best", weight_format="mxfp4").rounding == "gptq"
+    assert spec.model_validate_json(fast.model_dump_json()) == fast
+    with pytest.raises(ValidationError, match="effort"):
+        spec(effort="utmost")
 
 
 @pytest.mark.parametrize("spec", [QuantizeSpec, AnalyzeSpec])
