@@ -22,6 +22,7 @@ from quant_core.spec import (
     CostTable,
     LatencyTable,
     LayerCosts,
+    LayerLatency,
     QuantizeSpec,
     format_bits,
 )
@@ -165,10 +166,17 @@ def _latency(name: str, forms: Mapping[int, Form], table: LatencyTable | None) -
             remedy="Measure this model with `bitwright profile`.",
             where="latency_table",
         )
-    # Where activations are not those that were timed, the weight is unpacked at load and the layer runs as in float.
-    return {
-        width: row.float_ms
-        if width == FLOAT_BITS or (form in {"weight_only", "wide"} and row.form != form)
-        else row.integer_ms
-        for width, form in forms.items()
-    }
+    return {width: _time(row, form) for width, form in forms.items()}
+
+
+def _time(row: LayerLatency, form: Form) -> float:
+    if form == row.form:
+        return row.integer_ms
+    # Where it is not what was timed that a layer reads, its weight is unpacked at load and it runs as in float.
+    if form in {"float", "weight_only", "wide"}:
+        return row.float_ms
+    raise SpecError(
+        f"{row.name} would run as {form}, and the table has its time in float and as {row.form} alone.",
+        remedy="Leave the latency table out, or the option that makes it run so.",
+        where="latency_table",
+    )

@@ -39,8 +39,11 @@ def affordable_rounds(problem: PlanProblem, macs: int, samples: int) -> int:
     Returns:
         At most three; none where even one would take too long.
     """
-    # Two neighbours a layer, each run over half of the network on average.
-    return min(MOST_ROUNDS, int(_MACS / max(1, macs * samples * len(problem.names))))
+    # Two neighbours a layer, each run over half of the network on average; where activations are open, four, each run
+    # over all of it.
+    opened = any(activation_of(width) for choice in problem.candidates.values() for width in choice.bits)
+    runs = len(problem.names) * (4 if opened else 1)
+    return min(MOST_ROUNDS, int(_MACS / max(1, macs * samples * runs)))
 
 
 def refine(

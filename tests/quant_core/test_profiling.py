@@ -81,6 +81,11 @@ def test_a_latency_budget_buys_float_layers_where_they_are_cheap(samples):
     other = made.model_copy(update={"layers": made.layers[1:]})
     with pytest.raises(SpecError, match="measured on"):
         price(job, spec.model_copy(update={"latency_table": other}))
+    dynamic = [row.model_copy(update={"form": "dynamic"}) for row in made.layers]
+    with pytest.raises(
+        SpecError, match="would run as static, and the table has its time in float and as dyn"
+    ):
+        price(job, spec.model_copy(update={"latency_table": made.model_copy(update={"layers": dynamic})}))
     for change, told in (
         ({"activation_bits": 32}, "with float activations, and 8"),
         ({"target": "x"}, "for x"),
