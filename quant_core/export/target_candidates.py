@@ -10,7 +10,7 @@ from quant_core.allocation.candidates import Candidates
 from quant_core.errors import SpecError
 from quant_core.export.target import Target
 from quant_core.ingest.layer import Layer
-from quant_core.spec import FLOAT_BITS, WEIGHT_BITS, QuantizeSpec, format_bits
+from quant_core.spec import FLOAT_BITS, WEIGHT_BITS, QuantizeSpec, WeightGrid, format_bits
 
 
 def within_target(
@@ -47,16 +47,33 @@ def within_target(
         for layer in layers
     }
     anywhere = sorted({bits for widths in able.values() for bits in widths})
-    if "weight_bits" in spec.model_fields_set:
-        unknown = [bits for bits in spec.weight_bits if bits not in anywhere]
-        if unknown:
-            raise SpecError(
-                f"{target.name} has no kernel for {_listed(unknown)}-bit weights of this model.",
-                remedy=f"The nearest it has is {_listed(_nearest(unknown[0], anywhere))}; ask for some of "
-                f"{_listed(anywhere)}.",
-                where="weight_bits",
-            )
+    unknown = [bits for bits in _asked(spec, anywhere) if bits not in anywhere]
+    if unknown:
+        raise SpecError(
+            f"{target.name} has no kernel for {_listed(unknown)}-bit weights of this model"
+            f"{_as_what(spec.grid(unknown[0]))}.",
+            remedy=f"The nearest it has is {_listed(_nearest(unknown[0], anywhere))}; ask for some of "
+            f"{_listed(anywhere)}.",
+            where="weight_bits",
+        )
     return {layer.name: _narrow(layer, candidates[layer.name], able[layer.name], target) for layer in layers}
+
+
+def _asked(spec: QuantizeSpec, anywhere: Sequence[int]) -> tuple[int, ...]:
+    """The widths that a request names, itself or by a format; all where nothing but float is left of them."""
+    if "weight_bits" in spec.model_fields_set or anywhere == [FLOAT_BITS]:
+        return spec.weight_bits
+    return tuple(bits for bits in spec.weight_bits if spec.grid(bits).format != "int")
+
+
+def _as_what(grid: WeightGrid) -> str:
+    """What is special about a grid, in words."""
+    if grid.format != "int":
+        return f" in {grid.format}"
+    words = [] if grid.symmetric else ["with zero points"]
+    if grid.block is not None:
+        words.append(f"in blocks of {grid.block}")
+    return " ".join(["", *words])
 
 
 def _narrow(layer: Layer, given: Candidates, able: tuple[int, ...], target: Target) -> Candidates:

@@ -41,6 +41,31 @@ def test_widths_asked_for_that_nothing_can_have_are_refused_with_the_nearest():
     assert "nearest it has is 4, 8" in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"weight_format": "nvfp4"}, "4-bit weights of this model in nvfp4"),
+        ({"symmetric": False}, "-bit weights of this model with zero points"),
+        (
+            {"bits": [8], "granularity": "block", "block_size": 64},
+            "8-bit weights of this model in blocks of 64",
+        ),
+    ],
+)
+def test_grids_that_a_target_does_not_have_are_refused_by_name(options, words):
+    with pytest.raises(SpecError, match=words):
+        narrowed("conv", target="tensorrt", **options)
+    assert {
+        choice.bits
+        for choice in narrowed("conv", target="tensorrt", granularity="block", block_size=16).values()
+    } == {
+        (4,),
+        (FLOAT_BITS,),
+    }
+    with pytest.raises(SpecError, match="in fp8_e4m3"):
+        narrowed("conv", target="portable", opset=18, weight_format="fp8_e4m3")
+
+
 def test_pins_that_cannot_be_kept_are_refused_by_layer():
     with pytest.raises(SpecError, match=r"Conv.* at 4 bits") as refused:
         narrowed("conv", target="tensorrt", pin={"Conv": 4})
