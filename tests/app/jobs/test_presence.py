@@ -1,0 +1,32 @@
+"""A service that ended without a word is noticed by the others of its machine, a living one is left alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from app.jobs.presence import Presence
+
+
+def test_only_the_dead_are_found_and_buried(tmp_path: Path) -> None:
+    one, two = Presence(tmp_path), Presence(tmp_path)
+    assert one.holder != two.holder
+    assert one.dead() == two.dead() == ()
+    code = "import os, sys; from pathlib import Path; from app.jobs.presence import Presence\n"
+    code += "made = Presence(Path(sys.argv[1])); print(made.holder, flush=True); os._exit(9)"
+    root = Path(__file__).parents[3]
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=root, check=False
+    )
+    gone = run.stdout.strip()
+    assert one.dead() == two.dead() == (gone,)
+    (tmp_path / "another-host+1+abc").mkdir()
+    (tmp_path / "another-host+1+abc" / "lock").touch()
+    assert one.dead() == (gone,)  # of other machines nothing is known
+    one.bury(gone)
+    assert two.dead() == ()
+    one.leave()
+    assert two.dead() == ()
+    assert not one.folder.exists()
+    two.leave()
