@@ -138,8 +138,13 @@ class Supervisor:
                 job, self._executor.submit(self._task(job), device), self._metrics.watch()
             )
         except Exception as error:
-            _log.exception("job %s cannot start", job.id)
-            self._leases.finish(job, "failed", error=_internal(f"The job could not be started: {error}"))
+            _log.exception("job %s, attempt %d, cannot start", job.id, job.attempt)
+            told = _internal(f"The job could not be started: {error}")
+            held = self._leases.interrupted(job, told, self._max_interruptions)  # the bucket may be back soon
+            shutil.rmtree(self._folder(job), ignore_errors=True)
+            if held is not None and held.ended:
+                self._storage.remove(job.id)
+                self._on_end(job.id)
 
     def _task(self, job: Job) -> Task:
         scratch = self._folder(job)
@@ -194,6 +199,10 @@ class Supervisor:
         job, output = run.job, f"{run.job.id}/output-{run.job.attempt}"
         if self._leases.must_stop(job):  # who was told that it stops must not find results later
             outcome = Outcome(state="canceled")
+        elif outcome.state == "canceled":  # by us, because the service stops or could not renew its leases
+            self._leases.requeue(job)
+            shutil.rmtree(self._folder(job), ignore_errors=True)
+            return
         if outcome.state == "succeeded" and run.files is None:
             outcome = self._publish(run, outcome, output)
         if outcome.error is not None and outcome.error.code == "worker_lost":
@@ -259,11 +268,7 @@ class Supervisor:
             self._note(run, update)
         if run.outcome is None:
             return
-        if run.outcome.state == "canceled" and not self._leases.must_stop(run.job):
-            self._leases.requeue(run.job)
-            shutil.rmtree(self._folder(run.job), ignore_errors=True)
-        else:
-            self._end(run, run.outcome)
+        self._end(run, run.outcome)
         del self._runs[device]
 
     def _folder(self, job: Job) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from app.jobs.job import Job
 from app.jobs.leases import Leases
 from app.jobs.store import JobStore, Submission
 from app.jobs.supervisor import Supervisor
-from app.storage import open_storage
+from app.storage import Storage, open_storage
 from quant_core.spec import Progress, QuantizeSpec
 
 
@@ -78,17 +78,21 @@ def database(tmp_path: Path) -> Iterator[Database]:
     made.close()
 
 
-def test_a_job_ends_although_every_write_fails_once(
-    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("app.jobs.supervisor._IDLE_SECONDS", 0.01)
-    leases, store, storage = _FailingLeases(database), JobStore(database), open_storage("", tmp_path)
+def _queue(store: JobStore, storage: Storage, tmp_path: Path) -> None:
     upload = tmp_path / "upload"
     for name, content in (("model/m.onnx", b"model"), ("data/d.npz", b"data")):
         (upload / name).parent.mkdir(parents=True)
         (upload / name).write_bytes(content)
     storage.publish(upload, "j/input")
     store.create(Submission("j", model="m.onnx", data="d.npz", spec=QuantizeSpec()))
+
+
+def test_a_job_ends_although_every_write_fails_once(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.jobs.supervisor._IDLE_SECONDS", 0.01)
+    leases, store, storage = _FailingLeases(database), JobStore(database), open_storage("", tmp_path)
+    _queue(store, storage, tmp_path)
     supervisor = Supervisor(leases, storage, _InstantExecutor(), tmp_path / "scratch")
     supervisor.start()
     deadline = time.monotonic() + 10
@@ -103,3 +107,68 @@ def test_a_job_ends_although_every_write_fails_once(
     assert found is not None
     assert found.read_bytes() == b"small"
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+class _EndlessExecutor(_InstantExecutor):
+    """Has no task end before it is canceled."""
+
+    def __init__(self) -> None:
+        self.started: list[int] = []
+        self.canceled: list[int] = []
+
+    def submit(self, task: Task, device: str) -> _Ticket:
+        self.started.append(task.attempt)
+        return _Ticket(task)
+
+    def poll(self, ticket: Ticket) -> Update:
+        ended = ticket.task.attempt in self.canceled
+        return Update((), Outcome(state="canceled") if ended else None)
+
+    def cancel(self, ticket: Ticket) -> None:
+        self.canceled.append(ticket.task.attempt)
+
+
+def _until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_service_that_cannot_renew_its_leases_stops_its_jobs_and_does_not_end_them(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.jobs.supervisor._IDLE_SECONDS", 0.01)
+    leases, store, storage = Leases(database, "here", 60), JobStore(database), open_storage("", tmp_path)
+    _queue(store, storage, tmp_path)
+    executor, silent = _EndlessExecutor(), [False]
+    supervisor = Supervisor(leases, storage, executor, tmp_path / "scratch", silent=lambda: silent[0])
+    supervisor.start()
+    _until(lambda: executor.started == [1])
+    silent[0] = True
+    _until(lambda: executor.canceled)
+    silent[0] = False
+    _until(lambda: executor.started[-1] > 1)  # nobody else took it, and nobody had canceled it
+    assert store.get("j").state == "validating"  # type: ignore[union-attr]
+    store.cancel("j")
+    _until(lambda: store.get("j").state == "canceled")  # type: ignore[union-attr]
+    supervisor.stop()
+
+
+def test_a_job_whose_files_cannot_be_fetched_is_tried_again_and_then_fails(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.jobs.supervisor._IDLE_SECONDS", 0.01)
+    leases, store, storage = Leases(database, "here", 60), JobStore(database), open_storage("", tmp_path)
+    _queue(store, storage, tmp_path)
+    storage.remove("j")
+    ended: list[str] = []
+    supervisor = Supervisor(leases, storage, _EndlessExecutor(), tmp_path / "scratch", on_end=ended.append)
+    supervisor.start()
+    _until(lambda: ended)
+    supervisor.stop()
+    job = store.get("j")
+    assert job is not None
+    assert (job.state, job.attempt, ended) == ("failed", 2, ["j"])
+    assert job.error is not None
+    assert job.error.retryable
