@@ -26,6 +26,7 @@ class Settings(BaseSettings):
         port: Port to listen on; 0 takes a free one.
         devices: `auto`, or a list such as `cpu` or `cuda:0,cuda:1`; one worker process for each.
         upload_hours: How long an upload is kept that no job uses.
+        upload_quota: The most bytes of uploads that one owner may have at a time; 0 for no limit.
         result_days: How many days results are kept; 0 for as long as nobody deletes them.
         upload_limit: Largest request body in bytes, all files together.
         check_timeout: Seconds the checks of an upload may take before it is refused.
@@ -56,6 +57,7 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     devices: Annotated[tuple[str, ...], NoDecode] = ("auto",)
     upload_hours: float = Field(default=24.0, gt=0)
+    upload_quota: int = Field(default=0, ge=0)
     result_days: float = Field(default=0.0, ge=0)
     upload_limit: int = Field(default=4 * 2**30, gt=0)
     check_timeout: float = Field(default=120.0, gt=0)

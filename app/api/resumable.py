@@ -105,14 +105,15 @@ async def put_upload(
     if max(sent.length or 0, coming) > service.settings.upload_limit:
         refuse_size(service.settings.upload_limit)
     with storing():
-        known = service.uploads.find(owner, upload_id) if is_digest(upload_id) else None
-        view = (
-            _complete(upload_id, known)
-            if known is not None
-            else await service.transfers.run(
-                (owner, upload_id), _receive(request, service, owner, upload_id, sent)
-            )
-        )
+        known = None
+        if is_digest(upload_id):
+            known = await asyncio.to_thread(service.uploads.find, owner, upload_id)
+        if known is not None:
+            view = _complete(upload_id, known)
+        else:
+            limit = await asyncio.to_thread(_room, service, owner, upload_id, max(sent.length or 0, coming))
+            receiving = _receive(request, service, owner, upload_id, sent, limit)
+            view = await service.transfers.run((owner, upload_id), receiving)
     response.status_code = 201 if view.complete else 202
     response.headers.update(_headers(view))
     return view
@@ -142,7 +143,26 @@ async def delete_upload(upload_id: UploadId, service: ServiceDep, owner: OwnerDe
     return Response(status_code=204)
 
 
-async def _receive(request: Request, service: Service, owner: str, name: str, sent: Sent) -> UploadView:
+def _room(service: Service, owner: str, name: str, coming: int) -> int:
+    """The most bytes that this upload may have."""
+    limit, quota = service.settings.upload_limit, service.settings.upload_quota
+    if not quota:
+        return limit
+    left = quota - service.uploads.used(owner, name)
+    if left <= 0 or coming > left:
+        raise ProblemError(
+            413,
+            "quota",
+            f"The upload does not fit into the {quota} bytes that may be kept at a time; {max(0, left)} are free.",
+            remedy="Delete uploads that are not needed, or wait until they are forgotten.",
+            where=name,
+        )
+    return min(limit, left)
+
+
+async def _receive(
+    request: Request, service: Service, owner: str, name: str, sent: Sent, limit: int
+) -> UploadView:
     file = service.uploads.partial(owner, name)
     here = file.stat().st_size if file.exists() else 0
     if sent.offset not in {0, here}:
@@ -154,7 +174,6 @@ async def _receive(request: Request, service: Service, owner: str, name: str, se
             where=name,
             headers={"Upload-Offset": str(here), "Upload-Complete": "?0"},
         )
-    limit = service.settings.upload_limit
     try:
         total, hashed = await append(request.stream(), file, sent.offset, min(limit, sent.length or limit))
     except TooLargeError:

@@ -63,6 +63,22 @@ class Uploads:
         upload = self._read(_key(owner, name))
         return None if upload is None or upload.expires < datetime.now(UTC) else upload
 
+    def used(self, owner: str, besides: str) -> int:
+        """Add up what an owner's uploads hold, complete or not.
+
+        Args:
+            owner: The owner.
+            besides: An upload that is not counted.
+
+        Returns:
+            Bytes; a content that is stored once but named twice counts twice.
+        """
+        folder = self.partial(owner, besides).parent
+        partial = sum(path.stat().st_size for path in folder.iterdir() if path.name != besides)
+        records = tuple(self._storage.objects.list(f"{_ROOT}{quote(owner, safe='')}/"))
+        complete = (self._read(found.key) for found in records if found.key != _key(owner, besides))
+        return partial + sum(upload.bytes for upload in complete if upload is not None)
+
     def partial(self, owner: str, name: str) -> Path:
         """Give the file that an upload is written to until it is complete.
 

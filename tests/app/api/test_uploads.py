@@ -112,6 +112,18 @@ def test_size_is_limited_before_and_while_it_streams(strict_server: Any) -> None
     assert strict_server.http.put("/uploads/d", content=bytes(limit)).status_code == 201
 
 
+def test_an_owner_keeps_within_a_quota(make_server: Any) -> None:
+    server = make_server(BITWRIGHT_UPLOAD_QUOTA="1000")
+    assert server.http.put("/uploads/a", content=bytes(600)).status_code == 201
+    over = server.http.put("/uploads/b", content=bytes(500))
+    assert (over.status_code, over.json()["code"]) == (413, "quota")
+    assert server.http.put("/uploads/c", content=(bytes(100) for _ in range(5))).status_code == 413
+    assert server.http.put("/uploads/a", content=bytes(1000)).status_code == 201  # in place of what it was
+    server.http.delete("/uploads/a")
+    assert server.http.put("/uploads/b", content=bytes(500)).status_code == 201
+    server.stop()
+
+
 def test_a_client_takes_over_from_its_own_dead_connection(server: Any) -> None:
     with socket.create_connection(("127.0.0.1", server.port)) as wire:
         wire.sendall(
