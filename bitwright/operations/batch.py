@@ -124,5 +124,11 @@ def run_one(
 def _digest(given: Given, model: Path, data: Path) -> str:
     """SHA-256 over all that makes a request what it is."""
     files = [model, data, *(model.parent / name for name in external_files(model))]
-    told = [model.name, data.name, given.spec.model_dump_json(), *given.tags, *map(file_digest, files)]
+    told = [
+        model.name,
+        data.name,
+        given.spec.model_dump_json(exclude_defaults=True),
+        *given.tags,
+        *map(file_digest, files),
+    ]
     return hashlib.sha256("\0".join(told).encode()).hexdigest()

@@ -165,4 +165,5 @@ def _post(route: str, parts: Sequence[Part], tags: Sequence[str], key: str | Non
 
 
 def _spec(spec: BaseModel) -> Part:
-    return Part("spec", spec.model_dump_json(), kind="application/json")
+    # What was not asked is not sent, so that a service that is older or newer can fill in what it knows.
+    return Part("spec", spec.model_dump_json(exclude_unset=True), kind="application/json")

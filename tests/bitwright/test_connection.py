@@ -24,7 +24,9 @@ from bitwright.errors import (
     ServiceUnreachableError,
 )
 from bitwright.operations.answers import ask, save
-from bitwright.steps import FileBody, Operation, Part, Pause, Send, Work
+from bitwright.operations.submit import submit
+from bitwright.steps import Ask, FileBody, Operation, Part, Pause, Send, Work
+from quant_core.spec import QuantizeSpec
 
 Answer = Callable[[int], httpx.Response]
 
@@ -167,6 +169,32 @@ def test_a_form_is_sent_whole_each_time(talk: Talk, tmp_path: Path) -> None:
         assert b'name="model"; filename="m.onnx"' in body
         assert b"content" in body
         assert b'name="data"\r\n\r\nan-id' in body
+
+
+def test_what_was_not_asked_is_not_sent(talk: Talk, tmp_path: Path) -> None:
+    for name in ("m.onnx", "d.npz"):
+        (tmp_path / name).write_bytes(b"")
+    spec = QuantizeSpec.model_validate({"size": 0.18, "pin": {"fc": 8}})
+    with pytest.raises(InvalidRequestError):
+        talk.run(
+            _asking(submit("/quantize", tmp_path / "m.onnx", tmp_path / "d.npz", spec)),
+            lambda _: httpx.Response(422),
+        )
+    (request,) = talk.asked
+    assert b'{"rules":[{"match":"fc","pin":8}],"budget":{"size":0.18}}' in request.content
+    assert request.headers["Idempotency-Key"]
+
+
+def _asking(operation: Operation[Any]) -> Operation[Any]:
+    """Carries out requests at once, as a connection without retries does."""
+    step = next(operation)
+    while True:
+        try:
+            step = operation.send(
+                (yield from ask(step.request, 0)) if isinstance(step, Ask) else (yield step)
+            )
+        except StopIteration as end:
+            return end.value
 
 
 def test_the_rest_of_a_file_is_sent_with_its_length(talk: Talk, tmp_path: Path) -> None:
