@@ -13,6 +13,7 @@ from quant_core.quantizers.gptq import gptq
 from quant_core.quantizers.input_moments import InputMoments, has_moments, input_moments
 from quant_core.quantizers.rounding import round_weights
 from quant_core.quantizers.rows import from_rows, rows_shape, scale_to_rows, to_rows
+from quant_core.spec import WeightOptions
 
 RNG = np.random.default_rng(0)
 CASES = {
@@ -174,8 +175,7 @@ def test_first_order_term_of_weight_zero_is_gptq_to_the_last_bit(case):
             [layer],
             {"layer": [2, 3, 4, 8]},
             samples,
-            rounding=rounding,
-            beta=beta,
+            WeightOptions(rounding=rounding, foem_beta=beta),
             batch_size=4,
             device="cpu",
             seed=0,

@@ -94,7 +94,7 @@ def by_gptq(model, layers, program, samples, bits):
         layers,
         {layer.name: (bits,) for layer in layers},
         samples,
-        WeightOptions(bias_correction=False),
+        WeightOptions(bias_correction=False, weight_range="mse"),
         batch_size=16,
         device="cpu",
         seed=0,
