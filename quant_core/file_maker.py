@@ -15,7 +15,8 @@ from quant_core.artifacts import MODEL
 from quant_core.assessment import Choice
 from quant_core.calibration import Samples, activation_ranges, choose_range
 from quant_core.errors import InfeasibleBudgetError
-from quant_core.export import Placement, export_model, place
+from quant_core.export import Placement, place
+from quant_core.export.exporter import export_parts
 from quant_core.export.model_file import write_model
 from quant_core.journal import Journal
 from quant_core.open_widths import layers_at
@@ -144,7 +145,7 @@ class FileMaker:
             Its bytes, those of a second file with the tensors included.
         """
         with self.journal.timed("export"):
-            file = export_model(
+            file = export_parts(
                 self.job.model,
                 self.job.layers,
                 choice.weights,

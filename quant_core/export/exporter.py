@@ -21,6 +21,7 @@ from quant_core.export.forms import Placement
 from quant_core.export.functions import DOMAIN
 from quant_core.export.graph_writer import GraphWriter
 from quant_core.export.half_storage import store_in_half
+from quant_core.export.held_back import Exported, without_large
 from quant_core.export.nbits import NBITS_DOMAIN, nbits_attributes, write_nbits
 from quant_core.export.opset import at_opset, lower_opset, opset_of
 from quant_core.export.ort_cpu import ORT_CPU
@@ -55,13 +56,38 @@ def export_model(
     Returns:
         The model as a protobuf message.
     """
+    return export_parts(model, layers, weights, placement, grids, target).whole()
+
+
+def export_parts(
+    model: ir.Model,
+    layers: Sequence[Layer],
+    weights: Mapping[str, QuantizedWeight],
+    placement: Placement,
+    grids: Mapping[str, ActivationGrid],
+    target: Target = ORT_CPU,
+) -> Exported:
+    """Write the quantized model, but for the data of large tensors that stay as they are.
+
+    Args:
+        model: The normalised float model; left as it is.
+        layers: Its layers.
+        weights: Layer name -> codes and scales, for every layer that is not float.
+        placement: How each layer runs and which tensors are rounded.
+        grids: Tensor name -> grid, for every point of the placement.
+        target: The runtime.
+
+    Returns:
+        The model in parts.
+    """
     opset = target.opset({weight.bits for weight in weights.values()})
-    proto = at_opset(ir.to_proto(model), opset)
+    proto, held_back = without_large(model)
+    proto = at_opset(proto, opset)
     if target.exact_opset:
         proto = lower_opset(proto, opset)
     quantized = _Exporter(proto, layers, weights, placement, grids, target).export()
     store_in_half(quantized, model)
-    return quantized
+    return Exported(quantized, held_back)
 
 
 class _Exporter:

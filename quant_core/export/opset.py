@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import onnx
@@ -38,7 +39,7 @@ def at_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     if opset_of(proto) >= opset:
         return proto
     graph = proto.graph
-    large = {tensor.name for tensor in graph.initializer if tensor.ByteSize() > _LARGE}
+    large = {tensor.name for tensor in graph.initializer if _is_large(tensor)}
     skeleton = onnx.ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import)
     skeleton.graph.name = graph.name
     skeleton.graph.node.extend(graph.node)
@@ -57,6 +58,11 @@ def at_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     known = {tensor.name for tensor in graph.initializer}
     graph.initializer.extend(tensor for tensor in raised.graph.initializer if tensor.name not in known)
     return proto
+
+
+def _is_large(tensor: onnx.TensorProto) -> bool:
+    """Whether a tensor has much data, or data that is not there."""
+    return tensor.ByteSize() > _LARGE or (math.prod(tensor.dims) > _LARGE and not tensor.external_data)
 
 
 def lower_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:

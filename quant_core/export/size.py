@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from quant_core.codes import ActivationGrid, QuantizedWeight
 from quant_core.export.block_patterns import write_blocks
-from quant_core.export.exporter import export_model
+from quant_core.export.exporter import export_parts
 from quant_core.export.forms import Form
 from quant_core.export.graph_writer import GraphWriter
 from quant_core.export.half_storage import cast, half_type
@@ -131,7 +131,7 @@ def predict_sizes(
     functions = {
         bits: sum(map(_field_bytes, found)) for bits in widths if (found := target.storage.functions({bits}))
     }
-    file = export_model(model, layers, weights, placement, grids, target)
+    file = export_parts(model, layers, weights, placement, grids, target)
     used = sum(functions.get(bits, 0) for bits in set(reference.values()))
     base = model_bytes(file) - used - sum(sizes[name][bits] for name, bits in reference.items())
     return SizeModel(base=base, layers=sizes, functions=functions)
