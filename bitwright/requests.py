@@ -1,7 +1,8 @@
-"""Requests put together from single options, and what is wrong with them."""
+"""Requests put together from single options, and answers of services that know more than this client."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -35,3 +36,31 @@ def read_request(kind: type[S], given: Mapping[str, Any]) -> S:
             where=".".join(map(str, first["loc"])),
             code="spec",
         ) from error
+
+
+def read_answer(kind: type[S], content: bytes) -> S:
+    """Read what a service tells; fields that this client does not know are passed over, however deep they lie.
+
+    Args:
+        kind: What it is.
+        content: JSON.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValidationError: If it is something else.
+    """
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        unknown = [found["loc"] for found in error.errors() if found["type"] == "extra_forbidden"]
+        if not unknown:
+            raise
+    data = json.loads(content)
+    for *path, name in unknown:  # requests forbid such fields, and a report repeats what was asked
+        holder: Any = data
+        for step in path:
+            holder = holder[step]
+        del holder[name]
+    return kind.model_validate(data)

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from bitwright.requests import read_request
+from bitwright.requests import read_answer, read_request
 from bitwright.results import Health, JobInfo, JobState
 from bitwright.steps import Ask, Operation, Send
 from quant_core.spec import BitPlan, PlanSpec, QuantizeSpec, Report, SensitivityTable
@@ -83,7 +83,7 @@ def report(job_id: str) -> Operation[Report]:
         The report.
     """
     response: httpx.Response = yield Ask(Send("GET", f"/jobs/{job_id}/report", headers=JSON))
-    return Report.model_validate_json(response.content)
+    return read_answer(Report, response.content)
 
 
 def sensitivities(job_id: str) -> Operation[SensitivityTable]:
@@ -96,7 +96,7 @@ def sensitivities(job_id: str) -> Operation[SensitivityTable]:
         The table.
     """
     response: httpx.Response = yield Ask(Send("GET", f"/jobs/{job_id}/files/sensitivity.json", headers=JSON))
-    return SensitivityTable.model_validate_json(response.content)
+    return read_answer(SensitivityTable, response.content)
 
 
 def plan(job_id: str, given: Mapping[str, Any]) -> Operation[BitPlan]:
@@ -112,7 +112,7 @@ def plan(job_id: str, given: Mapping[str, Any]) -> Operation[BitPlan]:
     body = read_request(PlanSpec, given).model_dump_json().encode()
     request = Send("POST", f"/jobs/{job_id}/plans", headers={"Content-Type": "application/json"}, body=body)
     response: httpx.Response = yield Ask(request)
-    return BitPlan.model_validate_json(response.content)
+    return read_answer(BitPlan, response.content)
 
 
 def health() -> Operation[Health]:
