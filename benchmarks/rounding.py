@@ -1,8 +1,8 @@
-"""What does each rounding make of ResNet-20? `python -m benchmarks.rounding [bytes ...]`.
+"""What does each rounding make of ResNet-20? `python -m benchmarks.rounding [bytes or bits a weight ...]`.
 
-Whole files on CIFAR-10: the 512 calibration images in; out, by onnxruntime, top-1 on the 10,000 test images and the
-divergence from the float file (`python -m benchmarks.zoo` fetches the images). Sensitivities are estimated once for
-each rounding that scores.
+Numbers up to 32 are bits a weight on average. Whole files on CIFAR-10: the 512 calibration images in; out, by
+onnxruntime, top-1 on the 10,000 test images and the divergence from the float file (`python -m benchmarks.zoo` fetches
+the images). Sensitivities are estimated once for each rounding that scores.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from quant_core.spec import Budget, QuantizeSpec, Rounding
 
 DATA = Path(__file__).parent / "data"
 MODEL = DATA / "resnet20_cifar10.onnx"
-SIZES = (150_000, 133_258, 111_328)
+SIZES = (207_366, 150_000, 133_258, 111_328)
+_MOST_BITS = 32
 _BATCH = 250
 
 
 def main() -> None:
     """Print one row a file."""
-    sizes = [int(text) for text in sys.argv[1:]] or SIZES
+    sizes = [float(text) for text in sys.argv[1:]] or SIZES
     with np.load(zoo_folder() / "cifar10-test" / "samples.npz") as data:
         images, labels = data["input"], data["labels"]
     reference = _logits(MODEL, images)
@@ -40,7 +41,8 @@ def main() -> None:
         first: dict[Rounding, Path] = {}
         for size in sizes:
             for rounding in get_args(Rounding):
-                spec = QuantizeSpec(budget=Budget(size=size), rounding=rounding, workers=1)
+                budget = Budget(effective_bits=size) if size <= _MOST_BITS else Budget(size=size)
+                spec = QuantizeSpec(budget=budget, rounding=rounding, workers=1)
                 out = Path(folder) / f"{rounding}-{size}"
                 start = time.process_time()
                 quantize(

@@ -21,7 +21,7 @@ from quant_core.spec.weight_grid import WeightGrid
 _DAMPING = 0.01
 _BLOCK = 64
 _SWEEP_ELEMENTS = 1 << 25
-_TRIED_ROWS = 128
+_TRIED_ROWS = 64
 _SHARES = {
     2: (0.9, 0.8, 0.7, 0.6, 0.5),
     3: (0.9, 0.8, 0.7, 0.6),
