@@ -87,7 +87,9 @@ def export_parts(
         proto = lower_opset(proto, opset)
     quantized = _Exporter(proto, layers, weights, placement, grids, target).export()
     store_in_half(quantized, model)
-    return Exported(quantized, held_back)
+    # Codes bear the name of the weight that they take the place of.
+    waiting = {tensor.name for tensor in quantized.graph.initializer if not tensor.raw_data}
+    return Exported(quantized, {name: tensor for name, tensor in held_back.items() if name in waiting})
 
 
 class _Exporter:

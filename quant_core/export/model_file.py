@@ -11,8 +11,8 @@ from onnx.external_data_helper import set_external_data
 
 from quant_core.export.held_back import Exported
 
-LARGEST_FILE = 2**31 - 2**20
-"""Bytes of a model in one file; a protobuf message ends at 2 GiB."""
+LARGEST_FILE = 2**30
+"""Bytes of a model in one file. A protobuf message ends at 2 GiB, and writing one of 1.9 GB failed already."""
 
 DATA_SUFFIX = ".data"
 _SMALLEST = 1024  # bytes; what is smaller stays in the model

@@ -7,8 +7,11 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from quant_core.export.exporter import export_parts
 from quant_core.export.held_back import Exported
 from quant_core.export.model_file import data_file, file_bytes, model_bytes, write_model
+from quant_core.spec import FLOAT_BITS
+from tests.quant_core.export.networks import Net
 
 
 def model():
@@ -62,3 +65,26 @@ def test_a_second_file_of_before_goes_when_one_file_is_enough(tmp_path):
     write_model(exported(True), path, largest=10_000)
     write_model(exported(True), path)
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+
+
+LARGE = (
+    """<ir_version: 10, opset_import: ["" : 21]>
+    g (float[n,600] x) => (float[n,600] y) { a = MatMul(x, w1)  y = MatMul(a, w2) }""",
+    {"w1": (600, 600), "w2": (600, 600)},
+    set(),
+    {},
+)
+
+
+@pytest.mark.parametrize("widths", [(4, FLOAT_BITS), (FLOAT_BITS, 2), (8, 4), (FLOAT_BITS, FLOAT_BITS)])
+def test_tensors_above_a_megabyte_are_what_they_were_in_one_file_and_in_two(widths, tmp_path):
+    net, path = Net(LARGE), tmp_path / "model.onnx"
+    plan = {layer.name: bits for layer, bits in zip(net.layers, widths, strict=True)}
+    placement, file, simulated = net.export(plan, 8, path)
+    assert np.abs(net.run(path) - simulated).max() <= 0.03 * np.abs(simulated).max()
+    stored = {tensor.name: tensor for tensor in file.graph.initializer}
+    assert [len(stored[name].raw_data) for name in ("w1", "w2")] == [600 * 600 * bits // 8 for bits in widths]
+    parts = export_parts(net.model, net.layers, net.weights, placement, net.grids)
+    assert model_bytes(parts) == pytest.approx(file.ByteSize(), abs=16)
+    assert write_model(parts, path, largest=1000) == file_bytes(path) < file.ByteSize() + 20_000
+    assert np.abs(net.run(path) - simulated).max() <= 0.03 * np.abs(simulated).max()
