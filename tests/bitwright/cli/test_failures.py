@@ -21,7 +21,7 @@ from bitwright.cli import main
         (["--bits", "7"], "--bits: 7 is not a supported bit-width"),
         (["--bits", ","], "--bits: weight_bits is empty; name at least one bit-width"),
         (["--pin", "fc=x"], "--pin, --exclude, --float-activations: 'x' is not a supported bit-width"),
-        (["--activation-bits", "4"], "--activation-bits: 4: input should be 8 or 32"),
+        (["--activation-bits", "5"], "--activation-bits: 5 is nothing that activations can be given"),
         (
             ["--sensitivity", "magic"],
             "--sensitivity: 'magic': input should be 'output', 'interaction'",
