@@ -256,7 +256,7 @@ def score(job: Prepared, samples: Samples, rounded: RoundedWeights, request: Req
         if isinstance(request, AnalyzeSpec):
             found, densities = _answer_all(question, request)
         else:
-            found, densities = answer(question, request.sensitivity, request.scored_rounding), {}
+            found, densities = answer(question, request.sensitivity, request.scored_as), {}
     if found.interactions is not None or found.similarity is not None:
         found = found.referring_to(INTERACTIONS)
     return Scored(objective, found, missing_scores(found.table, bits), densities)
@@ -297,7 +297,7 @@ def reuse(job: Prepared, samples: Samples, request: Request, folder: Path) -> Sc
         "layers": [(row.name, row.parameters) for row in table.layers]
         == [(layer.name, layer.parameters) for layer in job.layers],
         "loss": table.loss == objective.name,
-        "rounding": table.rounding in {None, request.scored_rounding},
+        "rounding": table.rounding in {None, request.scored_as},
     }
     if different := [name for name, equal in same.items() if not equal]:
         raise SpecError(
@@ -315,7 +315,7 @@ def _answer_all(question: Question, request: AnalyzeSpec) -> tuple[Answer, dict[
     found = answer(
         question.part(0.0, table_share),
         request.sensitivity,
-        request.scored_rounding,
+        request.scored_as,
         activations=request.activations,
     )
     return found, spectra(question.part(table_share, 1.0)) if request.spectrum else {}

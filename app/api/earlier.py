@@ -33,12 +33,12 @@ def take_over(service: Service, owner: str, job_id: str, folder: Path, spec: Job
     job = find_job(service, owner, job_id)
     table = find_artifact(service, job, TABLE)
     rounding = SensitivityTable.model_validate_json(table.read_bytes()).rounding
-    if rounding not in {None, spec.scored_rounding}:
+    if rounding not in {None, spec.scored_as}:
         raise ProblemError(
             422,
             "spec",
-            f"The job's sensitivities are those of {rounding} rounding, and {spec.rounding} is asked.",
-            remedy=f'Write "rounding": "{rounding}", or send model and samples to estimate them again.',
+            f"The job's sensitivities are those of {rounding} rounding, and {spec.scored_as} is asked.",
+            remedy=f"Ask for {rounding}, or send model and samples to estimate them again.",
             where="spec.rounding",
         )
     pairs = find_output(service, job, PAIRS)

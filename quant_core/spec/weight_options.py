@@ -92,6 +92,16 @@ class WeightOptions(BaseModel):
         """The rounding that layers are scored with."""
         return "gptq" if self.rounding == "reconstruction" else self.rounding
 
+    @property
+    def scored_as(self) -> str:
+        """The rounding and the grids that layers are scored with; sensitivities of others do not count."""
+        grids = [] if self.granularity == "channel" else [f"{self.granularity} scales"]
+        if self.granularity == "block":
+            grids = [f"blocks of {self.block_size}"]
+        grids += [] if self.symmetric else ["zero points"]
+        grids += [] if self.weight_format == "int" else [self.weight_format]
+        return ", ".join([self.scored_rounding, *grids])
+
     def grid(self, bits: int) -> WeightGrid:
         """Give the grid of a candidate.
 

@@ -61,3 +61,16 @@ def test_blocks_have_16_to_256_inputs(size):
 )
 def test_what_blocks_store_counts(grid, bits, effective):
     assert grid.effective_bits(bits) == effective
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, "gptq"),
+        ({"rounding": "reconstruction", "symmetric": False}, "gptq, zero points"),
+        ({"granularity": "block", "block_size": 64, "weight_format": "nvfp4"}, "gptq, blocks of 64, nvfp4"),
+        ({"granularity": "tensor", "rounding": "nearest"}, "nearest, tensor scales"),
+    ],
+)
+def test_sensitivities_say_what_grid_they_are_those_of(options, told):
+    assert WeightOptions(**options).scored_as == told
