@@ -16,7 +16,7 @@ _APP = Path(__file__).parents[1] / "app"
 
 
 def _load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"faults_{name}", _APP / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"faults_{name.replace('/', '_')}", _APP / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -25,7 +25,10 @@ def _load(name: str) -> ModuleType:
     return module
 
 
-_SERVER, _POSTGRESQL = _load("conftest"), _load("postgresql")
+_SERVER, _POSTGRESQL, _STORAGE = _load("conftest"), _load("postgresql"), _load("storage/conftest")
+
+s3_endpoint = _STORAGE.s3_endpoint
+bucket_url = _STORAGE.bucket_url
 
 
 @pytest.fixture(scope="session")
