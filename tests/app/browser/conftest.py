@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[3]
 DATA = ROOT / "benchmarks" / "data"
-SCREENSHOTS = ROOT / "docs" / "images"
 _CANDIDATES = ("chromium", "chromium-browser", "google-chrome")
 _QUIET = (
     "--no-sandbox",
@@ -104,7 +103,13 @@ def finished(real_service: Any, resnet: tuple[Path, Path]) -> str:
     return job
 
 
-def layers_model(count: int) -> bytes:
+@pytest.fixture(scope="session")
+def deep() -> tuple[bytes, bytes]:
+    """A model of 300 layers, and samples for it."""
+    return _chain(300), _samples(12)
+
+
+def _chain(count: int) -> bytes:
     """A chain of small linear layers."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -130,7 +135,7 @@ def layers_model(count: int) -> bytes:
     return model.SerializeToString()
 
 
-def samples(count: int) -> bytes:
+def _samples(count: int) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, input=np.random.default_rng(1).standard_normal((count, 8)).astype(np.float32))
     return buffer.getvalue()

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SCREENSHOTS  # type: ignore[attr-defined]
 
 pytestmark = pytest.mark.browser
 
 DESKTOP = {"width": 1200, "height": 850}
 PHONE = {"width": 390, "height": 844}
+SCREENSHOTS = Path(__file__).parents[3] / "docs" / "images"
 
 
 def _views(job: str) -> dict[str, tuple[str, str]]:
@@ -85,7 +85,9 @@ def test_a_chosen_theme_stays(real_service: Any, open_page: Callable[..., Any]) 
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
 
 
-def test_owners_see_their_own_jobs_alone(make_server: Callable[..., Any], open_page: Callable[..., Any]) -> None:
+def test_owners_see_their_own_jobs_alone(
+    make_server: Callable[..., Any], open_page: Callable[..., Any]
+) -> None:
     service = make_server(BITWRIGHT_KEYS="on")
     alice, bob = (_new_key(service, name) for name in ("alice", "bob"))
     service.http.headers["Authorization"] = f"Bearer {alice}"

@@ -97,13 +97,12 @@ def test_dragging_repaints_fast_and_ends_at_the_services_plan(
 
 
 def test_three_hundred_layers_stay_smooth(
-    real_service: Any, open_page: Callable[..., Any], request: pytest.FixtureRequest
+    real_service: Any, open_page: Callable[..., Any], deep: tuple[bytes, bytes]
 ) -> None:
-    from conftest import layers_model, samples  # type: ignore[attr-defined]
-
+    model, data = deep
     answer = real_service.http.post(
         "/quantize",
-        files={"model": ("deep.onnx", layers_model(300)), "data": ("d.npz", samples(12))},
+        files={"model": ("deep.onnx", model), "data": ("d.npz", data)},
         data={"spec": json.dumps({"size": 0.9, "bits": [4, 8], "rounding": "nearest"})},
         timeout=120,
     )
