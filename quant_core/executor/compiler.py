@@ -45,8 +45,8 @@ def compile_model(
         UnsupportedOperatorError: If the graph holds operators without an implementation; names all of them.
     """
     if torch.device(device).type == "cuda":
-        torch.backends.cudnn.conv.fp32_precision = "ieee"
-        torch.backends.cudnn.rnn.fp32_precision = "ieee"
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+        torch.backends.cudnn.rnn.fp32_precision = "ieee"  # type: ignore[attr-defined]
         torch.backends.cuda.matmul.fp32_precision = "ieee"
     scope, inputs, outputs = _lower(model, torch.device(device), dtype, seed)
     missing = scope.setting.missing
