@@ -16,9 +16,14 @@ MODEL = DATA / "resnet20_cifar10.onnx"
 WIDE = "/layer3/layer3.0/conv2/Conv"
 STEM, INNER, HEAD = "/conv1/Conv", "/layer2/layer2.1/conv1/Conv", "/fc/Gemm"
 SPEC = {
-    "size": 0.16, "bits": [4, 8], "rounding": "nearest", "equalize": "none", "float_activations": [STEM, INNER], "held_back": 0.25,
+    "size": 0.16,
+    "bits": [4, 8],
+    "rounding": "nearest",
+    "equalize": "none",
+    "float_activations": [STEM, INNER],
+    "held_back": 0.25,
     "rules": [{"match": HEAD, "pin": 8, "activation_bits": "float"}, {"match": WIDE, "activation_bits": 16}],
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

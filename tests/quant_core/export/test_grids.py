@@ -111,7 +111,9 @@ def test_sixteen_bit_activations_go_with_every_grid(net, bits, options, tmp_path
     assert np.abs(net.run(path) - simulated).max() <= 2e-4 * np.abs(simulated).max()
 
 
-@pytest.mark.parametrize(("bits", "options"), [*INTEGERS[1::6], *INTEGERS[3::6], *INTEGERS[5::6], *FLOATING], ids=label)
+@pytest.mark.parametrize(
+    ("bits", "options"), [*INTEGERS[1::6], *INTEGERS[3::6], *INTEGERS[5::6], *FLOATING], ids=label
+)
 def test_nothing_of_a_weight_is_unpacked_at_run_time(net, bits, options, tmp_path):
     path, optimized = tmp_path / "model.onnx", tmp_path / "optimized.onnx"
     export(net, bits, options, path)
