@@ -82,6 +82,18 @@ class Scored:
         table = self.table.model_copy(update={"layers": rows})
         return replace(self, answer=replace(self.answer, table=table))
 
+    def scaled_for(self, bits: float) -> Scored:
+        """Note the mean bits of weights that channels were scaled for.
+
+        Args:
+            bits: The bits.
+
+        Returns:
+            The same with them in the table.
+        """
+        table = self.table.model_copy(update={"equalized_bits": bits})
+        return replace(self, answer=replace(self.answer, table=table))
+
     def write(self, folder: Path, name: str = SENSITIVITY) -> None:
         """Write the table, and beside it what belongs to pairs of layers.
 
@@ -262,6 +274,19 @@ def score(job: Prepared, samples: Samples, rounded: RoundedWeights, request: Req
     return Scored(objective, found, missing_scores(found.table, bits), densities)
 
 
+def equalized_bits(folder: Path) -> float | None:
+    """Look for what the sensitivities of an earlier job hold.
+
+    Args:
+        folder: The earlier job's folder.
+
+    Returns:
+        Mean bits of weights that channels were scaled for before it rounded; None where they were not.
+    """
+    table, _ = _read(folder)
+    return table.equalized_bits
+
+
 def reuse(job: Prepared, samples: Samples, request: Request, folder: Path) -> Scored:
     """Take the sensitivities of an earlier job on the same model instead of estimating them again.
 
@@ -277,18 +302,8 @@ def reuse(job: Prepared, samples: Samples, request: Request, folder: Path) -> Sc
     Raises:
         SpecError: If there is no table, or it belongs to another model, loss or rounding.
     """
+    table, pairs = _read(folder)
     path = folder / SENSITIVITY
-    try:
-        table = SensitivityTable.model_validate_json(path.read_bytes())
-        pairs = None
-        if table.method == "interaction" and table.interactions is not None:
-            pairs = Interactions.load(folder / table.interactions)
-    except (OSError, ValueError) as error:
-        raise SpecError(
-            f"no sensitivities can be read there: {str(error).splitlines()[0]}.",
-            remedy="Name the folder that a quantization of this model wrote.",
-            where=str(path),
-        ) from error
     few = samples.take(np.arange(samples.batch or min(samples.count, 8)))
     feeds = {name: torch.from_numpy(array).to(job.device) for name, array in few.inputs.items()}
     labels = None if few.labels is None else torch.from_numpy(few.labels).to(job.device)
@@ -307,6 +322,21 @@ def reuse(job: Prepared, samples: Samples, request: Request, folder: Path) -> Sc
         )
     bits = {name: choice.bits for name, choice in job.candidates.items()}
     return Scored(objective, Answer(table, pairs), missing_scores(table, bits), {})
+
+
+def _read(folder: Path) -> tuple[SensitivityTable, Interactions | None]:
+    path = folder / SENSITIVITY
+    try:
+        table = SensitivityTable.model_validate_json(path.read_bytes())
+        if table.method != "interaction" or table.interactions is None:
+            return table, None
+        return table, Interactions.load(folder / table.interactions)
+    except (OSError, ValueError) as error:
+        raise SpecError(
+            f"no sensitivities can be read there: {str(error).splitlines()[0]}.",
+            remedy="Name the folder that a quantization of this model wrote.",
+            where=str(path),
+        ) from error
 
 
 def _answer_all(question: Question, request: AnalyzeSpec) -> tuple[Answer, dict[str, Spectrum]]:

@@ -13,9 +13,10 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from quant_core.analysis import equalized_bits
 from quant_core.artifacts import MODEL, REPORT_JSON
 from quant_core.calibration import Samples, load_samples, split_samples
-from quant_core.equalizing import equalize
+from quant_core.equalizing import equalize, expected_bits
 from quant_core.errors import ModelError
 from quant_core.ingest import Layer, find_layers, normalise, read_model
 from quant_core.preparation import prepare
@@ -140,7 +141,10 @@ def _case(model: Path, quantized: Path, data: Path, most: int, tell: Tell) -> _C
     report = Report.model_validate_json((quantized / REPORT_JSON).read_text(encoding="utf-8"))
     job = prepare(model, data, report.spec)
     calibration, held_back = split_samples(job.samples, report.spec.held_back, report.spec.seed)
-    job = equalize(job, calibration, report.spec, lambda fraction, message: tell(0.1 * fraction, message))
+    scaled_for = equalized_bits(quantized) or expected_bits(job, report.spec)
+    job = equalize(
+        job, calibration, report.spec, scaled_for, lambda fraction, message: tell(0.1 * fraction, message)
+    )
     bits = {layer.name: layer.weight_bits for layer in report.layers}
     return _Case(job.model, job.layers, _few(held_back, most), bits)
 

@@ -30,13 +30,33 @@ _TOLERANCE = 1e-3
 Tell = Callable[[float, str], None]
 
 
-def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, tell: Tell) -> Prepared:
-    """Scale channels where that promises a smaller error, under the bits that the budget allows on average.
+def expected_bits(job: Prepared, spec: QuantizeSpec) -> float:
+    """Give the bits that a weight can be given on average.
+
+    Args:
+        job: The prepared job.
+        spec: The request.
+
+    Returns:
+        Bits, at most 8.
+    """
+    budget = spec.budget
+    known = [8.0] if budget.max_drop is None else [_BITS_IN_A_BAND]
+    if budget.effective_bits is not None:
+        known.append(budget.effective_bits)
+    if job.budget is not None:
+        known.append(8 * (job.budget - job.costs.base) / sum(layer.parameters for layer in job.layers))
+    return min(known)
+
+
+def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, tell: Tell) -> Prepared:
+    """Scale channels where that promises a smaller error with weights of so many bits.
 
     Args:
         job: The prepared job.
         samples: Calibration samples; at most 64 are used.
         spec: The request.
+        bits: Mean bits of weights that the scales are made for; they are part of what sensitivities hold for.
         tell: Called with the fraction done and a message.
 
     Returns:
@@ -47,7 +67,7 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, tell: Tell) ->
     """
     if spec.equalize == "none":
         return job
-    widths = {name: _nearest(choice.bits, _mean_bits(job, spec)) for name, choice in job.candidates.items()}
+    widths = {name: _nearest(choice.bits, bits) for name, choice in job.candidates.items()}
     integer = {}
     for layer in job.layers:
         form = layer_form(layer, job.model, widths[layer.name], spec.default_activation_bits, job.target)
@@ -130,17 +150,6 @@ def _check(before: Program, after: Program, feeds: Mapping[str, torch.Tensor]) -
         difference = float((given[name] - value).norm() / value.norm().clamp_min(1e-30))
         if not difference < _TOLERANCE:
             raise InternalError(f"scaled channels change {name!r} by {difference:.2g} of its norm.")
-
-
-def _mean_bits(job: Prepared, spec: QuantizeSpec) -> float:
-    """Bits that a weight can be given on average."""
-    budget = spec.budget
-    known = [8.0] if budget.max_drop is None else [_BITS_IN_A_BAND]
-    if budget.effective_bits is not None:
-        known.append(budget.effective_bits)
-    if job.budget is not None:
-        known.append(8 * (job.budget - job.costs.base) / sum(layer.parameters for layer in job.layers))
-    return min(known)
 
 
 def _nearest(candidates: tuple[int, ...], wanted: float) -> int:

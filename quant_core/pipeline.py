@@ -11,14 +11,14 @@ import torch
 from quant_core.allocation.limits import read_limits
 from quant_core.allocation.plan_bits import file_front
 from quant_core.allocation.plan_problem import PairLosses, PlanProblem
-from quant_core.analysis import Scored, apart, reuse, round_candidates, score
+from quant_core.analysis import Scored, apart, equalized_bits, reuse, round_candidates, score
 from quant_core.artifacts import COSTS, MODEL, PARETO, whole_folder
 from quant_core.assessment import assess
 from quant_core.band_search import find_in_band
 from quant_core.calibration import Samples, split_samples
 from quant_core.checkpoints import SENSITIVITIES, Checkpoints, find_rounded, keep_rounded
 from quant_core.effort import plan_effort
-from quant_core.equalizing import equalize
+from quant_core.equalizing import equalize, expected_bits
 from quant_core.file_maker import FileMaker
 from quant_core.journal import Journal
 from quant_core.open_activations import open_activations
@@ -104,7 +104,9 @@ def _run(
     calibration, held_back = split_samples(job.samples, spec.held_back, spec.seed)
     judging, held_back = _for_the_band(held_back, spec)
     with journal.timed("rounding"):
-        job = equalize(job, calibration, spec, journal.tells("rounding"))
+        known = None if earlier is None else equalized_bits(earlier)
+        scaled_for = known or expected_bits(job, spec)
+        job = equalize(job, calibration, spec, scaled_for, journal.tells("rounding"))
     seen, unseen = apart(calibration, spec.seed)
     with journal.timed("rounding"):
         rounded = find_rounded(checkpoints)
@@ -120,7 +122,7 @@ def _run(
             scored = reuse(job, unseen, spec, source)
             journal.tell("sensitivity", 1, f"taken from {told}")
         else:
-            scored = score(job, unseen, rounded, spec, journal.tells("sensitivity"))
+            scored = score(job, unseen, rounded, spec, journal.tells("sensitivity")).scaled_for(scaled_for)
             if checkpoints is not None:
                 with checkpoints.keep(SENSITIVITIES) as kept:
                     scored.write(kept)

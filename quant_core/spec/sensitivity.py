@@ -62,6 +62,8 @@ class SensitivityTable(BaseModel):
         loss: The loss whose increase is estimated.
         loss_guessed: Whether the loss was guessed from labels and graph, and from what.
         rounding: How Q(W) was found.
+        equalized_bits: Mean bits of weights that channels were scaled for before rounding; null where the graph was
+            taken as it is.
         samples: Number of samples used.
         probes: Number of random probes.
         seed: Seed of the probes.
@@ -79,6 +81,7 @@ class SensitivityTable(BaseModel):
     loss: str
     loss_guessed: str | None = None
     rounding: str | None = None
+    equalized_bits: float | None = None
     samples: int
     probes: int
     seed: int

@@ -6,7 +6,7 @@ import pytest
 from onnx import numpy_helper
 
 from quant_core.pipeline import quantize
-from quant_core.spec import QuantizeSpec
+from quant_core.spec import QuantizeSpec, SensitivityTable
 
 HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
 NET = (
@@ -52,3 +52,17 @@ def test_outliers_cost_less(job):
 def test_float_activations_have_nothing_to_gain(job):
     report = run(job, equalize="auto", activation_bits=32)
     assert not any("channels were scaled" in note for note in report.warnings)
+
+
+def test_a_job_from_earlier_sensitivities_scales_channels_as_they_were_scaled(job):
+    wide = {"size": 2**40, "bits": "4,8", "loss": "squared_error", "workers": 1}
+    quantize(job / "m.onnx", job / "s.npz", QuantizeSpec.model_validate(wide), job / "wide")
+    narrow = QuantizeSpec.model_validate(wide | {"effective_bits": 5})
+    quantize(job / "m.onnx", job / "s.npz", narrow, job / "again", earlier=job / "wide")
+    quantize(job / "m.onnx", job / "s.npz", narrow, job / "alone")
+    told = {name: _table(job / name).equalized_bits for name in ("wide", "again", "alone")}
+    assert told == {"wide": 8.0, "again": 8.0, "alone": 5.0}
+
+
+def _table(folder):
+    return SensitivityTable.model_validate_json((folder / "sensitivity.json").read_text())
