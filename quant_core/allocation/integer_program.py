@@ -56,6 +56,7 @@ def make_solver(solver: str, time_limit: float | None) -> Any:
             timeLimit=time_limit,
             parallel="off",
             random_seed=0,
+            presolve="off",  # 1.15 calls some problems infeasible that have plans; ours are reduced before
             mip_feasibility_tolerance=1e-9,
             primal_feasibility_tolerance=1e-9,
         )

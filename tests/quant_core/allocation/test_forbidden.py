@@ -116,7 +116,7 @@ def test_layers_that_are_alike_are_not_reordered_into_a_forbidden_pair() -> None
         {"bytes": 4},
         forbidden=[((0, 1), (1, 0)), ((0, 1), (2, 0))],
     )
-    assert solve(problem).choice == (0, 1, 0)
+    assert solve(problem).choice in {(0, 1, 0), (0, 0, 1)}
 
 
 def test_contradicting_pins_name_each_other() -> None:
