@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TEST_PROCESSES ?= 2
 
 .PHONY: install demo serve test test-slow test-browser check format clean
 
@@ -20,7 +21,7 @@ serve: install
 	$(BIN)/bitwright serve
 
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
