@@ -7,7 +7,7 @@ export function BeforeAfter({ report }: { report: Report }) {
   return (
     <section class="card" aria-labelledby="result-title">
       <h2 id="result-title">Result</h2>
-      <div class="scroll">
+      <div class="scroll" tabIndex={0} role="region" aria-label="Before and after">
         <table>
           <thead>
             <tr>

@@ -37,7 +37,7 @@ export function JobPage({ id }: { id: string }) {
           const { data } = event;
           if (event.kind === "progress") {
             setJob((before) => before && moved(before, data));
-          } else void reload();
+          } else reload().catch(() => undefined); // the stream tells when the service is back
           const text = [data["stage"] ?? data["state"], data["message"]].filter(Boolean).join(": ");
           setLines((before) => [...before.slice(-499), { id: event.id, text }]);
         },
