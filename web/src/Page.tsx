@@ -3,6 +3,7 @@ import { useEffect, useState } from "preact/hooks";
 import { api, apiKey, ServiceError, setApiKey } from "./api/client";
 import { ProblemBox } from "./parts/ProblemBox";
 import { chooseTheme, useTheme } from "./parts/theme";
+import { learnDefaults } from "./recipes";
 import { usePlace } from "./router";
 import { Compare } from "./views/Compare";
 import { JobList } from "./views/JobList";
@@ -18,7 +19,8 @@ export function Page() {
   const [failure, setFailure] = useState<unknown>(null);
   const knock = () => {
     setFailure(null);
-    api.jobs(new URLSearchParams({ limit: "1" })).then(
+    const known = api.openapi().then(learnDefaults);
+    Promise.all([api.jobs(new URLSearchParams({ limit: "1" })), known]).then(
       () => setEntry("open"),
       (error: unknown) => {
         const refused = error instanceof ServiceError && [401, 403].includes(error.status);

@@ -1,6 +1,10 @@
 import { expect, it } from "vitest";
 
-import { recipes, shortSpec } from "./recipes";
+import { learnDefaults, recipes, shortSpec } from "./recipes";
+
+learnDefaults({
+  components: { schemas: { QuantizeSpec: { properties: { seed: { default: 0 }, sensitivity: { default: "output" } } } } },
+});
 
 const spec = {
   budget: { size: 0.2, max_drop: { metric: "drop", limit: 0.005 } },

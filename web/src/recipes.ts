@@ -24,25 +24,19 @@ function bandText(value: unknown): unknown {
   return `${metric}${metric === "loss" ? "<=" : ">="}${limit}`;
 }
 
-const DEFAULTS: Record<string, unknown> = {
-  weight_bits: [2, 3, 4, 5, 6, 8],
-  sensitivity: "output",
-  rounding: "gptq",
-  loss: "auto",
-  quantized_parts: "refuse",
-  seed: 0,
-  device: "auto",
-  activation_bits: 8,
-  activation_range: "mse",
-  allocation: "optimal",
-  target: "ort-cpu",
-  held_back: 0.25,
-  foem_beta: 0.05,
-};
+let defaults: Record<string, unknown> = {};
+
+/** Take over what the service does where a request says nothing, from its OpenAPI document. */
+export function learnDefaults(document: unknown): void {
+  const schemas = (document as { components?: { schemas?: Record<string, { properties?: object }> } }).components?.schemas;
+  const schema = schemas?.["QuantizeSpec-Input"] ?? schemas?.["QuantizeSpec"];
+  const properties = Object.entries((schema?.properties ?? {}) as Record<string, { default?: unknown }>);
+  defaults = Object.fromEntries(properties.map(([name, property]) => [name, property.default]));
+}
 
 function isDefault(name: string, value: unknown): boolean {
   if (value === null || (Array.isArray(value) && value.length === 0)) return true;
-  return name in DEFAULTS && JSON.stringify(DEFAULTS[name]) === JSON.stringify(value);
+  return name in defaults && JSON.stringify(defaults[name]) === JSON.stringify(value);
 }
 
 function lean(rule: object): object {

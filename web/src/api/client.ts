@@ -71,6 +71,7 @@ async function post<T>(path: string, body: unknown, signal?: AbortSignal): Promi
 const job = (id: string) => `jobs/${encodeURIComponent(id)}`;
 
 export const api = {
+  openapi: () => get<unknown>("openapi.json"),
   jobs: (query: URLSearchParams, signal?: AbortSignal) => get<JobPage>(`jobs?${query}`, signal),
   job: (id: string, signal?: AbortSignal) => get<Job>(job(id), signal),
   report: (id: string, signal?: AbortSignal) => get<Report>(`${job(id)}/report`, signal),
