@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,9 @@ from quant_core.preparation import Prepared, prepare
 from quant_core.pricing import price
 from quant_core.quantizers.rounding import RoundedWeights, round_weights
 from quant_core.report.spectrum_page import render_spectrum
+from quant_core.scored import Scored, read_tables
 from quant_core.sensitivity import Objective, Spectrum, choose_loss, find_sample_axes, missing_scores
 from quant_core.sensitivity.assignment import Crew
-from quant_core.sensitivity.interaction import Interactions
 from quant_core.sensitivity.question import Question
 from quant_core.sensitivity.spectra import spectra, spectrum_table
 from quant_core.sensitivity.table import Answer, answer
@@ -41,72 +40,6 @@ _SCORING_SHARE = 1 / 3
 _ANY_SIZE = Budget(size=2.0**62)
 
 Tell = Callable[[float, str], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Scored:
-    """The sensitivities of a job.
-
-    Attributes:
-        objective: The loss.
-        answer: The table, and what belongs to pairs of layers.
-        warnings: What a user should know.
-        spectra: Name -> eigenvalue density, where it was asked for.
-    """
-
-    objective: Objective
-    answer: Answer
-    warnings: tuple[str, ...]
-    spectra: Mapping[str, Spectrum] = field(default_factory=dict)
-
-    @property
-    def table(self) -> SensitivityTable:
-        """The table."""
-        return self.answer.table
-
-    def with_activations(self, costs: Mapping[str, Mapping[int, float]]) -> Scored:
-        """Note what bits of activations cost in loss.
-
-        Args:
-            costs: Layer name -> bits -> loss increase.
-
-        Returns:
-            The same with them in the table.
-        """
-        rows = tuple(
-            row.model_copy(update={"activation_sensitivity": dict(costs[row.name])})
-            if row.name in costs
-            else row
-            for row in self.table.layers
-        )
-        table = self.table.model_copy(update={"layers": rows})
-        return replace(self, answer=replace(self.answer, table=table))
-
-    def scaled_for(self, bits: float) -> Scored:
-        """Note the mean bits of weights that channels were scaled for.
-
-        Args:
-            bits: The bits.
-
-        Returns:
-            The same with them in the table.
-        """
-        table = self.table.model_copy(update={"equalized_bits": bits})
-        return replace(self, answer=replace(self.answer, table=table))
-
-    def write(self, folder: Path, name: str = SENSITIVITY) -> None:
-        """Write the table, and beside it what belongs to pairs of layers.
-
-        Args:
-            folder: Where to.
-            name: Name of the table's file.
-        """
-        (folder / name).write_text(self.table.model_dump_json(indent=1))
-        if self.answer.interactions is not None:
-            self.answer.interactions.save(folder / INTERACTIONS)
-        elif self.answer.similarity is not None:
-            names = np.array([layer.name for layer in self.table.layers])
-            np.savez_compressed(folder / INTERACTIONS, layers=names, similarity=self.answer.similarity)
 
 
 def validate(model: Path, data: Path, spec: AnalyzeSpec) -> None:
@@ -274,19 +207,6 @@ def score(job: Prepared, samples: Samples, rounded: RoundedWeights, request: Req
     return Scored(objective, found, missing_scores(found.table, bits), densities)
 
 
-def equalized_bits(folder: Path) -> float | None:
-    """Look for what the sensitivities of an earlier job hold.
-
-    Args:
-        folder: The earlier job's folder.
-
-    Returns:
-        Mean bits of weights that channels were scaled for before it rounded; None where they were not.
-    """
-    table, _ = _read(folder)
-    return table.equalized_bits
-
-
 def reuse(job: Prepared, samples: Samples, request: Request, folder: Path) -> Scored:
     """Take the sensitivities of an earlier job on the same model instead of estimating them again.
 
@@ -302,7 +222,7 @@ def reuse(job: Prepared, samples: Samples, request: Request, folder: Path) -> Sc
     Raises:
         SpecError: If there is no table, or it belongs to another model, loss or rounding.
     """
-    table, pairs = _read(folder)
+    table, pairs = read_tables(folder)
     path = folder / SENSITIVITY
     few = samples.take(np.arange(samples.batch or min(samples.count, 8)))
     feeds = {name: torch.from_numpy(array).to(job.device) for name, array in few.inputs.items()}
@@ -322,21 +242,6 @@ def reuse(job: Prepared, samples: Samples, request: Request, folder: Path) -> Sc
         )
     bits = {name: choice.bits for name, choice in job.candidates.items()}
     return Scored(objective, Answer(table, pairs), missing_scores(table, bits), {})
-
-
-def _read(folder: Path) -> tuple[SensitivityTable, Interactions | None]:
-    path = folder / SENSITIVITY
-    try:
-        table = SensitivityTable.model_validate_json(path.read_bytes())
-        if table.method != "interaction" or table.interactions is None:
-            return table, None
-        return table, Interactions.load(folder / table.interactions)
-    except (OSError, ValueError) as error:
-        raise SpecError(
-            f"no sensitivities can be read there: {str(error).splitlines()[0]}.",
-            remedy="Name the folder that a quantization of this model wrote.",
-            where=str(path),
-        ) from error
 
 
 def _answer_all(question: Question, request: AnalyzeSpec) -> tuple[Answer, dict[str, Spectrum]]:

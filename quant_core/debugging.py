@@ -13,7 +13,6 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from quant_core.analysis import equalized_bits
 from quant_core.artifacts import MODEL, REPORT_JSON
 from quant_core.calibration import Samples, load_samples, split_samples
 from quant_core.equalizing import equalize, expected_bits
@@ -21,6 +20,7 @@ from quant_core.errors import ModelError
 from quant_core.ingest import Layer, find_layers, normalise, read_model
 from quant_core.preparation import prepare
 from quant_core.quantizers import quantize_weight
+from quant_core.scored import equalized_bits
 from quant_core.spec import Report
 from quant_core.spec.debugging import Debugging, LayerFinding
 from quant_core.verification import Difference, open_session, run_batches

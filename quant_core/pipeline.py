@@ -11,7 +11,7 @@ import torch
 from quant_core.allocation.limits import read_limits
 from quant_core.allocation.plan_bits import file_front
 from quant_core.allocation.plan_problem import PairLosses, PlanProblem
-from quant_core.analysis import Scored, apart, equalized_bits, reuse, round_candidates, score
+from quant_core.analysis import apart, reuse, round_candidates, score
 from quant_core.artifacts import COSTS, MODEL, PARETO, whole_folder
 from quant_core.assessment import assess
 from quant_core.band_search import find_in_band
@@ -25,6 +25,7 @@ from quant_core.open_activations import open_activations
 from quant_core.preparation import Prepared, prepare
 from quant_core.pricing import price
 from quant_core.report import write_report
+from quant_core.scored import Scored, equalized_bits
 from quant_core.sensitivity import Batch, activation_bytes, split_batches
 from quant_core.sensitivity.orthogonality import ompq_importance, orm
 from quant_core.spec import FLOAT_BITS, CostTable, ProgressCallback, QuantizeSpec, Report

@@ -1,0 +1,121 @@
+"""The sensitivities of a job as they are kept and taken up again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from quant_core.artifacts import INTERACTIONS, SENSITIVITY
+from quant_core.errors import SpecError
+from quant_core.sensitivity import Objective, Spectrum
+from quant_core.sensitivity.interaction import Interactions
+from quant_core.sensitivity.table import Answer
+from quant_core.spec import SensitivityTable
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """The sensitivities of a job.
+
+    Attributes:
+        objective: The loss.
+        answer: The table, and what belongs to pairs of layers.
+        warnings: What a user should know.
+        spectra: Name -> eigenvalue density, where it was asked for.
+    """
+
+    objective: Objective
+    answer: Answer
+    warnings: tuple[str, ...]
+    spectra: Mapping[str, Spectrum] = field(default_factory=dict)
+
+    @property
+    def table(self) -> SensitivityTable:
+        """The table."""
+        return self.answer.table
+
+    def with_activations(self, costs: Mapping[str, Mapping[int, float]]) -> Scored:
+        """Note what bits of activations cost in loss.
+
+        Args:
+            costs: Layer name -> bits -> loss increase.
+
+        Returns:
+            The same with them in the table.
+        """
+        rows = tuple(
+            row.model_copy(update={"activation_sensitivity": dict(costs[row.name])})
+            if row.name in costs
+            else row
+            for row in self.table.layers
+        )
+        table = self.table.model_copy(update={"layers": rows})
+        return replace(self, answer=replace(self.answer, table=table))
+
+    def scaled_for(self, bits: float) -> Scored:
+        """Note the mean bits of weights that channels were scaled for.
+
+        Args:
+            bits: The bits.
+
+        Returns:
+            The same with them in the table.
+        """
+        table = self.table.model_copy(update={"equalized_bits": bits})
+        return replace(self, answer=replace(self.answer, table=table))
+
+    def write(self, folder: Path, name: str = SENSITIVITY) -> None:
+        """Write the table, and beside it what belongs to pairs of layers.
+
+        Args:
+            folder: Where to.
+            name: Name of the table's file.
+        """
+        (folder / name).write_text(self.table.model_dump_json(indent=1))
+        if self.answer.interactions is not None:
+            self.answer.interactions.save(folder / INTERACTIONS)
+        elif self.answer.similarity is not None:
+            names = np.array([layer.name for layer in self.table.layers])
+            np.savez_compressed(folder / INTERACTIONS, layers=names, similarity=self.answer.similarity)
+
+
+def equalized_bits(folder: Path) -> float | None:
+    """Look for what the sensitivities of an earlier job hold.
+
+    Args:
+        folder: The earlier job's folder.
+
+    Returns:
+        Mean bits of weights that channels were scaled for before it rounded; None where they were not.
+    """
+    table, _ = read_tables(folder)
+    return table.equalized_bits
+
+
+def read_tables(folder: Path) -> tuple[SensitivityTable, Interactions | None]:
+    """Read what a job wrote.
+
+    Args:
+        folder: The job's folder.
+
+    Returns:
+        The table, and what belongs to pairs of layers if the scores came with it.
+
+    Raises:
+        SpecError: If there is no table.
+    """
+    path = folder / SENSITIVITY
+    try:
+        table = SensitivityTable.model_validate_json(path.read_bytes())
+        if table.method != "interaction" or table.interactions is None:
+            return table, None
+        return table, Interactions.load(folder / table.interactions)
+    except (OSError, ValueError) as error:
+        raise SpecError(
+            f"no sensitivities can be read there: {str(error).splitlines()[0]}.",
+            remedy="Name the folder that a quantization of this model wrote.",
+            where=str(path),
+        ) from error
