@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing
 import os
 import signal
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from app.executors import worker
+from app.executors.messages import Messages
 from app.executors.pool import WorkerPool, lost
 from app.executors.protocol import Outcome, Task, Ticket, Update
 from app.jobs.job import kind_of
-from quant_core.spec import JobKind, Progress
+from quant_core.spec import JobKind
 
 
 @dataclass
@@ -28,11 +28,7 @@ class LocalTicket:
         task: The task.
         device: Where it runs.
         future: What the pool will give.
-        read: Bytes of the message file that were read.
-        steps: What was read and not yet handed on.
-        checkpoints: Likewise.
-        pid: The process, once it said so.
-        said: How it ended, in its own words.
+        heard: What its process told.
         cancelled: Whether it was told to stop.
         retried: Whether it was handed to a second pool, because the first broke before the task began.
     """
@@ -40,11 +36,7 @@ class LocalTicket:
     task: Task
     device: str
     future: Future[Any]
-    read: int = 0
-    steps: list[Progress] = field(default_factory=list)
-    checkpoints: list[str] = field(default_factory=list)
-    pid: int | None = None
-    said: Outcome | None = None
+    heard: Messages
     cancelled: bool = False
     retried: bool = False
 
@@ -80,7 +72,7 @@ class LocalExecutor:
         Returns:
             What to ask about it with.
         """
-        return LocalTicket(task, device, self._schedule(task, device))
+        return LocalTicket(task, device, self._schedule(task, device), Messages(task.messages))
 
     def poll(self, ticket: Ticket) -> Update:
         """Read what the worker wrote since the last look.
@@ -93,9 +85,8 @@ class LocalExecutor:
         """
         ticket = _own(ticket)
         ended = self._ended(ticket)
-        _read(ticket)
-        steps, ticket.steps = tuple(ticket.steps), []
-        checkpoints, ticket.checkpoints = tuple(ticket.checkpoints), []
+        ticket.heard.look()
+        steps, checkpoints = ticket.heard.hand_on()
         return Update(steps, _outcome(ticket) if ended else None, checkpoints)
 
     def cancel(self, ticket: Ticket) -> None:
@@ -107,11 +98,11 @@ class LocalExecutor:
         ticket = _own(ticket)
         ticket.cancelled = True
         ticket.future.cancel()
-        _read(ticket)
+        ticket.heard.look()
         # The pool asks first and kills after seconds; long calls into C do not hear the question.
-        if ticket.pid is not None and not wait([ticket.future], timeout=0).done:
+        if ticket.heard.pid is not None and not wait([ticket.future], timeout=0).done:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(ticket.pid, signal.SIGKILL)
+                os.kill(ticket.heard.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """End every process."""
@@ -130,8 +121,8 @@ class LocalExecutor:
             ticket.future = self._schedule(ticket.task, ticket.device)
             ticket.retried = True
             return False
-        _read(ticket)
-        return ticket.said is not None or ticket.pid is None or not _is_alive(ticket.pid)
+        ticket.heard.look()
+        return ticket.heard.said is not None or ticket.heard.pid is None or not _is_alive(ticket.heard.pid)
 
 
 def _own(ticket: Ticket) -> LocalTicket:
@@ -140,27 +131,9 @@ def _own(ticket: Ticket) -> LocalTicket:
     return ticket
 
 
-def _read(ticket: LocalTicket) -> None:
-    with contextlib.suppress(FileNotFoundError), ticket.task.messages.open("rb") as messages:
-        messages.seek(ticket.read)
-        for line in messages:
-            if not line.endswith(b"\n"):  # still being written
-                break
-            ticket.read += len(line)
-            message = json.loads(line)
-            if "progress" in message:
-                ticket.steps.append(Progress.model_validate(message["progress"]))
-            elif "checkpoint" in message:
-                ticket.checkpoints.append(message["checkpoint"])
-            elif "pid" in message:
-                ticket.pid = message["pid"]
-            elif "outcome" in message:
-                ticket.said = Outcome.model_validate(message["outcome"])
-
-
 def _outcome(ticket: LocalTicket) -> Outcome:
-    if ticket.said is not None:
-        return ticket.said
+    if ticket.heard.said is not None:
+        return ticket.heard.said
     if ticket.cancelled:
         return Outcome(state="canceled")
     error = ticket.future.exception()

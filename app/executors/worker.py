@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import errno
 import logging
 import os
 import re
@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
 
+from app.executors.messages import say
 from app.executors.protocol import Outcome, Task
 from quant_core.checkpoints import Checkpoints
 from quant_core.errors import CancelledError, UserError
@@ -62,9 +63,9 @@ def run(task: Task, engine: str) -> None:
     """
     # Line by line to a file: it outlives this process, and a kill in mid-write harms no pipe that others share.
     with task.messages.open("x", buffering=1, encoding="utf-8") as messages:
-        _say(messages, "pid", os.getpid())
-        outcome = _outcome(task, engine, _reporter(messages), lambda name: _say(messages, "checkpoint", name))
-        _say(messages, "outcome", outcome.model_dump(mode="json"))
+        say(messages, "pid", os.getpid())
+        outcome = _outcome(task, engine, _reporter(messages), lambda name: say(messages, "checkpoint", name))
+        say(messages, "outcome", outcome.model_dump(mode="json"))
 
 
 def check(model: Path, data: Path, spec: JobSpec, validator: str) -> JobFailure | None:
@@ -177,6 +178,8 @@ def _fault(error: Exception, work: str) -> JobFailure:
         or _NO_MEMORY.search(str(error))
     ):
         return _out_of_memory(str(error))
+    if is_disk_full(error):
+        return disk_full(str(error))
     return JobFailure(
         code=getattr(error, "code", "internal"),
         message=f"The engine failed: {type(error).__name__}: {error}",
@@ -189,6 +192,35 @@ def _out_of_memory(detail: str) -> JobFailure:
         code="out_of_memory",
         message=f"The job ran out of memory. {detail}".strip(),
         remedy="Send fewer samples or a smaller model, or run the service where there is more memory.",
+    )
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Tell whether there was no room for a file.
+
+    Args:
+        error: What happened.
+
+    Returns:
+        Whether the disk, a quota or the bucket is full.
+    """
+    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+
+
+def disk_full(detail: str) -> JobFailure:
+    """Say that there is no room left.
+
+    Args:
+        detail: What the system says.
+
+    Returns:
+        The error.
+    """
+    return JobFailure(
+        code="storage",
+        message=f"There is no room left where the job's files are kept. {detail}",
+        remedy="Have space freed in the service's data folder or storage, then send it again.",
+        retryable=True,
     )
 
 
@@ -206,13 +238,9 @@ def _reporter(messages: TextIO) -> Callable[[Progress], None]:
         if progress.stage == last_stage and progress.fraction < 1 and moment - last_time < _STEP_SECONDS:
             return
         last_stage, last_time = progress.stage, moment
-        _say(messages, "progress", progress.model_dump(mode="json"))
+        say(messages, "progress", progress.model_dump(mode="json"))
 
     return report
-
-
-def _say(messages: TextIO, kind: str, content: object) -> None:
-    messages.write(json.dumps({kind: content}) + "\n")
 
 
 def _limit_memory(size: int) -> None:
