@@ -10,6 +10,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
+from sqlalchemy.exc import OperationalError
 
 from app.api.deps import JobDep, ServiceDep
 from app.api.problems import responses
@@ -60,8 +61,11 @@ async def _stream(service: Service, job_id: str, last: int) -> AsyncIterator[byt
     spoke = time.monotonic()
     while not service.stopping.is_set():
         # The state is read before the events: if it has ended by then, its last event is among them.
-        job = await asyncio.to_thread(service.store.get, job_id)
-        events = await asyncio.to_thread(service.store.events, job_id, after=last)
+        try:
+            job = await asyncio.to_thread(service.store.get, job_id)
+            events = await asyncio.to_thread(service.store.events, job_id, after=last)
+        except OperationalError:  # the client comes back behind the last event that it saw
+            return
         for event in events:
             last = event.number
             yield format_sse_event(data_str=json.dumps(event.data), event=event.kind, id=str(last))

@@ -8,10 +8,11 @@ import math
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from sqlalchemy.exc import OperationalError
 from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.problems import answer
+from app.api.problems import answer, no_database
 from app.keys import Allowances, Key, KnownKeys
 from quant_core.spec import JobFailure
 
@@ -58,10 +59,13 @@ class GuardMiddleware:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
-        if self._required:
-            refused = await self._refuse_key(request)
-        else:
-            refused = _refuse_site(request, self._local_only)
+        try:
+            refused = (
+                await self._refuse_key(request) if self._required else _refuse_site(request, self._local_only)
+            )
+        except OperationalError as away:
+            await no_database(request, away)(scope, receive, send)
+            return
         if refused is None:
             await self._app(scope, receive, send)
         else:

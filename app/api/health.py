@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from app.api.deps import ServiceDep
 from app.api.problems import ProblemError, responses
@@ -19,10 +19,14 @@ router = APIRouter(tags=["service"])
 def health(service: ServiceDep) -> Health:
     """Tell that the service answers, how many jobs wait, and what its devices do."""
     running = service.supervisor.running
+    try:
+        queued = service.store.counts().get("queued", 0)
+    except OperationalError:
+        queued = None
     return Health(
         status="ok",
         version=version("bitwright"),
-        queued=service.store.counts().get("queued", 0),
+        queued=queued,
         devices=tuple(DeviceHealth(name=name, job=running.get(name)) for name in service.devices),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -18,6 +19,9 @@ from app.api.request_id import request_id
 from quant_core.spec import JobFailure
 
 _log = logging.getLogger("bitwright.api")
+
+_DISK_FULL = re.compile(r"disk is full|No space left on device|disk I/O error")
+"""How SQLite and PostgreSQL say it; SQLite's journal cannot be made on a full disk either."""
 
 _PASSING = frozenset({429, 503, 507})
 """Statuses of troubles that pass."""
@@ -130,14 +134,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(OperationalError)
     async def _no_database(request: Request, error: OperationalError) -> JSONResponse:
-        _log.error("request %s: the database does not answer: %s", request_id(request), error.orig)
-        problem = JobFailure(
-            code="database",
-            message="The service's database does not answer.",
-            remedy="Send it again later.",
-            retryable=True,
-        )
-        return answer(request, 503, problem, {"Retry-After": "5"})
+        return no_database(request, error)
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:
@@ -148,6 +145,29 @@ def install(app: FastAPI) -> None:
             remedy="Please report it with the request id; the service's log has the details.",
         )
         return answer(request, 500, problem)
+
+
+def no_database(request: Request, error: OperationalError) -> JSONResponse:
+    """Answer a request that the database would be needed for.
+
+    Args:
+        request: What is answered.
+        error: What the database, or its driver, says.
+
+    Returns:
+        503, or 507 where the database's own disk is full.
+    """
+    _log.error("request %s: the database does not answer: %s", request_id(request), error.orig)
+    full = _DISK_FULL.search(str(error.orig)) is not None
+    problem = JobFailure(
+        code="storage" if full else "database",
+        message="The disk of the service's database is full."
+        if full
+        else "The service's database does not answer.",
+        remedy="Have space freed there, then send it again." if full else "Send it again later.",
+        retryable=True,
+    )
+    return answer(request, 507 if full else 503, problem, {"Retry-After": "5"})
 
 
 def answer(

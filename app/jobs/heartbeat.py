@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sqlalchemy.exc import OperationalError
+
 from app.jobs.job import Job
 from app.jobs.leases import Leases
 from app.jobs.presence import Presence
@@ -57,6 +59,7 @@ class Heartbeat:
         self._rhythm = rhythm
         self._on_taken = on_taken
         self._renewed = time.monotonic()
+        self._patient_until = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="heartbeat", daemon=True)
 
@@ -77,11 +80,15 @@ class Heartbeat:
 
     def beat(self) -> None:
         """Renew once, and look for the dead."""
-        started = time.monotonic()
+        started, pause = time.monotonic(), 2 * self._rhythm.renew_seconds
         self._leases.renew()
+        if started - self._renewed > pause:
+            # Who was cut off from the database finds the leases of all who were cut off with it at their end.
+            self._patient_until = started + pause
         self._renewed = started
         dead = self._presence.dead()
-        taken = self._leases.take_over(self._rhythm.max_interruptions, dead)
+        patient = started < self._patient_until
+        taken = self._leases.take_over(self._rhythm.max_interruptions, dead, silent_too=not patient)
         for holder in dead:
             self._presence.bury(holder)
         for job in taken:
@@ -95,5 +102,9 @@ class Heartbeat:
         while not self._stop.wait(self._rhythm.renew_seconds):
             try:
                 self.beat()
+            except OperationalError as error:
+                _log.warning(
+                    "leases of %g s could not be renewed: %s", self._rhythm.lease_seconds, error.orig
+                )
             except Exception:
                 _log.exception("leases could not be renewed; they last %g s", self._rhythm.lease_seconds)

@@ -84,20 +84,22 @@ class Leases:
             )
             return frozenset((job_id, attempt) for job_id, attempt in rows)
 
-    def take_over(self, max_interruptions: int, dead: Iterable[str] = ()) -> tuple[Job, ...]:
+    def take_over(
+        self, max_interruptions: int, dead: Iterable[str] = (), *, silent_too: bool = True
+    ) -> tuple[Job, ...]:
         """Decide what becomes of jobs whose service has fallen silent.
 
         Args:
             max_interruptions: A job cut off this often fails; below it is queued again.
             dead: Services known to have ended, whose leases need not be waited for.
+            silent_too: Whether leases that have ended are enough.
 
         Returns:
             These jobs as they are now.
         """
-        lost = select(JobRow).where(
-            JobRow.state.in_(RUNNING),
-            or_(JobRow.lease_until < database_time(), JobRow.holder.in_(tuple(dead))),
-        )
+        gone = JobRow.holder.in_(tuple(dead))
+        over = or_(JobRow.lease_until < database_time(), gone) if silent_too else gone
+        lost = select(JobRow).where(JobRow.state.in_(RUNNING), over)
         with self._database.read() as session:
             if session.scalar(lost.limit(1)) is None:  # asked often, and mostly for nothing
                 return ()

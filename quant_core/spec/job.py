@@ -219,7 +219,7 @@ class Health(_Value):
     Attributes:
         status: `ok`.
         version: Version of Bitwright there.
-        queued: Jobs that wait.
+        queued: Jobs that wait; none while the database does not answer.
         devices: What it computes on.
     """
 
@@ -236,7 +236,7 @@ class Health(_Value):
 
     status: str
     version: str
-    queued: int
+    queued: int | None
     devices: tuple[DeviceHealth, ...]
 
 
