@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from datetime import datetime
 from typing import Annotated
 
@@ -179,6 +180,10 @@ async def _receive(
     except TooLargeError:
         file.unlink()
         refuse_size(min(limit, sent.length or limit))
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            file.unlink(missing_ok=True)  # what cannot be completed must not keep the disk full
+        raise
     except BusyError as error:
         raise ProblemError(
             409,

@@ -6,7 +6,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,7 +33,8 @@ class LocalObjects:
         os.utime(file)
         if file.stat().st_dev != self._root.stat().st_dev:
             part = self._part()
-            shutil.copyfile(file, part)
+            with _removed_on_error(part):
+                shutil.copyfile(file, part)
             file.unlink()
             file = part
         self._place(file, key)
@@ -46,7 +47,8 @@ class LocalObjects:
             content: The bytes.
         """
         part = self._part()
-        part.write_bytes(content)
+        with _removed_on_error(part):
+            part.write_bytes(content)
         self._place(part, key)
 
     def read(self, key: str) -> bytes | None:
@@ -71,7 +73,8 @@ class LocalObjects:
             file: The file to make.
         """
         # A copy, not a link of either kind: the engine refuses weights that may be changed or lie outside the folder.
-        shutil.copyfile(self._root / key, file)
+        with _removed_on_error(file):
+            shutil.copyfile(self._root / key, file)
 
     def find(self, key: str) -> Stored | None:
         """Look at an object.
@@ -144,3 +147,13 @@ class LocalObjects:
                     raise
             else:
                 return
+
+
+@contextmanager
+def _removed_on_error(file: Path) -> Iterator[None]:
+    """Where the disk is full, half a file would keep it so."""
+    try:
+        yield
+    except OSError:
+        file.unlink(missing_ok=True)
+        raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -11,10 +13,13 @@ from typing import TYPE_CHECKING
 from app.storage.objects import Stored
 
 if TYPE_CHECKING:
-    from obstore.store import S3Store
+    from obstore.store import RetryConfig, S3Store
 
 _LINK_TIME = timedelta(minutes=15)
 _BLOCK = 8 * 2**20
+_FULL = re.compile(r"\b507\b|XMinioStorageFull|QuotaExceeded|StorageFull|InsufficientStorage")
+"""How stores say that there is no room: Amazon's never is full, others are."""
+_RETRIES: RetryConfig = {"max_retries": 4, "retry_timeout": timedelta(seconds=30)}
 
 
 class S3Objects:
@@ -83,9 +88,13 @@ class S3Objects:
         """
         with _as_os_error(key):
             found = self._store.get(key)
-            with file.open("wb") as out:
-                for block in found.stream(min_chunk_size=_BLOCK):
-                    out.write(block)
+            try:
+                with file.open("wb") as out:
+                    for block in found.stream(min_chunk_size=_BLOCK):
+                        out.write(block)
+            except BaseException:  # half a file would keep a full disk full
+                file.unlink(missing_ok=True)
+                raise
 
     def find(self, key: str) -> Stored | None:
         """Look at an object.
@@ -157,6 +166,7 @@ def _open(bucket: str, prefix: str, options: Mapping[str, str]) -> S3Store:
         prefix=prefix or None,
         config={**options},  # type: ignore[arg-type]
         client_options={"allow_http": endpoint.startswith("http://")},
+        retry_config=_RETRIES,
     )
 
 
@@ -170,4 +180,7 @@ def _as_os_error(key: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except BaseError as error:
-        raise OSError(f"the object store refused {key!r}: {error}") from error
+        told = f"the object store refused {key!r}: {error}"
+        if _FULL.search(str(error)):
+            raise OSError(errno.ENOSPC, told) from error
+        raise OSError(told) from error
