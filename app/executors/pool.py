@@ -86,6 +86,8 @@ def lost(error: BaseException) -> JobFailure:
     Returns:
         The error.
     """
+    if worker.is_disk_full(error):
+        return worker.disk_full(str(error))
     code = error.exitcode if isinstance(error, ProcessExpired) else None
     if code is None:
         reason = f"ended without a word ({type(error).__name__}: {error})"

