@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quant_core.number_formats import code_values, element
+from quant_core.outliers import EXCESS_BITS, Outliers
 from quant_core.spec.weight_grid import INT8_BITS, WeightFormat
 
 
@@ -46,6 +47,8 @@ class QuantizedWeight:
         block_size: Weights in a block; None where a scale is that of a channel or of the tensor.
         format: Number format of the codes.
         tensor_scale: Factor all scales of NVFP4 have in common; `scale / tensor_scale` is an E4M3 number.
+        outliers: Weights whose codes may lie up to eight steps beyond those of b bits, kept apart; None if there are
+            none.
     """
 
     codes: npt.NDArray[np.int8]
@@ -57,6 +60,7 @@ class QuantizedWeight:
     block_size: int | None = None
     format: WeightFormat = "int"
     tensor_scale: float | None = None
+    outliers: Outliers | None = None
 
     @property
     def suits_int8_kernels(self) -> bool:
@@ -67,6 +71,33 @@ class QuantizedWeight:
         """
         shifts = self.zero_point is not None and self.bits == INT8_BITS
         return self.format == "int" and self.block_size is None and not shifts
+
+    def dense_codes(self) -> npt.NDArray[np.int8]:
+        """Give the codes without what outliers add to them.
+
+        Returns:
+            int8, the weight's shape, in the range of b bits.
+        """
+        if self.outliers is None:
+            return self.codes
+        half = 1 << (self.bits - 1)
+        return np.clip(self.codes, -half, half - 1)
+
+    def code_limits(self) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
+        """Give the range of every integer code.
+
+        Returns:
+            The smallest and the largest code, int8, shaped as the weight where there are outliers, else `[]`.
+        """
+        half = 1 << (self.bits - 1)
+        low, high = np.array(-half, dtype=np.int8), np.array(half - 1, dtype=np.int8)
+        if self.outliers is None:
+            return low, high
+        reach = 1 << (EXCESS_BITS - 1)
+        low, high = (np.full(self.codes.size, limit, dtype=np.int8) for limit in (low, high))
+        low[self.outliers.positions] -= np.int8(reach)
+        high[self.outliers.positions] += np.int8(reach - 1)
+        return low.reshape(self.codes.shape), high.reshape(self.codes.shape)
 
     def elements(self) -> npt.NDArray[np.float32]:
         """Give the value of every code in units of its scale.

@@ -368,7 +368,11 @@ class _Exporter:
         model.opset_import.extend(self.proto.opset_import)
         held = {(function.domain, function.name) for function in self.proto.functions}
         model.functions.extend(self.proto.functions)
-        model.functions.extend(f for f in self.writer.functions if (f.domain, f.name) not in held)
+        for function in self.writer.functions:
+            if (function.domain, function.name) not in held:
+                # The checker wants one version of an operator throughout a file.
+                function.opset_import[0].version = self.opset
+                model.functions.append(function)
         if self.writer.functions and all(entry.domain != DOMAIN for entry in model.opset_import):
             model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
         known = {entry.domain for entry in model.opset_import}

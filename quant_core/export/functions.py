@@ -71,3 +71,30 @@ def _attribute(attribute: str, output: str) -> onnx.NodeProto:
     reference.name, reference.ref_attr_name = "value_ints", attribute
     reference.type = onnx.AttributeProto.INTS
     return node
+
+
+def outliers_function() -> onnx.FunctionProto:
+    """Write the function that adds outliers to dense codes: `codes[sum of gaps so far] += excess`.
+
+    Returns:
+        `Outliers`, inputs int8 codes, uint8 gaps and 4-bit excess.
+    """
+    nodes = [
+        _constant("flat", np.array([-1], dtype=np.int64)),
+        _constant("first", np.array(0, dtype=np.int64)),
+        helper.make_node("Cast", ["gaps"], ["steps"], to=onnx.TensorProto.INT32),
+        helper.make_node("CumSum", ["steps", "first"], ["at"]),
+        helper.make_node("Cast", ["excess"], ["more"], to=onnx.TensorProto.INT8),
+        helper.make_node("Reshape", ["dense", "flat"], ["line"]),
+        helper.make_node("ScatterElements", ["line", "at", "more"], ["sum"], axis=0, reduction="add"),
+        helper.make_node("Shape", ["dense"], ["dims"]),
+        helper.make_node("Reshape", ["sum", "dims"], ["codes"]),
+    ]
+    return helper.make_function(
+        DOMAIN,
+        "Outliers",
+        ["dense", "gaps", "excess"],
+        ["codes"],
+        nodes,
+        [helper.make_opsetid("", BIT_PLANE_OPSET)],
+    )

@@ -10,9 +10,12 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from quant_core.codes import QuantizedWeight
 from quant_core.errors import InternalError
 from quant_core.export.packing import Plane, pack
 from quant_core.export.storage import Storage
+from quant_core.outliers import EXCESS_BITS, Outliers, to_pairs
+from quant_core.spec.width import OUTLIERS
 
 
 class GraphWriter:
@@ -158,3 +161,20 @@ class GraphWriter:
         """
         self._widths.add(bits)
         return self._storage.write(self, name, self.pack(codes, bits), bits, codes.shape)
+
+    def add_outliers(self, dense: str, weight: QuantizedWeight, outliers: Outliers) -> str:
+        """Store what outliers add to dense codes and append what adds it; onnxruntime folds that at load.
+
+        Args:
+            dense: Name of the int8 tensor of the dense codes, which lie as the weight does.
+            weight: All codes.
+            outliers: Where the outliers are.
+
+        Returns:
+            Name of the int8 tensor.
+        """
+        self._widths.add(OUTLIERS)
+        gaps, excess = to_pairs((weight.codes - weight.dense_codes()).reshape(-1), outliers.pairs)
+        stored = self.store(self.fresh(), Plane("", onnx.TensorProto.UINT8, gaps.shape, gaps.tobytes()))
+        planes = self.pack(excess, EXCESS_BITS)
+        return self._storage.write_outliers(self, dense, stored, planes, weight.codes.shape)

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from quant_core.export.packing import Plane
+from quant_core.outliers import EXCESS_BITS
 
 if TYPE_CHECKING:
     from quant_core.export.graph_writer import GraphWriter
@@ -68,6 +69,29 @@ class PlainOperators:
             code = writer.node("BitwiseXor", [code, writer.constant(np.array(sign, dtype=np.uint8))])
         as_int8 = writer.node("Cast", [code], to=onnx.TensorProto.INT8)
         return writer.node("Sub", [as_int8, writer.constant(np.array(sign, dtype=np.int8))])
+
+    def write_outliers(
+        self, writer: GraphWriter, dense: str, gaps: str, excess: Sequence[Plane], shape: Sequence[int]
+    ) -> str:
+        """Store excesses as codes of 4 bits and append what adds them: `codes[sum of gaps so far] += excess`.
+
+        Args:
+            writer: Where to write.
+            dense: Name of the int8 tensor of the dense codes.
+            gaps: Name of the uint8 distances.
+            excess: The plane of 4-bit excesses, as many as distances.
+            shape: Shape of the codes.
+
+        Returns:
+            Name of the int8 tensor.
+        """
+        more = self.write(writer, writer.fresh(), excess, EXCESS_BITS, excess[0].dims)
+        flat, first = (writer.constant(np.array(value, dtype=np.int64)) for value in ([-1], 0))
+        steps = writer.node("Cast", [gaps], to=onnx.TensorProto.INT32)
+        at = writer.node("CumSum", [steps, first])
+        line = writer.node("Reshape", [dense, flat])
+        line = writer.node("ScatterElements", [line, at, more], axis=0, reduction="add")
+        return writer.node("Reshape", [line, writer.constant(np.array(shape, dtype=np.int64))])
 
     def functions(self, widths: Collection[int]) -> list[onnx.FunctionProto]:  # noqa: ARG002
         """List no function: other runtimes may not know how to call them.

@@ -25,8 +25,10 @@ from quant_core.export.storage import Storage
 from quant_core.export.target import Target
 from quant_core.export.weight_patterns import write_float, write_int8, write_qdq, write_rows
 from quant_core.ingest.layer import Layer
+from quant_core.outliers import Outliers, pairs_for
 from quant_core.spec import FLOAT_BITS, WeightGrid, WeightOptions
 from quant_core.spec.bits import WIDE_BITS
+from quant_core.spec.width import functions_of, sparse_of, weight_of
 
 _DEFAULT = WeightOptions()
 _CHANNELS = WeightGrid()
@@ -38,8 +40,8 @@ class SizeModel:
 
     Attributes:
         base: Bytes of everything but the layers' weights.
-        layers: Layer name -> bits -> bytes of its stored weight, scales and unpacking nodes.
-        functions: Bits -> bytes of the function that unpacks them, stored once a file.
+        layers: Layer name -> width -> bytes of its stored weight, scales and unpacking nodes.
+        functions: Bits, or `OUTLIERS` -> bytes of the function that unpacks them, stored once a file.
     """
 
     base: int
@@ -67,7 +69,7 @@ class SizeModel:
         Returns:
             Bytes.
         """
-        return sum(self.functions.get(width, 0) for width in set(widths))
+        return sum(self.functions.get(key, 0) for key in frozenset().union(*map(functions_of, widths)))
 
     def smallest(self) -> int:
         """Predict the smallest file that any plan gives.
@@ -93,7 +95,7 @@ def predict_sizes(
     Args:
         model: The normalised float model.
         layers: Its layers.
-        candidates: Layer name -> bits it may be given; 32 is float.
+        candidates: Layer name -> widths it may be given, without bits of activations; 32 is float.
         activation_bits: 8, or 32 for float activations.
         target: The runtime.
         options: Says which grid weights of each width are rounded to.
@@ -106,10 +108,10 @@ def predict_sizes(
             bits: layer_bytes(
                 layer,
                 bits,
-                layer_form(layer, model, bits, activation_bits, target, options),
+                layer_form(layer, model, weight_of(bits), activation_bits, target, options),
                 model,
                 target,
-                options.grid(bits),
+                options.grid(weight_of(bits)),
             )
             for bits in candidates[layer.name]
         }
@@ -127,9 +129,9 @@ def predict_sizes(
         name: ActivationGrid(float(np.float32(1 + i / 1024)), 0, WIDE_BITS if name in placement.wide else 8)
         for i, name in enumerate(placement.points)
     }
-    widths = {bits for choices in candidates.values() for bits in choices}
+    widths = {key for choices in candidates.values() for width in choices for key in functions_of(width)}
     functions = {
-        bits: sum(map(_field_bytes, found)) for bits in widths if (found := target.storage.functions({bits}))
+        key: sum(map(_field_bytes, found)) for key in widths if (found := target.storage.functions({key}))
     }
     file = export_parts(model, layers, weights, placement, grids, target)
     used = sum(functions.get(bits, 0) for bits in set(reference.values()))
@@ -149,7 +151,7 @@ def layer_bytes(
 
     Args:
         layer: The layer.
-        bits: Its width; 32 is float.
+        bits: Its width, without bits of activations; 32 is float.
         form: How it runs.
         model: The model that holds its float weight.
         target: The runtime.
@@ -226,23 +228,25 @@ class _SizeWriter(GraphWriter):
         return total
 
 
-def _zeros(layer: Layer, bits: int, grid: WeightGrid, index: int = 0) -> QuantizedWeight:
+def _zeros(layer: Layer, width: int, grid: WeightGrid, index: int = 0) -> QuantizedWeight:
     axis = None if grid.granularity == "tensor" else layer.axis
     channels = 1 if axis is None else layer.shape[axis]
     shape: tuple[int, ...] = () if axis is None else (channels,)
     if grid.block is not None:
         shape = channels, -(-layer.parameters // max(1, channels * grid.block))
+    share = sparse_of(width)
     # Scales that no other layer has: equal constants would be stored once.
     step = np.float32(1 + index / 4096)
     return QuantizedWeight(
         codes=np.zeros(layer.shape, dtype=np.int8),
         scale=np.full(shape, step, dtype=np.float32),
         axis=axis,
-        bits=bits,
+        bits=weight_of(width),
         zero_point=None if grid.symmetric else np.zeros(shape, dtype=np.int8),
         block_size=grid.block,
         format=grid.format,
         tensor_scale=float(step) if grid.format == "nvfp4" else None,
+        outliers=Outliers(np.zeros(0, dtype=np.int64), pairs_for(share, layer.parameters)) if share else None,
     )
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import onnx
 
-from quant_core.export.functions import DOMAIN, unpack_function
+from quant_core.export.functions import DOMAIN, outliers_function, unpack_function
 from quant_core.export.packing import Plane
+from quant_core.spec.width import OUTLIERS
 
 if TYPE_CHECKING:
     from quant_core.export.graph_writer import GraphWriter
@@ -35,11 +36,28 @@ class Storage(Protocol):
         """
         ...
 
+    def write_outliers(
+        self, writer: GraphWriter, dense: str, gaps: str, excess: Sequence[Plane], shape: Sequence[int]
+    ) -> str:
+        """Store what outliers add and append what adds it.
+
+        Args:
+            writer: Where to write.
+            dense: Name of the int8 tensor of the dense codes.
+            gaps: Name of the uint8 distances.
+            excess: The plane of 4-bit excesses, as many as distances.
+            shape: Shape of the codes.
+
+        Returns:
+            Name of the int8 tensor.
+        """
+        ...
+
     def functions(self, widths: Collection[int]) -> list[onnx.FunctionProto]:
         """List the functions that some widths need, stored once a file.
 
         Args:
-            widths: Bits in use.
+            widths: Bits in use, and `OUTLIERS` where there are any.
 
         Returns:
             The functions, by rising width.
@@ -77,13 +95,37 @@ class LocalFunctions:
         attributes: dict[str, Any] = {} if bits == 6 else {"shape": list(planes[0].dims), "size": [count]}
         return writer.node(f"Unpack{bits}", names, domain=DOMAIN, **attributes)
 
-    def functions(self, widths: Collection[int]) -> list[onnx.FunctionProto]:
-        """List the functions that put planes together.
+    def write_outliers(
+        self,
+        writer: GraphWriter,
+        dense: str,
+        gaps: str,
+        excess: Sequence[Plane],
+        shape: Sequence[int],  # noqa: ARG002
+    ) -> str:
+        """Store excesses in 4-bit integers; a function of the file adds them.
 
         Args:
-            widths: Bits in use.
+            writer: Where to write.
+            dense: Name of the int8 tensor of the dense codes.
+            gaps: Name of the uint8 distances.
+            excess: The plane of 4-bit excesses, as many as distances.
+            shape: Shape of the codes.
+
+        Returns:
+            Name of the int8 tensor.
+        """
+        stored = writer.store(writer.fresh(), excess[0])
+        return writer.node("Outliers", [dense, gaps, stored], domain=DOMAIN)
+
+    def functions(self, widths: Collection[int]) -> list[onnx.FunctionProto]:
+        """List the functions that put planes together and add outliers.
+
+        Args:
+            widths: Bits in use, and `OUTLIERS` where there are any.
 
         Returns:
             The functions, by rising width.
         """
-        return [unpack_function(bits) for bits in sorted({3, 5, 6}.intersection(widths))]
+        unpacking = [unpack_function(bits) for bits in sorted({3, 5, 6}.intersection(widths))]
+        return [*unpacking, *([outliers_function()] if OUTLIERS in widths else [])]

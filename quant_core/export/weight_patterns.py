@@ -41,8 +41,12 @@ def write_int8(writer: GraphWriter, layer: Layer, weight: QuantizedWeight, *, tr
         raise InternalError(
             f"no integer kernel takes blocks, floating codes or zero points of 8 bits, as {layer.name} has"
         )
-    codes = np.ascontiguousarray(weight.codes.T) if transpose else weight.codes
-    stored = writer.stored_codes(layer.weight, codes, weight.bits)
+    if weight.outliers is None:
+        codes = np.ascontiguousarray(weight.codes.T) if transpose else weight.codes
+        stored = writer.stored_codes(layer.weight, codes, weight.bits)
+    else:  # which are counted as the weight lies
+        stored = stored_elements(writer, layer.weight, weight, weight.codes)
+        stored = writer.node("Transpose", [stored]) if transpose else stored
     if weight.zero_point is None:
         return stored
     shape = weight.spread(weight.scale).shape

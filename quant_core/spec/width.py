@@ -1,8 +1,9 @@
 """Widths: what a layer can be given, as one number.
 
 A width is the bits of a weight. Where a request leaves the bits of activations open, those that the layer reads come
-with it: `1604` is a weight of 4 bits on activations of 16. A float weight computes on float activations: `32` stands
-alone.
+with it: `1604` is a weight of 4 bits on activations of 16. Where it lets layers keep outliers apart, their share of the
+weights comes with it in hundredths of a percent: `1500004` is a weight of 4 bits with 1.5 % of outliers. A float weight
+computes on float activations: `32` stands alone.
 """
 
 from __future__ import annotations
@@ -12,20 +13,26 @@ from quant_core.spec.bits import format_bits
 KERNEL_BITS = 8
 """Fewest bits of activations that a file can hold; fewer exist in simulation and in bit operations."""
 
+OUTLIERS = 10_000
+"""Stands for outliers where functions of a file are listed by the bits that need them; the factor of their share."""
+
 _ACTIVATION = 100
+_SHARES = 10_000
+"""Shares are counted in parts of this many."""
 
 
-def width_of(weight: int, activation: int | None) -> int:
+def width_of(weight: int, activation: int | None, sparse: float = 0.0) -> int:
     """Put bits together.
 
     Args:
         weight: Bits of the weight.
         activation: Bits of the activations it meets, or None where they are not open.
+        sparse: Share of the weights that are kept apart.
 
     Returns:
         The width.
     """
-    return weight if activation is None else weight + _ACTIVATION * activation
+    return weight + _ACTIVATION * (activation or 0) + OUTLIERS * round(sparse * _SHARES)
 
 
 def weight_of(width: int) -> int:
@@ -49,7 +56,43 @@ def activation_of(width: int) -> int | None:
     Returns:
         The bits; None where they are not open.
     """
-    return width // _ACTIVATION or None
+    return width % OUTLIERS // _ACTIVATION or None
+
+
+def sparse_of(width: int) -> float:
+    """Read the share of the weights that are kept apart.
+
+    Args:
+        width: A width.
+
+    Returns:
+        The share; 0 where there are none.
+    """
+    return width // OUTLIERS / _SHARES
+
+
+def stored_of(width: int) -> int:
+    """Leave out the bits of the activations, which no weight knows.
+
+    Args:
+        width: A width.
+
+    Returns:
+        The width that says how the weight is rounded and stored.
+    """
+    return width_of(weight_of(width), None, sparse_of(width))
+
+
+def functions_of(width: int) -> frozenset[int]:
+    """Name what a file may have to unpack for a width.
+
+    Args:
+        width: A width.
+
+    Returns:
+        The bits of the weight, and `OUTLIERS` where some are kept apart.
+    """
+    return frozenset({weight_of(width)} | ({OUTLIERS} if sparse_of(width) else set()))
 
 
 def format_width(width: int) -> str:
@@ -59,10 +102,13 @@ def format_width(width: int) -> str:
         width: A width.
 
     Returns:
-        Such as `4 bits` or `4 bits on 16-bit activations`.
+        Such as `4 bits`, `4 bits and 1.5 % outliers` or `4 bits on 16-bit activations`.
     """
-    activation = activation_of(width)
+    share, activation = sparse_of(width), activation_of(width)
+    words = f"{format_bits(weight_of(width))} bits"
+    if share:
+        words += f" and {100 * share:g} % outliers"
     if activation is None:
-        return f"{format_bits(weight_of(width))} bits"
+        return words
     bits = format_bits(activation)
-    return f"{format_bits(weight_of(width))} bits on {bits if bits == 'float' else f'{bits}-bit'} activations"
+    return f"{words} on {bits if bits == 'float' else f'{bits}-bit'} activations"
