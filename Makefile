@@ -24,6 +24,7 @@ test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 test-slow: install
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cluster]'
 	$(BIN)/python -m pytest -m slow
 
 test-browser: install

@@ -6,7 +6,7 @@ import asyncio
 from datetime import timedelta
 from pathlib import Path
 
-from app.executors import LocalExecutor
+from app.executors import Cluster, Executor, LocalExecutor, RayExecutor
 from app.executors.checker import Checker
 from app.executors.devices import find_devices
 from app.housekeeping import Housekeeper
@@ -69,8 +69,13 @@ class Service:
         self.metrics = Metrics(lambda: self.store.counts())
         self.stopping = asyncio.Event()
         self.transfers = Transfers()
-        self.devices: tuple[str, ...] = ()
+        self._executor: Executor | None = None
         self._presence: Presence | None = None
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """What jobs may run on; of a cluster that was not reached yet, nobody knows."""
+        return (() if self._executor is None else self._executor.devices) or ("cpu", "cuda")
 
     @property
     def staging(self) -> Path:
@@ -117,12 +122,7 @@ class Service:
         self.open()
         assert self._presence is not None
         settings, presence = self.settings, self._presence
-        self.devices = find_devices(settings.devices)
-        executor = LocalExecutor(
-            self.devices,
-            {"quantize": settings.engine, "analyze": settings.analyzer},
-            memory=settings.job_memory,
-        )
+        self._executor = executor = _executor(settings)
         validators: dict[JobKind, str] = {
             "quantize": settings.validator,
             "analyze": settings.analysis_validator,
@@ -177,3 +177,17 @@ class Service:
             if job.ended:
                 self.webhooks.ended(job.id)
         self.supervisor.wake()
+
+
+def _executor(settings: Settings) -> Executor:
+    engines: dict[JobKind, str] = {"quantize": settings.engine, "analyze": settings.analyzer}
+    if settings.executor == "local":
+        return LocalExecutor(find_devices(settings.devices), engines, memory=settings.job_memory)
+    cluster = Cluster(
+        address=settings.ray_address,
+        token=settings.ray_token.get_secret_value(),
+        cpus=settings.ray_cpus,
+        memory=settings.job_memory,
+        silence=settings.lease_seconds,
+    )
+    return RayExecutor(cluster, settings.devices, engines)

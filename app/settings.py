@@ -24,7 +24,11 @@ class Settings(BaseSettings):
         host: Address to listen on.
         keys: Whether requests need a key: `auto` unless the host is loopback; or `on`, or `off`.
         port: Port to listen on; 0 takes a free one.
-        devices: `auto`, or a list such as `cpu` or `cuda:0,cuda:1`; one worker process for each.
+        devices: `auto`, or a list such as `cpu` or `cuda:0,cuda:1`; one job at a time for each.
+        executor: Where jobs run: `local`, in processes of this machine, or `ray`, on a cluster.
+        ray_address: Host and port of the cluster's head.
+        ray_token: What the cluster is entered with.
+        ray_cpus: Processors that each job is given on the cluster.
         upload_hours: How long an upload is kept that no job uses.
         upload_quota: The most bytes of uploads that one owner may have at a time; 0 for no limit.
         result_days: How many days results are kept; 0 for as long as nobody deletes them.
@@ -56,6 +60,10 @@ class Settings(BaseSettings):
     keys: Literal["auto", "on", "off"] = "auto"
     port: int = Field(default=8000, ge=0, le=65535)
     devices: Annotated[tuple[str, ...], NoDecode] = ("auto",)
+    executor: Literal["local", "ray"] = "local"
+    ray_address: str = ""
+    ray_token: SecretStr = SecretStr("")
+    ray_cpus: float = Field(default=1.0, ge=1)
     upload_hours: float = Field(default=24.0, gt=0)
     upload_quota: int = Field(default=0, ge=0)
     result_days: float = Field(default=0.0, ge=0)
@@ -89,6 +97,17 @@ class Settings(BaseSettings):
             raise ValueError("webhook_hosts needs a webhook_secret of at least 16 characters")
         if self.renew_seconds * 2 > self.lease_seconds:
             raise ValueError("lease_seconds must be at least twice renew_seconds")
+        return self
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Settings:
+        if self.executor == "ray":
+            if not re.fullmatch(r"[^\s/]+:\d+", self.ray_address):
+                raise ValueError("executor=ray needs a ray_address, host:port of the cluster's head")
+            if len(self.ray_token.get_secret_value()) < 16:
+                raise ValueError(
+                    "executor=ray needs a ray_token of at least 16 characters, the cluster's own"
+                )
         return self
 
     @field_validator("devices")

@@ -34,9 +34,12 @@ def served_by(device: str) -> tuple[str, ...]:
     """Name what a job may ask for to be run on a device.
 
     Args:
-        device: `cpu` or `cuda:N`.
+        device: `cpu` or `cuda:N`; on a cluster, where nobody chooses among alike, `cpu/N` or `cuda/N`.
 
     Returns:
         Values of the request's `device` field.
     """
+    kind, alike, _ = device.partition("/")
+    if alike:
+        return ("auto", kind)
     return ("auto", device, "cuda") if device.startswith("cuda") else ("auto", device)

@@ -62,6 +62,17 @@ class LocalExecutor:
         for pool in self._pools.values():
             pool.start()
 
+    def capacity(self, busy: int) -> int:
+        """Tell how many more tasks would find a place at once.
+
+        Args:
+            busy: How many are under way.
+
+        Returns:
+            The number.
+        """
+        return len(self._pools) - busy
+
     def submit(self, task: Task, device: str) -> LocalTicket:
         """Hand a task to the device's process.
 

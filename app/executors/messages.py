@@ -41,8 +41,8 @@ class Messages:
                     break
                 self.read += len(line)
                 message = json.loads(line)
-                if "progress" in message:
-                    self.steps.append(Progress.model_validate(message["progress"]))
+                if step := message.get("progress") or message.get("waits"):
+                    self.steps.append(Progress.model_validate(step))
                 elif "checkpoint" in message:
                     self.checkpoints.append(message["checkpoint"])
                 elif "pid" in message:
@@ -66,7 +66,7 @@ def say(messages: TextIO, kind: str, content: object) -> None:
 
     Args:
         messages: The file, buffered by lines.
-        kind: `pid`, `progress`, `checkpoint` or `outcome`.
+        kind: `pid`, `progress`, `checkpoint` or `outcome`; from a cluster also `begun` and `waits`.
         content: What JSON can hold.
     """
     messages.write(json.dumps({kind: content}) + "\n")

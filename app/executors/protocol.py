@@ -97,6 +97,21 @@ class Executor(Protocol):
         """Every device, busy or not."""
         ...
 
+    def start(self) -> None:
+        """Start what is to be ready before the first task."""
+        ...
+
+    def capacity(self, busy: int) -> int:
+        """Tell how many more tasks would find a place at once.
+
+        Args:
+            busy: How many of the caller's are under way.
+
+        Returns:
+            The number.
+        """
+        ...
+
     def submit(self, task: Task, device: str) -> Ticket:
         """Start a task.
 

@@ -118,9 +118,9 @@ class Supervisor:
         self._give_back()
 
     def _turn(self) -> bool:
-        steps = [
-            partial(self._begin, device) for device in self._executor.devices if device not in self._runs
-        ]
+        idle = [device for device in self._executor.devices if device not in self._runs]
+        room = self._executor.capacity(len(self._runs))
+        steps = [partial(self._begin, device) for device in idle[:room]]
         steps += [partial(self._follow, device) for device in tuple(self._runs)]
         fared = [self._guarded(step) for step in steps]  # each of them, whatever became of the one before
         return all(fared)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
+from app.executors import Cluster, RayExecutor
 from app.executors.local import LocalExecutor
 from app.executors.protocol import Executor, Outcome, Task, Ticket
-from quant_core.spec import Progress, QuantizeSpec
+from quant_core.spec import JobKind, Progress, QuantizeSpec
 
-FAKES = Path(__file__).parents[1] / "app" / "fakes"
+APP = Path(__file__).parents[1] / "app"
+FAKES = APP / "fakes"
 MEMORY = 4 * 2**30
+ENGINES: dict[JobKind, str] = {"quantize": "fake_engine:quantize", "analyze": "fake_engine:analyze"}
 
 
 @dataclass
@@ -63,13 +70,53 @@ class Watched:
 Start = Callable[..., Watched]
 
 
-@pytest.fixture(scope="module", params=["local"])
+def _load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"contract_{name}", APP / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def make_cluster() -> Iterator[Callable[[], Any]]:
+    """Make Ray clusters without nodes; all their processes end with the tests."""
+    pytest.importorskip("ray", reason="needs Ray: pip install -c constraints.txt -e '.[cluster]'")
+    made = _load("ray_cluster")
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(made.ray_cluster(FAKES))
+
+
+@pytest.fixture(scope="session")
+def one_node(make_cluster: Callable[[], Any]) -> Any:
+    """A cluster of one machine with a processor and two GPUs that are not there."""
+    cluster = make_cluster()
+    cluster.start(cpus=1, gpus=2)
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def reach(one_node: Any) -> Callable[..., RayExecutor]:
+    """Make executors of that cluster."""
+
+    def make(devices: tuple[str, ...] = ("cpu",), silence: float = 60, token: str = "") -> RayExecutor:
+        token = token or sys.modules["contract_ray_cluster"].TOKEN
+        return RayExecutor(Cluster(one_node.address, token, memory=MEMORY, silence=silence), devices, ENGINES)
+
+    return make
+
+
+@pytest.fixture(scope="module", params=["local", pytest.param("ray", marks=pytest.mark.slow)])
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     """An executor with the fake engine on one CPU, with limited memory."""
-    assert request.param == "local"
-    engines = {"quantize": "fake_engine:quantize", "analyze": "fake_engine:analyze"}
     sys.path.insert(0, str(FAKES))  # what is started takes over the path
-    made = LocalExecutor(("cpu",), engines, memory=MEMORY)  # type: ignore[arg-type]
+    made: Executor = (
+        LocalExecutor(("cpu",), ENGINES, memory=MEMORY)
+        if request.param == "local"
+        else request.getfixturevalue("reach")()
+    )
     made.start()
     yield made
     made.close()
@@ -82,6 +129,7 @@ def start(executor: Executor, tmp_path: Path) -> Start:
 
     def make(seed: int = 0, checkpoints: Path | None = None) -> Watched:
         attempt = len(list(tmp_path.iterdir())) + 1
+        job = f"{tmp_path.name}-{seed}"
         scratch = tmp_path / f"{seed}-{attempt}"
         (scratch / "in").mkdir(parents=True)
         if checkpoints is not None:
@@ -89,7 +137,7 @@ def start(executor: Executor, tmp_path: Path) -> Start:
         (scratch / "in" / "m.onnx").write_bytes(b"\x08\x0a a small model")
         (scratch / "in" / "d.npz").write_bytes(b"PK")
         spec = QuantizeSpec(seed=seed)
-        task = Task(f"job{seed}", attempt, scratch / "in" / "m.onnx", scratch / "in" / "d.npz", spec, scratch)
+        task = Task(job, attempt, scratch / "in" / "m.onnx", scratch / "in" / "d.npz", spec, scratch)
         return Watched(executor, executor.submit(task, "cpu"))
 
     return make

@@ -29,6 +29,12 @@ class _InstantExecutor:
 
     devices = ("cpu",)
 
+    def start(self) -> None:
+        pass
+
+    def capacity(self, busy: int) -> int:
+        return 1 - busy
+
     def submit(self, task: Task, device: str) -> _Ticket:
         assert device == "cpu"
         assert task.model.read_bytes() == b"model"

@@ -1,0 +1,69 @@
+"""The process between a service and a Ray cluster: what Ray does to its drivers is not done to the service.
+
+It reads JSON lines from its standard input (the terms, then what to submit and what to cancel), and writes to its
+standard output what the cluster has room for. When the input ends without a word, as it does when the service is
+killed, it leaves what runs to the next attempts; told to close, it ends all of it first.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+import time
+
+import ray
+
+from app.executors.ray_attempt import NAMESPACE, Attempt, Terms
+from app.executors.ray_task import decode
+
+_ROOM_SECONDS = 0.5
+_CLOSE_SECONDS = 15.0
+
+
+def main() -> None:
+    """Serve a service until its end."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    told = json.loads(sys.stdin.readline())
+    terms = Terms(**told["terms"])
+    ray.init(address=told["address"], namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
+    threading.Thread(target=_tell_room, args=(terms,), daemon=True).start()
+    attempts: dict[str, Attempt] = {}
+    closing = False
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if "submit" in asked:
+            attempt = Attempt(decode(asked["submit"]), asked["gpus"], terms)
+            attempts[attempt.name] = attempt
+            attempt.start()
+        elif "cancel" in asked and asked["cancel"] in attempts:
+            attempts[asked["cancel"]].stop.set()
+        elif "close" in asked:
+            closing = True
+        attempts = {name: attempt for name, attempt in attempts.items() if attempt.is_alive()}
+    if closing:
+        _end(tuple(attempts.values()))
+    os._exit(0)  # attempts are still followed; what they follow outlives this process
+
+
+def _end(attempts: tuple[Attempt, ...]) -> None:
+    for attempt in attempts:
+        attempt.stop.set()
+    deadline = time.monotonic() + _CLOSE_SECONDS
+    for attempt in attempts:
+        attempt.join(max(0.0, deadline - time.monotonic()))
+
+
+def _tell_room(terms: Terms) -> None:
+    while True:
+        total, free = ray.cluster_resources(), ray.available_resources()
+        room = {name: {"gpus": int(of.get("GPU", 0)), "cpus": int(of.get("CPU", 0) / terms.cpus)}
+                for name, of in (("total", total), ("free", free))}  # fmt: skip
+        print(json.dumps(room), flush=True)
+        time.sleep(_ROOM_SECONDS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""A Ray cluster of our own on loopback: plain processes, each node at an address of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+TOKEN = "a-token-for-tests-and-nothing-else-0123456789"
+_MEMORY = 100 * 2**20
+_QUIET = ["--disable-usage-stats", "--include-log-monitor", "false", "--block"]
+
+
+@dataclass
+class Node:
+    """The processes of one machine of the cluster."""
+
+    process: subprocess.Popen[bytes]
+
+    def processes(self) -> set[int]:
+        """Everything that was started there and did not leave its session."""
+        return {pid for pid in _pids() if _session(pid) == self.process.pid}
+
+    def kill(self) -> None:
+        """End all of it at once, as when the power fails."""
+        pids = self.processes()
+        for sent in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, sent)
+        self.process.wait()
+
+    def freeze(self) -> None:
+        """Stop all of it, as when the network fails."""
+        for pid in self.processes():
+            os.kill(pid, signal.SIGSTOP)
+
+
+@dataclass
+class RayCluster:
+    """A head, and whatever joins it."""
+
+    folder: Path
+    path: str
+    address: str = ""
+    nodes: list[Node] = field(default_factory=list)
+
+    def start(self, *, cpus: int, gpus: int = 0) -> Node:
+        """Start a node; the first is the head."""
+        host = f"127.0.0.{len(self.nodes) + 2}"  # Ray takes 127.0.0.1 for the machine's address elsewhere
+        if not self.nodes:
+            with socket.socket() as free:
+                free.bind((host, 0))
+                self.address = f"{host}:{free.getsockname()[1]}"
+            role = ["--head", "--port", self.address.rpartition(":")[2], "--temp-dir", str(self.folder)]
+            role += ["--include-dashboard", "false"]
+        else:
+            role = ["--address", self.address]
+        resources = ["--num-cpus", str(cpus), "--num-gpus", str(gpus), "--object-store-memory", str(_MEMORY)]
+        with (self.folder / f"node{len(self.nodes)}.log").open("wb") as log:
+            ray = Path(sys.executable).parent / "ray"
+            process = subprocess.Popen(
+                [str(ray), "start", "--node-ip-address", host, *role, *resources, *_QUIET],
+                env=environment(self.path),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        node = Node(process)
+        self.nodes.append(node)
+        deadline = time.monotonic() + 120
+        while b"Ray runtime started" not in Path(log.name).read_bytes():
+            assert process.poll() is None, Path(log.name).read_text()
+            assert time.monotonic() < deadline, Path(log.name).read_text()
+            time.sleep(0.1)
+        return node
+
+
+def environment(path: str = "") -> dict[str, str]:
+    """What `ray start` is given: enough to run, the token, and nothing of ours."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ.get("HOME", "/"),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": path,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": TOKEN,
+        "RAY_task_oom_retries": "0",
+        "RAY_memory_usage_threshold": "0.99",
+    }
+
+
+@contextmanager
+def ray_cluster(path: Path) -> Iterator[RayCluster]:
+    """A cluster without nodes; all that are started end with it.
+
+    Args:
+        path: Where its machines find the fake engine.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # a short path: it holds sockets
+    cluster = RayCluster(folder, str(path))
+    try:
+        yield cluster
+    finally:
+        for node in reversed(cluster.nodes):
+            node.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _pids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[3])
+    except (FileNotFoundError, ProcessLookupError):
+        return None
