@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx.version_converter
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -21,6 +22,7 @@ from benchmarks.peers.tools import batches, samples_of
 
 _TYPES = {"S8": QuantType.QInt8, "U8": QuantType.QUInt8, "S4": QuantType.QInt4, "U4": QuantType.QUInt4}
 _BATCH = 8
+_CHANNELS_OPSET = 13
 
 
 class _Reader(CalibrationDataReader):
@@ -83,7 +85,9 @@ def dynamic(
     """
     del samples
     quantize_dynamic(
-        str(model),  # prepared ones are refused for the old shapes of weights that it transposes
+        str(
+            _prepared(model, folder, shapes=False)
+        ),  # it transposes weights, and their old shapes would contradict
         str(folder / "model.onnx"),
         weight_type=_TYPES[weights],
         per_channel=per_channel,
@@ -149,9 +153,17 @@ def nbits(
     onnx.save(found, folder / "model.onnx")
 
 
-def _prepared(model: Path, folder: Path) -> Path:
-    """Fold batch norms and infer shapes, as onnxruntime's documentation asks."""
-    path = folder / "prepared.onnx"
+def _prepared(model: Path, folder: Path, *, shapes: bool = True) -> Path:
+    """Raise opsets without scales for channels, fold batch norms and infer shapes, as its documentation asks."""
+    path, raised = folder / "prepared.onnx", folder / "raised.onnx"
+    loaded = onnx.load(model)
+    opset = next(entry.version for entry in loaded.opset_import if entry.domain in {"", "ai.onnx"})
+    if opset < _CHANNELS_OPSET:
+        onnx.save(onnx.version_converter.convert_version(loaded, _CHANNELS_OPSET), raised)
     # Symbolic shape inference does not know every operator; the plain one suffices for the quantizer.
-    quant_pre_process(str(model), str(path), skip_symbolic_shape=True)
+    quant_pre_process(str(raised if raised.exists() else model), str(path), skip_symbolic_shape=True)
+    if not shapes:
+        prepared = onnx.load(path)
+        del prepared.graph.value_info[:]
+        onnx.save(prepared, path)
     return path
