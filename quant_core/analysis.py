@@ -113,7 +113,7 @@ def analyze(
         if scored.spectra:
             densities = spectrum_table(scored.objective.name, spec.seed, scored.spectra)
             (made / SPECTRUM_JSON).write_text(densities.model_dump_json(indent=1))
-            page = render_spectrum(model.name, densities, scored.spectra)
+            page = render_spectrum(model.name, densities)
             (made / SPECTRUM_HTML).write_text(page, encoding="utf-8")
         tell("report")(1, f"{scored.table.samples} samples, {scored.table.stopped}")
         return scored.table

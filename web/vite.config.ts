@@ -1,5 +1,7 @@
 import { defineConfig } from "vite";
 
+import { notice } from "./notice.ts";
+
 // Plain names without hashes: the files are kept in the repository, and the service sends them with an ETag.
 export default defineConfig({
   base: "./",
@@ -11,6 +13,7 @@ export default defineConfig({
     modulePreload: { polyfill: false },
     rollupOptions: {
       output: {
+        postBanner: notice,
         entryFileNames: "page.js",
         chunkFileNames: "[name].js",
         assetFileNames: "[name][extname]",

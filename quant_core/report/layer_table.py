@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from quant_core.report.look import bit_colour
 from quant_core.report.numbers import format_bytes, format_count, format_loss, format_share
 from quant_core.spec import FLOAT_BITS, LayerReport, Report, format_bits
 
@@ -31,14 +30,14 @@ class Cell:
         text: What it shows.
         value: What it is sorted by, if not its text.
         kind: CSS class.
-        colour: Colour of the chip before the text.
+        chip: Bit-width whose colour stands before the text.
         detail: A second, smaller line.
     """
 
     text: str
     value: float | None = None
     kind: str = ""
-    colour: str = ""
+    chip: int | None = None
     detail: str = ""
 
 
@@ -48,13 +47,13 @@ class BitShare:
 
     Attributes:
         label: The bit-width.
-        colour: Its colour.
+        bits: The same as a number.
         layers: How many layers.
         weights: Share of all weights.
     """
 
     label: str
-    colour: str
+    bits: int
     layers: str
     weights: str
 
@@ -103,7 +102,7 @@ def bit_shares(report: Report) -> list[BitShare]:
     return [
         BitShare(
             label="float" if bits == FLOAT_BITS else f"{bits} bits",
-            colour=bit_colour(bits),
+            bits=bits,
             layers=f"{layers[bits]} layer{'' if layers[bits] == 1 else 's'}",
             weights=format_share(weights[bits] / total, 0 if weights[bits] >= 0.1 * total else 1),
         )
@@ -131,7 +130,7 @@ def _row(number: int, layer: LayerReport) -> list[Cell]:
     return [
         Cell(str(number), number, "number"),
         Cell(layer.name, kind="text", detail=layer.op),
-        Cell(format_bits(layer.weight_bits), layer.weight_bits, "number", bit_colour(layer.weight_bits)),
+        Cell(format_bits(layer.weight_bits), layer.weight_bits, "number", layer.weight_bits),
         Cell(format_count(layer.parameters), layer.parameters, "number"),
         Cell(format_count(layer.macs) if layer.macs else "–", layer.macs, "number"),
         Cell(format_bytes(layer.bytes), layer.bytes, "number"),

@@ -15,12 +15,14 @@ class StageBar:
     """One stage's share of the wall time.
 
     Attributes:
-        seconds: Wall seconds.
+        start: Where its part begins, in per cent of the whole.
+        width: How long it is, in per cent of the whole.
         title: Name and time.
         depth: Opacity, from 0 to 1, so that neighbours differ.
     """
 
-    seconds: float
+    start: float
+    width: float
     title: str
     depth: float
 
@@ -137,11 +139,11 @@ def stage_bars(report: Report) -> list[StageBar]:
     Returns:
         One part a stage, in order.
     """
-    return [
-        StageBar(
-            round(timing.seconds, 3),
-            f"{timing.stage}: {format_seconds(timing.seconds)}",
-            0.45 if number % 2 else 1.0,
-        )
-        for number, timing in enumerate(report.timings)
-    ]
+    total = sum(timing.seconds for timing in report.timings) or 1.0
+    bars, start = [], 0.0
+    for number, timing in enumerate(report.timings):
+        width = 100 * timing.seconds / total
+        title = f"{timing.stage}: {format_seconds(timing.seconds)}"
+        bars.append(StageBar(round(start, 2), round(width, 2), title, 0.45 if number % 2 else 1.0))
+        start += width
+    return bars

@@ -2,53 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from quant_core.report.page import render_page
+from quant_core.spec.spectrum import SpectrumEntry, SpectrumTable
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
-
-from quant_core.report.render import embed_json, own_file, script_hash
-from quant_core.report.spectrum_chart import spectrum_chart
-from quant_core.sensitivity import Spectrum
-from quant_core.spec.spectrum import SpectrumTable
+Row = tuple[str, ...]
 
 
-def render_spectrum(title: str, table: SpectrumTable, spectra: Mapping[str, Spectrum]) -> str:
+def render_spectrum(title: str, table: SpectrumTable) -> str:
     """Write densities as one self-contained page, as careful with names as the report.
 
     Args:
         title: Name of the model.
-        table: The densities as numbers.
-        spectra: Name -> density.
+        table: The densities.
 
     Returns:
         HTML.
     """
-    environment = Environment(
-        loader=PackageLoader("quant_core.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-    scripts = {"plotly": get_plotlyjs(), "script": own_file("report.js")}
-    figure = spectrum_chart(spectra)
-    return environment.get_template("spectrum.html").render(
+    drawn = [entry for entry in table.spectra if has_density(entry)]
+    return render_page(
+        "spectrum.html",
+        {"spectra": [entry.model_dump(mode="json") for entry in drawn]},
         title=title,
         table=table,
-        style=Markup(own_file("report.css")),  # noqa: S704
-        script_hashes=" ".join(script_hash(text) for text in scripts.values()),
-        figure=figure and embed_json(figure),
-        rows=[
-            (
-                one.name,
-                f"{one.parameters:,}",
-                *map(_number, (one.smallest, one.largest, one.trace, one.frobenius)),
-            )
-            for one in table.spectra
-        ],
-        **{name: Markup(text) for name, text in scripts.items()},  # noqa: S704
+        names=[entry.name for entry in drawn],
+        rows=spectrum_rows(table),
     )
+
+
+def has_density(entry: SpectrumEntry) -> bool:
+    """Tell whether there is a curve to draw.
+
+    Args:
+        entry: One Hessian's density.
+
+    Returns:
+        False where it is not finite, or all mass lies at one place.
+    """
+    return entry.smallest is not None and entry.largest is not None and entry.largest > entry.smallest
+
+
+def spectrum_rows(table: SpectrumTable) -> list[Row]:
+    """List what is known of every Hessian.
+
+    Args:
+        table: The densities.
+
+    Returns:
+        Name, parameters, smallest and largest eigenvalue, trace, Frobenius norm.
+    """
+    return [
+        (
+            one.name,
+            f"{one.parameters:,}",
+            *map(_number, (one.smallest, one.largest, one.trace, one.frobenius)),
+        )
+        for one in table.spectra
+    ]
 
 
 def _number(value: float | None) -> str:

@@ -1,4 +1,5 @@
-import type { Front, FrontPoint, Sensitivity } from "./api/types";
+import type { Front, FrontPoint, LayerSensitivity, Sensitivity } from "./api/types";
+import type { LayerBar } from "./charts/layer_chart";
 
 /** Index of the largest plan of the front that fits; -1 where even the smallest does not. */
 export function fitting(points: readonly FrontPoint[], budget: number): number {
@@ -50,4 +51,19 @@ export function nextStep(
   const there = losses[String(next)] ?? 0;
   const cost = sizes[String(next)]! - sizes[String(width)]!;
   return `${next === 32 ? "float" : `${next} bits`} would save ${(here - there).toExponential(1)} of the loss for ${cost} bytes more`;
+}
+
+/** What the chart shows of one layer at a width. */
+export function barOf(name: string, op: string, width: number, reason: string, row: LayerSensitivity | undefined): LayerBar {
+  const of = (losses: Record<string, number> | null | undefined) => losses?.[String(width)] ?? null;
+  return {
+    name,
+    op,
+    bits: width,
+    loss: width === 32 ? 0 : of(row?.sensitivity),
+    lossError: width === 32 ? null : of(row?.sensitivity_stderr),
+    trace: row?.trace ?? null,
+    traceError: row?.trace_stderr ?? null,
+    reason,
+  };
 }

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 
-from quant_core.report.layer_names import LONGEST, short_names
 from quant_core.report.numbers import (
     format_bytes,
     format_count,
@@ -71,13 +70,3 @@ def test_losses(value, stderr, text):
 def test_shares():
     assert format_share(0.91634) == "91.63 %"
     assert format_share(0.18, 0) == "18 %"
-
-
-def test_names_lose_what_repeats_and_keep_their_end():
-    names = ["/layer1/layer1.0/conv1/Conv", "/fc/Gemm", "conv", "/a/MatMul_3", "x" * 80, "/", "Conv"]
-    ops = ["Conv", "Gemm", "Conv", "MatMul", "Conv", "Conv", "Conv"]
-    labels = short_names(names, ops)
-    assert labels[:4] == ["layer1.0/conv1", "fc", "conv", "a"]
-    assert labels[4].startswith("…")
-    assert len(labels[4]) == LONGEST
-    assert labels[5:] == ["/", "Conv"]

@@ -1,8 +1,9 @@
-import type { ChartDataset } from "chart.js";
+import type { Chart as ChartType, ChartDataset, Plugin } from "chart.js";
 
 import { bytes, digits } from "../numbers";
-import { errorBars, type Measured } from "./error_bars";
-import { axis, BASE, Chart, colour, faded, floorOf, lineColour, powerTick, tooltip } from "./look";
+import { errorBars, type Measured, whisker, type Whisker } from "./error_bars";
+import { axis, BASE, Chart, colour, faded, legend, lineColour, lineDash, scaledAxis, tooltip } from "./look";
+import { Scale } from "./scale";
 
 export interface Curve {
   name: string;
@@ -15,47 +16,55 @@ export interface Curve {
 export interface FrontData {
   curves: Curve[];
   budget: number | null;
+  /** The plan that stands out. */
+  choice?: { x: number; y: number };
 }
 
-type Set = ChartDataset<"scatter"> & { errorBars?: boolean; role?: string };
+type Place = Measured & { name?: string; loss: number };
+type Set = ChartDataset<"scatter"> & { whiskers?: (Whisker | null)[]; role?: string };
 
 /** Predicted and measured loss against bytes, with a point that follows the budget. */
 export class FrontChart {
   private readonly chart: Chart<"scatter">;
-  private readonly floor: number;
+  private readonly scale: Scale;
 
   /**
    * @param onPick Told the bytes under the pointer while it is dragged; leave out for a chart without a choice.
    */
   constructor(canvas: HTMLCanvasElement, data: FrontData, onPick?: (bytes: number) => void) {
-    const values = data.curves.flatMap((curve) => [...curve.points, ...curve.measured].map((point) => point.y));
-    this.floor = floorOf(values);
+    const all = data.curves.flatMap((curve) => [...curve.points, ...curve.measured]);
+    // With every layer in float nothing is lost; that one zero at the end must not cost the logarithmic axis.
+    this.scale = Scale.fit(all.filter((point) => point.y !== 0).flatMap((point) => [point.y, point.y + (point.error ?? 0)]));
+    const sizes = all.map((point) => point.x).concat(data.budget ?? []);
+    const [least, most] = sizes.reduce(([a, b], size) => [Math.min(a, size), Math.max(b, size)], [Infinity, -Infinity]);
+    const room = 0.03 * (most - least) || 1;
     this.chart = new Chart<"scatter">(canvas, {
       type: "scatter",
       data: { datasets: this.sets(data) },
-      plugins: [errorBars],
+      plugins: [errorBars, ...(data.budget === null ? [] : [budgetLine(data.budget)])],
       options: {
         ...(BASE as object),
         interaction: { mode: "nearest", intersect: false, axis: "xy" },
         scales: {
-          x: { ...axis("bytes of the file"), ticks: { color: colour("quiet"), callback: (value) => bytes(Number(value)) } },
-          y: {
-            ...(axis("increase of the loss") as object),
-            type: "logarithmic",
-            min: this.floor,
-            ticks: { color: colour("quiet"), callback: powerTick },
+          x: {
+            ...axis("size of the file"),
+            min: least - room,
+            max: most + room,
+            ticks: { color: colour("quiet"), includeBounds: false, padding: 6, maxRotation: 0, callback: (value) => bytes(Number(value)) },
           },
+          y: scaledAxis("increase of the loss", this.scale),
         },
         plugins: {
-          legend: { display: data.curves.length > 1, labels: { color: colour("ink"), filter: (item) => !!item.text } },
+          legend: legend(true),
           tooltip: {
             ...tooltip(),
             filter: (item) => (item.dataset as Set).role !== "band",
-            callbacks: { label: (item) => describe(item.raw as Measured & { name?: string }) },
+            callbacks: { label: (item) => describe(item.raw as Place) },
           },
         },
       },
     });
+    if (data.choice) this.select(data.choice.x, data.choice.y);
     if (onPick) this.listen(canvas, onPick);
   }
 
@@ -63,7 +72,7 @@ export class FrontChart {
   select(x: number, y: number): void {
     const set = this.chart.data.datasets.find((entry) => (entry as Set).role === "choice");
     if (!set) return;
-    set.data = [{ x, y: Math.max(y, this.floor) }];
+    set.data = [this.at({ x, y, error: null, name: "this plan" })];
     this.chart.update("none");
   }
 
@@ -71,64 +80,45 @@ export class FrontChart {
     this.chart.destroy();
   }
 
+  private at(point: Measured & { name?: string }): Place {
+    return { ...point, loss: point.y, y: this.scale.place(point.y) };
+  }
+
   private sets(data: FrontData): Set[] {
-    const clamp = (y: number) => Math.max(y, this.floor);
-    const sets: Set[] = [];
-    if (data.budget !== null) {
-      const high = Math.max(...data.curves.flatMap((curve) => curve.points.map((point) => point.y)), this.floor);
-      sets.push({
-        label: "",
-        role: "band",
-        showLine: true,
-        pointRadius: 0,
-        borderColor: colour("accent"),
-        borderDash: [3, 3],
-        borderWidth: 1,
-        data: [{ x: data.budget, y: this.floor }, { x: data.budget, y: high }],
-      });
-    }
+    const alone = data.curves.length === 1;
+    const sets: Set[] = [choiceSet(alone)];
     data.curves.forEach((curve, index) => {
       const ink = lineColour(index);
-      const common = { role: "band", label: "", showLine: true, pointRadius: 0, borderWidth: 0, stepped: "before" as const };
+      const band = { role: "band", label: "", showLine: true, pointRadius: 0, borderWidth: 0, stepped: "before" as const };
       const known = curve.points.filter((point) => point.error !== null);
+      const edge = (sign: number) =>
+        known.map((point) => ({ x: point.x, y: Math.max(this.scale.place(point.y + sign * point.error!), this.scale.ends[0]) }));
       sets.push(
         {
-          label: curve.name,
+          label: alone ? (curve.measured.length ? "measured" : "") : "",
+          whiskers: curve.measured.map((point) => whisker(point.y, point.error, this.scale)),
+          pointRadius: 5,
+          pointHoverRadius: 6,
+          pointStyle: "rectRot",
+          borderColor: colour("ink"),
+          backgroundColor: ink,
+          data: curve.measured.map((point) => this.at(point)),
+        },
+        {
+          label: alone ? "predicted, with one standard error" : curve.name,
           showLine: true,
           stepped: "before",
           pointRadius: 0,
           pointHitRadius: 6,
+          pointStyle: "line",
           borderColor: ink,
+          borderDash: lineDash(index),
           borderWidth: 2,
-          data: curve.points.map((point) => ({ ...point, y: clamp(point.y) })),
+          data: curve.points.map((point) => this.at(point)),
         },
-        { ...common, data: known.map((point) => ({ x: point.x, y: clamp(point.y + (point.error ?? 0)) })) },
-        {
-          ...common,
-          data: known.map((point) => ({ x: point.x, y: clamp(point.y - (point.error ?? 0)) })),
-          fill: "-1",
-          backgroundColor: faded(ink, 0.16),
-        },
-        {
-          label: "",
-          errorBars: true,
-          pointRadius: 4,
-          pointStyle: "rectRot",
-          borderColor: colour("ink"),
-          backgroundColor: ink,
-          data: curve.measured.map((point) => ({ ...point, y: clamp(point.y) })),
-        },
+        { ...band, data: edge(1) },
+        { ...band, data: edge(-1), fill: "-1", backgroundColor: faded(ink, 0.16) },
       );
-    });
-    sets.push({
-      label: "",
-      role: "choice",
-      pointRadius: 7,
-      pointHoverRadius: 8,
-      borderWidth: 2,
-      borderColor: colour("paper"),
-      backgroundColor: colour("accent"),
-      data: [],
     });
     return sets;
   }
@@ -148,7 +138,46 @@ export class FrontChart {
   }
 }
 
-function describe(point: Measured & { name?: string }): string {
+function choiceSet(shown: boolean): Set {
+  return {
+    label: shown ? "this plan" : "",
+    role: "choice",
+    pointRadius: 8,
+    pointHoverRadius: 9,
+    borderWidth: 2,
+    borderColor: colour("paper"),
+    backgroundColor: colour("accent"),
+    data: [],
+  };
+}
+
+/** A dashed line at the budget, with its name beside it. */
+function budgetLine(budget: number): Plugin<"scatter"> {
+  return {
+    id: "budgetLine",
+    afterDatasetsDraw(chart: ChartType<"scatter">) {
+      const { ctx, chartArea, scales } = chart;
+      const x = scales["x"]!.getPixelForValue(budget);
+      ctx.save();
+      ctx.strokeStyle = ctx.fillStyle = colour("accent");
+      ctx.setLineDash([4, 4]);
+      ctx.lineWidth = 1.5;
+      ctx.beginPath();
+      ctx.moveTo(x, chartArea.top);
+      ctx.lineTo(x, chartArea.bottom);
+      ctx.stroke();
+      ctx.font = "13px system-ui, sans-serif";
+      const text = `budget ${bytes(budget)}`;
+      const fits = x + 8 + ctx.measureText(text).width < chartArea.right;
+      ctx.textAlign = fits ? "left" : "right";
+      ctx.fillText(text, x + (fits ? 8 : -8), chartArea.top + 14);
+      ctx.restore();
+    },
+  };
+}
+
+function describe(point: Place): string {
   const error = point.error ? ` ± ${digits(point.error)}` : "";
-  return `${point.name ? `${point.name}, measured: ` : ""}${bytes(point.x)}, loss +${digits(point.y)}${error}`;
+  const name = point.name ? `${point.name}: ` : "";
+  return `${name}${bytes(point.x)}, loss ${point.loss < 0 ? "" : "+"}${digits(point.loss)}${error}`;
 }

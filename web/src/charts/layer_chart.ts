@@ -1,71 +1,111 @@
 import type { Chart as ChartType, ChartDataset } from "chart.js";
 
 import { bits, digits } from "../numbers";
-import { axis, BASE, bitColour, Chart, colour, floorOf, powerTick, tooltip } from "./look";
+import { errorBars, whisker, type Whisker } from "./error_bars";
+import { shortName } from "./layer_names";
+import { axis, BASE, bitColour, Chart, colour, scaledAxis, tooltip, wrapped } from "./look";
+import { Scale } from "./scale";
 
 export interface LayerBar {
   name: string;
+  op: string;
   bits: number;
   /** Expected increase of the loss at these bits. */
   loss: number | null;
+  lossError: number | null;
+  trace: number | null;
+  traceError: number | null;
   reason: string;
 }
 
-const FLOAT_HEIGHT = 10;
+type Points = ChartDataset<"line"> & { whiskers?: (Whisker | null)[] };
 
-/** Bits of every layer over the network's depth, and beneath what they cost. */
+const FLOAT_HEIGHT = 10;
+const MOST_NAMED = 32;
+const NARROW = 560;
+const DENSE = 80;
+
+/** Bits of every layer over the network's depth, beneath what they cost, and the trace where it was estimated. */
 export class LayerChart {
-  private readonly chart: ChartType<"bar">;
+  private readonly chart: ChartType<"bar" | "line">;
   private bars: readonly LayerBar[];
 
-  constructor(canvas: HTMLCanvasElement, bars: readonly LayerBar[], floor: number, onPoint?: (index: number) => void) {
+  constructor(
+    canvas: HTMLCanvasElement,
+    bars: readonly LayerBar[],
+    private readonly losses: Scale,
+    onPoint?: (index: number) => void,
+  ) {
     this.bars = bars;
-    this.chart = new Chart<"bar">(canvas, {
+    const traces = bars.some((bar) => bar.trace !== null) ? traceScale(bars) : null;
+    const radius = bars.length > DENSE ? 2 : 4;
+    const points = (name: string, ink: string): Points => ({
+      type: "line",
+      yAxisID: name,
+      data: [],
+      showLine: false,
+      pointRadius: radius,
+      pointHoverRadius: radius + 2,
+      borderColor: ink,
+      backgroundColor: ink,
+    });
+    const sets: (ChartDataset<"bar"> | Points)[] = [
+      { type: "bar", yAxisID: "bits", data: [], grouped: false, barPercentage: bars.length > DENSE ? 1 : 0.86, categoryPercentage: 1, maxBarThickness: 44 },
+      points("loss", colour("loss")),
+    ];
+    if (traces) sets.push({ ...points("trace", colour("trace")), ...placed(bars.map((bar) => [bar.trace, bar.traceError]), traces) });
+    const row = { stack: "rows", stackWeight: 1 };
+    this.chart = new Chart<"bar" | "line">(canvas, {
       type: "bar",
-      data: { labels: bars.map((bar) => bar.name), datasets: [set("bits"), { ...set("loss"), backgroundColor: colour("line-1") }] },
+      data: { labels: bars.map((bar) => bar.name), datasets: sets },
+      plugins: [errorBars],
       options: {
         ...(BASE as object),
         interaction: { mode: "index", intersect: false },
-        onHover: (_, active) => active[0] && onPoint?.(active[0].index),
+        onHover: (_: unknown, active: { index: number }[]) => active[0] && onPoint?.(active[0].index),
         scales: {
-          x: { ...(axis("layers, from input to output") as object), ticks: { display: false }, grid: { display: false } },
-          loss: {
-            ...(axis("loss") as object),
-            type: "logarithmic",
-            stack: "both",
-            stackWeight: 1,
-            min: floor,
-            ticks: { color: colour("quiet"), callback: powerTick },
+          x: {
+            ...(axis(bars.length > MOST_NAMED ? "layers, from input to output" : "") as object),
+            grid: { display: false },
+            ticks: {
+              color: colour("quiet"),
+              maxRotation: 90,
+              autoSkip: bars.length > MOST_NAMED,
+              callback: (_: unknown, index: number) => this.name(index, canvas.clientWidth),
+            },
           },
+          // The first stands at the bottom.
+          ...(traces && { trace: { ...scaledAxis("trace", traces), ...row } }),
+          loss: { ...scaledAxis("loss", losses), ...row },
           bits: {
-            ...(axis("bits") as object),
-            stack: "both",
-            stackWeight: 1,
+            ...axis("bits"),
+            ...row,
+            stackWeight: 1.3,
             min: 0,
-            max: FLOAT_HEIGHT,
-            ticks: { color: colour("quiet"), stepSize: 2, callback: (value) => (value === FLOAT_HEIGHT ? "float" : value) },
+            max: FLOAT_HEIGHT + 0.6,
+            ticks: { color: colour("quiet"), stepSize: 2, padding: 6, includeBounds: false, callback: (value: number | string) => bitTick(Number(value)) },
           },
         },
         plugins: {
           legend: { display: false },
           tooltip: {
             ...tooltip(),
-            filter: (item) => item.datasetIndex === 0,
-            callbacks: { label: (item) => this.describe(item.dataIndex) },
+            filter: (item: { datasetIndex: number }) => item.datasetIndex === 0,
+            callbacks: { label: (item: { dataIndex: number }) => this.describe(item.dataIndex) },
           },
         },
-      },
+      } as object,
     });
-    this.show(bars, floor);
+    this.show(bars);
   }
 
   /** Draw another plan of the same layers. */
-  show(bars: readonly LayerBar[], floor: number): void {
+  show(bars: readonly LayerBar[]): void {
     this.bars = bars;
-    const [widths, losses] = this.chart.data.datasets as [ChartDataset<"bar">, ChartDataset<"bar">];
+    const [widths, losses] = this.chart.data.datasets as [ChartDataset<"bar">, Points];
     widths.data = bars.map((bar) => (bar.bits === 32 ? FLOAT_HEIGHT : bar.bits));
     widths.backgroundColor = bars.map((bar) => bitColour(bar.bits));
-    losses.data = bars.map((bar) => Math.max(bar.loss ?? floor, floor));
+    Object.assign(losses, placed(bars.map((bar) => [bar.bits === 32 ? null : bar.loss, bar.lossError]), this.losses));
     this.chart.update("none");
   }
 
@@ -73,31 +113,47 @@ export class LayerChart {
     this.chart.destroy();
   }
 
+  private name(index: number, width: number): string {
+    const bar = this.bars[index];
+    if (!bar) return "";
+    return this.bars.length > MOST_NAMED || width < NARROW ? String(index + 1) : shortName(bar.name, bar.op);
+  }
+
   private describe(index: number): string[] {
     const bar = this.bars[index];
     if (!bar) return [];
-    const loss = bar.loss === null ? "" : `, expected loss ${bar.loss < 0 ? "" : "+"}${digits(bar.loss)}`;
-    return [`${bits(bar.bits)}${bar.bits === 32 ? "" : " bits"}${loss}`, ...wrapped(bar.reason, 60)];
+    const lines = [bar.bits === 32 ? "float" : `${bits(bar.bits)} bits`];
+    if (bar.loss !== null && bar.bits !== 32) lines.push(`expected loss ${bar.loss < 0 ? "" : "+"}${withError(bar.loss, bar.lossError)}`);
+    if (bar.trace !== null) lines.push(`trace ${withError(bar.trace, bar.traceError)}`);
+    return [...lines, ...(bar.reason ? wrapped(bar.reason, 60) : [])];
   }
 }
 
-function set(scale: string): ChartDataset<"bar"> {
-  return { data: [], yAxisID: scale, grouped: false, barPercentage: 0.95, categoryPercentage: 1, maxBarThickness: 40 };
+function bitTick(value: number): string {
+  if (value === FLOAT_HEIGHT) return "float";
+  return value > 0 && value < FLOAT_HEIGHT ? String(value) : "";
 }
 
-function wrapped(text: string, width: number): string[] {
-  const lines: string[] = [];
-  for (const word of text.split(" ")) {
-    const line = lines.at(-1);
-    if (line !== undefined && line.length + word.length < width) lines[lines.length - 1] = `${line} ${word}`;
-    else lines.push(word);
-  }
-  return lines;
+function withError(value: number, error: number | null): string {
+  return error ? `${digits(value)} ± ${digits(error)}` : digits(value);
 }
 
-/** The least loss that a chart of these tables shows. */
-export function lossFloor(tables: Iterable<Record<string, number> | null>): number {
+function placed(values: [number | null, number | null][], scale: Scale): Pick<Points, "data" | "whiskers"> {
+  return {
+    data: values.map(([value]) => (value === null || !Number.isFinite(value) ? null : scale.place(value))),
+    whiskers: values.map(([value, error]) => (value === null ? null : whisker(value, error, scale))),
+  };
+}
+
+function traceScale(bars: readonly LayerBar[]): Scale {
+  return Scale.fit(bars.flatMap((bar) => (bar.trace === null ? [] : [bar.trace, bar.trace + (bar.traceError ?? 0)])));
+}
+
+/** A scale of losses for every plan that these tables allow, so that charts of several plans can be compared. */
+export function lossScale(tables: Iterable<Record<string, number> | null>): Scale {
   const values: number[] = [];
-  for (const table of tables) values.push(...Object.values(table ?? {}));
-  return floorOf(values);
+  for (const table of tables) {
+    for (const [width, loss] of Object.entries(table ?? {})) if (width !== "32" && loss !== 0) values.push(loss);
+  }
+  return Scale.fit(values);
 }

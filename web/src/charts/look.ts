@@ -1,15 +1,21 @@
 import {
-  BarController, BarElement, CategoryScale, Chart, Filler, Legend, LinearScale, LineController, LineElement, LogarithmicScale,
+  BarController, BarElement, CategoryScale, Chart, Filler, Legend, LinearScale, LineController, LineElement,
   PointElement, ScatterController, Tooltip,
 } from "chart.js";
 import type { ChartOptions, ScaleOptionsByType } from "chart.js";
 
+import type { Scale } from "./scale";
+
 Chart.register(
-  BarController, BarElement, CategoryScale, Filler, Legend, LinearScale, LineController, LineElement, LogarithmicScale,
+  BarController, BarElement, CategoryScale, Filler, Legend, LinearScale, LineController, LineElement,
   PointElement, ScatterController, Tooltip,
 );
+Chart.defaults.font.family = "system-ui, sans-serif";
+Chart.defaults.font.size = 13;
 
 export { Chart };
+
+type LinearOptions = Partial<ScaleOptionsByType<"linear">>;
 
 /** The page's colours as the style sheet has them now; charts are drawn anew when the theme changes. */
 export function colour(name: string): string {
@@ -19,6 +25,11 @@ export function colour(name: string): string {
 /** Colours of a family of lines, in order. */
 export function lineColour(index: number): string {
   return colour(`line-${index % 6}`);
+}
+
+/** Dashes of a family of lines: they are told apart without colours, and where they lie upon each other. */
+export function lineDash(index: number): number[] {
+  return [[], [7, 4], [2, 3], [10, 3, 2, 3]][index % 4]!;
 }
 
 export function bitColour(width: number): string {
@@ -36,13 +47,28 @@ export const BASE: ChartOptions = {
   normalized: true,
 };
 
-export function axis(title: string): Partial<ScaleOptionsByType<"linear">> {
+export function axis(title: string): LinearOptions {
   return {
-    title: { display: true, text: title, color: colour("quiet") },
-    ticks: { color: colour("quiet") },
-    grid: { color: colour("hairline") },
+    title: { display: title !== "", text: title, color: colour("quiet") },
+    ticks: { color: colour("quiet"), includeBounds: false },
+    grid: { color: colour("grid"), drawTicks: false },
     border: { color: colour("hairline") },
-  } as Partial<ScaleOptionsByType<"linear">>;
+  } as LinearOptions;
+}
+
+/** An axis of places on a scale, labelled with the values that stand there. */
+export function scaledAxis(title: string, scale: Scale): LinearOptions {
+  const plain = axis(title);
+  const labels = new Map(scale.ticks.map((tick) => [tick.place, tick.label]));
+  return {
+    ...plain,
+    min: scale.ends[0],
+    max: scale.ends[1],
+    afterBuildTicks: (built: { ticks: { value: number }[] }) => {
+      built.ticks = scale.ticks.map((tick) => ({ value: tick.place }));
+    },
+    ticks: { ...plain.ticks, autoSkip: false, padding: 6, callback: (value: number | string) => labels.get(Number(value)) ?? "" },
+  } as unknown as LinearOptions;
 }
 
 export function tooltip() {
@@ -56,15 +82,28 @@ export function tooltip() {
   };
 }
 
-/** Ticks of a logarithmic axis: powers of ten alone, however few fit between them. */
-export function powerTick(value: number | string): string {
-  const exponent = Math.log10(Number(value));
-  return Math.abs(exponent - Math.round(exponent)) < 1e-6 ? `1e${Math.round(exponent)}` : "";
+export function legend(show: boolean) {
+  return {
+    display: show,
+    align: "start" as const,
+    labels: {
+      color: colour("ink"),
+      usePointStyle: true,
+      boxHeight: 9,
+      padding: 14,
+      filter: (item: { text: string }) => item.text !== "",
+    },
+    onClick: () => undefined,
+  };
 }
 
-/** The least that a logarithmic axis shows: estimates at or below zero are drawn there. */
-export function floorOf(values: Iterable<number>): number {
-  let least = Infinity;
-  for (const value of values) if (value > 0 && value < least) least = value;
-  return Number.isFinite(least) ? least / 3 : 1e-9;
+/** Break text into lines for a tooltip. */
+export function wrapped(text: string, width: number): string[] {
+  const lines: string[] = [];
+  for (const word of text.split(" ")) {
+    const line = lines.at(-1);
+    if (line !== undefined && line.length + word.length < width) lines[lines.length - 1] = `${line} ${word}`;
+    else lines.push(word);
+  }
+  return lines;
 }

@@ -2,13 +2,13 @@ import { useMemo, useState } from "preact/hooks";
 
 import { api, download } from "../api/client";
 import type { Job, Sensitivity } from "../api/types";
-import { density, type SpectrumEntry } from "../charts/densities";
-import { DensityChart } from "../charts/density_chart";
-import { LayerChart, lossFloor } from "../charts/layer_chart";
+import { LayerChart, lossScale } from "../charts/layer_chart";
 import { useLoad } from "../load";
 import { bits, digits } from "../numbers";
 import { Canvas } from "../parts/Canvas";
 import { ProblemBox } from "../parts/ProblemBox";
+import { barOf } from "../plans";
+import { Spectrum } from "./Spectrum";
 
 /** The result of an analysis: what each layer would cost at each width, and its curvature. */
 export function Analysis({ job }: { job: Job }) {
@@ -34,13 +34,8 @@ function Layers({ table }: { table: Sensitivity }) {
     [table],
   );
   const [width, setWidth] = useState(widths[0] ?? 8);
-  const floor = useMemo(() => lossFloor(table.layers.map((layer) => layer.sensitivity)), [table]);
-  const bars = table.layers.map((layer) => ({
-    name: layer.name,
-    bits: width,
-    loss: layer.sensitivity?.[String(width)] ?? null,
-    reason: layer.trace === null ? "" : `trace ${digits(layer.trace)}`,
-  }));
+  const scale = useMemo(() => lossScale(table.layers.map((layer) => layer.sensitivity)), [table]);
+  const bars = table.layers.map((layer) => barOf(layer.name, "", width, "", layer));
   return (
     <section class="card" aria-labelledby="layers-title">
       <div class="row">
@@ -61,7 +56,7 @@ function Layers({ table }: { table: Sensitivity }) {
       <Canvas
         label={`Expected increase of the loss with each of ${bars.length} layers alone at ${width} bits; the table below has the figures`}
         height={360}
-        draw={(canvas) => new LayerChart(canvas, bars, floor)}
+        draw={(canvas) => new LayerChart(canvas, bars, scale)}
         inputs={[table, width]}
       />
       <div class="scroll tall" tabIndex={0} role="region" aria-label="Sensitivity of the layers">
@@ -94,42 +89,6 @@ function Layers({ table }: { table: Sensitivity }) {
           </tbody>
         </table>
       </div>
-    </section>
-  );
-}
-
-/** Eigenvalue densities, of a job that was asked for them. */
-function Spectrum({ job }: { job: Job }) {
-  const found = useLoad((signal) => api.file<{ spectra: SpectrumEntry[] }>(job.id, "spectrum.json", signal), [job.id]);
-  const [name, setName] = useState<string | null>(null);
-  const spectra = found.value?.spectra ?? [];
-  const entry = spectra.find((spectrum) => spectrum.name === name) ?? spectra[0];
-  const points = entry && density(entry);
-  if (found.error !== null) return <ProblemBox error={found.error} />;
-  if (!entry) return null;
-  return (
-    <section class="card" aria-labelledby="spectrum-title">
-      <div class="row">
-        <h2 id="spectrum-title">Eigenvalues of the Hessian</h2>
-        <label class="end">
-          Of
-          <select value={entry.name} onChange={(event) => setName(event.currentTarget.value)}>
-            {spectra.map((spectrum) => (
-              <option key={spectrum.name}>{spectrum.name}</option>
-            ))}
-          </select>
-        </label>
-      </div>
-      {points ? (
-        <Canvas
-          label={`Density of the eigenvalues of ${entry.name}, from ${digits(entry.smallest ?? 0)} to ${digits(entry.largest ?? 0)}`}
-          height={300}
-          draw={(canvas) => new DensityChart(canvas, [{ name: entry.name, points }])}
-          inputs={[entry]}
-        />
-      ) : (
-        <p>The Hessian of {entry.name} is not finite.</p>
-      )}
     </section>
   );
 }

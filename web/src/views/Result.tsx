@@ -3,13 +3,13 @@ import { useMemo, useRef, useState } from "preact/hooks";
 import { api, download } from "../api/client";
 import type { Front, Job, Plan, Report, Sensitivity } from "../api/types";
 import { FrontChart, type Curve } from "../charts/front_chart";
-import { LayerChart, lossFloor, type LayerBar } from "../charts/layer_chart";
+import { LayerChart, lossScale, type LayerBar } from "../charts/layer_chart";
 import { useLoad } from "../load";
 import { bits, bytes, digits, percent } from "../numbers";
 import { Canvas } from "../parts/Canvas";
 import { CopyBox } from "../parts/CopyBox";
 import { ProblemBox } from "../parts/ProblemBox";
-import { fitting, nextStep, predictedError, thinned } from "../plans";
+import { barOf, fitting, nextStep, predictedError, thinned } from "../plans";
 import { recipes, shortSpec } from "../recipes";
 import { go } from "../router";
 import { BeforeAfter } from "./BeforeAfter";
@@ -82,16 +82,14 @@ function Chooser({ job, found }: { job: Job; found: Found }) {
   const curveChart = useRef<FrontChart | null>(null);
   const layerChart = useRef<LayerChart | null>(null);
   const asking = useRef<AbortController | null>(null);
-  const floor = useMemo(() => lossFloor(table.layers.map((layer) => layer.sensitivity)), [table]);
+  const scale = useMemo(() => lossScale(table.layers.map((layer) => layer.sensitivity)), [table]);
   const sizes = useMemo(() => new Map(costs.layers.map((layer) => [layer.name, layer.bytes])), [costs]);
-  const losses = useMemo(() => new Map(table.layers.map((layer) => [layer.name, layer.sensitivity])), [table]);
+  const rows = useMemo(() => new Map(table.layers.map((layer) => [layer.name, layer])), [table]);
+  const ops = useMemo(() => new Map(report.layers.map((layer) => [layer.name, layer.op])), [report]);
+  const barsOf = (shown: Plan): LayerBar[] =>
+    shown.layers.map((layer) => barOf(layer.name, ops.get(layer.name) ?? "", layer.bits, layer.reason, rows.get(layer.name)));
   const index = fitting(points, budget);
-  const bars: LayerBar[] = plan.layers.map((layer) => ({
-    name: layer.name,
-    bits: layer.bits,
-    loss: layer.bits === 32 ? 0 : (losses.get(layer.name)?.[String(layer.bits)] ?? null),
-    reason: layer.reason,
-  }));
+  const bars = barsOf(plan);
   const curve = useMemo<Curve>(
     () => ({
       name: job.model,
@@ -119,15 +117,7 @@ function Chooser({ job, found }: { job: Job; found: Found }) {
     setBudget(point.bytes);
     setPlan(quick);
     curveChart.current?.select(point.bytes, point.predicted_loss);
-    layerChart.current?.show(
-      quick.layers.map((layer) => ({
-        name: layer.name,
-        bits: layer.bits,
-        loss: layer.bits === 32 ? 0 : (losses.get(layer.name)?.[String(layer.bits)] ?? null),
-        reason: layer.reason,
-      })),
-      floor,
-    );
+    layerChart.current?.show(barsOf(quick));
     performance.measure("repaint", "budget-moved");
     asking.current?.abort();
   };
@@ -214,7 +204,7 @@ function Chooser({ job, found }: { job: Job; found: Found }) {
         <Canvas
           label={`Bits of ${bars.length} layers from input to output and the expected loss of each; the table below has the figures`}
           height={420}
-          draw={(canvas) => new LayerChart(canvas, bars, floor, setPointed)}
+          draw={(canvas) => new LayerChart(canvas, bars, scale, setPointed)}
           inputs={[job.id]}
           onDrawn={(drawing) => {
             layerChart.current = drawing;
