@@ -90,6 +90,7 @@ _AS_GIVEN = (
     "effort",
     "rounding",
     "foem_beta",
+    "descent",
     "weight_range",
     "equalize",
     "bias_correction",
@@ -172,6 +173,10 @@ def quantize(
     ] = None,
     foem_beta: Annotated[
         str | None, typer.Option("--foem-beta", help="Weight of the first-order term of foem, 0 to 1.")
+    ] = None,
+    descent: Annotated[
+        bool | None,
+        typer.Option("--descent/--no-descent", help="Improve codes one by one behind GPTQ and FOEM."),
     ] = None,
     granularity: Granularity = None,
     block_size: BlockSize = None,

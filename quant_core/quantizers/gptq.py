@@ -12,6 +12,7 @@ import torch
 from quant_core.codes import CorrectedBias, QuantizedWeight
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.bias_correction import corrected_bias
+from quant_core.quantizers.coordinate_descent import affordable_passes, descend
 from quant_core.quantizers.grids.elements import Elements, Integers, code_range, elements
 from quant_core.quantizers.input_moments import InputMoments
 from quant_core.quantizers.rows import from_rows, scale_to_rows, to_rows
@@ -41,6 +42,7 @@ def gptq(
     bias: CorrectedBias | None = None,
     beta: float = 0.0,
     grid_of: Callable[[int], WeightGrid] = lambda _: _CHANNELS,
+    descent: bool = False,
 ) -> Mapping[int, QuantizedWeight]:
     """Round a weight at several bit-widths so that the layer's output changes least.
 
@@ -67,6 +69,7 @@ def gptq(
         bias: The layer's float bias, if it may be corrected.
         beta: Weight of the first-order term, 0 to 1; 0 is GPTQ to the last bit.
         grid_of: Bits -> the grid of that width.
+        descent: Whether integer codes are then improved by coordinate descent, `coordinate_descent.py`.
 
     Returns:
         Bits -> codes and scales.
@@ -94,8 +97,10 @@ def gptq(
         for bits in together:
             start, *others = _starts(weight, bits, layer, grid_of(bits))
             starts.append(_best(layer, rows, second, [start, *others], swept) if others else start)
-        for start, values in zip(starts, swept(starts), strict=True):
-            rounded = _encoded(layer, start, values)
+        found = [_encoded(layer, start, values) for start, values in zip(starts, swept(starts), strict=True)]
+        if descent and grid_of(together[0]).format == "int":
+            found = descend(layer, weight, found, second, passes=affordable_passes(layer, len(found)))
+        for start, rounded in zip(starts, found, strict=True):
             if bias is not None:
                 rounded = replace(rounded, bias=corrected_bias(layer, weight, rounded, moments, bias))
             result[start.bits] = rounded

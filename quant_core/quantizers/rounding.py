@@ -90,6 +90,7 @@ def round_weights(
                 find_bias(model, layer) if options.bias_correction else None,
                 beta=options.foem_beta if options.rounding == "foem" else 0.0,
                 grid_of=options.grid,
+                descent=options.descent,
             )
             done = (start + 0.5 * (len(group) + index + 1)) / total
             on_progress(done, f"{'FOEM' if options.rounding == 'foem' else 'GPTQ'} {layer.name}")

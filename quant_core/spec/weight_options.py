@@ -37,6 +37,7 @@ class WeightOptions(BaseModel):
         rounding: How weights find their codes. Layers are scored with the rounding that is exported; `reconstruction`
             tunes the codes of the chosen plan alone, and scores with GPTQ, which it starts from.
         foem_beta: Weight of the first-order term of `foem`; 0 is GPTQ.
+        descent: Whether integer codes of GPTQ and FOEM are then improved one by one, by coordinate descent.
         granularity: One scale for each tensor, channel, or block of consecutive inputs.
         block_size: Inputs in a block, 16 to 256.
         symmetric: Whether 0 has the code 0; else each scale of an integer grid has a zero point of its own.
@@ -56,6 +57,7 @@ class WeightOptions(BaseModel):
     effort: Effort = "balanced"
     rounding: Rounding = "gptq"
     foem_beta: float = Field(default=0.05, ge=0, le=1)
+    descent: bool = True
     granularity: Granularity = "channel"
     block_size: int = Field(default=32, ge=16, le=256)
     symmetric: bool = True
