@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from app.api import (
     analyze,
     artifacts,
+    direct,
     docs,
     events,
     health,
@@ -89,7 +90,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(AnswersMiddleware, metrics=service.metrics)
     app.add_middleware(RequestIdMiddleware)
     problems.install(app)
-    for part in (quantize, analyze, inspect, resumable, jobs, events, artifacts, plans, health):
+    for part in (quantize, analyze, inspect, resumable, direct, jobs, events, artifacts, plans, health):
         app.include_router(part.router)
     openapi.install(app)
     docs.install(app)

@@ -20,7 +20,7 @@ class Settings(BaseSettings):
         database_url: The jobs' database, `postgresql://user:password@host/name`; empty for SQLite in the data folder.
         storage_url: Where uploads and results are kept: `s3://bucket/prefix?endpoint=...&region=...` or
             `file:///folder`; empty for the data folder.
-        storage_public_endpoint: The S3 endpoint as clients reach it, for downloads past the service.
+        storage_public_endpoint: The S3 endpoint as clients reach it, for uploads and downloads past the service.
         host: Address to listen on.
         keys: Whether requests need a key: `auto` unless the host is loopback; or `on`, or `off`.
         port: Port to listen on; 0 takes a free one.

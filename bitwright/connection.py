@@ -12,11 +12,10 @@ from typing import Any, TypeVar
 import httpx
 
 from bitwright.operations.answers import ask
+from bitwright.resuming import begin, going_on
 from bitwright.steps import Ask, Close, FileBody, Line, Open, Operation, Pause, Save, Send, Step
 
 T = TypeVar("T")
-
-_BLOCK = 2**20
 
 
 class Connection:
@@ -83,15 +82,16 @@ class Connection:
 
     def _save(self, step: Save) -> httpx.Response:
         with ExitStack() as files:
-            request = _request(self._client, step.request, files)
+            request = _request(self._client, going_on(step), files)
             response = self._client.send(request, stream=True)
             files.callback(response.close)
             if response.is_error:
                 response.read()
             else:
-                with step.file.open("wb") as out:
-                    for block in response.iter_bytes(_BLOCK):
+                with step.file.open(begin(step.saved, response)) as out:
+                    for block in response.iter_raw():
                         out.write(block)
+                        step.saved.bytes += len(block)
         return response
 
 
@@ -160,14 +160,15 @@ class AsyncConnection:
 
     async def _save(self, step: Save) -> httpx.Response:
         with ExitStack() as files:
-            response = await self._client.send(_request(self._client, step.request, files), stream=True)
+            response = await self._client.send(_request(self._client, going_on(step), files), stream=True)
             try:
                 if response.is_error:
                     await response.aread()
                 else:
-                    with step.file.open("wb") as out:
-                        async for block in response.aiter_bytes(_BLOCK):
+                    with step.file.open(begin(step.saved, response)) as out:
+                        async for block in response.aiter_raw():
                             await asyncio.to_thread(out.write, block)
+                            step.saved.bytes += len(block)
             finally:
                 await response.aclose()
         return response
@@ -211,10 +212,11 @@ def _request(client: httpx.Client | httpx.AsyncClient, send: Send, files: ExitSt
         content=whole,
         timeout=timeout,
     )
+    if request.url.host != client.base_url.host or request.url.port != client.base_url.port:
+        request.headers.pop("Authorization", None)  # a bucket's address says itself what it is good for
     if isinstance(send.body, FileBody):
-        length = send.body.path.stat().st_size - send.body.offset
         headers = request.headers.copy()
-        headers["Content-Length"] = str(length)
+        headers["Content-Length"] = str(send.body.size)
         return httpx.Request(
             request.method,
             request.url,

@@ -43,12 +43,19 @@ class FileBody:
     Attributes:
         path: The file.
         offset: Where to begin.
+        length: How many bytes; None for all to the end.
         on_bytes: Told how many bytes of the file have been handed over.
     """
 
     path: Path
     offset: int = 0
+    length: int | None = None
     on_bytes: Callable[[int], None] | None = None
+
+    @property
+    def size(self) -> int:
+        """How many bytes it is."""
+        return self.path.stat().st_size - self.offset if self.length is None else self.length
 
     def blocks(self) -> Iterator[bytes]:
         """Read it.
@@ -56,10 +63,10 @@ class FileBody:
         Yields:
             The bytes, a block at a time.
         """
-        done = self.offset
+        done, end = self.offset, self.offset + self.size
         with self.path.open("rb") as file:
             file.seek(done)
-            while block := file.read(_BLOCK):
+            while block := file.read(min(_BLOCK, end - done)):
                 yield block
                 done += len(block)
                 if self.on_bytes is not None:
@@ -72,7 +79,7 @@ class Send:
 
     Attributes:
         method: The HTTP method.
-        path: The address below the service's.
+        path: The address below the service's; a whole one of elsewhere is shown no key.
         params: The query.
         headers: Headers besides the usual ones.
         form: The parts of a form as the body.
@@ -102,17 +109,36 @@ class Ask:
     request: Send
 
 
+@dataclass
+class Saved:
+    """How far a download is.
+
+    Attributes:
+        bytes: How many bytes are in the file.
+        tag: Entity tag of what they are the beginning of; empty if the answer had none that could be relied on.
+        digest: SHA-256 that the whole should have, in hexadecimal; empty if it was not told.
+    """
+
+    bytes: int = 0
+    tag: str = ""
+    digest: str = ""
+
+
 @dataclass(frozen=True)
 class Save:
     """Send a request once and write the answer's body to a file, unless it is an error; give the answer.
 
+    What is there already is gone on with, where it is still the same content.
+
     Attributes:
         request: What to send.
         file: The file to make.
+        saved: What is there; told what comes.
     """
 
     request: Send
     file: Path
+    saved: Saved = field(default_factory=Saved)
 
 
 @dataclass(frozen=True)

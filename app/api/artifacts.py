@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header
+from fastapi import Path as ApiPath
 from fastapi.responses import FileResponse, RedirectResponse, Response
 
 from app.api.accept import preferred
-from app.api.deps import JobDep, ServiceDep
+from app.api.deps import JobDep, ServiceDep, no_such_job
 from app.api.problems import ProblemError, responses
+from app.api.sending import Conditions, ConditionsDep, answers, send_file
 from app.jobs.job import Job
 from app.service import Service
 
@@ -26,6 +28,8 @@ FileName = Literal[
     "pareto.json",
     "costs.json",
 ]
+_BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_MOVED = "The file is in a bucket; Location is good for some minutes, takes Range, and needs no key."
 _FILE_TYPES = {
     ".data": "application/octet-stream",
     ".json": "application/json",
@@ -39,20 +43,15 @@ _FILE_TYPES = {
     summary="Download the quantized model",
     response_class=FileResponse,
     responses={
-        200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
-        307: {"description": "The file is in a bucket; Location is good for some minutes and needs no key."},
-        **responses(404, 409),
+        **answers(_BINARY, "The quantized ONNX file."),
+        307: {"description": _MOVED},
     },
 )
-def get_model(job: JobDep, service: ServiceDep) -> Response:
+def get_model(job: JobDep, service: ServiceDep, conditions: ConditionsDep) -> Response:
     """Send the quantized ONNX file, or the address of it in a bucket that clients reach."""
-    key = service.store.artifact(job.id, "model.onnx") if job.state == "succeeded" else None
-    address = None if key is None else service.storage.link(key)
-    if address is not None:
-        return RedirectResponse(address, status_code=307)
     name = f"{Path(job.model).stem}.quantized.onnx"
-    return FileResponse(
-        find_artifact(service, job, "model.onnx"), media_type="application/octet-stream", filename=name
+    return _moved(service, job, "model.onnx") or _send(
+        service, job, "model.onnx", conditions, media_type="application/octet-stream", filename=name
     )
 
 
@@ -61,17 +60,22 @@ def get_model(job: JobDep, service: ServiceDep) -> Response:
     summary="Read the report",
     response_class=FileResponse,
     responses={
-        200: {
-            "description": "JSON (schema Report), or one self-contained HTML page if Accept prefers text/html.",
-            "content": {
+        **answers(
+            {
                 "application/json": {"schema": {"$ref": "#/components/schemas/Report"}},
                 "text/html": {"schema": {"type": "string"}},
             },
-        },
-        **responses(404, 406, 409),
+            "JSON (schema Report), or one self-contained HTML page if Accept prefers text/html.",
+        ),
+        **responses(406),
     },
 )
-def get_report(job: JobDep, service: ServiceDep, accept: Annotated[str, Header()] = "*/*") -> FileResponse:
+def get_report(
+    job: JobDep,
+    service: ServiceDep,
+    conditions: ConditionsDep,
+    accept: Annotated[str, Header(description="`application/json`, or `text/html` for the page.")] = "*/*",
+) -> Response:
     """Send what was asked, found, chosen and measured."""
     kind = preferred(accept, _REPORT_TYPES)
     if kind is None:
@@ -82,8 +86,8 @@ def get_report(job: JobDep, service: ServiceDep, accept: Annotated[str, Header()
             remedy="Name one of them in Accept.",
             where="Accept",
         )
-    path = find_artifact(service, job, "report.html" if kind == "text/html" else "report.json")
-    return FileResponse(path, media_type=kind, headers={"Vary": "Accept"})
+    name = "report.html" if kind == "text/html" else "report.json"
+    return _send(service, job, name, conditions, media_type=kind, headers={"Vary": "Accept"})
 
 
 @router.get(
@@ -91,13 +95,51 @@ def get_report(job: JobDep, service: ServiceDep, accept: Annotated[str, Header()
     summary="Read a table",
     response_class=FileResponse,
     responses={
-        200: {"content": {"application/json": {"schema": {"type": "object"}}}},
-        **responses(404, 409, 422),
+        **answers(
+            {
+                "application/json": {"schema": {"type": "object"}},
+                "text/html": {"schema": {"type": "string"}},
+                **_BINARY,
+            }
+        ),
+        307: {"description": _MOVED},
+        **responses(422),
     },
 )
-def get_file(job: JobDep, service: ServiceDep, name: FileName) -> FileResponse:
+def get_file(
+    job: JobDep,
+    service: ServiceDep,
+    conditions: ConditionsDep,
+    name: Annotated[FileName, ApiPath(description="The file, as far as the job made it.")],
+) -> Response:
     """Send the sensitivity table, the Pareto front, or what every layer costs at every bit-width."""
-    return FileResponse(find_artifact(service, job, name), media_type=_FILE_TYPES[Path(name).suffix])
+    kind = _FILE_TYPES[Path(name).suffix]
+    moved = _moved(service, job, name) if kind == "application/octet-stream" else None
+    return moved or _send(service, job, name, conditions, media_type=kind)
+
+
+def _moved(service: Service, job: Job, name: str) -> Response | None:
+    key = service.store.artifact(job.id, name) if job.state == "succeeded" else None
+    address = None if key is None else service.storage.link(key)
+    return None if address is None else RedirectResponse(address, status_code=307)
+
+
+def _send(
+    service: Service,
+    job: Job,
+    name: str,
+    conditions: Conditions,
+    *,
+    media_type: str,
+    filename: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    path = find_artifact(service, job, name)
+    key = service.store.artifact(job.id, name)
+    digest = None if key is None else service.storage.digest(key)
+    if digest is None:  # deleted since
+        raise no_such_job(job.id)
+    return send_file(path, digest, conditions, media_type=media_type, filename=filename, headers=headers)
 
 
 def find_artifact(service: Service, job: Job, name: str) -> Path:

@@ -110,9 +110,11 @@ async def put_upload(
         if is_digest(upload_id):
             known = await asyncio.to_thread(service.uploads.find, owner, upload_id)
         if known is not None:
-            view = _complete(upload_id, known)
+            view = of_upload(upload_id, known)
         else:
-            limit = await asyncio.to_thread(_room, service, owner, upload_id, max(sent.length or 0, coming))
+            limit = await asyncio.to_thread(
+                check_room, service, owner, upload_id, max(sent.length or 0, coming)
+            )
             receiving = _receive(request, service, owner, upload_id, sent, limit)
             view = await service.transfers.run((owner, upload_id), receiving)
     response.status_code = 201 if view.complete else 202
@@ -144,8 +146,21 @@ async def delete_upload(upload_id: UploadId, service: ServiceDep, owner: OwnerDe
     return Response(status_code=204)
 
 
-def _room(service: Service, owner: str, name: str, coming: int) -> int:
-    """The most bytes that this upload may have."""
+def check_room(service: Service, owner: str, name: str, coming: int) -> int:
+    """Compare what is coming with what its owner may keep.
+
+    Args:
+        service: The service.
+        owner: Who sends it.
+        name: The upload.
+        coming: How many bytes there will be at least.
+
+    Returns:
+        The most bytes that this upload may have.
+
+    Raises:
+        ProblemError: If it does not fit.
+    """
     limit, quota = service.settings.upload_limit, service.settings.upload_quota
     if not quota:
         return limit
@@ -207,7 +222,7 @@ async def _receive(
                 remedy="Send it again from the start.",
                 where=name,
             )
-    return _complete(name, await asyncio.to_thread(service.uploads.complete, owner, name, digest))
+    return of_upload(name, await asyncio.to_thread(service.uploads.complete, owner, name, digest))
 
 
 def _find(service: Service, owner: str, name: str) -> UploadView:
@@ -217,10 +232,19 @@ def _find(service: Service, owner: str, name: str) -> UploadView:
     upload = service.uploads.find(owner, name)
     if upload is None:
         raise _unknown(name)
-    return _complete(name, upload)
+    return of_upload(name, upload)
 
 
-def _complete(name: str, upload: Upload) -> UploadView:
+def of_upload(name: str, upload: Upload) -> UploadView:
+    """Show a complete upload.
+
+    Args:
+        name: Its id.
+        upload: The upload.
+
+    Returns:
+        What its owner sees of it.
+    """
     return UploadView(id=name, complete=True, **upload.model_dump())
 
 

@@ -1,11 +1,12 @@
 """Uploads and results: folders and uploads by name, their bytes by digest, in a local folder or a bucket."""
 
 from app.storage.opening import StorageUrlError, open_storage
-from app.storage.storage import Storage, file_digest
+from app.storage.storage import DigestError, Storage, file_digest
 from app.storage.uploads import UPLOAD_ID, Upload, Uploads, is_digest
 
 __all__ = [
     "UPLOAD_ID",
+    "DigestError",
     "Storage",
     "StorageUrlError",
     "Upload",

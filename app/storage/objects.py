@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -98,6 +98,37 @@ class Objects(Protocol):
 
         Returns:
             The address; None where there are no such addresses.
+        """
+        ...
+
+    def ways_in(self, keys: Sequence[str]) -> tuple[str, ...] | None:
+        """Make addresses that anyone may write objects to for a few minutes.
+
+        Args:
+            keys: Where they go.
+
+        Returns:
+            An address for each; None where there are no such addresses.
+        """
+        ...
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """Read something large.
+
+        Args:
+            key: The object.
+
+        Returns:
+            Its bytes, a block at a time.
+        """
+        ...
+
+    def put_stream(self, blocks: Iterator[bytes], key: str) -> None:
+        """Write something large; where the blocks end with an exception, nothing is there and it is raised.
+
+        Args:
+            blocks: The bytes.
+            key: Where they go.
         """
         ...
 

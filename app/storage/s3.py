@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -129,6 +130,50 @@ class S3Objects:
         import obstore
 
         return obstore.sign(self._public, "GET", key, _LINK_TIME)
+
+    def ways_in(self, keys: Sequence[str]) -> tuple[str, ...] | None:
+        """Sign addresses for writing.
+
+        Args:
+            keys: Where objects go.
+
+        Returns:
+            An address for each; None if clients do not reach the endpoint.
+        """
+        if self._public is None:
+            return None
+        import obstore
+
+        return tuple(obstore.sign(self._public, "PUT", list(keys), _LINK_TIME))
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """Read something large.
+
+        Args:
+            key: The object.
+
+        Yields:
+            Its bytes, a block at a time.
+        """
+        with _as_os_error(key):
+            for block in self._store.get(key).stream(min_chunk_size=_BLOCK):
+                yield bytes(block)
+
+    def put_stream(self, blocks: Iterator[bytes], key: str) -> None:
+        """Send something large in parts; the object is there once all of them are.
+
+        Args:
+            blocks: The bytes.
+            key: Where they go.
+        """
+        # The blocks may come from the store as well, which must not be asked from inside its own runtime.
+        with ThreadPoolExecutor(1) as reader, _as_os_error(key):
+
+            def pulled() -> Iterator[bytes]:
+                while (block := reader.submit(next, blocks, None).result()) is not None:
+                    yield block
+
+            self._store.put(key, pulled(), chunk_size=_BLOCK, max_concurrency=4)
 
     def list(self, prefix: str) -> Iterator[Stored]:
         """List objects.

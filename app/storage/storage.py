@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +17,10 @@ GRACE = timedelta(minutes=15)
 
 _FOLDERS = "folders/"
 _CONTENTS = "contents/"
+
+
+class DigestError(Exception):
+    """A content is not what it was said to be; has its real SHA-256."""
 
 
 class Storage:
@@ -109,6 +113,44 @@ class Storage:
         """
         digest = self._digest(key)
         return None if digest is None else self.objects.link(_content(digest))
+
+    def digest(self, key: str) -> str | None:
+        """Tell what one file holds.
+
+        Args:
+            key: The file.
+
+        Returns:
+            Its SHA-256, in hexadecimal; None if there is no such file.
+        """
+        return self._digest(key)
+
+    def gather(self, parts: Sequence[str], digest: str) -> None:
+        """Make one content of objects, if they are what is expected.
+
+        Args:
+            parts: Their keys, in order.
+            digest: SHA-256 of all of them together, in hexadecimal.
+
+        Raises:
+            DigestError: If they are something else; nothing is kept then.
+        """
+        blocks = self._checked(parts, digest)
+        found = self.objects.find(_content(digest))
+        if found is not None and datetime.now(UTC) - found.modified < GRACE / 2:
+            for _ in blocks:  # read all the same: who names a digest need not have the content
+                pass
+        else:
+            self.objects.put_stream(blocks, _content(digest))
+
+    def _checked(self, parts: Sequence[str], digest: str) -> Iterator[bytes]:
+        hashed = hashlib.sha256()
+        for part in parts:
+            for block in self.objects.stream(part):
+                hashed.update(block)
+                yield block
+        if hashed.hexdigest() != digest:
+            raise DigestError(hashed.hexdigest())
 
     def remove(self, prefix: str) -> None:
         """Remove a folder, or all folders of a job; nothing happens if there is none.

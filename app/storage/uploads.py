@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from app.storage.storage import Storage
+from app.storage.direct import DirectUploads
+from app.storage.storage import DigestError, Storage
 
 UPLOAD_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -34,7 +35,11 @@ class Upload(BaseModel):
 
 
 class Uploads:
-    """The uploads of every owner."""
+    """The uploads of every owner.
+
+    Attributes:
+        direct: Parts that clients write to the storage themselves.
+    """
 
     def __init__(self, storage: Storage, folder: Path, lifetime: timedelta) -> None:
         """Open the uploads.
@@ -47,6 +52,7 @@ class Uploads:
         self._storage = storage
         self._folder = folder
         self._lifetime = lifetime
+        self.direct = DirectUploads(storage)
 
     def find(self, owner: str, name: str) -> Upload | None:
         """Look for a complete upload.
@@ -77,7 +83,8 @@ class Uploads:
         partial = sum(path.stat().st_size for path in folder.iterdir() if path.name != besides)
         records = tuple(self._storage.objects.list(f"{_ROOT}{quote(owner, safe='')}/"))
         complete = (self._read(found.key) for found in records if found.key != _key(owner, besides))
-        return partial + sum(upload.bytes for upload in complete if upload is not None)
+        done = sum(upload.bytes for upload in complete if upload is not None)
+        return partial + done + self.direct.used(owner, besides)
 
     def partial(self, owner: str, name: str) -> Path:
         """Give the file that an upload is written to until it is complete.
@@ -105,10 +112,41 @@ class Uploads:
             The upload.
         """
         file = self.partial(owner, name)
-        upload = Upload(sha256=digest, bytes=file.stat().st_size, expires=datetime.now(UTC) + self._lifetime)
         # The name comes first: a sweep between the two must find the content needed.
-        self._storage.objects.write(_key(owner, name), upload.model_dump_json().encode())
+        upload = self._note(owner, name, digest, file.stat().st_size)
         self._storage.keep(file, digest)
+        return upload
+
+    def complete_direct(self, owner: str, name: str, size: int, digest: str) -> Upload | None:
+        """Keep what a client wrote past the service as a complete upload.
+
+        Args:
+            owner: Whose it is.
+            name: Its id.
+            size: Bytes of the whole.
+            digest: Its SHA-256, in hexadecimal; if it is another, `DigestError` is raised and the parts are gone.
+
+        Returns:
+            The upload; None if parts are missing.
+
+        Raises:
+            DigestError: If the content is another.
+        """
+        try:
+            if not self.direct.gather(owner, name, size, digest):
+                return None
+        except DigestError:
+            self.direct.remove(owner, name)
+            raise
+        upload = self._note(
+            owner, name, digest, size
+        )  # the content is young, so that no sweep takes it before
+        self.direct.remove(owner, name)
+        return upload
+
+    def _note(self, owner: str, name: str, digest: str, size: int) -> Upload:
+        upload = Upload(sha256=digest, bytes=size, expires=datetime.now(UTC) + self._lifetime)
+        self._storage.objects.write(_key(owner, name), upload.model_dump_json().encode())
         return upload
 
     def take(self, owner: str, name: str, file: Path) -> Upload | None:
@@ -145,6 +183,7 @@ class Uploads:
         """
         partial = self.partial(owner, name)
         known = partial.exists() or self.find(owner, name) is not None
+        known = self.direct.remove(owner, name) or known
         partial.unlink(missing_ok=True)
         self._storage.objects.remove(_key(owner, name))
         return known
@@ -155,6 +194,7 @@ class Uploads:
         Returns:
             How many contents were removed, and their bytes.
         """
+        self.direct.sweep(self._lifetime)
         return self._storage.sweep(frozenset(self._living()))
 
     def _living(self) -> Iterator[str]:

@@ -20,7 +20,8 @@ from bitwright.errors import (
     ServiceBusyError,
     ServiceUnreachableError,
 )
-from bitwright.steps import Operation, Pause, Save, Send
+from bitwright.file_digest import file_digest
+from bitwright.steps import Operation, Pause, Save, Saved, Send, Work
 
 _BY_STATUS: dict[int, type[ResponseError]] = {
     401: AuthenticationError,
@@ -51,22 +52,41 @@ def ask(request: Send, retries: int) -> Operation[httpx.Response]:
 
 
 def save(request: Send, file: Path, retries: int) -> Operation[httpx.Response]:
-    """Fetch something large into a file, from the start again when the connection breaks.
+    """Fetch something large into a file; where the connection breaks it goes on, if the content is still the same.
 
     Args:
         request: What to send.
         file: The file to make.
-        retries: How often to try again.
+        retries: How often to try again without getting any further.
 
     Returns:
         The answer, without its body.
+
+    Raises:
+        ServerError: If what came is not what the service says it sent.
     """
-    return (yield from _repeat(Save(request, file), request, retries))
+    for last in (False, True):
+        saved = Saved()
+        response = yield from _repeat(Save(request, file, saved), request, retries)
+        expected = saved.digest
+        if not expected or (yield Work(lambda: file_digest(file))) == expected:
+            return response
+        if last:
+            break
+    raise ServerError(
+        "What was received is not what the service has.",
+        remedy="Try again; something between here and there changes what is sent.",
+        where=file.name,
+        code="digest",
+        job_id=_job_id(response),
+    )
 
 
 def _repeat(step: Send | Save, request: Send, retries: int) -> Operation[httpx.Response]:
-    attempt = 0
+    attempt, furthest = 0, 0
     while True:
+        if isinstance(step, Save) and step.saved.bytes > furthest:
+            attempt, furthest = 0, step.saved.bytes
         pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt)
         last = attempt == retries
         try:

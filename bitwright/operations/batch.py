@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
 from bitwright.errors import BitwrightError, InvalidRequestError
 from bitwright.external_data import external_files
+from bitwright.file_digest import file_digest
 from bitwright.ledger import Entry, Ledger
 from bitwright.operations import follow, jobs
 from bitwright.operations.submit import Given, submit, workshop
-from bitwright.operations.upload import file_digest
 from bitwright.options import QuantizeOptions, request_of
 from bitwright.results import JobInfo
 from bitwright.steps import Operation, Work

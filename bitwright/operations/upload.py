@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 
-from bitwright.errors import ConflictError, NotFoundError, ServiceBusyError
+from bitwright.errors import ConflictError, NotFoundError, ResponseError, ServiceBusyError
+from bitwright.file_digest import file_digest
 from bitwright.operations.answers import check, refuse
 from bitwright.steps import Ask, FileBody, Operation, Pause, Send, Work
 
@@ -17,6 +19,10 @@ LARGE = 16 * 2**20
 
 _PAUSE = 1.0
 _SILENCE = 300.0
+_CHECK = 1800.0
+"""The service reads what it did not see on its way before it says that it is complete."""
+
+_JSON = {"Content-Type": "application/json"}
 
 OnBytes = Callable[[str, int, int], None]
 """Told a file's name, how many of its bytes the service has, and how many there are."""
@@ -25,7 +31,8 @@ OnBytes = Callable[[str, int, int], None]
 def upload(path: Path, tries: int, on_bytes: OnBytes | None = None) -> Operation[str]:
     """Send a file.
 
-    The upload's id is the content's SHA-256, so that a later try, also of another process, finds what is there.
+    The upload's id is the content's SHA-256, so that a later try, also of another process, finds what is there. Where
+    the service has clients write to its bucket, the parts go there.
 
     Args:
         path: The file.
@@ -43,6 +50,8 @@ def upload(path: Path, tries: int, on_bytes: OnBytes | None = None) -> Operation
     digest: str = yield Work(lambda: file_digest(path))
     size = path.stat().st_size
     tell = (lambda done: on_bytes(path.name, done, size)) if on_bytes is not None else None
+    if (yield from _direct(path, digest, size, tries, tell)):
+        return digest
     left, furthest = tries, -1
     while True:
         offset = yield from _offset(digest)
@@ -62,7 +71,7 @@ def upload(path: Path, tries: int, on_bytes: OnBytes | None = None) -> Operation
                 "PUT",
                 f"/uploads/{digest}",
                 headers=headers,
-                body=FileBody(path, offset, tell),
+                body=FileBody(path, offset, on_bytes=tell),
                 timeout=(30.0, _SILENCE),
             )
             check(response)
@@ -78,19 +87,6 @@ def upload(path: Path, tries: int, on_bytes: OnBytes | None = None) -> Operation
         yield Pause(_PAUSE)
 
 
-def file_digest(path: Path) -> str:
-    """Compute a file's SHA-256.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The digest in hexadecimal.
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _offset(digest: str) -> Operation[int | None]:
     """How many bytes the service has; None if it has all."""
     try:
@@ -98,3 +94,50 @@ def _offset(digest: str) -> Operation[int | None]:
     except NotFoundError:
         return 0
     return None if response.headers.get("Upload-Complete") == "?1" else int(response.headers["Upload-Offset"])
+
+
+def _direct(
+    path: Path, digest: str, size: int, tries: int, tell: Callable[[int], None] | None
+) -> Operation[bool]:
+    """Send a file to the service's bucket; False where the service takes it itself."""
+    left, fewest = tries, size + 1
+    while True:
+        parts = yield from _parts(digest, size)
+        if parts is None:
+            return False
+        if not parts:
+            break
+        missing = size - parts[0]["offset"]
+        left, fewest = (tries, missing) if missing < fewest else (left - 1, fewest)
+        for part in parts:
+            body = FileBody(path, part["offset"], part["bytes"], tell)
+            try:
+                response: httpx.Response = yield Send("PUT", part["url"], body=body, timeout=(30.0, _SILENCE))
+                check(response)
+            except (httpx.TransportError, ResponseError) as error:  # also an address whose time is over
+                if left == 0:
+                    if isinstance(error, httpx.TransportError):
+                        refuse(error)
+                    raise
+                yield Pause(_PAUSE)
+                break
+    told = json.dumps({"bytes": size, "sha256": digest}).encode()
+    yield Ask(Send("POST", f"/uploads/{digest}/complete", headers=_JSON, body=told, timeout=(30.0, _CHECK)))
+    if tell is not None:
+        tell(size)
+    return True
+
+
+def _parts(digest: str, size: int) -> Operation[list[dict[str, Any]] | None]:
+    """The parts that the service's bucket does not have; None where the service takes the file itself."""
+    body = json.dumps({"bytes": size}).encode()
+    try:
+        response: httpx.Response = yield Ask(
+            Send("POST", f"/uploads/{digest}/parts", headers=_JSON, body=body)
+        )
+    except (ConflictError, NotFoundError) as error:
+        if error.code in {"not_direct", "not_found", "404"}:  # a service that knows nothing of it is older
+            return None
+        raise
+    parts: list[dict[str, Any]] = response.json()["parts"]
+    return parts

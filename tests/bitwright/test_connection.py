@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -201,7 +203,7 @@ def test_the_rest_of_a_file_is_sent_with_its_length(talk: Talk, tmp_path: Path) 
     file = tmp_path / "f"
     file.write_bytes(bytes(range(256)) * 8192)
     told: list[int] = []
-    talk.ask(Send("PUT", "/x", body=FileBody(file, 100, told.append)), lambda _: httpx.Response(201))
+    talk.ask(Send("PUT", "/x", body=FileBody(file, 100, on_bytes=told.append)), lambda _: httpx.Response(201))
     (request,) = talk.asked
     assert request.content == file.read_bytes()[100:]
     assert request.headers["Content-Length"] == str(2**21 - 100)
@@ -231,3 +233,76 @@ def test_a_download_starts_again_when_the_connection_breaks(talk: Talk, tmp_path
     with pytest.raises(NotFoundError):
         talk.run(save(GET, tmp_path / "g", 3), lambda _: httpx.Response(404, json={"code": "c"}))
     assert not (tmp_path / "g").exists()
+
+
+def _stretch(content: bytes, request: httpx.Request, *, tag: str, breaks: bool) -> httpx.Response:
+    first = int(request.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+    if request.headers.get("If-Range", tag) != tag:
+        first = 0
+    digest = base64.b64encode(hashlib.sha256(content).digest()).decode()
+    headers = {"ETag": tag, "Repr-Digest": f"sha-256=:{digest}:"}
+    if first:
+        headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
+    end = first + 5 if breaks else len(content)
+    return httpx.Response(
+        206 if first else 200, headers=headers, stream=_Some(content[first:end], fail=breaks)
+    )
+
+
+class _Some(httpx.SyncByteStream, httpx.AsyncByteStream):
+    def __init__(self, content: bytes, *, fail: bool) -> None:
+        self._content, self._fail = content, fail
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._content
+        if self._fail:
+            raise httpx.ReadError("broken")
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self:
+            yield piece
+
+
+def test_a_download_goes_on_where_the_connection_broke(talk: Talk, tmp_path: Path) -> None:
+    content = b"0123456789abcdefghij"
+    operation = save(GET, tmp_path / "f", 1)  # more breaks than retries: each gets further
+    talk.run(operation, lambda count: _stretch(content, talk.asked[-1], tag='"a"', breaks=count < 4))
+    assert (tmp_path / "f").read_bytes() == content
+    assert [request.headers.get("Range") for request in talk.asked] == [
+        None,
+        "bytes=5-",
+        "bytes=10-",
+        "bytes=15-",
+    ]
+    assert [request.headers.get("If-Range") for request in talk.asked] == [None, '"a"', '"a"', '"a"']
+
+
+def test_a_download_of_what_has_changed_starts_again(talk: Talk, tmp_path: Path) -> None:
+    def answer(count: int) -> httpx.Response:
+        content, tag = (b"old content", '"old"') if count == 1 else (b"new content!", '"new"')
+        return _stretch(content, talk.asked[-1], tag=tag, breaks=count == 1)
+
+    talk.run(save(GET, tmp_path / "f", 3), answer)
+    assert (tmp_path / "f").read_bytes() == b"new content!"
+
+
+def test_a_download_that_is_not_what_was_sent_is_noticed(talk: Talk, tmp_path: Path) -> None:
+    headers = {"Repr-Digest": f"sha-256=:{base64.b64encode(bytes(32)).decode()}:"}
+    with pytest.raises(ServerError, match="not what the service has"):
+        talk.run(
+            save(GET, tmp_path / "f", 3),
+            lambda _: httpx.Response(200, stream=_Some(b"x", fail=False), headers=headers),
+        )
+    assert len(talk.asked) == 2
+
+
+def test_no_key_is_shown_elsewhere(tmp_path: Path) -> None:
+    asked: list[httpx.Request] = []
+    transport = httpx.MockTransport(lambda request: asked.append(request) or httpx.Response(200))
+    with httpx.Client(
+        base_url="http://service", headers={"Authorization": "Bearer bw_x"}, transport=transport
+    ) as client:
+        connection = Connection(client, retries=0)
+        for address in ("/jobs", "http://bucket/object?X-Amz-Signature=1", "http://service:81/x"):
+            connection.run(ask(Send("GET", address), 0))
+    assert ["Authorization" in request.headers for request in asked] == [True, False, False]
