@@ -27,6 +27,7 @@ from app.api import (
     problems,
     quantize,
     resumable,
+    upload_list,
 )
 from app.api.answers import AnswersMiddleware
 from app.api.guard import GuardMiddleware, is_loopback
@@ -90,7 +91,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(AnswersMiddleware, metrics=service.metrics)
     app.add_middleware(RequestIdMiddleware)
     problems.install(app)
-    for part in (quantize, analyze, inspect, resumable, direct, jobs, events, artifacts, plans, health):
+    for part in (quantize, analyze, inspect, resumable, upload_list, direct, jobs, events, artifacts, plans, health):
         app.include_router(part.router)
     openapi.install(app)
     docs.install(app)

@@ -43,11 +43,12 @@ class AsyncJobs:
         *,
         state: JobState | Sequence[JobState] = (),
         tag: str | Sequence[str] = (),
+        text: str = "",
         limit: int = 50,
         offset: int = 0,
     ) -> list[AsyncJob]:
         """List jobs, newest first."""
-        found = await self._connection.run(jobs.page(words(state), words(tag), limit, offset))
+        found = await self._connection.run(jobs.page(words(state), words(tag), text, limit, offset))
         return [AsyncJob(self._connection, info) for info in found]
 
 

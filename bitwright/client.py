@@ -49,6 +49,7 @@ class Jobs:
         *,
         state: JobState | Sequence[JobState] = (),
         tag: str | Sequence[str] = (),
+        text: str = "",
         limit: int = 50,
         offset: int = 0,
     ) -> list[Job]:
@@ -57,13 +58,14 @@ class Jobs:
         Args:
             state: Only jobs in this state, or in one of these.
             tag: Only jobs with this tag, or with all of these.
+            text: Only jobs with all of these words in their file names, tags or id.
             limit: How many at most.
             offset: How many newer ones to pass over.
 
         Returns:
             The jobs.
         """
-        found = self._connection.run(jobs.page(words(state), words(tag), limit, offset))
+        found = self._connection.run(jobs.page(words(state), words(tag), text, limit, offset))
         return [Job(self._connection, info) for info in found]
 
 

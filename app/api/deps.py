@@ -37,6 +37,22 @@ def owner_of(request: Request) -> str:
 OwnerDep = Annotated[str, Depends(owner_of)]
 
 
+def owner_name_of(request: Request) -> str:
+    """Tell whose a request is, for people.
+
+    Args:
+        request: The request.
+
+    Returns:
+        The name of the key it was sent with; `local` where none is asked for.
+    """
+    key = key_of(request)
+    return LOCAL_OWNER if key is None else key.name
+
+
+OwnerNameDep = Annotated[str, Depends(owner_name_of)]
+
+
 def find_job(service: Service, owner: str, job_id: str) -> Job:
     """Find a job of one's own; another's is as good as none.
 

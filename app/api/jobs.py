@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from app.api.deps import JobDep, OwnerDep, ServiceDep
+from app.api.deps import JobDep, OwnerDep, OwnerNameDep, ServiceDep
 from app.api.problems import ProblemError, responses
 from app.api.schemas import JobPage, JobView
 from app.jobs.store import Filter
@@ -19,25 +19,35 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 def list_jobs(
     service: ServiceDep,
     owner: OwnerDep,
+    owner_name: OwnerNameDep,
     state: Annotated[
         list[JobState], Query(default_factory=list, description="Only jobs in one of these states.")
     ],
     tag: Annotated[
         list[str], Query(default_factory=list, description="Only jobs that have all of these tags.")
     ],
+    text: Annotated[
+        str,
+        Query(
+            max_length=256,
+            description="Only jobs with every one of these words in the file names, the tags or the id, in any case.",
+        ),
+    ] = "",
     limit: Annotated[int, Query(ge=1, le=200, description="How many at most.")] = 50,
     offset: Annotated[int, Query(ge=0, le=2**31, description="How many newer ones to pass over.")] = 0,
 ) -> JobPage:
     """List jobs, newest first."""
-    which = Filter(owner, states=tuple(state), tags=tuple(tag))
+    which = Filter(owner, states=tuple(state), tags=tuple(tag), words=tuple(text.split()))
     jobs, total = service.store.page(which, limit=limit, offset=offset)
-    return JobPage(jobs=[JobView.of(job) for job in jobs], total=total, limit=limit, offset=offset)
+    return JobPage(
+        jobs=[JobView.of(job, owner_name) for job in jobs], total=total, limit=limit, offset=offset
+    )
 
 
 @router.get("/{job_id}", summary="Look at a job", responses=responses(404))
-def get_job(job: JobDep) -> JobView:
+def get_job(job: JobDep, owner_name: OwnerNameDep) -> JobView:
     """Tell a job's state, stage and progress, and why it failed if it did."""
-    return JobView.of(job)
+    return JobView.of(job, owner_name)
 
 
 @router.delete(
@@ -58,6 +68,7 @@ def get_job(job: JobDep) -> JobView:
 def delete_job(
     before: JobDep,
     service: ServiceDep,
+    owner_name: OwnerNameDep,
     response: Response,
     *,
     cancel_only: Annotated[
@@ -74,7 +85,7 @@ def delete_job(
             if job.ended:
                 service.storage.remove(job_id)
                 service.webhooks.ended(job_id)
-            return JobView.of(job)
+            return JobView.of(job, owner_name)
         before = job or before  # it ended in between
     if cancel_only or not before.ended:
         raise ProblemError(

@@ -20,6 +20,7 @@ _EXAMPLE: dict[str, JsonValue] = {
     "message": "layer 9 of 22",
     "cancel_requested": False,
     "attempt": 1,
+    "owner": "ci",
     "tags": ["nightly"],
     "model": "resnet20_cifar10.onnx",
     "data": "cifar10_calibration.npz",
@@ -66,19 +67,22 @@ class JobView(JobInfo):
     """A job as clients see it.
 
     Attributes:
+        owner: Name of the key it was sent with; `local` where the service asks for none.
         links: Where to go from here.
     """
 
     model_config = ConfigDict(json_schema_extra={"example": _EXAMPLE})
 
+    owner: str
     links: Links
 
     @classmethod
-    def of(cls, job: Job) -> JobView:
+    def of(cls, job: Job, owner: str) -> JobView:
         """Show a job.
 
         Args:
             job: The job.
+            owner: Whose it is, for people.
 
         Returns:
             What clients see of it.
@@ -94,7 +98,7 @@ class JobView(JobInfo):
             sensitivity=f"{here}/files/sensitivity.json" if done else None,
             pareto=f"{here}/files/pareto.json" if made else None,
         )
-        return cls(**{name: getattr(job, name) for name in JobInfo.model_fields}, links=links)
+        return cls(**{name: getattr(job, name) for name in JobInfo.model_fields}, owner=owner, links=links)
 
 
 class JobPage(BaseModel):

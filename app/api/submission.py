@@ -15,7 +15,7 @@ from typing import Any
 from fastapi import Request, Response
 from pydantic import JsonValue
 
-from app.api.deps import owner_of
+from app.api.deps import owner_name_of, owner_of
 from app.api.earlier import take_over
 from app.api.guard import key_of
 from app.api.problems import ProblemError, responses
@@ -141,7 +141,7 @@ async def submit(
         finally:
             await asyncio.to_thread(shutil.rmtree, upload.folder, ignore_errors=True)
     response.headers["Location"] = f"/jobs/{job.id}"
-    return JobView.of(job)
+    return JobView.of(job, owner_name_of(request))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -56,11 +56,13 @@ class Filter:
         owner: Only jobs of this key; None for all.
         states: Only jobs in one of these states; empty for all.
         tags: Only jobs that have every one of these.
+        words: Only jobs that have every one of these in their file names, tags or id, in upper or lower case.
     """
 
     owner: str | None = None
     states: tuple[JobState, ...] = ()
     tags: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
 
 
 class TooManyJobsError(Exception):
@@ -285,6 +287,8 @@ def _conditions(which: Filter) -> Collection[ColumnElement[bool]]:
     if which.states:
         chosen.append(JobRow.state.in_(which.states))
     chosen += [JobRow.tags.contains(f",{tag},", autoescape=True) for tag in which.tags]
+    searched = (JobRow.model, JobRow.data, JobRow.tags, JobRow.id)
+    chosen += [or_(*(column.icontains(word, autoescape=True) for column in searched)) for word in which.words]
     return chosen
 
 

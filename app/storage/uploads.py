@@ -69,6 +69,25 @@ class Uploads:
         upload = self._read(_key(owner, name))
         return None if upload is None or upload.expires < datetime.now(UTC) else upload
 
+    def of(self, owner: str) -> dict[str, Upload]:
+        """List an owner's complete uploads.
+
+        Args:
+            owner: The owner.
+
+        Returns:
+            Id -> upload, the one that was sent or used last first; none that has expired.
+        """
+        folder, moment = f"{_ROOT}{quote(owner, safe='')}/", datetime.now(UTC)
+        read = {
+            found.key.removeprefix(folder).removesuffix(".json"): self._read(found.key)
+            for found in tuple(self._storage.objects.list(folder))
+        }
+        living = {
+            name: upload for name, upload in read.items() if upload is not None and upload.expires >= moment
+        }
+        return dict(sorted(living.items(), key=lambda item: item[1].expires, reverse=True))
+
     def used(self, owner: str, besides: str) -> int:
         """Add up what an owner's uploads hold, complete or not.
 

@@ -66,6 +66,9 @@ def jobs(
     tag: Annotated[
         list[str] | None, typer.Option("--tag", help="Only jobs with this tag; may be repeated.")
     ] = None,
+    text: Annotated[
+        str, typer.Option("--text", help="Only jobs with these words in their file names, tags or id.")
+    ] = "",
     limit: Annotated[int, typer.Option("--limit", min=1, max=200, help="How many at most.")] = 20,
     offset: Annotated[int, typer.Option("--offset", min=0, help="How many newer ones to pass over.")] = 0,
     as_json: AsJson = False,
@@ -76,7 +79,7 @@ def jobs(
 
     with _client(url) as client:
         wanted: Any = state or ()
-        found = client.jobs.list(state=wanted, tag=tag or (), limit=limit, offset=offset)
+        found = client.jobs.list(state=wanted, tag=tag or (), text=text, limit=limit, offset=offset)
     if as_json:
         typer.echo(json.dumps([job.info.model_dump(mode="json") for job in found], indent=2))
         return

@@ -29,13 +29,14 @@ def get(job_id: str) -> Operation[JobInfo]:
 
 
 def page(
-    states: Sequence[JobState], tags: Sequence[str], limit: int, offset: int
+    states: Sequence[JobState], tags: Sequence[str], text: str, limit: int, offset: int
 ) -> Operation[tuple[JobInfo, ...]]:
     """List jobs, newest first.
 
     Args:
         states: Only jobs in one of these states; all if there are none.
         tags: Only jobs with all of these tags.
+        text: Only jobs with all of these words in their file names, tags or id.
         limit: How many at most.
         offset: How many newer ones to pass over.
 
@@ -43,6 +44,8 @@ def page(
         The jobs.
     """
     query: dict[str, Any] = {"limit": limit, "offset": offset, "state": list(states), "tag": list(tags)}
+    if text:
+        query["text"] = text
     response: httpx.Response = yield Ask(Send("GET", "/jobs", params=query))
     return tuple(JobInfo.model_validate(job) for job in response.json()["jobs"])
 

@@ -56,6 +56,7 @@ def test_the_main_path(server: Any, model_file: Path, sample_file: Path, tmp_pat
         found = client.jobs.get(job.id)
         assert found.info == job.refresh().info
         assert job.id in [listed.id for listed in client.jobs.list(state="succeeded")]
+        assert [listed.id for listed in client.jobs.list(text=job.id.upper())] == [job.id]
         assert client.health().devices[0].name == "cpu"
         job.delete()
         with pytest.raises(NotFoundError) as caught:

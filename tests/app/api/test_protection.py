@@ -88,7 +88,13 @@ def test_another_owners_job_is_as_good_as_none(key: Callable[..., httpx.Client])
         assert (answer.status_code, answer.json()["code"]) == (404, "no_such_job"), path
     assert other.post(f"/jobs/{job}/plans", json={}).status_code == 404
     assert other.post("/quantize", files={"from_job": (None, job)}).status_code == 404
-    assert mine.get(f"/jobs/{job}").json()["id"] == job
+    assert (mine.get(f"/jobs/{job}").json()["id"], mine.get(f"/jobs/{job}").json()["owner"]) == (job, "me")
+    assert mine.get("/jobs", params={"text": "M.ONNX"}).json()["total"] == 1
+    assert mine.get("/jobs", params={"text": "m.onnx other"}).json()["total"] == 0
+    assert other.get("/jobs", params={"text": "m.onnx"}).json()["total"] == 0
+    assert mine.put("/uploads/mine.onnx", content=b"secret").status_code == 201
+    assert [upload["id"] for upload in mine.get("/uploads").json()["uploads"]] == ["mine.onnx"]
+    assert other.get("/uploads").json() == {"uploads": [], "total": 0}
 
 
 def test_requests_and_jobs_are_limited_by_key(key: Callable[..., httpx.Client]) -> None:

@@ -174,3 +174,18 @@ def test_an_upload_that_is_not_there_is_named(server: Any, sample_file: Path, na
     form = {"model": (None, name), "data": ("d.npz", sample_file.read_bytes())}
     answer = server.http.post("/quantize", files=form)
     assert (answer.status_code, answer.json()["code"]) == (404, "no_such_upload")
+
+
+def test_complete_uploads_are_listed_the_latest_first(make_server: Any) -> None:
+    service = make_server()
+    for name in ("first.onnx", "second.npz"):
+        assert service.http.put(f"/uploads/{name}", content=MODEL).status_code == 201
+    half = {"Upload-Length": "100"}
+    assert service.http.put("/uploads/half.onnx", content=MODEL, headers=half).status_code == 202
+    found = service.http.get("/uploads").json()
+    assert [upload["id"] for upload in found["uploads"]] == ["second.npz", "first.onnx"]
+    assert found["uploads"][0] == service.http.get("/uploads/second.npz").json()
+    assert found["total"] == 2
+    assert len(service.http.get("/uploads", params={"limit": 1}).json()["uploads"]) == 1
+    assert service.http.delete("/uploads/second.npz").status_code == 204
+    assert service.http.get("/uploads").json()["total"] == 1
