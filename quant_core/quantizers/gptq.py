@@ -13,14 +13,13 @@ from quant_core.codes import CorrectedBias, QuantizedWeight
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.bias_correction import corrected_bias
 from quant_core.quantizers.coordinate_descent import affordable_passes, descend
+from quant_core.quantizers.feedback import Feedback
 from quant_core.quantizers.grids.elements import Elements, Integers, code_range, elements
 from quant_core.quantizers.input_moments import InputMoments
 from quant_core.quantizers.rows import from_rows, scale_to_rows, to_rows
 from quant_core.quantizers.weight import drawn_in, quantize_weight
 from quant_core.spec.weight_grid import WeightGrid
 
-_DAMPING = 0.01
-_BLOCK = 64
 _SWEEP_ELEMENTS = 1 << 25
 _TRIED_ROWS = 64
 _SHARES = {
@@ -46,9 +45,9 @@ def gptq(
 ) -> Mapping[int, QuantizedWeight]:
     """Round a weight at several bit-widths so that the layer's output changes least.
 
-    Minimises `tr((Q - W) H (Q - W)^T)` greedily over inputs in the order of falling H_kk: with U the upper Cholesky
-    factor of `(H + damping * mean(diag H) I)^-1`, input k is rounded and `(w_k - q_k) / U_kk * U_k,>k` is taken from
-    the inputs after it (Frantar et al., GPTQ, arXiv:2210.17323, equation 2 and algorithm 1). Scales are those of least
+    Minimises `tr((Q - W) H (Q - W)^T)` greedily over inputs in the order of falling H_kk: an input is rounded and what
+    that changes is made up for by the inputs after it (Frantar et al., GPTQ, arXiv:2210.17323, equation 2 and algorithm
+    1; by one triangular factor of H with 1 % of its mean diagonal added, see `feedback.py`). Scales are those of least
     squared weight error; those of blocks and their zero points are found on the float weights before anything moves.
     Where the grid's search is `hessian`, several shares of the whole range are rounded and each channel, or in large
     layers each layer, keeps the one under which this error comes out least: GPTQ makes up for rounding, but not for
@@ -77,27 +76,28 @@ def gptq(
     rows = to_rows(layer, np.asarray(weight, dtype=np.float32))
     groups, outputs, inputs = rows.shape
     second = (moments if bias is None else moments.centred()).shrunk().cpu()
-    order = second.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True, stable=True)
-    columns = order[:, None, :].expand(groups, outputs, inputs)
-    factor = inverse_factor(second, order)
-    inverse = order.argsort(dim=1)[:, None, :].expand(groups, outputs, inputs)
-    turned = rows.gather(2, columns)
+    feedback = Feedback.of(second)
+    columns = feedback.order[:, None, :].expand(groups, outputs, inputs)
+    turned = feedback.taken(rows)
 
-    def swept(starts: Sequence[QuantizedWeight], step: int = 1) -> torch.Tensor:
-        """Values in steps, `[starts, groups, outputs, inputs]`, of every `step`-th output."""
+    def swept(starts: Sequence[QuantizedWeight], step: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of every `step`-th output: values in steps, `[starts, groups, outputs, inputs]`, and what each loses."""
         grid = _stack([_laid_out(layer, start, columns, step) for start in starts])
-        picked = turned[:, ::step]
-        found = _sweep(picked.repeat(1, len(starts), 1), factor, grid, beta)
-        found = found.reshape(groups, len(starts), *picked.shape[1:]).transpose(0, 1)
-        return found.gather(3, inverse[None, :, ::step].expand_as(found))
+        picked = turned[:, :, ::step]
+        found, lost = feedback.sweep(picked.repeat(1, 1, len(starts)), grid.nearest, beta)
+        shape = (groups, len(starts), picked.shape[2])
+        values = feedback.given_back(found).reshape(*shape, inputs).transpose(0, 1)
+        return values, lost.reshape(shape).transpose(0, 1).flatten(1)
 
     result = {}
     for together in _sweeps(widths, grid_of, rows.numel()):
         starts = []
         for bits in together:
             start, *others = _starts(weight, bits, layer, grid_of(bits))
-            starts.append(_best(layer, rows, second, [start, *others], swept) if others else start)
-        found = [_encoded(layer, start, values) for start, values in zip(starts, swept(starts), strict=True)]
+            starts.append(_best(outputs, [start, *others], swept) if others else start)
+        found = [
+            _encoded(layer, start, values) for start, values in zip(starts, swept(starts)[0], strict=True)
+        ]
         if descent and grid_of(together[0]).format == "int":
             found = descend(layer, weight, found, second, passes=affordable_passes(layer, len(found)))
         for start, rounded in zip(starts, found, strict=True):
@@ -118,22 +118,13 @@ def _starts(
 
 
 def _best(
-    layer: Layer,
-    rows: torch.Tensor,
-    second: torch.Tensor,
+    outputs: int,
     starts: Sequence[QuantizedWeight],
-    swept: Callable[[Sequence[QuantizedWeight], int], torch.Tensor],
+    swept: Callable[[Sequence[QuantizedWeight], int], tuple[torch.Tensor, torch.Tensor]],
 ) -> QuantizedWeight:
     # By the output error of their codes, e H e^T for each row; of many rows a share decides for all.
-    outputs = rows.shape[1]
     step = -(-outputs // _TRIED_ROWS)
-    errors = []
-    for start, values in zip(starts, swept(starts, step), strict=True):
-        steps = np.broadcast_to(start.spread(start.scale), layer.shape)
-        lost = values * to_rows(layer, steps)[:, ::step]
-        lost -= rows[:, ::step]
-        errors.append(((lost @ second) * lost).sum(2).flatten())
-    found = torch.stack(errors)
+    _, found = swept(starts, step)
     scale = starts[0].scale
     if step > 1 or scale.ndim == 0:
         # Of rows that lie far apart in size each has one vote.
@@ -227,71 +218,3 @@ def _encoded(layer: Layer, start: QuantizedWeight, values: torch.Tensor) -> Quan
         values = values + to_rows(layer, zero_points).float()
     codes = elements(start.bits, WeightGrid(format=start.format)).encode(values)
     return replace(start, codes=from_rows(layer, torch.from_numpy(codes)).astype(np.int8))
-
-
-def inverse_factor(second: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
-    """Factor the damped inverse of H in the order inputs will be rounded.
-
-    Args:
-        second: H, `[groups, inputs, inputs]`, positive semidefinite.
-        order: `[groups, inputs]`, the order of the inputs.
-
-    Returns:
-        U, upper triangular, with `U^T U = (H + damping I)^-1` in that order; float32.
-    """
-    # With A = R R^T and R upper triangular, U = R^-1. R is the Cholesky factor of A read backwards: one factor and one
-    # triangular inverse in place of two factors and a whole inverse.
-    backwards = order.flip(1)
-    H = second.gather(1, backwards[:, :, None].expand_as(second))
-    H = H.gather(2, backwards[:, None, :].expand_as(H)).double()
-    diagonal = H.diagonal(dim1=1, dim2=2)
-    mean = diagonal.mean(dim=1, keepdim=True).clamp_min(1e-12)
-    damping, added = _DAMPING, 0.0
-    while True:
-        diagonal += (damping - added) * mean
-        lower, failed = torch.linalg.cholesky_ex(H)
-        if not bool(failed.any()):
-            break
-        damping, added = 10 * damping, damping  # rank-deficient beyond rounding error: too few columns
-    upper: torch.Tensor = _inverse(lower).flip(1, 2).float()
-    return upper
-
-
-def _inverse(lower: torch.Tensor) -> torch.Tensor:
-    """Invert lower triangular matrices by halves: `[[A, 0], [B, C]]^-1 = [[A^-1, 0], [-C^-1 B A^-1, C^-1]]`."""
-    size = lower.shape[-1]
-    if size <= _BLOCK:
-        eye = torch.eye(size, dtype=lower.dtype).expand_as(lower)
-        whole: torch.Tensor = torch.linalg.solve_triangular(lower, eye, upper=False)
-        return whole
-    half = size // 2
-    result = torch.zeros_like(lower)
-    result[:, :half, :half] = _inverse(lower[:, :half, :half])
-    result[:, half:, half:] = _inverse(lower[:, half:, half:])
-    crossing = lower[:, half:, :half] @ result[:, :half, :half]
-    result[:, half:, :half] = -(result[:, half:, half:] @ crossing)
-    return result
-
-
-def _sweep(work: torch.Tensor, factor: torch.Tensor, grid: _Grid, beta: float) -> torch.Tensor:
-    # Inputs lie along the first axis, so that one input of all rows is one piece of memory.
-    work = work.transpose(1, 2).contiguous()
-    inputs = work.shape[1]
-    values = torch.empty_like(work)
-    original = work.clone() if beta else work
-    for start in range(0, inputs, _BLOCK):
-        stop = min(start + _BLOCK, inputs)
-        lost = torch.empty(work.shape[0], stop - start, work.shape[2])
-        for k in range(start, stop):
-            column = work[:, k : k + 1]
-            if beta:
-                column = column - beta * (column - original[:, k : k + 1])
-            value, steps = grid.nearest(column, k)
-            values[:, k : k + 1] = value
-            if beta:
-                column = column - beta * (column - original[:, k : k + 1])
-            error = (column - value * steps) / factor[:, k : k + 1, k : k + 1]
-            work[:, k + 1 : stop] -= factor[:, k, k + 1 : stop, None] * error
-            lost[:, k - start : k - start + 1] = error
-        work[:, stop:] -= factor[:, start:stop, stop:].transpose(1, 2) @ lost
-    return values.transpose(1, 2)
