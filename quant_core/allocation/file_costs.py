@@ -8,7 +8,7 @@ from itertools import combinations
 
 from quant_core.allocation.candidates import Candidates
 from quant_core.spec import CostTable
-from quant_core.spec.width import weight_of
+from quant_core.spec.width import functions_of
 
 _NEGLIGIBLE = 1e-3
 
@@ -20,7 +20,7 @@ class FileCosts:
     Attributes:
         base: Bytes of everything but the weights.
         layers: Layer name -> bits -> bytes.
-        functions: Bits -> bytes that this width costs once a file.
+        functions: Bits, or `OUTLIERS` -> bytes that unpacking them costs once a file.
     """
 
     base: int
@@ -48,7 +48,7 @@ class FileCosts:
         Returns:
             Bytes.
         """
-        return sum(self.functions.get(bits, 0) for bits in set(map(weight_of, widths)))
+        return sum(self.functions.get(key, 0) for key in frozenset().union(*map(functions_of, widths)))
 
     def total(self, bits: Mapping[str, int]) -> int:
         """Predict a file's size.
@@ -91,11 +91,12 @@ def width_sets(
         The sets, all widths first; only those that leave every layer a choice.
     """
     widths = all_widths(candidates)
-    costly = [bits for bits in sorted(set(map(weight_of, widths))) if files.overhead([bits]) > 0]
+    keys = frozenset().union(*map(functions_of, widths))
+    costly = [key for key in sorted(keys) if files.functions.get(key, 0) > 0]
     if budget is None or files.overhead(widths) < budget * _NEGLIGIBLE:
         return [widths]
     sets = (
-        tuple(width for width in widths if weight_of(width) not in left_out)
+        tuple(width for width in widths if functions_of(width).isdisjoint(left_out))
         for count in range(len(costly) + 1)
         for left_out in combinations(costly, count)
     )

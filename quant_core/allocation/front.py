@@ -9,15 +9,18 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-from quant_core.allocation.groups import Groups, Mask, group_layers
+from quant_core.allocation.groups import Groups, group_layers
 from quant_core.allocation.hull import Hull
 from quant_core.allocation.infeasible import check_each_budget
 from quant_core.allocation.problem import Plan, Problem
+from quant_core.allocation.read_problem import Mask
 from quant_core.allocation.trail import Trail
 from quant_core.errors import InfeasibleBudgetError, SpecError
 
 _WORK = 60_000_000
 """Candidate points over all merges before points are thinned out; some seconds on one core."""
+_LAST_DIGITS = 4 * float(np.finfo(np.float64).eps)
+"""Relative size of what the order of a sum makes of it."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -99,8 +102,12 @@ class Front(Sequence[FrontPoint]):
 
         Raises:
             InfeasibleBudgetError: If the cheapest point costs more.
+            SpecError: If the budget is no number.
         """
-        index = int(np.searchsorted(self.cost, budget, side="right")) - 1
+        if not budget > -np.inf:
+            raise SpecError(f"it is {budget!r}.", remedy="Give a number.", where="budget")
+        limit = budget + self._groups.round_off(self.name, budget)
+        index = int(np.searchsorted(self.cost, limit, side="right")) - 1
         if index < 0:
             raise InfeasibleBudgetError(
                 f"the budget is {budget:.12g}, but the smallest reachable value is {self.cost[0]:.12g}.",
@@ -115,7 +122,7 @@ class Front(Sequence[FrontPoint]):
             objective=objective,
             costs={name: self._groups.cost(name, rows) for name in self._groups.costs},
             optimal=gap == 0.0,
-            gap=gap / max(abs(objective), np.finfo(float).tiny),
+            gap=gap / max(abs(objective), float(np.finfo(float).tiny)),
             solver="front",
         )
 
@@ -216,6 +223,8 @@ def pareto_front(problem: Problem, cost: str = "bytes", *, max_points: int | Non
         points, values, origin = _with_corners(points, values, corners, bounds, limit)
         until = np.append(points[1:], min(limit, max(corners[-1], points[-1])))
         gap = np.maximum(0.0, values - np.interp(until, corners, bounds))
+    kept = _distinct(points, values, np.where(allowed, prices, np.inf), np.where(allowed, scores, np.inf))
+    points, values, gap, origin = points[kept], values[kept], gap[kept], origin[kept]
     return Front(cost, points, values, exact, gap, groups, Trail(origin, order, tuple(steps), hull))
 
 
@@ -265,3 +274,18 @@ def _with_corners(
     falls = np.append(True, ordered[1:] < np.minimum.accumulate(ordered)[:-1])
     kept = order[falls]
     return cost[kept], value[kept], origin[kept]
+
+
+def _distinct(points: Floats, values: Floats, prices: Floats, scores: Floats) -> npt.NDArray[np.intp]:
+    # The same sum added up in another order differs in its last digits: of points that cost the same but for them the
+    # best stays, and one that is better by nothing but them goes.
+    tolerance = _LAST_DIGITS * np.maximum(np.abs(points), np.abs(prices.min(axis=1)).sum())
+    kept = np.flatnonzero(np.append(np.diff(points) > tolerance[1:], True))
+    tolerance = _LAST_DIGITS * np.maximum(np.abs(values), np.abs(scores.min(axis=1)).sum())
+    while len(kept) > 1:
+        falls = np.append(True, -np.diff(values[kept]) > tolerance[kept[1:]])
+        if falls.all():
+            break
+        # Only the first of a run of such points goes in each pass: many small steps may add up to a real one.
+        kept = kept[falls | np.append(False, ~falls[:-1])]
+    return kept

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +13,16 @@ import numpy.typing as npt
 from quant_core.allocation.forbidden import Conflict, read_forbidden, refuse_fixed
 from quant_core.allocation.interactions import read_interactions, sum_interactions
 from quant_core.allocation.problem import Problem
+from quant_core.allocation.read_problem import (
+    Mask,
+    Matrix,
+    apply_pins,
+    merge_ties,
+    read_budgets,
+    read_mask,
+    read_matrix,
+)
 from quant_core.errors import NonFiniteError, SpecError
-
-Matrix = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
 _ROUND_OFF = 1e-12
 
@@ -101,16 +108,41 @@ class Groups:
         matrix = self.layer_costs[name]
         return math.fsum(matrix[np.arange(len(matrix)), self.expand(rows)].tolist())
 
+    def round_off(self, name: str, limit: float) -> float:
+        """Give what counts as round-off when a sum of costs is held against a limit.
+
+        It goes by the limit and the cheapest plan, not by the largest cost there is: a choice that is priced out of
+        reach does not loosen the limit for the others.
+
+        Args:
+            name: The cost.
+            limit: The limit.
+
+        Returns:
+            A tolerance far below the smallest difference between two byte counts.
+        """
+        return _ROUND_OFF * max(abs(limit), self._ground[name]) if math.isfinite(limit) else 0.0
+
     def slack(self, name: str) -> float:
-        """Give what counts as round-off when a sum of costs is held against its budget.
+        """Give the round-off of one budget.
 
         Args:
             name: The cost.
 
         Returns:
-            A tolerance far below the smallest difference between two byte counts.
+            See `round_off`.
         """
-        return _ROUND_OFF * max(abs(self.budgets[name]), float(np.abs(self.costs[name]).max(initial=0.0)))
+        return self.round_off(name, self.budgets[name])
+
+    @cached_property
+    def _ground(self) -> dict[str, float]:
+        # Name -> sum of the sizes of what the cheapest plan adds up.
+        found = {}
+        for name, cost in self.costs.items():
+            cheapest = np.where(self.allowed, cost, np.inf).argmin(axis=1)
+            choice = np.array(self.expand(cheapest))
+            found[name] = float(np.abs(self.layer_costs[name][np.arange(len(choice)), choice]).sum())
+        return found
 
     def fits(self, rows: npt.NDArray[np.intp]) -> bool:
         """Hold a choice per row against budgets and forbidden pairs, in exact sums rather than a solver's tolerances.
@@ -126,6 +158,25 @@ class Groups:
         return all(self.cost(name, rows) <= limit + self.slack(name) for name, limit in self.budgets.items())
 
 
+def within_reach(groups: Groups) -> Groups:
+    """Rule out choices that break a budget even beside the cheapest choice of every other row.
+
+    Solvers compare within tolerances relative to the largest number in a constraint, which such a choice would set.
+
+    Args:
+        groups: A problem whose budgets can be met one by one.
+
+    Returns:
+        The same problem with as many plans.
+    """
+    allowed = groups.allowed.copy()
+    for name, limit in groups.budgets.items():
+        cost = np.where(groups.allowed, groups.costs[name], np.inf)
+        least = cost.min(axis=1)
+        allowed &= cost - least[:, None] <= limit + 2 * groups.slack(name) - math.fsum(least)
+    return replace(groups, allowed=allowed)
+
+
 def group_layers(problem: Problem) -> Groups:
     """Check a problem and merge tied layers.
 
@@ -139,7 +190,7 @@ def group_layers(problem: Problem) -> Groups:
         SpecError: If shapes disagree, an index does not exist, or ties, pins and masks contradict each other.
         NonFiniteError: If a score or cost that could be chosen is NaN or infinite.
     """
-    sensitivity = _matrix(problem.sensitivity, "sensitivity")
+    sensitivity = read_matrix(problem.sensitivity, "sensitivity")
     layers, choices = sensitivity.shape
     names = tuple(problem.names) if problem.names is not None else tuple(f"layer {i}" for i in range(layers))
     labels = (
@@ -150,7 +201,7 @@ def group_layers(problem: Problem) -> Groups:
             f"names and labels have {len(names)} and {len(labels)} entries, the scores are {layers} x {choices}.",
             remedy="Give one name a layer and one label a choice.",
         )
-    costs = {name: _matrix(cost, f"costs[{name!r}]") for name, cost in problem.costs.items()}
+    costs = {name: read_matrix(cost, f"costs[{name!r}]") for name, cost in problem.costs.items()}
     for name, cost in costs.items():
         if cost.shape != sensitivity.shape:
             raise SpecError(
@@ -158,9 +209,9 @@ def group_layers(problem: Problem) -> Groups:
                 remedy="Give one cost for each layer and choice.",
                 where=f"costs[{name!r}]",
             )
-    budgets = _budgets(problem.budgets, costs)
-    mask = _mask(problem.allowed, sensitivity.shape)
-    members = _merge_ties(problem.ties, layers)
+    budgets = read_budgets(problem.budgets, costs)
+    mask = read_mask(problem.allowed, sensitivity.shape)
+    members = merge_ties(problem.ties, layers)
     conflicts, apart = read_forbidden(problem.forbidden, members, names, choices)
     unpinned = apart & [mask[list(group)].all(axis=0) for group in members]
     for row, group in enumerate(members):
@@ -172,7 +223,7 @@ def group_layers(problem: Problem) -> Groups:
                 remedy="Loosen the limits on one of them." if tied else "Allow it at least one choice.",
                 where=names[group[0]],
             )
-    allowed, pinned_by = _apply_pins(problem.pins, members, unpinned, names, labels)
+    allowed, pinned_by = apply_pins(problem.pins, members, unpinned, names, labels)
     refuse_fixed(conflicts, allowed, members, pinned_by, names, labels)
     reachable = np.zeros_like(mask)
     for row, group in enumerate(members):
@@ -206,115 +257,6 @@ def group_layers(problem: Problem) -> Groups:
         pairs=pairs,
         layer_pairs=layer_pairs,
     )
-
-
-def _matrix(values: npt.ArrayLike, where: str) -> Matrix:
-    try:
-        matrix = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise SpecError(
-            "it is not a table of numbers with rows of equal length.",
-            remedy="Give layers x choices numbers; mask choices a layer does not have.",
-            where=where,
-        ) from error
-    if matrix.ndim != 2 or 0 in matrix.shape:
-        raise SpecError(
-            f"it has shape {matrix.shape}.",
-            remedy="Give layers x choices numbers, at least 1 x 1.",
-            where=where,
-        )
-    return matrix
-
-
-def _mask(allowed: npt.ArrayLike | None, shape: tuple[int, ...]) -> Mask:
-    if allowed is None:
-        return np.ones(shape, dtype=np.bool_)
-    mask = np.asarray(allowed, dtype=np.bool_)
-    if mask.shape != shape:
-        raise SpecError(
-            f"it has shape {mask.shape}, the scores have {shape}.",
-            remedy="Give one truth value for each layer and choice.",
-            where="allowed",
-        )
-    return mask
-
-
-def _budgets(budgets: Mapping[str, float], costs: Mapping[str, Matrix]) -> dict[str, float]:
-    for name, limit in budgets.items():
-        if name not in costs:
-            raise SpecError(
-                f"there is no cost named {name!r}; the costs are {', '.join(costs) or 'none'}.",
-                remedy="Name a cost, or leave the budget out.",
-                where=f"budgets[{name!r}]",
-            )
-        if math.isnan(limit):
-            raise SpecError("it is NaN.", remedy="Give a number.", where=f"budgets[{name!r}]")
-    return {name: float(limit) for name, limit in budgets.items() if limit != math.inf}
-
-
-def _merge_ties(ties: Sequence[Sequence[int]], layers: int) -> tuple[tuple[int, ...], ...]:
-    root = list(range(layers))
-
-    def find(i: int) -> int:
-        while root[i] != i:
-            i = root[i]
-        return i
-
-    for group in ties:
-        for layer in group:
-            if not 0 <= layer < layers:
-                raise SpecError(
-                    f"layer index {layer} does not exist; there are {layers} layers.",
-                    remedy="Use indices from 0.",
-                    where="ties",
-                )
-            first, second = sorted((find(group[0]), find(layer)))
-            root[second] = first
-    merged: dict[int, list[int]] = {}
-    for layer in range(layers):
-        merged.setdefault(find(layer), []).append(layer)
-    return tuple(tuple(group) for _, group in sorted(merged.items()))
-
-
-def _apply_pins(
-    pins: Mapping[int, int],
-    members: tuple[tuple[int, ...], ...],
-    unpinned: Mask,
-    names: tuple[str, ...],
-    labels: tuple[str, ...],
-) -> tuple[Mask, dict[int, int]]:
-    row_of = {layer: row for row, group in enumerate(members) for layer in group}
-    allowed = unpinned.copy()
-    pinned_by: dict[int, int] = {}
-    for layer, choice in sorted(pins.items()):
-        if layer not in row_of or not 0 <= choice < len(labels):
-            raise SpecError(
-                f"layer {layer} cannot be pinned to choice {choice}: there are {len(names)} layers and "
-                f"{len(labels)} choices.",
-                remedy="Use indices from 0.",
-                where="pins",
-            )
-        row = row_of[layer]
-        if row in pinned_by and pins[pinned_by[row]] != choice:
-            other = pinned_by[row]
-            raise SpecError(
-                f"{names[other]} is pinned to {labels[pins[other]]} and {names[layer]} to {labels[choice]}, "
-                "but the two are tied.",
-                remedy="Pin them alike, or untie them.",
-                where=names[layer],
-            )
-        if not unpinned[row, choice]:
-            tied = [names[i] for i in members[row] if i != layer]
-            among = f" together with {', '.join(tied)}, which it is tied to" if tied else ""
-            raise SpecError(
-                f"{names[layer]} is pinned to {labels[choice]}, which is not allowed for it{among}.",
-                remedy="Lift the pin or the limit.",
-                where=names[layer],
-            )
-        pinned_by[row] = layer
-        allowed[row] = False
-        allowed[row, choice] = True
-    return allowed, pinned_by
 
 
 def _refuse_non_finite(values: Matrix, reachable: Mask, names: tuple[str, ...], what: str) -> None:

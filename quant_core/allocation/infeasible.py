@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from quant_core.allocation.groups import Groups, Matrix
-from quant_core.allocation.integer_program import Solver, minimise
+from quant_core.allocation.groups import Groups, within_reach
+from quant_core.allocation.integer_program import TRUSTED, Solver, minimise
+from quant_core.allocation.read_problem import Mask, Matrix
 from quant_core.allocation.relaxation import relax
 from quant_core.errors import InfeasibleBudgetError, InternalError, SpecError
 
@@ -68,11 +69,11 @@ def explain_together(groups: Groups, solver: Solver) -> InfeasibleBudgetError:
             pairs=None,
             layer_pairs=None,
         )
-        relaxed = relax(cheapest)
-        solution = minimise(cheapest, relaxed.keep, float(np.ptp(cost)), solver, None)
-        if solution.rows is None:
+        cheapest = within_reach(cheapest)
+        rows = _least(cheapest, relax(cheapest).keep, solver)
+        if rows is None:
             break
-        reachable = groups.cost(name, solution.rows)
+        reachable = groups.cost(name, rows)
         if reachable > groups.budgets[name] + groups.slack(name):
             return explain(groups, name, reachable, tuple(before))
     raise InternalError(f"{solver} found budgets infeasible that it can meet one after the other")
@@ -121,7 +122,22 @@ def _cheapest(groups: Groups, name: str | None, solver: Solver) -> npt.NDArray[n
         return np.asarray(_priced(groups.costs[name], groups.allowed).argmin(axis=1))
     cost = groups.costs[name] if name is not None else np.zeros_like(groups.sensitivity)
     cheapest = replace(groups, sensitivity=cost, budgets={}, pairs=None, layer_pairs=None)
-    return minimise(cheapest, groups.allowed, float(np.ptp(cost[groups.allowed])), solver, None).rows
+    return _least(cheapest, groups.allowed, solver)
+
+
+def _least(groups: Groups, keep: Mask, solver: Solver) -> npt.NDArray[np.intp] | None:
+    # The plan of the least sum; again on its own scale where that turns out far below the largest choice.
+    score, rows = groups.sensitivity, None
+    magnitude = float(np.ptp(score[keep])) if keep.any() else 0.0
+    while True:
+        found = minimise(groups, keep, magnitude, solver, None).rows
+        if found is None:
+            return rows
+        rows, least = found, np.where(keep, score, np.inf).min(axis=1)
+        excess = float((score[np.arange(len(rows)), rows] - least).sum())
+        if excess <= 0 or excess >= TRUSTED * magnitude:
+            return rows
+        keep, magnitude = keep & (score - least[:, None] <= excess * (1 + 1e-9)), excess
 
 
 def _priced(cost: Matrix, allowed: np.ndarray) -> Matrix:

@@ -9,11 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import pulp
 
-from quant_core.allocation.groups import Groups, Mask
+from quant_core.allocation.groups import Groups
+from quant_core.allocation.read_problem import Mask
 from quant_core.errors import InternalError, SpecError
 
 Solver = Literal["highs", "cbc"]
 Outcome = Literal["optimal", "feasible", "infeasible", "unknown"]
+
+TRUSTED = 1e-2
+"""Share of the expected objective below which the solver's tolerances would show, and the scale is set anew."""
 
 _SCALED_OBJECTIVE = 1e5
 _REFUSALS = 100

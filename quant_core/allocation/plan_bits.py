@@ -21,7 +21,7 @@ from quant_core.allocation.reasons import explain_bits
 from quant_core.allocation.solve import solve
 from quant_core.errors import InfeasibleBudgetError, NonFiniteError, SpecError
 from quant_core.spec import BitPlan, LayerPlan, ParetoFront, ParetoPoint
-from quant_core.spec.width import activation_of, weight_of
+from quant_core.spec.width import activation_of, sparse_of, weight_of
 
 Limits = Mapping[str, float]
 """Cost name, `bytes` among them -> the most a plan may cost."""
@@ -128,6 +128,7 @@ def describe(
                 name=name,
                 bits=weight_of(width),
                 activation_bits=activation_of(width),
+                sparse=sparse_of(width) or None,
                 reason=explain_bits(name, width, problem),
             )
             for name, width in bits.items()
@@ -182,13 +183,14 @@ def file_front(problem: PlanProblem) -> ParetoFront:
         size = problem.files.total(dict(zip(problem.names, chosen, strict=True)))
         # Unpacking functions come on top of the additive bytes and can undo a small gain.
         if not points or size < points[-1].bytes:
-            activations = tuple(map(activation_of, chosen))
+            activations, shares = tuple(map(activation_of, chosen)), tuple(map(sparse_of, chosen))
             points.append(
                 ParetoPoint(
                     bytes=size,
                     predicted_loss=point.objective,
                     bits=tuple(map(weight_of, chosen)),
                     activation_bits=activations if any(activations) else (),
+                    sparse=shares if any(shares) else (),
                 )
             )
     return ParetoFront(layers=problem.names, points=tuple(reversed(points)))
@@ -197,7 +199,13 @@ def file_front(problem: PlanProblem) -> ParetoFront:
 def _finite(problem: PlanProblem) -> dict[str, Candidates]:
     finite = {
         name: Candidates(
-            tuple(b for b in choice.bits if math.isfinite(problem.scores[name].get(b, math.nan))),
+            tuple(
+                b
+                for b in choice.bits
+                if math.isfinite(problem.scores[name].get(b, math.nan))
+                # Rules that order layers know bits alone.
+                and (problem.allocation == "optimal" or not sparse_of(b))
+            ),
             choice.reason,
         )
         for name, choice in problem.candidates.items()

@@ -14,7 +14,7 @@ from quant_core.allocation.problem import Problem
 from quant_core.errors import NonFiniteError
 from quant_core.spec import FLOAT_BITS, Allocation, CostTable, LayerCosts, LayerSensitivity, SensitivityTable
 from quant_core.spec.costs import MemoryStep
-from quant_core.spec.width import activation_of, format_width, weight_of
+from quant_core.spec.width import activation_of, format_width, stored_of, weight_of
 
 BYTES = "bytes"
 EFFECTIVE_BITS = "effective_bits"
@@ -233,13 +233,14 @@ class PlanProblem:
 
 def _scores(row: LayerSensitivity, costs: LayerCosts) -> Mapping[int, float]:
     """Loss increase of every width: that of the weight, and that of its activations where they are open."""
+    weights = row.sensitivity | (row.sparse_sensitivity or {})
     if all(activation_of(width) is None for width in costs.bits):
-        return row.sensitivity
+        return weights
     activations = {FLOAT_BITS: 0.0} | (row.activation_sensitivity or {})
     return {
-        width: row.sensitivity[weight_of(width)] + activations[activation_of(width) or FLOAT_BITS]
+        width: weights[stored_of(width)] + activations[activation_of(width) or FLOAT_BITS]
         for width in costs.bits
-        if weight_of(width) in row.sensitivity and (activation_of(width) or FLOAT_BITS) in activations
+        if stored_of(width) in weights and (activation_of(width) or FLOAT_BITS) in activations
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from quant_core.allocation.plan_problem import BOPS, PlanProblem
 from quant_core.spec import FLOAT_BITS, format_bits
-from quant_core.spec.width import KERNEL_BITS, activation_of, format_width, weight_of
+from quant_core.spec.width import KERNEL_BITS, activation_of, format_width, rank, stored_of
 
 
 def explain_bits(name: str, bits: int, problem: PlanProblem) -> str:
@@ -43,13 +43,13 @@ def explain_bits(name: str, bits: int, problem: PlanProblem) -> str:
 
 
 def _by_budget(name: str, bits: int, left: Sequence[int], problem: PlanProblem) -> str:
-    wider = next((w for w in left if w > bits and activation_of(w) == activation_of(bits)), None)
+    alike = sorted((w for w in left if activation_of(w) == activation_of(bits)), key=rank)
+    wider = next((w for w in alike if rank(w) > rank(bits)), None)
     if wider is None:
         return "budget: the most bits allowed"
     gain = problem.scores[name][bits] - problem.scores[name][wider]
     price = problem.files.layers[name][wider] - problem.files.layers[name][bits]
-    words = format_bits(weight_of(wider))
-    offer = f"{words} bits would cost {price} bytes more and lower the predicted loss by {gain:.3g}"
+    offer = f"{format_width(stored_of(wider))} would cost {price} bytes more and lower the predicted loss by {gain:.3g}"
     return f"budget: {offer}{f', {gain / price:.2g} a byte' if price > 0 else ''}"
 
 
@@ -58,7 +58,7 @@ def _about_activations(name: str, bits: int, left: Sequence[int], problem: PlanP
     notes = []
     if own < KERNEL_BITS:
         notes.append(f"{own}-bit activations are simulated, the file holds {KERNEL_BITS}")
-    wider = next((w for w in left if weight_of(w) == weight_of(bits) and (activation_of(w) or 0) > own), None)
+    wider = next((w for w in left if stored_of(w) == stored_of(bits) and (activation_of(w) or 0) > own), None)
     if wider is None:
         return notes
     gain = problem.scores[name][bits] - problem.scores[name][wider]

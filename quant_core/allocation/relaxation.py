@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from quant_core.allocation.groups import Groups, Mask, Matrix
+from quant_core.allocation.groups import Groups
+from quant_core.allocation.read_problem import Mask, Matrix
 
 _BISECTIONS = 60
 
@@ -43,12 +44,14 @@ def relax(groups: Groups) -> Relaxation:
     """
     score = np.where(groups.allowed, groups.sensitivity, np.inf)
     bound, rows, value = -np.inf, None, np.inf
+    # What fits may exceed a budget by its round-off, which large multipliers carry into the bound.
+    limits = {name: limit + 2 * groups.slack(name) for name, limit in groups.budgets.items()}
     excesses: list[tuple[float, Matrix]] = []
     for multipliers in _multipliers(groups, score):
         priced = score + sum(m * groups.costs[name] for name, m in multipliers.items())
         chosen = priced.argmin(axis=1)
         lowest = priced[np.arange(len(priced)), chosen]
-        at = float(lowest.sum() - sum(m * groups.budgets[name] for name, m in multipliers.items()))
+        at = float(lowest.sum() - sum(m * limits[name] for name, m in multipliers.items()))
         excesses.append((at, priced - lowest[:, None]))
         bound = max(bound, at)
         found = fill(groups, chosen, score) if groups.fits(chosen) else None

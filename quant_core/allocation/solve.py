@@ -10,16 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from quant_core.allocation.forbidden import may_replace
-from quant_core.allocation.groups import Groups, Mask, group_layers
+from quant_core.allocation.groups import Groups, group_layers, within_reach
 from quant_core.allocation.infeasible import check_each_budget, explain_together
-from quant_core.allocation.integer_program import Solver, make_solver, minimise
+from quant_core.allocation.integer_program import TRUSTED, Solver, make_solver, minimise
 from quant_core.allocation.problem import Plan, Problem
+from quant_core.allocation.read_problem import Mask
 from quant_core.allocation.relaxation import relax
 from quant_core.allocation.swap_search import quadratic_bound, swap_search
 from quant_core.errors import InternalError, SpecError
-
-_TRUSTED = 1e-2
-"""Share of the expected objective below which the solver's tolerances would show, and the scale is set anew."""
 
 
 def solve(problem: Problem, *, solver: Solver = "highs", time_limit: float | None = None) -> Plan:
@@ -86,6 +84,10 @@ class _Found:
 
 def _solve_sum(groups: Groups, solver: Solver, time_limit: float | None) -> _Found:
     """Solve for the sum of row sensitivities alone."""
+    asked, groups = groups, within_reach(groups)
+    if not groups.allowed.any(axis=1).all():
+        error = explain_together(asked, solver)
+        raise error
     relaxed = relax(groups)
     keep = relaxed.keep & ~_dominated(groups)
     rows, bound, optimal, found_by = relaxed.rows, relaxed.bound, False, "relaxation"
@@ -97,7 +99,7 @@ def _solve_sum(groups: Groups, solver: Solver, time_limit: float | None) -> _Fou
         left = None if time_limit is None else max(deadline - time.monotonic(), 1e-3)
         solution = minimise(groups, keep, magnitude, solver, left)
         if solution.outcome == "infeasible" and rows is None:
-            error = explain_together(groups, solver)
+            error = explain_together(asked, solver)
             raise error
         bound = max(bound, solution.bound)
         if solution.rows is not None:
@@ -114,7 +116,7 @@ def _solve_sum(groups: Groups, solver: Solver, time_limit: float | None) -> _Fou
             )
         optimal = solution.outcome == "optimal"
         excess = _total(groups, rows) - lowest
-        if not optimal or excess <= 0 or excess >= _TRUSTED * magnitude:
+        if not optimal or excess <= 0 or excess >= TRUSTED * magnitude:
             break
         # The scale was set by a much worse plan: choices dearer than the plan now known drop out, and it is set anew.
         above = groups.sensitivity - np.where(keep, groups.sensitivity, np.inf).min(axis=1)[:, None]

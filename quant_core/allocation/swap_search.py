@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from quant_core.allocation.forbidden import Mask, conflict_table
-from quant_core.allocation.groups import Groups, Matrix
+from quant_core.allocation.groups import Groups
+from quant_core.allocation.read_problem import Matrix
 
 Rows = npt.NDArray[np.intp]
 

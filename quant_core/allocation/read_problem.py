@@ -1,0 +1,212 @@
+"""The parts of a problem read and checked one by one: tables, budgets, ties, pins."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from quant_core.errors import SpecError
+
+Matrix = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+def read_matrix(values: npt.ArrayLike, where: str) -> Matrix:
+    """Read a table of layers x choices.
+
+    Args:
+        values: The table as given.
+        where: What messages call it.
+
+    Returns:
+        The table.
+
+    Raises:
+        SpecError: If it is no table of real numbers.
+    """
+    try:
+        # Complex numbers would lose a part: as objects they are refused.
+        matrix = np.asarray(values, dtype=object if np.iscomplexobj(values) else None).astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise SpecError(
+            "it is not a table of numbers with rows of equal length.",
+            remedy="Give layers x choices numbers; mask choices a layer does not have.",
+            where=where,
+        ) from error
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        raise SpecError(
+            f"it has shape {matrix.shape}.",
+            remedy="Give layers x choices numbers, at least 1 x 1.",
+            where=where,
+        )
+    return matrix
+
+
+def read_mask(allowed: npt.ArrayLike | None, shape: tuple[int, ...]) -> Mask:
+    """Read which choices are allowed.
+
+    Args:
+        allowed: Layers x choices; None allows all.
+        shape: Layers and choices.
+
+    Returns:
+        Layers x choices.
+
+    Raises:
+        SpecError: If the shape is another.
+    """
+    if allowed is None:
+        return np.ones(shape, dtype=np.bool_)
+    mask = np.asarray(allowed, dtype=np.bool_)
+    if mask.shape != shape:
+        raise SpecError(
+            f"it has shape {mask.shape}, the scores have {shape}.",
+            remedy="Give one truth value for each layer and choice.",
+            where="allowed",
+        )
+    return mask
+
+
+def read_budgets(budgets: Mapping[str, float], costs: Mapping[str, Matrix]) -> dict[str, float]:
+    """Read the budgets; one of infinity is none.
+
+    Args:
+        budgets: Name of a cost -> limit.
+        costs: The costs.
+
+    Returns:
+        Name -> limit.
+
+    Raises:
+        SpecError: If there is no such cost, or the limit is no number.
+    """
+    for name, limit in budgets.items():
+        if name not in costs:
+            raise SpecError(
+                f"there is no cost named {name!r}; the costs are {', '.join(costs) or 'none'}.",
+                remedy="Name a cost, or leave the budget out.",
+                where=f"budgets[{name!r}]",
+            )
+        try:
+            number = float(limit)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not -math.inf < number:
+            raise SpecError(
+                f"it is {limit!r}.",
+                remedy="Give a number, or leave the budget out.",
+                where=f"budgets[{name!r}]",
+            )
+    return {name: float(limit) for name, limit in budgets.items() if float(limit) != math.inf}
+
+
+def merge_ties(ties: Sequence[Sequence[int]], layers: int) -> tuple[tuple[int, ...], ...]:
+    """Merge overlapping groups of tied layers.
+
+    Args:
+        ties: Groups of layer indices.
+        layers: How many layers there are.
+
+    Returns:
+        Every layer once, in groups in the order of their first layer.
+
+    Raises:
+        SpecError: If a group holds anything but indices of layers.
+    """
+    try:
+        groups = [[operator.index(layer) for layer in group] for group in ties]
+    except TypeError as error:
+        raise SpecError(
+            f"{ties!r} are no groups of layer indices.",
+            remedy="Give a list of lists of indices from 0, such as [[0, 3], [5, 6, 7]].",
+            where="ties",
+        ) from error
+    root = list(range(layers))
+
+    def find(i: int) -> int:
+        while root[i] != i:
+            i = root[i]
+        return i
+
+    for group in groups:
+        for layer in group:
+            if not 0 <= layer < layers:
+                raise SpecError(
+                    f"layer index {layer} does not exist; there are {layers} layers.",
+                    remedy="Use indices from 0.",
+                    where="ties",
+                )
+            first, second = sorted((find(group[0]), find(layer)))
+            root[second] = first
+    merged: dict[int, list[int]] = {}
+    for layer in range(layers):
+        merged.setdefault(find(layer), []).append(layer)
+    return tuple(tuple(group) for _, group in sorted(merged.items()))
+
+
+def apply_pins(
+    pins: Mapping[int, int],
+    members: tuple[tuple[int, ...], ...],
+    unpinned: Mask,
+    names: tuple[str, ...],
+    labels: tuple[str, ...],
+) -> tuple[Mask, dict[int, int]]:
+    """Rule out what pins rule out.
+
+    Args:
+        pins: Layer index -> choice index.
+        members: Layer indices of each row.
+        unpinned: Rows x choices allowed without pins.
+        names: Layer names.
+        labels: Choice names.
+
+    Returns:
+        Rows x choices allowed, and the row of each pin -> the layer whose pin it is.
+
+    Raises:
+        SpecError: If an index does not exist, or pins contradict each other, a tie or a limit.
+    """
+    try:
+        pins = {operator.index(layer): operator.index(choice) for layer, choice in pins.items()}
+    except (AttributeError, TypeError) as error:
+        raise SpecError(
+            f"{pins!r} do not map layer indices to choice indices.",
+            remedy="Give a mapping of indices from 0, such as {0: 2}.",
+            where="pins",
+        ) from error
+    row_of = {layer: row for row, group in enumerate(members) for layer in group}
+    allowed = unpinned.copy()
+    pinned_by: dict[int, int] = {}
+    for layer, choice in sorted(pins.items()):
+        if layer not in row_of or not 0 <= choice < len(labels):
+            raise SpecError(
+                f"layer {layer} cannot be pinned to choice {choice}: there are {len(names)} layers and "
+                f"{len(labels)} choices.",
+                remedy="Use indices from 0.",
+                where="pins",
+            )
+        row = row_of[layer]
+        if row in pinned_by and pins[pinned_by[row]] != choice:
+            other = pinned_by[row]
+            raise SpecError(
+                f"{names[other]} is pinned to {labels[pins[other]]} and {names[layer]} to {labels[choice]}, "
+                "but the two are tied.",
+                remedy="Pin them alike, or untie them.",
+                where=names[layer],
+            )
+        if not unpinned[row, choice]:
+            tied = [names[i] for i in members[row] if i != layer]
+            among = f" together with {', '.join(tied)}, which it is tied to" if tied else ""
+            raise SpecError(
+                f"{names[layer]} is pinned to {labels[choice]}, which is not allowed for it{among}.",
+                remedy="Lift the pin or the limit.",
+                where=names[layer],
+            )
+        pinned_by[row] = layer
+        allowed[row] = False
+        allowed[row, choice] = True
+    return allowed, pinned_by
