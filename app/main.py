@@ -91,7 +91,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(AnswersMiddleware, metrics=service.metrics)
     app.add_middleware(RequestIdMiddleware)
     problems.install(app)
-    for part in (quantize, analyze, inspect, resumable, upload_list, direct, jobs, events, artifacts, plans, health):
+    for part in (
+        quantize,
+        analyze,
+        inspect,
+        resumable,
+        upload_list,
+        direct,
+        jobs,
+        events,
+        artifacts,
+        plans,
+        health,
+    ):
         app.include_router(part.router)
     openapi.install(app)
     docs.install(app)

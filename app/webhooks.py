@@ -10,10 +10,12 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-
-import httpx
+from typing import TYPE_CHECKING
 
 from app.jobs.store import JobStore
+
+if TYPE_CHECKING:
+    import httpx
 
 _log = logging.getLogger("bitwright.webhooks")
 
@@ -43,10 +45,8 @@ class Webhooks:
         """
         self._store = store
         self._secret = secret.encode()
-        # Redirects are not followed: they would lead past the list of allowed hosts.
-        self._http = httpx.Client(
-            timeout=_TIMEOUT, transport=transport, follow_redirects=False, trust_env=False
-        )
+        self._transport = transport
+        self._http: httpx.Client | None = None
         self._sleep = sleep
         self._due: queue.Queue[str | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, name="webhooks", daemon=True)
@@ -59,7 +59,8 @@ class Webhooks:
         """End the thread after what is being sent."""
         self._due.put(None)
         self._thread.join(timeout=_TIMEOUT)
-        self._http.close()
+        if self._http is not None:
+            self._http.close()
 
     def ended(self, job_id: str) -> None:
         """Say that a job has ended.
@@ -80,6 +81,13 @@ class Webhooks:
         address, job = self._store.webhook(job_id), self._store.get(job_id)
         if address is None or job is None:
             return
+        import httpx  # with its certificates it weighs as much as all of the routes
+
+        if self._http is None:
+            # Redirects are not followed: they would lead past the list of allowed hosts.
+            self._http = httpx.Client(
+                timeout=_TIMEOUT, transport=self._transport, follow_redirects=False, trust_env=False
+            )
         told = job.model_dump(
             mode="json", include={"id", "kind", "state", "error", "summary", "tags", "finished"}
         )

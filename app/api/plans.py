@@ -11,7 +11,6 @@ from app.api.artifacts import find_artifact, find_output
 from app.api.deps import JobDep, ServiceDep
 from app.api.earlier import PAIRS, TABLE
 from app.api.problems import ProblemError, responses
-from quant_core.allocation.replan import replan
 from quant_core.errors import UserError
 from quant_core.spec import BitPlan, PlanSpec
 
@@ -25,6 +24,8 @@ router = APIRouter(prefix="/jobs/{job_id}", tags=["results"])
 )
 def make_plan(job: JobDep, service: ServiceDep, spec: PlanSpec) -> BitPlan:
     """Choose bits under other budgets and rules from what the job measured; no new file is made."""
+    from quant_core.allocation.replan import replan  # the solvers weigh as much as a quarter of the service
+
     found = {name: find_artifact(service, job, name) for name in (TABLE, "costs.json")}
     pairs = find_output(service, job, PAIRS)
     with tempfile.TemporaryDirectory(dir=service.staging) as name:

@@ -11,7 +11,7 @@ from typing import IO, Protocol
 
 from app.storage import file_digest
 
-_BLOCK = 2 * 2**20
+_BLOCK = 2**20
 
 
 class TooLargeError(Exception):

@@ -17,7 +17,6 @@ from typing import Any, TextIO
 
 from app.executors.messages import say
 from app.executors.protocol import Outcome, Task
-from quant_core.checkpoints import Checkpoints
 from quant_core.errors import CancelledError, UserError
 from quant_core.spec import JobFailure, JobSpec, JobSummary, Preflight, Progress
 
@@ -130,6 +129,8 @@ def resolve(dotted: str) -> Callable[..., Any]:
 def _outcome(
     task: Task, engine: str, on_progress: Callable[[Progress], None], on_kept: Callable[[str], None]
 ) -> Outcome:
+    from quant_core.checkpoints import Checkpoints  # brings numpy, which the service does without
+
     files, options = [task.model, task.data], {}
     if task.earlier is not None:
         files, options = [*files, task.earlier / "sensitivity.json"], {"earlier": task.earlier}

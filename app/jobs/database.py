@@ -7,17 +7,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, Float, create_engine, event, inspect, make_url, text
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Float,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    make_url,
+    select,
+    text,
+)
 from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.functions import FunctionElement
 
-from app.jobs import migrations
+from app.jobs.migrations import HEAD
+from app.jobs.tables import Base, JobRow
 from quant_core.errors import UserError
 
 _PATIENCE: dict[str, int] = {
@@ -28,6 +40,11 @@ _PATIENCE: dict[str, int] = {
     "tcp_user_timeout": 30_000,
 }
 """What a PostgreSQL whose machine or network is gone may cost: seconds, but for the last, of milliseconds."""
+
+_VERSION = Table(
+    "alembic_version", MetaData(), Column("version_num", String(32), primary_key=True)
+).c.version_num
+"""Where Alembic keeps the version of the tables."""
 
 _MIGRATION_LOCK = 0x62697477  # any number that nobody else locks in this database
 
@@ -190,15 +207,20 @@ def _upgrade(connection: Connection, where: str) -> None:
         connection.dialect.name == "postgresql"
     ):  # two services that start together; SQLite holds its lock already
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
-    config = Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    found = set(MigrationContext.configure(connection).get_current_heads())
-    if not found <= known or (not found and inspect(connection).has_table("jobs")):
+    tables = inspect(connection)
+    found = set(connection.scalars(select(_VERSION)) if tables.has_table(_VERSION.table.name) else ())
+    if found == {HEAD}:
+        return
+    if not found and not tables.has_table(JobRow.__tablename__):
+        Base.metadata.create_all(connection)
+        _VERSION.table.create(connection, checkfirst=True)
+        connection.execute(insert(_VERSION.table).values({_VERSION: HEAD}))
+        return
+    from app.jobs.migrations.apply import upgrade  # Alembic takes 11 MB, which few starts need
+
+    if not upgrade(connection, found):
         raise WrongSchemaError(
             f"the tables are of version {', '.join(found) or 'unknown'}, which this Bitwright does not read.",
             remedy="Use the Bitwright that wrote them, or another database.",
             where=where,
         )
-    command.upgrade(config, "head")

@@ -6,19 +6,49 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import select, text
 
 from app.jobs.database import Database, DatabaseError, WrongSchemaError, database_time, sqlite_url
 from app.jobs.job import now
+from app.jobs.migrations import HEAD, apply
+from app.jobs.migrations.apply import scripts
 from app.jobs.tables import Base
 
 
-def test_the_last_version_makes_the_tables_that_the_code_knows(database: Database) -> None:
-    with database.read() as session:
-        context = MigrationContext.configure(session.connection(), opts={"compare_type": True})
+@pytest.mark.parametrize("by", ["fresh", "upgrade"])
+def test_the_last_version_has_the_tables_that_the_code_knows(database: Database, by: str) -> None:
+    with database.write() as session:
+        connection = session.connection()
+        if by == "upgrade":
+            Base.metadata.drop_all(connection)
+            session.execute(text("DELETE FROM alembic_version"))
+            config, _ = scripts()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
+        assert context.get_current_heads() == (HEAD,)
+
+
+def test_the_version_that_the_code_knows_is_the_last() -> None:
+    assert scripts()[1].get_heads() == [HEAD]
+
+
+def test_tables_of_an_earlier_version_are_brought_to_the_last(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Database(database_url).close()
+    monkeypatch.setattr("app.jobs.database.HEAD", "0002")  # what is here is then an earlier one
+    applied: list[set[str]] = []
+    real = apply.upgrade
+    monkeypatch.setattr(
+        apply, "upgrade", lambda connection, found: applied.append(found) or real(connection, found)
+    )
+    Database(database_url).close()
+    assert applied == [{HEAD}]
 
 
 def test_services_that_start_together_make_the_tables_once(database_url: str) -> None:
