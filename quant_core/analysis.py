@@ -107,7 +107,7 @@ def analyze(
         if rounded is None:
             rounded = round_candidates(job, seen, spec, tell("rounding"))
             keep_rounded(checkpoints, rounded)
-        scored = score(job, unseen, rounded, spec, tell("sensitivity"))
+        scored = score(job, unseen, rounded, spec, tell("sensitivity")).with_outliers(rounded)
         scored.write(made, name)
         (made / COSTS).write_text(price(job, whole).model_dump_json(indent=1))
         if scored.spectra:
@@ -153,7 +153,7 @@ def round_candidates(job: Prepared, samples: Samples, request: Request, tell: Te
         job.program,
         job.model,
         job.layers,
-        {name: choice.bits for name, choice in job.candidates.items()},
+        job.stored,
         samples,
         request,
         batch_size=job.batch_size,
@@ -194,6 +194,7 @@ def score(job: Prepared, samples: Samples, rounded: RoundedWeights, request: Req
             seed=request.seed,
             fixed_batch=samples.batch,
             max_probes=effort.probes,
+            thrifty=isinstance(request, QuantizeSpec) and request.effort != "best",
             seconds=request.seconds if isinstance(request, AnalyzeSpec) else None,
             crew=crew,
             on_progress=tell,

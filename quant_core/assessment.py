@@ -21,6 +21,7 @@ from quant_core.export import Placement
 from quant_core.export.forms import input_bits
 from quant_core.export.model_file import data_file, file_bytes
 from quant_core.ingest import Layer
+from quant_core.outliers import pairs_for
 from quant_core.preparation import Prepared
 from quant_core.quantizers import ActivationGrid, QuantizedWeight, Simulation
 from quant_core.sensitivity import Objective
@@ -36,7 +37,7 @@ from quant_core.spec import (
 from quant_core.spec import Simulation as Agreement
 from quant_core.spec.bits import FLOAT_BITS
 from quant_core.spec.preflight import PreflightPart
-from quant_core.spec.width import KERNEL_BITS
+from quant_core.spec.width import KERNEL_BITS, stored_of
 from quant_core.verification import (
     INT8_OPERATORS,
     NOT_FOUND,
@@ -254,13 +255,16 @@ def _layers(
             parameters=layer.parameters,
             macs=layer.macs,
             weight_bits=chosen.bits,
+            outliers=0 if chosen.sparse is None else pairs_for(chosen.sparse, layer.parameters),
             activation_bits=_input_bits(layer, choice.placement),
             form=forms[layer.name],
             kernel=found[layer.name],
             bytes=job.costs.layers[layer.name][chosen.width],
             trace=rows[layer.name].trace,
             trace_stderr=rows[layer.name].trace_stderr,
-            sensitivity=rows[layer.name].sensitivity[chosen.bits]
+            sensitivity=(rows[layer.name].sensitivity | (rows[layer.name].sparse_sensitivity or {}))[
+                stored_of(chosen.width)
+            ]
             + (rows[layer.name].activation_sensitivity or {}).get(chosen.activation_bits or FLOAT_BITS, 0.0),
             sensitivity_stderr=(rows[layer.name].sensitivity_stderr or {}).get(chosen.bits),
             reason=chosen.reason,

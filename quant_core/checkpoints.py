@@ -8,16 +8,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from quant_core.codes import CorrectedBias, QuantizedWeight
+from quant_core.outliers import Outliers
 from quant_core.version import __version__
 
 ROUNDING = "rounding"
 SENSITIVITIES = "sensitivity"
+TUNING = "tuning"
 
 _MARK = "version.json"
+_TOLD = "told.json"
 _MOST_BYTES = 2**30
 """Larger codes are rounded again: to move them takes longer than most of what it saves."""
 
@@ -49,6 +53,18 @@ class Checkpoints:
         mark = found / _MARK
         return found if mark.is_file() and json.loads(mark.read_bytes()) == __version__ else None
 
+    def told(self, name: str) -> dict[str, Any]:
+        """Give what was told beside rounded weights.
+
+        Args:
+            name: The stage; it was found.
+
+        Returns:
+            As it was told.
+        """
+        told: dict[str, Any] = json.loads((self.folder / name / _TOLD).read_bytes())
+        return told
+
     @contextmanager
     def keep(self, name: str) -> Iterator[Path]:
         """Leave something for the next attempt; it is there whole or not at all.
@@ -69,17 +85,24 @@ class Checkpoints:
         self.on_kept(name)
 
 
-def keep_rounded(checkpoints: Checkpoints | None, rounded: Rounded) -> None:
+def keep_rounded(
+    checkpoints: Checkpoints | None,
+    rounded: Rounded,
+    stage: str = ROUNDING,
+    told: Mapping[str, Any] | None = None,
+) -> None:
     """Leave rounded weights for the next attempt, unless they are too many.
 
     Args:
         checkpoints: Where to; None for nowhere.
-        rounded: Layer name -> bits -> codes and scales.
+        rounded: Layer name -> width -> codes and scales.
+        stage: The stage that made them.
+        told: What else it found, as JSON.
     """
     weights = [(name, bits, weight) for name, widths in rounded.items() for bits, weight in widths.items()]
     if checkpoints is None or sum(weight.codes.nbytes for _, _, weight in weights) > _MOST_BYTES:
         return
-    with checkpoints.keep(ROUNDING) as folder:
+    with checkpoints.keep(stage) as folder:
         arrays: dict[str, np.ndarray] = {}
         rows = []
         for number, (name, bits, weight) in enumerate(weights):
@@ -88,6 +111,7 @@ def keep_rounded(checkpoints: Checkpoints | None, rounded: Rounded) -> None:
                 "scale": weight.scale,
                 "zero_point": weight.zero_point,
                 "bias": None if weight.bias is None else weight.bias.values,
+                "outliers": None if weight.outliers is None else weight.outliers.positions,
             }
             arrays |= {f"{number}.{part}": array for part, array in found.items() if array is not None}
             plain = {
@@ -97,26 +121,29 @@ def keep_rounded(checkpoints: Checkpoints | None, rounded: Rounded) -> None:
                 "format": weight.format,
                 "tensor_scale": weight.tensor_scale,
             }
-            rows.append([name, bits, plain, None if weight.bias is None else weight.bias.name])
+            kept = None if weight.outliers is None else [weight.outliers.pairs, weight.outliers.left]
+            rows.append([name, bits, plain, None if weight.bias is None else weight.bias.name, kept])
         np.savez(folder / "weights.npz", allow_pickle=False, **arrays)
         (folder / "weights.json").write_text(json.dumps(rows))
+        (folder / _TOLD).write_text(json.dumps(told or {}))
 
 
-def find_rounded(checkpoints: Checkpoints | None) -> Rounded | None:
+def find_rounded(checkpoints: Checkpoints | None, stage: str = ROUNDING) -> Rounded | None:
     """Take up the rounded weights of an earlier attempt.
 
     Args:
         checkpoints: Where from; None for nowhere.
+        stage: The stage that made them.
 
     Returns:
         Layer name -> bits -> codes and scales; None if there are none.
     """
-    folder = None if checkpoints is None else checkpoints.find(ROUNDING)
+    folder = None if checkpoints is None else checkpoints.find(stage)
     if folder is None:
         return None
     rounded: dict[str, dict[int, QuantizedWeight]] = {}
     with np.load(folder / "weights.npz", allow_pickle=False) as arrays:
-        for number, (name, bits, plain, bias) in enumerate(
+        for number, (name, bits, plain, bias, kept) in enumerate(
             json.loads((folder / "weights.json").read_bytes())
         ):
             zero_point = f"{number}.zero_point"
@@ -125,6 +152,7 @@ def find_rounded(checkpoints: Checkpoints | None) -> Rounded | None:
                 scale=arrays[f"{number}.scale"],
                 zero_point=arrays.get(zero_point),
                 bias=None if bias is None else CorrectedBias(bias, arrays[f"{number}.bias"]),
+                outliers=None if kept is None else Outliers(arrays[f"{number}.outliers"], *kept),
                 **plain,
             )
     return rounded

@@ -26,9 +26,9 @@ from quant_core.quantizers.activation import symmetric_grid
 from quant_core.quantizers.reconstruction import STEPS, Reconstructed, Target, reconstruct
 from quant_core.quantizers.rounding import RoundedWeights, round_weights
 from quant_core.sensitivity import Objective
-from quant_core.spec import FLOAT_BITS, QuantizeSpec, Stage
+from quant_core.spec import FLOAT_BITS, BitPlan, QuantizeSpec, Stage
 from quant_core.spec.bits import WIDE_BITS
-from quant_core.spec.width import KERNEL_BITS
+from quant_core.spec.width import KERNEL_BITS, stored_of
 from quant_core.trials import PlanMeter, Settled, affordable_rounds, settle
 
 _REPLANS = 4
@@ -117,7 +117,9 @@ class FileMaker:
             with self.journal.timed("calibration"):
                 grids = self._calibrate(placement)
             weights = {
-                name: self.rounded[name][bits] for name, bits in plan.bits.items() if bits != FLOAT_BITS
+                name: self.rounded[name][width]
+                for name, width in _stored(plan).items()
+                if width != FLOAT_BITS
             }
             self.journal.tell("export", 0, "writing model.onnx")
             choice = Choice(plan, placement, grids, weights)
@@ -164,8 +166,7 @@ class FileMaker:
             A maker of such files.
         """
         with self.journal.timed("rounding"):
-            widths = {name: choice.bits for name, choice in self.job.candidates.items()}
-            return replace(self, rounded=self._round(widths, "allocation"), whole=True)
+            return replace(self, rounded=self._round(self.job.stored, "allocation"), whole=True)
 
     def settle(self, limits: Limits, *, quick: bool = False) -> Settled:
         """Settle a plan without a file.
@@ -197,8 +198,9 @@ class FileMaker:
         weights, notes = dict(choice.weights), made.notes
         if not self.whole and not self.spec.by_value:
             with self.journal.timed("rounding"):
-                rounded = self._round({name: (bits,) for name, bits in choice.plan.bits.items()}, "export")
-            weights = {name: rounded[name][weight.bits] for name, weight in weights.items()}
+                widths = _stored(choice.plan)
+                rounded = self._round({name: (width,) for name, width in widths.items()}, "export")
+            weights = {name: rounded[name][widths[name]] for name in weights}
         if self.spec.rounding == "reconstruction":
             with self.journal.timed("rounding"):
                 tuned = self._reconstruct(weights)
@@ -274,6 +276,11 @@ class FileMaker:
         else:
             self.journal.tell("calibration", 1, f"{len(placement.points)} tensors have a grid")
         return {name: self.grids[name, bits[name]] for name in placement.points}
+
+
+def _stored(plan: BitPlan) -> dict[str, int]:
+    """Layer name -> how its weight is rounded."""
+    return {name: stored_of(width) for name, width in plan.widths.items()}
 
 
 def _simulated(settled: Settled) -> tuple[str, ...]:

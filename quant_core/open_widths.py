@@ -1,4 +1,4 @@
-"""What layers can be given where the bits of activations are open, and what that takes in a file."""
+"""What layers can be given where the bits of activations or outliers are open, and what that takes in a file."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from quant_core.allocation.candidates import Candidates
 from quant_core.allocation.file_costs import FileCosts
 from quant_core.export import Form, Target, layer_form, predict_sizes
 from quant_core.ingest import Layer
+from quant_core.outliers import SPARSE_BITS
+from quant_core.quantizers.input_moments import has_moments
 from quant_core.spec import FLOAT_BITS, QuantizeSpec
-from quant_core.spec.width import KERNEL_BITS, activation_of, weight_of, width_of
+from quant_core.spec.width import KERNEL_BITS, activation_of, stored_of, width_of
 
 _ROUNDED: Collection[Form] = ("static", "dynamic")
 
@@ -24,9 +26,10 @@ def open_widths(
     spec: QuantizeSpec,
     target: Target,
 ) -> Mapping[str, Candidates]:
-    """Join the bits of weights with the open bits of activations.
+    """Join the bits of weights with the open bits of activations and shares of outliers.
 
-    Open are layers that could run on 8-bit activations and have none by rule; others keep the bits of their weight.
+    Bits of activations are open for layers that could run on 8 bits and have none by rule; others keep the bits of
+    their weight. Outliers are open for what GPTQ rounds, at 2 to 6 bits.
 
     Args:
         candidates: Layer name -> bits of the weight.
@@ -38,7 +41,7 @@ def open_widths(
     Returns:
         Layer name -> widths.
     """
-    if not spec.open_activations:
+    if not spec.open_activations and not spec.outlier_shares:
         return candidates
 
     def widths(layer: Layer) -> tuple[int, ...]:
@@ -46,7 +49,9 @@ def open_widths(
         for bits in candidates[layer.name].bits:
             form = layer_form(layer, model, bits, KERNEL_BITS, target, spec)
             free = layer.activation_bits is None and bits != FLOAT_BITS and form in _ROUNDED
-            found += [width_of(bits, own) for own in spec.open_activations] if free else [bits]
+            kept = spec.outlier_shares if bits in SPARSE_BITS and has_moments(layer) else ()
+            activations = spec.open_activations if free and spec.open_activations else (None,)
+            found += [width_of(bits, own, share) for own in activations for share in (0.0, *kept)]
         return tuple(sorted(found))
 
     return {layer.name: replace(candidates[layer.name], bits=widths(layer)) for layer in layers}
@@ -90,11 +95,11 @@ def file_costs(
     Returns:
         The costs.
     """
-    weights = {name: choice.bits for name, choice in candidates.items()}
+    widths = open_widths(candidates, layers, model, spec, target)
+    weights = {name: sorted(set(map(stored_of, choice.bits))) for name, choice in widths.items()}
     if not spec.open_activations:
         sizes = predict_sizes(model, layers, weights, spec.default_activation_bits, target, spec)
         return FileCosts(sizes.base, sizes.layers, sizes.functions)
-    widths = open_widths(candidates, layers, model, spec, target)
     stored = {max(KERNEL_BITS, own) for own in spec.open_activations}
     found = {own: predict_sizes(model, layers, weights, own, target, spec) for own in stored}
     first = found[min(stored)]
@@ -103,7 +108,7 @@ def file_costs(
         {
             name: {
                 width: found[max(KERNEL_BITS, activation_of(width) or min(stored))].layers[name][
-                    weight_of(width)
+                    stored_of(width)
                 ]
                 for width in choice.bits
             }

@@ -127,6 +127,7 @@ def _run(
             if checkpoints is not None:
                 with checkpoints.keep(SENSITIVITIES) as kept:
                     scored.write(kept)
+    scored = scored.with_outliers(rounded)
     batches, activations = _batches(job, unseen, spec), None
     if spec.open_activations:
         with journal.timed("sensitivity"):

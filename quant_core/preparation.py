@@ -30,6 +30,7 @@ from quant_core.ingest.already_quantized import name_parts
 from quant_core.open_widths import file_costs, open_widths
 from quant_core.reference import Reference, find_reference
 from quant_core.spec import QuantizeSpec, WeightOptions
+from quant_core.spec.width import stored_of
 
 _PARITY_SAMPLES = 8
 _BATCH_BYTES = 192 << 20
@@ -50,6 +51,7 @@ class Prepared:
         samples: The user's samples; their `batch` is what `program` demands.
         batch_size: Samples per run: what the program demands, else what fits in memory.
         candidates: Layer name -> bits it may be given.
+        stored: Layer name -> the same with shares of outliers: every way its weight is to be rounded.
         costs: File costs of any plan.
         budget: Largest allowed file, in bytes; None if the size is left free.
         device: Where to compute.
@@ -66,6 +68,7 @@ class Prepared:
     samples: Samples
     batch_size: int
     candidates: Mapping[str, Candidates]
+    stored: Mapping[str, tuple[int, ...]]
     costs: FileCosts
     budget: int | None
     device: str
@@ -141,6 +144,7 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
         samples=batching.samples,
         batch_size=batching.samples.batch or affordable,
         candidates=candidates,
+        stored={name: tuple(sorted(set(map(stored_of, choice.bits)))) for name, choice in widths.items()},
         costs=costs,
         budget=budget,
         device=device,

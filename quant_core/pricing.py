@@ -15,6 +15,7 @@ from quant_core.ingest import Layer
 from quant_core.ingest.fusion_groups import find_fusion_groups
 from quant_core.ingest.live_tensors import activation_owners, live_tensors
 from quant_core.open_widths import layers_at, open_widths
+from quant_core.outliers import PAIR_BITS
 from quant_core.preparation import Prepared
 from quant_core.sensitivity.batches import tensors
 from quant_core.spec import (
@@ -27,7 +28,7 @@ from quant_core.spec import (
     format_bits,
 )
 from quant_core.spec.costs import MemoryStep
-from quant_core.spec.width import activation_of, weight_of
+from quant_core.spec.width import activation_of, sparse_of, weight_of
 
 
 def price(job: Prepared, spec: QuantizeSpec) -> CostTable:
@@ -64,9 +65,9 @@ def price(job: Prepared, spec: QuantizeSpec) -> CostTable:
                     width: activation_of(width) or input_bits(form) for width, form in forms.items()
                 },
                 effective_bits={
-                    bits: effective
-                    for bits in job.candidates[layer.name].bits
-                    if bits != FLOAT_BITS and (effective := spec.grid(bits).effective_bits(bits)) != bits
+                    width: effective
+                    for width in job.stored[layer.name]
+                    if width != FLOAT_BITS and (effective := _effective(width, spec)) != width
                 },
                 latency=_latency(layer.name, forms, spec.latency_table),
             )
@@ -137,6 +138,11 @@ def _undominated(steps: list[MemoryStep]) -> tuple[MemoryStep, ...]:
 def _form(job: Prepared, layer: Layer, width: int, spec: QuantizeSpec) -> Form:
     (noted,) = layers_at([layer], {layer.name: width})
     return layer_form(noted, job.model, weight_of(width), spec.default_activation_bits, job.target, spec)
+
+
+def _effective(width: int, spec: QuantizeSpec) -> float:
+    bits = weight_of(width)
+    return spec.grid(bits).effective_bits(bits) + PAIR_BITS * sparse_of(width)
 
 
 def _check_table(table: LatencyTable, spec: QuantizeSpec) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from quant_core.artifacts import INTERACTIONS, SENSITIVITY
+from quant_core.codes import QuantizedWeight
 from quant_core.errors import SpecError
 from quant_core.sensitivity import Objective, Spectrum
 from quant_core.sensitivity.interaction import Interactions
@@ -53,6 +54,26 @@ class Scored:
             for row in self.table.layers
         )
         table = self.table.model_copy(update={"layers": rows})
+        return replace(self, answer=replace(self.answer, table=table))
+
+    def with_outliers(self, rounded: Mapping[str, Mapping[int, QuantizedWeight]]) -> Scored:
+        """Note what layers lose with outliers kept apart, by how much less their outputs change.
+
+        Args:
+            rounded: Layer name -> width -> codes.
+
+        Returns:
+            The same with such widths in the table, where there are any.
+        """
+        rows = []
+        for row in self.table.layers:
+            found = {
+                width: row.sensitivity[weight.bits] * weight.outliers.left
+                for width, weight in rounded[row.name].items()
+                if weight.outliers is not None and weight.bits in row.sensitivity
+            }
+            rows.append(row.model_copy(update={"sparse_sensitivity": found or None}))
+        table = self.table.model_copy(update={"layers": tuple(rows)})
         return replace(self, answer=replace(self.answer, table=table))
 
     def scaled_for(self, bits: float) -> Scored:

@@ -16,6 +16,7 @@ from bitwright.cli.quantize import (
     Granularity,
     LossWeight,
     Model,
+    Sparse,
     WeightFormat,
     read_loss_weights,
 )
@@ -40,8 +41,9 @@ def analyze(
         str | None, typer.Option("--bits", metavar="B,B", help="Weight bits to estimate, such as 2,4,8.")
     ] = None,
     rounding: Annotated[
-        str | None, typer.Option("--rounding", help="gptq, foem, nearest or stochastic.")
+        str | None, typer.Option("--rounding", help="gptq, foem, adaround, nearest or stochastic.")
     ] = None,
+    sparse: Sparse = None,
     granularity: Granularity = None,
     block_size: BlockSize = None,
     asymmetric: Asymmetric = False,
@@ -95,6 +97,7 @@ def analyze(
         "bits": bits,
         "sensitivity": sensitivity,
         "rounding": rounding,
+        "sparse": sparse,
         "granularity": granularity,
         "block_size": block_size,
         "symmetric": False if asymmetric else None,

@@ -65,6 +65,12 @@ Granularity = Annotated[
 BlockSize = Annotated[
     int | None, typer.Option("--block-size", help="Consecutive inputs in a block, 16 to 256.")
 ]
+Sparse = Annotated[
+    str | None,
+    typer.Option(
+        "--sparse", metavar="SHARE", help="Outliers that layers may keep apart: 0.02 of the weights, or auto."
+    ),
+]
 Asymmetric = Annotated[
     bool, typer.Option("--asymmetric", help="Give every scale of integer weights a zero point.")
 ]
@@ -94,6 +100,7 @@ _AS_GIVEN = (
     "weight_range",
     "equalize",
     "bias_correction",
+    "sparse",
     "granularity",
     "block_size",
     "weight_format",
@@ -169,7 +176,11 @@ def quantize(
         typer.Option("--effort", help="fast, balanced or best; options given beside it go before it."),
     ] = None,
     rounding: Annotated[
-        str | None, typer.Option("--rounding", help="gptq, foem, reconstruction, nearest or stochastic.")
+        str | None,
+        typer.Option(
+            "--rounding",
+            help="gptq, foem, adaround, brecq, qdrop, reconstruction, nearest or stochastic.",
+        ),
     ] = None,
     foem_beta: Annotated[
         str | None, typer.Option("--foem-beta", help="Weight of the first-order term of foem, 0 to 1.")
@@ -178,6 +189,7 @@ def quantize(
         bool | None,
         typer.Option("--descent/--no-descent", help="Improve codes one by one behind GPTQ and FOEM."),
     ] = None,
+    sparse: Sparse = None,
     granularity: Granularity = None,
     block_size: BlockSize = None,
     asymmetric: Asymmetric = False,

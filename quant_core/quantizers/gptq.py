@@ -12,13 +12,14 @@ import torch
 from quant_core.codes import CorrectedBias, QuantizedWeight
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.bias_correction import corrected_bias
-from quant_core.quantizers.coordinate_descent import affordable_passes, descend
 from quant_core.quantizers.feedback import Feedback
 from quant_core.quantizers.grids.elements import Elements, Integers, code_range, elements
 from quant_core.quantizers.input_moments import InputMoments
+from quant_core.quantizers.kept_apart import compared, narrowed
 from quant_core.quantizers.rows import from_rows, scale_to_rows, to_rows
 from quant_core.quantizers.weight import drawn_in, quantize_weight
 from quant_core.spec.weight_grid import WeightGrid
+from quant_core.spec.width import sparse_of, weight_of
 
 _SWEEP_ELEMENTS = 1 << 25
 _TRIED_ROWS = 64
@@ -32,6 +33,11 @@ _SHARES = {
 """Bits -> shares of the whole range that are tried beside it; at 8 bits there is nothing to gain."""
 _CHANNELS = WeightGrid()
 
+Improve = Callable[
+    [Layer, npt.NDArray[np.floating], Sequence[QuantizedWeight], torch.Tensor], Sequence[QuantizedWeight]
+]
+"""Layer, weight, codes at several widths, second moments -> better codes."""
+
 
 def gptq(
     layer: Layer,
@@ -41,7 +47,7 @@ def gptq(
     bias: CorrectedBias | None = None,
     beta: float = 0.0,
     grid_of: Callable[[int], WeightGrid] = lambda _: _CHANNELS,
-    descent: bool = False,
+    improve: Improve | None = None,
 ) -> Mapping[int, QuantizedWeight]:
     """Round a weight at several bit-widths so that the layer's output changes least.
 
@@ -64,14 +70,14 @@ def gptq(
         layer: A layer with input moments.
         weight: Its float weight.
         moments: Second moments of its inputs.
-        widths: Bit-widths, 2 to 8; all are rounded in one sweep.
+        widths: Bit-widths, 2 to 8, all rounded in one sweep; with a share of outliers, 2 to 6.
         bias: The layer's float bias, if it may be corrected.
         beta: Weight of the first-order term, 0 to 1; 0 is GPTQ to the last bit.
         grid_of: Bits -> the grid of that width.
-        descent: Whether integer codes are then improved by coordinate descent, `coordinate_descent.py`.
+        improve: What makes integer codes better still, such as `descend` or `adaround`.
 
     Returns:
-        Bits -> codes and scales.
+        Width -> codes and scales; of widths with outliers also the bits without.
     """
     rows = to_rows(layer, np.asarray(weight, dtype=np.float32))
     groups, outputs, inputs = rows.shape
@@ -89,8 +95,8 @@ def gptq(
         values = feedback.given_back(found).reshape(*shape, inputs).transpose(0, 1)
         return values, lost.reshape(shape).transpose(0, 1).flatten(1)
 
-    result = {}
-    for together in _sweeps(widths, grid_of, rows.numel()):
+    result: dict[int, QuantizedWeight] = {}
+    for together in _sweeps(sorted(set(map(weight_of, widths))), grid_of, rows.numel()):
         starts = []
         for bits in together:
             start, *others = _starts(weight, bits, layer, grid_of(bits))
@@ -98,12 +104,30 @@ def gptq(
         found = [
             _encoded(layer, start, values) for start, values in zip(starts, swept(starts)[0], strict=True)
         ]
-        if descent and grid_of(together[0]).format == "int":
-            found = descend(layer, weight, found, second, passes=affordable_passes(layer, len(found)))
+        if improve is not None and grid_of(together[0]).format == "int":
+            found = list(improve(layer, weight, found, second))
         for start, rounded in zip(starts, found, strict=True):
             if bias is not None:
                 rounded = replace(rounded, bias=corrected_bias(layer, weight, rounded, moments, bias))
             result[start.bits] = rounded
+    sparse = [width for width in widths if sparse_of(width)]
+    if not sparse:
+        return result
+    price = feedback.pivots.gather(1, feedback.back)
+    prices = from_rows(layer, price[:, None, :].expand(groups, outputs, inputs)).astype(np.float32)
+    step = -(-outputs // _TRIED_ROWS)
+    for width in sparse:
+        dense = result[weight_of(width)]
+        tried = narrowed(weight, dense, sparse_of(width), grid_of(dense.bits), prices)
+        values, lost = swept(tried, step)
+        best = int(lost.sum(1).argmin())
+        kept = _encoded(layer, tried[best], values[best] if step == 1 else swept([tried[best]])[0][0])
+        if improve is not None:
+            (kept,) = improve(layer, weight, [kept], second)
+        kept = compared(kept, dense, lambda changed: _output_error(layer, rows, second, changed))
+        if bias is not None:
+            kept = replace(kept, bias=corrected_bias(layer, weight, kept, moments, bias))
+        result[width] = kept
     return result
 
 
@@ -133,6 +157,11 @@ def _best(
     best = found.reshape(len(starts), len(scale), -1).sum(2).argmin(0).numpy()
     scales = np.stack([start.scale for start in starts])
     return replace(starts[0], scale=scales[best, np.arange(len(scale))])
+
+
+def _output_error(layer: Layer, rows: torch.Tensor, second: torch.Tensor, weight: QuantizedWeight) -> float:
+    lost = to_rows(layer, weight.dequantize()) - rows
+    return float(((lost @ second) * lost).sum())
 
 
 @dataclass(frozen=True)
@@ -185,18 +214,22 @@ def _laid_out(layer: Layer, start: QuantizedWeight, columns: torch.Tensor, step:
     """Lay out the grid of one width as the rows lie, inputs in the order they will be rounded; every `step`-th row."""
     groups, outputs, _ = columns.shape
 
-    def in_order(values: npt.NDArray[np.generic]) -> torch.Tensor:
-        if start.block_size is None:
+    def in_order(values: npt.NDArray[np.generic], *, every: bool = False) -> torch.Tensor:
+        if start.block_size is None and not every:
             steps = scale_to_rows(layer, values.astype(np.float32)).expand(groups, outputs, 1)
             return steps[:, ::step].transpose(1, 2).contiguous()
-        laid = to_rows(layer, np.broadcast_to(start.spread(values), layer.shape)).float()
+        each = values if every else np.broadcast_to(start.spread(values), layer.shape)
+        laid = to_rows(layer, each).float()
         return laid.gather(2, columns)[:, ::step].transpose(1, 2).contiguous()
 
     steps = in_order(start.scale)
     kinds = elements(start.bits, WeightGrid(format=start.format))
     if not isinstance(kinds, Integers):
         return _Grid(steps, steps, steps, kinds)
-    low, high = (torch.full_like(steps, limit) for limit in code_range(start.bits))
+    if start.outliers is None:
+        low, high = (torch.full_like(steps, limit) for limit in code_range(start.bits))
+    else:
+        low, high = (in_order(limits, every=True) for limits in start.code_limits())
     if start.zero_point is not None:
         shift = in_order(start.zero_point)
         low, high = low - shift, high - shift

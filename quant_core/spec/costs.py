@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict
 
 from quant_core.spec.bits import FLOAT_BITS
-from quant_core.spec.width import weight_of
+from quant_core.spec.width import stored_of, weight_of
 
 FusionKind = Literal["shared_input", "residual", "depthwise", "shared_weight"]
 FUSION_KINDS: tuple[FusionKind, ...] = get_args(FusionKind)
@@ -39,11 +39,11 @@ class LayerCosts(BaseModel):
         parameters: Number of weight elements.
         macs: Multiply-accumulates per sample.
         bits: Bits it may be given, rising. Where activations are open these are widths, as are all keys below: 1604
-            is a weight of 4 bits on activations of 16.
+            is a weight of 4 bits on activations of 16. Where outliers are open, so is 1500004: 4 bits, 1.5 % outliers.
         reason: The rules that narrowed them, in words; null where none did.
         bytes: Bits -> bytes of its weight in the file.
         activation_bits: Bits -> bits of its input; 32 is float.
-        effective_bits: Bits -> bits of a weight with its share of its block's scale and zero point.
+        effective_bits: Bits -> bits of a weight with its share of its block's scale and zero point, and of outliers.
         latency: Bits -> milliseconds a run; null without a latency table.
     """
 
@@ -62,7 +62,7 @@ class LayerCosts(BaseModel):
     latency: dict[int, float] | None = None
 
     def effective(self, bits: int) -> float:
-        """Give the bits of a weight with its share of what its block stores.
+        """Give the bits of a weight with its share of what its block stores and of outliers.
 
         Args:
             bits: Bits of the code.
@@ -70,7 +70,7 @@ class LayerCosts(BaseModel):
         Returns:
             Bits a weight.
         """
-        return self.effective_bits.get(weight_of(bits), float(weight_of(bits)))
+        return self.effective_bits.get(stored_of(bits), float(weight_of(bits)))
 
     def bops(self, bits: int) -> float:
         """Give the bit operations a sample: MACs x weight bits x activation bits.
@@ -108,7 +108,7 @@ class CostTable(BaseModel):
         model: File name of the float model.
         float_bytes: Its bytes, which size ratios refer to.
         base: Bytes of everything but the weights.
-        functions: Bits -> bytes of the function that unpacks them, stored once a file.
+        functions: Bits, or 10000 for outliers -> bytes of the function that unpacks them, stored once a file.
         ties: Groups of layers that must choose alike, by name.
         groups: Fusion groups of the graph.
         layers: One row a layer, in graph order.

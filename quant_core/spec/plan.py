@@ -14,6 +14,7 @@ class LayerPlan(BaseModel):
         name: The layer.
         bits: Bits of its weight; 32 is float.
         activation_bits: Bits of its activations where they were open; null elsewhere.
+        sparse: Share of its weights that are kept apart from the others, which take `bits`; null where none are.
         reason: Why: budget, pinned, excluded, limited, tied, unsupported, non-finite; in words.
     """
 
@@ -22,12 +23,13 @@ class LayerPlan(BaseModel):
     name: str
     bits: int
     activation_bits: int | None = None
+    sparse: float | None = None
     reason: str
 
     @property
     def width(self) -> int:
-        """Both in one number."""
-        return width_of(self.bits, self.activation_bits)
+        """All of it in one number."""
+        return width_of(self.bits, self.activation_bits, self.sparse or 0.0)
 
 
 class BitPlan(BaseModel):
@@ -65,7 +67,7 @@ class BitPlan(BaseModel):
 
     @property
     def widths(self) -> dict[str, int]:
-        """Widths by layer name: bits of the weights, with those of activations where they were open."""
+        """Widths by layer name: bits of the weights, with those of activations and outliers where they were open."""
         return {layer.name: layer.width for layer in self.layers}
 
 
@@ -77,6 +79,7 @@ class ParetoPoint(BaseModel):
         predicted_loss: Predicted loss increase.
         bits: Bits of the weight per layer, in the order of the front's `layers`.
         activation_bits: Bits of the activations per layer, null where they were not open; empty where none were.
+        sparse: Share of the weights kept apart per layer; empty where none are anywhere.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -85,6 +88,7 @@ class ParetoPoint(BaseModel):
     predicted_loss: float
     bits: tuple[int, ...] = ()
     activation_bits: tuple[int | None, ...] = ()
+    sparse: tuple[float, ...] = ()
 
 
 class ParetoFront(BaseModel):

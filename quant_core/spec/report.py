@@ -53,6 +53,7 @@ class LayerReport(_Value):
         parameters: Number of weight elements.
         macs: Multiply-accumulates per sample.
         weight_bits: Bits of the weight; 32 is float.
+        outliers: Weights that are stored apart from those, in 12 bits each; 0 for none.
         activation_bits: Bits of the layer's input; 32 is float.
         form: How it runs: `static`, `dynamic`, `block`, `gather`, `weight_only`, `wide` or `float`.
         kernel: Operator that runs it in onnxruntime's optimized graph.
@@ -73,6 +74,7 @@ class LayerReport(_Value):
     parameters: int
     macs: int
     weight_bits: int
+    outliers: int = 0
     activation_bits: int
     form: str
     kernel: str

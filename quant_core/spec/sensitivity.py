@@ -32,6 +32,8 @@ class LayerSensitivity(BaseModel):
         activation_trace_stderr: Standard error of `activation_trace`.
         activation_sensitivity: Bits of activations -> expected loss increase of rounding what the layer reads, and
             writes where its kernel does; null unless such bits were to be chosen.
+        sparse_sensitivity: Width with outliers (1500004: 4 bits, 1.5 % outliers) -> expected loss increase: that of the
+            same bits without, times what outliers leave of the layer's output error; null unless they were open.
         orthogonality: Sum of the layer's similarities to all layers, itself among them: OMPQ's gamma_i.
     """
 
@@ -49,6 +51,7 @@ class LayerSensitivity(BaseModel):
     activation_trace: float | None = None
     activation_trace_stderr: float | None = None
     activation_sensitivity: dict[int, float] | None = None
+    sparse_sensitivity: dict[int, float] | None = None
     orthogonality: float | None = None
 
 

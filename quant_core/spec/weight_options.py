@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from quant_core.spec.weight_grid import (
     FORMAT_BITS,
@@ -18,7 +18,33 @@ from quant_core.spec.weight_grid import (
 
 Effort = Literal["fast", "balanced", "best"]
 Equalize = Literal["auto", "all", "none"]
-Rounding = Literal["gptq", "foem", "reconstruction", "nearest", "stochastic"]
+Rounding = Literal["gptq", "foem", "adaround", "brecq", "qdrop", "reconstruction", "nearest", "stochastic"]
+
+TUNED: frozenset[Rounding] = frozenset({"brecq", "qdrop", "reconstruction"})
+"""Roundings that tune the codes of a chosen plan."""
+
+AUTO_SHARES = (0.02,)
+"""Shares of outliers that `auto` offers."""
+
+_SMALLEST_SHARE, _LARGEST_SHARE = 0.0005, 0.1
+
+
+def _known_share(value: Any) -> Any:
+    """Read a share: `auto`, 0, or one that makes sense to store."""
+    if value == "auto":
+        return value
+    try:
+        share = float(value)
+    except (TypeError, ValueError):
+        share = float("nan")
+    if share != 0 and not _SMALLEST_SHARE <= share <= _LARGEST_SHARE:
+        raise ValueError(
+            f"{value!r} is not a share of outliers; write auto, 0, or {_SMALLEST_SHARE} to {_LARGEST_SHARE}"
+        )
+    return share
+
+
+Sparse = Annotated[float | Literal["auto"], BeforeValidator(_known_share)]
 
 EFFORTS: Mapping[str, Mapping[str, str]] = {
     "fast": {"rounding": "nearest", "equalize": "none"},
@@ -34,10 +60,13 @@ class WeightOptions(BaseModel):
     Attributes:
         effort: What the options below are where they are not given: `fast` rounds to the nearest and leaves channels as
             they are, `balanced` takes the defaults, `best` reconstructs (integer codes; formats are rounded by GPTQ).
-        rounding: How weights find their codes. Layers are scored with the rounding that is exported; `reconstruction`
-            tunes the codes of the chosen plan alone, and scores with GPTQ, which it starts from.
+        rounding: How weights find their codes. Layers are scored with the rounding that is exported; `brecq`, `qdrop`
+            and `reconstruction` tune the codes of the chosen plan alone, and score with GPTQ, which they start from.
         foem_beta: Weight of the first-order term of `foem`; 0 is GPTQ.
         descent: Whether integer codes of GPTQ and FOEM are then improved one by one, by coordinate descent.
+        sparse: Share of the weights of a layer that it may keep apart, 0.0005 to 0.1: outliers, which reach eight steps
+            further than the others, so that these have smaller steps. Layers of 2 to 6 bits are then also offered
+            with them, and the plan chooses where they pay. `auto` offers 2 %, 0 none.
         granularity: One scale for each tensor, channel, or block of consecutive inputs.
         block_size: Inputs in a block, 16 to 256.
         symmetric: Whether 0 has the code 0; else each scale of an integer grid has a zero point of its own.
@@ -58,6 +87,7 @@ class WeightOptions(BaseModel):
     rounding: Rounding = "gptq"
     foem_beta: float = Field(default=0.05, ge=0, le=1)
     descent: bool = True
+    sparse: Sparse = 0.0
     granularity: Granularity = "channel"
     block_size: int = Field(default=32, ge=16, le=256)
     symmetric: bool = True
@@ -72,17 +102,37 @@ class WeightOptions(BaseModel):
         if not isinstance(data, dict) or not isinstance(effort := data.get("effort"), str):
             return data
         asked = dict(EFFORTS.get(effort, {}))
-        if asked.get("rounding") == "reconstruction" and data.get("weight_format", "int") != "int":
+        if asked.get("rounding") in TUNED and data.get("weight_format", "int") != "int":
             del asked["rounding"]
         return asked | data
 
     @model_validator(mode="after")
     def _codes_can_be_tuned(self) -> Self:
-        if self.rounding == "reconstruction" and self.weight_format != "int":
+        if self.rounding in {*TUNED, "adaround"} and self.weight_format != "int":
             raise ValueError(
-                f"rounding reconstruction tunes integer codes, and {self.weight_format} has none; round by gptq"
+                f"rounding {self.rounding} tunes integer codes, and {self.weight_format} has none; round by gptq"
             )
         return self
+
+    @model_validator(mode="after")
+    def _outliers_have_steps(self) -> Self:
+        if not self.sparse:
+            return self
+        if self.granularity == "block" or self.weight_format != "int":
+            raise ValueError(
+                "sparse keeps outliers of integers of channels or tensors apart; the steps of blocks and formats reach "
+                "them: leave sparse out, or ask for granularity channel and weight_format int"
+            )
+        if self.by_value:
+            raise ValueError(
+                f"sparse finds outliers by GPTQ's errors, and rounding {self.rounding} has none; round by gptq"
+            )
+        return self
+
+    @property
+    def outlier_shares(self) -> tuple[float, ...]:
+        """Shares of the weights that layers may keep apart; empty where none."""
+        return AUTO_SHARES if self.sparse == "auto" else (self.sparse,) if self.sparse else ()
 
     @property
     def by_value(self) -> bool:
@@ -92,7 +142,7 @@ class WeightOptions(BaseModel):
     @property
     def scored_rounding(self) -> Rounding:
         """The rounding that layers are scored with."""
-        return "gptq" if self.rounding == "reconstruction" else self.rounding
+        return "gptq" if self.rounding in TUNED else self.rounding
 
     @property
     def scored_as(self) -> str:

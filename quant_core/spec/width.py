@@ -83,6 +83,18 @@ def stored_of(width: int) -> int:
     return width_of(weight_of(width), None, sparse_of(width))
 
 
+def rank(width: int) -> tuple[int, float, int]:
+    """Order widths: by the bits of the weight, then by outliers, then by the bits of the activations.
+
+    Args:
+        width: A width.
+
+    Returns:
+        What to sort by.
+    """
+    return weight_of(width), sparse_of(width), activation_of(width) or 0
+
+
 def functions_of(width: int) -> frozenset[int]:
     """Name what a file may have to unpack for a width.
 

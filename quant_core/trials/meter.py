@@ -15,7 +15,7 @@ from quant_core.sensitivity import Batch, Objective
 from quant_core.sensitivity.batches import tensors
 from quant_core.sensitivity.float_run import Replace, stand_in_tensors
 from quant_core.spec import FLOAT_BITS
-from quant_core.spec.width import weight_of
+from quant_core.spec.width import stored_of, weight_of
 
 Bits = Mapping[str, int]
 Move = Mapping[str, int]
@@ -168,7 +168,7 @@ class PlanMeter:
         return {
             name: {}
             if weight_of(width) == FLOAT_BITS
-            else stand_in_tensors(self._program, self._layers[name], self._rounded[name][weight_of(width)])
+            else stand_in_tensors(self._program, self._layers[name], self._rounded[name][stored_of(width)])
             for name, width in bits.items()
         }
 

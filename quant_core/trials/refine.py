@@ -13,7 +13,7 @@ from quant_core.allocation.plan_problem import PlanProblem
 from quant_core.errors import InfeasibleBudgetError
 from quant_core.spec import FLOAT_BITS
 from quant_core.spec.trials import LayerMove, RefinementRound
-from quant_core.spec.width import activation_of, weight_of
+from quant_core.spec.width import activation_of, rank, sparse_of, stored_of
 from quant_core.trials.meter import Measured, Move, PlanMeter
 
 MOST_ROUNDS = 3
@@ -40,9 +40,10 @@ def affordable_rounds(problem: PlanProblem, macs: int, samples: int) -> int:
         At most three; none where even one would take too long.
     """
     # Two neighbours a layer, each run over half of the network on average; where activations are open, four, each run
-    # over all of it.
-    opened = any(activation_of(width) for choice in problem.candidates.values() for width in choice.bits)
-    runs = len(problem.names) * (4 if opened else 1)
+    # over all of it; where outliers are, twice as many.
+    widths = {width for choice in problem.candidates.values() for width in choice.bits}
+    runs = len(problem.names) * (4 if any(map(activation_of, widths)) else 1)
+    runs *= 2 if any(map(sparse_of, widths)) else 1
     return min(MOST_ROUNDS, int(_MACS / max(1, macs * samples * runs)))
 
 
@@ -130,20 +131,17 @@ def neighbours(problem: PlanProblem, bits: Bits) -> list[Move]:
 
 
 def _next(width: int, widths: Sequence[int]) -> list[int]:
-    """Widths one step away: of the weight with the same activations, and of the activations with the same weight."""
-    own, weight = activation_of(width), weight_of(width)
+    """Widths one step away: of the weight, with outliers or without, and of the activations with the same weight."""
+    alike = [w for w in widths if activation_of(w) == activation_of(width) or FLOAT_BITS in {w, width}]
     found = []
     for line in (
-        sorted((w for w in widths if activation_of(w) == own or FLOAT_BITS in {w, width}), key=_rank),
-        sorted((w for w in widths if weight_of(w) == weight), key=_rank),
+        sorted((w for w in alike if sparse_of(w) == 0 or w == width), key=rank),
+        sorted(alike, key=rank),
+        sorted((w for w in widths if stored_of(w) == stored_of(width)), key=rank),
     ):
         at = line.index(width)
         found += [line[to] for to in (at - 1, at + 1) if 0 <= to < len(line)]
     return list(dict.fromkeys(found))
-
-
-def _rank(width: int) -> tuple[int, int]:
-    return weight_of(width), activation_of(width) or 0
 
 
 def _around(problem: PlanProblem, bits: Bits, moves: Sequence[Move], changes: Sequence[float]) -> PlanProblem:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from quant_core.allocation.file_costs import all_widths
 from quant_core.allocation.plan_bits import Limits, fits
 from quant_core.allocation.plan_problem import PlanProblem
-from quant_core.spec.width import activation_of, weight_of
+from quant_core.spec.width import activation_of, sparse_of, weight_of
 
 Uniform = tuple[int, Mapping[str, int]]
 
@@ -26,12 +26,12 @@ def largest_uniform(problem: PlanProblem, limits: Limits) -> tuple[Uniform, ...]
     """
     found: dict[int | None, Uniform] = {}
     for width in reversed(all_widths(problem.candidates)):
-        if activation_of(width) in found:
+        if activation_of(width) in found or sparse_of(width):
             continue
 
-        def distance(other: int, wanted: int = width) -> tuple[int, int, int]:
+        def distance(other: int, wanted: int = width) -> tuple[int, float, int, int]:
             apart = abs((activation_of(other) or 0) - (activation_of(wanted) or 0))
-            return apart, abs(weight_of(other) - weight_of(wanted)), other
+            return apart, sparse_of(other), abs(weight_of(other) - weight_of(wanted)), other
 
         bits = {name: min(choice.bits, key=distance) for name, choice in problem.candidates.items()}
         for group in problem.ties:
