@@ -7,33 +7,32 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx
-import torch
 
 from quant_core.allocation.plan_bits import Limits
 from quant_core.allocation.plan_problem import BYTES, PlanProblem
 from quant_core.artifacts import MODEL
 from quant_core.assessment import Choice
 from quant_core.calibration import Samples, activation_ranges, choose_range
+from quant_core.checkpoints import Checkpoints
 from quant_core.errors import InfeasibleBudgetError
 from quant_core.export import Placement, place
 from quant_core.export.exporter import export_parts
 from quant_core.export.model_file import write_model
 from quant_core.journal import Journal
 from quant_core.open_widths import layers_at
+from quant_core.plan_tuning import tune_plan
 from quant_core.preparation import Prepared
-from quant_core.quantizers import ActivationGrid, QuantizedWeight, activation_grid
+from quant_core.quantizers import ActivationGrid, activation_grid
 from quant_core.quantizers.activation import symmetric_grid
-from quant_core.quantizers.reconstruction import STEPS, Reconstructed, Target, reconstruct
 from quant_core.quantizers.rounding import RoundedWeights, round_weights
 from quant_core.sensitivity import Objective
 from quant_core.spec import FLOAT_BITS, BitPlan, QuantizeSpec, Stage
 from quant_core.spec.bits import WIDE_BITS
+from quant_core.spec.weight_options import TUNED
 from quant_core.spec.width import KERNEL_BITS, stored_of
 from quant_core.trials import PlanMeter, Settled, affordable_rounds, settle
 
 _REPLANS = 4
-
-Tensors = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +68,7 @@ class FileMaker:
         rounded: Every layer at every width.
         whole: Whether `rounded` has seen every calibration sample; else the chosen widths are rounded again with all.
         grids: Activation grids found so far, by tensor and bits.
+        checkpoints: What an attempt that was cut off left, and where this one leaves what it has tuned.
     """
 
     job: Prepared
@@ -82,6 +82,7 @@ class FileMaker:
     rounded: RoundedWeights
     whole: bool = False
     grids: dict[tuple[str, int], ActivationGrid] = field(default_factory=dict)
+    checkpoints: Checkpoints | None = None
 
     @property
     def path(self) -> Path:
@@ -201,14 +202,20 @@ class FileMaker:
                 widths = _stored(choice.plan)
                 rounded = self._round({name: (width,) for name, width in widths.items()}, "export")
             weights = {name: rounded[name][widths[name]] for name in weights}
-        if self.spec.rounding == "reconstruction":
+        if self.spec.rounding in TUNED:
             with self.journal.timed("rounding"):
-                tuned = self._reconstruct(weights)
-            weights, change = dict(tuned.weights), f"{tuned.before:.4g} to {tuned.after:.4g}"
-            if not tuned.after < tuned.before:
-                kept = f"Codes are those of GPTQ: reconstruction took the loss on samples kept apart from {change}."
-                notes = (*notes, f"{kept} More samples may help.")
-            self.journal.tell("export", 0.9, f"reconstruction: loss {change}")
+                tuned = tune_plan(
+                    self.job,
+                    self.spec,
+                    self.objective,
+                    self.samples,
+                    weights,
+                    choice.grids,
+                    self.journal.tells("export"),
+                    self.checkpoints,
+                )
+            weights, notes = dict(tuned.weights), (*notes, *tuned.notes)
+            self.journal.tell("export", 0.9, f"{self.spec.rounding}: {tuned.told}")
         elif self.whole or self.spec.by_value:
             self.journal.tell("export", 1, "model.onnx is written")
             return made
@@ -216,28 +223,6 @@ class FileMaker:
         size = self.write(choice)
         self.journal.tell("export", 1, f"{size} bytes")
         return replace(made, choice=choice, size=size, notes=notes)
-
-    def _reconstruct(self, weights: Mapping[str, QuantizedWeight]) -> Reconstructed:
-        job, objective = self.job, self.objective
-
-        def loss(values: Tensors, wanted: Tensors, batch: Samples) -> torch.Tensor:
-            rows, reference = (objective.rows(given, batch.count) for given in (values, wanted))
-            labels = None if batch.labels is None else torch.from_numpy(batch.labels).to(job.device)
-            return objective.per_sample(rows, reference, labels).mean()
-
-        return reconstruct(
-            job.program,
-            job.model,
-            job.layers,
-            weights,
-            self.samples,
-            Target(loss, objective.tensors),
-            steps=STEPS,
-            batch_size=job.batch_size,
-            device=job.device,
-            seed=self.spec.seed,
-            on_progress=self.journal.tells("export"),
-        )
 
     def _round(self, widths: Mapping[str, Collection[int]], stage: Stage) -> RoundedWeights:
         job = self.job

@@ -142,7 +142,18 @@ def _run(
             (activations.program, activations.rounding) if activations else (job.program, None)
         )
         meter = PlanMeter(program, job.layers, scored.objective, batches, rounded, rounding)
-    maker = FileMaker(job, spec, folder, journal, calibration, problem, scored.objective, meter, rounded)
+    maker = FileMaker(
+        job,
+        spec,
+        folder,
+        journal,
+        calibration,
+        problem,
+        scored.objective,
+        meter,
+        rounded,
+        checkpoints=checkpoints,
+    )
     limits, band, search = read_limits(spec.budget, costs), spec.budget.max_drop, None
     if band is None:
         made = maker.make(limits)

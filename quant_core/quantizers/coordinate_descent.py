@@ -40,7 +40,7 @@ def descend(
     starts: Sequence[QuantizedWeight],
     second: Tensor,
     *,
-    passes: int = _PASSES,
+    passes: int | None = None,
 ) -> list[QuantizedWeight]:
     """Improve integer codes so that the layer's output changes less.
 
@@ -55,11 +55,13 @@ def descend(
         weight: Its float weight.
         starts: Integer codes and scales to start from, at any widths; all are improved in one sweep.
         second: H, the second moments of the inputs, `[groups, inputs, inputs]`.
-        passes: Most rounds over the inputs, fewer where nothing changes any more; 0 gives the start back.
+        passes: Most rounds over the inputs, fewer where nothing changes any more; 0 gives the start back, None is
+            `affordable_passes`.
 
     Returns:
         The improved codes, in the order of `starts`.
     """
+    passes = affordable_passes(layer, len(starts)) if passes is None else passes
     if not passes or not starts:
         return list(starts)
     # Inputs lie along the middle axis, so that one input of all rows is one piece of memory.
@@ -74,7 +76,7 @@ def descend(
         if not _sweep(codes, slope, scale, curvature, low, high, second):
             break
     found = []
-    for start, values in zip(starts, codes.split(rows, 2), strict=True):
+    for start, values in zip(starts, torch.split(codes, rows, 2), strict=True):
         whole = from_rows(layer, values.transpose(1, 2).contiguous())
         shift = 0 if start.zero_point is None else start.spread(start.zero_point)
         found.append(replace(start, codes=(whole + shift).astype(np.int8)))

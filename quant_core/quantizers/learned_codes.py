@@ -12,8 +12,8 @@ from torch import Tensor
 
 from quant_core.codes import CorrectedBias, QuantizedWeight
 from quant_core.ingest.layer import Layer
+from quant_core.quantizers.adaround import UpOrDown
 from quant_core.quantizers.bias_correction import find_bias
-from quant_core.quantizers.grids.elements import code_range
 
 Kind = Literal["codes", "scales", "biases"]
 
@@ -21,15 +21,72 @@ _NEAREST_BORDER = 0.45
 """How close to the border between two codes a weight may start, in codes."""
 
 
-class LearnedCodes:
-    """`W = exp(log s) round(u)`, u in steps from the zero point, with u, log s and the bias free, u on the grid.
+class StraightThrough:
+    """Codes `round(u)` with u on the grid and the gradient of round taken for 1.
 
-    u starts between the code given and the float weight, so that codes which were a close decision change first. The
-    gradient of round is taken for 1 (straight through). The bias moves in units of the layer's output, so that one
-    learning rate fits every layer.
+    u starts between the code given and the float weight, so that codes which were a close decision change first.
     """
 
-    def __init__(self, model: ir.Model, layer: Layer, start: QuantizedWeight, output: Tensor) -> None:
+    def __init__(self, codes: Tensor, weight: Tensor, low: Tensor, high: Tensor) -> None:
+        """Start from given codes.
+
+        Args:
+            codes: Whole numbers in steps from the zero point.
+            weight: The float weight in the same units and of the same shape.
+            low: Smallest code on the grid.
+            high: Largest code on the grid.
+        """
+        self._low, self._high = low, high
+        border = (weight - codes).clamp(-_NEAREST_BORDER, _NEAREST_BORDER)
+        self.parameter = (codes + border).requires_grad_()
+
+    def values(self) -> Tensor:
+        """Give the codes.
+
+        Returns:
+            Whole numbers with the gradient of u.
+        """
+        return self.parameter + (self.parameter.round() - self.parameter).detach()
+
+    def rounded(self) -> Tensor:
+        """Give the codes.
+
+        Returns:
+            Whole numbers on the grid.
+        """
+        return self.parameter.detach().round()
+
+    def penalty(self, _progress: float) -> Tensor:
+        """Ask for nothing: codes are whole at every step.
+
+        Args:
+            _progress: Share of the steps done.
+
+        Returns:
+            0.
+        """
+        return torch.zeros((), device=self.parameter.device)
+
+    def project(self) -> None:
+        """Pull weights that left the grid back within reach of its last code, so that they can return."""
+        with torch.no_grad():
+            self.parameter.clamp_(self._low - _NEAREST_BORDER, self._high + _NEAREST_BORDER)
+
+
+class LearnedCodes:
+    """`W = s exp(g) c(u)` with u, g and the bias free, s the steps given, c(u) codes by one of two relaxations.
+
+    The bias moves in units of the layer's output, so that one learning rate fits every layer.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        layer: Layer,
+        start: QuantizedWeight,
+        output: Tensor,
+        relaxation: type[StraightThrough] | type[UpOrDown] = StraightThrough,
+    ) -> None:
         """Start from given codes.
 
         Args:
@@ -37,6 +94,7 @@ class LearnedCodes:
             layer: A layer of it.
             start: Its codes and scales.
             output: Its float output on some samples.
+            relaxation: What makes codes reachable for gradients.
         """
         tensor = model.graph.initializers[layer.weight].const_value
         assert tensor is not None
@@ -47,12 +105,11 @@ class LearnedCodes:
         self._weight, self._start = layer.weight, start
         zero_points = np.zeros(()) if start.zero_point is None else start.spread(start.zero_point)
         self._zero_points = torch.from_numpy(np.array(zero_points)).to(device).float()
-        self._low, self._high = (limit - self._zero_points for limit in code_range(start.bits))
-        border = (weight / scale - codes).clamp(-_NEAREST_BORDER, _NEAREST_BORDER)
-        self._before_rounding = (codes + border).requires_grad_()
+        low, high = (torch.from_numpy(limit).to(device) - self._zero_points for limit in start.code_limits())
+        self.codes = relaxation(codes, weight / scale, low, high)
+        self._scale = scale
         # Steps of blocks are stored in fewer bits than a gradient would move them by.
-        self._fixed_scale = None if start.block_size is None else scale
-        self._log_scale = scale.log().requires_grad_()
+        self._log_growth = None if start.block_size else torch.zeros_like(scale).requires_grad_()
         bias = start.bias or find_bias(model, layer)
         self._bias = bias
         self._shift: Tensor | None = None
@@ -71,18 +128,22 @@ class LearnedCodes:
             Leaf tensors that require a gradient; none where the layer has no bias of its own.
         """
         if kind == "codes":
-            return [self._before_rounding]
+            return [self.codes.parameter]
         if kind == "scales":
-            return [] if self._fixed_scale is not None else [self._log_scale]
+            return [] if self._log_growth is None else [self._log_growth]
         return [] if self._shift is None else [self._shift]
 
-    def stand_ins(self) -> dict[str, Tensor]:
+    def stand_ins(self, *, rounded: bool = False) -> dict[str, Tensor]:
         """Give what stands in for the float initializers.
+
+        Args:
+            rounded: Whether codes are whole, as they would be exported.
 
         Returns:
             Initializer name -> values, differentiable in the parameters.
         """
-        values = {self._weight: self._scale() * self._codes()}
+        codes = self.codes.rounded() if rounded else self.codes.values()
+        values = {self._weight: self._steps() * codes}
         if self._bias is not None and self._shift is not None:
             values[self._bias.name] = self._first + self._unit * self._shift
         return values
@@ -94,22 +155,14 @@ class LearnedCodes:
             Codes, scales and bias.
         """
         with torch.no_grad():
-            codes = self._codes() + self._zero_points
+            codes = self.codes.rounded() + self._zero_points
             scale = self._start.scale
-            if self._fixed_scale is None:
-                scale = self._scale().cpu().numpy().reshape(scale.shape)
+            if self._log_growth is not None:
+                scale = self._steps().cpu().numpy().reshape(scale.shape)
             bias = self._bias
             if bias is not None:
                 bias = CorrectedBias(bias.name, self.stand_ins()[bias.name].cpu().numpy().astype(np.float32))
             return replace(self._start, codes=codes.to(torch.int8).cpu().numpy(), scale=scale, bias=bias)
 
-    def project(self) -> None:
-        """Pull weights that left the grid back within reach of its last code, so that they can return."""
-        with torch.no_grad():
-            self._before_rounding.clamp_(self._low - _NEAREST_BORDER, self._high + _NEAREST_BORDER)
-
-    def _scale(self) -> Tensor:
-        return self._log_scale.exp() if self._fixed_scale is None else self._fixed_scale
-
-    def _codes(self) -> Tensor:
-        return self._before_rounding + (self._before_rounding.round() - self._before_rounding).detach()
+    def _steps(self) -> Tensor:
+        return self._scale if self._log_growth is None else self._scale * self._log_growth.exp()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor
@@ -19,16 +18,13 @@ from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.input_moments import has_moments
 from quant_core.quantizers.learned_codes import Kind, LearnedCodes
+from quant_core.quantizers.tuning_samples import affordable_batch, feeds, random_batches, share
 
 OutputLoss = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], Samples], Tensor]
 """Values, the float network's values, the samples they belong to -> mean loss."""
 
 _OUTPUT_SHARE = 0.1
 _RATES: Mapping[Kind, float] = {"codes": 5e-3, "scales": 1e-3, "biases": 1e-3}
-_MACS = 3e12
-_PASSES = 4
-_LARGEST_BATCH, _SMALLEST_BATCH = 32, 4
-_CHECKED_SHARE = 8
 _TINY = 1e-12
 STEPS = 400
 
@@ -53,7 +49,8 @@ class Reconstructed:
     Attributes:
         weights: Layer name -> codes, scales and bias.
         before: Output loss of the weights given, on samples that did not tune.
-        after: Output loss of the tuned ones there. Where it is not lower, the weights are those given.
+        after: Output loss of the tuned ones there. Where it is not lower, the weights are those given. Both are NaN
+            where there is one sample, which cannot do both.
     """
 
     weights: Mapping[str, QuantizedWeight]
@@ -85,7 +82,8 @@ def reconstruct(
     their value before rounding, straight through the rounding; scales and biases move with them (Esser et al., LSQ,
     arXiv:1902.08153).
 
-    One sample in eight tunes nothing and tells whether the result is better. Memory does not grow with the samples.
+    One sample in eight, of few samples one in two, tunes nothing and tells whether the result is better. Memory does
+    not grow with the samples.
 
     Args:
         program: The float network.
@@ -106,8 +104,11 @@ def reconstruct(
     Raises:
         NonFiniteError: If the loss becomes NaN or infinite.
     """
-    size = _batch(layers, samples, steps, batch_size)
-    tuning, checking = _share(samples)
+    size = affordable_batch(layers, samples, steps, batch_size)
+    parts = share(samples)
+    if parts is None:
+        return Reconstructed(dict(weights), math.nan, math.nan)
+    tuning, checking = parts
     network = _Network.of(program, model, layers, weights, target, next(tuning.batches(size)), device)
     errors, before = network.check(checking, size)
     scales = (1 / max(errors, _TINY), _OUTPUT_SHARE / max(before, _TINY))
@@ -115,7 +116,7 @@ def reconstruct(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(step, steps) / steps))
     )
-    for step, batch in enumerate(_random_batches(tuning, size, steps, seed)):
+    for step, batch in enumerate(random_batches(tuning, size, steps, seed)):
         errors_now, loss_now = network.losses(batch)
         loss = scales[0] * errors_now + scales[1] * loss_now
         if not bool(torch.isfinite(loss)):
@@ -128,8 +129,8 @@ def reconstruct(
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
-        for codes in network.learned.values():
-            codes.project()
+        for learned in network.learned.values():
+            learned.codes.project()
         on_progress((step + 1) / steps, f"reconstruction: step {step + 1} of {steps}")
     _, after = network.check(checking, size)
     if not after < before:
@@ -163,7 +164,7 @@ class _Network:
         rounded = [layer for layer in layers if layer.name in weights]
         tuned = [layer for layer in rounded if has_moments(layer)]
         with torch.no_grad():
-            outputs = program.evaluate(_feeds(first, device), outputs=[layer.outputs[0] for layer in tuned])
+            outputs = program.evaluate(feeds(first, device), outputs=[layer.outputs[0] for layer in tuned])
         entering = dict.fromkeys(name for layer in tuned for name in layer.inputs)
         return cls(
             program,
@@ -200,7 +201,7 @@ class _Network:
             for codes in self.learned.values():
                 weights |= codes.stand_ins()
         names = tuple(dict.fromkeys((*self.features, *self.target.tensors)))
-        return self.program.evaluate(_feeds(batch, self.device), outputs=names, weights=weights)
+        return self.program.evaluate(feeds(batch, self.device), outputs=names, weights=weights)
 
     def losses(self, batch: Samples) -> tuple[Tensor, Tensor]:
         """Mean relative squared error of the features, and the loss of the outputs."""
@@ -222,40 +223,3 @@ class _Network:
                 totals += batch.count * torch.stack(self.losses(batch)).double().cpu()
         errors, loss = (totals / samples.count).tolist()
         return errors, loss
-
-
-def _batch(layers: Sequence[Layer], samples: Samples, steps: int, batch_size: int) -> int:
-    """Samples a step: few where the network is large, so that all steps take a bounded amount of arithmetic."""
-    macs = max(1, sum(layer.macs for layer in layers))
-    affordable = int(_MACS / (_PASSES * macs * steps))
-    return samples.batch or min(
-        batch_size, samples.count, max(_SMALLEST_BATCH, min(_LARGEST_BATCH, affordable))
-    )
-
-
-def _share(samples: Samples) -> tuple[Samples, Samples]:
-    """Samples to tune with and others to check with; all of them twice where they are few."""
-    unit = samples.batch or 1
-    groups = samples.count // unit
-    if groups < _CHECKED_SHARE:
-        return samples, samples
-    checked = np.repeat(np.arange(groups) % _CHECKED_SHARE == _CHECKED_SHARE - 1, unit)
-    return samples.take(np.flatnonzero(~checked)), samples.take(np.flatnonzero(checked))
-
-
-def _random_batches(samples: Samples, size: int, steps: int, seed: int) -> Iterator[Samples]:
-    """Every sample once in random order, then again in another; a fixed batch stays together."""
-    random = np.random.default_rng(seed)
-    unit = samples.batch or 1
-    waiting: list[int] = []
-    for _ in range(steps):
-        while len(waiting) < size // unit:
-            waiting += random.permutation(samples.count // unit).tolist()
-        picked, waiting = waiting[: size // unit], waiting[size // unit :]
-        yield samples.take((np.array(picked)[:, None] * unit + np.arange(unit)).reshape(-1))
-
-
-def _feeds(batch: Samples, device: str) -> dict[str, Tensor]:
-    return {
-        name: torch.from_numpy(np.ascontiguousarray(array)).to(device) for name, array in batch.inputs.items()
-    }

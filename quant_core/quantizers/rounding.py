@@ -14,8 +14,10 @@ from quant_core.calibration import Samples
 from quant_core.codes import QuantizedWeight
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
+from quant_core.quantizers.adaround import adaround
 from quant_core.quantizers.bias_correction import find_bias
-from quant_core.quantizers.gptq import gptq
+from quant_core.quantizers.coordinate_descent import descend
+from quant_core.quantizers.gptq import Improve, gptq
 from quant_core.quantizers.input_moments import has_moments, input_moments
 from quant_core.quantizers.rows import rows_shape
 from quant_core.quantizers.stochastic import round_stochastically
@@ -52,7 +54,8 @@ def round_weights(
         layers: The layers.
         widths: Layer name -> candidate bits; float is passed over.
         samples: Calibration samples.
-        options: How weights find their codes. `reconstruction` starts from GPTQ, which is what it gets here.
+        options: How weights find their codes. What tunes the codes of a plan starts from GPTQ, which is what it gets
+            here.
         batch_size: Samples a run.
         device: Where the program computes.
         seed: Seed of the choice of positions for GPTQ, and of stochastic rounding.
@@ -67,6 +70,9 @@ def round_weights(
         layer for layer in layers if not options.by_value and integer[layer.name] and has_moments(layer)
     ]
     by_value = [layer for layer in layers if layer not in by_moments]
+    improve: Improve | None = descend if options.descent else None
+    if options.rounding == "adaround":
+        improve = adaround
     total = len(layers)
 
     def tell(message: str, extra: float = 0.0) -> None:
@@ -90,7 +96,7 @@ def round_weights(
                 find_bias(model, layer) if options.bias_correction else None,
                 beta=options.foem_beta if options.rounding == "foem" else 0.0,
                 grid_of=options.grid,
-                descent=options.descent,
+                improve=improve,
             )
             done = (start + 0.5 * (len(group) + index + 1)) / total
             on_progress(done, f"{'FOEM' if options.rounding == 'foem' else 'GPTQ'} {layer.name}")

@@ -42,7 +42,7 @@ def test_no_row_gets_worse_and_no_single_code_could_be_better(case, grid):
     for start, found in zip(starts, descend(layer, weight, starts, second, passes=50), strict=True):
         before, after = (row_errors(layer, weight, w.dequantize(), second) for w in (start, found))
         assert (after <= before * (1 + 1e-4) + 1e-6).all()
-        assert after.sum() < before.sum()
+        assert after.sum() <= before.sum()
         half = 1 << (found.bits - 1)
         assert found.codes.min() >= -half
         assert found.codes.max() < half
@@ -80,7 +80,7 @@ def test_rows_come_closer_to_the_best_of_all_codes():
 def test_codes_of_gptq_get_better_on_inputs_that_were_not_seen():
     _, layer, weight, _ = build("Gemm", (12, 48), (32, 48), {"transB": 1})
     seen, unseen = moments(layer), moments(layer, seed=2).second
-    first, then = (gptq(layer, weight, seen, (2, 4), descent=descent) for descent in (False, True))
+    first, then = (gptq(layer, weight, seen, (2, 4), improve=improve) for improve in (None, descend))
     for bits in (2, 4):
         ratio = (
             row_errors(layer, weight, then[bits].dequantize(), unseen).sum()

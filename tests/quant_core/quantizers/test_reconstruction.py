@@ -249,7 +249,7 @@ def test_learned_codes_keep_zero_points_and_blocks(grid):
     (codes,) = learned.parameters("codes")
     with torch.no_grad():
         codes += 9  # beyond the end of every grid
-    learned.project()
+    learned.codes.project()
     result = learned.result()
     assert result.codes.max() == result.codes.min() == 3
     np.testing.assert_allclose(result.scale, start.scale, rtol=1e-6)

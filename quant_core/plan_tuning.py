@@ -1,0 +1,168 @@
+"""Codes of a chosen plan, tuned by the rounding that the request names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from quant_core.calibration import Samples
+from quant_core.checkpoints import TUNING, Checkpoints, find_rounded, keep_rounded
+from quant_core.preparation import Prepared
+from quant_core.quantizers import ActivationGrid, QuantizedWeight, fake_quantize
+from quant_core.quantizers.block_reconstruction import (
+    BRECQ,
+    QDROP,
+    Probe,
+    ReconstructedBlocks,
+    reconstruct_blocks,
+)
+from quant_core.quantizers.block_reconstruction import STEPS as BLOCK_STEPS
+from quant_core.quantizers.reconstruction import STEPS, Target, reconstruct
+from quant_core.sensitivity import Objective
+from quant_core.spec import QuantizeSpec
+
+_METHODS = {"brecq": BRECQ, "qdrop": QDROP}
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """Weights after tuning.
+
+    Attributes:
+        weights: Layer name -> codes and scales.
+        told: What came of it, in short.
+        notes: What the user should know.
+    """
+
+    weights: Mapping[str, QuantizedWeight]
+    told: str
+    notes: tuple[str, ...] = ()
+
+
+def tune_plan(
+    job: Prepared,
+    spec: QuantizeSpec,
+    objective: Objective,
+    samples: Samples,
+    weights: Mapping[str, QuantizedWeight],
+    grids: Mapping[str, ActivationGrid],
+    on_progress: Callable[[float, str], None],
+    checkpoints: Checkpoints | None = None,
+) -> Tuned:
+    """Tune the codes of a plan; bit-widths and bytes stay.
+
+    Args:
+        job: The prepared job.
+        spec: The request; its rounding is one of those that tune.
+        objective: The loss.
+        samples: Calibration samples.
+        weights: Layer name -> codes to start from.
+        grids: Tensor name -> grid of that activation.
+        on_progress: Called with the fraction done and a message; may raise to stop.
+        checkpoints: Where blocks that are done are kept for another attempt, and found.
+
+    Returns:
+        The weights, as they were where tuning did not make them better.
+    """
+    if spec.rounding in _METHODS:
+        return _by_blocks(job, spec, objective, samples, weights, grids, on_progress, checkpoints)
+    tuned = reconstruct(
+        job.program,
+        job.model,
+        job.layers,
+        weights,
+        samples,
+        Target(partial(_loss, job, objective), objective.tensors),
+        steps=STEPS,
+        batch_size=job.batch_size,
+        device=job.device,
+        seed=spec.seed,
+        on_progress=on_progress,
+    )
+    change = f"{tuned.before:.4g} to {tuned.after:.4g}"
+    if tuned.after < tuned.before:
+        return Tuned(tuned.weights, f"loss {change}")
+    kept = f"Codes are those of GPTQ: reconstruction took the loss on samples kept apart from {change}."
+    return Tuned(tuned.weights, f"loss {change}", (f"{kept} More samples may help.",))
+
+
+def _by_blocks(
+    job: Prepared,
+    spec: QuantizeSpec,
+    objective: Objective,
+    samples: Samples,
+    weights: Mapping[str, QuantizedWeight],
+    grids: Mapping[str, ActivationGrid],
+    on_progress: Callable[[float, str], None],
+    checkpoints: Checkpoints | None,
+) -> Tuned:
+    tuned = reconstruct_blocks(
+        job.program,
+        job.model,
+        job.layers,
+        weights,
+        samples,
+        _METHODS[spec.rounding],
+        hooks={name: partial(fake_quantize, grid=grid) for name, grid in grids.items()},
+        probe=Probe(partial(_probe, objective), objective.tensors),
+        steps=BLOCK_STEPS,
+        batch_size=job.batch_size,
+        device=job.device,
+        seed=spec.seed,
+        on_progress=on_progress,
+        earlier=_find(checkpoints, weights),
+        on_block=lambda done: _keep(checkpoints, done),
+    )
+    kept = sum(not after < before for before, after in tuned.errors)
+    if not tuned.errors:
+        return Tuned(
+            weights, "too few samples", ("Codes are those of GPTQ: to tune them takes two samples or more.",)
+        )
+    told = f"{len(tuned.errors) - kept} of {len(tuned.errors)} blocks closer to the float network"
+    note = f"Codes of {kept} of {len(tuned.errors)} blocks are those of GPTQ: on samples kept apart {spec.rounding}"
+    note += " was no better."
+    return Tuned(tuned.weights, told, (note,) if kept else ())
+
+
+def _keep(checkpoints: Checkpoints | None, done: ReconstructedBlocks) -> None:
+    rounded = {name: {weight.bits: weight} for name, weight in done.weights.items()}
+    keep_rounded(checkpoints, rounded, TUNING, {"errors": done.errors})
+
+
+def _find(
+    checkpoints: Checkpoints | None, weights: Mapping[str, QuantizedWeight]
+) -> ReconstructedBlocks | None:
+    """Take up the blocks that an earlier attempt at this plan has done."""
+    found = find_rounded(checkpoints, TUNING)
+    if found is None or checkpoints is None:
+        return None
+    if {name: [*row] for name, row in found.items()} != {name: [w.bits] for name, w in weights.items()}:
+        return None
+    errors = checkpoints.told(TUNING)["errors"]
+    return ReconstructedBlocks(
+        {name: row[weights[name].bits] for name, row in found.items()},
+        tuple((before, after) for before, after in errors),
+    )
+
+
+def _loss(
+    job: Prepared, objective: Objective, values: Tensors, wanted: Tensors, batch: Samples
+) -> torch.Tensor:
+    rows, reference = (objective.rows(given, batch.count) for given in (values, wanted))
+    labels = None if batch.labels is None else torch.from_numpy(batch.labels).to(job.device)
+    return objective.per_sample(rows, reference, labels).mean()
+
+
+def _probe(objective: Objective, values: Tensors, batch: Samples, chance: torch.Generator) -> torch.Tensor:
+    """`sum z . (S r)` with random signs r and `S S^T` the loss's Hessian in the outputs z."""
+    total = torch.zeros((), device=chance.device)
+    for term, rows in zip(objective.terms, objective.rows(values, batch.count), strict=True):
+        draw = torch.randint(2, rows.shape, generator=chance, device=chance.device)
+        root = term.root(rows.detach(), 2.0 * draw.to(rows) - 1)
+        total = total + (rows * root).sum()
+    return total
