@@ -101,7 +101,8 @@ class Attempt(threading.Thread):
             except (Stopped, FencedError):
                 outcome = Outcome(state="canceled")
             except LostError as error:
-                _log.warning("job %s, attempt %d: %s", self._task.job_id, self._task.attempt, error)
+                reason = " ".join(str(error).split())
+                _log.warning("job %s, attempt %d: %s", self._task.job_id, self._task.attempt, reason)
                 outcome = (
                     Outcome(state="canceled")
                     if self.stop.is_set()

@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import queue
 import sys
 import threading
 import time
+from typing import TextIO
 
 import ray
 
@@ -26,13 +28,19 @@ _CLOSE_SECONDS = 15.0
 def main() -> None:
     """Serve a service until its end."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # Ray prints what it sees happen in the cluster
     told = json.loads(sys.stdin.readline())
     terms = Terms(**told["terms"])
+    asked_for: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    connected = threading.Event()
+    threading.Thread(target=_listen, args=(asked_for, connected), daemon=True).start()
     ray.init(address=told["address"], namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
-    threading.Thread(target=_tell_room, args=(terms,), daemon=True).start()
+    connected.set()
+    threading.Thread(target=_tell_room, args=(terms, answers), daemon=True).start()
     attempts: dict[str, Attempt] = {}
     closing = False
-    for line in sys.stdin:
+    for line in iter(asked_for.get, None):
         asked = json.loads(line)
         if "submit" in asked:
             attempt = Attempt(decode(asked["submit"]), asked["gpus"], terms)
@@ -48,6 +56,14 @@ def main() -> None:
     os._exit(0)  # attempts are still followed; what they follow outlives this process
 
 
+def _listen(asked_for: queue.SimpleQueue[str | None], connected: threading.Event) -> None:
+    for line in sys.stdin:
+        asked_for.put(line)
+    if not connected.is_set():  # Ray tries for minutes, for nobody now
+        os._exit(0)
+    asked_for.put(None)
+
+
 def _end(attempts: tuple[Attempt, ...]) -> None:
     for attempt in attempts:
         attempt.stop.set()
@@ -56,12 +72,15 @@ def _end(attempts: tuple[Attempt, ...]) -> None:
         attempt.join(max(0.0, deadline - time.monotonic()))
 
 
-def _tell_room(terms: Terms) -> None:
+def _tell_room(terms: Terms, answers: TextIO) -> None:
     while True:
         total, free = ray.cluster_resources(), ray.available_resources()
         room = {name: {"gpus": int(of.get("GPU", 0)), "cpus": int(of.get("CPU", 0) / terms.cpus)}
                 for name, of in (("total", total), ("free", free))}  # fmt: skip
-        print(json.dumps(room), flush=True)
+        try:
+            answers.write(json.dumps(room) + "\n")
+        except BrokenPipeError:  # the service is gone
+            return
         time.sleep(_ROOM_SECONDS)
 
 

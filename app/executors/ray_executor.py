@@ -23,8 +23,10 @@ from quant_core.spec import JobFailure, JobKind
 
 _log = logging.getLogger("bitwright.ray")
 
-_AGAIN_SECONDS = 2.0
-"""Between two tries to reach the cluster."""
+_AGAIN_SECONDS = 1.0
+"""Until the next try to reach the cluster; twice as long after each that fails."""
+
+_RARELY_SECONDS = 30.0
 
 _UNSEEN_SECONDS = 3.0
 """How long a task that was just submitted may not show in what the cluster says is free."""
@@ -147,7 +149,8 @@ class RayExecutor:
         self._engines = dict(engines)
         self._open: dict[str, RayTicket] = {}
         self._bridge: _Bridge | None = None
-        self._started = 0.0
+        self._started = float("-inf")
+        self._again = _AGAIN_SECONDS
         self._reached = time.monotonic()
         self._closed = False
 
@@ -201,8 +204,8 @@ class RayExecutor:
         """
         gpus = int(device.startswith("cuda"))
         ticket = RayTicket(task, gpus, time.monotonic(), Messages(task.messages))
+        bridge = self._now()  # a new one is told of all that is open
         self._open[ticket.name] = ticket
-        bridge = self._now()
         if bridge is not None:
             self._tell(bridge, ticket)
         return ticket
@@ -255,13 +258,15 @@ class RayExecutor:
         if self._bridge is not None and self._bridge.process.poll() is None:
             if self._bridge.heard is not None:
                 self._reached = self._bridge.heard
+                self._again = _AGAIN_SECONDS
             return self._bridge
         moment = time.monotonic()
-        if self._closed or moment - self._started < _AGAIN_SECONDS:
+        if self._closed or moment - self._started < self._again:
             return None
         if self._bridge is not None:
             self._bridge.end(0)
             _log.warning("the way to the cluster broke (exit code %s)", self._bridge.process.returncode)
+            self._again = min(2 * self._again, _RARELY_SECONDS)
         self._started = moment
         self._bridge = self._built()
         for ticket in self._open.values():

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -91,21 +92,27 @@ def make_cluster() -> Iterator[Callable[[], Any]]:
 
 @pytest.fixture(scope="session")
 def one_node(make_cluster: Callable[[], Any]) -> Any:
-    """A cluster of one machine with a processor and two GPUs that are not there."""
+    """A cluster of one machine with two processors and two GPUs that are not there."""
     cluster = make_cluster()
-    cluster.start(cpus=1, gpus=2)
+    cluster.start(cpus=2, gpus=2)
     return cluster
 
 
-@pytest.fixture(scope="session")
-def reach(one_node: Any) -> Callable[..., RayExecutor]:
+@pytest.fixture(scope="module")
+def reach(one_node: Any) -> Iterator[Callable[..., RayExecutor]]:
     """Make executors of that cluster."""
 
     def make(devices: tuple[str, ...] = ("cpu",), silence: float = 60, token: str = "") -> RayExecutor:
         token = token or sys.modules["contract_ray_cluster"].TOKEN
-        return RayExecutor(Cluster(one_node.address, token, memory=MEMORY, silence=silence), devices, ENGINES)
+        cluster = Cluster(one_node.address, token, memory=MEMORY, silence=silence)
+        made.append(RayExecutor(cluster, devices, ENGINES))
+        made[-1].start()
+        return made[-1]
 
-    return make
+    made: list[RayExecutor] = []
+    yield make
+    for executor in made:
+        executor.close()
 
 
 @pytest.fixture(scope="module", params=["local", pytest.param("ray", marks=pytest.mark.slow)])
@@ -124,20 +131,33 @@ def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
 
 
 @pytest.fixture
-def start(executor: Executor, tmp_path: Path) -> Start:
-    """Start an attempt; the fake engine's behaviour is chosen by the seed."""
+def begin(tmp_path: Path) -> Start:
+    """Start an attempt on an executor; the fake engine's behaviour is chosen by the seed."""
 
-    def make(seed: int = 0, checkpoints: Path | None = None) -> Watched:
-        attempt = len(list(tmp_path.iterdir())) + 1
-        job = f"{tmp_path.name}-{seed}"
+    def make(
+        executor: Executor,
+        seed: int = 0,
+        *,
+        attempt: int | None = None,
+        device: str = "cpu",
+        checkpoints: Path | None = None,
+        model: bytes = b"\x08\x0a a small model",
+    ) -> Watched:
+        attempt = attempt or len(list(tmp_path.iterdir())) + 1
         scratch = tmp_path / f"{seed}-{attempt}"
         (scratch / "in").mkdir(parents=True)
         if checkpoints is not None:
             shutil.copytree(checkpoints, scratch / "checkpoints")
-        (scratch / "in" / "m.onnx").write_bytes(b"\x08\x0a a small model")
+        (scratch / "in" / "m.onnx").write_bytes(model)
         (scratch / "in" / "d.npz").write_bytes(b"PK")
-        spec = QuantizeSpec(seed=seed)
-        task = Task(job, attempt, scratch / "in" / "m.onnx", scratch / "in" / "d.npz", spec, scratch)
-        return Watched(executor, executor.submit(task, "cpu"))
+        files = scratch / "in" / "m.onnx", scratch / "in" / "d.npz"
+        task = Task(f"{tmp_path.name}-{seed}", attempt, *files, QuantizeSpec(seed=seed), scratch)
+        return Watched(executor, executor.submit(task, device))
 
     return make
+
+
+@pytest.fixture
+def start(executor: Executor, begin: Start) -> Start:
+    """Start an attempt on the executor under test."""
+    return partial(begin, executor)
