@@ -93,12 +93,15 @@ class AsyncClient:
         data: Samples,
         spec: QuantizeSpec | None = None,
         tags: Sequence[str] = (),
+        webhook: str | None = None,
         progress: bool = False,
         idempotency_key: str | None = None,
         **options: Unpack[QuantizeOptions],
     ) -> AsyncJob:
         """Send a model and samples; external data that the model names in its own folder goes with it."""
-        given = Given(model, data, request_of(QuantizeSpec, options, spec), example_inputs, tuple(tags))
+        given = Given(
+            model, data, request_of(QuantizeSpec, options, spec), example_inputs, tuple(tags), webhook
+        )
         return await self._send("/quantize", given, idempotency_key, progress=progress)
 
     async def analyze(
@@ -109,12 +112,15 @@ class AsyncClient:
         data: Samples,
         spec: AnalyzeSpec | None = None,
         tags: Sequence[str] = (),
+        webhook: str | None = None,
         progress: bool = False,
         idempotency_key: str | None = None,
         **options: Unpack[AnalyzeOptions],
     ) -> AsyncJob:
         """Send a model and samples to learn what each layer loses in few bits; nothing is quantized."""
-        given = Given(model, data, request_of(AnalyzeSpec, options, spec), example_inputs, tuple(tags))
+        given = Given(
+            model, data, request_of(AnalyzeSpec, options, spec), example_inputs, tuple(tags), webhook
+        )
         return await self._send("/analyze", given, idempotency_key, progress=progress)
 
     async def quantize_many(

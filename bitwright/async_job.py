@@ -69,12 +69,13 @@ class AsyncJob(JobHandle):
         self,
         *,
         tags: Sequence[str] = (),
+        webhook: str | None = None,
         idempotency_key: str | None = None,
         **options: Unpack[QuantizeOptions],
     ) -> AsyncJob:
         """Ask for another file from what the job measured: nothing is sent again, and no probe is run."""
         spec = jobs.asked_again(self.info, options)
-        operation = submit_again(self.id, spec, tags=tags, key=idempotency_key)
+        operation = submit_again(self.id, spec, tags=tags, webhook=webhook, key=idempotency_key)
         return AsyncJob(self._connection, await self._connection.run(operation))
 
     async def download(self, folder: str | PathLike[str]) -> Path:

@@ -118,6 +118,7 @@ class Client:
         data: Samples,
         spec: QuantizeSpec | None = None,
         tags: Sequence[str] = (),
+        webhook: str | None = None,
         progress: bool = False,
         idempotency_key: str | None = None,
         **options: Unpack[QuantizeOptions],
@@ -131,6 +132,7 @@ class Client:
                 a torch `DataLoader` gives them.
             spec: A complete request instead of the options.
             tags: Words to find the job by.
+            webhook: Address that the service tells, by a signed POST, that the job has ended.
             progress: Whether to draw a bar for each large file.
             idempotency_key: Names this request: the service makes one job of it, however often it arrives.
             options: What is asked, such as `size=0.18` or `pin={"fc": 8}`: the fields of `QuantizeSpec`.
@@ -138,7 +140,9 @@ class Client:
         Returns:
             The queued job. `InvalidRequestError` says why a request is refused, and what to do.
         """
-        given = Given(model, data, request_of(QuantizeSpec, options, spec), example_inputs, tuple(tags))
+        given = Given(
+            model, data, request_of(QuantizeSpec, options, spec), example_inputs, tuple(tags), webhook
+        )
         return self._send("/quantize", given, idempotency_key, progress=progress)
 
     def analyze(
@@ -149,6 +153,7 @@ class Client:
         data: Samples,
         spec: AnalyzeSpec | None = None,
         tags: Sequence[str] = (),
+        webhook: str | None = None,
         progress: bool = False,
         idempotency_key: str | None = None,
         **options: Unpack[AnalyzeOptions],
@@ -161,6 +166,7 @@ class Client:
             data: The samples, as in `quantize`.
             spec: A complete request instead of the options.
             tags: Words to find the job by.
+            webhook: Address that the service tells, by a signed POST, that the job has ended.
             progress: Whether to draw a bar for each large file.
             idempotency_key: Names this request, as in `quantize`.
             options: What is asked, such as `sensitivity="gauss_newton"`: the fields of `AnalyzeSpec`.
@@ -168,7 +174,9 @@ class Client:
         Returns:
             The queued job; its `sensitivities()` are the result.
         """
-        given = Given(model, data, request_of(AnalyzeSpec, options, spec), example_inputs, tuple(tags))
+        given = Given(
+            model, data, request_of(AnalyzeSpec, options, spec), example_inputs, tuple(tags), webhook
+        )
         return self._send("/analyze", given, idempotency_key, progress=progress)
 
     def quantize_many(

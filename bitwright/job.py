@@ -137,6 +137,7 @@ class Job(JobHandle):
         self,
         *,
         tags: Sequence[str] = (),
+        webhook: str | None = None,
         idempotency_key: str | None = None,
         **options: Unpack[QuantizeOptions],
     ) -> Job:
@@ -144,6 +145,7 @@ class Job(JobHandle):
 
         Args:
             tags: Words to find the new job by.
+            webhook: Address that the service tells that the new job has ended.
             idempotency_key: Names this request, as in `Client.quantize`.
             options: Options of `Client.quantize`, such as `size=0.2`. What is not given is as this job was asked, but
                 for its budget; pins and exclusions join the rules it had.
@@ -152,7 +154,7 @@ class Job(JobHandle):
             The new job, queued; `ConflictError` while this one has no result.
         """
         spec = jobs.asked_again(self.info, options)
-        operation = submit_again(self.id, spec, tags=tags, key=idempotency_key)
+        operation = submit_again(self.id, spec, tags=tags, webhook=webhook, key=idempotency_key)
         return Job(self._connection, self._connection.run(operation))
 
     def download(self, folder: str | PathLike[str]) -> Path:

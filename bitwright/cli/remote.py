@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from bitwright.cli.quantize import quantize, read_spec
-from bitwright.cli.service_options import AsJson, JobId, Tags, Url
+from bitwright.cli.service_options import AsJson, JobId, Tags, Url, Webhook
 
 if TYPE_CHECKING:
     from bitwright import Client, Job
@@ -26,7 +26,12 @@ def submit(**given: Any) -> None:
     spec = read_spec(given)
     with _client(given["url"]) as client:
         job = client.quantize(
-            given["model"], data=given["data"], spec=spec, tags=given["tags"] or (), progress=True
+            given["model"],
+            data=given["data"],
+            spec=spec,
+            tags=given["tags"] or (),
+            webhook=given["webhook"],
+            progress=True,
         )
         if given["wait"]:
             job.wait(progress=True)
@@ -44,6 +49,7 @@ def _signature_of_submit() -> inspect.Signature:
     wait_for_it = Annotated[bool, typer.Option("--wait", help="Wait until it has succeeded.")]
     added = (
         ("tags", Tags, None),
+        ("webhook", Webhook, None),
         ("wait", wait_for_it, False),
         ("as_json", AsJson, False),
         ("url", Url, None),

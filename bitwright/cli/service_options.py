@@ -17,6 +17,15 @@ Url = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)]
+Webhook = Annotated[
+    str | None,
+    typer.Option(
+        "--webhook",
+        metavar="URL",
+        help="Address that the service tells that the job has ended.",
+        show_default=False,
+    ),
+]
 Tags = Annotated[
     list[str] | None, typer.Option("--tag", metavar="WORD", help="A word to find it by; may be repeated.")
 ]

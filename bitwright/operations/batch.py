@@ -14,7 +14,7 @@ from bitwright.external_data import external_files
 from bitwright.file_digest import file_digest
 from bitwright.ledger import Entry, Ledger
 from bitwright.operations import follow, jobs
-from bitwright.operations.submit import Given, submit, workshop
+from bitwright.operations.submit import Given, Wishes, submit, workshop
 from bitwright.options import QuantizeOptions, request_of
 from bitwright.results import JobInfo
 from bitwright.steps import Operation, Work
@@ -38,11 +38,13 @@ class QuantizeRequest(_Required, QuantizeOptions, total=False):
         spec: A complete request instead of the options.
         example_inputs: Inputs of one batch, to export a torch module with.
         tags: Words to find the job by.
+        webhook: Address that the service tells that the job has ended.
     """
 
     spec: QuantizeSpec
     example_inputs: Any
     tags: tuple[str, ...]
+    webhook: str
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,9 @@ def read_batch_request(request: Mapping[str, Any]) -> Given:
             where=str(error.args[0]),
             code="spec",
         ) from error
-    example, tags, spec = (options.pop(name, None) for name in ("example_inputs", "tags", "spec"))
-    return Given(model, data, request_of(QuantizeSpec, options, spec), example, tuple(tags or ()))
+    names = ("example_inputs", "tags", "spec", "webhook")
+    example, tags, spec, webhook = (options.pop(name, None) for name in names)
+    return Given(model, data, request_of(QuantizeSpec, options, spec), example, tuple(tags or ()), webhook)
 
 
 def run_one(
@@ -108,7 +111,8 @@ def run_one(
             model, data = yield Work(lambda: given.files(folder))
             entry: Entry = yield Work(lambda: ledger.entry(_digest(given, model, data)))
             if entry.job_id is None:
-                info = yield from submit("/quantize", model, data, given.spec, tags=given.tags, key=entry.key)
+                wishes = Wishes(given.tags, given.webhook)
+                info = yield from submit("/quantize", model, data, given.spec, wishes, key=entry.key)
                 accepted = info.id
                 yield Work(lambda: ledger.accepted(entry, accepted))
             else:
@@ -129,6 +133,7 @@ def _digest(given: Given, model: Path, data: Path) -> str:
         data.name,
         given.spec.model_dump_json(exclude_defaults=True),
         *given.tags,
+        *([given.webhook] if given.webhook else ()),
         *map(file_digest, files),
     ]
     return hashlib.sha256("\0".join(told).encode()).hexdigest()

@@ -30,6 +30,22 @@ _TRIES = 8
 
 
 @dataclass(frozen=True)
+class Wishes:
+    """What is said with a job besides its files and what is asked.
+
+    Attributes:
+        tags: Words to find it by.
+        webhook: Address that is told that it has ended.
+    """
+
+    tags: tuple[str, ...] = ()
+    webhook: str | None = None
+
+
+NO_WISHES = Wishes()
+
+
+@dataclass(frozen=True)
 class Given:
     """What a user wants to have quantized or analyzed.
 
@@ -39,6 +55,7 @@ class Given:
         spec: What is asked.
         example_inputs: Inputs of one batch, to export a torch module with.
         tags: Words to find the job by.
+        webhook: Address that is told that the job has ended.
     """
 
     model: str | PathLike[str] | Any
@@ -46,6 +63,7 @@ class Given:
     spec: BaseModel
     example_inputs: Any = None
     tags: tuple[str, ...] = ()
+    webhook: str | None = None
 
     def files(self, folder: Path) -> tuple[Path, Path]:
         """Make files of what is none yet.
@@ -92,9 +110,8 @@ def send(
     """
     with workshop() as folder:
         model, data = yield Work(lambda: given.files(folder))
-        return (
-            yield from submit(route, model, data, given.spec, tags=given.tags, key=key, on_bytes=on_bytes)
-        )
+        wishes = Wishes(given.tags, given.webhook)
+        return (yield from submit(route, model, data, given.spec, wishes, key=key, on_bytes=on_bytes))
 
 
 def submit(
@@ -102,8 +119,8 @@ def submit(
     model: Path,
     data: Path,
     spec: BaseModel,
+    wishes: Wishes = NO_WISHES,
     *,
-    tags: Sequence[str] = (),
     key: str | None = None,
     on_bytes: OnBytes | None = None,
 ) -> Operation[JobInfo]:
@@ -114,7 +131,7 @@ def submit(
         model: The ONNX file.
         data: The samples.
         spec: What is asked.
-        tags: Words to find the job by.
+        wishes: What is said with the job.
         key: Names this request, so that the service makes one job of it however often it arrives; one is made up
             where none is given.
         on_bytes: Told how far large files are.
@@ -131,11 +148,16 @@ def submit(
         else:
             upload_id = yield from upload(path, _TRIES, on_bytes)
             parts.append(Part(field, f"{name}={upload_id}"))
-    return (yield from _post(route, parts, tags, key))
+    return (yield from _post(route, parts, wishes, key))
 
 
 def submit_again(
-    job_id: str, spec: BaseModel, *, tags: Sequence[str] = (), key: str | None = None
+    job_id: str,
+    spec: BaseModel,
+    *,
+    tags: Sequence[str] = (),
+    webhook: str | None = None,
+    key: str | None = None,
 ) -> Operation[JobInfo]:
     """Ask for another file from what an ended job was given and found.
 
@@ -143,20 +165,22 @@ def submit_again(
         job_id: The ended job.
         spec: What is asked.
         tags: Words to find the new job by.
+        webhook: Address that is told that the new job has ended.
         key: Names this request.
 
     Returns:
         The new job, queued.
     """
-    return (yield from _post("/quantize", [_spec(spec), Part("from_job", job_id)], tags, key))
+    wishes = Wishes(tuple(tags), webhook)
+    return (yield from _post("/quantize", [_spec(spec), Part("from_job", job_id)], wishes, key))
 
 
-def _post(route: str, parts: Sequence[Part], tags: Sequence[str], key: str | None) -> Operation[JobInfo]:
+def _post(route: str, parts: Sequence[Part], wishes: Wishes, key: str | None) -> Operation[JobInfo]:
     request = Send(
         "POST",
         route,
         headers={"Idempotency-Key": key or uuid.uuid4().hex},
-        params={"tag": list(tags)},
+        params={"tag": list(wishes.tags), "webhook": wishes.webhook},
         form=tuple(parts),
         timeout=(30.0, CHECK_SECONDS),
     )
