@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -32,8 +34,10 @@ def test_an_image_is_made_of_what_is_here(name: str) -> None:
     ]
     assert re.split(r"[><=]", packages[0])[0] in text.split()
     assert set(re.findall(r"BITWRIGHT_\w+", text)) <= SETTINGS
-    users = re.findall(r"^USER (\w+)", text, re.MULTILINE)
-    assert users == ["bitwright"]
+    (user,) = re.findall(
+        r"^USER (\d+):\d+$", text, re.MULTILINE
+    )  # a number, so that a cluster sees it is not root
+    assert f"--uid {user} " in text
     assert "HEALTHCHECK" in text
     assert text.count("FROM python:") == 2
     assert all("-c constraints.txt" in line for line in text.splitlines() if "pip install" in line)
@@ -46,6 +50,16 @@ def test_an_image_is_made_of_what_is_here(name: str) -> None:
         for source in line.split()[:-1]
     ]
     assert all(f"!{source}" in ignore.splitlines() for source in sources)
+
+
+@pytest.mark.parametrize("name", ["Dockerfile.cpu", "Dockerfile.gpu"])
+def test_hadolint_finds_nothing(name: str, tmp_path: Path) -> None:
+    hadolint = Path(sys.executable).parent / "hadolint"
+    linted = subprocess.run([hadolint, ROOT / "docker" / name], capture_output=True, text=True, check=False)
+    assert (linted.returncode, linted.stdout) == (0, "")
+    (tmp_path / "Dockerfile").write_text("FROM python:latest\nRUN cd /x && pip install torch\n")
+    broken = subprocess.run([hadolint, tmp_path / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert {"DL3007", "DL3013"} <= set(re.findall(r"DL\d+", broken.stdout))
 
 
 def test_the_composition_is_one_by_the_specification() -> None:
