@@ -1,8 +1,9 @@
 """Small jobs from many clients while workers and services are killed: `python -m benchmarks.service_load`.
 
-Two services share one database and one storage. Every few seconds a worker process or a whole service is killed with
-SIGKILL; services are started again. Jobs are those of the tests' stand-in for the engine, so that what is measured is
-the service. Fails unless every job ends exactly once, none is lost and none was queued twice.
+Two services share one database and one storage. After every few jobs a worker process, or a whole service that answers,
+is killed with SIGKILL; services are started again. (By jobs, not by seconds: on a busy machine a service would be
+killed before it has started, and nothing would be learned.) Jobs are those of the tests' stand-in for the engine, so that what
+is measured is the service. Fails unless every job ends exactly once, none is lost and none was queued twice.
 """
 
 from __future__ import annotations
@@ -86,11 +87,13 @@ class Tally:
 
     Attributes:
         looks: Seconds of each `GET /jobs/{id}` that was answered.
+        ended: Jobs that were seen to have ended.
         unanswered: Requests that met a dead service.
         kills: How often what was killed.
     """
 
     looks: list[float] = field(default_factory=list)
+    ended: int = 0
     unanswered: int = 0
     kills: collections.Counter[str] = field(default_factory=collections.Counter)
 
@@ -131,10 +134,11 @@ def run_job(services: list[Service], number: int, data: bytes, tally: Tally, don
                 answer = http.get(f"{url}/jobs/{job_id}")
                 tally.looks.append(time.perf_counter() - started)
                 if answer.is_success and answer.json()["state"] in ENDS:
+                    tally.ended += 1
                     return job_id
             except httpx.TransportError:
                 tally.unanswered += 1
-            time.sleep(rng.uniform(0.2, 0.5))
+            done.wait(rng.uniform(0.5, 1.5))
     return ""
 
 
@@ -143,13 +147,17 @@ def kill_at_random(services: list[Service], every: float, done: threading.Event,
 
     Args:
         services: The services.
-        every: Seconds between two kills, on average.
+        every: Jobs that end between two kills, on average.
         done: Set at the end.
-        tally: Told of every kill.
+        tally: Tells how many jobs have ended; told of every kill.
     """
     rng = random.Random(0)  # noqa: S311 - no secret
-    while not done.wait(rng.uniform(0.5, 1.5) * every):
+    due = 0.0
+    while not done.wait(rng.uniform(0.1, 1.0)):
         service = rng.choice(services)
+        if tally.ended < due or not service.answers():
+            continue
+        due = tally.ended + rng.uniform(0.5, 1.5) * every
         assert service.process is not None
         children = service.children()
         if rng.random() < 0.25:
@@ -203,7 +211,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=1000)
     parser.add_argument("--clients", type=int, default=50)
-    parser.add_argument("--every", type=float, default=4.0, help="seconds between two kills, on average")
+    parser.add_argument("--every", type=float, default=8.0, help="jobs between two kills, on average")
     parser.add_argument("--database-url", default="", help="PostgreSQL; SQLite by default")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bitwright-load-") as name:
