@@ -2,8 +2,8 @@
 
 Two services share one database and one storage. After every few jobs a worker process, or a whole service that answers,
 is killed with SIGKILL; services are started again. (By jobs, not by seconds: on a busy machine a service would be
-killed before it has started, and nothing would be learned.) Jobs are those of the tests' stand-in for the engine, so that what
-is measured is the service. Fails unless every job ends exactly once, none is lost and none was queued twice.
+killed before it has started, and nothing would be learned.) Jobs are those of the tests' stand-in for the engine, so
+that what is measured is the service. Fails unless every job ends exactly once, none is lost and none was queued twice.
 """
 
 from __future__ import annotations
