@@ -26,6 +26,7 @@ class RequestOptions(TypedDict, total=False):
         loss: What "worse" means.
         rounding: How weights find their codes.
         quantized_parts: What to do with a model that is quantized in part: `refuse` or `keep`.
+        spectrum: Whether to estimate eigenvalue densities as well.
         seed: Seed of everything random.
         device: Where the service computes.
         workers: Processes that share the sensitivity stage.
@@ -39,6 +40,7 @@ class RequestOptions(TypedDict, total=False):
     loss: str
     rounding: str
     quantized_parts: str
+    spectrum: bool
     seed: int
     device: str
     workers: int
@@ -84,14 +86,12 @@ class AnalyzeOptions(RequestOptions, total=False):
 
     Attributes:
         activations: Whether to estimate activation traces as well.
-        spectrum: Whether to estimate eigenvalue densities as well.
         tolerance: Relative standard error at which estimating stops.
         probes: Most random probes.
         samples: Most samples.
     """
 
     activations: bool
-    spectrum: bool
     tolerance: float
     probes: int
     samples: int

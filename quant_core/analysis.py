@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,7 @@ from quant_core.spec import (
     SensitivityTable,
     Stage,
 )
+from quant_core.spec.spectrum import SpectrumTable
 
 _SCORING_SHARE = 1 / 3
 _ANY_SIZE = Budget(size=2.0**62)
@@ -112,9 +113,7 @@ def analyze(
         (made / COSTS).write_text(price(job, whole).model_dump_json(indent=1))
         if scored.spectra:
             densities = spectrum_table(scored.objective.name, spec.seed, scored.spectra)
-            (made / SPECTRUM_JSON).write_text(densities.model_dump_json(indent=1))
-            page = render_spectrum(model.name, densities)
-            (made / SPECTRUM_HTML).write_text(page, encoding="utf-8")
+            write_densities(model.name, densities, made)
         tell("report")(1, f"{scored.table.samples} samples, {scored.table.stopped}")
         return scored.table
 
@@ -176,36 +175,46 @@ def score(job: Prepared, samples: Samples, rounded: RoundedWeights, request: Req
     Returns:
         The loss, the table, and warnings.
     """
-    effort = _limits(job, samples, request)
-    samples = samples.take(np.arange(effort.samples))
-    feeds = {name: torch.from_numpy(array).to(job.device) for name, array in samples.inputs.items()}
-    labels = None if samples.labels is None else torch.from_numpy(samples.labels).to(job.device)
-    objective = _objective(job, feeds, labels, samples, request)
-    bits = {name: choice.bits for name, choice in job.candidates.items()}
-    with _crew(job, feeds, labels, request) as crew:
-        question = Question(
-            job.program,
-            job.layers,
-            feeds,
-            lambda layer, bits: rounded[layer.name][bits],
-            objective,
-            labels=labels,
-            bits=bits,
-            seed=request.seed,
-            fixed_batch=samples.batch,
-            max_probes=effort.probes,
-            thrifty=isinstance(request, QuantizeSpec) and request.effort != "best",
-            seconds=request.seconds if isinstance(request, AnalyzeSpec) else None,
-            crew=crew,
-            on_progress=tell,
-        )
+    with _asked(job, samples, rounded, request, tell) as question:
         if isinstance(request, AnalyzeSpec):
             found, densities = _answer_all(question, request)
         else:
             found, densities = answer(question, request.sensitivity, request.scored_as), {}
     if found.interactions is not None or found.similarity is not None:
         found = found.referring_to(INTERACTIONS)
-    return Scored(objective, found, missing_scores(found.table, bits), densities)
+    bits = {name: choice.bits for name, choice in job.candidates.items()}
+    return Scored(question.objective, found, missing_scores(found.table, bits), densities)
+
+
+def estimate_densities(
+    job: Prepared, samples: Samples, rounded: RoundedWeights, request: Request, tell: Tell
+) -> SpectrumTable:
+    """Estimate the eigenvalue density of the loss's Hessian, of every layer and of the whole network.
+
+    Args:
+        job: The prepared job.
+        samples: Samples to estimate with; a few are used.
+        rounded: Every layer at each of its widths.
+        request: What is asked.
+        tell: Called with the fraction done and a message.
+
+    Returns:
+        The densities.
+    """
+    with _asked(job, samples, rounded, request, tell) as question:
+        return spectrum_table(question.objective.name, request.seed, spectra(question))
+
+
+def write_densities(model: str, densities: SpectrumTable, folder: Path) -> None:
+    """Write `spectrum.json` and `spectrum.html`.
+
+    Args:
+        model: File name of the model.
+        densities: The densities.
+        folder: An existing folder.
+    """
+    (folder / SPECTRUM_JSON).write_text(densities.model_dump_json(indent=1))
+    (folder / SPECTRUM_HTML).write_text(render_spectrum(model, densities), encoding="utf-8")
 
 
 def reuse(job: Prepared, samples: Samples, request: Request, folder: Path) -> Scored:
@@ -243,6 +252,36 @@ def reuse(job: Prepared, samples: Samples, request: Request, folder: Path) -> Sc
         )
     bits = {name: choice.bits for name, choice in job.candidates.items()}
     return Scored(objective, Answer(table, pairs), missing_scores(table, bits), {})
+
+
+@contextmanager
+def _asked(
+    job: Prepared, samples: Samples, rounded: RoundedWeights, request: Request, tell: Tell
+) -> Iterator[Question]:
+    """What the estimators are asked about the job, while those who share the work are there."""
+    effort = _limits(job, samples, request)
+    samples = samples.take(np.arange(effort.samples))
+    feeds = {name: torch.from_numpy(array).to(job.device) for name, array in samples.inputs.items()}
+    labels = None if samples.labels is None else torch.from_numpy(samples.labels).to(job.device)
+    objective = _objective(job, feeds, labels, samples, request)
+    bits = {name: choice.bits for name, choice in job.candidates.items()}
+    with _crew(job, feeds, labels, request) as crew:
+        yield Question(
+            job.program,
+            job.layers,
+            feeds,
+            lambda layer, bits: rounded[layer.name][bits],
+            objective,
+            labels=labels,
+            bits=bits,
+            seed=request.seed,
+            fixed_batch=samples.batch,
+            max_probes=effort.probes,
+            thrifty=isinstance(request, QuantizeSpec) and request.effort != "best",
+            seconds=request.seconds if isinstance(request, AnalyzeSpec) else None,
+            crew=crew,
+            on_progress=tell,
+        )
 
 
 def _answer_all(question: Question, request: AnalyzeSpec) -> tuple[Answer, dict[str, Spectrum]]:

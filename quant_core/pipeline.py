@@ -11,7 +11,14 @@ import torch
 from quant_core.allocation.limits import read_limits
 from quant_core.allocation.plan_bits import file_front
 from quant_core.allocation.plan_problem import PairLosses, PlanProblem
-from quant_core.analysis import apart, reuse, round_candidates, score
+from quant_core.analysis import (
+    apart,
+    estimate_densities,
+    reuse,
+    round_candidates,
+    score,
+    write_densities,
+)
 from quant_core.artifacts import COSTS, MODEL, PARETO, whole_folder
 from quant_core.assessment import assess
 from quant_core.band_search import find_in_band
@@ -64,7 +71,8 @@ def quantize(
     """Quantize a model: bits by sensitivity under a budget, codes, file, measurements, report.
 
     Writes `model.onnx`, `report.json`, `report.html`, `sensitivity.json`, `pareto.json` and `costs.json` into a folder,
-    all of them or none. The same inputs, spec and number of threads give the same model bytes.
+    and `spectrum.json` and `spectrum.html` where they were asked for; all of them or none. The same inputs, spec and
+    number of threads give the same model bytes.
 
     Args:
         model: The float ONNX file.
@@ -128,6 +136,10 @@ def _run(
                 with checkpoints.keep(SENSITIVITIES) as kept:
                     scored.write(kept)
     scored = scored.with_outliers(rounded)
+    densities = None
+    if spec.spectrum:
+        with journal.timed("sensitivity"):
+            densities = estimate_densities(job, unseen, rounded, spec, journal.tells("sensitivity"))
     batches, activations = _batches(job, unseen, spec), None
     if spec.open_activations:
         with journal.timed("sensitivity"):
@@ -185,7 +197,9 @@ def _run(
     scored.write(folder)
     (folder / PARETO).write_text(front.model_dump_json(indent=1))
     (folder / COSTS).write_text(costs.model_dump_json(indent=1))
-    write_report(report, scored.table, front, folder)
+    if densities is not None:
+        write_densities(model.name, densities, folder)
+    write_report(report, scored.table, front, folder, densities)
     journal.tell("report", 1, "done")
     return report
 

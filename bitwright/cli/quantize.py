@@ -78,6 +78,10 @@ WeightFormat = Annotated[
     str | None, typer.Option("--weight-format", help="int, fp8_e4m3, fp8_e5m2, nvfp4 or mxfp4.")
 ]
 
+Spectrum = Annotated[
+    bool, typer.Option("--spectrum", help="Estimate the Hessian's eigenvalue density as well.")
+]
+
 # Options that go into the request under the name of their parameter.
 _AS_GIVEN = (
     "size",
@@ -210,6 +214,7 @@ def quantize(
         str | None, typer.Option("--loss", help="auto, cross_entropy, kl or squared_error.")
     ] = None,
     loss_weight: LossWeight = None,
+    spectrum: Spectrum = False,
     pin: Pin = None,
     exclude: Exclude = None,
     float_activations: Annotated[
@@ -281,6 +286,7 @@ def read_spec(given: Mapping[str, Any]) -> QuantizeSpec:
     request: dict[str, Any] = {
         "seed": given["seed"],
         "device": given["device"],
+        "spectrum": given["spectrum"],
         "pin": read_pins(given["pin"] or ()),
         "loss_weights": read_loss_weights(given["loss_weight"] or ()),
         "exclude": given["exclude"] or (),

@@ -10,7 +10,6 @@ from bitwright.operations.answers import save
 from bitwright.operations.jobs import JSON
 from bitwright.results import JobInfo
 from bitwright.steps import Operation, Send
-from quant_core.spec import AnalyzeSpec
 
 _TABLE, _COSTS = "sensitivity.json", "costs.json"
 _SILENCE = 120.0
@@ -37,7 +36,7 @@ def download(info: JobInfo, target: Path, retries: int) -> Operation[Path]:
     """
     target.mkdir(parents=True, exist_ok=True)
     files = dict(_FILES) if info.kind == "quantize" else {name: _FILES[name] for name in (_TABLE, _COSTS)}
-    if isinstance(info.spec, AnalyzeSpec) and info.spec.spectrum:
+    if info.spec.spectrum:
         files |= {name: (f"files/{name}", {}) for name in ("spectrum.json", "spectrum.html")}
     for name, (address, headers) in files.items():
         yield from _fetch(f"/jobs/{info.id}/{address}", headers, target / name, retries)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quant_core.spec import FLOAT_BITS, LayerSensitivity, ParetoFront, ParetoPoint, Report, SensitivityTable
+from quant_core.spec.spectrum import SpectrumEntry, SpectrumTable
 
 MOST_POINTS = 400
 _DIGITS = 6
@@ -15,13 +16,16 @@ Figures = dict[str, Any]
 """JSON values: `front`, `layers` and `spectra`, as far as there are such charts."""
 
 
-def report_figures(report: Report, table: SensitivityTable, front: ParetoFront) -> Figures:
+def report_figures(
+    report: Report, table: SensitivityTable, front: ParetoFront, densities: SpectrumTable | None = None
+) -> Figures:
     """Collect what the charts of a report show.
 
     Args:
         report: The report.
         table: The sensitivity table behind it.
         front: Every non-dominated plan.
+        densities: Eigenvalue densities, if they were asked for.
 
     Returns:
         The curve of size against loss, and the layers.
@@ -47,7 +51,7 @@ def report_figures(report: Report, table: SensitivityTable, front: ParetoFront) 
             for trial in report.trials
         ],
     }
-    return {
+    found: Figures = {
         "front": {
             "curves": [curve],
             "budget": report.plan.budget_bytes,
@@ -67,6 +71,31 @@ def report_figures(report: Report, table: SensitivityTable, front: ParetoFront) 
             for layer in report.layers
         ],
     }
+    return found if densities is None else found | spectrum_figures(densities)
+
+
+def spectrum_figures(densities: SpectrumTable) -> Figures:
+    """Collect what the chart of eigenvalue densities shows.
+
+    Args:
+        densities: The densities.
+
+    Returns:
+        Those that can be drawn.
+    """
+    return {"spectra": [_rounded(entry) for entry in densities.spectra if has_density(entry)]}
+
+
+def has_density(entry: SpectrumEntry) -> bool:
+    """Tell whether there is a curve to draw.
+
+    Args:
+        entry: One Hessian's density.
+
+    Returns:
+        False where it is not finite, or all mass lies at one place.
+    """
+    return entry.smallest is not None and entry.largest is not None and entry.largest > entry.smallest
 
 
 def predicted_error(
@@ -108,6 +137,13 @@ def thin_out(points: Sequence[ParetoPoint], most: int) -> list[ParetoPoint]:
     if len(points) <= most:
         return list(points)
     return [points[round(k * (len(points) - 1) / (most - 1))] for k in range(most)]
+
+
+def _rounded(entry: SpectrumEntry) -> Figures:
+    values = entry.model_dump(mode="json")
+    for name in ("values", "weights"):
+        values[name] = [[_number(value) for value in probe] for probe in values[name]]
+    return values
 
 
 def _number(value: float | None) -> float | None:

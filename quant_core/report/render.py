@@ -12,26 +12,31 @@ from quant_core.report.layer_table import COLUMNS, bit_shares, kernels_note, lay
 from quant_core.report.numbers import format_bytes, format_loss, format_share
 from quant_core.report.page import render_page
 from quant_core.report.provenance import making_pairs, request_pairs, stage_bars
+from quant_core.report.spectrum_page import density_section
 from quant_core.report.trial_tables import trial_tables
 from quant_core.spec import ParetoFront, Report, SensitivityTable
+from quant_core.spec.spectrum import SpectrumTable
 
 _LISTED_POINTS = 16
 
 
-def render_html(report: Report, table: SensitivityTable, front: ParetoFront) -> str:
+def render_html(
+    report: Report, table: SensitivityTable, front: ParetoFront, densities: SpectrumTable | None = None
+) -> str:
     """Write the report as one self-contained page.
 
     Args:
         report: The report.
         table: The sensitivity table behind it.
         front: Every non-dominated plan.
+        densities: Eigenvalue densities, if they were asked for.
 
     Returns:
         HTML.
     """
     return render_page(
         "report.html",
-        report_figures(report, table, front),
+        report_figures(report, table, front, densities),
         report=report,
         summary=summary(report),
         result_rows=result_rows(report),
@@ -42,6 +47,7 @@ def render_html(report: Report, table: SensitivityTable, front: ParetoFront) -> 
         choice_note=_choice_note(table),
         front_note=_front_note(report, front),
         front_label=_front_label(front),
+        density=None if densities is None else density_section(densities),
         front_rows=_front_rows(report, table, front),
         tables=[*trial_tables(report), *graph_tables(report)],
         simulation_facts=simulation_facts(report),
@@ -55,7 +61,11 @@ def render_html(report: Report, table: SensitivityTable, front: ParetoFront) -> 
 
 
 def write_report(
-    report: Report, table: SensitivityTable, front: ParetoFront, folder: Path
+    report: Report,
+    table: SensitivityTable,
+    front: ParetoFront,
+    folder: Path,
+    densities: SpectrumTable | None = None,
 ) -> tuple[Path, Path]:
     """Write `report.json` and `report.html`.
 
@@ -64,13 +74,14 @@ def write_report(
         table: The sensitivity table behind it.
         front: Every non-dominated plan.
         folder: An existing folder.
+        densities: Eigenvalue densities, if they were asked for.
 
     Returns:
         Paths of the JSON file and of the page.
     """
     json_path, html_path = folder / "report.json", folder / "report.html"
     json_path.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    html_path.write_text(render_html(report, table, front), encoding="utf-8")
+    html_path.write_text(render_html(report, table, front, densities), encoding="utf-8")
     return json_path, html_path
 
 

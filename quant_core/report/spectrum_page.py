@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from quant_core.report.figures import has_density, spectrum_figures
 from quant_core.report.page import render_page
-from quant_core.spec.spectrum import SpectrumEntry, SpectrumTable
+from quant_core.spec.spectrum import SpectrumTable
 
 Row = tuple[str, ...]
 
@@ -18,27 +21,24 @@ def render_spectrum(title: str, table: SpectrumTable) -> str:
     Returns:
         HTML.
     """
-    drawn = [entry for entry in table.spectra if has_density(entry)]
-    return render_page(
-        "spectrum.html",
-        {"spectra": [entry.model_dump(mode="json") for entry in drawn]},
-        title=title,
-        table=table,
-        names=[entry.name for entry in drawn],
-        rows=spectrum_rows(table),
-    )
+    figures = spectrum_figures(table)
+    return render_page("spectrum.html", figures, title=title, density=density_section(table))
 
 
-def has_density(entry: SpectrumEntry) -> bool:
-    """Tell whether there is a curve to draw.
+def density_section(table: SpectrumTable) -> dict[str, Any]:
+    """Collect what the part of a page that shows densities names.
 
     Args:
-        entry: One Hessian's density.
+        table: The densities.
 
     Returns:
-        False where it is not finite, or all mass lies at one place.
+        The table, names that a curve can be chosen by, and rows of figures.
     """
-    return entry.smallest is not None and entry.largest is not None and entry.largest > entry.smallest
+    return {
+        "table": table,
+        "names": [entry.name for entry in table.spectra if has_density(entry)],
+        "rows": spectrum_rows(table),
+    }
 
 
 def spectrum_rows(table: SpectrumTable) -> list[Row]:

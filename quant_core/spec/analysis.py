@@ -12,7 +12,6 @@ class AnalyzeSpec(Request):
 
     Attributes:
         activations: Whether to estimate activation traces as well.
-        spectrum: Whether to estimate the Hessian's eigenvalue density as well, for every layer and the whole network.
         tolerance: Wanted relative standard error of each layer's share of the traces.
         probes: Most random probes; by default what about a minute of arithmetic on two cores allows.
         seconds: About how long estimates that work in units may take: those of traces from probes, of activation traces
@@ -21,7 +20,6 @@ class AnalyzeSpec(Request):
     """
 
     activations: bool = False
-    spectrum: bool = False
     tolerance: float = Field(default=0.05, gt=0, lt=1)
     probes: int | None = Field(default=None, ge=1)
     seconds: float | None = Field(default=None, gt=0)

@@ -56,6 +56,7 @@ class Request(WeightOptions):
         rules: Pins, exclusions and limits by layer.
         quantized_parts: What to do with a model that is quantized in part: refuse it, or keep those parts as they are
             and quantize the rest.
+        spectrum: Whether to estimate the Hessian's eigenvalue density as well, for every layer and the whole network.
         seed: Seed of everything random.
         device: Where the engine computes: `auto`, `cpu`, `cuda` or `cuda:N`.
         workers: Processes that share the work of the sensitivity stage: on a CPU any number, with one thread each and
@@ -69,6 +70,7 @@ class Request(WeightOptions):
     loss_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
     rules: tuple[LayerRule, ...] = ()
     quantized_parts: QuantizedParts = "refuse"
+    spectrum: bool = False
     seed: int = Field(default=0, ge=0, lt=2**63)
     device: str = Field(default="auto", pattern=_DEVICE)
     workers: int | None = Field(default=None, ge=1, le=256)

@@ -11,6 +11,7 @@ import pytest
 from quant_core.report import render_html, write_report
 from quant_core.report.page import built_file
 from quant_core.spec import Report
+from quant_core.spec.spectrum import SpectrumEntry, SpectrumTable
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}&quot;'\"\u2028"
 
@@ -161,3 +162,16 @@ def test_the_page_says_where_error_enters_and_how_sure_the_metric_is(job):
     assert "alone 34.5 dB" in text
     assert "95 % interval 90.12 % to 92.99 %" in text
     assert "(95 % interval −1.23 to +0.31)" in text
+
+
+def test_densities_are_shown_where_they_were_estimated(job):
+    entry = SpectrumEntry(
+        name="whole net", parameters=99, values=((0.123456789, 2.0),), weights=((0.5, 0.5),),
+        smallest=0.123456789, largest=2.0, trace=100.0, frobenius=None,
+    )  # fmt: skip
+    densities = SpectrumTable(loss="kl", samples=8, seed=0, spectra=(entry,))
+    page = Page(render_html(*job(3), densities))
+    assert page.figures["spectra"][0]["values"] == [[0.123457, 2.0]]
+    assert "spectrum" in {a.get("data-chart") for t, a in page.elements if t == "canvas"}
+    assert "0.1235" in page.text
+    assert "Eigenvalues" not in Page(render_html(*job(3))).text
