@@ -40,6 +40,7 @@ export function Page() {
         Skip to the content
       </a>
       <header class="top">
+        <div class="top-inside">
         <a class="brand" href="#/jobs">
           Bitwright
         </a>
@@ -54,15 +55,24 @@ export function Page() {
             Compare
           </NavLink>
         </nav>
-        <div class="row end">
-          <button type="button" class="plain" onClick={() => chooseTheme(theme === "dark" ? "light" : "dark")}>
-            {theme === "dark" ? "Light" : "Dark"} theme
+        <div class="end">
+          <button
+            type="button"
+            class="plain"
+            aria-label={theme === "dark" ? "Light theme" : "Dark theme"}
+            onClick={() => chooseTheme(theme === "dark" ? "light" : "dark")}
+          >
+            <span class="theme-word">{theme === "dark" ? "Light" : "Dark"} theme</span>
+            <span class="theme-icon" aria-hidden="true">
+              {theme === "dark" ? "☀" : "☾"}
+            </span>
           </button>
           {apiKey() && (
             <button type="button" class="plain" onClick={signOut}>
               Sign out
             </button>
           )}
+        </div>
         </div>
       </header>
       <main id="content" tabIndex={-1}>

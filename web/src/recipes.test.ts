@@ -23,6 +23,23 @@ it("leaves out what is the default anyway", () => {
   });
 });
 
+it("writes switches, lists and files as the command line takes them", () => {
+  const more = {
+    budget: { latency: 2 }, descent: false, symmetric: false, activation_bits: 32, loss_weights: { "a b": 0.5 }, ties: [["q", "k"]],
+    quantized_parts: "keep", latency_table: { layers: [1] }, rules: [{ match: "h*", activation_bits: 32 }],
+  };
+  const texts = recipes(more, { model: "m.onnx", data: "d.npz" }, "http://host/");
+  for (const flag of ["--no-descent", "--asymmetric", "--activation-bits float", "--loss-weight 'a b=0.5'", "--tie 'q,k'",
+    "--keep-quantized", "--latency-table latency.json", "--float-activations 'h*'"]) expect(texts["Command line"]).toContain(flag);
+  expect(texts["Python"]).toContain('latency_table=json.load(open("latency.json"))');
+});
+
+it("writes no command line where no flag says what is asked, and leaves out what is empty", () => {
+  expect(recipes({ held_back: 0.3 }, { model: "m", data: "d" }, "/")["Command line"]).toBeUndefined();
+  expect(recipes({ rules: [{ match: "a", min_bits: 4 }] }, { model: "m", data: "d" }, "/")["Command line"]).toBeUndefined();
+  expect(shortSpec({ loss_weights: {}, ties: [], workers: null })).toEqual({});
+});
+
 it("quotes for the shell", () => {
   const texts = recipes(spec, { model: "my net.onnx", data: "d.npz" }, "http://host/", 1234);
   expect(texts["Command line"]).toBe(

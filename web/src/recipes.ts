@@ -1,6 +1,8 @@
-import type { Spec } from "./api/types";
+import type { Rule, Spec } from "./api/types";
 
 const QUIET = new Set(["version"]);
+/** Where the copied text takes the latency table from: it is too long to be copied. */
+const TABLE_FILE = "latency.json";
 
 /** What of a request differs from the service's defaults, as the short form that every door takes. */
 export function shortSpec(spec: Spec, bytes?: number): Record<string, unknown> {
@@ -35,7 +37,7 @@ export function learnDefaults(document: unknown): void {
 }
 
 function isDefault(name: string, value: unknown): boolean {
-  if (value === null || (Array.isArray(value) && value.length === 0)) return true;
+  if (value === null || (typeof value === "object" && Object.keys(value).length === 0)) return true;
   return name in defaults && JSON.stringify(defaults[name]) === JSON.stringify(value);
 }
 
@@ -47,21 +49,45 @@ function quoted(text: string): string {
   return `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
-/** Flags of the command line for a short request; null where a field has no flag that is known here. */
+/** Fields that have a flag of their own name. */
+const PLAIN = new Set([
+  "size", "effective_bits", "bops", "peak_memory", "latency", "max_drop", "allocation", "activation_range", "target", "opset",
+  "sensitivity", "effort", "rounding", "foem_beta", "weight_range", "equalize", "sparse", "granularity", "block_size",
+  "weight_format", "loss", "workers", "seed", "device", "confidence",
+]);
+/** Fields that are a switch. */
+const SWITCHES = new Set(["descent", "bias_correction"]);
+
+/** Flags of the command line for a short request; null where it has something that no flag says. */
 function flags(short: Record<string, unknown>): string[] | null {
-  const found: string[] = [];
-  for (const [name, value] of Object.entries(short)) {
-    if (name === "weight_bits") found.push(`--bits ${(value as number[]).map((b) => (b === 32 ? "float" : b)).join(",")}`);
-    else if (name === "rules") {
-      for (const rule of value as { match: string; pin?: number; exclude?: boolean }[]) {
-        if (rule.pin != null) found.push(`--pin ${quoted(`${rule.match}=${rule.pin === 32 ? "float" : rule.pin}`)}`);
-        else if (rule.exclude) found.push(`--exclude ${quoted(rule.match)}`);
-        else return null;
-      }
-    } else if (typeof value === "object") return null;
-    else found.push(`--${name.replaceAll("_", "-")} ${typeof value === "string" ? quoted(value) : String(value)}`);
-  }
-  return found;
+  const found: (string | null)[] = Object.entries(short).flatMap(([name, value]) => {
+    const flag = `--${name.replaceAll("_", "-")}`;
+    if (PLAIN.has(name)) return [`${flag} ${typeof value === "string" ? quoted(value) : String(value)}`];
+    if (SWITCHES.has(name)) return [value ? flag : `--no-${flag.slice(2)}`];
+    if (name === "weight_bits") return [`--bits ${widths(value)}`];
+    if (name === "activation_bits") return [`${flag} ${widths(value)}`];
+    if (name === "rules") return (value as Rule[]).map(ruleFlag);
+    if (name === "ties") return (value as string[][]).map((group) => `--tie ${quoted(group.join(","))}`);
+    if (name === "loss_weights") return Object.entries(value as object).map(([key, weight]) => `--loss-weight ${quoted(`${key}=${weight}`)}`);
+    if (name === "latency_table") return [`${flag} ${TABLE_FILE}`];
+    if (name === "quantized_parts" && value === "keep") return ["--keep-quantized"];
+    if (name === "symmetric" && value === false) return ["--asymmetric"];
+    if (name === "spectrum" && value === true) return ["--spectrum"];
+    return [null];
+  });
+  return found.every((flag) => flag !== null) ? found : null;
+}
+
+function ruleFlag(rule: Rule): string | null {
+  const says = Object.keys(lean(rule)).filter((key) => key !== "match").join();
+  if (says === "pin") return `--pin ${quoted(`${rule.match}=${rule.pin === 32 ? "float" : rule.pin}`)}`;
+  if (says === "exclude") return `--exclude ${quoted(rule.match)}`;
+  if (says === "activation_bits" && rule.activation_bits === 32) return `--float-activations ${quoted(rule.match)}`;
+  return null;
+}
+
+function widths(value: unknown): string {
+  return (Array.isArray(value) ? value : [value]).map((width) => (width === 32 ? "float" : String(width))).join(",");
 }
 
 /** The same request as curl, as Python and as a command line. */
@@ -76,7 +102,10 @@ export function recipes(
   const form = files.fromJob
     ? `-F from_job=${files.fromJob}`
     : `-F model=@${quoted(files.model)} -F data=@${quoted(files.data)}`;
-  const fields = Object.entries(short).map(([name, value]) => `${name}=${python(value)}`);
+  const tabled = "latency_table" in short;
+  const fields = Object.entries(short).map(([name, value]) =>
+    name === "latency_table" ? `latency_table=json.load(open("${TABLE_FILE}"))` : `${name}=${python(value)}`,
+  );
   const call = files.fromJob
     ? `client.job("${files.fromJob}").quantize(${fields.join(", ")})`
     : `client.quantize(${[python(files.model), python(files.data), ...fields].join(", ")})`;
@@ -84,6 +113,7 @@ export function recipes(
   const texts: Record<string, string> = {
     curl: `curl ${form} \\\n  -F spec=${quoted(json)} ${address}quantize`,
     Python: [
+      ...(tabled ? ["import json", ""] : []),
       "import bitwright",
       "",
       `client = bitwright.Client(${python(address.replace(/\/$/, ""))})`,

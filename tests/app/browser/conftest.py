@@ -87,13 +87,24 @@ def resnet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture(scope="session")
 def finished(real_service: Any, resnet: tuple[Path, Path]) -> str:
     """A job that succeeded."""
+    return _run(real_service, resnet, {"size": 0.16, "bits": [2, 4, 8], "rounding": "nearest"}, "nightly")
+
+
+@pytest.fixture(scope="session")
+def other(real_service: Any, resnet: tuple[Path, Path]) -> str:
+    """Another job on the same model."""
+    return _run(real_service, resnet, {"size": 0.2, "bits": [3, 5, 6], "rounding": "nearest"}, "trial")
+
+
+def _run(real_service: Any, files: tuple[Path, Path], spec: dict[str, Any], tag: str) -> str:
     import json
 
-    model, data = resnet
+    model, data = files
     answer = real_service.http.post(
         "/quantize",
+        params={"tag": tag},
         files={"model": (model.name, model.read_bytes()), "data": (data.name, data.read_bytes())},
-        data={"spec": json.dumps({"size": 0.16, "bits": [2, 4, 8], "rounding": "nearest"})},
+        data={"spec": json.dumps(spec)},
         timeout=120,
     )
     assert answer.status_code == 202, answer.text

@@ -1,4 +1,4 @@
-import type { Front, Job, JobPage, Plan, Preflight, Problem, Report, Sensitivity, Spec } from "./types";
+import type { Front, Job, JobPage, Plan, Preflight, Problem, Report, Sensitivity, Spec, UploadPage } from "./types";
 
 const KEY = "bitwright-key";
 
@@ -73,6 +73,7 @@ const job = (id: string) => `jobs/${encodeURIComponent(id)}`;
 export const api = {
   openapi: () => get<unknown>("openapi.json"),
   jobs: (query: URLSearchParams, signal?: AbortSignal) => get<JobPage>(`jobs?${query}`, signal),
+  uploads: (signal?: AbortSignal) => get<UploadPage>("uploads?limit=200", signal),
   job: (id: string, signal?: AbortSignal) => get<Job>(job(id), signal),
   report: (id: string, signal?: AbortSignal) => get<Report>(`${job(id)}/report`, signal),
   front: (id: string, signal?: AbortSignal) => get<Front>(`${job(id)}/files/pareto.json`, signal),

@@ -53,8 +53,8 @@ export interface Job {
   created: string;
   started: string | null;
   finished: string | null;
-  owner?: string | null;
-  tags?: string[];
+  owner: string;
+  tags: string[];
   links: Record<string, string | null>;
 }
 
@@ -63,6 +63,19 @@ export interface JobPage {
   total: number;
   limit: number;
   offset: number;
+}
+
+export interface Upload {
+  id: string;
+  bytes: number;
+  complete: boolean;
+  sha256: string | null;
+  expires: string | null;
+}
+
+export interface UploadPage {
+  uploads: Upload[];
+  total: number;
 }
 
 export interface FrontPoint {

@@ -1,16 +1,17 @@
-import { send, ServiceError } from "./client";
+import { api, send, ServiceError } from "./client";
 
 const PIECE = 8 * 1024 * 1024;
 const TRIES = 6;
 
-/** The same file gets the same id in this tab, so that an upload that broke off goes on where it was. */
-function idOf(file: File): { id: string; fresh: boolean } {
-  const key = `upload ${file.name} ${file.size} ${file.lastModified}`;
-  const known = sessionStorage.getItem(key);
-  if (known) return { id: known, fresh: false };
-  const id = crypto.randomUUID();
-  sessionStorage.setItem(key, id);
-  return { id, fresh: true };
+/** The same file always has the same id, which begins with its name: what broke off goes on, what is there is not sent. */
+export function uploadId(file: Pick<File, "name" | "size" | "lastModified">): string {
+  const name = file.name.replace(/[^\w.-]+/g, "_").slice(-80).replace(/^[^A-Za-z0-9]+/, "");
+  return `${name || "file"}.${file.size.toString(36)}-${file.lastModified.toString(36)}`;
+}
+
+/** The file name that an id begins with; null where another client chose the id. */
+export function nameOf(id: string): string | null {
+  return /^(.+)\.[0-9a-z]+-[0-9a-z]+$/.exec(id)?.[1] ?? null;
 }
 
 /** Where an upload stands: the bytes the service has, and whether it has them all. */
@@ -33,9 +34,16 @@ async function standing(path: string, signal: AbortSignal): Promise<{ offset: nu
  * @returns the id under which the service knows it.
  */
 export async function upload(file: File, onShare: (share: number) => void, signal: AbortSignal): Promise<string> {
-  const { id, fresh } = idOf(file);
+  const id = uploadId(file);
   const path = `uploads/${id}`;
-  for (let failures = 0, begun = !fresh; ; begun = true) {
+  const { uploads } = await api.uploads(signal);
+  if (uploads.some((known) => known.id === id)) {
+    onShare(1);
+    return id;
+  }
+  // Only what this browser has begun is asked for: an unknown id is an error in the console.
+  for (let failures = 0, begun = localStorage.getItem(path) !== null; ; begun = true) {
+    localStorage.setItem(path, "begun");
     try {
       let { offset, complete } = begun ? await standing(path, signal) : { offset: 0, complete: false };
       while (!complete) {
@@ -56,6 +64,7 @@ export async function upload(file: File, onShare: (share: number) => void, signa
         onShare(file.size === 0 ? 1 : offset / file.size);
       }
       onShare(1);
+      localStorage.removeItem(path);
       return id;
     } catch (error) {
       const passing = error instanceof ServiceError && [0, 409, 429, 503].includes(error.status);

@@ -30,8 +30,9 @@ export class FrontChart {
 
   /**
    * @param onPick Told the bytes under the pointer while it is dragged; leave out for a chart without a choice.
+   * @param onLetGo Told when dragging ends.
    */
-  constructor(canvas: HTMLCanvasElement, data: FrontData, onPick?: (bytes: number) => void) {
+  constructor(canvas: HTMLCanvasElement, data: FrontData, onPick?: (bytes: number) => void, onLetGo?: () => void) {
     const all = data.curves.flatMap((curve) => [...curve.points, ...curve.measured]);
     // With every layer in float nothing is lost; that one zero at the end must not cost the logarithmic axis.
     this.scale = Scale.fit(all.filter((point) => point.y !== 0).flatMap((point) => [point.y, point.y + (point.error ?? 0)]));
@@ -66,6 +67,7 @@ export class FrontChart {
     });
     if (data.choice) this.select(data.choice.x, data.choice.y);
     if (onPick) this.listen(canvas, onPick);
+    if (onLetGo) canvas.addEventListener("pointerup", onLetGo);
   }
 
   /** Move the chosen point; nothing else is drawn anew. */

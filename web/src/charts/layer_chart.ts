@@ -35,6 +35,7 @@ export class LayerChart {
     bars: readonly LayerBar[],
     private readonly losses: Scale,
     onPoint?: (index: number) => void,
+    onPick?: (index: number) => void,
   ) {
     this.bars = bars;
     const traces = bars.some((bar) => bar.trace !== null) ? traceScale(bars) : null;
@@ -63,6 +64,7 @@ export class LayerChart {
         ...(BASE as object),
         interaction: { mode: "index", intersect: false },
         onHover: (_: unknown, active: { index: number }[]) => active[0] && onPoint?.(active[0].index),
+        onClick: (_: unknown, active: { index: number }[]) => active[0] && onPick?.(active[0].index),
         scales: {
           x: {
             ...(axis(bars.length > MOST_NAMED ? "layers, from input to output" : "") as object),

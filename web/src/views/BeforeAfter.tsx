@@ -1,71 +1,105 @@
 import type { Report } from "../api/types";
-import { bytes, digits } from "../numbers";
+import { bytes, digits, percent } from "../numbers";
+
+const NAMES: Record<string, string> = { top1: "Top-1 accuracy", top1_agreement: "Same class as float", mean_cosine: "Mean cosine" };
+
+interface Row {
+  name: string;
+  detail: string;
+  before: string;
+  beforeDetail?: string;
+  after: string;
+  afterDetail?: string;
+  change: string;
+  changeDetail?: string;
+}
 
 /** Size, latency and quality of the float file and of the quantized one. */
 export function BeforeAfter({ report }: { report: Report }) {
-  const { model, metrics, latency_ms: latency } = report;
   return (
     <section class="card" aria-labelledby="result-title">
       <h2 id="result-title">Result</h2>
-      <div class="scroll" tabIndex={0} role="region" aria-label="Before and after">
-        <table>
-          <thead>
-            <tr>
-              <td />
-              <th scope="col" class="number">
-                Float
+      <table class="before-after">
+        <thead>
+          <tr>
+            <td />
+            <th scope="col">Float</th>
+            <th scope="col">Quantized</th>
+            <th scope="col">Change</th>
+          </tr>
+        </thead>
+        <tbody>
+          {rows(report).map((row) => (
+            <tr key={row.name}>
+              <th scope="row">
+                {row.name}
+                <small>{row.detail}</small>
               </th>
-              <th scope="col" class="number">
-                Quantized
-              </th>
-              <th scope="col">Change</th>
-            </tr>
-          </thead>
-          <tbody>
-            <tr>
-              <th scope="row">Size</th>
-              <td class="number">{bytes(model.float_bytes)}</td>
-              <td class="number">{bytes(model.quantized_bytes)}</td>
-              <td>{digits(model.float_bytes / model.quantized_bytes)} times smaller</td>
-            </tr>
-            <tr>
-              <th scope="row">Latency, batch {latency.batch}</th>
-              <td class="number">
-                {digits(latency.float)} ms (spread {digits(latency.float_spread)})
+              <td>
+                {row.before}
+                <small>{row.beforeDetail}</small>
               </td>
-              <td class="number">
-                {digits(latency.quantized)} ms (spread {digits(latency.quantized_spread)})
+              <td class="after">
+                {row.after}
+                <small>{row.afterDetail}</small>
               </td>
               <td>
-                {digits(latency.speedup)} times the speed, {latency.threads} threads
+                {row.change}
+                <small>{row.changeDetail}</small>
               </td>
             </tr>
-            {metrics.name && metrics.float !== null && metrics.quantized !== null && (
-              <tr>
-                <th scope="row">{metrics.name}</th>
-                <td class="number">{digits(metrics.float)}</td>
-                <td class="number">
-                  {digits(metrics.quantized)}
-                  {metrics.interval && ` (95 %: ${digits(metrics.interval[0])} to ${digits(metrics.interval[1])})`}
-                </td>
-                <td>
-                  {metrics.samples} samples
-                  {metrics.change_interval &&
-                    `, change with 95 % between ${digits(metrics.change_interval[0])} and ${digits(metrics.change_interval[1])}`}
-                </td>
-              </tr>
-            )}
-            {metrics.sqnr_db !== null && (
-              <tr>
-                <th scope="row">Output signal to noise</th>
-                <td />
-                <td class="number">{digits(metrics.sqnr_db)} dB</td>
-                <td>{metrics.mean_cosine !== null && `cosine ${metrics.mean_cosine.toFixed(4)}`}</td>
-              </tr>
-            )}
-          </tbody>
-        </table>
-      </div>
+          ))}
+        </tbody>
+      </table>
     </section>
   );
+}
+
+function rows(report: Report): Row[] {
+  const { model, metrics, latency_ms: latency } = report;
+  const faster = latency.speedup >= 1;
+  const found: Row[] = [
+    {
+      name: "Size",
+      detail: model.budget_bytes === null ? "on disk" : `budget ${bytes(model.budget_bytes)}`,
+      before: bytes(model.float_bytes),
+      after: bytes(model.quantized_bytes),
+      change: `${digits(model.float_bytes / model.quantized_bytes)}× smaller`,
+      changeDetail: `${percent(model.ratio)} of float`,
+    },
+  ];
+  if (metrics.name && metrics.float !== null && metrics.quantized !== null) {
+    const share = metrics.name.startsWith("top1");
+    const value = (number: number) => (share ? percent(number) : digits(number));
+    const points = (number: number) => `${number < 0 ? "−" : "+"}${(100 * Math.abs(number)).toFixed(1)}`;
+    found.push({
+      name: NAMES[metrics.name] ?? metrics.name,
+      detail: `${metrics.samples} held-back samples`,
+      before: value(metrics.float),
+      after: value(metrics.quantized),
+      ...(metrics.interval && { afterDetail: `95 %: ${value(metrics.interval[0])} to ${value(metrics.interval[1])}` }),
+      change: share ? `${points(metrics.quantized - metrics.float)} points` : digits(metrics.quantized - metrics.float),
+      ...(metrics.change_interval &&
+        share && { changeDetail: `95 %: ${points(metrics.change_interval[0])} to ${points(metrics.change_interval[1])}` }),
+    });
+  }
+  found.push({
+    name: "Latency",
+    detail: `batch ${latency.batch}, ${latency.threads} thread${latency.threads === 1 ? "" : "s"}, median of ${latency.runs}`,
+    before: `${digits(latency.float)} ms`,
+    beforeDetail: `± ${digits(latency.float_spread / 2)}`,
+    after: `${digits(latency.quantized)} ms`,
+    afterDetail: `± ${digits(latency.quantized_spread / 2)}`,
+    change: `${digits(faster ? latency.speedup : 1 / latency.speedup)}× ${faster ? "faster" : "slower"}`,
+  });
+  if (metrics.sqnr_db !== null) {
+    found.push({
+      name: "Output",
+      detail: "signal to noise",
+      before: "–",
+      after: `${digits(metrics.sqnr_db)} dB`,
+      change: metrics.mean_cosine === null ? "" : `cosine ${metrics.mean_cosine.toFixed(4)}`,
+    });
+  }
+  return found;
 }

@@ -1,8 +1,8 @@
-import type { Preflight } from "../api/types";
-import { bits, bytes, percent } from "../numbers";
-import { type Draft, WIDTHS } from "./draft";
+import { useState } from "preact/hooks";
 
-const LATENCY_NOTE = "A latency budget needs a table measured by `bitwright profile`.";
+import type { Preflight } from "../api/types";
+import { bits, bytes, digits, percent } from "../numbers";
+import { type Draft, type LatencyTable, latencyRange, WIDTHS } from "./draft";
 
 interface Props {
   draft: Draft;
@@ -13,9 +13,11 @@ interface Props {
 /** Budgets, candidate widths and the way weights are rounded. */
 export function BudgetForm({ draft, onDraft, preflight }: Props) {
   const set = (changes: Partial<Draft>) => onDraft({ ...draft, ...changes });
+  const use = (changes: Partial<Draft["budgets"]>) => set({ budgets: { ...draft.budgets, ...changes } });
   const floatBytes = Number(preflight?.["float_bytes"] ?? 0);
   const least = floatBytes ? Number(preflight?.["smallest_bytes"] ?? 0) / floatBytes : 0.05;
   const low = Math.ceil(1000 * least) / 1000;
+  const ratio = Math.max(draft.ratio, low);
   const toggle = (width: number) =>
     set({
       widths: draft.widths.includes(width)
@@ -25,103 +27,157 @@ export function BudgetForm({ draft, onDraft, preflight }: Props) {
   return (
     <section class="card" aria-labelledby="budget-title">
       <h2 id="budget-title">What it may cost</h2>
-      <fieldset class="row">
-        <legend>Budget</legend>
-        {(["size", "drop", "both"] as const).map((kind) => (
-          <label class="inline" key={kind}>
-            <input type="radio" name="kind" checked={draft.budgetKind === kind} onChange={() => set({ budgetKind: kind })} />
-            {{ size: "a size", drop: "a loss of accuracy: the smallest file within it", both: "both" }[kind]}
-          </label>
-        ))}
+      <p class="quiet">Every budget that is ticked is kept. With a drop of accuracy alone, the smallest file within it is sought.</p>
+      <Budget name="Size" on={draft.budgets.size} onToggle={(size) => use({ size })} said={`${percent(ratio)} of the float file${floatBytes > 0 ? `, ${bytes(Math.round(ratio * floatBytes))}` : ""}`}>
+        <input
+          type="range"
+          aria-label="Size"
+          min={low}
+          max={1}
+          step={0.005}
+          value={ratio}
+          disabled={!draft.budgets.size}
+          aria-valuetext={`${percent(ratio)} of the float file`}
+          onInput={(event) => set({ ratio: Number(event.currentTarget.value) })}
+        />
+      </Budget>
+      <Budget name="Drop of accuracy" on={draft.budgets.drop} onToggle={(drop) => use({ drop })} said={`at most ${draft.dropPercent} percentage points`}>
+        <input
+          type="range"
+          aria-label="Drop of accuracy"
+          min={0.1}
+          max={5}
+          step={0.1}
+          value={draft.dropPercent}
+          disabled={!draft.budgets.drop}
+          aria-valuetext={`${draft.dropPercent} percentage points`}
+          onInput={(event) => set({ dropPercent: Number(event.currentTarget.value) })}
+        />
+      </Budget>
+      <LatencyBudget draft={draft} set={set} />
+      <fieldset>
+        <legend>Widths of weights</legend>
+        <div class="row tight">
+          {WIDTHS.map((width) => (
+            <label class="inline" key={width}>
+              <input type="checkbox" checked={draft.widths.includes(width)} onChange={() => toggle(width)} />
+              {bits(width)}
+            </label>
+          ))}
+        </div>
       </fieldset>
-      {draft.budgetKind !== "drop" && (
-        <label class="slider">
-          Size
-          <input
-            type="range"
-            min={low}
-            max={1}
-            step={0.005}
-            value={Math.max(draft.ratio, low)}
-            aria-valuetext={`${percent(draft.ratio)} of the float file`}
-            onInput={(event) => set({ ratio: Number(event.currentTarget.value) })}
-          />
-          <output>
-            {percent(Math.max(draft.ratio, low))} of the float file
-            {floatBytes > 0 && `, ${bytes(Math.round(Math.max(draft.ratio, low) * floatBytes))}`}
-          </output>
-        </label>
-      )}
-      {draft.budgetKind !== "size" && (
-        <label class="slider">
-          Largest drop of accuracy
-          <input
-            type="range"
-            min={0.1}
-            max={5}
-            step={0.1}
-            value={draft.dropPercent}
-            aria-valuetext={`${draft.dropPercent} percentage points`}
-            onInput={(event) => set({ dropPercent: Number(event.currentTarget.value) })}
-          />
-          <output>{draft.dropPercent} points</output>
-        </label>
-      )}
-      <details>
-        <summary>Latency</summary>
-        <p class="quiet">{LATENCY_NOTE}</p>
+      <fieldset>
+        <legend>How</legend>
         <div class="row">
           <label>
-            Latency table (.json)
-            <input
-              type="file"
-              accept=".json,application/json"
-              onChange={async (event) => {
-                const file = event.currentTarget.files?.[0];
-                set({ latencyTable: file ? (JSON.parse(await file.text()) as unknown) : null });
-              }}
-            />
+            Rounding
+            <select value={draft.rounding} onChange={(event) => set({ rounding: event.currentTarget.value })}>
+              <option value="gptq">GPTQ</option>
+              <option value="reconstruction">reconstruction: slower, better at 2 to 4 bits</option>
+              <option value="nearest">nearest: fastest</option>
+            </select>
           </label>
-          <label>
-            At most, in ms
+          <label class="inline">
             <input
-              type="number"
-              min={0}
-              step="any"
-              value={draft.latencyMs}
-              disabled={!draft.latencyTable}
-              onInput={(event) => set({ latencyMs: event.currentTarget.value })}
+              type="checkbox"
+              checked={draft.activationFloat}
+              onChange={(event) => set({ activationFloat: event.currentTarget.checked })}
             />
+            float activations (small file, float speed)
+          </label>
+          <label class="inline">
+            <input type="checkbox" checked={draft.spectrum} onChange={(event) => set({ spectrum: event.currentTarget.checked })} />
+            eigenvalue density as well (takes longer)
           </label>
         </div>
-      </details>
-      <fieldset class="row">
-        <legend>Widths of weights</legend>
-        {WIDTHS.map((width) => (
-          <label class="inline" key={width}>
-            <input type="checkbox" checked={draft.widths.includes(width)} onChange={() => toggle(width)} />
-            {bits(width)}
-          </label>
-        ))}
       </fieldset>
-      <div class="row">
-        <label>
-          Rounding
-          <select value={draft.rounding} onChange={(event) => set({ rounding: event.currentTarget.value })}>
-            <option value="gptq">GPTQ</option>
-            <option value="reconstruction">reconstruction: slower, better at 2 to 4 bits</option>
-            <option value="nearest">nearest: fastest</option>
-          </select>
-        </label>
-        <label class="inline">
-          <input
-            type="checkbox"
-            checked={draft.activationFloat}
-            onChange={(event) => set({ activationFloat: event.currentTarget.checked })}
-          />
-          float activations (small file, float speed)
-        </label>
-      </div>
     </section>
+  );
+}
+
+interface BudgetProps {
+  name: string;
+  on: boolean;
+  said: string;
+  onToggle: (on: boolean) => void;
+  disabled?: boolean;
+  children: preact.ComponentChildren;
+}
+
+function Budget({ name, on, said, onToggle, disabled, children }: BudgetProps) {
+  return (
+    <div class={`budget ${on ? "" : "budget-off"}`}>
+      <label class="inline">
+        <input
+          type="checkbox"
+          aria-label={`Budget: ${name}`}
+          checked={on}
+          disabled={disabled}
+          onChange={(event) => onToggle(event.currentTarget.checked)}
+        />
+        {name}
+      </label>
+      {children}
+      <output>{on ? said : "no limit"}</output>
+    </div>
+  );
+}
+
+/** A budget that needs a table of times: it can be ticked once there is one. */
+function LatencyBudget({ draft, set }: { draft: Draft; set: (changes: Partial<Draft>) => void }) {
+  const [wrong, setWrong] = useState("");
+  const table = draft.latencyTable;
+  const [low, high] = table ? latencyRange(table) : [0, 1];
+  const take = async (file: File | undefined) => {
+    setWrong("");
+    if (!file) return;
+    try {
+      const read = JSON.parse(await file.text()) as LatencyTable;
+      const [, longest] = latencyRange(read);
+      if (!Number.isFinite(longest)) throw new Error("no times");
+      set({ latencyTable: read, latencyMs: longest, budgets: { ...draft.budgets, latency: true } });
+    } catch {
+      setWrong(`${file.name} is no table of bitwright profile.`);
+    }
+  };
+  return (
+    <>
+      <Budget
+        name="Latency of the layers"
+        on={draft.budgets.latency}
+        disabled={!table}
+        onToggle={(latency) => set({ budgets: { ...draft.budgets, latency } })}
+        said={`at most ${digits(draft.latencyMs)} ms`}
+      >
+        <input
+          type="range"
+          aria-label="Latency of the layers"
+          min={low}
+          max={high}
+          step={(high - low) / 200 || 1}
+          value={draft.latencyMs}
+          disabled={!draft.budgets.latency}
+          aria-valuetext={`${digits(draft.latencyMs)} ms`}
+          onInput={(event) => set({ latencyMs: Number(event.currentTarget.value) })}
+        />
+      </Budget>
+      <label class="latency-file">
+        <span class="quiet">
+          {table ? `Times of ${table.layers.length} layers are known; another table:` : "For a latency budget, give the table that"}{" "}
+          {!table && <code>bitwright profile</code>} {!table && "measured on the machine in question:"}
+        </span>
+        <input
+          type="file"
+          accept=".json,application/json"
+          aria-label="Latency table"
+          onChange={(event) => take(event.currentTarget.files?.[0])}
+        />
+      </label>
+      {wrong && (
+        <p class="problem" role="alert">
+          {wrong}
+        </p>
+      )}
+    </>
   );
 }

@@ -2,12 +2,14 @@ import { useEffect, useState } from "preact/hooks";
 
 import { api } from "../api/client";
 import { hasEnded, type Job, type JobPage, RUNNING } from "../api/types";
-import { bytes, percent } from "../numbers";
+import { bytes, count, digits, percent } from "../numbers";
 import { ProblemBox } from "../parts/ProblemBox";
 import { StateBadge } from "../parts/StateBadge";
 import { go, type Place } from "../router";
 
 const PAGE = 25;
+/** Milliseconds in which somebody types on. */
+const TYPING = 200;
 const STATES = ["queued", "running", "succeeded", "failed", "canceled", "expired"];
 
 /** All jobs of the one who looks, newest first. */
@@ -15,6 +17,7 @@ export function JobList({ place }: { place: Place }) {
   const [page, setPage] = useState<JobPage | null>(null);
   const [error, setError] = useState<unknown>(null);
   const [chosen, setChosen] = useState<readonly string[]>([]);
+  const tags = place.query.getAll("tag");
   const state = place.query.get("state") ?? "";
   const text = place.query.get("text") ?? "";
   const offset = Number(place.query.get("offset") ?? 0);
@@ -24,6 +27,8 @@ export function JobList({ place }: { place: Place }) {
     const load = async () => {
       const query = new URLSearchParams({ limit: String(PAGE), offset: String(offset) });
       for (const name of state === "running" ? RUNNING : [state]) if (name) query.append("state", name);
+      for (const tag of tags) query.append("tag", tag);
+      if (text.trim()) query.set("text", text);
       try {
         const found = await api.jobs(query, controller.signal);
         setPage(found);
@@ -36,12 +41,12 @@ export function JobList({ place }: { place: Place }) {
         timer = window.setTimeout(load, 3000);
       }
     };
-    void load();
+    timer = window.setTimeout(load, page === null ? 0 : TYPING);
     return () => {
       controller.abort();
       clearTimeout(timer);
     };
-  }, [state, offset]);
+  }, [state, offset, text, tags.join()]);
   const show = (changes: Record<string, string>) => {
     const query = new URLSearchParams(place.query);
     for (const [name, value] of Object.entries(changes)) value ? query.set(name, value) : query.delete(name);
@@ -49,7 +54,15 @@ export function JobList({ place }: { place: Place }) {
   };
   const toggle = (id: string) =>
     setChosen(chosen.includes(id) ? chosen.filter((other) => other !== id) : [...chosen, id]);
-  const shown = (page?.jobs ?? []).filter((job) => matches(job, text));
+  const showTags = (next: string[]) => {
+    const query = new URLSearchParams(place.query);
+    query.delete("tag");
+    query.delete("offset");
+    for (const tag of next) query.append("tag", tag);
+    go(`/jobs?${query}`);
+  };
+  const shown = page?.jobs ?? [];
+  const filtered = state !== "" || text.trim() !== "" || tags.length > 0;
   return (
     <section aria-labelledby="jobs-title">
       <div class="row">
@@ -69,9 +82,21 @@ export function JobList({ place }: { place: Place }) {
           </select>
         </label>
         <label>
-          Model, tag or owner
-          <input type="search" value={text} onInput={(event) => show({ text: event.currentTarget.value })} />
+          Model, samples, tag or id
+          <input type="search" value={text} onInput={(event) => show({ text: event.currentTarget.value, offset: "" })} />
         </label>
+        {tags.length > 0 && (
+          <ul class="chips" aria-label="Only with these tags">
+            {tags.map((tag) => (
+              <li key={tag}>
+                {tag}
+                <button type="button" class="plain" aria-label={`Any jobs, not only ${tag}`} onClick={() => showTags(tags.filter((other) => other !== tag))}>
+                  ×
+                </button>
+              </li>
+            ))}
+          </ul>
+        )}
         <button
           type="button"
           class="end"
@@ -83,14 +108,25 @@ export function JobList({ place }: { place: Place }) {
       </div>
       {error !== null && <ProblemBox error={error} />}
       {page && shown.length === 0 && (
-        <p class="card">
-          {page.total === 0 && !state ? "No job yet. " : "No job matches. "}
-          <a href="#/new">Send a model</a>
-        </p>
+        <div class="card empty">
+          {filtered ? (
+            <p>
+              No job matches. <a href="#/jobs">Show all jobs</a>
+            </p>
+          ) : (
+            <>
+              <h2>No job yet</h2>
+              <p>Send an ONNX model and some samples: what can be saved, and what it costs, is shown before anything is decided.</p>
+              <a class="button main" href="#/new">
+                Send a model
+              </a>
+            </>
+          )}
+        </div>
       )}
       {shown.length > 0 && (
-        <div class="scroll" tabIndex={0} role="region" aria-label="Jobs">
-          <table>
+        <div class="card flush" role="region" aria-label="Jobs">
+          <table class="jobs">
             <thead>
               <tr>
                 <td />
@@ -98,15 +134,16 @@ export function JobList({ place }: { place: Place }) {
                 <th scope="col">State</th>
                 <th scope="col">Asked for</th>
                 <th scope="col" class="number">
-                  Size
+                  Bytes
                 </th>
                 <th scope="col">Sent</th>
-                <th scope="col">Owner and tags</th>
+                <th scope="col">Tags</th>
+                <th scope="col">Owner</th>
               </tr>
             </thead>
             <tbody>
               {shown.map((job) => (
-                <Row job={job} chosen={chosen.includes(job.id)} onChoose={() => toggle(job.id)} key={job.id} />
+                <Row job={job} chosen={chosen.includes(job.id)} onChoose={() => toggle(job.id)} onTag={(tag) => showTags([...new Set([...tags, tag])])} key={job.id} />
               ))}
             </tbody>
           </table>
@@ -133,11 +170,19 @@ export function JobList({ place }: { place: Place }) {
   );
 }
 
-function Row({ job, chosen, onChoose }: { job: Job; chosen: boolean; onChoose: () => void }) {
+interface RowProps {
+  job: Job;
+  chosen: boolean;
+  onChoose: () => void;
+  onTag: (tag: string) => void;
+}
+
+function Row({ job, chosen, onChoose, onTag }: RowProps) {
   const size = job.summary?.["quantized_bytes"];
+  const ratio = job.summary?.["ratio"];
   return (
     <tr>
-      <td>
+      <td class="choose">
         <input
           type="checkbox"
           aria-label={`Choose ${job.model} of ${new Date(job.created).toLocaleString()} to compare`}
@@ -153,11 +198,21 @@ function Row({ job, chosen, onChoose }: { job: Job; chosen: boolean; onChoose: (
         <StateBadge state={job.state} /> {!hasEnded(job) && job.state !== "queued" && percent(job.progress, 0)}
       </td>
       <td>{job.kind === "analyze" ? "analysis" : asked(job)}</td>
-      <td class="number">{typeof size === "number" ? bytes(size) : ""}</td>
-      <td>
-        <time dateTime={job.created}>{new Date(job.created).toLocaleString()}</time>
+      <td class="number">
+        {typeof size === "number" && bytes(size)}
+        {typeof ratio === "number" && <small>{percent(ratio)} of float</small>}
       </td>
-      <td>{[job.owner, ...(job.tags ?? [])].filter(Boolean).join(", ")}</td>
+      <td>
+        <time dateTime={job.created}>{new Date(job.created).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" })}</time>
+      </td>
+      <td>
+        {job.tags.map((tag) => (
+          <button type="button" class="tag" aria-label={`Only jobs with the tag ${tag}`} onClick={() => onTag(tag)} key={tag}>
+            {tag}
+          </button>
+        ))}
+      </td>
+      <td>{job.owner}</td>
     </tr>
   );
 }
@@ -165,17 +220,17 @@ function Row({ job, chosen, onChoose }: { job: Job; chosen: boolean; onChoose: (
 /** The budgets of a job in a few words. */
 export function asked(job: Job): string {
   const budget = Object.entries(job.spec.budget ?? {}).filter(([, value]) => value !== null);
-  if (budget.length === 0) return "no budget";
-  return budget.map(([name, value]) => `${name.replaceAll("_", " ")} ${written(value)}`).join(", ");
+  return budget.length === 0 ? "no budget" : budget.map(([name, value]) => written(name, value)).join(", ");
 }
 
-function written(value: unknown): string {
-  if (typeof value === "number") return value > 1000 ? bytes(value) : String(value);
-  if (value && typeof value === "object") return Object.values(value).filter((entry) => entry !== null).join(" ");
-  return String(value);
-}
-
-function matches(job: Job, text: string): boolean {
-  const hay = [job.model, job.owner ?? "", ...(job.tags ?? []), job.id].join(" ").toLowerCase();
-  return hay.includes(text.trim().toLowerCase());
+function written(name: string, value: unknown): string {
+  if (name === "size") return Number(value) <= 1 ? `${Number((100 * Number(value)).toPrecision(3))} % of float` : bytes(Number(value));
+  if (name === "latency") return `${digits(Number(value))} ms`;
+  if (name === "effective_bits") return `${digits(Number(value))} bits a weight`;
+  if (name === "max_drop") {
+    const { metric, limit } = value as { metric: string; limit: number };
+    if (metric === "drop") return `drop of ${Number((100 * limit).toPrecision(3))} % at most`;
+    return `${metric} ${metric === "loss" ? "≤" : "≥"} ${limit}${metric === "sqnr" ? " dB" : ""}`;
+  }
+  return `${name.replaceAll("_", " ")} ${typeof value === "number" ? count(value) : String(value)}`;
 }

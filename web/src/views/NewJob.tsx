@@ -1,8 +1,8 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 
-import { api } from "../api/client";
-import type { Job, Preflight } from "../api/types";
-import { formOf, type Inputs, rememberInputs, upload } from "../api/upload";
+import { api, ServiceError } from "../api/client";
+import type { Job, Preflight, Spec } from "../api/types";
+import { formOf, type Inputs, rememberInputs } from "../api/upload";
 import { useLoad } from "../load";
 import { percent } from "../numbers";
 import { CopyBox } from "../parts/CopyBox";
@@ -11,7 +11,10 @@ import { recipes } from "../recipes";
 import { go, type Place } from "../router";
 import { BudgetForm } from "./BudgetForm";
 import { draftFrom, EMPTY, specOf, type Draft } from "./draft";
+import { EarlierUploads } from "./EarlierUploads";
 import { PreflightView } from "./PreflightView";
+import { remedyOf } from "./remedies";
+import { NO_SOURCES, sendSources, type Source, type Sources, withFiles } from "./sources";
 
 /** A job in three steps: files, what they hold, what is wanted. */
 export function NewJob({ place }: { place: Place }) {
@@ -25,15 +28,9 @@ export function NewJob({ place }: { place: Place }) {
   return <Form earlier={earlier.value} key={like ?? ""} />;
 }
 
-interface Files {
-  model: File | null;
-  data: File | null;
-  parts: File[];
-}
-
 function Form({ earlier }: { earlier: Job | null }) {
   const reusable = earlier?.state === "succeeded" && earlier.kind === "quantize" ? earlier : null;
-  const [files, setFiles] = useState<Files>({ model: null, data: null, parts: [] });
+  const [sources, setSources] = useState<Sources>(NO_SOURCES);
   const [shares, setShares] = useState<Record<string, number>>({});
   const [sent, setSent] = useState<Inputs | null>(null);
   const [preflight, setPreflight] = useState<Preflight | null>(null);
@@ -43,59 +40,50 @@ function Form({ earlier }: { earlier: Job | null }) {
   const sending = useRef<AbortController | null>(null);
   useEffect(() => () => sending.current?.abort(), []);
 
-  const take = (given: FileList | null) => {
-    const next = { ...files };
-    for (const file of given ?? []) {
-      if (/\.onnx$/i.test(file.name)) next.model = file;
-      else if (/\.np[yz]$/i.test(file.name)) next.data = file;
-      else next.parts = [...next.parts.filter((part) => part.name !== file.name), file];
-    }
-    setFiles(next);
-    if (next.model && (next.model !== files.model || next.data !== files.data || next.parts !== files.parts)) {
-      void sendAll(next);
-    }
+  const change = (next: Sources) => {
+    setSources(next);
+    if (next.model) void sendAll(next);
   };
+  const pick = (role: "model" | "data", source: Source) => change({ ...sources, [role]: source });
 
-  const sendAll = async (wanted: Files) => {
+  const sendAll = async (wanted: Sources) => {
     sending.current?.abort();
     const controller = new AbortController();
     sending.current = controller;
     setError(null);
     setPreflight(null);
     setSent(null);
-    const one = async (file: File) =>
-      `${file.name}=${await upload(
-        file,
-        (share) => setShares((before) => ({ ...before, [file.name]: share })),
-        controller.signal,
-      )}`;
     try {
       setBusy("The files are being sent.");
-      const model = await one(wanted.model!);
-      const parts: string[] = [];
-      for (const part of wanted.parts) parts.push(await one(part));
-      const data = wanted.data ? await one(wanted.data) : "";
+      const inputs = await sendSources(
+        wanted,
+        (name, share) => setShares((before) => ({ ...before, [name]: share })),
+        controller.signal,
+      );
       setBusy("The model is being read.");
       const form = new FormData();
-      form.set("model", model);
-      if (data) form.set("data", data);
-      for (const part of parts) form.append("files", part);
+      form.set("model", inputs.model);
+      if (inputs.data) form.set("data", inputs.data);
+      for (const part of inputs.parts) form.append("files", part);
       setPreflight(await api.inspect(form, controller.signal));
-      setSent({ model, data, parts });
+      setSent(inputs);
     } catch (failure) {
       if (!controller.signal.aborted) setError(failure);
     } finally {
       if (!controller.signal.aborted) setBusy("");
     }
   };
+  const stop = () => {
+    sending.current?.abort();
+    setBusy("");
+    setSources(NO_SOURCES);
+  };
 
-  const start = async (event: Event) => {
-    event.preventDefault();
+  const start = async (spec: Spec) => {
     setBusy("The files are being checked.");
     setError(null);
     const inputs = sent?.data ? sent : null;
     try {
-      const spec = specOf(draft);
       const job = inputs ? await api.quantize(formOf(inputs, spec)) : await api.again(reusable!.id, spec);
       if (inputs) rememberInputs(job.id, inputs);
       go(`/jobs/${job.id}`);
@@ -106,8 +94,15 @@ function Form({ earlier }: { earlier: Job | null }) {
   };
 
   const ready = (sent !== null && sent.data !== "") || reusable !== null;
+  const remedy = error instanceof ServiceError && ready ? remedyOf(error.problem, specOf(draft)) : null;
   return (
-    <form onSubmit={start} aria-labelledby="new-title">
+    <form
+      aria-labelledby="new-title"
+      onSubmit={(event) => {
+        event.preventDefault();
+        void start(specOf(draft));
+      }}
+    >
       <h1 id="new-title">New job</h1>
       {reusable && (
         <p class="card">
@@ -115,18 +110,35 @@ function Form({ earlier }: { earlier: Job | null }) {
           use others.
         </p>
       )}
-      <DropZone onFiles={take}>
-        <FileList files={files} shares={shares} />
+      <DropZone onFiles={(files) => change(withFiles(sources, files ?? []))}>
+        <SourceList sources={sources} shares={shares} />
+        <EarlierUploads onPick={pick} />
       </DropZone>
-      <p role="status">{busy}</p>
-      {error !== null && <ProblemBox error={error} />}
-      {preflight && !files.data && (
+      <div class="row" hidden={busy === ""}>
+        <p role="status">{busy}</p>
+        {busy === "The files are being sent." && (
+          <button type="button" onClick={stop}>
+            Stop sending
+          </button>
+        )}
+      </div>
+      {error !== null && !ready && <ProblemBox error={error} />}
+      {preflight && !sources.data && (
         <p class="card">Samples are missing: drop an .npz with one array for each graph input, and optional labels.</p>
       )}
       {preflight && (
         <PreflightView preflight={preflight} rules={draft.rules} onRules={(rules) => setDraft({ ...draft, rules })} />
       )}
       <BudgetForm draft={draft} onDraft={setDraft} preflight={preflight} />
+      {error !== null && ready && (
+        <ProblemBox error={error}>
+          {remedy && (
+            <button type="button" class="main" onClick={() => start(remedy.spec)}>
+              {remedy.words}
+            </button>
+          )}
+        </ProblemBox>
+      )}
       <div class="row">
         <button class="main" disabled={!ready || busy !== ""}>
           Start
@@ -138,8 +150,8 @@ function Form({ earlier }: { earlier: Job | null }) {
           texts={recipes(
             specOf(draft),
             {
-              model: files.model?.name ?? reusable?.model ?? "model.onnx",
-              data: files.data?.name ?? reusable?.data ?? "samples.npz",
+              model: sources.model?.name ?? reusable?.model ?? "model.onnx",
+              data: sources.data?.name ?? reusable?.data ?? "samples.npz",
             },
             new URL(".", location.href).href,
           )}
@@ -165,8 +177,9 @@ function DropZone({ onFiles, children }: { onFiles: (files: FileList | null) => 
         onFiles(event.dataTransfer?.files ?? null);
       }}
     >
-      <label>
-        Model (.onnx), samples (.npz or .npy), and the model's external data if it has any
+      <label class="drop-label">
+        <strong>Drop a model and samples here, or choose files</strong>
+        <span class="quiet">.onnx, .npz or .npy, and the model's external data if it has any</span>
         <input
           type="file"
           multiple
@@ -176,25 +189,32 @@ function DropZone({ onFiles, children }: { onFiles: (files: FileList | null) => 
           }}
         />
       </label>
-      <p class="quiet">Or drop them here.</p>
       {children}
     </div>
   );
 }
 
-function FileList({ files, shares }: { files: Files; shares: Record<string, number> }) {
-  const all: [string, File][] = [];
-  if (files.model) all.push(["model", files.model]);
-  if (files.data) all.push(["samples", files.data]);
-  for (const part of files.parts) all.push(["external data", part]);
+function SourceList({ sources, shares }: { sources: Sources; shares: Record<string, number> }) {
+  const all: [string, Source][] = [];
+  if (sources.model) all.push(["model", sources.model]);
+  if (sources.data) all.push(["samples", sources.data]);
+  for (const part of sources.parts) all.push(["external data", part]);
   if (all.length === 0) return null;
   return (
     <ul class="files">
-      {all.map(([role, file]) => (
-        <li key={file.name}>
-          {file.name} <span class="quiet">({role})</span>
-          <progress max={1} value={shares[file.name] ?? 0} aria-label={`Sent of ${file.name}`} />
-          {percent(shares[file.name] ?? 0, 0)}
+      {all.map(([role, source]) => (
+        <li key={source.name}>
+          <span class="file-name">
+            {source.name} <span class="quiet">({role})</span>
+          </span>
+          {source.id === null ? (
+            <>
+              <progress max={1} value={shares[source.name] ?? 0} aria-label={`Sent of ${source.name}`} />
+              {percent(shares[source.name] ?? 0, 0)}
+            </>
+          ) : (
+            <span class="quiet">sent before</span>
+          )}
         </li>
       ))}
     </ul>

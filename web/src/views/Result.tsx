@@ -1,7 +1,7 @@
 import { useMemo, useRef, useState } from "preact/hooks";
 
 import { api, download } from "../api/client";
-import type { Front, Job, Plan, Report, Sensitivity } from "../api/types";
+import type { Front, Job, Plan, Report, Rule, Sensitivity } from "../api/types";
 import { FrontChart, type Curve } from "../charts/front_chart";
 import { LayerChart, lossScale, type LayerBar } from "../charts/layer_chart";
 import { useLoad } from "../load";
@@ -13,6 +13,10 @@ import { barOf, fitting, nextStep, predictedError, thinned } from "../plans";
 import { recipes, shortSpec } from "../recipes";
 import { go } from "../router";
 import { BeforeAfter } from "./BeforeAfter";
+import { pinOf, withPin } from "./draft";
+import { LayerTable } from "./LayerTable";
+import { Pins } from "./Pins";
+import { Spectrum } from "./Spectrum";
 
 const CURVE_POINTS = 400;
 
@@ -46,7 +50,7 @@ export function Result({ job }: { job: Job }) {
   return (
     <>
       {found.value.report.warnings.length > 0 && (
-        <section class="card" aria-label="Warnings">
+        <section class="card warnings" aria-label="Warnings">
           <ul>
             {found.value.report.warnings.map((warning) => (
               <li key={warning}>{warning}</li>
@@ -67,6 +71,7 @@ export function Result({ job }: { job: Job }) {
         </button>
       </div>
       <Chooser job={job} found={found.value} />
+      {job.spec["spectrum"] === true && <Spectrum job={job} />}
     </>
   );
 }
@@ -82,6 +87,11 @@ function Chooser({ job, found }: { job: Job; found: Found }) {
   const curveChart = useRef<FrontChart | null>(null);
   const layerChart = useRef<LayerChart | null>(null);
   const asking = useRef<AbortController | null>(null);
+  // What the charts' listeners, made once, need to know as it is now.
+  const chosen = useRef(budget);
+  const pins = useRef<readonly Rule[]>([]);
+  const [pinned, setPinned] = useState<readonly Rule[]>([]);
+  const [picked, setPicked] = useState(0);
   const scale = useMemo(() => lossScale(table.layers.map((layer) => layer.sensitivity)), [table]);
   const sizes = useMemo(() => new Map(costs.layers.map((layer) => [layer.name, layer.bytes])), [costs]);
   const rows = useMemo(() => new Map(table.layers.map((layer) => [layer.name, layer])), [table]);
@@ -107,37 +117,46 @@ function Chooser({ job, found }: { job: Job; found: Found }) {
     [job, front, table, report],
   );
 
-  /** Repaint at once from the front; ask the service for the same plan with its reasons. */
+  /** Repaint at once from the front; the service is asked for the same plan, with its reasons, once the budget stays. */
   const choose = (wanted: number) => {
-    performance.mark("budget-moved");
+    const began = performance.now();
     const place = Math.max(0, fitting(points, wanted));
     const point = points[place];
     if (!point) return;
-    const quick = planOf(front, point, table, sizes);
+    asking.current?.abort();
+    const quick = planOf(front, point, table, sizes, pins.current);
+    chosen.current = point.bytes;
     setBudget(point.bytes);
     setPlan(quick);
     curveChart.current?.select(point.bytes, point.predicted_loss);
     layerChart.current?.show(barsOf(quick));
-    performance.measure("repaint", "budget-moved");
-    asking.current?.abort();
+    // The frame that shows it has been painted when the task after it runs.
+    requestAnimationFrame(() => setTimeout(() => performance.measure("repaint", { start: began })));
   };
   const settle = async () => {
     asking.current?.abort();
     const controller = new AbortController();
     asking.current = controller;
     try {
-      const solved = await api.plan(job.id, { size: budget }, controller.signal);
-      if (!controller.signal.aborted) {
-        setPlan(solved);
-        setError(null);
-      }
+      const solved = await api.plan(job.id, { size: chosen.current, rules: pins.current }, controller.signal);
+      if (controller.signal.aborted) return;
+      setPlan(solved);
+      setError(null);
+      curveChart.current?.select(solved.predicted_bytes, solved.predicted_loss);
+      layerChart.current?.show(barsOf(solved));
     } catch (failure) {
       if (!controller.signal.aborted) setError(failure);
     }
   };
+  const pin = (layer: string, width: number) => {
+    pins.current = withPin(pins.current, layer, width);
+    setPinned(pins.current);
+    void settle();
+  };
+  const spec = { ...job.spec, rules: [...(job.spec.rules ?? []).filter((rule) => !pinned.some((own) => own.match === rule.match)), ...pinned] };
   const make = async () => {
     try {
-      const next = await api.again(job.id, shortSpec(job.spec, budget));
+      const next = await api.again(job.id, shortSpec(spec, budget));
       go(`/jobs/${next.id}`);
     } catch (failure) {
       setError(failure);
@@ -149,14 +168,13 @@ function Chooser({ job, found }: { job: Job; found: Found }) {
       <section class="card" aria-labelledby="curve-title">
         <h2 id="curve-title">Every best plan by size</h2>
         <p class="quiet">
-          The line is the predicted increase of the loss ({report.loss}), with one standard error; the marks were measured.
-          Drag the point or the slider to another budget.
+          Predicted and measured increase of the loss ({report.loss}). Drag the point or the slider to another budget.
         </p>
         <Canvas
           label={`Pareto curve of ${points.length} plans from ${bytes(points[0]?.bytes ?? 0)} to ${bytes(points.at(-1)?.bytes ?? 0)}; the slider below chooses among them`}
           height={340}
           draw={(canvas) =>
-            new FrontChart(canvas, { curves: [curve], budget: report.plan.budget_bytes }, choose)
+            new FrontChart(canvas, { curves: [curve], budget: report.plan.budget_bytes }, choose, settle)
           }
           inputs={[curve]}
           onDrawn={(drawing) => {
@@ -192,7 +210,7 @@ function Chooser({ job, found }: { job: Job; found: Found }) {
         {error !== null && <ProblemBox error={error} />}
         <CopyBox
           texts={recipes(
-            job.spec,
+            spec,
             { model: job.model, data: job.data },
             new URL(".", location.href).href,
             budget,
@@ -203,74 +221,20 @@ function Chooser({ job, found }: { job: Job; found: Found }) {
         <h2 id="layers-title">Bits of the layers, and what they cost</h2>
         <Canvas
           label={`Bits of ${bars.length} layers from input to output and the expected loss of each; the table below has the figures`}
-          height={420}
-          draw={(canvas) => new LayerChart(canvas, bars, scale, setPointed)}
+          height={table.layers.some((layer) => layer.trace !== null) ? 600 : 460}
+          draw={(canvas) => new LayerChart(canvas, bars, scale, setPointed, setPicked)}
           inputs={[job.id]}
           onDrawn={(drawing) => {
             layerChart.current = drawing;
           }}
         />
         <p class="reason">
-          {shown ? `${shown.name}: ${bits(shown.bits)}${shown.bits === 32 ? "" : " bits"}. ${shown.reason}` : "Point at a layer to see why it has its bits."}
+          {shown ? <><strong>{shown.name}</strong>: {bits(shown.bits)}{shown.bits === 32 ? "" : " bits"}. {shown.reason}</> : "Point at a layer to see why it has its bits; click on it to pin it."}
         </p>
+        <Pins layers={bars.map((bar) => bar.name)} picked={picked} onPicked={setPicked} rules={pinned} onPin={pin} />
         <LayerTable bars={bars} report={report} />
       </section>
     </>
-  );
-}
-
-function LayerTable({ bars, report }: { bars: LayerBar[]; report: Report }) {
-  const known = useMemo(() => new Map(report.layers.map((layer) => [layer.name, layer])), [report]);
-  return (
-    <details>
-      <summary>As a table</summary>
-      <div class="scroll tall" tabIndex={0} role="region" aria-label="Layers">
-        <table>
-          <thead>
-            <tr>
-              <th scope="col">Layer</th>
-              <th scope="col">Operator</th>
-              <th scope="col" class="number">
-                Parameters
-              </th>
-              <th scope="col" class="number">
-                Bits
-              </th>
-              <th scope="col" class="number">
-                Loss
-              </th>
-              <th scope="col">Why</th>
-              <th scope="col">Ran as</th>
-              <th scope="col" class="number">
-                Signal to noise: alone
-              </th>
-              <th scope="col" class="number">
-                up to here
-              </th>
-            </tr>
-          </thead>
-          <tbody>
-            {bars.map((bar) => {
-              const layer = known.get(bar.name);
-              const made = layer?.weight_bits === bar.bits ? layer : undefined;
-              return (
-                <tr key={bar.name}>
-                  <th scope="row">{bar.name}</th>
-                  <td>{layer?.op}</td>
-                  <td class="number">{layer?.parameters}</td>
-                  <td class="number">{bits(bar.bits)}</td>
-                  <td class="number">{bar.loss === null ? "" : digits(bar.loss)}</td>
-                  <td>{bar.reason}</td>
-                  <td>{made?.kernel}</td>
-                  <td class="number">{made?.own_sqnr_db != null && `${digits(made.own_sqnr_db)} dB`}</td>
-                  <td class="number">{made?.sqnr_db != null && `${digits(made.sqnr_db)} dB`}</td>
-                </tr>
-              );
-            })}
-          </tbody>
-        </table>
-      </div>
-    </details>
   );
 }
 
@@ -279,13 +243,14 @@ function planOf(
   point: Front["points"][number],
   table: Sensitivity,
   sizes: Map<string, Record<string, number>>,
+  pins: readonly Rule[],
 ): Plan {
   return {
-    layers: front.layers.map((name, place) => ({
-      name,
-      bits: point.bits[place]!,
-      reason: nextStep(front, sizes.get(name), table, name, point.bits[place]!),
-    })),
+    layers: front.layers.map((name, place) => {
+      const pinned = pinOf(pins, name);
+      const width = pinned || point.bits[place]!;
+      return { name, bits: width, reason: pinned ? "pinned" : nextStep(front, sizes.get(name), table, name, width) };
+    }),
     predicted_loss: point.predicted_loss,
     predicted_bytes: point.bytes,
     budget_bytes: point.bytes,

@@ -1,44 +1,52 @@
 import type { Rule, Spec } from "../api/types";
 
+/** Times of the layers, as `bitwright profile` writes them; no more of it than the page reads. */
+export interface LatencyTable {
+  layers: { name: string; float_ms: number; integer_ms: number }[];
+}
+
 /** What the form holds; `specOf` turns it into a request. */
 export interface Draft {
-  budgetKind: "size" | "drop" | "both";
+  budgets: { size: boolean; drop: boolean; latency: boolean };
   ratio: number;
   dropPercent: number;
-  latencyMs: string;
-  latencyTable: unknown;
+  latencyMs: number;
+  latencyTable: LatencyTable | null;
   widths: readonly number[];
   rules: readonly Rule[];
   rounding: string;
   activationFloat: boolean;
+  spectrum: boolean;
 }
 
 export const WIDTHS = [2, 3, 4, 5, 6, 8, 32] as const;
 
 export const EMPTY: Draft = {
-  budgetKind: "size",
+  budgets: { size: true, drop: false, latency: false },
   ratio: 0.25,
   dropPercent: 0.5,
-  latencyMs: "",
+  latencyMs: 0,
   latencyTable: null,
   widths: [2, 3, 4, 5, 6, 8],
   rules: [],
   rounding: "gptq",
   activationFloat: false,
+  spectrum: false,
 };
 
 export function specOf(draft: Draft): Spec {
   const spec: Spec = {};
-  if (draft.budgetKind !== "drop") spec["size"] = draft.ratio;
-  if (draft.budgetKind !== "size") spec["max_drop"] = `${draft.dropPercent}%`;
-  if (draft.latencyMs !== "" && draft.latencyTable) {
-    spec["latency"] = Number(draft.latencyMs);
+  if (draft.budgets.size) spec["size"] = draft.ratio;
+  if (draft.budgets.drop) spec["max_drop"] = `${draft.dropPercent}%`;
+  if (draft.budgets.latency && draft.latencyTable) {
+    spec["latency"] = draft.latencyMs;
     spec["latency_table"] = draft.latencyTable;
   }
   if (JSON.stringify(draft.widths) !== JSON.stringify(EMPTY.widths)) spec.weight_bits = [...draft.widths];
   if (draft.rules.length) spec.rules = [...draft.rules];
   if (draft.rounding !== EMPTY.rounding) spec["rounding"] = draft.rounding;
   if (draft.activationFloat) spec["activation_bits"] = 32;
+  if (draft.spectrum) spec["spectrum"] = true;
   return spec;
 }
 
@@ -48,16 +56,26 @@ export function draftFrom(spec: Spec): Draft {
   const size = typeof budget["size"] === "number" && budget["size"] <= 1 ? budget["size"] : null;
   const band = budget["max_drop"] as { metric?: string; limit?: number } | null | undefined;
   const drop = band?.metric === "drop" ? (band.limit ?? null) : null;
+  const latency = typeof budget["latency"] === "number" ? budget["latency"] : null;
   return {
     ...EMPTY,
-    budgetKind: drop === null ? "size" : size === null ? "drop" : "both",
+    budgets: { size: size !== null || (drop === null && latency === null), drop: drop !== null, latency: latency !== null },
     ratio: size ?? EMPTY.ratio,
     dropPercent: drop === null ? EMPTY.dropPercent : Number((100 * drop).toPrecision(6)),
+    latencyMs: latency ?? EMPTY.latencyMs,
+    latencyTable: (spec["latency_table"] as LatencyTable | null | undefined) ?? null,
     widths: spec.weight_bits ?? EMPTY.widths,
     rules: spec.rules ?? [],
     rounding: typeof spec["rounding"] === "string" ? spec["rounding"] : EMPTY.rounding,
     activationFloat: spec["activation_bits"] === 32,
+    spectrum: spec["spectrum"] === true,
   };
+}
+
+/** Milliseconds of the layers by the table: all as fast as they get, and all in float. */
+export function latencyRange(table: LatencyTable): [number, number] {
+  const sum = (of: (layer: LatencyTable["layers"][number]) => number) => table.layers.reduce((all, layer) => all + of(layer), 0);
+  return [sum((layer) => Math.min(layer.float_ms, layer.integer_ms)), sum((layer) => Math.max(layer.float_ms, layer.integer_ms))];
 }
 
 /** What a rule list says of one layer named exactly: a width, 0 for no say. */
