@@ -55,8 +55,8 @@ _FEWEST_PRODUCTS, _MOST_PRODUCTS = 6, 30
 _COMPARED = 32
 """Samples on which layers' outputs are compared; OMPQ takes as many."""
 
-_SWEEPS = 6
-"""Most passes over the samples for traces that only explain, and do not decide."""
+_SWEEPS, _FEW_SWEEPS = 6, 2
+"""Most passes over the samples for traces that only explain, and do not decide; where time is dear."""
 
 
 def traces(
@@ -98,7 +98,8 @@ def explaining_traces(question: Question) -> TraceEstimate:
         Gauss-Newton traces.
     """
     batches = -(-question.samples // question.cut(FIRST).size)
-    probes = min(question.max_probes, _SWEEPS * batches)
+    sweeps = _FEW_SWEEPS if question.thrifty else _SWEEPS
+    probes = min(question.max_probes, sweeps * batches)
     return traces(replace(question, max_probes=probes), gauss_newton, FIRST)
 
 
@@ -295,7 +296,7 @@ def _measured(question: Question, estimator: Callable[..., Any], join: Any, **op
 
 
 def _output(question: Question) -> Findings:
-    found: LossIncrease = _measured(question, output, join_increases)
+    found: LossIncrease = _measured(question, output, join_increases, foretell=question.thrifty)
     return _increase(found)
 
 

@@ -13,7 +13,8 @@ import torch
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
 from quant_core.sensitivity.batches import Batch
-from quant_core.sensitivity.float_run import FloatRun, Quantized, Replace, Rows, float_runs, stand_in_tensors
+from quant_core.sensitivity.float_run import FloatRun, Quantized, Replace, Rows, float_runs
+from quant_core.sensitivity.foretold import changes_of
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.traces import Floats, OnProgress
 from quant_core.sensitivity.units import RunUnits, in_turn
@@ -51,6 +52,7 @@ def output(
     *,
     replace: Replace | None = None,
     tolerance: float = 0.0,
+    foretell: bool = False,
     on_progress: OnProgress | None = None,
     run: RunUnits = in_turn,
 ) -> LossIncrease:
@@ -68,6 +70,7 @@ def output(
         replace: Tensor name -> function applied to it throughout, such as the rounding of activations; then
             increases are counted from the network with those replacements.
         tolerance: Stop once nine in ten scores have this relative standard error; 0 to use all batches.
+        foretell: Take widths from coarser ones by the layer's own error where that agrees, `foretold.py`.
         on_progress: Called with the fraction done and a message; an exception from it ends the work.
         run: Works the batches off; where it ends early, time was up.
 
@@ -85,18 +88,18 @@ def output(
         (one,) = float_runs(program, layers, objective, [batches[index]], replace)
         done = index * int(part.asked.sum())
         for i, layer in enumerate(layers):
-            for k, weight in enumerate(quantized[i]):
-                with torch.no_grad():
-                    part.add(i, k, one, one.changed(layer, stand_in_tensors(program, layer, weight)))
+            for k, (change, measured) in enumerate(changes_of(one, layer, quantized[i], foretell=foretell)):
+                part.take(i, k, change, measured=measured)
                 done += 1
             if on_progress is not None:
                 on_progress(done / work, f"{layer.name} at {len(quantized[i])} bit-widths")
-        return np.stack([part.sums, part.squares])
+        return np.stack([part.sums, part.squares, part.foretold])
 
     with closing(run(measure, ((index, 0) for index in range(len(batches))))) as results:
-        for batch, (added, squares) in zip(batches, results, strict=False):
+        for batch, (added, squares, foretold) in zip(batches, results, strict=False):
             sums.sums += added
             sums.squares += squares
+            sums.foretold += foretold
             sums.count += batch.size
             known += int(sums.asked.sum())
             if on_progress is not None:
@@ -117,12 +120,14 @@ class IncreaseSums:
         asked: Layers x bit-widths: whether there is such a weight.
         sums: Sum of the increases, layers x bit-widths.
         squares: Sum of their squares.
+        foretold: In how many batches they were not measured.
         count: Number of samples whose increases are all added.
     """
 
     asked: npt.NDArray[np.bool_]
     sums: Floats
     squares: Floats
+    foretold: Floats
     count: int = 0
 
     @classmethod
@@ -137,7 +142,7 @@ class IncreaseSums:
         """
         shape = (len(quantized), max((len(row) for row in quantized), default=0))
         asked = np.array([[k < len(row) for k in range(shape[1])] for row in quantized]).reshape(shape)
-        return cls(asked, np.zeros(shape), np.zeros(shape))
+        return cls(asked, np.zeros(shape), np.zeros(shape), np.zeros(shape))
 
     def add(self, layer: int, width: int, run: FloatRun, rows: Rows) -> None:
         """Add what one layer at one bit-width does to a batch.
@@ -148,7 +153,18 @@ class IncreaseSums:
             run: The batch with float weights.
             rows: Its outputs with that weight rounded.
         """
-        change = (run.per_sample(rows) - run.before).double()
+        self.take(layer, width, (run.per_sample(rows) - run.before).double())
+
+    def take(self, layer: int, width: int, change: torch.Tensor, *, measured: bool = True) -> None:
+        """Add what one layer at one bit-width does to a batch.
+
+        Args:
+            layer: Position of the layer.
+            width: Position of the bit-width.
+            change: Change of the loss of every sample, float64.
+            measured: Whether it was measured.
+        """
+        self.foretold[layer, width] += not measured
         self.sums[layer, width] += float(change.sum())
         self.squares[layer, width] += float(change.square().sum())
 
@@ -178,6 +194,9 @@ class IncreaseSums:
         known = f"{_WELL_KNOWN:.0%} of the scores known to {tolerance:.0%}"
         used = "all samples used" if self.count == samples else "time limit"
         stopped = known if self.known(tolerance) else used
+        if self.foretold.any():
+            share = f"{np.count_nonzero(self.foretold)} of {np.count_nonzero(self.asked)}"
+            stopped += f"; {share} scores follow from coarser widths by the layer's own error"
         return LossIncrease(mean + missing, stderr + missing, self.count, stopped)
 
     def _moments(self) -> tuple[Floats, Floats, int]:

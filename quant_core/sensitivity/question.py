@@ -45,6 +45,8 @@ class Question:
         tolerance: Wanted relative standard error of each layer's share of the traces.
         max_probes: Most random probes.
         score_tolerance: For measured methods: stop once nine in ten scores have this relative standard error.
+        thrifty: Whether widths whose score follows from others are not measured, and traces that only explain are
+            estimated in fewer passes.
         seconds: About how long it may take, or None; a method that works in units stops after one that ends later.
         crew: Processes to spread units over, or None for this one alone.
         on_progress: Called with the fraction done and a message; an exception from it ends the work.
@@ -63,6 +65,7 @@ class Question:
     tolerance: float = 0.05
     max_probes: int = 2000
     score_tolerance: float = 0.1
+    thrifty: bool = False
     seconds: float | None = None
     crew: Crew | None = None
     on_progress: OnProgress | None = None

@@ -41,16 +41,17 @@ class Tiny:
         return np.array(traces)
 
 
-def build(activation: str, ending: str = "", seed: int = 0) -> Tiny:
+def build(activation: str, ending: str = "", seed: int = 0, hidden: int = 6) -> Tiny:
     rng = np.random.default_rng(seed)
-    one = rng.normal(0, 0.6, (5, 6)).astype(np.float32)
-    two = rng.normal(0, 0.9, (6, 3)).astype(np.float32)
-    bias = rng.normal(0, 0.3, 6).astype(np.float32)
+    one = rng.normal(0, 0.6, (5, hidden)).astype(np.float32)
+    two = rng.normal(0, 0.9 * (6 / hidden) ** 0.5, (hidden, 3)).astype(np.float32)
+    bias = rng.normal(0, 0.3, hidden).astype(np.float32)
     last = f"y = {ending}(z)" if ending else "y = Identity(z)"
     text = f"""
     <ir_version: 10, opset_import: ["" : 21]>
     tiny (float[N, 5] x) => (float[N, 3] y)
-    <float[5, 6] one = {{{_numbers(one)}}}, float[6, 3] two = {{{_numbers(two)}}}, float[6] bias = {{{_numbers(bias)}}}>
+    <float[5, {hidden}] one = {{{_numbers(one)}}}, float[{hidden}, 3] two = {{{_numbers(two)}}},
+     float[{hidden}] bias = {{{_numbers(bias)}}}>
     {{
         m = MatMul(x, one)
         a = Add(m, bias)
@@ -61,8 +62,8 @@ def build(activation: str, ending: str = "", seed: int = 0) -> Tiny:
     """
     model = ir.from_onnx_text(text)
     layers = (
-        Layer("first", "MatMul", "one", (5, 6), 1, (Use("first", "MatMul", "x", "m", 1),)),
-        Layer("second", "MatMul", "two", (6, 3), 1, (Use("second", "MatMul", "h", "z", 1),)),
+        Layer("first", "MatMul", "one", (5, hidden), 1, (Use("first", "MatMul", "x", "m", 1),)),
+        Layer("second", "MatMul", "two", (hidden, 3), 1, (Use("second", "MatMul", "h", "z", 1),)),
     )
     function = {"Relu": torch.relu, "Tanh": torch.tanh}[activation]
     after = {"": lambda z: z, "Softmax": lambda z: z.softmax(-1), "LogSoftmax": lambda z: z.log_softmax(-1)}[

@@ -1,0 +1,81 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from quant_core.sensitivity import Objective, Term, output, split_batches
+from quant_core.sensitivity.foretold import _walked
+
+BITS = (2, 3, 4, 5, 6, 8)
+
+
+def walked(change: Callable[[float], float], errors: list[float]) -> tuple[list[float], list[bool]]:
+    """Mean changes and which were measured, where an error of e changes the loss of four samples by `change(e)`."""
+    samples = torch.tensor([0.5, 1.5, 0.9, 1.1], dtype=torch.float64)
+    found = _walked(errors, lambda k: samples * change(errors[k]))
+    return [float(part.mean()) for part, _ in found], [measured for _, measured in found]
+
+
+def test_a_loss_of_second_order_takes_two_measurements_in_any_order_of_widths() -> None:
+    errors = [0.01, 4.0, 1.0, 0.25, 0.06]
+    means, measured = walked(lambda e: 3 * e, errors)
+    assert means == pytest.approx([3 * e for e in errors])
+    assert measured == [False, True, True, False, False]
+
+
+def test_a_loss_that_saturates_is_measured_until_it_does_no_more() -> None:
+    errors = [64.0, 16.0, 4.0, 1.0, 0.25, 0.06]
+    means, measured = walked(lambda e: e / (1 + e), errors)
+    assert measured == [True, True, True, True, True, False]
+    assert means[-1] == pytest.approx(0.06 / 1.06, rel=0.25)
+
+
+def test_a_loss_that_falls_is_measured_throughout() -> None:
+    errors = [4.0, 1.0, 0.25]
+    means, measured = walked(lambda e: -e, errors)
+    assert measured == [True, True, True]
+    assert means == [-e for e in errors]
+
+
+def calls(net: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    counted = [0]
+    plain = net.program.evaluate
+
+    def evaluate(*args: Any, **more: Any) -> Any:
+        counted[0] += "y" in (more.get("outputs") or ())
+        return plain(*args, **more)
+
+    monkeypatch.setattr(net.program, "evaluate", evaluate)
+    return counted
+
+
+@pytest.mark.parametrize("kind", ["kl", "squared_error"])
+def test_few_runs_of_the_network_give_nearly_what_all_of_them_do(
+    tiny: Any, samples: torch.Tensor, rounded: Any, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = tiny("Tanh", hidden=96)
+    quantized = [[rounded(weight, bits) for bits in BITS] for weight in net.weights.values()]
+    batches = split_batches({"x": samples}, None, sample_bytes=1, seed=0, clusters=1)
+    arguments = (net.program, net.layers, Objective((Term("y", "y", kind),)), batches, quantized)
+    whole = output(*arguments)
+    counted = calls(net, monkeypatch)
+    found = output(*arguments, foretell=True)
+    # The runs of the last layer alone are those of the network.
+    assert counted[0] < len(batches) * (1 + len(BITS) * (len(net.layers) + 1)) * 0.85
+    same = found.increase == whole.increase
+    assert same[:, :2].all()  # the coarsest two are always measured
+    assert not same.all()
+    # Three outputs of five inputs are few directions for an error to point in.
+    assert np.median(np.abs(np.log(found.increase / whole.increase)[~same])) < np.log(1.6)
+    assert "scores follow from coarser widths" in found.stopped
+
+
+def test_a_loss_by_labels_is_measured_throughout(tiny: Any, samples: torch.Tensor, rounded: Any) -> None:
+    net = tiny("Tanh", hidden=96)
+    quantized = [[rounded(weight, bits) for bits in BITS] for weight in net.weights.values()]
+    batches = split_batches({"x": samples}, torch.arange(96) % 3, sample_bytes=1, seed=0)
+    objective = Objective((Term("y", "y", "cross_entropy"),))
+    arguments = (net.program, net.layers, objective, batches, quantized)
+    np.testing.assert_array_equal(output(*arguments, foretell=True).increase, output(*arguments).increase)
