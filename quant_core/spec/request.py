@@ -179,6 +179,15 @@ class QuantizeSpec(Request):
         return self
 
     @model_validator(mode="after")
+    def _outliers_run_there(self) -> Self:
+        if self.sparse and self.target in {"tensorrt", "ort-cuda"}:
+            raise ValueError(
+                f"sparse is unpacked by operators that {self.target} does not fold; the nearest it has are blocks: "
+                "ask for granularity block, or for the target ort-cpu or portable"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _open_activations_are_solved(self) -> Self:
         if self.open_activations and self.allocation != "optimal":
             raise ValueError(

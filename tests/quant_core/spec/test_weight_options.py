@@ -74,3 +74,37 @@ def test_what_blocks_store_counts(grid, bits, effective):
 )
 def test_sensitivities_say_what_grid_they_are_those_of(options, told):
     assert WeightOptions(**options).scored_as == told
+
+
+@pytest.mark.parametrize("spec", [QuantizeSpec, AnalyzeSpec, WeightOptions])
+def test_shares_of_outliers_are_read(spec):
+    assert spec().outlier_shares == ()
+    assert spec(sparse="0.02").outlier_shares == (0.02,)
+    assert spec(sparse=0).sparse == 0
+    auto = spec(sparse="auto")
+    assert auto.outlier_shares
+    assert spec.model_validate_json(auto.model_dump_json()) == auto
+    # They belong to layers with outliers; scores of those without stay what they were.
+    assert auto.scored_as == spec().scored_as
+
+
+@pytest.mark.parametrize("share", [-0.1, 0.0001, 0.2, "many", float("nan")])
+def test_shares_that_make_no_sense_are_refused(share):
+    with pytest.raises(ValidationError, match="not a share of outliers; write auto, 0, or"):
+        WeightOptions(sparse=share)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"granularity": "block"}, {"weight_format": "nvfp4"}, {"rounding": "nearest"}, {"effort": "fast"}],
+)
+def test_outliers_are_refused_where_there_are_none_with_the_nearest_that_can(other):
+    with pytest.raises(ValidationError, match=r"(granularity channel|round by gptq)"):
+        WeightOptions.model_validate({"sparse": 0.01} | other)
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "ort-cuda"])
+def test_gpus_unpack_no_outliers(target):
+    with pytest.raises(ValidationError, match="the nearest it has are blocks"):
+        QuantizeSpec(target=target, sparse="auto")
+    assert QuantizeSpec(target="portable", sparse="auto").sparse == "auto"
