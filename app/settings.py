@@ -33,6 +33,9 @@ class Settings(BaseSettings):
         upload_quota: The most bytes of uploads that one owner may have at a time; 0 for no limit.
         result_days: How many days results are kept; 0 for as long as nobody deletes them.
         upload_limit: Largest request body in bytes, all files together.
+        model_nodes: Most nodes of a model, functions expanded and subgraphs by their depth; 100,000 at most.
+        model_nesting: How deep subgraphs may lie in each other, 16 at most.
+        tensor_limit: Most bytes of one stored tensor; 0 for no limit.
         check_timeout: Seconds the checks of an upload may take before it is refused.
         checkers: Processes that check uploads.
         lease_seconds: How long a job stays with a service that has fallen silent, before another takes it over.
@@ -68,6 +71,9 @@ class Settings(BaseSettings):
     upload_quota: int = Field(default=0, ge=0)
     result_days: float = Field(default=0.0, ge=0)
     upload_limit: int = Field(default=4 * 2**30, gt=0)
+    model_nodes: int = Field(default=100_000, ge=1, le=100_000)
+    model_nesting: int = Field(default=16, ge=1, le=16)
+    tensor_limit: int = Field(default=0, ge=0)
     check_timeout: float = Field(default=120.0, gt=0)
     checkers: int = Field(default=1, ge=1)
     lease_seconds: float = Field(default=90.0, gt=0)

@@ -31,8 +31,24 @@ class Checker:
     """Runs the engine's checks with a time limit. Use it from the event loop's thread."""
 
     def __init__(
-        self, *, validators: Mapping[JobKind, str], inspector: str, workers: int, timeout: float
+        self,
+        *,
+        validators: Mapping[JobKind, str],
+        inspector: str,
+        workers: int,
+        timeout: float,
+        limits: tuple[int, int, int],
     ) -> None:
+        """Set it up.
+
+        Args:
+            validators: Dotted names of the engine's checks.
+            inspector: Dotted name of what inspects models.
+            workers: How many processes.
+            timeout: Seconds that one upload may take.
+            limits: Most nodes, nesting and bytes of one tensor; 0 bytes for no limit.
+        """
+        self._limits = limits
         self._validators = validators
         self._inspector = inspector
         self._timeout = timeout
@@ -62,7 +78,7 @@ class Checker:
             CheckerDownError: If the processes that check uploads do not stay up.
         """
         found: JobFailure | None = await self._ask(
-            worker.check, model, data, spec, self._validators[kind_of(spec)]
+            worker.check, model, data, spec, self._validators[kind_of(spec)], self._limits
         )
         return found
 
@@ -79,7 +95,9 @@ class Checker:
         Raises:
             CheckerDownError: If the processes that check uploads do not stay up.
         """
-        found: Preflight | JobFailure = await self._ask(worker.inspect, model, data, self._inspector)
+        found: Preflight | JobFailure = await self._ask(
+            worker.inspect, model, data, self._inspector, self._limits
+        )
         return found
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from app.executors.messages import say
 from app.executors.protocol import Outcome, Task
 from quant_core.errors import CancelledError, UserError
 from quant_core.spec import JobFailure, JobSpec, JobSummary, Preflight, Progress
+from quant_core.spec.limits import Limits, limited_to
 
 _log = logging.getLogger("bitwright.worker")
 
@@ -67,7 +68,9 @@ def run(task: Task, engine: str) -> None:
         say(messages, "outcome", outcome.model_dump(mode="json"))
 
 
-def check(model: Path, data: Path, spec: JobSpec, validator: str) -> JobFailure | None:
+def check(
+    model: Path, data: Path, spec: JobSpec, validator: str, limits: tuple[int, int, int]
+) -> JobFailure | None:
     """Run the engine's own checks on an upload.
 
     Args:
@@ -75,13 +78,15 @@ def check(model: Path, data: Path, spec: JobSpec, validator: str) -> JobFailure 
         data: The samples' file.
         spec: What was asked.
         validator: Dotted name of the engine's checks.
+        limits: Most nodes, nesting and bytes of one tensor; 0 bytes for no limit.
 
     Returns:
         What is wrong with the upload, or None.
     """
     try:
         # Whether there is such a device is for the service to say; the checks see the processor alone.
-        resolve(validator)(model, data, spec.model_copy(update={"device": "cpu"}))
+        with _limited_to(limits):
+            resolve(validator)(model, data, spec.model_copy(update={"device": "cpu"}))
     except UserError as error:
         return _told(error, model, data)
     except Exception as error:
@@ -90,20 +95,24 @@ def check(model: Path, data: Path, spec: JobSpec, validator: str) -> JobFailure 
     return None
 
 
-def inspect(model: Path, data: Path | None, inspector: str) -> Preflight | JobFailure:
+def inspect(
+    model: Path, data: Path | None, inspector: str, limits: tuple[int, int, int]
+) -> Preflight | JobFailure:
     """Tell what a model holds.
 
     Args:
         model: The model's file.
         data: Samples, for models whose inputs have open sizes.
         inspector: Dotted name of what inspects models.
+        limits: As in `check`.
 
     Returns:
         What it holds, or why that cannot be told.
     """
     files = (model,) if data is None else (model, data)
     try:
-        found: Preflight = resolve(inspector)(model, data)
+        with _limited_to(limits):
+            found: Preflight = resolve(inspector)(model, data)
     except UserError as error:
         return _told(error, *files)
     except Exception as error:
@@ -152,6 +161,11 @@ def _outcome(
     except Exception as error:
         _log.exception("job %s, attempt %d", task.job_id, task.attempt)
         return Outcome(state="failed", error=_fault(error, f"job {task.job_id}"))
+
+
+def _limited_to(limits: tuple[int, int, int]) -> contextlib.AbstractContextManager[None]:
+    nodes, nesting, tensor_bytes = limits
+    return limited_to(Limits(nodes, nesting, tensor_bytes or None))
 
 
 def _told(error: UserError, *files: Path) -> JobFailure:

@@ -24,7 +24,7 @@ from quant_core.executor.placement import place
 from quant_core.executor.registry import find
 from quant_core.executor.schedule import ABSENT, Placement, Step, execute, schedule
 from quant_core.executor.scope import Frame, Missing, Scope
-from quant_core.ingest.graph_size import MAX_NODES
+from quant_core.spec.limits import MAX_NODES
 
 MAX_DEPTH = 64
 """Nested functions and subgraphs allowed before a model is refused."""

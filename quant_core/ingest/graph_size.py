@@ -7,9 +7,8 @@ from collections.abc import Iterable
 import onnx
 
 from quant_core.errors import ModelError
+from quant_core.spec.limits import limits
 
-MAX_NODES = 100_000
-"""Most nodes a model may have; the largest real ones have some 20,000."""
 MAX_AXES = 256
 """Most axes of any tensor; torch computes with 64, and shape inference stores whatever a file asks for."""
 USUAL_AXES = 8
@@ -36,10 +35,11 @@ def check_graph_size(model: onnx.ModelProto, where: str | None = None) -> None:
     """
     counter = _Counter(model, where)
     total = counter.graph(model.graph.node, 0)
-    if total > MAX_NODES:
+    most = limits().nodes
+    if total > most:
         raise ModelError(
             f"the model has the weight of {total} nodes, with functions expanded and subgraphs by their depth; "
-            f"{MAX_NODES} are allowed.",
+            f"{most} are allowed.",
             remedy="Give a part of the model, or export it with less control flow.",
             where=where,
         )

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import onnx
 
-MAX_DEPTH = 16
-"""Deepest nesting of subgraphs that is read; real models stay below 5."""
+from quant_core.spec.limits import MAX_DEPTH
 
 
 @dataclass(frozen=True)

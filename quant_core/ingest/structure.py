@@ -12,7 +12,8 @@ import onnx.defs
 from quant_core.errors import ModelError, UnsupportedOperatorError
 from quant_core.ingest.graph_size import check_graph_size
 from quant_core.ingest.names import check_text
-from quant_core.ingest.proto_tensors import MAX_DEPTH, walk_graphs
+from quant_core.ingest.proto_tensors import walk_graphs
+from quant_core.spec.limits import limits
 
 MAX_OPSET = 26
 """Newest opset that onnxruntime 1.31 loads."""
@@ -113,10 +114,11 @@ def _check_opset(model: onnx.ModelProto, where: str) -> None:
 
 
 def _check_nesting(model: onnx.ModelProto, where: str) -> None:
+    deepest = limits().nesting
     for graph in walk_graphs(model):
-        if graph.depth >= MAX_DEPTH:
+        if graph.depth >= deepest:
             raise ModelError(
-                f"subgraphs are nested {MAX_DEPTH} deep or more.",
+                f"subgraphs are nested {deepest} deep or more.",
                 remedy="Export the model with less control flow.",
                 where=where,
             )

@@ -9,6 +9,7 @@ from onnx import TensorProto
 
 from quant_core.errors import ModelError
 from quant_core.ingest.proto_tensors import walk_tensors
+from quant_core.spec.limits import limits
 
 _BITS: dict[int, int] = {
     TensorProto.FLOAT: 32,
@@ -52,7 +53,7 @@ def stored_bytes(tensor: onnx.TensorProto, name: str, where: str) -> int:
         Bytes, sub-byte types packed.
 
     Raises:
-        ModelError: If the type is unknown or a dimension is negative.
+        ModelError: If the type is unknown, a dimension is negative, or it is larger than `limits` allow.
     """
     bits = _BITS.get(tensor.data_type)
     if bits is None:
@@ -64,7 +65,15 @@ def stored_bytes(tensor: onnx.TensorProto, name: str, where: str) -> int:
             f"tensor {name!r} has the negative dimension in {list(tensor.dims)}.", remedy=_REMEDY, where=where
         )
     elements: int = math.prod(tensor.dims)
-    return (elements * bits + 7) // 8
+    needed = (elements * bits + 7) // 8
+    most = limits().tensor_bytes
+    if most is not None and needed > most:
+        raise ModelError(
+            f"tensor {name!r} has {needed} bytes; {most} are allowed.",
+            remedy="Give a model with smaller tensors, or have the limit raised.",
+            where=where,
+        )
+    return needed
 
 
 def check_tensor_sizes(model: onnx.ModelProto, where: str) -> None:

@@ -224,3 +224,13 @@ def test_a_request_that_does_not_fit_the_model_is_refused(
     answer = _post(real, RESNET.read_bytes(), few, **spec)
     assert (answer.status_code, answer.json()["code"]) == (422, code)
     assert word in answer.text
+
+
+def test_a_service_may_take_less_than_the_engine_can(make_server: Any, few: bytes) -> None:
+    strict = make_server(BITWRIGHT_VALIDATOR="quant_core.pipeline:validate", BITWRIGHT_MODEL_NODES="20")
+    answer = _post(strict, RESNET.read_bytes(), few)
+    assert (answer.status_code, answer.json()["code"]) == (422, "model")
+    assert "20 are allowed" in answer.json()["message"]
+    told = strict.http.post("/inspect", files={"model": ("m.onnx", RESNET.read_bytes())}, timeout=120)
+    assert "20 are allowed" in told.json()["message"]
+    strict.stop()
