@@ -23,15 +23,17 @@ from quant_core.sensitivity.methods import METHODS
 
 PICTURE = Path("docs/sensitivity_study.svg")
 PLANS, FEW_PLANS = 200, 40
+LONGEST = 300
 
 
-def study(model: str, methods: list[str], plans: int, folder: Path) -> list[Result]:
+def study(model: str, methods: list[str], plans: int, seconds: float, folder: Path) -> list[Result]:
     """Study one model.
 
     Args:
         model: One of `SUBJECTS`.
         methods: Names of methods.
         plans: Number of random plans.
+        seconds: About how long a method may take.
         folder: Keeps intermediate results.
 
     Returns:
@@ -42,7 +44,7 @@ def study(model: str, methods: list[str], plans: int, folder: Path) -> list[Resu
     truth = measure_truth(setting, plans, folder)
     results = []
     for name in methods:
-        prediction = run_method(setting, name, folder)
+        prediction = run_method(setting, name, seconds, folder)
         chosen = chosen_losses(setting, prediction, folder)
         results.append(Result(model, name, truth, prediction, chosen))
         print(f"{model}: {name} took {prediction.cost.seconds:.1f} s", flush=True)
@@ -55,6 +57,9 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(SUBJECTS), help="names, with commas between them")
     parser.add_argument("--methods", default=",".join(METHODS), help="names, with commas between them")
     parser.add_argument("--quick", action="store_true", help=f"{FEW_PLANS} random plans instead of {PLANS}")
+    parser.add_argument(
+        "--seconds", type=float, default=LONGEST, help=f"about how long a method may take; {LONGEST}"
+    )
     parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
     asked = parser.parse_args()
     models, methods = asked.models.split(","), asked.methods.split(",")
@@ -67,7 +72,7 @@ def main() -> None:
         folder = kept / SUBJECTS[model].key
         if asked.fresh:
             shutil.rmtree(folder, ignore_errors=True)
-        found = study(model, methods, FEW_PLANS if asked.quick else PLANS, folder)
+        found = study(model, methods, FEW_PLANS if asked.quick else PLANS, asked.seconds, folder)
         print_table(found)
         results += found
     if set(SHOWN) <= set(methods):

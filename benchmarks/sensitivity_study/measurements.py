@@ -119,12 +119,13 @@ def measure_truth(setting: Setting, count: int, folder: Path) -> Truth:
     return Truth(increase, plans, np.array(losses[:count]), uniform)
 
 
-def run_method(setting: Setting, name: SensitivityMethod, folder: Path) -> Prediction:
+def run_method(setting: Setting, name: SensitivityMethod, seconds: float, folder: Path) -> Prediction:
     """Score with one method, or find that done.
 
     Args:
         setting: The model.
         name: The method.
+        seconds: About how long it may take.
         folder: Keeps the scores.
 
     Returns:
@@ -132,7 +133,7 @@ def run_method(setting: Setting, name: SensitivityMethod, folder: Path) -> Predi
     """
     path = folder / f"method-{name}.npz"
     if not path.exists():
-        question = setting.question(name)
+        question = setting.question(name, seconds)
         assert question.norms.size  # part of every trace score, and of none of their costs
         found, seconds, megabytes = _costs(lambda: METHODS[name](question))
         tables = {"score": _score(found)}

@@ -113,11 +113,12 @@ class Setting:
         with torch.no_grad():
             return [self._rows(batch, {}) for batch in self.batches]
 
-    def question(self, method: SensitivityMethod) -> Question:
+    def question(self, method: SensitivityMethod, seconds: float) -> Question:
         """Ask a method for the sensitivity of every layer at every width.
 
         Args:
             method: The method, which the limits on samples and probes depend on.
+            seconds: About how long it may take.
 
         Returns:
             The question, with the limits that the product has by default.
@@ -132,6 +133,7 @@ class Setting:
             bits=BITS,
             fixed_batch=self.scoring.batch,
             max_probes=effort.probes,
+            seconds=seconds,
         )
 
     def plan_loss(self, choice: Sequence[int]) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,6 +55,7 @@ def hawq(
     tolerance: float = 1e-3,
     max_iterations: int = 64,
     memory: int = MEMORY,
+    seconds: float | None = None,
     on_progress: OnProgress | None = None,
 ) -> EigenvalueEstimate:
     """Find the largest eigenvalue of every layer's diagonal block of the Hessian by Lanczos, all layers in step.
@@ -70,6 +73,7 @@ def hawq(
         tolerance: Wanted residual, relative to the largest eigenvalue in magnitude.
         max_iterations: Most products for each layer.
         memory: Bytes for the vectors.
+        seconds: No iteration begins after these; what has not converged by then keeps its residual.
         on_progress: Called with the fraction done and a message; an exception from it ends the work.
 
     Returns:
@@ -84,6 +88,7 @@ def hawq(
     found: dict[str, tuple[float, float]] = {}
     vectors: dict[str, torch.Tensor] = {}
     products = 0
+    end = math.inf if seconds is None else time.monotonic() + seconds
     for iteration in range(max_iterations):
         results, _ = hessian_product(
             program,
@@ -96,6 +101,7 @@ def hawq(
             ),
         )
         products += len(spaces)
+        last = iteration == max_iterations - 1 or time.monotonic() >= end
         for name, product in results.items():
             space = spaces[name]
             space.extend(product)
@@ -106,14 +112,15 @@ def hawq(
                 continue
             found[name] = space.top()
             done = space.exhausted or found[name][1] <= tolerance * space.largest
-            if done or iteration == max_iterations - 1 or len(space.basis) > held:
+            if done or last or len(space.basis) > held:
                 vectors[name] = space.top_vector()
                 spaces[name] = Lanczos(vectors[name])
             if done:
                 del spaces[name]
-        if not spaces:
+        if last or not spaces:
             break
-    stopped = f"iteration limit; {len(spaces)} layers not converged" if spaces else "every layer converged"
+    limit = "time limit" if time.monotonic() >= end else "iteration limit"
+    stopped = f"{limit}; {len(spaces)} layers not converged" if spaces else "every layer converged"
     stderr = dict.fromkeys(names, np.nan)
     if vectors:
         _, forms = hessian_product(program, objective, batches, vectors, blocks=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +19,7 @@ from quant_core.sensitivity.probes import probe_generator, rademacher
 from quant_core.sensitivity.traces import Floats, OnProgress, TraceEstimate
 
 _SPENT = 1e-5
+_FEWEST = 5
 """A sketched direction that keeps less of its length than this beside the others is rounding."""
 
 Vectors = dict[str, torch.Tensor]
@@ -33,6 +35,7 @@ def hutch_plus_plus(
     products: int = 30,
     blocks: bool = True,
     memory: int = MEMORY,
+    seconds: float | None = None,
     on_progress: OnProgress | None = None,
 ) -> TraceEstimate:
     """Estimate `Tr(H_i)` with a third of the products spent on a subspace that holds the large eigenvalues.
@@ -56,6 +59,7 @@ def hutch_plus_plus(
         products: Products for each layer; a third sketch, a third go to Q, a third to the rest.
         blocks: Whether each layer has its own products.
         memory: Bytes for Q; what does not fit goes to the rest, which stays unbiased.
+        seconds: About how long it may take: the first product tells how many there are time for, 5 in any case.
         on_progress: Called with the fraction done and a message; an exception from it ends the work.
 
     Returns:
@@ -65,13 +69,14 @@ def hutch_plus_plus(
     Raises:
         SpecError: If there are fewer than 5 products.
     """
-    if products < 5:
-        raise SpecError("Hutch++ needs 5 products or more.", remedy="Ask for more.", where="products")
+    if products < _FEWEST:
+        raise SpecError(
+            f"Hutch++ needs {_FEWEST} products or more.", remedy="Ask for more.", where="products"
+        )
     names = [layer.weight for layer in layers]
     weights = {name: program.weights[name] for name in names}
     size = sum(weight.nbytes for weight in weights.values())
-    sketched = max(1, min((products - 2) // 3, memory // max(size, 1)))
-    sweeps = 0
+    sweeps, start = 0, time.monotonic()
 
     def multiply(vectors: Vectors, against: Vectors | None = None) -> tuple[Vectors, Floats]:
         nonlocal sweeps
@@ -81,7 +86,11 @@ def hutch_plus_plus(
             program, objective, batches, vectors, blocks=blocks, against=against, on_batch=tell
         )
 
-    sketch = [multiply(_signs(weights, seed, k))[0] for k in range(sketched)]
+    sketch = [multiply(_signs(weights, seed, 0))[0]]
+    if seconds is not None:
+        products = min(products, max(_FEWEST, int(seconds / (time.monotonic() - start))))
+    sketched = max(1, min((products - 2) // 3, memory // max(size, 1)))
+    sketch += [multiply(_signs(weights, seed, k))[0] for k in range(1, sketched)]
     finite = [name for name in names if all(bool(torch.isfinite(y[name]).all()) for y in sketch)]
     groups = [[name] for name in finite] if blocks else [finite]
     basis = _orthonormal(sketch, groups)

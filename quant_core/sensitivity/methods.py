@@ -232,6 +232,7 @@ def _hutch_plus_plus(question: Question) -> Findings:
     options = {
         "seed": question.seed,
         "products": min(_MOST_PRODUCTS, max(_FEWEST_PRODUCTS, sweeps)),
+        "seconds": question.seconds,
     }
 
     def attempt(cut: Cut, layers: Sequence[Layer]) -> TraceEstimate:
@@ -243,7 +244,7 @@ def _hutch_plus_plus(question: Question) -> Findings:
 
 
 def _hawq(question: Question) -> Findings:
-    options = {"seed": question.seed, "tolerance": _EIGENVALUE_TOLERANCE}
+    options = {"seed": question.seed, "tolerance": _EIGENVALUE_TOLERANCE, "seconds": question.seconds}
 
     def attempt(cut: Cut, layers: Sequence[Layer]) -> EigenvalueEstimate:
         assignment = Assignment(hawq, layers, question.objective, cut, options)

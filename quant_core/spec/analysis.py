@@ -14,8 +14,8 @@ class AnalyzeSpec(Request):
         activations: Whether to estimate activation traces as well.
         tolerance: Wanted relative standard error of each layer's share of the traces.
         probes: Most random probes; by default what about a minute of arithmetic on two cores allows.
-        seconds: About how long estimates that work in units may take: those of traces from probes, of activation traces
-            and `output`. What they have by then counts; the same seed then gives the same table only by chance.
+        seconds: About how long estimates may take that can end early: all but `kfac`, `orm` and spectra. What they have
+            by then counts; the same seed then gives the same table only by chance.
         samples: Most samples; by default all for probes, and for measured methods what about a minute allows.
     """
 

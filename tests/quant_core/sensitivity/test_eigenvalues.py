@@ -108,6 +108,16 @@ def test_the_limit_is_told(tiny: Any, samples: torch.Tensor) -> None:
     assert found.products == 6
 
 
+def test_no_iteration_begins_when_time_is_up(tiny: Any, samples: torch.Tensor) -> None:
+    net = tiny("Tanh")
+    exact = hawq(net.program, net.layers, KL, batches(samples), seed=0)
+    found = hawq(net.program, net.layers, KL, batches(samples), seed=0, seconds=1e-9)
+    assert found.stopped == "time limit; 2 layers not converged"
+    assert found.products == 4
+    assert (found.eigenvalue < exact.eigenvalue).all()
+    assert np.isfinite(found.stderr).all()
+
+
 def test_a_layer_that_is_not_finite_leaves_the_others_usable(
     tiny: Any, samples: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

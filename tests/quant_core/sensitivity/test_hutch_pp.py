@@ -132,3 +132,12 @@ def test_too_few_products_are_refused(tiny: Any, decaying: torch.Tensor) -> None
     net = tiny("Relu")
     with pytest.raises(SpecError, match="products"):
         hutch_plus_plus(net.program, net.layers, KL, batches(decaying), seed=0, products=4)
+
+
+def test_when_time_is_short_the_fewest_products_are_taken(tiny: Any, decaying: torch.Tensor) -> None:
+    net = tiny("Tanh")
+    exact = hessian(net, decaying)[:30, :30].trace()
+    found = hutch_plus_plus(net.program, net.layers, KL, batches(decaying), seed=0, products=40, seconds=1e-9)
+    assert found.probes == 5
+    assert found.stopped == "5 products, 1 of them for a subspace"
+    assert abs(found.trace[0] - exact) < 4 * found.stderr[0]
