@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,11 +13,13 @@ import torch
 from quant_core.calibration import Samples
 from quant_core.errors import NonFiniteError
 from quant_core.executor import Program
+from quant_core.executor.layout import fast_layout
 from quant_core.ingest.layer import Layer, Use
 
 _FEWEST_COLUMNS = 4096
 _MOST_COLUMNS = 16384
 _INDEPENDENT_PER_SAMPLE = 16
+_BLOCK = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +46,24 @@ class InputMoments:
         """
         outer = self.mean[:, :, None] * self.mean[:, None, :]
         return replace(self, second=self.second - outer, mean=torch.zeros_like(self.mean))
+
+    def joined(self, other: InputMoments) -> InputMoments:
+        """Average with the moments of other samples.
+
+        Args:
+            other: Moments of the same layer.
+
+        Returns:
+            Moments of all samples, each with the same weight.
+        """
+        samples = self.samples + other.samples
+        share = other.samples / samples
+        return InputMoments(
+            self.second.lerp(other.second, share),
+            self.mean.lerp(other.mean, share),
+            self.columns + other.columns,
+            samples,
+        )
 
     def shrunk(self) -> torch.Tensor:
         """Pull H towards its diagonal by as much as its off-diagonal entries are noise.
@@ -110,51 +132,83 @@ def input_moments(
     nodes = {str(node.name): node for node in model.graph}
     generator = torch.Generator().manual_seed(seed)
     inputs = list(dict.fromkeys(use.input for layer in layers for use in layer.uses))
-    sums: dict[str, InputMoments] = {}
+    sums: dict[str, _Sum] = {}
     done = 0
     for batch in samples.batches(batch_size):
-        feeds = {name: torch.from_numpy(array).to(device) for name, array in batch.inputs.items()}
+        feeds = {
+            name: fast_layout(torch.from_numpy(array).to(device)) for name, array in batch.inputs.items()
+        }
         with torch.no_grad():
             values = feeds | program.evaluate(feeds, outputs=[name for name in inputs if name not in feeds])
             for layer in layers:
                 share = batch.count / samples.count / len(layer.uses)
                 for use in layer.uses:
                     columns = _columns(layer, use, nodes[use.node], values[use.input], share, generator)
-                    _add(sums, layer.name, columns, samples.count)
+                    sums.setdefault(layer.name, _Sum.of(layer, columns)).add(columns)
         done += batch.count
         if on_batch is not None:
             on_batch(done, samples.count)
-    for name, total in sums.items():
-        if not bool(torch.isfinite(total.second).all()):
+    found = {name: total.moments(samples.count) for name, total in sums.items()}
+    for name, moments in found.items():
+        if not bool(torch.isfinite(moments.second.diagonal(dim1=1, dim2=2)).all()):
             raise NonFiniteError(
                 "the layer's input holds NaN or infinity.",
                 remedy="Check the samples and the model.",
                 where=name,
             )
-    return {
-        name: InputMoments(
-            total.second / total.columns, total.mean / total.columns, total.columns, total.samples
-        )
-        for name, total in sums.items()
-    }
+    return found
 
 
-def _add(sums: dict[str, InputMoments], name: str, columns: torch.Tensor, samples: int) -> None:
-    second = columns.transpose(1, 2) @ columns
-    mean = columns.sum(1)
-    if name in sums:
-        before = sums[name]
-        sums[name] = InputMoments(
-            before.second + second, before.mean + mean, before.columns + columns.shape[1], samples
-        )
-    else:
-        sums[name] = InputMoments(second, mean, columns.shape[1], samples)
+@dataclass(eq=False)
+class _Sum:
+    """Sums over columns, inputs by taps of the kernel and then by channels, as they lie in memory.
+
+    Attributes:
+        second: `[groups, inputs, inputs]`, up to the diagonal alone, block by block.
+        first: `[groups, inputs]`.
+        taps: Taps of the kernel.
+        columns: How many were added.
+    """
+
+    second: torch.Tensor
+    first: torch.Tensor
+    taps: int
+    columns: int = 0
+
+    @classmethod
+    def of(cls, layer: Layer, columns: torch.Tensor) -> _Sum:
+        groups, _, inputs = columns.shape
+        taps = math.prod(layer.shape[2:]) if layer.op == "Conv" else 1
+        return cls(columns.new_zeros(groups, inputs, inputs), columns.new_zeros(groups, inputs), taps)
+
+    def add(self, columns: torch.Tensor) -> None:
+        inputs = columns.shape[2]
+        for start in range(0, inputs, _BLOCK):
+            stop = min(start + _BLOCK, inputs)
+            self.second[:, start:stop, :stop] += (
+                columns[:, :, start:stop].transpose(1, 2) @ columns[:, :, :stop]
+            )
+        self.first += columns.sum(1)
+        self.columns += columns.shape[1]
+
+    def moments(self, samples: int) -> InputMoments:
+        """Average, with the upper half filled in and inputs in the order of the weight: channels, then taps."""
+        groups, inputs = self.first.shape
+        for start in range(_BLOCK, inputs, _BLOCK):
+            stop = min(start + _BLOCK, inputs)
+            self.second[:, :start, start:stop] = self.second[:, start:stop, :start].transpose(1, 2)
+        second, first = self.second.div_(self.columns), self.first / self.columns
+        if self.taps > 1:
+            shape = (groups, self.taps, inputs // self.taps)
+            second = second.view(*shape, *shape[1:]).permute(0, 2, 1, 4, 3).reshape(groups, inputs, inputs)
+            first = first.view(shape).transpose(1, 2).reshape(groups, inputs)
+        return InputMoments(second, first, self.columns, samples)
 
 
 def _columns(
     layer: Layer, use: Use, node: ir.Node, x: torch.Tensor, share: float, generator: torch.Generator
 ) -> torch.Tensor:
-    """Input columns `[groups, positions, inputs]`."""
+    """Input columns `[groups, positions, inputs]`; those of a kernel by taps, then by channels."""
     if layer.op == "Conv":
         return _convolution_columns(layer, node, x, share, generator)
     if layer.op == "ConvTranspose":
@@ -182,23 +236,26 @@ def _convolution_columns(
     dilations = list(node.attributes.get_ints("dilations", [1] * spatial))
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     x = torch.nn.functional.pad(x, _padding(node, x.shape[2:], reach, strides))
-    for axis in range(spatial):
-        x = x.unfold(2 + axis, reach[axis], strides[axis])
-    for axis in range(spatial):  # drop what lies between dilated taps
-        taps = torch.arange(0, reach[axis], dilations[axis], device=x.device)
-        x = x if dilations[axis] == 1 else x.index_select(2 + spatial + axis, taps)
-    sizes = (x.shape[0], *x.shape[2 : 2 + spatial])
-    count = 1
-    for size in sizes:
-        count *= size
-    inputs = layer.shape[1] * int(torch.tensor(kernel).prod())
+    x = x.movedim(1, -1).contiguous()  # all channels of a place in one piece
+    places = [(size - r) // s + 1 for size, r, s in zip(x.shape[1:-1], reach, strides, strict=True)]
+    count = math.prod((len(x), *places))
+    inputs = layer.shape[1] * math.prod(kernel)
     wanted = min(count, _wanted(inputs, share))
     picked = (
         torch.arange(count) if wanted == count else torch.randint(count, (wanted,), generator=generator)
     ).to(x.device)
-    where = torch.unravel_index(picked, sizes)
-    columns = x.movedim(1, 1 + spatial)[where]  # positions, channels, kernel
-    return columns.reshape(wanted, layer.group, inputs).transpose(0, 1)
+    image, *place = torch.unravel_index(picked, (len(x), *places))
+    rows = x.view(-1, x.shape[-1])
+    taps = []
+    for tap in itertools.product(*(range(k) for k in kernel)):
+        at = image
+        for axis in range(spatial):
+            at = at * x.shape[1 + axis] + (place[axis] * strides[axis] + tap[axis] * dilations[axis])
+        taps.append(rows.index_select(0, at))
+    if layer.group == 1:
+        return torch.cat(taps, dim=1)[None]
+    split = torch.stack(taps, dim=1).view(wanted, len(taps), layer.group, -1)
+    return split.permute(2, 0, 1, 3).reshape(layer.group, wanted, inputs)
 
 
 def _padding(node: ir.Node, shape: Sequence[int], reach: Sequence[int], strides: Sequence[int]) -> list[int]:

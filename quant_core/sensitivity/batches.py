@@ -10,6 +10,7 @@ import torch
 
 from quant_core.errors import SamplesError
 from quant_core.executor import Program
+from quant_core.executor.layout import fast_layout
 
 MEMORY = 1 << 30
 """Bytes of activations that a batch may hold at a time."""
@@ -104,14 +105,9 @@ def split_batches(
         parts = [torch.from_numpy(part) for part in np.array_split(order.numpy(), -(-count // size))]
     return tuple(
         Batch(
-            {name: _fast_layout(tensor[part].to(device)) for name, tensor in feeds.items()},
+            {name: fast_layout(tensor[part].to(device)) for name, tensor in feeds.items()},
             None if labels is None else labels[part].to(device),
             len(part),
         )
         for part in parts
     )
-
-
-def _fast_layout(tensor: torch.Tensor) -> torch.Tensor:
-    # Convolutions pass the layout of their input on; channels last saves a third of the time of a MobileNet on a CPU.
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
