@@ -215,6 +215,8 @@ class _Exporter:
     def _grid_constants(self, name: str) -> tuple[str, str]:
         grid = self.grids[self.placement.aliases.get(name, name)]
         scale = self.writer.constant(np.array(grid.scale, dtype=np.float32))
+        if grid.element:
+            return scale, self.writer.float8_zero()
         if self.target.symmetric:
             zero_point = np.array(grid.zero_point - _SIGNED_OFFSET, dtype=np.int8)
             return scale, self.writer.constant(zero_point)
@@ -252,7 +254,7 @@ class _Exporter:
     def _with_room(self, layer: Layer) -> QuantizedWeight:
         """The weight of a static layer with steps that leave room for its biases."""
         weight = self.weights[layer.name]
-        if self.placement.forms[layer.name] == "static":
+        if self.placement.forms[layer.name] == "static" and weight.format == "int":
             for node in self.proto.graph.node:
                 if self.layers.get(node.name) is layer and len(node.input) > 2 and node.input[2]:
                     step = self._input_step(node.input[0])
@@ -292,7 +294,7 @@ class _Exporter:
 
     def _write_dynamic(self, node: onnx.NodeProto, layer: Layer) -> None:
         weight = self.weights[layer.name]
-        transpose = node.op_type == "Gemm" and weight.axis == 0
+        transpose = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
         source = self._read(node.input[0])
         if source not in self.dynamic:
             names = (self.writer.fresh(), self.writer.fresh(), self.writer.fresh())
