@@ -22,8 +22,9 @@ def print_plan(plan: BitPlan, console: Console) -> None:
     table.add_column("bits / of activations" if opened else "bits", justify="right")
     table.add_column("why", overflow="fold")
     for layer in plan.layers:
-        own = [layer.bits] if layer.activation_bits is None else [layer.bits, layer.activation_bits]
-        table.add_row(escape(layer.name), " / ".join(map(format_bits, own)), escape(layer.reason))
+        own = [format_bits(layer.bits) + (f" + {100 * layer.sparse:g} %" if layer.sparse else "")]
+        own += [] if layer.activation_bits is None else [format_bits(layer.activation_bits)]
+        table.add_row(escape(layer.name), " / ".join(own), escape(layer.reason))
     console.print(table)
     limit = "" if plan.budget_bytes is None else f" of {plan.budget_bytes:,} allowed"
     proof = "no plan predicts less" if plan.optimal else f"found by {plan.solver}"

@@ -66,7 +66,9 @@ def print_summary(report: Report, console: Console) -> None:
     for layer in report.layers:
         counts[layer.weight_bits] = counts.get(layer.weight_bits, 0) + 1
     spent = ", ".join(f"{count} at {format_bits(bits)}" for bits, count in sorted(counts.items()))
-    console.print(f"Layers by bits: {spent or 'none'}", highlight=False)
+    kept = sum(1 for layer in report.layers if layer.outliers)
+    apart = f"; {kept} with outliers apart" if kept else ""
+    console.print(f"Layers by bits: {spent or 'none'}{apart}", highlight=False)
     for warning in report.warnings:
         console.print(f"Warning: {warning}", style="yellow", highlight=False, markup=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from quant_core.outliers import PAIR_BITS
 from quant_core.report.numbers import format_bytes, format_ms, format_share
 from quant_core.spec import Metrics, Report
 
@@ -64,10 +65,11 @@ def mean_bits(report: Report) -> float:
         report: The report.
 
     Returns:
-        Bits per weight, float counted as 32.
+        Bits per weight, float counted as 32, what is stored of outliers on top.
     """
     total = sum(layer.parameters for layer in report.layers)
-    return sum(layer.parameters * layer.weight_bits for layer in report.layers) / max(total, 1)
+    bits = sum(layer.parameters * layer.weight_bits + layer.outliers * PAIR_BITS for layer in report.layers)
+    return bits / max(total, 1)
 
 
 def summary(report: Report) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 
+from quant_core.outliers import PAIR_BITS
 from quant_core.report.numbers import format_bytes, format_count, format_loss, format_share
 from quant_core.spec import FLOAT_BITS, LayerReport, Report, format_bits
 
@@ -130,7 +132,7 @@ def _row(number: int, layer: LayerReport) -> list[Cell]:
     return [
         Cell(str(number), number, "number"),
         Cell(layer.name, kind="text", detail=layer.op),
-        Cell(format_bits(layer.weight_bits), layer.weight_bits, "number", layer.weight_bits),
+        _bits(layer),
         Cell(format_count(layer.parameters), layer.parameters, "number"),
         Cell(format_count(layer.macs) if layer.macs else "–", layer.macs, "number"),
         Cell(format_bytes(layer.bytes), layer.bytes, "number"),
@@ -140,6 +142,12 @@ def _row(number: int, layer: LayerReport) -> list[Cell]:
         Cell(layer.kernel, detail=f"{layer.form.replace('_', ' ')}, input {_input(layer)}"),
         Cell(layer.reason, kind="text reason"),
     ]
+
+
+def _bits(layer: LayerReport) -> Cell:
+    stored = format_bytes(math.ceil(layer.outliers * PAIR_BITS / 8))
+    kept = f"{layer.outliers} outliers, {stored}" if layer.outliers else ""
+    return Cell(format_bits(layer.weight_bits), layer.weight_bits, "number", layer.weight_bits, detail=kept)
 
 
 def _noise(layer: LayerReport) -> Cell:

@@ -5,12 +5,15 @@ import json
 import numpy as np
 import onnx
 import pytest
+from rich.console import Console
 
+from bitwright.cli.plan_table import print_plan
 from quant_core.allocation.replan import replan
 from quant_core.checkpoints import Checkpoints, find_rounded, keep_rounded
 from quant_core.codes import QuantizedWeight
 from quant_core.outliers import Outliers, pairs_for
 from quant_core.pipeline import quantize
+from quant_core.report.headline import mean_bits
 from quant_core.spec import PlanSpec, QuantizeSpec, SensitivityTable
 from quant_core.spec.width import sparse_of, weight_of, width_of
 from tests.quant_core.export.networks import HEADER, parse
@@ -111,3 +114,23 @@ def test_outliers_survive_an_attempt_that_was_cut_off(tmp_path):
     np.testing.assert_array_equal(found.outliers.positions, positions)
     assert (found.outliers.pairs, found.outliers.left) == (3, 0.5)
     np.testing.assert_array_equal(found.dequantize(), weight.dequantize())
+
+
+def test_people_are_told_of_outliers(job):
+    out, report = job
+    page = (out / "report.html").read_text()
+    assert f"{max(layer.outliers for layer in report.layers)} outliers" in page
+    weights = sum(layer.parameters for layer in report.layers)
+    assert mean_bits(report) == pytest.approx(3 + 12 * sum(la.outliers for la in report.layers) / weights)
+    console = Console(record=True, width=200)
+    print_plan(report.plan, console)
+    assert "3 + 3 %" in console.export_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rounding", ["reconstruction", "brecq"])
+def test_codes_are_tuned_within_reach_of_their_outliers(inputs, rounding, tmp_path):
+    spec = QuantizeSpec.model_validate(SPEC | {"rounding": rounding})
+    report = quantize(*inputs, spec, tmp_path)
+    assert any(layer.outliers for layer in report.layers)
+    assert report.simulation.agreement_sqnr_db > 25
