@@ -92,9 +92,6 @@ class UpOrDown:
         beta = _LAST_BETA + (_FIRST_BETA - _LAST_BETA) * 0.5 * (1 + math.cos(math.pi * done))
         return 1 - (2 * self.shares() - 1).abs().pow(beta).mean()
 
-    def project(self) -> None:
-        """Do nothing: h is always on the grid."""
-
 
 def affordable_steps(layer: Layer, widths: int) -> int:
     """Say how many updates a layer gets.

@@ -16,10 +16,9 @@ from quant_core.codes import QuantizedWeight
 from quant_core.errors import NonFiniteError
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
-from quant_core.quantizers.adaround import UpOrDown
 from quant_core.quantizers.blocks import Block, find_blocks
 from quant_core.quantizers.input_moments import has_moments
-from quant_core.quantizers.learned_codes import Kind, LearnedCodes, StraightThrough
+from quant_core.quantizers.learned_codes import RATES, Kind, LearnedCodes
 from quant_core.quantizers.tuning_samples import affordable_batch, feeds, random_batches, share
 
 Hook = Callable[[Tensor], Tensor]
@@ -48,14 +47,12 @@ class Method:
     """How blocks are reconstructed.
 
     Attributes:
-        relaxation: What makes codes reachable for gradients.
         rates: Learning rates of Adam for what is tuned.
         weighted: Whether errors of a block's outputs are weighted by the loss's curvature there.
         drop: Probability that a rounded activation is left in float; 1 for float activations throughout.
     """
 
-    relaxation: type[StraightThrough] | type[UpOrDown] = UpOrDown
-    rates: Mapping[Kind, float] = field(default_factory=lambda: {"codes": 2e-2})
+    rates: Mapping[Kind, float] = field(default_factory=lambda: RATES)
     weighted: bool = True
     drop: float = 1.0
 
@@ -98,11 +95,12 @@ def reconstruct_blocks(
 ) -> ReconstructedBlocks:
     """Tune rounded weights block by block in graph order, starting from given ones; bit-widths and bytes stay.
 
-    Minimises for each block `E / E_0 + R(V)`, `E = mean g^2 (z - z_float)^2 / mean g^2 z_float^2` over the block's
-    outputs z, with what the rounded blocks before it give as its input, E_0 its value at the start and R the penalty of
-    the codes (`adaround.py`). With g^2 the diagonal of the loss's Gauss-Newton matrix at z this is BRECQ (Li et al.,
-    arXiv:2102.05426, equation 10), and with g = 1 and activations inside the block and at its inputs rounded at random
-    QDrop (Wei et al., arXiv:2203.05740, equation 8).
+    Minimises for each block `E = mean g^2 (z - z_float)^2 / mean g^2 z_float^2` over the block's outputs z, with what
+    the rounded blocks before it give as its input. With g^2 the diagonal of the loss's Gauss-Newton matrix at z this is
+    BRECQ (Li et al., arXiv:2102.05426, equation 10), with g = 1 and activations inside the block and at its inputs
+    rounded at random QDrop (Wei et al., arXiv:2203.05740, equation 8). Codes move by Adam straight through the
+    rounding, scales and biases with them (`learned_codes.py`): in the hundreds of steps that there is time for, the
+    rectified sigmoids of those papers, which take thousands, do not settle.
 
     One sample in eight, of few samples one in two, tunes nothing and tells for each block whether it is better. What a
     block reads and should give is kept for as many samples as take a gigabyte.
@@ -158,9 +156,7 @@ def reconstruct_blocks(
             for held in (*known, *checked):
                 walk.aim(block, held, probe if method.weighted else None)
             learned = {
-                name: LearnedCodes(
-                    model, tuned[name], weights[name], known[0].target[block.outputs[0]], method.relaxation
-                )
+                name: LearnedCodes(model, tuned[name], weights[name], known[0].target[block.outputs[0]])
                 for name in block.layers
             }
             before = walk.errors(block, checked, stand_ins)
@@ -311,9 +307,7 @@ class _Walk:
             stand_ins = dict(fixed)
             for codes in learned.values():
                 stand_ins |= codes.stand_ins()
-            error = self.error(held, self.run(block, held, stand_ins, random=True)) / unit
-            penalties = [codes.codes.penalty(step / steps) for codes in learned.values()]
-            loss = error + torch.stack(penalties).mean()
+            loss = self.error(held, self.run(block, held, stand_ins, random=True)) / unit
             if not bool(torch.isfinite(loss)):
                 raise NonFiniteError(
                     "the quantized network gives NaN or infinity while its codes are tuned.",
@@ -325,7 +319,7 @@ class _Walk:
             optimizer.step()
             schedule.step()
             for codes in learned.values():
-                codes.codes.project()
+                codes.project()
             tell(step + 1)
 
     def _order(self, known: Sequence[_Known], steps: int) -> Iterator[_Known]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -12,71 +13,23 @@ from torch import Tensor
 
 from quant_core.codes import CorrectedBias, QuantizedWeight
 from quant_core.ingest.layer import Layer
-from quant_core.quantizers.adaround import UpOrDown
 from quant_core.quantizers.bias_correction import find_bias
 
 Kind = Literal["codes", "scales", "biases"]
+
+RATES: Mapping[Kind, float] = {"codes": 5e-3, "scales": 1e-3, "biases": 1e-3}
+"""Learning rates of Adam."""
 
 _NEAREST_BORDER = 0.45
 """How close to the border between two codes a weight may start, in codes."""
 
 
-class StraightThrough:
-    """Codes `round(u)` with u on the grid and the gradient of round taken for 1.
-
-    u starts between the code given and the float weight, so that codes which were a close decision change first.
-    """
-
-    def __init__(self, codes: Tensor, weight: Tensor, low: Tensor, high: Tensor) -> None:
-        """Start from given codes.
-
-        Args:
-            codes: Whole numbers in steps from the zero point.
-            weight: The float weight in the same units and of the same shape.
-            low: Smallest code on the grid.
-            high: Largest code on the grid.
-        """
-        self._low, self._high = low, high
-        border = (weight - codes).clamp(-_NEAREST_BORDER, _NEAREST_BORDER)
-        self.parameter = (codes + border).requires_grad_()
-
-    def values(self) -> Tensor:
-        """Give the codes.
-
-        Returns:
-            Whole numbers with the gradient of u.
-        """
-        return self.parameter + (self.parameter.round() - self.parameter).detach()
-
-    def rounded(self) -> Tensor:
-        """Give the codes.
-
-        Returns:
-            Whole numbers on the grid.
-        """
-        return self.parameter.detach().round()
-
-    def penalty(self, _progress: float) -> Tensor:
-        """Ask for nothing: codes are whole at every step.
-
-        Args:
-            _progress: Share of the steps done.
-
-        Returns:
-            0.
-        """
-        return torch.zeros((), device=self.parameter.device)
-
-    def project(self) -> None:
-        """Pull weights that left the grid back within reach of its last code, so that they can return."""
-        with torch.no_grad():
-            self.parameter.clamp_(self._low - _NEAREST_BORDER, self._high + _NEAREST_BORDER)
-
-
 class LearnedCodes:
-    """`W = s exp(g) c(u)` with u, g and the bias free, s the steps given, c(u) codes by one of two relaxations.
+    """`W = s exp(2^(2-b) g) round(u)` with u, g and the bias free, s the steps given, u in steps from the zero point.
 
-    The bias moves in units of the layer's output, so that one learning rate fits every layer.
+    u starts between the code given and the float weight, so that codes which were a close decision change first. The
+    gradient of round is taken for 1 (straight through). The bias moves in units of 2^(2-b) times the layer's output, so
+    that one learning rate fits every layer at every width b.
     """
 
     def __init__(
@@ -85,7 +38,6 @@ class LearnedCodes:
         layer: Layer,
         start: QuantizedWeight,
         output: Tensor,
-        relaxation: type[StraightThrough] | type[UpOrDown] = StraightThrough,
     ) -> None:
         """Start from given codes.
 
@@ -93,8 +45,7 @@ class LearnedCodes:
             model: The graph.
             layer: A layer of it.
             start: Its codes and scales.
-            output: Its float output on some samples.
-            relaxation: What makes codes reachable for gradients.
+            output: Its float output on some samples, or that of its block.
         """
         tensor = model.graph.initializers[layer.weight].const_value
         assert tensor is not None
@@ -105,9 +56,14 @@ class LearnedCodes:
         self._weight, self._start = layer.weight, start
         zero_points = np.zeros(()) if start.zero_point is None else start.spread(start.zero_point)
         self._zero_points = torch.from_numpy(np.array(zero_points)).to(device).float()
-        low, high = (torch.from_numpy(limit).to(device) - self._zero_points for limit in start.code_limits())
-        self.codes = relaxation(codes, weight / scale, low, high)
+        self._low, self._high = (
+            torch.from_numpy(limit).to(device) - self._zero_points for limit in start.code_limits()
+        )
+        border = (weight / scale - codes).clamp(-_NEAREST_BORDER, _NEAREST_BORDER)
+        self._before_rounding = (codes + border).requires_grad_()
         self._scale = scale
+        # What 8-bit codes can bear is a 64th of what 2-bit codes can.
+        self._pace = 2.0 ** (2 - start.bits)
         # Steps of blocks are stored in fewer bits than a gradient would move them by.
         self._log_growth = None if start.block_size else torch.zeros_like(scale).requires_grad_()
         bias = start.bias or find_bias(model, layer)
@@ -115,7 +71,7 @@ class LearnedCodes:
         self._shift: Tensor | None = None
         if bias is not None:
             self._first = torch.from_numpy(bias.values.copy()).to(device)
-            self._unit = output.square().mean().sqrt()
+            self._unit = self._pace * output.square().mean().sqrt()
             self._shift = torch.zeros_like(self._first).requires_grad_()
 
     def parameters(self, kind: Kind) -> list[Tensor]:
@@ -128,22 +84,18 @@ class LearnedCodes:
             Leaf tensors that require a gradient; none where the layer has no bias of its own.
         """
         if kind == "codes":
-            return [self.codes.parameter]
+            return [self._before_rounding]
         if kind == "scales":
             return [] if self._log_growth is None else [self._log_growth]
         return [] if self._shift is None else [self._shift]
 
-    def stand_ins(self, *, rounded: bool = False) -> dict[str, Tensor]:
+    def stand_ins(self) -> dict[str, Tensor]:
         """Give what stands in for the float initializers.
-
-        Args:
-            rounded: Whether codes are whole, as they would be exported.
 
         Returns:
             Initializer name -> values, differentiable in the parameters.
         """
-        codes = self.codes.rounded() if rounded else self.codes.values()
-        values = {self._weight: self._steps() * codes}
+        values = {self._weight: self._steps() * self._codes()}
         if self._bias is not None and self._shift is not None:
             values[self._bias.name] = self._first + self._unit * self._shift
         return values
@@ -155,7 +107,7 @@ class LearnedCodes:
             Codes, scales and bias.
         """
         with torch.no_grad():
-            codes = self.codes.rounded() + self._zero_points
+            codes = self._codes() + self._zero_points
             scale = self._start.scale
             if self._log_growth is not None:
                 scale = self._steps().cpu().numpy().reshape(scale.shape)
@@ -164,5 +116,15 @@ class LearnedCodes:
                 bias = CorrectedBias(bias.name, self.stand_ins()[bias.name].cpu().numpy().astype(np.float32))
             return replace(self._start, codes=codes.to(torch.int8).cpu().numpy(), scale=scale, bias=bias)
 
+    def project(self) -> None:
+        """Pull weights that left the grid back within reach of its last code, so that they can return."""
+        with torch.no_grad():
+            self._before_rounding.clamp_(self._low - _NEAREST_BORDER, self._high + _NEAREST_BORDER)
+
     def _steps(self) -> Tensor:
-        return self._scale if self._log_growth is None else self._scale * self._log_growth.exp()
+        return (
+            self._scale if self._log_growth is None else self._scale * (self._pace * self._log_growth).exp()
+        )
+
+    def _codes(self) -> Tensor:
+        return self._before_rounding + (self._before_rounding.round() - self._before_rounding).detach()

@@ -17,14 +17,13 @@ from quant_core.errors import NonFiniteError
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.input_moments import has_moments
-from quant_core.quantizers.learned_codes import Kind, LearnedCodes
+from quant_core.quantizers.learned_codes import RATES, LearnedCodes
 from quant_core.quantizers.tuning_samples import affordable_batch, feeds, random_batches, share
 
 OutputLoss = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], Samples], Tensor]
 """Values, the float network's values, the samples they belong to -> mean loss."""
 
 _OUTPUT_SHARE = 0.1
-_RATES: Mapping[Kind, float] = {"codes": 5e-3, "scales": 1e-3, "biases": 1e-3}
 _TINY = 1e-12
 STEPS = 400
 
@@ -130,7 +129,7 @@ def reconstruct(
         optimizer.step()
         schedule.step()
         for learned in network.learned.values():
-            learned.codes.project()
+            learned.project()
         on_progress((step + 1) / steps, f"reconstruction: step {step + 1} of {steps}")
     _, after = network.check(checking, size)
     if not after < before:
@@ -190,7 +189,7 @@ class _Network:
                 "params": [value for codes in self.learned.values() for value in codes.parameters(kind)],
                 "lr": rate,
             }
-            for kind, rate in _RATES.items()
+            for kind, rate in RATES.items()
         ]
         return [group for group in groups if group["params"]]
 
