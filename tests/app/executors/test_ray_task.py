@@ -1,0 +1,42 @@
+"""What goes to the process that speaks to Ray, and what stays out of the service."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.executors import Cluster, RayExecutor, Task
+from app.executors.devices import served_by
+from app.executors.ray_task import decode, encode
+from quant_core.spec import AnalyzeSpec, JobSpec, QuantizeSpec
+
+
+@pytest.mark.parametrize("spec", [QuantizeSpec(seed=7, size=0.25), AnalyzeSpec(seed=3)])
+@pytest.mark.parametrize("earlier", [None, Path("/scratch/in/earlier/job")])
+def test_a_task_is_the_same_on_the_other_side(spec: JobSpec, earlier: Path | None) -> None:
+    task = Task(
+        "job", 2, Path("/scratch/in/m.onnx"), Path("/scratch/in/d.npz"), spec, Path("/scratch"), earlier
+    )
+    assert decode(json.loads(json.dumps(encode(task)))) == task
+
+
+def test_the_service_itself_never_loads_ray() -> None:
+    code = "import sys, app.service; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_places_on_a_cluster_are_alike() -> None:
+    assert served_by("cuda/3") == ("auto", "cuda")
+    assert served_by("cpu/0") == ("auto", "cpu")
+    assert served_by("cuda:3") == ("auto", "cuda:3", "cuda")
+
+
+def test_no_job_is_taken_before_the_cluster_was_reached() -> None:
+    executor = RayExecutor(Cluster("127.0.0.1:1", "0123456789abcdef"), ("cpu",), {"quantize": "a:b"})
+    executor.close()
+    assert executor.devices == ("cpu",)
+    assert executor.capacity(0) == 0
