@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
 ROOT = Path(__file__).parents[3]
+SCREENSHOTS = ROOT / "docs" / "images"
 DATA = ROOT / "benchmarks" / "data"
 _CANDIDATES = ("chromium", "chromium-browser", "google-chrome")
 _QUIET = (
@@ -52,7 +53,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
         context = browser.new_context(**options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(120_000)
         page.on("console", lambda message: message.type == "error" and complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(address)
@@ -66,13 +67,15 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
 
 @pytest.fixture(scope="session")
 def real_service(make_server: Callable[..., Any]) -> Any:
-    """A service with the real engine."""
-    return make_server(
+    """A service with the real engine, which may need its time."""
+    service = make_server(
         BITWRIGHT_ENGINE="quant_core.pipeline:quantize",
         BITWRIGHT_VALIDATOR="quant_core.pipeline:validate",
         BITWRIGHT_ANALYZER="quant_core.analysis:analyze",
         BITWRIGHT_ANALYSIS_VALIDATOR="quant_core.analysis:validate",
     )
+    service.http.timeout = 240
+    return service
 
 
 @pytest.fixture(scope="session")
@@ -91,9 +94,22 @@ def finished(real_service: Any, resnet: tuple[Path, Path]) -> str:
 
 
 @pytest.fixture(scope="session")
-def other(real_service: Any, resnet: tuple[Path, Path]) -> str:
-    """Another job on the same model."""
-    return _run(real_service, resnet, {"size": 0.2, "bits": [3, 5, 6], "rounding": "nearest"}, "trial")
+def dense(real_service: Any, resnet: tuple[Path, Path]) -> str:
+    """Another job on the same model, which was asked for eigenvalue densities."""
+    spec = {"size": 0.2, "bits": [3, 5, 6], "rounding": "nearest", "spectrum": True}
+    return _run(real_service, resnet, spec, "dense")
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Callable[..., None]:
+    """Take a picture of a page, for the documentation where that is asked for."""
+    folder = SCREENSHOTS if os.environ.get("BITWRIGHT_SCREENSHOTS") else tmp_path
+
+    def take(page: Page, name: str) -> None:
+        page.wait_for_timeout(300)
+        page.screenshot(path=folder / f"{name}.png", full_page="desktop" in name)
+
+    return take
 
 
 def _run(real_service: Any, files: tuple[Path, Path], spec: dict[str, Any], tag: str) -> str:
@@ -105,11 +121,10 @@ def _run(real_service: Any, files: tuple[Path, Path], spec: dict[str, Any], tag:
         params={"tag": tag},
         files={"model": (model.name, model.read_bytes()), "data": (data.name, data.read_bytes())},
         data={"spec": json.dumps(spec)},
-        timeout=120,
     )
     assert answer.status_code == 202, answer.text
     job = str(answer.json()["id"])
-    found = real_service.wait_for(job, "succeeded", "failed", seconds=300)
+    found = real_service.wait_for(job, "succeeded", "failed", seconds=600)
     assert found["state"] == "succeeded", found
     return job
 
@@ -120,7 +135,16 @@ def deep() -> tuple[bytes, bytes]:
     return _chain(300), _samples(12)
 
 
-def _chain(count: int) -> bytes:
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Files of a model of six layers, and of samples for it."""
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "small.onnx").write_bytes(_chain(6, 32))
+    (folder / "small.npz").write_bytes(_samples(24, 32))
+    return folder / "small.onnx", folder / "small.npz"
+
+
+def _chain(count: int, width: int = 8) -> bytes:
     """A chain of small linear layers."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -128,16 +152,16 @@ def _chain(count: int) -> bytes:
     generator = np.random.default_rng(0)
     nodes, weights, at = [], [], "input"
     for index in range(count):
-        weight = generator.standard_normal((8, 8)).astype(np.float32) / np.sqrt(8)
-        weights.append(numpy_helper.from_array(weight + np.eye(8, dtype=np.float32), f"w{index}"))
+        weight = generator.standard_normal((width, width)).astype(np.float32) / np.sqrt(width)
+        weights.append(numpy_helper.from_array(weight + np.eye(width, dtype=np.float32), f"w{index}"))
         nodes.append(helper.make_node("MatMul", [at, f"w{index}"], [f"x{index}"], f"layer{index}"))
         nodes.append(helper.make_node("Tanh", [f"x{index}"], [f"t{index}"], f"tanh{index}"))
         at = f"t{index}"
     graph = helper.make_graph(
         nodes,
         "chain",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 8])],
-        [helper.make_tensor_value_info(at, TensorProto.FLOAT, ["n", 8])],
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", width])],
+        [helper.make_tensor_value_info(at, TensorProto.FLOAT, ["n", width])],
         weights,
     )
     model: onnx.ModelProto = helper.make_model(
@@ -146,7 +170,7 @@ def _chain(count: int) -> bytes:
     return model.SerializeToString()
 
 
-def _samples(count: int) -> bytes:
+def _samples(count: int, width: int = 8) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, input=np.random.default_rng(1).standard_normal((count, 8)).astype(np.float32))
+    np.savez(buffer, input=np.random.default_rng(1).standard_normal((count, width)).astype(np.float32))
     return buffer.getvalue()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +13,6 @@ pytestmark = pytest.mark.browser
 
 DESKTOP = {"width": 1200, "height": 850}
 PHONE = {"width": 390, "height": 844}
-SCREENSHOTS = Path(__file__).parents[3] / "docs" / "images"
 
 
 def _views(job: str, other: str) -> dict[str, tuple[str, str]]:
@@ -34,16 +31,16 @@ def _views(job: str, other: str) -> dict[str, tuple[str, str]]:
 def test_no_serious_fault_and_a_picture(
     real_service: Any,
     finished: str,
-    other: str,
+    dense: str,
     open_page: Callable[..., Any],
-    tmp_path: Path,
+    picture: Callable[..., None],
     view: str,
     screen: str,
     theme: str,
 ) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
-    address, heading = _views(finished, other)[view]
+    address, heading = _views(finished, dense)[view]
     size = DESKTOP if screen == "desktop" else PHONE
     page = open_page(f"{real_service.url}/{address}", viewport=size, color_scheme=theme)
     page.get_by_role("heading", name=heading, exact=True).wait_for()
@@ -52,10 +49,7 @@ def test_no_serious_fault_and_a_picture(
     assert [(fault["id"], [node["target"] for node in fault["nodes"]]) for fault in serious] == []
     overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
     assert overflow <= 0, "the page is wider than the screen"
-    page.wait_for_timeout(300)
-    folder = SCREENSHOTS if os.environ.get("BITWRIGHT_SCREENSHOTS") else tmp_path
-    folder.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=folder / f"{view}-{screen}-{theme}.png", full_page=screen == "desktop")
+    picture(page, f"{view}-{screen}-{theme}")
 
 
 def test_the_keyboard_reaches_everything(
@@ -66,7 +60,11 @@ def test_the_keyboard_reaches_everything(
     reached = set()
     for _ in range(40):
         page.keyboard.press("Tab")
-        reached.add(page.evaluate("(({ ariaLabel, textContent, type }) => ariaLabel || textContent || type)(document.activeElement)"))
+        reached.add(
+            page.evaluate(
+                "(({ ariaLabel, textContent, type }) => ariaLabel || textContent || type)(document.activeElement)"
+            )
+        )
     for name in (
         "Skip to the content",
         "New job",
@@ -103,8 +101,9 @@ def test_owners_see_their_own_jobs_alone(
 
     mine = signed_in(alice, "#/jobs")
     mine.get_by_role("link", name="m.onnx").wait_for()
+    assert mine.get_by_role("cell", name="alice").count() == 1
     theirs = signed_in(bob, "#/jobs")
-    theirs.get_by_text("No job yet").wait_for()
+    theirs.get_by_role("heading", name="No job yet").wait_for()
     assert job not in theirs.content()
     directly = signed_in(bob, f"#/jobs/{job}")
     directly.get_by_role("alert").wait_for()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from app.web.page import page_paths
+from quant_core.report.page import built_file
 
 
 @pytest.mark.parametrize("address", sorted(page_paths()))
@@ -38,3 +39,13 @@ def test_the_page_needs_nothing_from_elsewhere(server: Any) -> None:
     assert addresses
     assert all(address.startswith("./") for address in addresses)
     assert not re.findall(r"<script(?![^>]* src=)|<style|style=", page)
+
+
+def test_page_and_report_are_built_from_the_same_charts(server: Any) -> None:
+    page, report = server.http.get("/page.js").text, built_file("report.js")
+    for words in ("increase of the loss", "layers, from input to output", "eigenvalue", "size of the file"):
+        assert words in page
+        assert words in report
+    colours = re.findall(r"--[a-z]+-?[0-9]*:#[0-9a-f]+", server.http.get("/index.css").text)
+    assert len(colours) > 50
+    assert all(colour in built_file("report.css") for colour in colours)
