@@ -228,6 +228,8 @@ class RayExecutor:
         if outcome is None and silent > self._cluster.silence:
             told = Outcome(state="failed", error=_unreached(self._cluster.silence))
             outcome = Outcome(state="canceled") if ticket.cancelled else told
+            if self._bridge is not None:  # should it come back, it must not write where nobody reads
+                self._bridge.tell({"cancel": ticket.name})
         if outcome is not None:
             self._open.pop(ticket.name, None)
         return Update(steps, outcome, checkpoints)
