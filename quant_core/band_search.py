@@ -52,8 +52,9 @@ def find_in_band(maker: FileMaker, limits: Limits, judge: Judge) -> tuple[Made, 
         labelled=judge.labelled,
         evaluations=tuple(map(_evaluation, tried)),
         chosen=chosen,
-        met=best.verdict.inside,
-        reason=explain_end(judge.band, best),
+        confidence=judge.confidence,
+        met=best.verdict.inside and best.verdict.bound is not None,
+        reason=explain_end(judge.band, best, judge.confidence, judge.samples, judge.fewest),
     )
 
 
@@ -66,5 +67,6 @@ def _evaluation(tried: Tried[Made]) -> BandEvaluation:
         low=tried.verdict.low,
         high=tried.verdict.high,
         expected=tried.verdict.expected,
+        bound=tried.verdict.bound,
         inside=tried.verdict.inside,
     )

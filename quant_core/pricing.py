@@ -154,6 +154,12 @@ def _check_table(table: LatencyTable, spec: QuantizeSpec) -> None:
             remedy=f"Measure again with `bitwright profile --activation-bits {format_bits(wanted)}`.",
             where="latency_table",
         )
+    if table.block_size not in {None, spec.block_size} and spec.granularity == "block":
+        raise SpecError(
+            f"its blocks have {table.block_size} weights, and blocks of {spec.block_size} are asked for.",
+            remedy=f"Measure again with `bitwright profile --block-size {spec.block_size}`.",
+            where="latency_table",
+        )
     if table.target != spec.target:
         raise SpecError(
             f"it was measured for {table.target}, and the file is made for {spec.target}.",
@@ -172,17 +178,16 @@ def _latency(name: str, forms: Mapping[int, Form], table: LatencyTable | None) -
             remedy="Measure this model with `bitwright profile`.",
             where="latency_table",
         )
-    return {width: _time(row, form) for width, form in forms.items()}
+    return {width: _time(row, form, weight_of(width)) for width, form in forms.items()}
 
 
-def _time(row: LayerLatency, form: Form) -> float:
-    if form == row.form:
-        return row.integer_ms
-    # Where it is not what was timed that a layer reads, its weight is unpacked at load and it runs as in float.
-    if form in {"float", "weight_only", "wide"}:
-        return row.float_ms
+def _time(row: LayerLatency, form: Form, bits: int) -> float:
+    found = row.find(form, bits)
+    if found is not None:
+        return found
+    timed = sorted({"float", row.form, *(other.form for other in row.others)})
     raise SpecError(
-        f"{row.name} would run as {form}, and the table has its time in float and as {row.form} alone.",
-        remedy="Leave the latency table out, or the option that makes it run so.",
+        f"{row.name} would run as {form} at {bits} bits, and the table has its times as {', '.join(timed)} alone.",
+        remedy="Measure again with `bitwright profile`, or leave out the option that makes it run so.",
         where="latency_table",
     )

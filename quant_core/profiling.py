@@ -1,8 +1,10 @@
-"""Measure a latency table: every layer in float and in integers, in turn, inside runs of the whole model."""
+"""Measure a latency table: every layer in every form that the export can give it, in turn, inside runs of the model."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +12,19 @@ import onnx
 
 from quant_core.calibration import activation_ranges, choose_range
 from quant_core.errors import SpecError
-from quant_core.export import export_model, place, target_of
+from quant_core.export import Form, export_model, place, target_of
 from quant_core.preparation import Prepared, prepare
 from quant_core.quantizers import activation_grid, quantize_weight
 from quant_core.spec import FLOAT_BITS, Budget, LatencyTable, LayerLatency, QuantizeSpec
 from quant_core.spec.bits import WIDE_BITS
+from quant_core.spec.latency import FileLatency, FormLatency
 from quant_core.verification import measure_latency
 from quant_core.verification.node_times import node_times
 
 _BITS = 8
+_BLOCK_BITS = (2, 4, 8)
+"""Widths that onnxruntime multiplies in blocks without unpacking them."""
+
 _CALIBRATION_SAMPLES = 16
 _ANY_SIZE = Budget(size=2.0**62)
 
@@ -26,13 +32,15 @@ _ANY_SIZE = Budget(size=2.0**62)
 def profile(model: Path, data: Path, spec: QuantizeSpec, *, runs: int = 100) -> LatencyTable:
     """Measure what each layer takes in onnxruntime in each form that the export can give it.
 
-    The float model and one with every layer in integers run in turn, with onnxruntime's profiler on; then both are
-    timed as wholes without it. All integer widths run alike: they are unpacked to 8 bits when a file is loaded.
+    The float model, one with every layer in integers and, where any layer can, one with packed weights and float
+    activations and one for each width that is multiplied in blocks run in turn, with onnxruntime's profiler on; then
+    each is timed as a whole beside the float model without it. All integer widths but those of blocks run alike: they
+    are unpacked to 8 bits when a file is loaded.
 
     Args:
         model: The float ONNX file.
         data: The sample file.
-        spec: Activation bits and rules; its budget plays no part.
+        spec: Activation bits, block size and rules; its budget and granularity play no part.
         runs: Timed runs of each form.
 
     Returns:
@@ -47,15 +55,28 @@ def profile(model: Path, data: Path, spec: QuantizeSpec, *, runs: int = 100) -> 
             remedy="Profile ort-cpu or portable files.",
             where="target",
         )
-    job = prepare(model, data, spec.model_copy(update={"budget": _ANY_SIZE}))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "integer.onnx"
-        forms = _export_integers(job, spec, path)
-        plain, integer = node_times([job.reference.path, path], job.layers, job.samples.inputs, runs=runs)
-        whole = measure_latency(job.reference.path, path, job.samples.inputs)
+    spec = spec.model_copy(update={"budget": _ANY_SIZE, "granularity": "channel"})
+    job = prepare(model, data, spec)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = [
+            _write(job, spec, folder / "integer.onnx", _BITS, spec.default_activation_bits),
+            *_others(job, spec, folder),
+        ]
+        plain, *times = node_times(
+            [job.reference.path, *(file.path for file in files)], job.layers, job.samples.inputs, runs=runs
+        )
+        wholes = [measure_latency(job.reference.path, file.path, job.samples.inputs) for file in files]
+    forms, integer, whole = files[0].forms, times[0], wholes[0]
+    others = list(zip(files[1:], times[1:], wholes[1:], strict=True))
     rows = []
     for layer in job.layers:
         before, after = (np.percentile(side.layers[layer.name], [25, 50, 75]) for side in (plain, integer))
+        more = [
+            (file, np.percentile(side.layers[layer.name], [25, 50, 75]))
+            for file, side, _ in others
+            if file.forms[layer.name] == file.form
+        ]
         rows.append(
             LayerLatency(
                 name=layer.name,
@@ -64,6 +85,10 @@ def profile(model: Path, data: Path, spec: QuantizeSpec, *, runs: int = 100) -> 
                 float_spread=float(before[2] - before[0]),
                 integer_ms=float(after[1]),
                 integer_spread=float(after[2] - after[0]),
+                others=tuple(
+                    FormLatency(form=file.form, bits=file.bits, ms=float(ms[1]), spread=float(ms[2] - ms[0]))
+                    for file, ms in more
+                ),
             )
         )
     return LatencyTable(
@@ -77,34 +102,71 @@ def profile(model: Path, data: Path, spec: QuantizeSpec, *, runs: int = 100) -> 
         integer_rest=float(np.median(integer.rest)),
         float_total=whole.float_,
         integer_total=whole.quantized,
+        block_size=next((spec.block_size for file, _, _ in others if file.form == "block"), None),
+        others=tuple(
+            FileLatency(
+                form=file.form, bits=file.bits, rest=float(np.median(side.rest)), total=told.quantized
+            )
+            for file, side, told in others
+        ),
         layers=tuple(rows),
     )
 
 
-def _export_integers(job: Prepared, spec: QuantizeSpec, path: Path) -> dict[str, str]:
-    """Write the model with every layer that may be in integers at 8 bits; how each runs."""
+@dataclass(frozen=True, eq=False)
+class _File:
+    """The model with every layer that can in one form: how each layer runs, and where the file is."""
+
+    form: Form
+    bits: int | None
+    forms: Mapping[str, Form]
+    path: Path
+
+
+def _others(job: Prepared, spec: QuantizeSpec, folder: Path) -> Iterator[_File]:
+    if spec.default_activation_bits != FLOAT_BITS:
+        packed = _write(job, spec, folder / "packed.onnx", _BITS, FLOAT_BITS)
+        if packed.form in packed.forms.values():
+            yield packed
+    for bits in _BLOCK_BITS:
+        blocks = spec.model_copy(update={"granularity": "block"})
+        found = _write(job, blocks, folder / f"block{bits}.onnx", bits, spec.default_activation_bits)
+        if "block" in found.forms.values():
+            yield found
+
+
+def _write(job: Prepared, spec: QuantizeSpec, path: Path, width: int, activation_bits: int) -> _File:
+    """Write the model with every layer that may be in integers at one width."""
     bits = {
-        name: FLOAT_BITS if choice.bits == (FLOAT_BITS,) else _BITS for name, choice in job.candidates.items()
+        name: FLOAT_BITS if choice.bits == (FLOAT_BITS,) else width for name, choice in job.candidates.items()
     }
-    placement = place(job.model, job.layers, bits, spec.default_activation_bits, job.target)
-    count = job.samples.batch or min(job.samples.count, _CALIBRATION_SAMPLES)
-    ranges = activation_ranges(
-        job.program,
-        job.samples.take(np.arange(count)),
-        placement.points,
-        batch_size=job.batch_size,
-        device=job.device,
-        on_batch=lambda _done, _total: None,
-    )
+    placement = place(job.model, job.layers, bits, activation_bits, job.target, spec)
+    blocks = spec.granularity == "block"
+    form: Form = "block" if blocks else "weight_only" if activation_bits == FLOAT_BITS else "static"
+    file = _File(form, width if blocks else None, dict(placement.forms), path)
+    if blocks and "block" not in file.forms.values():
+        return file
+    ranges = {}
+    if placement.points:
+        count = job.samples.batch or min(job.samples.count, _CALIBRATION_SAMPLES)
+        ranges = activation_ranges(
+            job.program,
+            job.samples.take(np.arange(count)),
+            placement.points,
+            batch_size=job.batch_size,
+            device=job.device,
+            on_batch=lambda _done, _total: None,
+        )
     weights = {}
     for layer in job.layers:
         if bits[layer.name] != FLOAT_BITS:
             tensor = job.model.graph.initializers[layer.weight].const_value
             assert tensor is not None
-            weights[layer.name] = quantize_weight(tensor.numpy(), _BITS, layer.axis)
+            grid = replace(spec.grid(width), range_search="minmax")
+            weights[layer.name] = quantize_weight(tensor.numpy(), width, layer.axis, grid)
     grids = {}
     for name, observed in ranges.items():
-        width = WIDE_BITS if name in placement.wide else _BITS
-        grids[name] = activation_grid(*choose_range(observed, "mse", width), width)
+        wide = WIDE_BITS if name in placement.wide else _BITS
+        grids[name] = activation_grid(*choose_range(observed, "mse", wide), wide)
     onnx.save(export_model(job.model, job.layers, weights, placement, grids, job.target), path)
-    return dict(placement.forms)
+    return file

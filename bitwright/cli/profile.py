@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bitwright.cli.quantize import Data, Model
+from bitwright.cli.quantize import BlockSize, Data, Model
 
 
 def profile(
@@ -21,9 +21,10 @@ def profile(
     activation_bits: Annotated[
         str | None, typer.Option("--activation-bits", help="8, 16, or float to pack weights only.")
     ] = None,
+    block_size: BlockSize = None,
     runs: Annotated[int, typer.Option("--runs", min=5, max=10000, help="Timed runs of each form.")] = 100,
 ) -> None:
-    """Measure what each layer of MODEL.onnx takes in float and in integers, for quantize --latency."""
+    """Measure what each layer of MODEL.onnx takes in every form it can be given, for quantize --latency."""
     from rich.table import Table
 
     from bitwright.cli import failures, local
@@ -31,24 +32,44 @@ def profile(
     from quant_core.spec import QuantizeSpec
 
     request = {"target": target} | ({"activation_bits": activation_bits} if activation_bits else {})
+    request |= {"block_size": block_size} if block_size else {}
     with failures.options():
         spec = QuantizeSpec.model_validate(request)
     found = local.profile(model, data, spec, runs)
     out.write_text(found.model_dump_json(indent=1))
     table = Table("layer", "form")
-    for heading in ("float ms", "±", "integer ms", "±"):
+    more = [(file.form, file.bits) for file in found.others]
+    names = [f"{form.replace('_', ' ')}{f' {bits}' if bits else ''} ms" for form, bits in more]
+    for heading in (
+        "float ms",
+        "±",
+        "integer ms",
+        "±",
+        *(heading for name in names for heading in (name, "±")),
+    ):
         table.add_column(heading, justify="right")
     for row in found.layers:
         numbers = (row.float_ms, row.float_spread, row.integer_ms, row.integer_spread)
-        table.add_row(row.name, row.form, *(f"{number:.4f}" for number in numbers))
+        timed = {(other.form, other.bits): (other.ms, other.spread) for other in row.others}
+        cells = [f"{number:.4f}" for number in numbers]
+        cells += [
+            cell
+            for key in more
+            for cell in ([f"{number:.4f}" for number in timed[key]] if key in timed else ["", ""])
+        ]
+        table.add_row(row.name, row.form, *cells)
     console = standard_output()
     console.print(table, markup=False)
     layers = sum(row.float_ms for row in found.layers), sum(row.integer_ms for row in found.layers)
     console.print(
         f"Float: layers {layers[0]:.3f} ms + rest {found.float_rest:.3f} ms; whole run {found.float_total:.3f} ms\n"
         f"Integer: layers {layers[1]:.3f} ms + rest {found.integer_rest:.3f} ms; "
-        f"whole run {found.integer_total:.3f} ms\n"
-        f"Written to {out}; a run with the profiler on takes a little longer than one without.",
+        f"whole run {found.integer_total:.3f} ms (packed 2 to 6 bits run on the same kernels)\n"
+        + "".join(
+            f"{name.removesuffix(' ms').capitalize()}: rest {file.rest:.3f} ms; whole run {file.total:.3f} ms\n"
+            for name, file in zip(names, found.others, strict=True)
+        )
+        + f"Written to {out}; a run with the profiler on takes a little longer than one without.",
         highlight=False,
         markup=False,
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from quant_core.report.numbers import format_bytes, format_count, format_seconds, format_share
 from quant_core.spec import Report, SensitivityTable, format_bits
+from quant_core.spec.budget import CONFIDENCE
 
 Pairs = list[tuple[str, str]]
 
@@ -75,7 +76,8 @@ def _budget_pairs(report: Report) -> Pairs:
     if budget.latency is not None:
         pairs.append(("Latency", f"at most {budget.latency:g} ms by the table"))
     if budget.max_drop is not None:
-        pairs.append(("Accuracy", str(budget.max_drop)))
+        confidence = CONFIDENCE if budget.confidence is None else budget.confidence
+        pairs.append(("Accuracy", f"{budget.max_drop} with {100 * confidence:g} % confidence"))
     return pairs
 
 
@@ -84,7 +86,7 @@ def _latency_pairs(report: Report) -> Pairs:
     table, layers = report.spec.latency_table, report.plan.costs.get("latency")
     if table is None or layers is None:
         return []
-    rest = table.integer_rest if any(layer.form != "float" for layer in report.layers) else table.float_rest
+    rest = table.rest({layer.form for layer in report.layers})
     measured = report.latency_ms.quantized
     text = f"{layers:.3f} ms of layers + {rest:.3f} ms of the rest by the table, {measured:.3f} ms measured"
     return [("Latency foretold", f"{text} ({(layers + rest) / measured - 1:+.0%})".replace("-", "−"))]

@@ -82,6 +82,7 @@ def _band(search: BandSearch) -> PlainTable:
             value(one.value).replace("-", "−"),
             f"{value(one.low)} to {value(one.high)}".replace("-", "−"),
             "–" if one.expected is None else value(one.expected),
+            "–" if one.bound is None else value(one.bound).replace("-", "−"),
             "yes" if one.inside else "no",
         )
         for one in search.evaluations
@@ -103,6 +104,7 @@ def _band(search: BandSearch) -> PlainTable:
             titles[search.band.metric],
             "95 % interval",
             "Expected",
+            f"{100 * search.confidence:g} % bound",
             "Inside",
         ),
         rows,

@@ -18,6 +18,9 @@ from pydantic import (
 DEFAULT_SIZE = 0.25
 """The size budget of a request that names no budget at all."""
 
+CONFIDENCE = 0.95
+"""How sure it must be that a result keeps its accuracy band, of a request that does not say."""
+
 _UNITS = {
     "b": 1,
     "kb": 10**3,
@@ -135,6 +138,26 @@ def parse_band(value: Any) -> Any:
     )
 
 
+def parse_confidence(value: Any) -> Any:
+    """Read a confidence such as `0.9` or `"90%"`.
+
+    Args:
+        value: A share, or text.
+
+    Returns:
+        The share; anything else unchanged, for pydantic to refuse.
+
+    Raises:
+        ValueError: If text cannot be read as a confidence.
+    """
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(rf"\s*{_NUMBER}\s*(%)?\s*", value)
+    if match is None:
+        raise ValueError(f"cannot read {value!r} as a confidence; write 0.9 or 90%")
+    return float(match[1]) / (100 if match[2] else 1)
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -191,6 +214,7 @@ PeakMemory = Size
 Bops = Annotated[float, BeforeValidator(parse_bops), Field(gt=0, allow_inf_nan=False)]
 Milliseconds = Annotated[float, BeforeValidator(parse_latency), Field(gt=0, allow_inf_nan=False)]
 Band = Annotated[AccuracyBand, BeforeValidator(parse_band)]
+Confidence = Annotated[float, BeforeValidator(parse_confidence), Field(ge=0.5, lt=1)]
 
 
 class Budget(_Frozen):
@@ -205,6 +229,7 @@ class Budget(_Frozen):
             bytes. Text such as `"300kB"` is read.
         latency: Milliseconds of all quantizable layers together, as a latency table adds them up.
         max_drop: How much worse than the float model the result may be. Alone: the smallest file inside the band.
+        confidence: How sure it must be that the result keeps `max_drop` on samples like those given; 0.95 by default.
     """
 
     size: Size | None = None
@@ -213,6 +238,13 @@ class Budget(_Frozen):
     peak_memory: PeakMemory | None = None
     latency: Milliseconds | None = None
     max_drop: Band | None = None
+    confidence: Confidence | None = None
+
+    @model_validator(mode="after")
+    def _confidence_of_what(self) -> Budget:
+        if self.confidence is not None and self.max_drop is None:
+            raise ValueError("confidence says how surely max_drop is kept; give max_drop too")
+        return self
 
     @model_validator(mode="before")
     @classmethod

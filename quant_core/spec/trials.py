@@ -79,7 +79,9 @@ class BandEvaluation(_Value):
         high: Upper end.
         expected: For a drop of top-1 accuracy, what the float model's probabilities say of it; it has much less chance
             in it than counted answers. Null for other metrics.
-        inside: Whether `value`, and `expected` where there is one, lie in the band.
+        bound: How bad it may be among all samples, at the confidence that was asked for: the end of a one-sided
+            interval of `expected`, or of `value` where there is none. Null where there are too few samples for any.
+        inside: Whether `value`, and `expected` and `bound` where there are any, lie in the band.
     """
 
     bytes: int
@@ -89,6 +91,7 @@ class BandEvaluation(_Value):
     low: float
     high: float
     expected: float | None = None
+    bound: float | None = None
     inside: bool
 
 
@@ -101,7 +104,8 @@ class BandSearch(_Value):
         labelled: Whether a drop is one of top-1 accuracy; else it is the share of samples answered differently.
         evaluations: Every file measured, in order.
         chosen: Position of the result among them.
-        met: Whether the result lies inside the band.
+        confidence: How sure it is that the result keeps the band among all samples, where it was met.
+        met: Whether the result was shown to keep the band.
         reason: How the search ended, in words.
     """
 
@@ -110,5 +114,6 @@ class BandSearch(_Value):
     labelled: bool
     evaluations: tuple[BandEvaluation, ...]
     chosen: int
+    confidence: float
     met: bool
     reason: str

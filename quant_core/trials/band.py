@@ -114,29 +114,45 @@ def nearer(band: AccuracyBand, first: Verdict, second: Verdict) -> bool:
     return _distance(band, first) <= _distance(band, second)
 
 
-def explain_end(band: AccuracyBand, best: Tried[Made]) -> str:
+def explain_end(band: AccuracyBand, best: Tried[Made], confidence: float, samples: int, fewest: float) -> str:
     """Say how a search ended.
 
     Args:
         band: The band.
         best: Its result.
+        confidence: How sure it was to be that the result keeps the band.
+        samples: Samples that files were judged on.
+        fewest: Samples below which this cannot be shown of any file.
 
     Returns:
-        One sentence.
+        One or two sentences.
     """
-    verdict = best.verdict
-    if not verdict.inside:
-        return (
-            f"no plan measured keeps {band}: the best, {best.size:,} bytes, has {verdict.worst:.4g}. "
-            "Allow more bytes, more bits or a wider band."
+    verdict, sure = best.verdict, f"with {100 * confidence:g}% confidence"
+    value = verdict.value if verdict.expected is None else verdict.expected
+    if samples < fewest:
+        needed = "no number of samples can" if fewest == math.inf else f"{fewest:,} would be needed"
+        found = (
+            f"The smallest file measured that keeps it by its estimate, {value:.4g}, has {best.size:,} bytes."
+            if verdict.inside
+            else f"Nor does any plan measured keep it by its estimate: the best, {best.size:,} bytes, has {value:.4g}."
         )
-    worst = verdict.high if band.falls else verdict.low
-    sure = (
-        "the whole confidence interval keeps it too"
-        if band.holds(worst)
-        else f"with these samples the true value may be as far as {worst:.4g}"
+        return f"{samples:,} samples cannot show {sure} that a file keeps {band}; {needed}. {found}"
+    assert verdict.bound is not None
+    if verdict.inside:
+        return (
+            f"the smallest file measured that keeps {band} {sure} has {best.size:,} bytes: {value:.4g} by "
+            f"{samples:,} samples, and no worse than {verdict.bound:.4g} among all."
+        )
+    remedy = "Allow more bytes, more bits or a wider band"
+    if verdict.needed is not None and verdict.needed > samples:
+        remedy = (
+            f"It would take about {verdict.needed:,} judging samples to show that it does. Give more samples, ask for "
+            "less confidence, or allow more bytes, more bits or a wider band"
+        )
+    return (
+        f"no plan measured keeps {band} {sure}: the best, {best.size:,} bytes, has {value:.4g}, which "
+        f"{samples:,} samples bound by {verdict.bound:.4g}. {remedy}."
     )
-    return f"the smallest file measured that keeps {band} has {best.size:,} bytes; {sure}."
 
 
 def _between(low: int, high: int, share: float) -> int:
@@ -144,4 +160,5 @@ def _between(low: int, high: int, share: float) -> int:
 
 
 def _distance(band: AccuracyBand, verdict: Verdict) -> float:
-    return verdict.worst - band.limit if band.falls else band.limit - verdict.value
+    worst = verdict.worst(band)
+    return worst - band.limit if band.falls else band.limit - worst

@@ -15,12 +15,15 @@ from quant_core.calibration import Samples
 from quant_core.errors import SpecError
 from quant_core.sensitivity import Objective
 from quant_core.spec import AccuracyBand
+from quant_core.spec.budget import CONFIDENCE
+from quant_core.trials.bounds import fewest_samples, mean_bound, samples_for, share_bound
 from quant_core.verification import count_correct, open_session, run_batches
 from quant_core.verification.metrics import class_axis
 
 Floats = npt.NDArray[np.float64]
 
 _Z = 1.959964
+_NEPER = 10 / math.log(10)
 _RESAMPLES = 2000
 
 
@@ -32,8 +35,11 @@ class Verdict:
         value: The band's metric.
         low: Lower end of its 95 % confidence interval.
         high: Upper end.
-        inside: Whether `value`, and `expected` where there is one, lie in the band.
+        inside: Whether `value`, and `expected` and `bound` where there are any, lie in the band.
         expected: For a drop of accuracy, what the float model's own probabilities say of it.
+        bound: How bad it may be among all samples, at the confidence that was asked for; None where there are too few
+            samples to show that any file keeps the band.
+        needed: About how many samples it would take to show that this file keeps the band; None where it does not.
     """
 
     value: float
@@ -41,11 +47,20 @@ class Verdict:
     high: float
     inside: bool
     expected: float | None = None
+    bound: float | None = None
+    needed: int | None = None
 
-    @property
-    def worst(self) -> float:
-        """The larger of `value` and `expected`."""
-        return self.value if self.expected is None else max(self.value, self.expected)
+    def worst(self, band: AccuracyBand) -> float:
+        """Give what is held against the band.
+
+        Args:
+            band: The band.
+
+        Returns:
+            The worst of `value`, `expected` and `bound`.
+        """
+        values = [number for number in (self.value, self.expected, self.bound) if number is not None]
+        return max(values) if band.falls else min(values)
 
 
 class Judge:
@@ -55,6 +70,8 @@ class Judge:
         band: The band.
         samples: Number of samples.
         labelled: Whether a drop is one of top-1 accuracy.
+        confidence: How sure it must be that the chosen file keeps the band among all samples.
+        fewest: Samples below which this cannot be shown of any file, not even of the float one.
     """
 
     def __init__(
@@ -65,6 +82,9 @@ class Judge:
         objective: Objective,
         batch_size: int,
         seed: int,
+        *,
+        confidence: float = CONFIDENCE,
+        files: int = 1,
     ) -> None:
         """Run the float file once.
 
@@ -75,6 +95,9 @@ class Judge:
             objective: The loss; tells whether outputs are classes.
             batch_size: Samples a run.
             seed: Seed of the bootstrap.
+            confidence: How sure it must be that the chosen one of the files keeps the band among all samples.
+            files: How many files will be judged before one is chosen. They share the chance of a mistake equally, so
+                that the promise holds for the one that is chosen, however alike or unlike they are (Bonferroni).
 
         Raises:
             SpecError: If a drop was asked for and the first output holds no classes.
@@ -86,7 +109,9 @@ class Judge:
                 remedy="Ask for sqnr>=20dB, cosine>=0.99 or loss<=0.05 instead.",
                 where="max_drop",
             )
-        self.band, self.samples = band, samples.count
+        self.band, self.samples, self.confidence = band, samples.count, confidence
+        self._alpha = (1 - confidence) / files
+        self.fewest = fewest_samples(band.limit, self._alpha) if band.metric == "drop" else 2
         self.labelled = samples.labels is not None and band.metric == "drop"
         self._samples, self._batch, self._seed = samples, batch_size, seed
         self._objective = Objective(
@@ -105,7 +130,8 @@ class Judge:
         Lost and won answers cancel, so that a drop counted on a few hundred samples is mostly chance, and a search that
         tries several files ends at a lucky one. Of samples that both models answer alike nothing is lost for sure; of
         the others the float model's probabilities p say what to expect, with much less chance in it:
-        `mean_n p_n(float answer) - p_n(quantized answer)`. A file is inside only if both lie in the band.
+        `mean_n p_n(float answer) - p_n(quantized answer)`. A file is inside only if both lie in the band, and so
+        does the end of a one-sided confidence interval of the latter, or of the value where there is none.
 
         Args:
             path: The quantized file.
@@ -114,26 +140,39 @@ class Judge:
             The band's metric with its confidence interval.
         """
         values = self._run(path)
+        expected = None
         name = self._objective.terms[0].output
         before, after = self._float[name], values[name]
         if self.band.metric == "drop":
             value, low, high = self._drop(before, after, name)
+            worse = self._expected_drop(before, after) if self.labelled else self._changed(before, after)
+            expected = float(worse.mean()) if self.labelled else None
         elif self.band.metric == "loss":
-            value, low, high = self._bootstrap(self._increase(values)[:, None], lambda mean: mean[..., 0])
+            worse = self._increase(values)
+            value, low, high = self._bootstrap(worse[:, None], lambda mean: mean[..., 0])
         else:
             a, b = (np.asarray(side, np.float64).reshape(self.samples, -1) for side in (before, after))
             if self.band.metric == "cosine":
                 dot, norms = (a * b).sum(1), np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
                 same = np.divide(dot, norms, out=(a == b).all(1).astype(np.float64), where=norms > 0)
                 value, low, high = self._bootstrap(same[:, None], lambda mean: mean[..., 0])
+                worse = -same
             else:
                 sums = np.stack([np.square(a).sum(1), np.square(a - b).sum(1)], axis=1)
                 value, low, high = self._bootstrap(sums, _decibels)
-        verdict = Verdict(value, low, high, self.band.holds(value))
-        if self.labelled:
-            expected = self._expected_drop(before, after)
-            verdict = replace(verdict, expected=expected, inside=verdict.inside and self.band.holds(expected))
-        return verdict
+                # What each sample adds to the ratio, to first order: a mean, which has a bound.
+                shares = sums / np.maximum(sums.mean(axis=0), np.finfo(np.float64).tiny)
+                worse = _NEPER * (shares[:, 1] - shares[:, 0]) - value
+        verdict = Verdict(value, low, high, False, expected)
+        if self.samples >= self.fewest:
+            sparse, limit = (
+                self.band.metric == "drop",
+                self.band.limit if self.band.falls else -self.band.limit,
+            )
+            bound = (share_bound if sparse else mean_bound)(worse, self._alpha)
+            needed = samples_for(worse, limit, self._alpha, sparse=sparse)
+            verdict = replace(verdict, bound=bound if self.band.falls else -bound, needed=needed)
+        return replace(verdict, inside=self.band.holds(verdict.worst(self.band)))
 
     def _run(self, path: Path) -> dict[str, npt.NDArray[Any]]:
         parts: dict[str, list[npt.NDArray[Any]]] = {}
@@ -149,8 +188,8 @@ class Judge:
         first, second = before.argmax(axis), after.argmax(axis)
         labels = self._samples.labels
         if labels is None:
-            lost = (first != second).reshape(self.samples, -1).astype(np.float64)
-            if lost.shape[1] == 1:
+            lost = self._changed(before, after)[:, None]
+            if first.size == self.samples:
                 return wilson(float(lost.sum()), self.samples)
         else:
             count_correct(before, labels, name)  # refuses labels that do not fit
@@ -162,7 +201,12 @@ class Judge:
                 return paired(int((lost > 0).sum()), int((lost < 0).sum()), self.samples)
         return self._bootstrap(lost.mean(axis=1)[:, None], lambda mean: mean[..., 0])
 
-    def _expected_drop(self, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> float:
+    def _changed(self, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> Floats:
+        axis = class_axis(before)
+        changed = before.argmax(axis) != after.argmax(axis)
+        return np.asarray(changed.reshape(self.samples, -1).mean(axis=1, dtype=np.float64))
+
+    def _expected_drop(self, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> Floats:
         term, axis = self._objective.terms[0], class_axis(before)
         scores = np.asarray(before, np.float64)
         if not term.probabilities:
@@ -170,7 +214,7 @@ class Judge:
         scores /= scores.sum(axis=axis, keepdims=True)
         answers = np.expand_dims(after.argmax(axis), axis)
         lost = scores.max(axis=axis) - np.take_along_axis(scores, answers, axis).squeeze(axis)
-        return float(lost.mean())
+        return np.asarray(lost.reshape(self.samples, -1).mean(axis=1))
 
     def _increase(self, values: dict[str, npt.NDArray[Any]]) -> Floats:
         labels = None if self._samples.labels is None else torch.from_numpy(self._samples.labels)

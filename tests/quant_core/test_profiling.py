@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from pydantic import ValidationError
 
@@ -13,7 +14,8 @@ from quant_core.errors import SpecError
 from quant_core.preparation import prepare
 from quant_core.pricing import price
 from quant_core.profiling import profile
-from quant_core.spec import LatencyTable, LayerSensitivity, QuantizeSpec, SensitivityTable
+from quant_core.spec import LatencyTable, LayerLatency, LayerSensitivity, QuantizeSpec, SensitivityTable
+from quant_core.spec.latency import FormLatency
 
 DATA = Path(__file__).parents[2] / "benchmarks" / "data"
 MODEL = DATA / "resnet20_cifar10.onnx"
@@ -83,7 +85,7 @@ def test_a_latency_budget_buys_float_layers_where_they_are_cheap(samples):
         price(job, spec.model_copy(update={"latency_table": other}))
     dynamic = [row.model_copy(update={"form": "dynamic"}) for row in made.layers]
     with pytest.raises(
-        SpecError, match="would run as static, and the table has its time in float and as dyn"
+        SpecError, match=r"would run as static at \d bits, and the table has its times as dynamic, float"
     ):
         price(job, spec.model_copy(update={"latency_table": made.model_copy(update={"layers": dynamic})}))
     for change, told in (
@@ -107,3 +109,75 @@ def test_the_peak_of_resnet20_is_three_maps_of_its_first_stage(samples):
 def test_a_latency_budget_needs_a_table():
     with pytest.raises(ValidationError, match="bitwright profile"):
         QuantizeSpec.model_validate({"latency": "2ms"})
+
+
+@pytest.fixture(scope="module")
+def matrices(tmp_path_factory):
+    """Two products, of which blocks of 32 fit the first alone: the second has a 3-dimensional weight."""
+    folder = tmp_path_factory.mktemp("matrices")
+    net = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 21]> g (float[n,4,64] x) => (float[n,4,8] y) '
+        "{ a = MatMul(x, w1) h = Relu(a) y = MatMul(h, w2) }"
+    )
+    rng = np.random.default_rng(0)
+    for name, shape in {"w1": (64, 96), "w2": (1, 96, 8)}.items():
+        values = rng.standard_normal(shape).astype(np.float32) / 8
+        net.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    onnx.save(net, folder / "m.onnx")
+    np.savez(folder / "s.npz", x=rng.standard_normal((16, 4, 64)).astype(np.float32))
+    return folder
+
+
+def test_layers_are_timed_in_every_form_that_a_request_can_give_them(matrices):
+    found = profile(matrices / "m.onnx", matrices / "s.npz", QuantizeSpec(), runs=5)
+    first, second = found.layers
+    assert [(other.form, other.bits) for other in first.others] == [
+        ("weight_only", None), ("block", 2), ("block", 4), ("block", 8)
+    ]  # fmt: skip
+    assert {other.form for other in second.others} == {"weight_only"}
+    assert all(other.ms > 0 and other.spread >= 0 for other in first.others)
+    assert [(file.form, file.bits) for file in found.others] == [
+        (other.form, other.bits) for other in first.others
+    ]
+    assert found.block_size == 32
+    assert LatencyTable.model_validate_json(found.model_dump_json()) == found
+    assert (first.find("block", 4), first.find(first.form, 3)) == (first.others[2].ms, first.integer_ms)
+    assert (first.find("block", 3), first.find("float", 32)) == (None, first.float_ms)
+    assert found.rest({"block", "float"}) == found.others[1].rest
+    assert (found.rest({"float"}), found.rest({first.form})) == (found.float_rest, found.integer_rest)
+
+
+def test_the_plan_takes_the_width_whose_kernel_for_blocks_is_fast_enough(matrices):
+    asked = {"bits": "2,4,8", "granularity": "block", "size": 10**8}
+    job = prepare(matrices / "m.onnx", matrices / "s.npz", QuantizeSpec.model_validate(asked))
+    times = {2: 3.0, 4: 1.0, 8: 2.0}
+    rows = [
+        LayerLatency(
+            name=layer.name, form="dynamic", float_ms=9.0, float_spread=0.0, integer_ms=5.0, integer_spread=0.0,
+            others=tuple(FormLatency(form="block", bits=b, ms=ms, spread=0.0) for b, ms in times.items()),
+        )
+        for layer in job.layers
+    ]  # fmt: skip
+    table = LatencyTable(
+        model="m.onnx", target="ort-cpu", threads=1, batch=1, runs=9, activation_bits=8, float_rest=0,
+        integer_rest=0, float_total=1, integer_total=1, block_size=32, layers=rows,
+    )  # fmt: skip
+    spec = QuantizeSpec.model_validate(asked | {"latency": "10.5ms", "latency_table": table})
+    first, second = price(job, spec).layers
+    assert first.latency == times
+    assert second.latency == {2: 9.0, 4: 9.0, 8: 9.0}  # no blocks: unpacked at load, as fast as float
+    scores = SensitivityTable(
+        method="output", trace_method=None, loss="kl", samples=1, probes=0, seed=0,
+        layers=[
+            LayerSensitivity(
+                name=row.name, weight=row.weight, parameters=row.parameters, sensitivity={2: 3.0, 4: 1.0, 8: 0.0}
+            )
+            for row in (first, second)
+        ],
+    )  # fmt: skip
+    plan = plan_bits(PlanProblem.of(scores, price(job, spec)), {"latency": 10.5})
+    # 8 bits would take 2 + 9 ms, 2 bits 3 + 9: only 4 bits keep the limit, whatever they lose.
+    assert [layer.bits for layer in plan.layers] == [4, 8]
+    other = spec.model_copy(update={"block_size": 64})
+    with pytest.raises(SpecError, match="its blocks have 32 weights"):
+        price(job, other)

@@ -20,11 +20,12 @@ def test_what_was_tried_is_told_and_escaped(job):
         evaluations=tuple(
             BandEvaluation(
                 bytes=size, predicted_loss=0.01, effective_bits=4, value=drop, low=drop - 0.02, high=drop + 0.02,
-                inside=drop <= 0.005,
+                bound=drop + 0.03, inside=drop <= 0.005,
             )
             for size, drop in ((300_000, 0.0), (150_000, 0.031), (200_000, 0.003))
         ),
         chosen=2,
+        confidence=0.9,
         met=True,
         reason="the smallest file measured.",
     )  # fmt: skip
@@ -41,7 +42,8 @@ def test_what_was_tried_is_told_and_escaped(job):
     assert plans.chosen == 2
     assert plans.rows[1][:3] == ("uniform 4 bits", "200 KB", "4.50")
     assert "4 → float" in rounds.rows[0][4]
-    assert files.rows[1][3:] == ("3.10 %", "1.10 % to 5.10 %", "–", "no")
+    assert files.rows[1][3:] == ("3.10 %", "1.10 % to 5.10 %", "–", "6.10 %", "no")
+    assert files.head[-2] == "90 % bound"
     assert "a drop of at most 0.5%" in files.note
     page = render_html(report, table, front)
     assert "Files held against the accuracy band" in page

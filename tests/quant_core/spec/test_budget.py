@@ -55,6 +55,17 @@ def test_budgets_that_make_no_sense(written):
         QuantizeSpec.model_validate(written)
 
 
+@pytest.mark.parametrize("confidence", [0.9, "0.9", "90%"])
+def test_a_confidence_belongs_to_a_band(confidence):
+    spec = QuantizeSpec.model_validate({"max_drop": "0.5%", "confidence": confidence})
+    assert spec.budget.confidence == pytest.approx(0.9)
+    with pytest.raises(ValidationError, match="give max_drop too"):
+        QuantizeSpec.model_validate({"size": 0.2, "confidence": confidence})
+    for wrong in (0.2, 1, "much"):
+        with pytest.raises(ValidationError, match="confidence"):
+            QuantizeSpec.model_validate({"max_drop": "0.5%", "confidence": wrong})
+
+
 def test_a_plan_keeps_no_band():
     with pytest.raises(ValidationError, match="measuring files"):
         PlanSpec.model_validate({"max_drop": "1%"})

@@ -1,11 +1,14 @@
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from quant_core.errors import InfeasibleBudgetError
 from quant_core.spec import BitPlan
 from quant_core.spec.budget import AccuracyBand
 from quant_core.trials.band import Tried, explain_end, search_band
+from quant_core.trials.bounds import mean_bound, share_bound
 from quant_core.trials.judge import Verdict
 
 BAND = AccuracyBand(metric="drop", limit=0.01)
@@ -28,7 +31,9 @@ def attempts(value, *, infeasible=0):
             optimal=True,
             solver="x",
         )
-        return Tried(plan, size, None, Verdict(found, found - 0.01, found + 0.01, BAND.holds(found)))
+        return Tried(
+            plan, size, None, Verdict(found, found - 0.01, found + 0.01, BAND.holds(found), bound=found)
+        )
 
     return attempt, asked
 
@@ -42,7 +47,8 @@ def test_bisection_closes_in_on_the_edge(edge):
     assert best.verdict.inside
     # Seven halvings of a factor of ten.
     assert edge <= best.size <= edge * 10 ** (1 / 2**6)
-    assert "smallest file measured that keeps a drop of at most 1%" in explain_end(BAND, best)
+    told = explain_end(BAND, best, 0.95, 500, 2)
+    assert "smallest file measured that keeps a drop of at most 1% with 95% confidence" in told
 
 
 def test_all_inside_ends_at_the_smallest():
@@ -58,8 +64,10 @@ def test_nothing_inside_gives_the_best_the_curve_and_the_reason():
     assert asked[0] == best.size == 1_000
     assert len(found.tried) == 3
     assert not best.verdict.inside
-    assert "no plan measured keeps a drop of at most 1%: the best, 1,000 bytes, has 0.1" in explain_end(
-        BAND, best
+    told = explain_end(BAND, best, 0.9, 500, 2)
+    assert (
+        "no plan measured keeps a drop of at most 1% with 90% confidence: the best, 1,000 bytes, has 0.1"
+        in told
     )
 
 
@@ -78,3 +86,43 @@ def test_coarse_files_do_not_loop():
 
     found = search_band(BAND, 1_000, 10_000, attempt)
     assert found.tried[found.chosen].size == 2048
+
+
+def test_too_few_samples_say_how_many_it_takes():
+    attempt, _ = attempts(lambda size: 0.0)
+    best = attempt(1_000)
+    told = explain_end(BAND, best, 0.95, 60, 508)
+    assert told.startswith(
+        "60 samples cannot show with 95% confidence that a file keeps a drop of at most 1%; 508 would"
+    )
+    assert "keeps it by its estimate, 0, has 1,000 bytes" in told
+    assert "no number of samples can" in explain_end(BAND, best, 0.95, 60, math.inf)
+    outside = replace(best, verdict=Verdict(0.005, 0, 0.02, False, bound=0.012, needed=900))
+    assert "about 900 judging samples" in explain_end(BAND, outside, 0.95, 600, 508)
+
+
+@pytest.mark.parametrize("skewed", [False, True])
+def test_the_chosen_file_keeps_the_band_as_often_as_promised(skewed):
+    """Made-up files whose true values are known, judged on draws of which the search knows nothing else."""
+    rng, runs, count, limit, confidence = np.random.default_rng(5), 200, 400, 0.05, 0.8
+    band = AccuracyBand(metric="loss" if skewed else "drop", limit=limit)
+    outside = below = 0
+    for _ in range(runs):
+        # One draw of samples, which all files share, as they do in a job.
+        uniform, loss = rng.random(count), rng.lognormal(-0.5, 1, count)
+
+        def attempt(size, uniform=uniform, loss=loss):
+            true = 50 / size
+            values = true * loss if skewed else (uniform < true).astype(float)
+            alpha = (1 - confidence) / 8
+            bound = (mean_bound if skewed else share_bound)(values, alpha)
+            found = Verdict(float(values.mean()), 0, 1, band.holds(bound), bound=bound)
+            return replace(attempts(lambda _: 0.0)[0](size), verdict=found)
+
+        found = search_band(band, 100, 10_000, attempt, most=7)
+        best = found.tried[found.chosen]
+        outside += 50 / best.size > limit
+        below += best.size < 10_000
+    # The mean of exp(normal(-0.5, 1)) is 1, so that 50 / size is the mean loss of a file as well.
+    assert outside / runs <= 1 - confidence + 3 * math.sqrt(confidence * (1 - confidence) / runs)
+    assert below == runs
