@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quant_core.number_formats import code_values, element
+from quant_core.number_formats import Minifloat, code_values, element, positive_values
 from quant_core.outliers import EXCESS_BITS, Outliers
 from quant_core.spec.weight_grid import INT8_BITS, WeightFormat
 
@@ -152,11 +152,13 @@ class ActivationGrid:
         scale: Step, positive, exactly representable in float32.
         zero_point: Code of the value 0, in `0..2^b - 1`.
         bits: Bits b of each code.
+        element: Minifloat that q is in place of an integer; the zero point is then 0.
     """
 
     scale: float
     zero_point: int
     bits: int = 8
+    element: Minifloat | None = None
 
     @property
     def highest(self) -> int:
@@ -166,12 +168,21 @@ class ActivationGrid:
     @property
     def low(self) -> float:
         """Smallest value on the grid."""
-        return -self.zero_point * self.scale
+        return -self.high if self.element else -self.zero_point * self.scale
 
     @property
     def high(self) -> float:
         """Largest value on the grid."""
+        if self.element:
+            return float(positive_values(self.element)[-1]) * self.scale
         return (self.highest - self.zero_point) * self.scale
+
+    @property
+    def largest_step(self) -> float:
+        """Largest distance between neighbours on the grid."""
+        if self.element:
+            return float(np.diff(positive_values(self.element)[-2:])[0]) * self.scale
+        return self.scale
 
 
 def spread(

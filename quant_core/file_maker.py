@@ -13,6 +13,7 @@ from quant_core.allocation.plan_problem import BYTES, PlanProblem
 from quant_core.artifacts import MODEL
 from quant_core.assessment import Choice
 from quant_core.calibration import Samples, activation_ranges, choose_range
+from quant_core.calibration.activation_range import ActivationRange
 from quant_core.checkpoints import Checkpoints
 from quant_core.errors import InfeasibleBudgetError
 from quant_core.export import Placement, place
@@ -23,7 +24,8 @@ from quant_core.open_widths import layers_at
 from quant_core.plan_tuning import tune_plan
 from quant_core.preparation import Prepared
 from quant_core.quantizers import ActivationGrid, activation_grid
-from quant_core.quantizers.activation import symmetric_grid
+from quant_core.quantizers.activation import float8_grid, symmetric_grid
+from quant_core.quantizers.input_moments import KeptMoments
 from quant_core.quantizers.rounding import RoundedWeights, round_weights
 from quant_core.sensitivity import Objective
 from quant_core.spec import FLOAT_BITS, BitPlan, QuantizeSpec, Stage
@@ -66,6 +68,8 @@ class FileMaker:
         objective: The loss.
         meter: Measures plans.
         rounded: Every layer at every width.
+        parts: The samples that `rounded` has seen, and the others.
+        moments: Input moments of the former, as far as they are held.
         whole: Whether `rounded` has seen every calibration sample; else the chosen widths are rounded again with all.
         grids: Activation grids found so far, by tensor and bits.
         checkpoints: What an attempt that was cut off left, and where this one leaves what it has tuned.
@@ -80,6 +84,8 @@ class FileMaker:
     objective: Objective
     meter: PlanMeter
     rounded: RoundedWeights
+    parts: tuple[Samples, Samples]
+    moments: KeptMoments
     whole: bool = False
     grids: dict[tuple[str, int], ActivationGrid] = field(default_factory=dict)
     checkpoints: Checkpoints | None = None
@@ -231,12 +237,15 @@ class FileMaker:
             job.model,
             job.layers,
             widths,
-            self.samples,
+            self.parts[0],
             self.spec,
             batch_size=job.batch_size,
             device=job.device,
             seed=self.spec.seed,
             on_progress=self.journal.tells(stage),
+            more=self.parts[1],
+            given=self.rounded,
+            kept=self.moments,
         )
 
     def _calibrate(self, placement: Placement) -> dict[str, ActivationGrid]:
@@ -254,13 +263,16 @@ class FileMaker:
                 ),
             )
             for name, observed in ranges.items():
-                low, high = choose_range(observed, self.spec.activation_range, bits[name])
-                signed = self.job.target.symmetric
-                grid = symmetric_grid(low, high) if signed else activation_grid(low, high, bits[name])
-                self.grids[name, bits[name]] = grid
+                self.grids[name, bits[name]] = self._grid(observed, bits[name])
         else:
             self.journal.tell("calibration", 1, f"{len(placement.points)} tensors have a grid")
         return {name: self.grids[name, bits[name]] for name in placement.points}
+
+    def _grid(self, observed: ActivationRange, bits: int) -> ActivationGrid:
+        if self.job.target.float8:  # fine near 0 whatever the range, so nothing is clipped
+            return float8_grid(*choose_range(observed, "minmax"))
+        low, high = choose_range(observed, self.spec.activation_range, bits)
+        return symmetric_grid(low, high) if self.job.target.symmetric else activation_grid(low, high, bits)
 
 
 def _stored(plan: BitPlan) -> dict[str, int]:

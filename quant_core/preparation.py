@@ -16,7 +16,7 @@ from quant_core.batching import free_samples
 from quant_core.calibration import Samples, load_samples
 from quant_core.errors import InfeasibleBudgetError, ModelError, NonFiniteError, SpecError
 from quant_core.executor import Program, compile_model
-from quant_core.export import Form, Target, layer_form, target_of, within_target
+from quant_core.export import Form, Target, target_of, within_target
 from quant_core.ingest import (
     Layer,
     Source,
@@ -163,8 +163,8 @@ def _grid_notes(
 ) -> tuple[str, ...]:
     """Say which widths run in float because of their grid alone."""
 
-    def form(layer: Layer, bits: int, options: WeightOptions) -> Form:
-        return layer_form(layer, model, bits, spec.default_activation_bits, target, options)
+    def form(layer: Layer, bits: int, options: WeightOptions) -> Form | None:
+        return target.form(layer, model, bits, spec.default_activation_bits, options.grid(bits))
 
     widths = sorted(
         {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,15 @@ from quant_core.codes import QuantizedWeight
 from quant_core.errors import InternalError
 from quant_core.export.packing import Plane, pack
 from quant_core.export.storage import Storage
+from quant_core.number_formats import Minifloat
 from quant_core.outliers import EXCESS_BITS, Outliers, to_pairs
 from quant_core.spec.width import OUTLIERS
+
+_MINIFLOATS: dict[Minifloat, int] = {
+    "e4m3": onnx.TensorProto.FLOAT8E4M3FN,
+    "e5m2": onnx.TensorProto.FLOAT8E5M2,
+    "e2m1": onnx.TensorProto.FLOAT4E2M1,
+}
 
 
 class GraphWriter:
@@ -101,6 +109,18 @@ class GraphWriter:
             self._constants[key] = name
         return self._constants[key]
 
+    def float8_zero(self) -> str:
+        """Store the zero point that tells QuantizeLinear to write E4M3 numbers, or find it.
+
+        Returns:
+            The initializer's name.
+        """
+        key = ("e4m3", (), b"\0")
+        if key not in self._constants:
+            plane = Plane("", onnx.TensorProto.FLOAT8E4M3FN, (), b"\0")
+            self._constants[key] = self.store(self.fresh(), plane)
+        return self._constants[key]
+
     def pack(self, codes: npt.NDArray[np.int8], bits: int) -> tuple[Plane, ...]:
         """Lay codes out as stored tensors.
 
@@ -129,13 +149,16 @@ class GraphWriter:
         )
         return name
 
-    def stored_typed(self, name: str, codes: npt.NDArray[np.int8], bits: int) -> str:
+    def stored_typed(
+        self, name: str, codes: npt.NDArray[np.int8], bits: int, element: Minifloat | None = None
+    ) -> str:
         """Store codes in ONNX's own type of that width, to be read as they are.
 
         Args:
             name: Name of the stored tensor.
             codes: The codes.
             bits: 2, 4 or 8.
+            element: Minifloat that the codes are; integers if None.
 
         Returns:
             The name.
@@ -146,7 +169,7 @@ class GraphWriter:
         planes = self.pack(codes, bits)
         if len(planes) > 1:
             raise InternalError(f"ONNX has no type of {bits} bits for {name}")
-        return self.store(name, planes[0])
+        return self.store(name, replace(planes[0], dtype=_MINIFLOATS[element]) if element else planes[0])
 
     def stored_codes(self, name: str, codes: npt.NDArray[np.int8], bits: int) -> str:
         """Store codes packed and append what turns them into int8; onnxruntime folds that when it loads the file.

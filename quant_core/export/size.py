@@ -126,7 +126,12 @@ def predict_sizes(
     }
     # Distinct scales, as calibration will give: equal constants are stored once.
     grids = {
-        name: ActivationGrid(float(np.float32(1 + i / 1024)), 0, WIDE_BITS if name in placement.wide else 8)
+        name: ActivationGrid(
+            float(np.float32(1 + i / 1024)),
+            0,
+            WIDE_BITS if name in placement.wide else 8,
+            "e4m3" if target.float8 else None,
+        )
         for i, name in enumerate(placement.points)
     }
     widths = {key for choices in candidates.values() for width in choices for key in functions_of(width)}

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from quant_core.export.forms import Form
 from quant_core.export.storage import Storage
 from quant_core.ingest.layer import Layer
-from quant_core.spec import WeightGrid
+from quant_core.spec import WeightFormat, WeightGrid
 
 FormChoice = Callable[[Layer, ir.Model, int, int, WeightGrid], Form | None]
 """(layer, model, bits, activation bits, grid) -> how it runs; None where the runtime has nothing for it."""
@@ -33,6 +33,9 @@ class Target:
         blocks: Whether packed weights of float operators are read through DequantizeLinear in blocks; else through
             Cast and Mul.
         symmetric: Whether activations are signed, with 0 at code 0; else unsigned with a zero point.
+        float8: Whether signed activations are E4M3 numbers in place of integers.
+        formats: Floating formats of weights that it knows, where it does not know all.
+        block_sizes: Sizes of blocks of integers that it knows, where it does not know all.
         integer_bias: Whether the bias of an integer Gemm with float output is stored in integers.
         runs_here: Whether its kernels are those of onnxruntime on this machine's CPU.
     """
@@ -45,5 +48,8 @@ class Target:
     rounding: Literal["kernels", "operands"] = "kernels"
     blocks: bool = False
     symmetric: bool = False
+    float8: bool = False
+    formats: frozenset[WeightFormat] = frozenset()
+    block_sizes: tuple[int, ...] = ()
     integer_bias: bool = False
     runs_here: bool = False

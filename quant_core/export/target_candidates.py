@@ -53,7 +53,7 @@ def within_target(
             f"{target.name} has no kernel for {_listed(unknown)}-bit weights of this model"
             f"{_as_what(spec.grid(unknown[0]))}.",
             remedy=f"The nearest it has is {_listed(_nearest(unknown[0], anywhere))}; ask for some of "
-            f"{_listed(anywhere)}.",
+            f"{_listed(anywhere)}{_also(target)}.",
             where="weight_bits",
         )
     return {layer.name: _narrow(layer, candidates[layer.name], able[layer.name], target) for layer in layers}
@@ -74,6 +74,13 @@ def _as_what(grid: WeightGrid) -> str:
     if grid.block is not None:
         words.append(f"in blocks of {grid.block}")
     return " ".join(["", *words])
+
+
+def _also(target: Target) -> str:
+    """What grids a target has, in words."""
+    sizes, formats = map(str, target.block_sizes), sorted(target.formats)
+    words = f", for integers in blocks of {' or '.join(sizes)}" if target.block_sizes else ""
+    return words + (f", or for weight_format {' or '.join(formats)}" if formats else "")
 
 
 def _narrow(layer: Layer, given: Candidates, able: tuple[int, ...], target: Target) -> Candidates:

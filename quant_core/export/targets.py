@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quant_core.export.gpu import ORT_CUDA, TENSORRT
+from quant_core.export.gpu import ORT_CUDA, tensorrt
 from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.export.portable import DEFAULT_OPSET, portable
 from quant_core.export.target import Target
@@ -20,4 +20,6 @@ def target_of(spec: QuantizeSpec) -> Target:
     """
     if spec.target == "portable":
         return portable(spec.opset or DEFAULT_OPSET)
-    return {target.name: target for target in (ORT_CPU, ORT_CUDA, TENSORRT)}[spec.target]
+    if spec.target == "tensorrt":
+        return tensorrt(spec.weight_format)
+    return {target.name: target for target in (ORT_CPU, ORT_CUDA)}[spec.target]

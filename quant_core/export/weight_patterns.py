@@ -20,6 +20,7 @@ from quant_core.export.element_patterns import (
 )
 from quant_core.export.graph_writer import GraphWriter
 from quant_core.ingest.layer import Layer
+from quant_core.number_formats import element
 
 
 def write_int8(writer: GraphWriter, layer: Layer, weight: QuantizedWeight, *, transpose: bool = False) -> str:
@@ -55,7 +56,7 @@ def write_int8(writer: GraphWriter, layer: Layer, weight: QuantizedWeight, *, tr
 
 
 def write_qdq(writer: GraphWriter, layer: Layer, weight: QuantizedWeight) -> str:
-    """Store a weight for an integer kernel that is made by fusing DequantizeLinear.
+    """Store a weight for an integer or FP8 kernel that is made by fusing DequantizeLinear.
 
     Args:
         writer: Where to write.
@@ -65,10 +66,13 @@ def write_qdq(writer: GraphWriter, layer: Layer, weight: QuantizedWeight) -> str
     Returns:
         Name of the dequantized tensor.
     """
+    axis: dict[str, Any] = {} if weight.axis in {None, 1} else {"axis": weight.axis}
+    if weight.format != "int":
+        stored = writer.stored_typed(layer.weight, weight.codes, weight.bits, element(weight.format))
+        return writer.node("DequantizeLinear", [stored, writer.constant(weight.scale)], **axis)
     inputs = [write_int8(writer, layer, weight), writer.constant(weight.scale)]
     if layer.op == "Gemm":  # onnxruntime takes its integer Gemm only when the zero point is written out
         inputs.append(writer.constant(np.zeros(weight.scale.shape, dtype=np.int8)))
-    axis: dict[str, Any] = {} if weight.axis in {None, 1} else {"axis": weight.axis}
     return writer.node("DequantizeLinear", inputs, **axis)
 
 

@@ -8,6 +8,7 @@ import torch
 from quant_core.codes import ActivationGrid
 
 _SIGNED_HIGH = 127
+_LARGEST_E4M3 = 448.0
 
 
 def activation_grid(low: float, high: float, bits: int = 8) -> ActivationGrid:
@@ -45,6 +46,22 @@ def symmetric_grid(low: float, high: float) -> ActivationGrid:
     )
 
 
+def float8_grid(low: float, high: float) -> ActivationGrid:
+    """Lay the numbers of E4M3 over a range, the largest of them on its farther end.
+
+    Args:
+        low: Smallest value to represent.
+        high: Largest value to represent.
+
+    Returns:
+        The grid, `scale = max(|low|, |high|) / 448`.
+    """
+    scale = float(np.float32(max(-low, high) / _LARGEST_E4M3))
+    return ActivationGrid(
+        scale if scale >= float(np.finfo(np.float32).tiny) else 1.0, zero_point=0, element="e4m3"
+    )
+
+
 def fake_quantize(x: torch.Tensor, grid: ActivationGrid) -> torch.Tensor:
     """Round to the grid as QuantizeLinear and DequantizeLinear do, with a straight-through gradient.
 
@@ -53,13 +70,17 @@ def fake_quantize(x: torch.Tensor, grid: ActivationGrid) -> torch.Tensor:
         grid: The grid.
 
     Returns:
-        `scale * (clip(round_half_even(x / scale) + zero_point, 0, 2^b - 1) - zero_point)`; the gradient is that of
-        the clipped identity.
+        `scale * (clip(round_half_even(x / scale) + zero_point, 0, 2^b - 1) - zero_point)`, or `scale` times the
+        minifloat nearest to `x / scale`, ties to even; the gradient is that of the clipped identity.
     """
     clipped = x.clamp(grid.low, grid.high)
     with torch.no_grad():
-        codes = torch.round(x / grid.scale).add_(grid.zero_point).clamp_(0, grid.highest)
-        rounded = codes.sub_(grid.zero_point).mul_(grid.scale)
+        if grid.element:
+            numbers = (x / grid.scale).clamp_(-_LARGEST_E4M3, _LARGEST_E4M3)
+            rounded = numbers.to(torch.float8_e4m3fn).to(x.dtype).mul_(grid.scale)
+        else:
+            codes = torch.round(x / grid.scale).add_(grid.zero_point).clamp_(0, grid.highest)
+            rounded = codes.sub_(grid.zero_point).mul_(grid.scale)
     return clipped + (rounded - clipped).detach()
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from quant_core.codes import ActivationGrid
 from quant_core.errors import InternalError
 from quant_core.export import Placement
+from quant_core.number_formats import code_values
 from quant_core.verification.session import Arrays, open_session, run
 
 _SIGNED_OFFSET = 128  # int8 codes lie this much below those of the grid
@@ -74,6 +75,9 @@ def read_inner_tensors(
         array = found[inner]
         if placement.is_rounded(name):
             grid = grids[placement.aliases.get(name, name)]
+            if grid.element:
+                result[name] = code_values(grid.element)[array.view(np.uint8)] * np.float32(grid.scale)
+                continue
             offset = _SIGNED_OFFSET if array.dtype == np.int8 else 0
             array = (array.astype(np.float32) + (offset - grid.zero_point)) * np.float32(grid.scale)
         result[name] = array

@@ -89,7 +89,7 @@ def _tolerance(
     expected: NDArray[Any],
 ) -> float:
     if placement.is_rounded(each.result):
-        return _STEPS * grids[placement.aliases.get(each.result, each.result)].scale
+        return _STEPS * grids[placement.aliases.get(each.result, each.result)].largest_step
     allowed = _FLOAT_TOLERANCE * float(np.abs(expected).max(initial=0)) + float(np.finfo(np.float32).tiny)
     if each.form in {"static", "dynamic", "block"}:
         span = max(float(source.max(initial=0)), 0.0) - min(float(source.min(initial=0)), 0.0)

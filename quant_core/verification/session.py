@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from quant_core.errors import ModelError, SamplesError
+from quant_core.verification.float4 import fold_float4, has_float4
 
 Arrays = Mapping[str, NDArray[Any]]
 Batch = tuple[slice, dict[str, NDArray[Any]]]
@@ -58,13 +60,23 @@ def open_session(
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3  # warnings about the graph are not for users of the engine
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return _load(path, options)
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise ModelError(
             f"onnxruntime {ort.__version__} cannot load the model: {_reason(error)}.",
             remedy="Check that the file is whole and that its opset is not newer than onnxruntime knows.",
             where=path.name,
         ) from error
+
+
+def _load(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception:  # onnxruntime's exceptions share no base class
+        if not has_float4(path):
+            raise
+        folded = fold_float4(onnx.load(path)).SerializeToString()
+        return ort.InferenceSession(folded, options, providers=["CPUExecutionProvider"])
 
 
 def fixed_batch(session: ort.InferenceSession) -> int | None:

@@ -12,7 +12,7 @@ from quant_core.export import export_model, place
 from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers import Simulation, activation_grid, quantize_weight
-from quant_core.quantizers.activation import symmetric_grid
+from quant_core.quantizers.activation import float8_grid, symmetric_grid
 from quant_core.spec import FLOAT_BITS, WeightOptions
 
 
@@ -144,7 +144,7 @@ class Net:
         inner = [name for name in placement.points if name not in tensors]
         with torch.no_grad():
             values = tensors | self.program.evaluate(tensors, outputs=inner)
-        lay = symmetric_grid if target.symmetric else activation_grid
+        lay = float8_grid if target.float8 else symmetric_grid if target.symmetric else activation_grid
         ends = {n: (float(values[n].min()), float(values[n].max())) for n in placement.points}
         grids = {
             n: activation_grid(*ends[n], bits=16) if n in placement.wide else lay(*ends[n]) for n in ends

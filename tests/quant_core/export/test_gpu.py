@@ -5,10 +5,14 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
-from quant_core.export import predict_sizes
-from quant_core.export.gpu import ORT_CUDA, TENSORRT
-from quant_core.spec import FLOAT_BITS
+from quant_core.allocation.candidates import candidate_bits
+from quant_core.errors import SpecError
+from quant_core.export import predict_sizes, target_of, within_target
+from quant_core.export.gpu import ORT_CUDA, TENSORRT, tensorrt
+from quant_core.spec import FLOAT_BITS, QuantizeSpec, WeightOptions
+from quant_core.verification import check_layers, open_session
 from tests.quant_core.export.networks import NETS, Net
 
 RESIDUAL = """<ir_version: 10, opset_import: ["" : 21]>
@@ -143,7 +147,7 @@ def test_shortcuts_are_rounded_and_what_the_kernel_adds_is_not(tmp_path):
 
 def test_four_bit_blocks_are_four_bits_in_the_file(tmp_path):
     net = Net(EXTRA["wide"])
-    _, file, _ = net.export(widths(net, TENSORRT, 4), 8, tmp_path / "model.onnx", TENSORRT)
+    _, file, _ = net.export(widths(net, ORT_CUDA, 4), 8, tmp_path / "model.onnx", ORT_CUDA)
     stored = {tensor.name: tensor for tensor in file.graph.initializer}
     assert [stored[name].data_type for name in ("w1", "w2")] == [TensorProto.INT4] * 2
     reads = [node for node in file.graph.node if node.op_type == "DequantizeLinear"]
@@ -156,3 +160,94 @@ def test_four_bit_blocks_are_four_bits_in_the_file(tmp_path):
 def test_widths_without_a_kernel_have_no_form(bits):
     net = Net(EXTRA["wide"])
     assert all(TENSORRT.form(layer, net.model, bits, 8) is None for layer in net.layers)
+
+
+FP8 = WeightOptions(weight_format="fp8_e4m3")
+NVFP4 = WeightOptions(weight_format="nvfp4")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_float8_on_both_sides_equals_the_simulation(name, tmp_path):
+    net, path, target = Net(ALL[name]), tmp_path / "model.onnx", tensorrt("fp8_e4m3")
+    plan = {
+        layer.name: 8 if target.form(layer, net.model, 8, 8, FP8.grid(8)) else FLOAT_BITS
+        for layer in net.layers
+    }
+    placement, file, simulated = net.export(plan, 8, path, target, FP8)
+    kinds = {tensor.name: tensor.data_type for tensor in file.graph.initializer}
+    for node in file.graph.node:
+        if node.op_type == "QuantizeLinear":
+            assert kinds[node.input[2]] == TensorProto.FLOAT8E4M3FN
+        if node.op_type == "DequantizeLinear" and node.input[0] in kinds:
+            assert kinds[node.input[0]] == TensorProto.FLOAT8E4M3FN
+    assert not {"Cast", "DynamicQuantizeLinear"}.intersection(node.op_type for node in file.graph.node)
+    check_layers(
+        path,
+        net.model,
+        net.layers,
+        net.simulation,
+        placement,
+        net.grids,
+        net.weights,
+        net.feeds,
+        literal=True,
+    )
+    assert np.abs(run_literally(net, path) - simulated).max() <= 0.1 * np.abs(simulated).max()
+    sizes = predict_sizes(
+        net.model, net.layers, {layer: (bits,) for layer, bits in plan.items()}, 8, target, FP8
+    )
+    assert abs(file.ByteSize() - sizes.total(plan)) <= max(0.02 * file.ByteSize(), 96)
+
+
+@pytest.mark.parametrize("name", ["wide", "tall"])
+def test_nvfp4_has_two_levels_of_scales_and_equals_ml_dtypes(name, tmp_path):
+    net, path, target = Net(ALL[name]), tmp_path / "model.onnx", tensorrt("nvfp4")
+    plan = {layer.name: 4 for layer in net.layers}
+    _, file, simulated = net.export(plan, 8, path, target, NVFP4)
+    assert [(entry.domain, entry.version) for entry in file.opset_import] == [("", 23)]
+    stored = {tensor.name: tensor for tensor in file.graph.initializer}
+    makers = {node.output[0]: node for node in file.graph.node}
+    for layer in net.layers:
+        weights = next(node for node in file.graph.node if layer.weight in node.input)
+        scales = makers[weights.input[1]]
+        kinds = [stored[name].data_type for name in (layer.weight, *scales.input)]
+        assert kinds == [TensorProto.FLOAT4E2M1, TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT]
+        axis, size = (onnx.helper.get_node_attr_value(weights, name) for name in ("axis", "block_size"))
+        codes, eighths = (numpy_helper.to_array(stored[name]) for name in (layer.weight, scales.input[0]))
+        factor = numpy_helper.to_array(stored[scales.input[1]])
+        assert size == 16
+        assert codes.shape[axis] == 16 * eighths.shape[axis]
+        by_hand = codes.astype(np.float32) * np.repeat(eighths.astype(np.float32) * factor, 16, axis)
+        np.testing.assert_array_equal(by_hand, net.weights[layer.name].dequantize())
+    here = ReferenceEvaluator(file).run(["y"], net.feeds)[0]
+    assert np.abs(here - simulated).max() <= 1e-5 * np.abs(simulated).max()
+    ours = open_session(path, literal=True).run(["y"], net.feeds)[0]
+    assert np.abs(ours - simulated).max() <= 1e-5 * np.abs(simulated).max()
+    sizes = predict_sizes(net.model, net.layers, dict.fromkeys(plan, (4,)), 8, target, NVFP4)
+    assert abs(file.ByteSize() - sizes.total(plan)) <= max(0.02 * file.ByteSize(), 96)
+
+
+def test_integers_come_in_the_blocks_that_tensorrt_knows():
+    net = Net(EXTRA["tall"])
+    first, second = net.layers  # 64 and 48 inputs
+    for size, forms in ((64, ("weight_only", None)), (16, (None, None)), (32, (None, None))):
+        grid = WeightOptions(granularity="block", block_size=size).grid(4)
+        found = tuple(TENSORRT.form(layer, net.model, 4, 8, grid) for layer in (first, second))
+        assert found == forms
+    grid = WeightOptions(granularity="block", block_size=16).grid(4)
+    assert ORT_CUDA.form(second, net.model, 4, 8, grid) == "weight_only"
+
+
+@pytest.mark.parametrize("weights", ["mxfp4", "fp8_e5m2", "nvfp4", "fp8_e4m3"])
+def test_formats_without_a_scheme_are_refused_with_those_that_have_one(weights):
+    net = Net(EXTRA["wide"])
+    for name in ("tensorrt", "ort-cuda"):
+        spec = QuantizeSpec(target=name, weight_format=weights, weight_bits=(4, 8))
+        target = target_of(spec)
+        if weights in target.formats:
+            assert name == "tensorrt"
+            continue
+        with pytest.raises(SpecError, match=f"{name} has no kernel .* in {weights}") as caught:
+            within_target(candidate_bits(net.layers, spec), net.layers, net.model, spec, target)
+        if name == "tensorrt":
+            assert "fp8_e4m3 or nvfp4" in caught.value.remedy
