@@ -35,7 +35,7 @@ def main() -> None:
     spec = QuantizeSpec(workers=1)
     job = prepare(DATA / "resnet20_cifar10.onnx", DATA / "cifar10_calibration.npz", spec)
     calibration, _ = split_samples(job.samples, spec.held_back, spec.seed)
-    seen, unseen = apart(calibration, spec.seed)
+    seen, unseen = apart(calibration, spec)
     rounded = round_candidates(job, seen, spec, _quiet)
     scored = score(job, unseen, rounded, spec, _quiet)
     costs = price(job, spec)

@@ -56,6 +56,7 @@ class QuantizeOptions(RequestOptions, total=False):
         peak_memory: Most activations at once, for one sample: a ratio of the float model's, or bytes.
         latency: Time of all layers, by a latency table.
         max_drop: The quality to keep.
+        confidence: How sure it must be that `max_drop` is kept: 0.95 unless given.
         float_activations: Layers to run in float on packed weights.
         activation_bits: 8, 16, or `"float"` to pack weights only; several, such as `[8, 16, "float"]`, to choose from
             layer by layer.
@@ -72,6 +73,7 @@ class QuantizeOptions(RequestOptions, total=False):
     peak_memory: float | str
     latency: float | str
     max_drop: str
+    confidence: float | str
     float_activations: Sequence[str] | str
     activation_bits: int | str | Sequence[int | str]
     activation_range: str
@@ -85,12 +87,18 @@ class AnalyzeOptions(RequestOptions, total=False):
     """What an analysis can be asked for; `spec=AnalyzeSpec(...)` has everything.
 
     Attributes:
+        size: The size that plans will have, for which channels are scaled: a ratio of the float file, or bytes.
+        effective_bits: The mean bits that plans will have.
+        held_back: Share of the samples left out, as a quantization leaves them out for verification.
         activations: Whether to estimate activation traces as well.
         tolerance: Relative standard error at which estimating stops.
         probes: Most random probes.
         samples: Most samples.
     """
 
+    size: float | str
+    effective_bits: float
+    held_back: float
     activations: bool
     tolerance: float
     probes: int

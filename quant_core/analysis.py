@@ -13,6 +13,7 @@ from quant_core.artifacts import COSTS, INTERACTIONS, SENSITIVITY, SPECTRUM_HTML
 from quant_core.calibration import Samples, split_samples
 from quant_core.checkpoints import Checkpoints, find_rounded, keep_rounded
 from quant_core.effort import Effort, plan_effort
+from quant_core.equalizing import equalize, expected_bits
 from quant_core.errors import SpecError
 from quant_core.preparation import Prepared, prepare
 from quant_core.pricing import price
@@ -102,13 +103,18 @@ def analyze(
         whole = _as_quantization(spec)
         job = prepare(model, data, whole)
         tell("ingest")(1, f"{len(job.layers)} layers; onnxruntime and the executor agree")
-        # Codes rounded one by one have seen no sample, so that all are left to score them on.
-        seen, unseen = (job.samples,) * 2 if spec.by_value else apart(job.samples, spec.seed)
+        calibration = job.samples
+        if calibration.count >= 2 * (calibration.batch or 1):
+            calibration, _ = split_samples(calibration, spec.held_back, spec.seed)
+        scaled_for = expected_bits(job, spec.budget)
+        job = equalize(job, calibration, whole, scaled_for, tell("rounding"))
+        seen, unseen = apart(calibration, spec)
         rounded = find_rounded(checkpoints)
         if rounded is None:
             rounded = round_candidates(job, seen, spec, tell("rounding"))
             keep_rounded(checkpoints, rounded)
-        scored = score(job, unseen, rounded, spec, tell("sensitivity")).with_outliers(rounded)
+        scored = score(job, unseen, rounded, spec, tell("sensitivity")).scaled_for(scaled_for)
+        scored = scored.with_outliers(rounded)
         scored.write(made, name)
         (made / COSTS).write_text(price(job, whole).model_dump_json(indent=1))
         if scored.spectra:
@@ -118,22 +124,22 @@ def analyze(
         return scored.table
 
 
-def apart(samples: Samples, seed: int) -> tuple[Samples, Samples]:
+def apart(samples: Samples, request: Request) -> tuple[Samples, Samples]:
     """Take samples to round with apart from others to score the result on.
 
     GPTQ fits its codes to the inputs it sees. Scored on the same few samples, a layer with more inputs than samples
-    looks harmless at any width.
+    looks harmless at any width. Codes rounded one by one have seen no sample, so that all are left to score them on.
 
     Args:
-        samples: All samples.
-        seed: Seed of the choice.
+        samples: Samples that may decide something.
+        request: How codes are chosen, and the seed of the choice.
 
     Returns:
         Samples to round with, and samples to score with; all of them twice where there are too few to share.
     """
-    if samples.count < 2 * (samples.batch or 1):
+    if request.by_value or samples.count < 2 * (samples.batch or 1):
         return samples, samples
-    return split_samples(samples, _SCORING_SHARE, seed)
+    return split_samples(samples, _SCORING_SHARE, request.seed)
 
 
 def round_candidates(job: Prepared, samples: Samples, request: Request, tell: Tell) -> RoundedWeights:
@@ -277,7 +283,7 @@ def _asked(
             seed=request.seed,
             fixed_batch=samples.batch,
             max_probes=effort.probes,
-            thrifty=isinstance(request, QuantizeSpec) and request.effort != "best",
+            thrifty=request.effort != "best",
             seconds=request.seconds if isinstance(request, AnalyzeSpec) else None,
             crew=crew,
             on_progress=tell,

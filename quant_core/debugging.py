@@ -141,7 +141,7 @@ def _case(model: Path, quantized: Path, data: Path, most: int, tell: Tell) -> _C
     report = Report.model_validate_json((quantized / REPORT_JSON).read_text(encoding="utf-8"))
     job = prepare(model, data, report.spec)
     calibration, held_back = split_samples(job.samples, report.spec.held_back, report.spec.seed)
-    scaled_for = equalized_bits(quantized) or expected_bits(job, report.spec)
+    scaled_for = equalized_bits(quantized) or expected_bits(job, report.spec.budget)
     job = equalize(
         job, calibration, report.spec, scaled_for, lambda fraction, message: tell(0.1 * fraction, message)
     )

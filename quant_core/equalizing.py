@@ -19,7 +19,7 @@ from quant_core.preparation import Prepared
 from quant_core.quantizers.channel_groups import ChannelGroup, channel_groups
 from quant_core.quantizers.channel_scales import ChannelScales, with_inputs, with_scales
 from quant_core.quantizers.equalization import Reader, as_reader, channel_statistics, choose_scales
-from quant_core.spec import FLOAT_BITS, QuantizeSpec
+from quant_core.spec import FLOAT_BITS, Budget, QuantizeSpec
 
 _MOST_SAMPLES = 64
 _BITS_IN_A_BAND = 5.0
@@ -30,22 +30,22 @@ _TOLERANCE = 1e-3
 Tell = Callable[[float, str], None]
 
 
-def expected_bits(job: Prepared, spec: QuantizeSpec) -> float:
+def expected_bits(job: Prepared, budget: Budget) -> float:
     """Give the bits that a weight can be given on average.
 
     Args:
         job: The prepared job.
-        spec: The request.
+        budget: What the result may cost.
 
     Returns:
         Bits, at most 8.
     """
-    budget = spec.budget
     known = [8.0] if budget.max_drop is None else [_BITS_IN_A_BAND]
     if budget.effective_bits is not None:
         known.append(budget.effective_bits)
-    if job.budget is not None:
-        known.append(8 * (job.budget - job.costs.base) / sum(layer.parameters for layer in job.layers))
+    size = budget.limit_bytes(job.source.file_bytes)
+    if size is not None:
+        known.append(8 * (size - job.costs.base) / sum(layer.parameters for layer in job.layers))
     return min(known)
 
 
@@ -70,7 +70,9 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
     widths = {name: _nearest(choice.bits, bits) for name, choice in job.candidates.items()}
     integer = {}
     for layer in job.layers:
-        form = layer_form(layer, job.model, widths[layer.name], spec.default_activation_bits, job.target)
+        form = layer_form(
+            layer, job.model, widths[layer.name], spec.default_activation_bits, job.target, spec
+        )
         if form in {"static", "dynamic"}:
             integer[layer.name] = form
     dynamic = {name for name, form in integer.items() if form == "dynamic"}

@@ -36,7 +36,8 @@ from quant_core.scored import Scored, equalized_bits
 from quant_core.sensitivity import Batch, activation_bytes, split_batches
 from quant_core.sensitivity.orthogonality import ompq_importance, orm
 from quant_core.spec import FLOAT_BITS, CostTable, ProgressCallback, QuantizeSpec, Report
-from quant_core.trials import Judge, PlanMeter
+from quant_core.spec.budget import CONFIDENCE
+from quant_core.trials import MOST_EVALUATIONS, Judge, PlanMeter
 
 _VERIFYING_SHARE = 0.5
 """Share of the held-back samples that a search for an accuracy band does not see."""
@@ -114,9 +115,9 @@ def _run(
     judging, held_back = _for_the_band(held_back, spec)
     with journal.timed("rounding"):
         known = None if earlier is None else equalized_bits(earlier)
-        scaled_for = known or expected_bits(job, spec)
+        scaled_for = known or expected_bits(job, spec.budget)
         job = equalize(job, calibration, spec, scaled_for, journal.tells("rounding"))
-    seen, unseen = apart(calibration, spec.seed)
+    seen, unseen = apart(calibration, spec)
     with journal.timed("rounding"):
         rounded = find_rounded(checkpoints)
         if rounded is None:
@@ -170,7 +171,16 @@ def _run(
     if band is None:
         made = maker.make(limits)
     else:
-        judge = Judge(band, job.reference.path, judging, scored.objective, job.batch_size, spec.seed)
+        judge = Judge(
+            band,
+            job.reference.path,
+            judging,
+            scored.objective,
+            job.batch_size,
+            spec.seed,
+            confidence=spec.budget.confidence or CONFIDENCE,
+            files=MOST_EVALUATIONS,
+        )
         made, search = find_in_band(maker, limits, judge)
     unmet = () if search is None or search.met else (search.reason,)
     with journal.timed("verification"):

@@ -43,6 +43,23 @@ def analyze(
     rounding: Annotated[
         str | None, typer.Option("--rounding", help="gptq, foem, adaround, nearest or stochastic.")
     ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            "--size", help="Size that plans will have: channels are scaled for it, as quantize does; 0.25."
+        ),
+    ] = None,
+    effective_bits: Annotated[
+        float | None,
+        typer.Option("--effective-bits", help="Mean bits that plans will have, in place of --size."),
+    ] = None,
+    equalize: Annotated[
+        str | None,
+        typer.Option("--equalize", help="Where channels are scaled before rounding: auto, all or none."),
+    ] = None,
+    held_back: Annotated[
+        float | None, typer.Option("--held-back", help="Share of the samples left out, as by quantize; 0.25.")
+    ] = None,
     sparse: Sparse = None,
     granularity: Granularity = None,
     block_size: BlockSize = None,
@@ -97,6 +114,10 @@ def analyze(
         "bits": bits,
         "sensitivity": sensitivity,
         "rounding": rounding,
+        "size": size,
+        "effective_bits": effective_bits,
+        "equalize": equalize,
+        "held_back": held_back,
         "sparse": sparse,
         "granularity": granularity,
         "block_size": block_size,

@@ -90,6 +90,7 @@ _AS_GIVEN = (
     "peak_memory",
     "latency",
     "max_drop",
+    "confidence",
     "allocation",
     "bits",
     "activation_bits",
@@ -146,6 +147,10 @@ def quantize(
             metavar="BAND",
             help="Smallest file that keeps this: 0.5% of top-1, or sqnr>=20dB, cosine>=0.99, loss<=0.05.",
         ),
+    ] = None,
+    confidence: Annotated[
+        str | None,
+        typer.Option("--confidence", help="How sure it must be that --max-drop is kept; 95% if left out."),
     ] = None,
     allocation: Annotated[str | None, typer.Option("--allocation", help="optimal, hawq_v2 or ompq.")] = None,
     bits: Annotated[

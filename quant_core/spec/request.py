@@ -151,7 +151,7 @@ class QuantizeSpec(Request):
     @model_validator(mode="before")
     @classmethod
     def _expand_short(cls, data: Any) -> Any:
-        return _expand_budget(data) if isinstance(data, dict) else data
+        return expand_budget(data) if isinstance(data, dict) else data
 
     @model_validator(mode="after")
     def _latency_is_known(self) -> Self:
@@ -237,7 +237,7 @@ class PlanSpec(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _expand_short(cls, data: Any) -> Any:
-        return _expand_rules(_expand_budget(data)) if isinstance(data, dict) else data
+        return _expand_rules(expand_budget(data)) if isinstance(data, dict) else data
 
     @field_validator("rules")
     @classmethod
@@ -257,7 +257,18 @@ class PlanSpec(BaseModel):
         return budget
 
 
-def _expand_budget(data: dict[str, Any]) -> dict[str, Any]:
+def expand_budget(data: dict[str, Any]) -> dict[str, Any]:
+    """Read budgets by name as shorthand.
+
+    Args:
+        data: Fields of a request.
+
+    Returns:
+        The fields with `budget` in place of its parts.
+
+    Raises:
+        ValueError: If there are both.
+    """
     if given := [name for name in _SHORT_BUDGETS if data.get(name) is not None]:
         if "budget" in data:
             raise ValueError(f"give either {given[0]} or budget, not both")

@@ -5,8 +5,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from quant_core.allocation.replan import replan
+from quant_core.analysis import analyze
 from quant_core.pipeline import quantize
-from quant_core.spec import QuantizeSpec, SensitivityTable
+from quant_core.spec import AnalyzeSpec, PlanSpec, QuantizeSpec, SensitivityTable
 
 HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
 NET = (
@@ -66,3 +68,25 @@ def test_a_job_from_earlier_sensitivities_scales_channels_as_they_were_scaled(jo
 
 def _table(folder):
     return SensitivityTable.model_validate_json((folder / "sensitivity.json").read_text())
+
+
+@pytest.mark.parametrize("rounding", ["gptq", "nearest"])
+def test_an_analysis_and_what_is_made_of_it_score_the_layers_as_a_job_does(job, rounding):
+    asked = {"bits": "3,4,8", "loss": "squared_error", "workers": 1, "effective_bits": 5, "rounding": rounding}
+    alone, analysed, made = (job / f"{rounding}-{name}" for name in ("alone", "analysed", "made"))
+    spec = QuantizeSpec.model_validate(asked)
+    quantize(job / "m.onnx", job / "s.npz", spec, alone)
+    analyze(job / "m.onnx", job / "s.npz", AnalyzeSpec.model_validate(asked), analysed)
+    quantize(job / "m.onnx", job / "s.npz", spec, made, earlier=analysed)
+
+    def read(folder):
+        return SensitivityTable.model_validate_json((folder / "sensitivity.json").read_text())
+
+    assert read(alone).equalized_bits == read(analysed).equalized_bits == 5
+    assert read(alone).layers == read(analysed).layers == read(made).layers
+    assert (alone / "model.onnx").read_bytes() == (made / "model.onnx").read_bytes()
+    planned = replan(analysed, PlanSpec.model_validate({"effective_bits": 5}))
+    assert planned == replan(alone, PlanSpec.model_validate({"effective_bits": 5}))
+    # For other bits channels are scaled otherwise, and layers lose something else.
+    other = AnalyzeSpec.model_validate(asked | {"effective_bits": 3})
+    assert analyze(job / "m.onnx", job / "s.npz", other, job / "other").layers != read(alone).layers
