@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.latency_nets import NETS, Net, prepare
+from benchmarks.latency_rows import tell_rows
 from benchmarks.peers.made import Contestant, Made, make, results_folder
 from benchmarks.peers.section import PAGE, table, write_section
 from benchmarks.peers.tools import samples_of
@@ -32,6 +33,7 @@ LEAST_TIMES = 8
 """How many times as long its w4a8 file of ResNet-18 is to take, at least."""
 
 _FEWEST = 15
+_PRODUCT = "product"
 _QUICK = {"rounding": "nearest", "workers": 1}
 """Codes do not change speed, so ours are made the quick way."""
 
@@ -187,7 +189,9 @@ def tell(net: Net, model: Path, files: Sequence[Made], all_timed: Sequence[Timed
 def main() -> None:
     """Make the files, time them, print and perhaps write the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.latency", description=__doc__)
-    parser.add_argument("nets", nargs="*", metavar="NET", help=f"any of {', '.join(NETS)}; default all")
+    parser.add_argument(
+        "nets", nargs="*", metavar="NET", help=f"any of {', '.join([*NETS, _PRODUCT])}; default all"
+    )
     parser.add_argument("--threads", type=int, default=available_threads())
     parser.add_argument("--seconds", type=float, default=40.0, help="of timing for each net and batch size")
     parser.add_argument("--only", metavar="GLOB", default="*", help="contestants to take, by name")
@@ -196,10 +200,16 @@ def main() -> None:
     )
     parser.add_argument("--write", action="store_true", help="write the tables into docs/benchmarks.md")
     given = parser.parse_args()
-    if unknown := sorted(set(given.nets) - set(NETS)):
-        parser.error(f"unknown net {', '.join(unknown)}; choose from {', '.join(NETS)}")
+    known = [*NETS, _PRODUCT]
+    if unknown := sorted(set(given.nets) - set(known)):
+        parser.error(f"unknown net {', '.join(unknown)}; choose from {', '.join(known)}")
     parts = []
-    for name in given.nets or NETS:
+    for name in given.nets or known:
+        if name == _PRODUCT:
+            folder = results_folder("latency") / name
+            parts.append(tell_rows(folder, given.threads, given.seconds))
+            print(parts[-1], flush=True)
+            continue
         kept = results_folder("latency") / name
         model, samples = prepare(name, kept)
         files = []

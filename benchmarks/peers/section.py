@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
+_HEADING = "### "
+
 
 def write_section(page: Path, name: str, text: str) -> None:
     """Put a text between the markers of a page.
+
+    Where it consists of parts with headings, they take the place of those with the same headings, and others stay.
 
     Args:
         page: The page.
@@ -24,7 +29,15 @@ def write_section(page: Path, name: str, text: str) -> None:
     if start not in whole or end not in whole:
         raise ValueError(f"{page.name} lacks {start} or {end}")
     before, _, rest = whole.partition(start)
-    page.write_text(f"{before}{start}\n{text.strip()}\n{end}{rest.partition(end)[2]}", encoding="utf-8")
+    held, _, after = rest.partition(end)
+    earlier = _by_heading(held) if text.startswith(_HEADING) else {}
+    parts = "\n\n".join((earlier | _by_heading(text)).values()) or text.strip()
+    page.write_text(f"{before}{start}\n{parts}\n{end}{after}", encoding="utf-8")
+
+
+def _by_heading(text: str) -> dict[str, str]:
+    parts = re.split(f"^(?={_HEADING})", text.strip(), flags=re.MULTILINE)
+    return {part.partition("\n")[0]: part.strip() for part in parts if part.startswith(_HEADING)}
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

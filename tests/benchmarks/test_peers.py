@@ -96,5 +96,9 @@ def test_a_section_is_replaced_between_its_markers(tmp_path):
     write_section(page, "speed", text)
     assert page.read_text() == f"before\n<!-- speed -->\n{text}\n<!-- end of speed -->\nafter\n"
     assert text.splitlines()[1] == "| ----- | ---: |"
+    write_section(page, "speed", "### one\n\n1\n\n### two\n\n2\n")
+    write_section(page, "speed", "### two\n\n3\n\n### three\n\n4\n")
+    parts = "### one\n\n1\n\n### two\n\n3\n\n### three\n\n4"
+    assert page.read_text() == f"before\n<!-- speed -->\n{parts}\n<!-- end of speed -->\nafter\n"
     with pytest.raises(ValueError, match="accuracy"):
         write_section(page, "accuracy", text)
