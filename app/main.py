@@ -36,6 +36,7 @@ from app.environment import forget_secrets
 from app.log import configure
 from app.service import Service
 from app.settings import Settings
+from app.tracing import TracingMiddleware
 from app.web import page
 from quant_core.errors import UserError
 
@@ -90,6 +91,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.add_middleware(AnswersMiddleware, metrics=service.metrics)
     app.add_middleware(RequestIdMiddleware)
+    if service.tracing is not None:
+        app.add_middleware(TracingMiddleware, tracing=service.tracing)
     problems.install(app)
     for part in (
         quantize,

@@ -21,6 +21,7 @@ from app.keys import KeyStore, KnownKeys
 from app.metrics import Metrics
 from app.settings import Settings
 from app.storage import Storage, Uploads, open_storage
+from app.tracing import open_tracing
 from app.transfers import Transfers
 from app.webhooks import Webhooks
 from quant_core.errors import UserError
@@ -48,6 +49,7 @@ class Service:
         keys: Who may ask.
         webhooks: Tells others of jobs that ended.
         metrics: What is counted.
+        tracing: Makes spans; None where nobody asked for them.
         heartbeat: Keeps leases.
         housekeeper: Removes what is no longer needed.
         stopping: Set when open streams should end.
@@ -69,6 +71,7 @@ class Service:
         self.metrics = Metrics(lambda: self.store.counts())
         self.stopping = asyncio.Event()
         self.transfers = Transfers()
+        self.tracing = open_tracing()
         self._executor: Executor | None = None
         self._presence: Presence | None = None
 
@@ -145,6 +148,7 @@ class Service:
             silent=lambda: self.heartbeat.silent,
             max_interruptions=settings.max_interruptions,
             metrics=self.metrics,
+            tracing=self.tracing,
             on_end=self.webhooks.ended,
         )
         self.housekeeper = Housekeeper(self.store, self.storage, self.uploads, settings.result_days)
@@ -163,6 +167,8 @@ class Service:
         self.webhooks.stop()
         self.checker.close()
         self.database.close()
+        if self.tracing is not None:
+            self.tracing.stop()
         if self._presence is not None:
             self._presence.leave()
             self._presence = None

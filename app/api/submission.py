@@ -135,6 +135,7 @@ async def submit(
                     idempotency_key=wishes.idempotency_key,
                     fingerprint=marked,
                     webhook=wishes.webhook,
+                    trace=None if service.tracing is None else service.tracing.here(),
                     active_limit=None if key is None else key.active_jobs,
                 )
                 job = await asyncio.to_thread(_accept, service, upload, submission)

@@ -33,6 +33,7 @@ class Submission:
         idempotency_key: The owner's own name for this request.
         fingerprint: Tells this request from others under the same key.
         webhook: Where to tell that it ended.
+        trace: The span of the request.
         active_limit: The most jobs of this owner that may wait or run, with this one.
     """
 
@@ -45,6 +46,7 @@ class Submission:
     idempotency_key: str | None = None
     fingerprint: str | None = None
     webhook: str | None = None
+    trace: str | None = None
     active_limit: int | None = None
 
 
@@ -320,6 +322,7 @@ def _insert(session: Session, submission: Submission) -> Job:
         idempotency_key=submission.idempotency_key,
         fingerprint=submission.fingerprint,
         webhook=submission.webhook,
+        trace=submission.trace,
         message=WAITING,
         created=now(),
     )

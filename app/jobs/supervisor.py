@@ -20,6 +20,7 @@ from app.jobs.job import Job
 from app.jobs.leases import Leases
 from app.metrics import Metrics, StageWatch
 from app.storage import Storage
+from app.tracing import AttemptTrace, Tracing
 from quant_core.spec import JobFailure, Progress
 
 _log = logging.getLogger("bitwright.jobs")
@@ -37,6 +38,7 @@ class _Run:
     job: Job
     ticket: Ticket
     watch: StageWatch
+    trace: AttemptTrace | None = None
     steps: list[Progress] = field(default_factory=list)
     checkpoints: list[str] = field(default_factory=list)
     stopping: bool = False
@@ -57,6 +59,7 @@ class Supervisor:
         silent: Callable[[], bool] = lambda: False,
         on_end: Callable[[str], None] = lambda _: None,
         metrics: Metrics | None = None,
+        tracing: Tracing | None = None,
         max_interruptions: int = 2,
     ) -> None:
         """Set it up.
@@ -69,6 +72,7 @@ class Supervisor:
             silent: Whether all leases must be presumed lost.
             on_end: Told of each job that this service ended.
             metrics: What counts jobs and stages.
+            tracing: Makes spans of attempts and stages, where that is asked for.
             max_interruptions: A job whose process is lost this often fails.
         """
         self._leases = leases
@@ -78,6 +82,7 @@ class Supervisor:
         self._silent = silent
         self._on_end = on_end
         self._metrics = metrics or Metrics(dict)
+        self._tracing = tracing
         self._max_interruptions = max_interruptions
         self._runs: dict[str, _Run] = {}
         self._away = False
@@ -148,9 +153,9 @@ class Supervisor:
             return
         _log.info("job %s, attempt %d, starts on %s", job.id, job.attempt, device)
         try:
-            self._runs[device] = _Run(
-                job, self._executor.submit(self._task(job), device), self._metrics.watch()
-            )
+            ticket = self._executor.submit(self._task(job), device)
+            trace = None if self._tracing is None else self._tracing.attempt(job)
+            self._runs[device] = _Run(job, ticket, self._metrics.watch(), trace)
         except Exception as error:
             _log.exception("job %s, attempt %d, cannot start", job.id, job.attempt)
             told = _kept_from(f"The job could not be started: {error}", error)
@@ -197,6 +202,8 @@ class Supervisor:
             update = self._executor.poll(run.ticket)
             run.outcome = update.outcome
             run.watch.note(update.steps)
+            if run.trace is not None:
+                run.trace.note(update.steps)
             run.steps += update.steps
             run.checkpoints += update.checkpoints
             error = None if update.outcome is None else update.outcome.error
@@ -234,6 +241,8 @@ class Supervisor:
             outcome = Outcome(state="canceled")
         elif outcome.state == "canceled":  # by us, because the service stops or could not renew its leases
             self._leases.requeue(job)
+            if run.trace is not None:
+                run.trace.end("handed_back", None)
             shutil.rmtree(self._folder(job), ignore_errors=True)
             return
         if outcome.state == "succeeded" and run.files is None:
@@ -258,6 +267,8 @@ class Supervisor:
             "job %s, attempt %d: %s%s", job.id, job.attempt, outcome.state, "" if held else " (too late)"
         )
         run.watch.end()
+        if run.trace is not None:
+            run.trace.end(outcome.state, None if outcome.error is None else outcome.error.code)
         if outcome.error is not None and outcome.error.code == "worker_lost":
             self._metrics.worker_lost()
         if ended:

@@ -94,6 +94,7 @@ class JobRow(Base):
     idempotency_key: Mapped[str | None] = mapped_column(String(255), default=None)
     fingerprint: Mapped[str | None] = mapped_column(String(64), default=None)
     webhook: Mapped[str | None] = mapped_column(Text, default=None)
+    trace: Mapped[str | None] = mapped_column(String(64), default=None)
     created: Mapped[datetime] = mapped_column(UtcTime)
     started: Mapped[datetime | None] = mapped_column(UtcTime, default=None)
     finished: Mapped[datetime | None] = mapped_column(UtcTime, default=None)

@@ -15,6 +15,7 @@ from app.jobs.database import Database, DatabaseError, WrongSchemaError, databas
 from app.jobs.job import now
 from app.jobs.migrations import HEAD, apply
 from app.jobs.migrations.apply import scripts
+from app.jobs.store import Filter, JobStore
 from app.jobs.tables import Base
 
 
@@ -40,15 +41,24 @@ def test_the_version_that_the_code_knows_is_the_last() -> None:
 def test_tables_of_an_earlier_version_are_brought_to_the_last(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Database(database_url).close()
-    monkeypatch.setattr("app.jobs.database.HEAD", "0002")  # what is here is then an earlier one
+    made = Database(database_url)
+    with made.write() as session:
+        connection = session.connection()
+        Base.metadata.drop_all(connection)
+        session.execute(text("DELETE FROM alembic_version"))
+        config, _ = scripts()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    made.close()
     applied: list[set[str]] = []
     real = apply.upgrade
     monkeypatch.setattr(
         apply, "upgrade", lambda connection, found: applied.append(found) or real(connection, found)
     )
-    Database(database_url).close()
-    assert applied == [{HEAD}]
+    made = Database(database_url)
+    assert applied == [{"0001"}]
+    assert JobStore(made).page(Filter(), limit=1, offset=0) == ((), 0)  # every column is there
+    made.close()
 
 
 def test_services_that_start_together_make_the_tables_once(database_url: str) -> None:
