@@ -7,6 +7,7 @@ import re
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
+from app.api.described import attributes
 from app.settings import Settings
 
 FOR_TESTS = frozenset({"engine", "validator", "analyzer", "analysis_validator", "inspector"})
@@ -35,9 +36,7 @@ def settings_table(now: Settings | None = None) -> str:
 
 
 def _meanings() -> dict[str, str]:
-    _, _, text = (Settings.__doc__ or "").partition("Attributes:")
-    found = re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", text, re.MULTILINE)
-    return {name: re.sub(r"\s+", " ", meaning).rstrip(".") for name, meaning in found}
+    return {name: meaning.rstrip(".") for name, meaning in attributes(Settings).items()}
 
 
 def _plain(value: object) -> str:

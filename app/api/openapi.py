@@ -8,7 +8,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from app.api.problems import Problem
+from app.api.described import describe
+from app.api.problems import Problem, responses
 from app.api.report_example import REPORT
 from app.api.schemas import JOB_ID
 from quant_core.spec import AnalyzeSpec, QuantizeSpec, Report, SensitivityTable
@@ -23,6 +24,14 @@ onnxruntime, and keeps its accuracy, with a report of what was decided and why.
 
 Every error answer is a `Problem`: what is wrong, what to do, where, and the request's id.
 """
+
+
+_KEY = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "Where the service asks for keys: `bitwright admin keys create` makes one.",
+}
+_OPEN = frozenset({"/healthz", "/readyz"})
 
 
 def install(app: FastAPI) -> None:
@@ -50,11 +59,15 @@ def install(app: FastAPI) -> None:
             schemas = made.setdefault("components", {}).setdefault("schemas", {})
             for name, schema in extra["$defs"].items():
                 schemas.setdefault(name, schema)
-            for path in made["paths"].values():
+            for address, path in made["paths"].items():
                 for operation in path.values():
                     _complete(operation)
+                    _refusals(operation, address)
+            made["components"]["securitySchemes"] = {"key": _KEY}
+            made["security"] = [{}, {"key": []}]  # on loopback nobody is asked
             for name in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(name, None)
+            describe(schemas)
             app.openapi_schema = made
         return app.openapi_schema
 
@@ -73,3 +86,11 @@ def _complete(operation: dict[str, Any]) -> None:
     report = operation["responses"].get("200", {}).get("content", {}).get("application/json", {})
     if report.get("schema", {}).get("$ref", "").endswith("/Report"):
         report["example"] = REPORT
+
+
+def _refusals(operation: dict[str, Any], address: str) -> None:
+    """Any request can be refused for its key, and for a database that is away."""
+    statuses = () if address in _OPEN else (401, 403, 429, 503)
+    for status, described in responses(*statuses).items():
+        operation["responses"].setdefault(str(status), described)
+    operation["responses"] = dict(sorted(operation["responses"].items()))

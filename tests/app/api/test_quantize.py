@@ -198,7 +198,8 @@ def test_openapi_describes_every_route_with_its_errors(server: Any) -> None:
     assert set(paths) == {
         "/quantize", "/analyze", "/jobs", "/jobs/{job_id}", "/jobs/{job_id}/events", "/jobs/{job_id}/model",
         "/jobs/{job_id}/report", "/jobs/{job_id}/files/{name}", "/jobs/{job_id}/plans", "/healthz",
-        "/uploads", "/uploads/{upload_id}", "/readyz", "/metrics", "/inspect",
+        "/uploads", "/uploads/{upload_id}", "/uploads/{upload_id}/parts", "/uploads/{upload_id}/complete",
+        "/readyz", "/metrics", "/inspect",
     }  # fmt: skip
     schemas = document["components"]["schemas"]
     assert {"Problem", "JobView", "QuantizeSpec", "AnalyzeSpec", "SensitivityTable", "Report"} <= set(schemas)

@@ -1,0 +1,98 @@
+"""The OpenAPI document as somebody reads it who has nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema
+import pytest
+
+from app.api.described import attributes
+from app.main import create_app
+from app.settings import Settings
+
+OPEN = {"/healthz", "/readyz"}
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The document."""
+    return create_app(Settings(data_dir=tmp_path_factory.mktemp("data"))).openapi()
+
+
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield path, method, operation
+
+
+def test_every_field_parameter_and_answer_is_described(document: dict[str, Any]) -> None:
+    fields = [
+        f"{name}.{field}"
+        for name, schema in document["components"]["schemas"].items()
+        for field, described in schema.get("properties", {}).items()
+        if not described.get("description")
+    ]
+    assert fields == []
+    for path, method, operation in _operations(document):
+        assert operation["summary"], path
+        assert all(parameter.get("description") for parameter in operation.get("parameters", ())), (
+            path,
+            method,
+        )
+        assert all(answer["description"] for answer in operation["responses"].values()), (path, method)
+    assert "Attributes:" not in str(document)
+
+
+def test_examples_are_what_they_are_examples_of(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    examples = [
+        (schema["example"], {"$ref": f"#/components/schemas/{name}"})
+        for name, schema in schemas.items()
+        if "example" in schema
+    ] + [
+        (content["example"], content["schema"])
+        for _, _, operation in _operations(document)
+        for answer in operation["responses"].values()
+        for media, content in answer.get("content", {}).items()
+        if "example" in content and media.endswith("json")
+    ]
+    assert len(examples) >= 9
+    for example, schema in examples:
+        whole = {**schema, "components": document["components"]}
+        jsonschema.Draft202012Validator(whole).validate(example)
+    assert schemas["JobView"]["example"]["error"] is None  # nulls are part of it
+
+
+def test_refusals_are_told_of_on_every_route(document: dict[str, Any]) -> None:
+    for path, _, operation in _operations(document):
+        wanted = set() if path in OPEN else {"401", "403", "429", "503"}
+        assert wanted <= operation["responses"].keys(), path
+        for status, answer in operation["responses"].items():
+            if int(status) >= 400:
+                assert list(answer["content"]) == ["application/problem+json"], (path, status)
+    assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    assert {} in document["security"]
+
+
+def test_docstrings_are_read_as_they_are_written() -> None:
+    class Above:
+        """One.
+
+        Attributes:
+            first: The first,
+                on two lines.
+            second: Of the base.
+        """
+
+    class Below(Above):
+        """Two.
+
+        Attributes:
+            second: Of the class: its own.
+
+        Nothing more.
+        """
+
+    assert attributes(Below) == {"first": "The first, on two lines.", "second": "Of the class: its own."}
