@@ -17,6 +17,7 @@ from quant_core.equalizing import equalize, expected_bits
 from quant_core.errors import SpecError
 from quant_core.preparation import Prepared, prepare
 from quant_core.pricing import price
+from quant_core.quantizers.input_moments import KeptMoments
 from quant_core.quantizers.rounding import RoundedWeights, round_weights
 from quant_core.report.spectrum_page import render_spectrum
 from quant_core.scored import Scored, read_tables
@@ -142,7 +143,9 @@ def apart(samples: Samples, request: Request) -> tuple[Samples, Samples]:
     return split_samples(samples, _SCORING_SHARE, request.seed)
 
 
-def round_candidates(job: Prepared, samples: Samples, request: Request, tell: Tell) -> RoundedWeights:
+def round_candidates(
+    job: Prepared, samples: Samples, request: Request, tell: Tell, kept: KeptMoments | None = None
+) -> RoundedWeights:
     """Round every layer at each of its candidate widths.
 
     Args:
@@ -150,6 +153,7 @@ def round_candidates(job: Prepared, samples: Samples, request: Request, tell: Te
         samples: Samples to round with.
         request: What is asked.
         tell: Called with the fraction done and a message.
+        kept: Where moments of layers' inputs are left for the next time.
 
     Returns:
         Layer name -> bits -> codes and scales.
@@ -165,6 +169,7 @@ def round_candidates(job: Prepared, samples: Samples, request: Request, tell: Te
         device=job.device,
         seed=request.seed,
         on_progress=tell,
+        kept=kept,
     )
 
 

@@ -31,6 +31,7 @@ from quant_core.journal import Journal
 from quant_core.open_activations import open_activations
 from quant_core.preparation import Prepared, prepare
 from quant_core.pricing import price
+from quant_core.quantizers.input_moments import KeptMoments
 from quant_core.report import write_report
 from quant_core.scored import Scored, equalized_bits
 from quant_core.sensitivity import Batch, activation_bytes, split_batches
@@ -118,10 +119,11 @@ def _run(
         scaled_for = known or expected_bits(job, spec.budget)
         job = equalize(job, calibration, spec, scaled_for, journal.tells("rounding"))
     seen, unseen = apart(calibration, spec)
+    moments = KeptMoments()
     with journal.timed("rounding"):
         rounded = find_rounded(checkpoints)
         if rounded is None:
-            rounded = round_candidates(job, seen, spec, journal.tells("rounding"))
+            rounded = round_candidates(job, seen, spec, journal.tells("rounding"), moments)
             keep_rounded(checkpoints, rounded)
         journal.tell("rounding", 1, f"{len(rounded)} layers rounded")
     with journal.timed("sensitivity"):
@@ -165,6 +167,9 @@ def _run(
         scored.objective,
         meter,
         rounded,
+        (seen, unseen),
+        moments,
+        whole=seen is calibration,
         checkpoints=checkpoints,
     )
     limits, band, search = read_limits(spec.budget, costs), spec.budget.max_drop, None

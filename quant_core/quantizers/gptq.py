@@ -48,6 +48,7 @@ def gptq(
     beta: float = 0.0,
     grid_of: Callable[[int], WeightGrid] = lambda _: _CHANNELS,
     improve: Improve | None = None,
+    given: Mapping[int, QuantizedWeight] | None = None,
 ) -> Mapping[int, QuantizedWeight]:
     """Round a weight at several bit-widths so that the layer's output changes least.
 
@@ -75,6 +76,7 @@ def gptq(
         beta: Weight of the first-order term, 0 to 1; 0 is GPTQ to the last bit.
         grid_of: Bits -> the grid of that width.
         improve: What makes integer codes better still, such as `descend` or `adaround`.
+        given: Bits -> codes found with fewer samples, whose scales and zero points are kept.
 
     Returns:
         Width -> codes and scales; of widths with outliers also the bits without.
@@ -99,7 +101,8 @@ def gptq(
     for together in _sweeps(sorted(set(map(weight_of, widths))), grid_of, rows.numel()):
         starts = []
         for bits in together:
-            start, *others = _starts(weight, bits, layer, grid_of(bits))
+            tried = _starts(weight, bits, layer, grid_of(bits)) if given is None else [given[bits]]
+            start, *others = tried
             starts.append(_best(outputs, [start, *others], swept) if others else start)
         found = [
             _encoded(layer, start, values) for start, values in zip(starts, swept(starts)[0], strict=True)

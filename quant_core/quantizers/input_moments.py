@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 import torch
@@ -81,6 +81,42 @@ class InputMoments:
         covariances = self.second.square().sum((1, 2)) - squares
         intensity = ((1 + products / covariances.clamp_min(1e-30)) / independent).clamp(0, 1)[:, None, None]
         return (1 - intensity) * self.second + intensity * torch.diag_embed(diagonal)
+
+
+@dataclass(eq=False)
+class KeptMoments:
+    """Moments that are needed again when more samples join.
+
+    Attributes:
+        limit: Most bytes that are held.
+        held: Moments by layer.
+    """
+
+    limit: int = 1 << 29
+    held: dict[str, InputMoments] = field(default_factory=dict)
+
+    def find(self, layers: Sequence[Layer]) -> dict[str, InputMoments]:
+        """Give what is held of some layers.
+
+        Args:
+            layers: The layers.
+
+        Returns:
+            Layer name -> moments.
+        """
+        return {layer.name: self.held[layer.name] for layer in layers if layer.name in self.held}
+
+    def keep(self, moments: Mapping[str, InputMoments]) -> None:
+        """Hold as many as there is room for.
+
+        Args:
+            moments: Layer name -> moments.
+        """
+        room = self.limit - sum(held.second.nbytes for held in self.held.values())
+        for name, found in moments.items():
+            if name not in self.held and found.second.nbytes <= room:
+                self.held[name] = found
+                room -= found.second.nbytes
 
 
 def has_moments(layer: Layer) -> bool:

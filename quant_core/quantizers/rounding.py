@@ -18,7 +18,7 @@ from quant_core.quantizers.adaround import adaround
 from quant_core.quantizers.bias_correction import find_bias
 from quant_core.quantizers.coordinate_descent import descend
 from quant_core.quantizers.gptq import Improve, gptq
-from quant_core.quantizers.input_moments import has_moments, input_moments
+from quant_core.quantizers.input_moments import InputMoments, KeptMoments, has_moments, input_moments
 from quant_core.quantizers.rows import rows_shape
 from quant_core.quantizers.stochastic import round_stochastically
 from quant_core.quantizers.weight import quantize_weight
@@ -42,6 +42,9 @@ def round_weights(
     device: str,
     seed: int,
     on_progress: Callable[[float, str], None],
+    more: Samples | None = None,
+    given: RoundedWeights | None = None,
+    kept: KeptMoments | None = None,
 ) -> RoundedWeights:
     """Round each layer at each of its widths.
 
@@ -60,6 +63,9 @@ def round_weights(
         device: Where the program computes.
         seed: Seed of the choice of positions for GPTQ, and of stochastic rounding.
         on_progress: Called with the fraction done and a message; may raise to stop.
+        more: Samples beyond those.
+        given: What was rounded with `samples` alone, whose ranges are kept; others are then found with all.
+        kept: Where the input moments of `samples` are found, or left for the next time.
 
     Returns:
         Layer name -> bits -> codes and scales.
@@ -78,15 +84,34 @@ def round_weights(
     def tell(message: str, extra: float = 0.0) -> None:
         on_progress(min(1.0, (len(rounded) + extra) / total), message)
 
+    kept = KeptMoments(limit=0) if kept is None else kept
     for group in _groups(by_moments):
         start = len(rounded)
 
         def observed(done: int, of: int, size: int = len(group)) -> None:
             tell(f"input moments of {size} layers: {done} of {of} samples", 0.5 * size * done / of)
 
-        moments = input_moments(
-            program, model, group, samples, batch_size=batch_size, device=device, seed=seed, on_batch=observed
-        )
+        moments: dict[str, InputMoments] = {}
+        for part in (samples,) if more is None else (samples, more):
+            known = kept.find(group) if part is samples else {}
+            lacking = [layer for layer in group if layer.name not in known]
+            if lacking:
+                known |= input_moments(
+                    program,
+                    model,
+                    lacking,
+                    part,
+                    batch_size=batch_size,
+                    device=device,
+                    seed=seed,
+                    on_batch=observed,
+                )
+            if part is samples:
+                kept.keep(known)
+            moments = {
+                name: moments[name].joined(found) if name in moments else found
+                for name, found in known.items()
+            }
         for index, layer in enumerate(group):
             rounded[layer.name] = gptq(
                 layer,
@@ -97,6 +122,7 @@ def round_weights(
                 beta=options.foem_beta if options.rounding == "foem" else 0.0,
                 grid_of=options.grid,
                 improve=improve,
+                given=None if given is None else given[layer.name],
             )
             done = (start + 0.5 * (len(group) + index + 1)) / total
             on_progress(done, f"{'FOEM' if options.rounding == 'foem' else 'GPTQ'} {layer.name}")

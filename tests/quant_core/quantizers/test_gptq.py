@@ -9,8 +9,9 @@ from quant_core.calibration import Samples
 from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers import quantize_weight
+from quant_core.quantizers.coordinate_descent import descend
 from quant_core.quantizers.gptq import gptq
-from quant_core.quantizers.input_moments import InputMoments, has_moments, input_moments
+from quant_core.quantizers.input_moments import InputMoments, KeptMoments, has_moments, input_moments
 from quant_core.quantizers.rounding import round_weights
 from quant_core.quantizers.rows import from_rows, rows_shape, scale_to_rows, to_rows
 from quant_core.spec import WeightOptions
@@ -187,3 +188,38 @@ def test_first_order_term_of_weight_zero_is_gptq_to_the_last_bit(case):
         np.testing.assert_array_equal(plain.scale, zero.scale)
     changed = sum((rounded["foem", 0.3][b].codes != rounded["gptq", 0.3][b].codes).sum() for b in (3, 4, 8))
     assert changed > 0
+
+
+def test_more_samples_join_moments_that_are_kept_and_leave_ranges_as_they_are():
+    model, layer, weight, program = build(*CASES["conv"])
+    x = RNG.standard_normal((9, *CASES["conv"][1][1:])).astype(np.float32)
+    first, rest = Samples(inputs={"x": x[:6]}), Samples(inputs={"x": x[6:]})
+    kept = KeptMoments()
+
+    def rounded(samples, **more):
+        return round_weights(
+            program,
+            model,
+            [layer],
+            {"layer": (3, 4)},
+            samples,
+            WeightOptions(),
+            batch_size=3,
+            device="cpu",
+            seed=0,
+            on_progress=lambda fraction, message: None,
+            **more,
+        )
+
+    start = rounded(first, kept=kept)
+    assert set(kept.held) == {"layer"}
+    together = rounded(first, more=rest, given=start, kept=kept)["layer"]
+    afresh = rounded(first, more=rest, given=start)["layer"]
+    whole = input_moments(
+        program, model, [layer], Samples(inputs={"x": x}), batch_size=9, device="cpu", seed=0
+    )
+    joined = gptq(layer, weight, whole["layer"], (3, 4), improve=descend, given=start["layer"])
+    for bits in (3, 4):
+        np.testing.assert_array_equal(together[bits].scale, start["layer"][bits].scale)
+        np.testing.assert_array_equal(together[bits].codes, afresh[bits].codes)
+        assert np.mean(together[bits].codes == joined[bits].codes) > 0.98
