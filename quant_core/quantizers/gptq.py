@@ -101,7 +101,8 @@ def gptq(
     for together in _sweeps(sorted(set(map(weight_of, widths))), grid_of, rows.numel()):
         starts = []
         for bits in together:
-            tried = _starts(weight, bits, layer, grid_of(bits)) if given is None else [given[bits]]
+            known = None if given is None else given.get(bits)
+            tried = [known] if known is not None else _starts(weight, bits, layer, grid_of(bits))
             start, *others = tried
             starts.append(_best(outputs, [start, *others], swept) if others else start)
         found = [
@@ -119,18 +120,32 @@ def gptq(
     price = feedback.pivots.gather(1, feedback.back)
     prices = from_rows(layer, price[:, None, :].expand(groups, outputs, inputs)).astype(np.float32)
     step = -(-outputs // _TRIED_ROWS)
-    for width in sparse:
-        dense = result[weight_of(width)]
-        tried = narrowed(weight, dense, sparse_of(width), grid_of(dense.bits), prices)
-        values, lost = swept(tried, step)
-        best = int(lost.sum(1).argmin())
-        kept = _encoded(layer, tried[best], values[best] if step == 1 else swept([tried[best]])[0][0])
+    # Limits lie beside the rows, weight by weight, and each width has several steps to try.
+    size = max(1, _SWEEP_ELEMENTS // (8 * rows[:, ::step].numel()))
+    for some in (sparse[at : at + size] for at in range(0, len(sparse), size)):
+        dense = [result[weight_of(width)] for width in some]
+        choices = [
+            [given[width]]
+            if given is not None
+            else narrowed(weight, start, sparse_of(width), grid_of(start.bits), prices)
+            for start, width in zip(dense, some, strict=True)
+        ]
+        values, lost = swept([start for several in choices for start in several], step)
+        by_width = lost.sum(1).reshape(len(some), -1)
+        best = by_width.argmin(1).tolist()
+        starts = [several[at] for several, at in zip(choices, best, strict=True)]
+        if step == 1:
+            values = values.reshape(len(some), -1, *values.shape[1:])[torch.arange(len(some)), best]
+        else:
+            values, _ = swept(starts)
+        kept = [_encoded(layer, start, value) for start, value in zip(starts, values, strict=True)]
         if improve is not None:
-            (kept,) = improve(layer, weight, [kept], second)
-        kept = compared(kept, dense, lambda changed: _output_error(layer, rows, second, changed))
-        if bias is not None:
-            kept = replace(kept, bias=corrected_bias(layer, weight, kept, moments, bias))
-        result[width] = kept
+            kept = list(improve(layer, weight, kept, second))
+        for width, apart, without in zip(some, kept, dense, strict=True):
+            rounded = compared(apart, without, lambda changed: _output_error(layer, rows, second, changed))
+            if bias is not None:
+                rounded = replace(rounded, bias=corrected_bias(layer, weight, rounded, moments, bias))
+            result[width] = rounded
     return result
 
 
