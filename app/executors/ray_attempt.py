@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import threading
 import time
@@ -27,6 +28,9 @@ _log = logging.getLogger("bitwright.ray")
 
 NAMESPACE = "bitwright"
 
+BROKEN = 3
+"""Exit code of a bridge that can do no more."""
+
 _PIECE = 8 * 2**20
 """Bytes of a file that travel at once; Ray keeps them in shared memory, not in a process."""
 
@@ -36,6 +40,9 @@ _AHEAD = 3
 _LOOK_SECONDS = 0.1
 _PLACE_SECONDS = 5.0
 _CANCEL_SECONDS = 10.0
+_PLACES = 5
+"""How often an attempt is placed that was lost before it began."""
+
 _OWN = frozenset({"progress", "checkpoint"})
 
 
@@ -90,6 +97,7 @@ class Attempt(threading.Thread):
         super().__init__(name=f"{task.job_id}-{task.attempt}", daemon=True)
         self.stop = threading.Event()
         self._task = task
+        self._who = task.job_id, task.attempt
         self._gpus = gpus
         self._terms = terms
 
@@ -101,15 +109,19 @@ class Attempt(threading.Thread):
             except (Stopped, FencedError):
                 outcome = Outcome(state="canceled")
             except LostError as error:
-                reason = " ".join(str(error).split())
-                _log.warning("job %s, attempt %d: %s", self._task.job_id, self._task.attempt, reason)
+                _log.warning("job %s, attempt %d: %s", *self._who, " ".join(str(error).split()))
                 outcome = (
                     Outcome(state="canceled")
                     if self.stop.is_set()
                     else Outcome(state="failed", error=lost(error.told))
                 )
+            except (
+                exceptions.RayError
+            ):  # of another cluster at the same address, say: this process must start anew
+                _log.exception("job %s, attempt %d: the way to the cluster is broken", *self._who)
+                os._exit(BROKEN)
             except Exception as error:
-                _log.exception("job %s, attempt %d", self._task.job_id, self._task.attempt)
+                _log.exception("job %s, attempt %d", *self._who)
                 outcome = Outcome(state="failed", error=_fault(error))
             say(messages, "outcome", outcome.model_dump(mode="json"))
 
@@ -140,7 +152,7 @@ class Attempt(threading.Thread):
             if actor is None:
                 continue
             if going is None and name != self.name and self._goes_on(actor):
-                _log.info("job %s, attempt %d, goes on with %s", self._task.job_id, self._task.attempt, name)
+                _log.info("job %s, attempt %d, goes on with %s", *self._who, name)
                 going = name, actor
             else:
                 _end(name, actor)
@@ -154,8 +166,31 @@ class Attempt(threading.Thread):
             return False
 
     def _placed(self, messages: TextIO) -> Any:
+        for tried in range(1, _PLACES + 1):
+            actor = self._made()
+            try:
+                version = self._wait_for_a_place(actor, messages)
+                if version != __version__:
+                    raise VersionsDifferError(version)
+                self._send(actor)
+                self._ask(actor.begin, self._task)
+            except (
+                LostError
+            ) as error:  # nothing was begun: its machine may have been dead without Ray's knowing
+                _end(self.name, actor)
+                if tried == _PLACES or self.stop.is_set():
+                    raise
+                _log.warning("job %s, attempt %d: placed anew: %s", *self._who, " ".join(str(error).split()))
+            except BaseException:
+                ray.kill(actor, no_restart=True)
+                raise
+            else:
+                return actor
+        raise AssertionError
+
+    def _made(self) -> Any:
         terms = self._terms
-        actor = (
+        return (
             ray.remote(AttemptActor)
             .options(
                 name=self.name,
@@ -168,16 +203,6 @@ class Attempt(threading.Thread):
             )
             .remote(self._task.attempt, terms.engines, terms.memory, terms.silence)
         )
-        try:
-            version = self._wait_for_a_place(actor, messages)
-            if version != __version__:
-                raise VersionsDifferError(version)
-            self._send(actor)
-            self._ask(actor.begin, self._task)
-        except BaseException:
-            ray.kill(actor, no_restart=True)
-            raise
-        return actor
 
     def _wait_for_a_place(self, actor: Any, messages: TextIO) -> str:
         answer, started, told = actor.ready.remote(self._task.attempt), time.monotonic(), False

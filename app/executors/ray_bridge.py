@@ -18,8 +18,10 @@ from typing import TextIO
 
 import ray
 
-from app.executors.ray_attempt import NAMESPACE, Attempt, Terms
+from app.executors.ray_attempt import BROKEN, NAMESPACE, Attempt, Terms
 from app.executors.ray_task import decode
+
+_log = logging.getLogger("bitwright.ray")
 
 _ROOM_SECONDS = 0.5
 _CLOSE_SECONDS = 15.0
@@ -73,15 +75,20 @@ def _end(attempts: tuple[Attempt, ...]) -> None:
 
 
 def _tell_room(terms: Terms, answers: TextIO) -> None:
-    while True:
-        total, free = ray.cluster_resources(), ray.available_resources()
-        room = {name: {"gpus": int(of.get("GPU", 0)), "cpus": int(of.get("CPU", 0) / terms.cpus)}
-                for name, of in (("total", total), ("free", free))}  # fmt: skip
-        try:
+    try:
+        while True:
+            total, free = ray.cluster_resources(), ray.available_resources()
+            room = {
+                name: {"gpus": int(of.get("GPU", 0)), "cpus": int(of.get("CPU", 0) / terms.cpus)}
+                for name, of in (("total", total), ("free", free))
+            }
             answers.write(json.dumps(room) + "\n")
-        except BrokenPipeError:  # the service is gone
-            return
-        time.sleep(_ROOM_SECONDS)
+            time.sleep(_ROOM_SECONDS)
+    except BrokenPipeError:  # the service is gone
+        return
+    except Exception:
+        _log.exception("the way to the cluster is broken")
+        os._exit(BROKEN)
 
 
 if __name__ == "__main__":

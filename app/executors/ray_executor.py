@@ -31,6 +31,15 @@ _RARELY_SECONDS = 30.0
 _UNSEEN_SECONDS = 3.0
 """How long a task that was just submitted may not show in what the cluster says is free."""
 
+_FRESH_SECONDS = 5.0
+"""How old what the cluster said may be for new tasks to be given to it."""
+
+_START_SECONDS = 60.0
+"""How long a bridge may take to reach the cluster, or say nothing, before another takes its place."""
+
+_TOLD_OFTEN = 5
+"""A task that so many bridges could not bring to an end is lost."""
+
 _CLOSE_SECONDS = 20.0
 
 
@@ -69,7 +78,7 @@ class RayTicket:
         submitted: When, by the monotonic clock.
         heard: What was said of it.
         cancelled: Whether it was told to stop.
-        outcome: How it ended.
+        told: How many bridges were told of it.
     """
 
     task: Task
@@ -77,7 +86,7 @@ class RayTicket:
     submitted: float
     heard: Messages
     cancelled: bool = False
-    outcome: Outcome | None = None
+    told: int = 0
 
     @property
     def name(self) -> str:
@@ -173,11 +182,11 @@ class RayExecutor:
             The number; other services may be faster, and then a task waits for its place.
         """
         bridge = self._now()
-        if bridge is None or bridge.heard is None:
+        moment = time.monotonic()
+        if bridge is None or bridge.heard is None or moment - bridge.heard > _FRESH_SECONDS:
             return 0
         if self._wanted != ("auto",):
-            return len(self._wanted) - busy
-        moment = time.monotonic()
+            return max(0, len(self._wanted) - busy)
         unseen = sum(moment - ticket.submitted < _UNSEEN_SECONDS for ticket in self._open.values())
         free = bridge.free.gpus if bridge.total.gpus else bridge.free.cpus
         return max(0, free - unseen)
@@ -225,9 +234,12 @@ class RayExecutor:
         steps, checkpoints = ticket.heard.hand_on()
         outcome = ticket.heard.said
         silent = time.monotonic() - max(self._reached, ticket.submitted)
-        if outcome is None and silent > self._cluster.silence:
-            told = Outcome(state="failed", error=_unreached(self._cluster.silence))
-            outcome = Outcome(state="canceled") if ticket.cancelled else told
+        if outcome is None and (silent > self._cluster.silence or ticket.told > _TOLD_OFTEN):
+            told = f"could not be reached for {min(silent, self._cluster.silence):.0f} s"
+            if ticket.told > _TOLD_OFTEN:
+                told = f"broke off {_TOLD_OFTEN} times"
+            failed = Outcome(state="failed", error=_unreached(told))
+            outcome = Outcome(state="canceled") if ticket.cancelled else failed
             if self._bridge is not None:  # should it come back, it must not write where nobody reads
                 self._bridge.tell({"cancel": ticket.name})
         if outcome is not None:
@@ -258,6 +270,8 @@ class RayExecutor:
     def _now(self) -> _Bridge | None:
         """The bridge; a new one, told of everything that is open, where the last has died."""
         if self._bridge is not None and self._bridge.process.poll() is None:
+            if time.monotonic() - (self._bridge.heard or self._started) > _START_SECONDS:
+                self._bridge.process.kill()
             if self._bridge.heard is not None:
                 self._reached = self._bridge.heard
                 self._again = _AGAIN_SECONDS
@@ -298,6 +312,7 @@ class RayExecutor:
 
     @staticmethod
     def _tell(bridge: _Bridge, ticket: RayTicket) -> None:
+        ticket.told += 1
         bridge.tell({"submit": encode(ticket.task), "gpus": ticket.gpus})
         if ticket.cancelled:
             bridge.tell({"cancel": ticket.name})
@@ -309,10 +324,10 @@ def _own(ticket: Ticket) -> RayTicket:
     return ticket
 
 
-def _unreached(seconds: float) -> JobFailure:
+def _unreached(how: str) -> JobFailure:
     return JobFailure(
         code="worker_lost",
-        message=f"The cluster that did this work could not be reached for {seconds:g} s.",
+        message=f"The cluster that did this work {how}.",
         remedy="Send it again when the cluster is back.",
         retryable=True,
     )
