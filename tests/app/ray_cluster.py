@@ -55,11 +55,14 @@ class RayCluster:
     nodes: list[Node] = field(default_factory=list)
 
     def start(self, *, cpus: int, gpus: int = 0) -> Node:
-        """Start a node; the first is the head."""
+        """Start a node; it is the head where there is none."""
+        alive = any(node.process.poll() is None for node in self.nodes)
         host = f"127.0.0.{len(self.nodes) + 2}"  # Ray takes 127.0.0.1 for the machine's address elsewhere
-        if not self.nodes:
+        if not alive:
             with socket.socket() as free:
-                free.bind((host, 0))
+                host, _, port = (self.address or f"{host}:0").partition(":")
+                free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                free.bind((host, int(port)))
                 self.address = f"{host}:{free.getsockname()[1]}"
             role = ["--head", "--port", self.address.rpartition(":")[2], "--temp-dir", str(self.folder)]
             role += ["--include-dashboard", "false"]

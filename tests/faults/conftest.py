@@ -33,6 +33,8 @@ QUICK = {
     "BITWRIGHT_MAX_INTERRUPTIONS": "3",
 }
 
+_RAY = _load("ray_cluster")
+
 s3_endpoint = _STORAGE.s3_endpoint
 bucket_url = _STORAGE.bucket_url
 
@@ -102,3 +104,26 @@ def make_service(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     yield make
     for server in started:
         server.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+def ray_cluster() -> Iterator[Any]:
+    """A Ray cluster without nodes; all that are started are killed in the end."""
+    pytest.importorskip("ray", reason="needs Ray: pip install -c constraints.txt -e '.[cluster]'")
+    with _RAY.ray_cluster(_APP / "fakes") as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def start_on_ray(start_service: Callable[..., Any], ray_cluster: Any) -> Callable[..., Any]:
+    """Start services that share their jobs, their files, and the cluster."""
+    environment = {
+        "BITWRIGHT_EXECUTOR": "ray",
+        "BITWRIGHT_RAY_TOKEN": _RAY.TOKEN,
+        "BITWRIGHT_LEASE_SECONDS": "10",
+        "BITWRIGHT_RENEW_SECONDS": "1",
+        "AWS_SECRET_ACCESS_KEY": "not for the cluster",
+    }
+    return lambda **more: start_service(
+        **{**environment, "BITWRIGHT_RAY_ADDRESS": ray_cluster.address, **more}
+    )

@@ -1,0 +1,152 @@
+"""Two services and a Ray cluster of several machines, when any of them dies: every job ends, once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+Start = Callable[..., Any]
+
+
+def _events(server: Any, job: str) -> list[dict[str, Any]]:
+    text = server.http.get(f"/jobs/{job}/events").text
+    return [json.loads(line[5:]) for line in text.splitlines() if line.startswith("data:")]
+
+
+def _ends(server: Any, job: str) -> list[str]:
+    ends = {"succeeded", "failed", "canceled"}
+    return [event["state"] for event in _events(server, job) if event.get("state") in ends]
+
+
+def _engines(server: Any, job: str) -> list[int]:
+    """The process of every engine that told of itself, in any attempt."""
+    told = [str(event.get("message")) for event in _events(server, job)]
+    return [int(message[4:]) for message in told if message.startswith("pid=")]
+
+
+def _report(what: str, started: float) -> None:
+    print(f"measured: {what}: {time.monotonic() - started:.1f} s")
+
+
+def _holds(server: Any, job: str) -> bool:
+    devices = server.http.get("/healthz").json()["devices"]
+    return any(device["job"] == job for device in devices)
+
+
+def test_a_machine_that_dies_takes_no_job_with_it(start_on_ray: Start, ray_cluster: Any) -> None:
+    ray_cluster.start(cpus=0)
+    machine = ray_cluster.start(cpus=2)
+    one, two = start_on_ray(), start_on_ray()
+    shared = [one.submit(seed=9), two.submit(seed=9), one.submit(), two.submit(seed=11)]
+    for job in shared:
+        assert two.wait_for(job, "succeeded", "failed", seconds=120)["state"] == "succeeded"
+        assert _ends(one, job) == ["succeeded"]
+        assert one.http.get(f"/jobs/{job}/model").content == two.http.get(f"/jobs/{job}/model").content
+    (environment,) = [m for e in _events(one, shared[3]) if (m := str(e.get("message"))).startswith("{")]
+    assert not [name for name in json.loads(environment)["names"] if name.startswith(("RAY", "BITW", "AWS"))]
+
+    job = one.submit(seed=7)
+    engine = one.worker(job)
+    one.until(lambda: any("checkpoint" in name for name in one.files()), "the checkpoint to be kept", 60)
+    started = time.monotonic()
+    machine.kill()
+    one.until(lambda: not one.alive(engine), "the engine to end with its machine", 10)
+    two.until(lambda: two.job(job)["attempt"] == 2, "the loss to be noticed", 120)
+    _report("machine of the cluster killed, lease of 10 s, to the next attempt", started)
+    ray_cluster.start(cpus=1)
+    started = time.monotonic()
+    assert two.wait_for(job, "succeeded", "failed", seconds=120)["state"] == "succeeded"
+    _report("another machine joined, to the end of a job that had its sensitivities", started)
+    assert f"goes on from {engine}" in [event.get("message") for event in _events(two, job)]
+    assert _ends(one, job) == ["succeeded"]
+    assert two.job(job)["attempt"] == 2
+
+
+def test_a_dead_services_job_goes_on_where_it_is(start_on_ray: Start, ray_cluster: Any) -> None:
+    ray_cluster.start(cpus=1)
+    one, two = start_on_ray(), start_on_ray()
+    job = one.submit(seed=9)
+    engine = one.worker(job)
+    holder, other = (one, two) if _holds(one, job) else (two, one)
+    children = holder.children()
+    started = time.monotonic()
+    holder.process.kill()
+    holder.process.wait()
+    other.until(lambda: other.job(job)["attempt"] == 2, "the job to be taken over", 60)
+    _report("service killed, to the next attempt", started)
+    assert other.wait_for(job, "succeeded", "failed", seconds=60)["state"] == "succeeded"
+    assert set(_engines(other, job)) == {engine}  # nothing was done over
+    assert _ends(other, job) == ["succeeded"]
+    other.until(lambda: not other.alive(engine), "the engine to end", 20)
+    other.until(lambda: not any(map(other.alive, children)), "what the service started to end", 30)
+
+
+def test_a_frozen_service_loses_its_job_but_not_the_work(start_on_ray: Start, ray_cluster: Any) -> None:
+    ray_cluster.start(cpus=1)
+    one, two = start_on_ray(), start_on_ray()
+    job = one.submit(seed=1)
+    engine = one.worker(job)
+    holder, other = (one, two) if _holds(one, job) else (two, one)
+    os.kill(holder.process.pid, signal.SIGSTOP)
+    started = time.monotonic()
+    other.until(lambda: other.job(job)["attempt"] == 2, "the lease to end", 60)
+    _report("service frozen, lease of 10 s, to the next attempt", started)
+    other.until(lambda: len(_engines(other, job)) == 2, "the work to be taken up", 60)
+    assert set(_engines(other, job)) == {engine}
+    os.kill(holder.process.pid, signal.SIGCONT)
+    log = holder.folder.with_suffix(".log")
+    other.until(lambda: "(too late)" in log.read_text(), "the first to notice", 60)
+    assert other.alive(engine)
+    assert other.http.delete(f"/jobs/{job}").status_code == 202
+    other.wait_for(job, "canceled", seconds=30)
+    assert not other.alive(engine)
+    assert _ends(other, job) == ["canceled"]
+
+
+def test_a_service_that_stops_hands_its_job_over(start_on_ray: Start, ray_cluster: Any) -> None:
+    ray_cluster.start(cpus=1)
+    one, two = start_on_ray(), start_on_ray()
+    job = one.submit(seed=7)
+    engine = one.worker(job)
+    one.until(lambda: any("checkpoint" in name for name in two.files()), "the checkpoint to be kept", 60)
+    holder, other = (one, two) if _holds(one, job) else (two, one)
+    started = time.monotonic()
+    holder.process.terminate()
+    holder.process.wait(40)
+    assert not other.alive(engine)
+    other.until(lambda: other.job(job)["attempt"] == 2, "the other to take it", 60)
+    _report("service stopped in good order, to the next attempt", started)
+    assert other.wait_for(job, "succeeded", "failed", seconds=60)["state"] == "succeeded"
+    assert _ends(other, job) == ["succeeded"]
+
+
+def test_jobs_wait_for_a_cluster_that_is_gone(start_on_ray: Start, ray_cluster: Any) -> None:
+    head = ray_cluster.start(cpus=1)
+    one = start_on_ray()
+    job = one.submit(seed=7)
+    engine = one.worker(job)
+    one.until(lambda: any("checkpoint" in name for name in one.files()), "the checkpoint to be kept", 60)
+    started = time.monotonic()
+    head.kill()
+    one.until(lambda: not one.alive(engine), "the engine to end with its machine", 10)
+    one.until(lambda: one.job(job)["state"] == "queued", "the loss to be noticed", 120)
+    _report("the whole cluster killed, lease of 10 s, until its job waits again", started)
+    assert one.http.get("/healthz").is_success  # what Ray does to its drivers is not done to the service
+    waiting = one.submit()
+    ray_cluster.start(cpus=1)
+    started = time.monotonic()
+    for each in (job, waiting):
+        assert one.wait_for(each, "succeeded", "failed", seconds=180)["state"] == "succeeded"
+        assert _ends(one, each) == ["succeeded"]
+    _report("the cluster started again, to the end of both jobs", started)
+    assert f"goes on from {engine}" in [event.get("message") for event in _events(one, job)]
+    assert not list(Path(one.folder).glob("services/*/scratch/*"))
