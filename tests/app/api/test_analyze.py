@@ -44,9 +44,9 @@ def test_an_analysis_is_a_job_with_a_table(server: Any) -> None:
 
 
 def test_words_of_the_other_request_are_refused(server: Any) -> None:
-    answer = post(server, size=0.2)
+    answer = post(server, target="portable")
     assert answer.status_code == 422
-    assert answer.json()["where"] == "spec.size"
+    assert answer.json()["where"] == "spec.target"
     answer = server.post(activations=True)
     assert answer.status_code == 422
     assert answer.json()["where"] == "spec.activations"
