@@ -52,7 +52,7 @@ def test_an_image_is_made_of_what_is_here(name: str) -> None:
     assert all(f"!{source}" in ignore.splitlines() for source in sources)
 
 
-@pytest.mark.parametrize("name", ["Dockerfile.cpu", "Dockerfile.gpu"])
+@pytest.mark.parametrize("name", ["Dockerfile.cpu", "Dockerfile.gpu", "Dockerfile.ray"])
 def test_hadolint_finds_nothing(name: str, tmp_path: Path) -> None:
     hadolint = Path(sys.executable).parent / "hadolint"
     linted = subprocess.run([hadolint, ROOT / "docker" / name], capture_output=True, text=True, check=False)
