@@ -87,9 +87,9 @@ function rows(report: Report): Row[] {
     name: "Latency",
     detail: `batch ${latency.batch}, ${latency.threads} thread${latency.threads === 1 ? "" : "s"}, median of ${latency.runs}`,
     before: `${digits(latency.float)} ms`,
-    beforeDetail: `± ${digits(latency.float_spread / 2)}`,
+    beforeDetail: `spread ${digits(latency.float_spread)} ms`,
     after: `${digits(latency.quantized)} ms`,
-    afterDetail: `± ${digits(latency.quantized_spread / 2)}`,
+    afterDetail: `spread ${digits(latency.quantized_spread)} ms`,
     change: `${digits(faster ? latency.speedup : 1 / latency.speedup)}× ${faster ? "faster" : "slower"}`,
   });
   if (metrics.sqnr_db !== null) {

@@ -68,7 +68,7 @@ export function BudgetForm({ draft, onDraft, preflight }: Props) {
       </fieldset>
       <fieldset>
         <legend>How</legend>
-        <div class="row">
+        <div class="row how">
           <label>
             Rounding
             <select value={draft.rounding} onChange={(event) => set({ rounding: event.currentTarget.value })}>

@@ -2,7 +2,7 @@ import { api } from "../api/client";
 import type { Front, Job, Report } from "../api/types";
 import { FrontChart } from "../charts/front_chart";
 import { useLoad } from "../load";
-import { bytes, digits } from "../numbers";
+import { bytes, digits, percent } from "../numbers";
 import { Canvas } from "../parts/Canvas";
 import { ProblemBox } from "../parts/ProblemBox";
 import { thinned } from "../plans";
@@ -98,9 +98,9 @@ export function Compare({ place }: { place: Place }) {
                   <a href={`#/jobs/${job.id}`}>{names[index]}</a>
                 </th>
                 <td class="number">{bytes(report.model.quantized_bytes)}</td>
-                <td class="number">{digits(report.model.ratio)}</td>
+                <td class="number">{percent(report.model.ratio)}</td>
                 <td class="number">
-                  {report.metrics.quantized === null ? "" : `${report.metrics.name} ${digits(report.metrics.quantized)}`}
+                  {report.metrics.quantized === null ? "" : metric(report)}
                 </td>
                 <td class="number">{digits(report.latency_ms.quantized)} ms</td>
                 <td class="number">{report.metrics.sqnr_db === null ? "" : `${digits(report.metrics.sqnr_db)} dB`}</td>
@@ -111,4 +111,9 @@ export function Compare({ place }: { place: Place }) {
       </div>
     </section>
   );
+}
+
+function metric({ metrics }: Report): string {
+  const value = metrics.quantized ?? 0;
+  return metrics.name?.startsWith("top1") ? `${percent(value)} top-1` : `${metrics.name} ${digits(value)}`;
 }

@@ -134,7 +134,7 @@ export function JobList({ place }: { place: Place }) {
                 <th scope="col">State</th>
                 <th scope="col">Asked for</th>
                 <th scope="col" class="number">
-                  Bytes
+                  Size
                 </th>
                 <th scope="col">Sent</th>
                 <th scope="col">Tags</th>
