@@ -109,10 +109,11 @@ def _start(data: Path, size: int) -> tuple[subprocess.Popen[bytes], int]:
     for _ in range(600):
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5).close()
-        except (urllib.error.URLError, ConnectionError):
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.1)
         else:
             return service, port
+    service.kill()
     raise SystemExit("the service did not start")
 
 
