@@ -32,6 +32,7 @@ _SHARES = {
 }
 """Bits -> shares of the whole range that are tried beside it; at 8 bits there is nothing to gain."""
 _CHANNELS = WeightGrid()
+_COLUMNS_AN_INPUT = 2
 
 Improve = Callable[
     [Layer, npt.NDArray[np.floating], Sequence[QuantizedWeight], torch.Tensor], Sequence[QuantizedWeight]
@@ -75,7 +76,8 @@ def gptq(
         bias: The layer's float bias, if it may be corrected.
         beta: Weight of the first-order term, 0 to 1; 0 is GPTQ to the last bit.
         grid_of: Bits -> the grid of that width.
-        improve: What makes integer codes better still, such as `descend` or `adaround`.
+        improve: What makes integer codes better still, such as `descend` or `adaround`; left out where there are fewer
+            than two independent columns for each input, which it would learn by heart.
         given: Bits -> codes found with fewer samples, whose scales and zero points are kept.
 
     Returns:
@@ -97,6 +99,8 @@ def gptq(
         values = feedback.given_back(found).reshape(*shape, inputs).transpose(0, 1)
         return values, lost.reshape(shape).transpose(0, 1).flatten(1)
 
+    if moments.independent < _COLUMNS_AN_INPUT * inputs:
+        improve = None
     result: dict[int, QuantizedWeight] = {}
     for together in _sweeps(sorted(set(map(weight_of, widths))), grid_of, rows.numel()):
         starts = []

@@ -38,6 +38,11 @@ class InputMoments:
     columns: int
     samples: int
 
+    @property
+    def independent(self) -> int:
+        """Columns that count: columns of one sample overlap or are alike, so at most 16 of each."""
+        return min(self.columns, self.samples * _INDEPENDENT_PER_SAMPLE)
+
     def centred(self) -> InputMoments:
         """Take the mean out: the moments of x - E[x].
 
@@ -74,7 +79,7 @@ class InputMoments:
         Returns:
             `[groups, inputs, inputs]`.
         """
-        independent = min(self.columns, self.samples * _INDEPENDENT_PER_SAMPLE)
+        independent = self.independent
         diagonal = self.second.diagonal(dim1=1, dim2=2)
         squares = diagonal.square().sum(1)
         products = diagonal.sum(1).square() - squares

@@ -95,3 +95,17 @@ def test_without_passes_nothing_changes_and_large_layers_get_fewer():
     assert descend(layer, weight, [start], moments(layer).second, passes=0) == [start]
     assert affordable_passes(layer, 5) == 4
     assert affordable_passes(layer, 10**9) == 0
+
+
+def test_few_columns_are_not_learned_by_heart():
+    _, layer, weight, _ = build("Gemm", (12, 48), (32, 48), {"transB": 1})
+    few, unseen = moments(layer, columns=40), moments(layer, seed=2).second
+    assert few.independent < 2 * 48
+    first = gptq(layer, weight, few, (3,))[3]
+    np.testing.assert_array_equal(gptq(layer, weight, few, (3,), improve=descend)[3].codes, first.codes)
+    (learned,) = descend(layer, weight, [first], few.second)
+    ratio = (
+        row_errors(layer, weight, learned.dequantize(), unseen).sum()
+        / row_errors(layer, weight, first.dequantize(), unseen).sum()
+    )
+    assert ratio > 1
