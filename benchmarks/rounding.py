@@ -1,8 +1,8 @@
-"""What does each rounding make of ResNet-20? `python -m benchmarks.rounding [bytes or bits a weight ...]`.
+"""What does each rounding make of ResNet-20? `python -m benchmarks.rounding [bytes or bits a weight | rounding ...]`.
 
-Numbers up to 32 are bits a weight on average. Whole files on CIFAR-10: the 512 calibration images in; out, by
-onnxruntime, top-1 on the 10,000 test images and the divergence from the float file (`python -m benchmarks.zoo` fetches
-the images). Sensitivities are estimated once for each rounding that scores.
+Numbers up to 32 are bits a weight on average; without names all roundings are measured. Whole files on CIFAR-10: the
+512 calibration images in; out, by onnxruntime, top-1 on the 10,000 test images and the divergence from the float file
+(`python -m benchmarks.zoo` fetches the images). Sensitivities are estimated once for each rounding that scores.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ _BATCH = 250
 
 def main() -> None:
     """Print one row a file."""
-    sizes = [float(text) for text in sys.argv[1:]] or SIZES
+    known = get_args(Rounding)
+    roundings = [name for name in known if name in sys.argv[1:]] or known
+    sizes = [float(text) for text in sys.argv[1:] if text not in known] or SIZES
     with np.load(zoo_folder() / "cifar10-test" / "samples.npz") as data:
         images, labels = data["input"], data["labels"]
     reference = _logits(MODEL, images)
@@ -40,7 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         first: dict[Rounding, Path] = {}
         for size in sizes:
-            for rounding in get_args(Rounding):
+            for rounding in roundings:
                 budget = Budget(effective_bits=size) if size <= _MOST_BITS else Budget(size=size)
                 spec = QuantizeSpec(budget=budget, rounding=rounding, workers=1)
                 out = Path(folder) / f"{rounding}-{size}"

@@ -1,0 +1,56 @@
+"""Blocks that are done are taken up again by an attempt at the same plan, and by no other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from quant_core.calibration import Samples
+from quant_core.checkpoints import TUNING, Checkpoints
+from quant_core.codes import CorrectedBias
+from quant_core.plan_tuning import _find, _keep, _probe
+from quant_core.quantizers import quantize_weight
+from quant_core.quantizers.block_reconstruction import ReconstructedBlocks
+from quant_core.sensitivity.objective import Objective, Term
+
+
+def test_what_was_kept_is_found_for_the_same_plan(tmp_path):
+    rng = np.random.default_rng(0)
+    bias = CorrectedBias("b", rng.standard_normal(4).astype(np.float32))
+    weights = {
+        "first": replace(quantize_weight(rng.standard_normal((4, 6)).astype(np.float32), 2, 0), bias=bias),
+        "second": quantize_weight(rng.standard_normal((3, 4)).astype(np.float32), 4, 0),
+    }
+    told = []
+    checkpoints = Checkpoints(tmp_path, told.append)
+    assert _find(checkpoints, weights) is None
+    assert _find(None, weights) is None
+    _keep(checkpoints, ReconstructedBlocks(weights, ((0.5, 0.25), (0.125, 0.5))))
+    assert told == [TUNING]
+    found = _find(checkpoints, weights)
+    assert found.errors == ((0.5, 0.25), (0.125, 0.5))
+    for name, weight in weights.items():
+        np.testing.assert_array_equal(found.weights[name].codes, weight.codes)
+        np.testing.assert_array_equal(found.weights[name].scale, weight.scale)
+    np.testing.assert_array_equal(found.weights["first"].bias.values, bias.values)
+    other = weights | {"second": replace(weights["second"], bits=3)}
+    assert _find(checkpoints, other) is None
+
+
+@pytest.mark.parametrize("kind", ["kl", "squared_error"])
+def test_draws_have_the_curvature_of_the_loss(kind):
+    objective = Objective((Term("y", "y", kind),))
+    logits = torch.tensor([[0.3, -1.0, 0.8]], dtype=torch.float64, requires_grad=True)
+    batch = Samples(inputs={"x": np.zeros((1, 1), np.float32)})
+    chance = torch.Generator().manual_seed(0)
+    draws = [
+        torch.autograd.grad(_probe(objective, {"y": logits}, batch, chance), logits)[0][0]
+        for _ in range(2000)
+    ]
+    found = torch.stack([g[:, None] * g[None] for g in draws]).mean(0)
+    p = logits.detach()[0].softmax(0)
+    exact = torch.diag(p) - p[:, None] * p[None] if kind == "kl" else torch.eye(3, dtype=torch.float64)
+    torch.testing.assert_close(found, exact, atol=0.08, rtol=0)
