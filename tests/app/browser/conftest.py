@@ -107,7 +107,11 @@ def picture(tmp_path: Path) -> Callable[..., None]:
 
     def take(page: Page, name: str) -> None:
         page.wait_for_timeout(300)
-        page.screenshot(path=folder / f"{name}.png", full_page="desktop" in name)
+        part = {"clip": {"x": 0, "y": 0, "width": 1200, "height": 1700}} if "report" in name else {}
+        if "desktop" in name:
+            page.screenshot(path=folder / f"{name}.png", full_page=True, **part)
+        else:
+            page.screenshot(path=folder / f"{name}.png")
 
     return take
 
