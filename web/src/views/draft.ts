@@ -39,7 +39,7 @@ export function specOf(draft: Draft): Spec {
   if (draft.budgets.size) spec["size"] = draft.ratio;
   if (draft.budgets.drop) spec["max_drop"] = `${draft.dropPercent}%`;
   if (draft.budgets.latency && draft.latencyTable) {
-    spec["latency"] = draft.latencyMs;
+    spec["latency"] = Number(draft.latencyMs.toPrecision(6));
     spec["latency_table"] = draft.latencyTable;
   }
   if (JSON.stringify(draft.widths) !== JSON.stringify(EMPTY.widths)) spec.weight_bits = [...draft.widths];
