@@ -39,10 +39,12 @@ class Node:
                     os.kill(pid, sent)
         self.process.wait()
 
-    def freeze(self) -> None:
-        """Stop all of it, as when the network fails."""
-        for pid in self.processes():
+    def freeze(self) -> set[int]:
+        """Stop all of it, as when its network fails; gives what was stopped."""
+        pids = self.processes()
+        for pid in pids:
             os.kill(pid, signal.SIGSTOP)
+        return pids
 
 
 @dataclass

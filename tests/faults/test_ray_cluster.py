@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,30 @@ def test_a_machine_that_dies_takes_no_job_with_it(start_on_ray: Start, ray_clust
     assert f"goes on from {engine}" in [event.get("message") for event in _events(two, job)]
     assert _ends(one, job) == ["succeeded"]
     assert two.job(job)["attempt"] == 2
+
+
+def test_a_machine_that_freezes_is_not_waited_for_longer_than_a_lease(
+    start_on_ray: Start, ray_cluster: Any
+) -> None:
+    ray_cluster.start(cpus=0)
+    machine = ray_cluster.start(cpus=1)
+    one = start_on_ray()
+    job = one.submit(seed=7)
+    engine = one.worker(job)
+    one.until(lambda: any("checkpoint" in name for name in one.files()), "the checkpoint to be kept", 60)
+    started = time.monotonic()
+    frozen = machine.freeze()
+    assert engine in frozen
+    one.until(lambda: one.job(job)["attempt"] == 2, "the silence to be noticed", 60)
+    _report("machine of the cluster frozen, lease of 10 s, to the next attempt", started)
+    ray_cluster.start(cpus=1)
+    assert one.wait_for(job, "succeeded", "failed", seconds=120)["state"] == "succeeded"
+    assert f"goes on from {engine}" in [event.get("message") for event in _events(one, job)]
+    for pid in frozen:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+    one.until(lambda: not one.alive(engine), "what was frozen to end", 60)
+    assert _ends(one, job) == ["succeeded"]
 
 
 def test_a_dead_services_job_goes_on_where_it_is(start_on_ray: Start, ray_cluster: Any) -> None:
