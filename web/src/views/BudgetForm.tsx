@@ -154,7 +154,7 @@ function LatencyBudget({ draft, set }: { draft: Draft; set: (changes: Partial<Dr
           aria-label="Latency of the layers"
           min={low}
           max={high}
-          step={(high - low) / 200 || 1}
+          step="any"
           value={draft.latencyMs}
           disabled={!draft.budgets.latency}
           aria-valuetext={`${digits(draft.latencyMs)} ms`}

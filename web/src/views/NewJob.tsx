@@ -96,7 +96,9 @@ function Form({ earlier }: { earlier: Job | null }) {
   const ready = (sent !== null && sent.data !== "") || reusable !== null;
   const remedy = error instanceof ServiceError && ready ? remedyOf(error.problem, specOf(draft)) : null;
   return (
+    // No browser's own checks: they hold the steps of a slider against it, and the service says what is wrong.
     <form
+      noValidate
       aria-labelledby="new-title"
       onSubmit={(event) => {
         event.preventDefault();
