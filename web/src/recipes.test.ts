@@ -53,5 +53,5 @@ it("quotes for the shell", () => {
     ].join(" \\\n  "),
   );
   expect(texts["curl"]).toContain(`-F model=@'my net.onnx'`);
-  expect(texts["Python"]).toContain('client.quantize("my net.onnx", "d.npz", size=1234, max_drop="0.5%"');
+  expect(texts["Python"]).toContain('client.quantize("my net.onnx", data="d.npz", size=1234, max_drop="0.5%"');
 });

@@ -93,22 +93,18 @@ function widths(value: unknown): string {
 /** The same request as curl, as Python and as a command line. */
 export function recipes(
   spec: Spec,
-  files: { model: string; data: string; fromJob?: string },
+  files: { model: string; data: string },
   address: string,
   bytes?: number,
 ): Record<string, string> {
   const short = shortSpec(spec, bytes);
   const json = JSON.stringify(short);
-  const form = files.fromJob
-    ? `-F from_job=${files.fromJob}`
-    : `-F model=@${quoted(files.model)} -F data=@${quoted(files.data)}`;
+  const form = `-F model=@${quoted(files.model)} -F data=@${quoted(files.data)}`;
   const tabled = "latency_table" in short;
   const fields = Object.entries(short).map(([name, value]) =>
     name === "latency_table" ? `latency_table=json.load(open("${TABLE_FILE}"))` : `${name}=${python(value)}`,
   );
-  const call = files.fromJob
-    ? `client.job("${files.fromJob}").quantize(${fields.join(", ")})`
-    : `client.quantize(${[python(files.model), python(files.data), ...fields].join(", ")})`;
+  const call = `client.quantize(${[python(files.model), `data=${python(files.data)}`, ...fields].join(", ")})`;
   const command = flags(short);
   const texts: Record<string, string> = {
     curl: `curl ${form} \\\n  -F spec=${quoted(json)} ${address}quantize`,

@@ -44,7 +44,7 @@ def test_from_files_to_a_model_and_to_another_point_of_the_curve(
     page.get_by_role("heading", name="Result").wait_for(timeout=600_000)
     first = _download(page, "Download the model", tmp_path / "first.onnx")
 
-    slider = page.get_by_label("Budget")
+    slider = page.get_by_role("slider", name="Budget")
     before = slider.get_attribute("aria-valuetext")
     slider.focus()
     for _ in range(5):
@@ -109,7 +109,7 @@ def test_three_hundred_layers_stay_smooth(
     job = answer.json()["id"]
     assert real_service.wait_for(job, "succeeded", "failed", seconds=900)["state"] == "succeeded"
     page = open_page(f"{real_service.url}/#/jobs/{job}")
-    slider = page.get_by_label("Budget")
+    slider = page.get_by_role("slider", name="Budget")
     slider.focus()
     for key in ("Home", "PageUp", "PageUp", "End", "PageDown", "ArrowLeft"):
         page.keyboard.press(key)

@@ -56,6 +56,7 @@ def test_words_and_tags_and_states_are_looked_for_among_all_jobs(
     page.get_by_role("button", name="Older").click()
     page.get_by_role("link", name="needle.onnx").wait_for()
     page.get_by_label("State").select_option("running")
+    page.get_by_role("link", name="needle.onnx").wait_for(state="detached")
     page.get_by_role("link", name="m.onnx").wait_for()
     assert rows.count() == 1
 
