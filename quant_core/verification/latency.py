@@ -18,6 +18,9 @@ from quant_core.verification.session import Arrays, available_threads, fixed_bat
 FEWEST_PAIRS = 5
 """A median and an interquartile range of fewer pairs would say nothing."""
 
+_KNOWN = 0.01
+"""Relative standard error of the median ratio that is good enough to stop before the time is up."""
+
 
 def measure_latency(
     float_path: Path,
@@ -40,7 +43,8 @@ def measure_latency(
         inputs: Graph input name -> samples, first axis = samples; the first batch is used.
         threads: Threads onnxruntime gets; default all cores this process may use.
         pairs: The most timed pairs.
-        seconds: No new pair is begun after so many seconds, except to reach `FEWEST_PAIRS`.
+        seconds: No new pair is begun after so many seconds, except to reach `FEWEST_PAIRS`; a third of that is enough
+            where the ratio is then known to 1 %.
         warm_up: Untimed runs of each model beforehand.
 
     Returns:
@@ -54,7 +58,11 @@ def measure_latency(
     sessions = [timing_session(path, threads) for path in (float_path, quantized_path)]
     batch = max(fixed_batch(session) or 1 for session in sessions)
     runs = [warm_run(session, inputs, batch, warm_up) for session in sessions]
-    times = time_in_turn(runs, rounds=max(pairs, FEWEST_PAIRS), fewest=FEWEST_PAIRS, seconds=seconds)
+    pairs = max(pairs, FEWEST_PAIRS)
+    times = time_in_turn(runs, rounds=pairs, fewest=FEWEST_PAIRS, seconds=seconds / 3)
+    if len(times) < pairs and not _is_known(times):
+        more = time_in_turn(runs, rounds=pairs - len(times), fewest=0, seconds=seconds * 2 / 3)
+        times = np.concatenate([times, more.reshape(-1, 2)])
     return summarise(times * 1e3, batch=batch, threads=threads)
 
 
@@ -156,6 +164,13 @@ def summarise(times: NDArray[np.float64], *, batch: int, threads: int) -> Latenc
         threads=threads,
         runs=len(times),
     )
+
+
+def _is_known(times: NDArray[np.float64]) -> bool:
+    ratios = times[:, 0] / times[:, 1]
+    low, median, high = np.percentile(ratios, [25, 50, 75])
+    # Of a normal distribution: sigma = IQR / 1.349, and the median's error is 1.253 times that of the mean.
+    return bool(1.253 * (high - low) / 1.349 / np.sqrt(len(ratios)) <= _KNOWN * median)
 
 
 def _seconds(call: Callable[[], Any], clock: Callable[[], float]) -> float:
