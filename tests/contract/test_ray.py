@@ -149,12 +149,12 @@ def test_when_the_actor_is_killed_nothing_of_it_is_left(reach: Reach, begin: Beg
 
 
 def test_an_attempt_that_nobody_asks_for_ends_itself(reach: Reach, begin: Begin) -> None:
-    executor = reach(silence=5)
+    executor = reach(silence=15)
     run = begin(executor, 2)  # holds its interpreter's lock
     engine, before = run.pid, _folders()
     os.kill(_bridge(executor), signal.SIGSTOP)
     seconds = _until(lambda: _gone(engine))
-    print(f"measured: nobody asks, silence of 5 s, to the end of the process: {seconds:.2f} s")
+    print(f"measured: nobody asks, silence of 15 s, to the end of the process: {seconds:.2f} s")
     _until(lambda: not _folders() & before, 10)
     os.kill(_bridge(executor), signal.SIGCONT)
     outcome = run.end()
