@@ -57,9 +57,10 @@ def gptq(
     that changes is made up for by the inputs after it (Frantar et al., GPTQ, arXiv:2210.17323, equation 2 and algorithm
     1; by one triangular factor of H with 1 % of its mean diagonal added, see `feedback.py`). Scales are those of least
     squared weight error; those of blocks and their zero points are found on the float weights before anything moves.
-    Where the grid's search is `hessian`, several shares of the whole range are rounded and each channel, or in large
-    layers each layer, keeps the one under which this error comes out least: GPTQ makes up for rounding, but not for
-    clipping, so that its best ranges are wider than those of least weight error.
+    Where the grid's search is `hessian`, the ranges of least weight error and several shares of the whole range are
+    rounded, and each channel, or in large layers each layer, keeps the one under which this error comes out least: GPTQ
+    makes up for rounding, but not for clipping, so that its best ranges are often wider than those of least weight
+    error, but not where a few weights lie far out.
 
     A bias that is corrected makes up for the mean error, which leaves the inputs' covariance in place of H.
 
@@ -160,7 +161,11 @@ def _starts(
     if grid.range_search != "hessian" or grid.format != "int":
         return [quantize_weight(weight, bits, layer.axis, grid)]
     whole = quantize_weight(weight, bits, layer.axis, replace(grid, range_search="minmax"))
-    return [whole, *(drawn_in(weight, whole, grid, share) for share in _SHARES.get(bits, ()))]
+    if bits not in _SHARES:
+        return [whole]
+    # Rows with few weights far out are better off with much less than any share of their range.
+    least = quantize_weight(weight, bits, layer.axis, replace(grid, range_search="mse"))
+    return [whole, least, *(drawn_in(weight, whole, grid, share) for share in _SHARES[bits])]
 
 
 def _best(
@@ -177,8 +182,15 @@ def _best(
         relative = found / found.amin(0).clamp_min(1e-30)
         return starts[int(relative.log().sum(1).argmin())]
     best = found.reshape(len(starts), len(scale), -1).sum(2).argmin(0).numpy()
-    scales = np.stack([start.scale for start in starts])
-    return replace(starts[0], scale=scales[best, np.arange(len(scale))])
+
+    def picked(parts: Sequence[npt.NDArray[np.generic]]) -> npt.NDArray[np.generic]:
+        chosen: npt.NDArray[np.generic] = np.stack(parts)[best, np.arange(len(scale))]
+        return chosen
+
+    zero_points = [start.zero_point for start in starts if start.zero_point is not None]
+    zero_point = picked(zero_points).astype(np.int8) if zero_points else None
+    scales = picked([start.scale for start in starts]).astype(np.float32)
+    return replace(starts[0], scale=scales, zero_point=zero_point)
 
 
 def _output_error(layer: Layer, rows: torch.Tensor, second: torch.Tensor, weight: QuantizedWeight) -> float:
