@@ -72,7 +72,13 @@ def _table(folder):
 
 @pytest.mark.parametrize("rounding", ["gptq", "nearest"])
 def test_an_analysis_and_what_is_made_of_it_score_the_layers_as_a_job_does(job, rounding):
-    asked = {"bits": "3,4,8", "loss": "squared_error", "workers": 1, "effective_bits": 5, "rounding": rounding}
+    asked = {
+        "bits": "3,4,8",
+        "loss": "squared_error",
+        "workers": 1,
+        "effective_bits": 5,
+        "rounding": rounding,
+    }
     alone, analysed, made = (job / f"{rounding}-{name}" for name in ("alone", "analysed", "made"))
     spec = QuantizeSpec.model_validate(asked)
     quantize(job / "m.onnx", job / "s.npz", spec, alone)
