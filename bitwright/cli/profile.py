@@ -31,8 +31,12 @@ def profile(
     from bitwright.cli.tables import standard_output
     from quant_core.spec import QuantizeSpec
 
-    request = {"target": target} | ({"activation_bits": activation_bits} if activation_bits else {})
-    request |= {"block_size": block_size} if block_size else {}
+    asked: dict[str, str | int | None] = {
+        "target": target,
+        "activation_bits": activation_bits,
+        "block_size": block_size,
+    }
+    request = {name: value for name, value in asked.items() if value}
     with failures.options():
         spec = QuantizeSpec.model_validate(request)
     found = local.profile(model, data, spec, runs)
