@@ -72,7 +72,7 @@ def test_rows_come_close_to_the_best_of_all_choices_up_and_down():
         row_errors(layer, weight, w.dequantize(), second).sum() / best - 1 for w in (start, found)
     )
     assert before > 0.3
-    assert -1e-6 <= after < 0.25 * before
+    assert -1e-6 <= after < 0.5 * before
     moved = np.abs(found.codes - weight / scale)
     assert (moved < 1 + 1e-5).all()
 

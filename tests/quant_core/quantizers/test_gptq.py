@@ -16,7 +16,6 @@ from quant_core.quantizers.rounding import round_weights
 from quant_core.quantizers.rows import from_rows, rows_shape, scale_to_rows, to_rows
 from quant_core.spec import WeightOptions
 
-RNG = np.random.default_rng(0)
 CASES = {
     "conv": ("Conv", (3, 6, 9, 9), (8, 6, 3, 3), {"pads": [1, 0, 2, 1], "strides": [2, 1]}),
     "grouped": ("Conv", (3, 6, 8, 8), (9, 2, 3, 3), {"group": 3, "dilations": [2, 1]}),
@@ -36,7 +35,7 @@ CASES = {
 
 
 def build(op, x_shape, w_shape, attributes):
-    weight = RNG.standard_normal(w_shape).astype(np.float32)
+    weight = np.random.default_rng(3).standard_normal(w_shape).astype(np.float32)
     graph = helper.make_graph(
         [helper.make_node(op, ["x", "w"], ["y"], name="layer", **attributes)],
         "g",
@@ -55,7 +54,7 @@ def build(op, x_shape, w_shape, attributes):
 @pytest.mark.parametrize("case", [case for case in CASES if case != "transposed"])
 def test_moments_foretell_the_output_of_any_weight(case):
     model, layer, weight, program = build(*CASES[case])
-    x = RNG.standard_normal(CASES[case][1]).astype(np.float32)
+    x = np.random.default_rng(1).standard_normal(CASES[case][1]).astype(np.float32)
     samples = Samples(inputs={"x": x})
     assert has_moments(layer)
     moments = input_moments(program, model, [layer], samples, batch_size=2, device="cpu", seed=0)["layer"]
@@ -166,8 +165,9 @@ def test_first_order_term_agrees_with_its_definition(case, beta):
 def test_first_order_term_of_weight_zero_is_gptq_to_the_last_bit(case):
     model, layer, _, program = build(*CASES[case])
     shape = (40, *CASES[case][1][1:])
-    shared = RNG.standard_normal((40, *[1] * (len(shape) - 1)))
-    samples = Samples(inputs={"x": (shared + 0.3 * RNG.standard_normal(shape)).astype(np.float32)})
+    rng = np.random.default_rng(1)
+    shared = rng.standard_normal((40, *[1] * (len(shape) - 1)))
+    samples = Samples(inputs={"x": (shared + 0.3 * rng.standard_normal(shape)).astype(np.float32)})
     rounded = {}
     for rounding, beta in (("gptq", 0.3), ("foem", 0.0), ("foem", 0.3)):
         rounded[rounding, beta] = round_weights(
@@ -192,7 +192,7 @@ def test_first_order_term_of_weight_zero_is_gptq_to_the_last_bit(case):
 
 def test_more_samples_join_moments_that_are_kept_and_leave_ranges_as_they_are():
     model, layer, weight, program = build(*CASES["conv"])
-    x = RNG.standard_normal((9, *CASES["conv"][1][1:])).astype(np.float32)
+    x = np.random.default_rng(1).standard_normal((9, *CASES["conv"][1][1:])).astype(np.float32)
     first, rest = Samples(inputs={"x": x[:6]}), Samples(inputs={"x": x[6:]})
     kept = KeptMoments()
 
