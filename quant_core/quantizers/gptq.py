@@ -31,6 +31,9 @@ _SHARES = {
     6: (0.92, 0.84),
 }
 """Bits -> shares of the whole range that are tried beside it; at 8 bits there is nothing to gain."""
+_CLIPPED_ROW, _CLIPPED_LAYER = 2.0, 1.5
+"""How much better ranges of least weight error must be, for one channel and in the mean of a layer's: they clip most,
+which takes from the size of every output, and what layers lose of it adds up where other errors do not."""
 _CHANNELS = WeightGrid()
 _COLUMNS_AN_INPUT = 2
 
@@ -60,7 +63,7 @@ def gptq(
     Where the grid's search is `hessian`, the ranges of least weight error and several shares of the whole range are
     rounded, and each channel, or in large layers each layer, keeps the one under which this error comes out least: GPTQ
     makes up for rounding, but not for clipping, so that its best ranges are often wider than those of least weight
-    error, but not where a few weights lie far out.
+    error. These must be better by half or more, as they are where a few weights lie far out.
 
     A bias that is corrected makes up for the mean error, which leaves the inputs' covariance in place of H.
 
@@ -165,7 +168,7 @@ def _starts(
         return [whole]
     # Rows with few weights far out are better off with much less than any share of their range.
     least = quantize_weight(weight, bits, layer.axis, replace(grid, range_search="mse"))
-    return [whole, least, *(drawn_in(weight, whole, grid, share) for share in _SHARES[bits])]
+    return [whole, *(drawn_in(weight, whole, grid, share) for share in _SHARES[bits]), least]
 
 
 def _best(
@@ -177,7 +180,9 @@ def _best(
     step = -(-outputs // _TRIED_ROWS)
     _, found = swept(starts, step)
     scale = starts[0].scale
-    if step > 1 or scale.ndim == 0:
+    together = step > 1 or scale.ndim == 0
+    found[-1] *= _CLIPPED_LAYER if together else _CLIPPED_ROW
+    if together:
         # Of rows that lie far apart in size each has one vote.
         relative = found / found.amin(0).clamp_min(1e-30)
         return starts[int(relative.log().sum(1).argmin())]

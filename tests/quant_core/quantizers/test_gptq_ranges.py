@@ -73,13 +73,14 @@ def test_ranges_beat_those_of_least_weight_error_at_two_bits():
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("outputs", [40, 300])
 def test_weights_far_out_do_not_widen_the_range_of_all_others(outputs, symmetric):
-    """Weights are normal but for one of each output, eight times as large as they are."""
+    """Weights are normal but for those of one input, nearly silent, that lie 13 standard deviations out."""
     text = TEXT.replace("24", "192").format(outputs)
     model, (layer,) = build(text, w=(192, outputs), b=(outputs,))
     rng = np.random.default_rng(1)
     weight = rng.standard_normal((192, outputs)).astype(np.float32)
-    weight[rng.integers(192, size=outputs), np.arange(outputs)] = 8
+    weight[7] = 13
     x = rng.standard_normal((600, 192)).astype(np.float32)
+    x[:, 7] *= 1e-3
     moments = input_moments(
         compile_model(model), model, [layer], Samples(inputs={"x": x}), batch_size=600, device="cpu", seed=0
     )[layer.name]
@@ -88,14 +89,14 @@ def test_weights_far_out_do_not_widen_the_range_of_all_others(outputs, symmetric
             layer,
             weight,
             moments,
-            [3],
+            [2],
             grid_of=lambda _, name=name: WeightGrid(symmetric=symmetric, range_search=name),
-        )[3]
+        )[2]
         for name in ("hessian", "mse", "minmax")
     )
     ours, theirs = (expected(weight, codes, moments).sum() for codes in (found, least))
-    assert ours <= theirs * 1.001
-    assert errors(x, weight, found).sum() < 0.75 * errors(x, weight, whole).sum()
+    assert ours <= theirs * 1.1
+    assert errors(x, weight, found).sum() < 0.5 * errors(x, weight, whole).sum()
 
 
 def test_many_outputs_share_one_choice():
