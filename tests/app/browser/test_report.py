@@ -73,10 +73,10 @@ def test_its_colours_follow_the_system_and_paper_is_white(
     background = "getComputedStyle(document.body).backgroundColor"
     dark = page.evaluate(background)
     page.emulate_media(color_scheme="light")
-    page.wait_for_function("document.documentElement.dataset.theme === 'light'")
+    page.locator("html[data-theme=light]").wait_for(state="attached")
     light = page.evaluate(background)
     page.emulate_media(color_scheme="dark")
-    page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+    page.locator("html[data-theme=dark]").wait_for(state="attached")
     assert page.evaluate(background) == dark != light
     assert page.pdf().startswith(b"%PDF")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")

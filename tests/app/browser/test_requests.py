@@ -155,8 +155,8 @@ def test_densities_are_shown_where_they_were_estimated(
 ) -> None:
     page = open_page(f"{real_service.url}/#/jobs/{dense}")
     page.get_by_role("img", name=re.compile("^Density of the eigenvalues of whole net")).wait_for()
-    page.get_by_label("Of", exact=True).select_option("/fc/Gemm")
-    page.get_by_role("img", name=re.compile("^Density of the eigenvalues of /fc/Gemm")).wait_for()
+    page.get_by_role("combobox", name="Of", exact=True).select_option("/fc/Gemm")
+    page.get_by_role("img", name=re.compile("^Density of the eigenvalues of .fc.Gemm")).wait_for()
     page.goto(f"{real_service.url}/#/jobs/{finished}")
     page.get_by_role("heading", name="Bits of the layers, and what they cost").wait_for()
     assert page.get_by_role("img", name=re.compile("^Density")).count() == 0
