@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -133,8 +131,6 @@ def analyze(
     request |= {name: value for name, value in options.items() if value is not None}
     with failures.options():
         spec = AnalyzeSpec.model_validate(request)
-    # An order to end takes the same way out as Ctrl-C, so that no half-written file stays behind.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     target = out if out.suffix == ".json" else out / "sensitivity.json"
     with StageBars(Console(stderr=True)) as bars:
         table = local.analyze(model, data, spec, target, bars)

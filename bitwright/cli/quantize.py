@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -265,8 +263,6 @@ def quantize(
     from bitwright.cli.stages import StageBars
     from bitwright.cli.tables import print_summary, standard_output
 
-    # An order to end takes the same way out as Ctrl-C, so that no half-written folder stays behind.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with StageBars(Console(stderr=True)) as bars:
         report = local.quantize(model, data, spec, out, bars, earlier)
     console = standard_output()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
+import signal
+import sys
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,7 +16,11 @@ from quant_core.spec import Stage
 
 
 class StageBars:
-    """Draws what the engine tells; where output is not a terminal, it writes one line a stage instead."""
+    """Draws what the engine tells; where output is not a terminal, it writes one line a stage instead.
+
+    Meanwhile Ctrl-C and an order to end take the same way out, so that no half-written folder stays behind. Python
+    drops what is raised while an object is being finalised; so a signal is raised once more at the next step.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -28,8 +34,12 @@ class StageBars:
             disable=not console.is_terminal,
         )
         self._tasks: dict[Stage, TaskID] = {}
+        self._caught: int | None = None
+        self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, self._catch)
         self._bars.start()
         return self
 
@@ -37,6 +47,18 @@ class StageBars:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bars.stop()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _catch(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self._caught = number
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._caught == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self._caught is not None:
+            sys.exit(128 + self._caught)
 
     def __call__(self, step: Step) -> None:
         """Show one step.
@@ -44,6 +66,7 @@ class StageBars:
         Args:
             step: What the engine does.
         """
+        self._leave()
         if step.stage not in self._tasks:
             self._finish_others()
             self._tasks[step.stage] = self._bars.add_task(step.stage, total=1.0, message="")
