@@ -14,11 +14,11 @@ import onnx_ir as ir
 
 from quant_core.codes import ActivationGrid, QuantizedWeight
 from quant_core.errors import InternalError
+from quant_core.export.assembly import assemble
 from quant_core.export.bias_room import with_room_for_bias
 from quant_core.export.block_patterns import WriteWeight, write_blocks
 from quant_core.export.copying import copy_node
 from quant_core.export.forms import Placement
-from quant_core.export.functions import DOMAIN
 from quant_core.export.graph_writer import GraphWriter
 from quant_core.export.half_storage import store_in_half
 from quant_core.export.held_back import Exported, without_large
@@ -28,9 +28,7 @@ from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.export.target import Target
 from quant_core.export.weight_patterns import write_float, write_int8, write_qdq, write_rows
 from quant_core.ingest.layer import Layer
-from quant_core.version import __version__
 
-_IR_VERSIONS = {18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11, 24: 12, 25: 13, 26: 13}
 _BYTE = 8  # bits
 _SIGNED_OFFSET = 128  # a grid's codes count from 0; as int8 they are this much lower
 
@@ -134,7 +132,7 @@ class _Exporter:
                 self._round(value.name, value.name)
         for node in graph.node:
             self._write(node)
-        return self._assemble()
+        return assemble(self.proto, self.writer, self.initializers, self.target)
 
     def _write(self, node: onnx.NodeProto) -> None:
         layer = self.layers.get(node.name)
@@ -347,55 +345,7 @@ class _Exporter:
                 return use.operand
         raise InternalError(f"node {node.name} is not a use of layer {layer.name}")
 
-    def _assemble(self) -> onnx.ModelProto:
-        old = self.proto.graph
-        graph = onnx.GraphProto(name=old.name, doc_string=old.doc_string)
-        graph.input.extend(old.input)
-        graph.output.extend(old.output)
-        graph.node.extend(self.writer.nodes)
-        used = {name for node in self.writer.nodes for name in node.input} | self.outputs
-        used |= _names_in_subgraphs(self.writer.nodes)
-        written = {tensor.name for tensor in self.writer.initializers}
-        graph.initializer.extend(
-            tensor for name, tensor in self.initializers.items() if name in used and name not in written
-        )
-        graph.initializer.extend(self.writer.initializers)
-        model = onnx.ModelProto(graph=graph, producer_name="bitwright", producer_version=__version__)
-        model.doc_string, model.domain, model.model_version = (
-            self.proto.doc_string,
-            self.proto.domain,
-            self.proto.model_version,
-        )
-        model.metadata_props.extend(self.proto.metadata_props)
-        model.opset_import.extend(self.proto.opset_import)
-        held = {(function.domain, function.name) for function in self.proto.functions}
-        model.functions.extend(self.proto.functions)
-        for function in self.writer.functions:
-            if (function.domain, function.name) not in held:
-                # The checker wants one version of an operator throughout a file.
-                function.opset_import[0].version = self.opset
-                model.functions.append(function)
-        if self.writer.functions and all(entry.domain != DOMAIN for entry in model.opset_import):
-            model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
-        known = {entry.domain for entry in model.opset_import}
-        if self.blocks and NBITS_DOMAIN not in known:
-            model.opset_import.append(onnx.helper.make_opsetid(NBITS_DOMAIN, 1))
-        version = _IR_VERSIONS.get(self.opset, 13)
-        model.ir_version = version if self.target.exact_opset else max(self.proto.ir_version, version)
-        return model
-
 
 def _bias(node: onnx.NodeProto) -> str | None:
     has_bias = node.op_type == "Gemm" and len(node.input) > 2 and node.input[2]
     return str(node.input[2]) if has_bias else None
-
-
-def _names_in_subgraphs(nodes: Sequence[onnx.NodeProto]) -> set[str]:
-    names: set[str] = set()
-    for node in nodes:
-        for attribute in node.attribute:
-            for graph in [attribute.g, *attribute.graphs]:
-                for inner in graph.node:
-                    names.update(inner.input)
-                names |= _names_in_subgraphs(graph.node)
-    return names
