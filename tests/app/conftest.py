@@ -61,7 +61,7 @@ class Server:
             stderr=self.log,
         )
         self.http = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
-        self.until(lambda: self.answers() or self.process.poll() is not None, "the service to start", 60)
+        self.until(lambda: self.answers() or self.process.poll() is not None, "the service to start", 300)
         assert self.process.poll() is None, self.folder.with_suffix(".log").read_text()
 
     def answers(self) -> bool:
@@ -73,7 +73,7 @@ class Server:
     def stop(self, sig: int = signal.SIGTERM) -> None:
         if self.process.poll() is None:
             self.process.send_signal(sig)
-            self.process.wait(20)
+            self.process.wait(60)
         self.http.close()
         self.log.close()
 
@@ -94,10 +94,10 @@ class Server:
         found: dict[str, Any] = answer.json()
         return found
 
-    def wait_until_running(self, job_id: str, seconds: float = 30) -> dict[str, Any]:
+    def wait_until_running(self, job_id: str, seconds: float = 120) -> dict[str, Any]:
         return self.wait_for(job_id, *RUNNING, seconds=seconds)
 
-    def wait_for(self, job_id: str, *states: str, seconds: float = 30) -> dict[str, Any]:
+    def wait_for(self, job_id: str, *states: str, seconds: float = 120) -> dict[str, Any]:
         self.until(lambda: self.job(job_id)["state"] in states, f"{job_id} to be {states}", seconds)
         return self.job(job_id)
 
@@ -133,7 +133,7 @@ class Server:
         return _parent(pid) is not None
 
     @staticmethod
-    def until(condition: Callable[[], object], what: str, seconds: float = 20) -> None:
+    def until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:

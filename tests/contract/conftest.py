@@ -43,7 +43,7 @@ class Watched:
         self.checkpoints += update.checkpoints
         self.outcome = self.outcome or update.outcome
 
-    def until(self, condition: Callable[[], object], seconds: float = 60) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = 300) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"waited {seconds} s; so far: {self}"
@@ -62,7 +62,7 @@ class Watched:
         self.until(told)
         return said[0]
 
-    def end(self, seconds: float = 60) -> Outcome:
+    def end(self, seconds: float = 300) -> Outcome:
         self.until(lambda: self.outcome, seconds)
         assert self.outcome is not None
         return self.outcome
