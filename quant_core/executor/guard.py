@@ -110,6 +110,11 @@ class Guard(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.budget = budget
         self.spent = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Nothing here is compiled by torch; to be left out of that would import its whole compiler, which takes 3 s.
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
