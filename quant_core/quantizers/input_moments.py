@@ -15,6 +15,7 @@ from quant_core.errors import NonFiniteError
 from quant_core.executor import Program
 from quant_core.executor.layout import fast_layout
 from quant_core.ingest.layer import Layer, Use
+from quant_core.quantizers.read_positions import reads_in_part, run_and_see, seeing_batch
 
 _FEWEST_COLUMNS = 4096
 _MOST_COLUMNS = 16384
@@ -154,6 +155,9 @@ def input_moments(
 ) -> dict[str, InputMoments]:
     """Average x x^T over samples and positions, a bounded random share of the positions of each batch.
 
+    Rows of a Gemm or MatMul that nothing reads, such as those of padding, do not count (`read_positions.py`): codes
+    fitted to them would be worse for the others.
+
     Args:
         program: The float program.
         model: The graph it was compiled from.
@@ -175,16 +179,20 @@ def input_moments(
     inputs = list(dict.fromkeys(use.input for layer in layers for use in layer.uses))
     sums: dict[str, _Sum] = {}
     done = 0
+    in_part = reads_in_part(program, layers, samples, device)
+    if in_part and samples.batch is None:
+        batch_size = min(batch_size, seeing_batch(layers))
     for batch in samples.batches(batch_size):
         feeds = {
             name: fast_layout(torch.from_numpy(array).to(device)) for name, array in batch.inputs.items()
         }
+        values, read = _run(program, feeds, inputs, layers if in_part else (), batch.count)
         with torch.no_grad():
-            values = feeds | program.evaluate(feeds, outputs=[name for name in inputs if name not in feeds])
             for layer in layers:
                 share = batch.count / samples.count / len(layer.uses)
                 for use in layer.uses:
-                    columns = _columns(layer, use, nodes[use.node], values[use.input], share, generator)
+                    node, rows = nodes[use.node], read.get(use.output)
+                    columns = _columns(layer, use, node, values[use.input], rows, share, generator)
                     sums.setdefault(layer.name, _Sum.of(layer, columns)).add(columns)
         done += batch.count
         if on_batch is not None:
@@ -246,8 +254,30 @@ class _Sum:
         return InputMoments(second, first, self.columns, samples)
 
 
+def _run(
+    program: Program,
+    feeds: Mapping[str, torch.Tensor],
+    inputs: Sequence[str],
+    layers: Sequence[Layer],
+    samples: int,
+) -> tuple[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]]:
+    """What layers read, and which rows of it count where layers are given that may compute some in vain."""
+    if layers:
+        run = run_and_see(program, feeds, inputs, layers, samples)
+        return run.values, run.read
+    with torch.no_grad():
+        lacking = [name for name in inputs if name not in feeds]
+        return {**feeds, **program.evaluate(feeds, outputs=lacking)}, {}
+
+
 def _columns(
-    layer: Layer, use: Use, node: ir.Node, x: torch.Tensor, share: float, generator: torch.Generator
+    layer: Layer,
+    use: Use,
+    node: ir.Node,
+    x: torch.Tensor,
+    read: torch.Tensor | None,
+    share: float,
+    generator: torch.Generator,
 ) -> torch.Tensor:
     """Input columns `[groups, positions, inputs]`; those of a kernel by taps, then by channels."""
     if layer.op == "Conv":
@@ -257,6 +287,8 @@ def _columns(
     elif use.op == "Gemm" and _is_transposed(node):
         x = x.T
     rows = x.reshape(-1, x.shape[-1])
+    if read is not None:
+        rows = rows[read]
     wanted = _wanted(rows.shape[1], share)
     if len(rows) > wanted:
         rows = rows[torch.randint(len(rows), (wanted,), generator=generator).to(x.device)]
