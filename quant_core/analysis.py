@@ -11,7 +11,7 @@ import torch
 
 from quant_core.artifacts import COSTS, INTERACTIONS, SENSITIVITY, SPECTRUM_HTML, SPECTRUM_JSON, whole_folder
 from quant_core.calibration import Samples, split_samples
-from quant_core.checkpoints import Checkpoints, find_rounded, keep_rounded
+from quant_core.checkpoints import Checkpoints, find_rounded, keep_rounded, probe_log
 from quant_core.effort import Effort, plan_effort
 from quant_core.equalizing import equalize, expected_bits
 from quant_core.errors import SpecError
@@ -23,6 +23,7 @@ from quant_core.report.spectrum_page import render_spectrum
 from quant_core.scored import Scored, read_tables
 from quant_core.sensitivity import Objective, Spectrum, choose_loss, find_sample_axes, missing_scores
 from quant_core.sensitivity.assignment import Crew
+from quant_core.sensitivity.probe_log import ProbeLog
 from quant_core.sensitivity.question import Question
 from quant_core.sensitivity.spectra import spectra, spectrum_table
 from quant_core.sensitivity.table import Answer, answer
@@ -114,7 +115,7 @@ def analyze(
         if rounded is None:
             rounded = round_candidates(job, seen, spec, tell("rounding"))
             keep_rounded(checkpoints, rounded)
-        scored = score(job, unseen, rounded, spec, tell("sensitivity")).scaled_for(scaled_for)
+        scored = score(job, unseen, rounded, spec, tell("sensitivity"), checkpoints).scaled_for(scaled_for)
         scored = scored.with_outliers(rounded)
         scored.write(made, name)
         (made / COSTS).write_text(price(job, whole).model_dump_json(indent=1))
@@ -173,7 +174,14 @@ def round_candidates(
     )
 
 
-def score(job: Prepared, samples: Samples, rounded: RoundedWeights, request: Request, tell: Tell) -> Scored:
+def score(
+    job: Prepared,
+    samples: Samples,
+    rounded: RoundedWeights,
+    request: Request,
+    tell: Tell,
+    checkpoints: Checkpoints | None = None,
+) -> Scored:
     """Estimate what each layer loses at each of its candidate widths.
 
     Args:
@@ -182,11 +190,15 @@ def score(job: Prepared, samples: Samples, rounded: RoundedWeights, request: Req
         rounded: Every layer at each of its widths.
         request: What is asked.
         tell: Called with the fraction done and a message.
+        checkpoints: What was measured by an attempt that was cut off, and where this one writes it down.
 
     Returns:
         The loss, the table, and warnings.
     """
-    with _asked(job, samples, rounded, request, tell) as question:
+    log = probe_log(checkpoints)
+    if log is not None and log.known:
+        tell(0.0, f"{log.known} measurements taken from the last attempt")
+    with _asked(job, samples, rounded, request, tell, log) as question:
         if isinstance(request, AnalyzeSpec):
             found, densities = _answer_all(question, request)
         else:
@@ -267,7 +279,12 @@ def reuse(job: Prepared, samples: Samples, request: Request, folder: Path) -> Sc
 
 @contextmanager
 def _asked(
-    job: Prepared, samples: Samples, rounded: RoundedWeights, request: Request, tell: Tell
+    job: Prepared,
+    samples: Samples,
+    rounded: RoundedWeights,
+    request: Request,
+    tell: Tell,
+    log: ProbeLog | None = None,
 ) -> Iterator[Question]:
     """What the estimators are asked about the job, while those who share the work are there."""
     effort = _limits(job, samples, request)
@@ -291,6 +308,7 @@ def _asked(
             thrifty=request.effort != "best",
             seconds=request.seconds if isinstance(request, AnalyzeSpec) else None,
             crew=crew,
+            log=log,
             on_progress=tell,
         )
 

@@ -1,4 +1,4 @@
-"""What a job that was cut off leaves for its next attempt, one folder a stage."""
+"""What a job that was cut off leaves for its next attempt: one folder a stage, and several for what was measured."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import numpy as np
 
 from quant_core.codes import CorrectedBias, QuantizedWeight
 from quant_core.outliers import Outliers
+from quant_core.sensitivity.probe_log import ProbeLog
 from quant_core.version import __version__
 
 ROUNDING = "rounding"
 SENSITIVITIES = "sensitivity"
 TUNING = "tuning"
+PROBES = "probes"
 
 _MARK = "version.json"
 _TOLD = "told.json"
@@ -35,10 +38,12 @@ class Checkpoints:
     Attributes:
         folder: Holds one folder for each; those of earlier attempts are there already.
         on_kept: Told the name of each that is complete.
+        probe_seconds: Least time between two of what is measured.
     """
 
     folder: Path
     on_kept: Callable[[str], None] = lambda _: None
+    probe_seconds: float = 3.0
 
     def find(self, name: str) -> Path | None:
         """Look for what an earlier attempt left.
@@ -83,6 +88,37 @@ class Checkpoints:
         shutil.rmtree(self.folder / name, ignore_errors=True)
         part.rename(self.folder / name)
         self.on_kept(name)
+
+
+def probe_log(checkpoints: Checkpoints | None) -> ProbeLog | None:
+    """Take up what earlier attempts measured, and write down what this one measures.
+
+    Every write is a checkpoint of its own, `probes-1`, `probes-2` and so on, which holds what is new alone: whoever
+    takes one away is in the way of no other, and an hour of measuring is not copied every few seconds.
+
+    Args:
+        checkpoints: Where; None for nowhere.
+
+    Returns:
+        The log.
+    """
+    if checkpoints is None:
+        return None
+    known: dict[str, np.ndarray] = {}
+    last = 0
+    for folder in sorted(checkpoints.folder.glob(f"{PROBES}-*")):
+        last = max(last, int(folder.name.removeprefix(f"{PROBES}-")))
+        if checkpoints.find(folder.name) is not None:
+            with np.load(folder / "probes.npz", allow_pickle=False) as arrays:
+                known |= {key: arrays[key] for key in arrays.files}
+    numbers = count(last + 1)
+
+    def write(found: Mapping[str, np.ndarray]) -> None:
+        with checkpoints.keep(f"{PROBES}-{next(numbers)}") as folder:
+            arrays: dict[str, np.ndarray] = {**found}
+            np.savez(folder / "probes.npz", allow_pickle=False, **arrays)
+
+    return ProbeLog(known, write, seconds=checkpoints.probe_seconds)
 
 
 def keep_rounded(

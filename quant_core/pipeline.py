@@ -134,7 +134,8 @@ def _run(
             scored = reuse(job, unseen, spec, source)
             journal.tell("sensitivity", 1, f"taken from {told}")
         else:
-            scored = score(job, unseen, rounded, spec, journal.tells("sensitivity")).scaled_for(scaled_for)
+            measured = score(job, unseen, rounded, spec, journal.tells("sensitivity"), checkpoints)
+            scored = measured.scaled_for(scaled_for)
             if checkpoints is not None:
                 with checkpoints.keep(SENSITIVITIES) as kept:
                     scored.write(kept)

@@ -279,7 +279,9 @@ def _rounded(question: Question, layers: Sequence[Layer]) -> list[Any]:
     return [by_name[layer.name] for layer in layers]
 
 
-def _measured(question: Question, estimator: Callable[..., Any], join: Any, **options: Any) -> Any:
+def _measured(
+    question: Question, estimator: Callable[..., Any], join: Any, *, in_pieces: bool = False, **options: Any
+) -> Any:
     """Run a method that measures rounded layers, a batch at a time."""
 
     def attempt(cut: Cut, layers: Sequence[Layer]) -> Any:
@@ -291,13 +293,15 @@ def _measured(question: Question, estimator: Callable[..., Any], join: Any, **op
         assignment = Assignment(estimator, layers, question.objective, cut, given | options)
         # Functions that replace tensors cannot be sent to other processes.
         asked = question if not question.replace else replace(question, crew=None)
-        return asked.ask(assignment, on_progress=question.on_progress)
+        return asked.ask(assignment, in_pieces=in_pieces, on_progress=question.on_progress)
 
     return with_less_at_a_time(attempt, question.cut(2, clusters=1), question.layers, join)
 
 
 def _output(question: Question) -> Findings:
-    found: LossIncrease = _measured(question, output, join_increases, foretell=question.thrifty)
+    found: LossIncrease = _measured(
+        question, output, join_increases, in_pieces=True, foretell=question.thrifty
+    )
     return _increase(found)
 
 
@@ -310,7 +314,7 @@ def _pqi(question: Question) -> Findings:
     def attempt(cut: Cut, layers: Sequence[Layer]) -> LossIncrease:
         rounded = {"quantized": _rounded(question, layers)}
         assignment = Assignment(pqi, layers, question.objective, cut, rounded)
-        found: LossIncrease = question.ask(assignment, on_progress=question.on_progress)
+        found: LossIncrease = question.ask(assignment, in_pieces=True, on_progress=question.on_progress)
         return found
 
     cut = question.cut(2 * FIRST, clusters=_SWEEP_CLUSTERS)

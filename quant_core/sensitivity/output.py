@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.float_run import FloatRun, Quantized, Replace, Rows, float_runs
 from quant_core.sensitivity.foretold import changes_of
 from quant_core.sensitivity.objective import Objective
+from quant_core.sensitivity.probe_log import Once, anew
 from quant_core.sensitivity.traces import Floats, OnProgress
 from quant_core.sensitivity.units import RunUnits, in_turn
 
@@ -55,6 +57,7 @@ def output(
     foretell: bool = False,
     on_progress: OnProgress | None = None,
     run: RunUnits = in_turn,
+    once: Once = anew,
 ) -> LossIncrease:
     """Measure `mean_n [L_n(layer i at b bits) - L_n(all float)]` for every layer and bit-width.
 
@@ -73,6 +76,7 @@ def output(
         foretell: Take widths from coarser ones by the layer's own error where that agrees, `foretold.py`.
         on_progress: Called with the fraction done and a message; an exception from it ends the work.
         run: Works the batches off; where it ends early, time was up.
+        once: Gives what one layer does to one batch, where an earlier attempt measured it.
 
     Returns:
         Increases with standard errors.
@@ -85,15 +89,25 @@ def output(
 
     def measure(index: int, _: int) -> Floats:
         part = IncreaseSums.empty(quantized)
-        (one,) = float_runs(program, layers, objective, [batches[index]], replace)
         done = index * int(part.asked.sum())
+
+        @cache
+        def one() -> FloatRun:
+            return next(float_runs(program, layers, objective, [batches[index]], replace))
+
+        def layer_sums(i: int) -> Floats:
+            alone = IncreaseSums.empty([quantized[i]])
+            changes = changes_of(one(), layers[i], quantized[i], foretell=foretell)
+            for k, (change, measured) in enumerate(changes):
+                alone.take(0, k, change, measured=measured)
+            return alone.packed()[:, 0]
+
         for i, layer in enumerate(layers):
-            for k, (change, measured) in enumerate(changes_of(one, layer, quantized[i], foretell=foretell)):
-                part.take(i, k, change, measured=measured)
-                done += 1
+            part.put(i, once(index, i, partial(layer_sums, i)))
+            done += len(quantized[i])
             if on_progress is not None:
                 on_progress(done / work, f"{layer.name} at {len(quantized[i])} bit-widths")
-        return np.stack([part.sums, part.squares, part.foretold])
+        return part.packed()
 
     with closing(run(measure, ((index, 0) for index in range(len(batches))))) as results:
         for batch, (added, squares, foretold) in zip(batches, results, strict=False):
@@ -167,6 +181,20 @@ class IncreaseSums:
         self.foretold[layer, width] += not measured
         self.sums[layer, width] += float(change.sum())
         self.squares[layer, width] += float(change.square().sum())
+
+    def put(self, layer: int, found: Floats) -> None:
+        """Set what one layer does to a batch.
+
+        Args:
+            layer: Position of the layer.
+            found: Its row of each table, [3, bit-widths].
+        """
+        count = found.shape[1]
+        self.sums[layer, :count], self.squares[layer, :count], self.foretold[layer, :count] = found
+
+    def packed(self) -> Floats:
+        """Put the tables into one array, [3, layers, bit-widths]."""
+        return np.stack([self.sums, self.squares, self.foretold])
 
     def known(self, tolerance: float) -> bool:
         """Tell whether the increases are known well enough.

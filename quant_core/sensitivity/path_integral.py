@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.float_run import FloatRun, Quantized, float_runs, stand_in_tensors
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.output import LossIncrease
+from quant_core.sensitivity.probe_log import Once, anew
 from quant_core.sensitivity.traces import Floats, OnProgress
 from quant_core.sensitivity.units import RunUnits, in_turn
 
@@ -48,6 +50,7 @@ def pqi(
     gradients: int = 16,
     on_progress: OnProgress | None = None,
     run: RunUnits = in_turn,
+    once: Once = anew,
 ) -> LossIncrease:
     """Integrate the gradient along the path of each layer and bit-width.
 
@@ -67,6 +70,7 @@ def pqi(
         gradients: How many on each path.
         on_progress: Called with the fraction done and a message; an exception from it ends the work.
         run: Works the batches off; where it ends early, time was up.
+        once: Gives what one layer does to one batch, where an earlier attempt measured it.
 
     Returns:
         Increases; the standard errors are from the spread between batches, NaN for fewer than two.
@@ -78,10 +82,17 @@ def pqi(
 
     def measure(index: int, _: int) -> Floats:
         mean = np.full(shape, np.nan)
-        (one,) = float_runs(program, layers, objective, [batches[index]])
+
+        @cache
+        def one() -> FloatRun:
+            return next(float_runs(program, layers, objective, [batches[index]]))
+
+        def integrals(layer: Layer, row: Sequence[Quantized]) -> Floats:
+            ends = (stand_in_tensors(program, layer, weight) for weight in row)
+            return np.array([_integrate(one(), layer, end, gradients) for end in ends], dtype=np.float64)
+
         for i, layer in enumerate(layers):
-            for k, weight in enumerate(quantized[i]):
-                mean[i, k] = _integrate(one, layer, stand_in_tensors(program, layer, weight), gradients)
+            mean[i, : len(quantized[i])] = once(index, i, partial(integrals, layer, quantized[i]))
             if on_progress is not None:
                 done = index + (i + 1) / len(layers)
                 on_progress(done / len(batches), f"{layer.name} at {len(quantized[i])} bit-widths")

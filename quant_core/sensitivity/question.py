@@ -20,6 +20,7 @@ from quant_core.sensitivity.cut import Cut
 from quant_core.sensitivity.float_run import Quantized, Replace
 from quant_core.sensitivity.memory import is_out_of_memory
 from quant_core.sensitivity.objective import Objective
+from quant_core.sensitivity.probe_log import ProbeLog
 from quant_core.sensitivity.traces import Floats, OnProgress
 from quant_core.sensitivity.units import in_turn, within
 from quant_core.spec import FLOAT_BITS
@@ -49,6 +50,7 @@ class Question:
             estimated in fewer passes.
         seconds: About how long it may take, or None; a method that works in units stops after one that ends later.
         crew: Processes to spread units over, or None for this one alone.
+        log: Where what is measured is written down for a later attempt, and what an earlier one left; or None.
         on_progress: Called with the fraction done and a message; an exception from it ends the work.
     """
 
@@ -68,6 +70,7 @@ class Question:
     thrifty: bool = False
     seconds: float | None = None
     crew: Crew | None = None
+    log: ProbeLog | None = None
     on_progress: OnProgress | None = None
 
     @property
@@ -131,20 +134,25 @@ class Question:
         """
         return Cut(self.samples, self.sample_bytes * copies, self.seed, self.fixed_batch, clusters=clusters)
 
-    def ask(self, assignment: Assignment, **more: Any) -> Any:
+    def ask(self, assignment: Assignment, *, in_pieces: bool = False, **more: Any) -> Any:
         """Run an estimator here, with its units in every process of the crew, for as long as it may take.
 
         Args:
-            assignment: The estimator. Without a crew and a limit on time it need not take `run`.
+            assignment: The estimator. Without a crew, a limit on time and a log it need not take `run`.
+            in_pieces: Whether the estimator takes `once`, for pieces of a unit.
             more: Arguments that belong to this process alone.
 
         Returns:
             What the estimator gives.
         """
         batches = assignment.cut.batches(self.feeds, self.labels, self.program.device)
-        if self.crew is None and self.seconds is None:
+        if self.crew is None and self.seconds is None and self.log is None:
             return assignment.run(self.program, batches, **more)
         with nullcontext(in_turn) if self.crew is None else self.crew.on(assignment) as run:
+            if self.log is not None:
+                noted = self.log.of(assignment)
+                run = noted.around(run)
+                more |= {"once": noted.once} if in_pieces else {}
             timed = run if self.seconds is None else within(self.seconds, run)
             return assignment.run(self.program, batches, run=timed, **more)
 
@@ -152,9 +160,9 @@ class Question:
         """Ask the same of an estimator that does not work in units.
 
         Returns:
-            The question without a crew and a limit on time.
+            The question without a crew, a limit on time, and a log.
         """
-        return dataclasses.replace(self, crew=None, seconds=None)
+        return dataclasses.replace(self, crew=None, seconds=None, log=None)
 
     def within(self, tolerance: float) -> Question:
         """Ask for another precision.

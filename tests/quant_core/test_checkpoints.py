@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from quant_core.checkpoints import Checkpoints, find_rounded, keep_rounded
+from quant_core.checkpoints import Checkpoints, find_rounded, keep_rounded, probe_log
 from quant_core.codes import CorrectedBias, QuantizedWeight
 from quant_core.errors import CancelledError
 from quant_core.pipeline import quantize
@@ -82,11 +89,81 @@ def test_an_attempt_that_goes_on_gives_the_same_file_and_probes_nothing(tmp_path
     told: list[str] = []
     checkpoints = Checkpoints(tmp_path / "checkpoints", told.append)
     run("cut", "allocation", checkpoints)
-    assert told == ["rounding", "sensitivity"]
+    assert [name for name in told if not name.startswith("probes-")] == ["rounding", "sensitivity"]
+    told.clear()
     steps = run("resumed", None, checkpoints)
-    assert told == ["rounding", "sensitivity"]
+    assert told == []
     assert [step.message for step in steps if step.stage == "sensitivity"] == ["taken from the last attempt"]
     assert [step.message for step in steps if step.stage == "rounding"][-1] == "22 layers rounded"
     assert (tmp_path / "resumed" / "model.onnx").read_bytes() == (
         tmp_path / "whole" / "model.onnx"
     ).read_bytes()
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from quant_core.checkpoints import Checkpoints
+from quant_core.pipeline import quantize
+from quant_core.spec import QuantizeSpec
+
+model, data, out, checkpoints = map(Path, sys.argv[1:])
+
+def kept(name):
+    if name.startswith("probes-") and any(".piece.0.9" in key for key in np.load(checkpoints / name / "probes.npz")):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+spec = QuantizeSpec.model_validate({"size": 0.16, "bits": [4, 8]})
+quantize(model, data, spec, out, checkpoints=Checkpoints(checkpoints, kept, probe_seconds=0))
+"""
+
+
+@pytest.mark.slow
+def test_after_a_kill_in_the_middle_of_the_probes_none_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = import_module("quant_core.sensitivity.output")
+    measured: list[tuple[str, int]] = []
+    changes_of = output.changes_of
+
+    def counted(run: Any, layer: Any, *more: Any, **options: Any) -> Any:
+        measured.append((layer.name, run.batch.feeds["input"].sum().item()))
+        return changes_of(run, layer, *more, **options)
+
+    monkeypatch.setattr(output, "changes_of", counted)
+    with np.load(DATA / "cifar10_calibration.npz") as full:
+        np.savez(tmp_path / "samples.npz", input=full["input"][:48], labels=full["labels"][:48])
+    spec = QuantizeSpec.model_validate({"size": 0.16, "bits": [4, 8]})
+    quantize(MODEL, tmp_path / "samples.npz", spec, tmp_path / "whole")
+    all_of_them = set(measured)
+    assert len(all_of_them) == len(measured)
+    kept = tmp_path / "checkpoints"
+    files = [str(MODEL), str(tmp_path / "samples.npz"), str(tmp_path / "cut"), str(kept)]
+    killed = subprocess.run(
+        [sys.executable, "-c", _KILLED, *files],
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    known = probe_log(Checkpoints(kept))
+    assert known is not None
+    pieces = sum(
+        ".piece." in path for file in kept.glob("probes-*/probes.npz") for path in np.load(file).files
+    )
+    assert 0 < pieces < len(all_of_them)
+    measured.clear()
+    steps: list[Progress] = []
+    quantize(
+        MODEL,
+        tmp_path / "samples.npz",
+        spec,
+        tmp_path / "resumed",
+        steps.append,
+        checkpoints=Checkpoints(kept),
+    )
+    assert len(measured) == len(all_of_them) - pieces
+    assert set(measured) < all_of_them
+    assert f"{known.known} measurements taken from the last attempt" in [step.message for step in steps]
+    for name in ("model.onnx", "sensitivity.json", "pareto.json"):
+        assert (tmp_path / "resumed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
