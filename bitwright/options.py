@@ -24,7 +24,18 @@ class RequestOptions(TypedDict, total=False):
         rules: Pins, exclusions and limits by layer, in full.
         sensitivity: How the loss increase is estimated.
         loss: What "worse" means.
+        effort: What the weight options below are where they are left out: `fast`, `balanced` or `best`.
         rounding: How weights find their codes.
+        foem_beta: Weight of the first-order term of `foem`, 0 to 1.
+        descent: Whether codes of GPTQ and FOEM are improved one by one.
+        sparse: Share of the weights that layers may keep apart, or `"auto"`.
+        granularity: What has a scale of its own: `tensor`, `channel` or `block`.
+        block_size: Consecutive inputs in a block, 16 to 256.
+        symmetric: False for scales with zero points.
+        weight_format: `int`, or the floating format of its own width.
+        weight_range: Ranges of weights: `hessian`, `mse`, `minmax` or `percentile`.
+        equalize: Where channels are scaled before rounding: `auto`, `all` or `none`.
+        bias_correction: Whether biases make up for mean errors.
         quantized_parts: What to do with a model that is quantized in part: `refuse` or `keep`.
         spectrum: Whether to estimate eigenvalue densities as well.
         seed: Seed of everything random.
@@ -38,7 +49,18 @@ class RequestOptions(TypedDict, total=False):
     rules: Sequence[LayerRule]
     sensitivity: SensitivityMethod
     loss: str
+    effort: str
     rounding: str
+    foem_beta: float
+    descent: bool
+    sparse: float | str
+    granularity: str
+    block_size: int
+    symmetric: bool
+    weight_format: str
+    weight_range: str
+    equalize: str
+    bias_correction: bool
     quantized_parts: str
     spectrum: bool
     seed: int

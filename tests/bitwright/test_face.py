@@ -10,6 +10,7 @@ import sys
 import bitwright
 from bitwright import AnalyzeSpec, Budget, QuantizeSpec, errors
 from bitwright.options import AnalyzeOptions, QuantizeOptions
+from quant_core.spec import WeightOptions
 
 _PROBE = """
 import json, sys, time
@@ -114,6 +115,7 @@ def test_every_option_by_name_is_a_field_of_its_request() -> None:
     for options, spec in ((QuantizeOptions, QuantizeSpec), (AnalyzeOptions, AnalyzeSpec)):
         unknown = options.__annotations__.keys() - spec.model_fields.keys() - short
         assert unknown == set(), options
+        assert WeightOptions.model_fields.keys() <= options.__annotations__.keys()
 
 
 def test_every_error_belongs_to_the_tree_that_its_file_draws() -> None:

@@ -2,7 +2,7 @@ import { useState } from "preact/hooks";
 
 import type { Preflight } from "../api/types";
 import { bits, bytes, digits, percent } from "../numbers";
-import { type Draft, type LatencyTable, latencyRange, WIDTHS } from "./draft";
+import { descends, type Draft, hasOutliers, type LatencyTable, latencyRange, ROUNDINGS, WIDTHS } from "./draft";
 
 interface Props {
   draft: Draft;
@@ -72,10 +72,30 @@ export function BudgetForm({ draft, onDraft, preflight }: Props) {
           <label>
             Rounding
             <select value={draft.rounding} onChange={(event) => set({ rounding: event.currentTarget.value })}>
-              <option value="gptq">GPTQ</option>
-              <option value="reconstruction">reconstruction: slower, better at 2 to 4 bits</option>
-              <option value="nearest">nearest: fastest</option>
+              {ROUNDINGS.map(([value, said]) => (
+                <option value={value} key={value}>
+                  {said}
+                </option>
+              ))}
             </select>
+          </label>
+          <label class="inline">
+            <input
+              type="checkbox"
+              checked={draft.descent && descends(draft.rounding)}
+              disabled={!descends(draft.rounding)}
+              onChange={(event) => set({ descent: event.currentTarget.checked })}
+            />
+            improve codes one by one
+          </label>
+          <label class="inline">
+            <input
+              type="checkbox"
+              checked={draft.sparse && hasOutliers(draft.rounding)}
+              disabled={!hasOutliers(draft.rounding)}
+              onChange={(event) => set({ sparse: event.currentTarget.checked })}
+            />
+            keep outliers apart (takes longer)
           </label>
           <label class="inline">
             <input

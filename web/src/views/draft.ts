@@ -15,11 +15,34 @@ export interface Draft {
   widths: readonly number[];
   rules: readonly Rule[];
   rounding: string;
+  descent: boolean;
+  sparse: boolean;
   activationFloat: boolean;
   spectrum: boolean;
 }
 
 export const WIDTHS = [2, 3, 4, 5, 6, 8, 32] as const;
+
+/** Ways to round, and what is said of them. */
+export const ROUNDINGS: readonly (readonly [string, string])[] = [
+  ["gptq", "GPTQ"],
+  ["reconstruction", "reconstruction: slower, better at 2 to 4 bits"],
+  ["brecq", "BRECQ: block by block, slower"],
+  ["qdrop", "QDrop: block by block with rounded activations, slower"],
+  ["adaround", "AdaRound: learned layer by layer"],
+  ["foem", "FOEM: GPTQ with the first-order term"],
+  ["nearest", "nearest: fastest"],
+];
+
+/** Whether codes of a rounding are improved one by one behind it. */
+export function descends(rounding: string): boolean {
+  return rounding !== "adaround" && rounding !== "nearest";
+}
+
+/** Whether a rounding finds outliers, by the errors of GPTQ. */
+export function hasOutliers(rounding: string): boolean {
+  return rounding !== "nearest";
+}
 
 export const EMPTY: Draft = {
   budgets: { size: true, drop: false, latency: false },
@@ -30,6 +53,8 @@ export const EMPTY: Draft = {
   widths: [2, 3, 4, 5, 6, 8],
   rules: [],
   rounding: "gptq",
+  descent: true,
+  sparse: false,
   activationFloat: false,
   spectrum: false,
 };
@@ -45,6 +70,8 @@ export function specOf(draft: Draft): Spec {
   if (JSON.stringify(draft.widths) !== JSON.stringify(EMPTY.widths)) spec.weight_bits = [...draft.widths];
   if (draft.rules.length) spec.rules = [...draft.rules];
   if (draft.rounding !== EMPTY.rounding) spec["rounding"] = draft.rounding;
+  if (!draft.descent && descends(draft.rounding)) spec["descent"] = false;
+  if (draft.sparse && hasOutliers(draft.rounding)) spec["sparse"] = "auto";
   if (draft.activationFloat) spec["activation_bits"] = 32;
   if (draft.spectrum) spec["spectrum"] = true;
   return spec;
@@ -66,7 +93,9 @@ export function draftFrom(spec: Spec): Draft {
     latencyTable: (spec["latency_table"] as LatencyTable | null | undefined) ?? null,
     widths: spec.weight_bits ?? EMPTY.widths,
     rules: spec.rules ?? [],
-    rounding: typeof spec["rounding"] === "string" ? spec["rounding"] : EMPTY.rounding,
+    rounding: ROUNDINGS.some(([value]) => value === spec["rounding"]) ? String(spec["rounding"]) : EMPTY.rounding,
+    descent: spec["descent"] !== false,
+    sparse: spec["sparse"] === "auto",
     activationFloat: spec["activation_bits"] === 32,
     spectrum: spec["spectrum"] === true,
   };
