@@ -26,7 +26,14 @@ from quant_core.export.nbits import NBITS_DOMAIN, nbits_attributes, write_nbits
 from quant_core.export.opset import at_opset, lower_opset, opset_of
 from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.export.target import Target
-from quant_core.export.weight_patterns import write_float, write_int8, write_qdq, write_rows
+from quant_core.export.weight_patterns import (
+    StoredTable,
+    write_float,
+    write_int8,
+    write_qdq,
+    write_rows,
+    write_table,
+)
 from quant_core.ingest.layer import Layer
 
 _BYTE = 8  # bits
@@ -122,6 +129,7 @@ class _Exporter:
         self.floats: dict[str, str] = {}  # rounded tensor -> its float form, read by operators
         self.raw: dict[str, str] = {}  # tensor -> the name its producer writes
         self.ready: dict[str, str] = {}  # layer -> its weight as operators read it
+        self.tables: dict[str, StoredTable] = {}  # layer -> its weight as nodes look rows up in it
         self.blocks: dict[str, tuple[str, ...]] = {}  # layer -> its weight as MatMulNBits reads it
         self.dynamic: dict[str, tuple[str, str, str]] = {}  # tensor -> codes, scale, zero point
 
@@ -335,7 +343,10 @@ class _Exporter:
     def _write_gather(self, node: onnx.NodeProto, layer: Layer) -> None:
         weight = self.weights[layer.name]
         raw = self._raw_name(node.output[0])
-        codes, scale = write_rows(self.writer, layer, weight, self._read(node.input[1]), node.name)
+        if layer.name not in self.tables:
+            self.tables[layer.name] = write_table(self.writer, layer, weight)
+        table, indices = self.tables[layer.name], self._read(node.input[1])
+        codes, scale = write_rows(self.writer, layer, weight, table, indices, node.name)
         self.writer.node("Mul", [codes, scale], [raw])
         self._finish(node.output[0], raw)
 

@@ -23,7 +23,13 @@ from quant_core.export.packing import Plane, blank_planes, plane_bytes
 from quant_core.export.placement import layer_form, place
 from quant_core.export.storage import Storage
 from quant_core.export.target import Target
-from quant_core.export.weight_patterns import write_float, write_int8, write_qdq, write_rows
+from quant_core.export.weight_patterns import (
+    write_float,
+    write_int8,
+    write_qdq,
+    write_rows,
+    write_table,
+)
 from quant_core.ingest.layer import Layer
 from quant_core.outliers import Outliers, pairs_for
 from quant_core.spec import FLOAT_BITS, WeightGrid, WeightOptions
@@ -190,7 +196,9 @@ def layer_bytes(
                 "MatMulNBits", ["00", *names], ["00"], name=use.node, domain=NBITS_DOMAIN, **attributes
             )
     elif form == "gather":
-        write_rows(writer, layer, weight, "00", layer.name)
+        table = write_table(writer, layer, weight)
+        for use in layer.uses:
+            write_rows(writer, layer, weight, table, "00", use.node)
     elif target.blocks:
         write_blocks(writer, layer, weight)
     else:

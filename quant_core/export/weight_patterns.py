@@ -5,6 +5,7 @@ onnxruntime folds all of it when it loads the file, except DequantizeLinear, whi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -95,27 +96,58 @@ def write_float(writer: GraphWriter, layer: Layer, weight: QuantizedWeight) -> s
     return writer.node("Mul", [values, stored_scales(writer, weight, shape)])
 
 
-def write_rows(
-    writer: GraphWriter, layer: Layer, weight: QuantizedWeight, indices: str, name: str
-) -> tuple[str, str]:
-    """Store a table and append the look-up of its rows and of their scales.
+@dataclass(frozen=True)
+class StoredTable:
+    """Names of a stored table, by row.
+
+    Attributes:
+        codes: The int8 codes.
+        scales: The float scales; one for all rows where the weight has no axis.
+        zero_points: The int8 zero points; None where the grid is symmetric.
+    """
+
+    codes: str
+    scales: str
+    zero_points: str | None
+
+
+def write_table(writer: GraphWriter, layer: Layer, weight: QuantizedWeight) -> StoredTable:
+    """Store a table whose rows are looked up.
 
     Args:
         writer: Where to write.
         layer: The layer.
         weight: Its codes and scales; blocks lie in the rows of a matrix.
+
+    Returns:
+        Its parts.
+    """
+    # Gather takes no 8-bit floats.
+    stored = writer.stored_codes(layer.weight, weight.codes, weight.bits)
+    ones = (1,) * (len(layer.shape) - 1)
+    shape = weight.scale.shape if weight.block_size or weight.axis is None else (-1, *ones)
+    zero_points = stored_zero_points(writer, layer.weight, weight, shape)
+    return StoredTable(stored, stored_scales(writer, weight, shape), zero_points)
+
+
+def write_rows(
+    writer: GraphWriter, layer: Layer, weight: QuantizedWeight, table: StoredTable, indices: str, name: str
+) -> tuple[str, str]:
+    """Append the look-up of a stored table's rows and of their scales.
+
+    Args:
+        writer: Where to write.
+        layer: The layer.
+        weight: Its codes and scales.
+        table: Where they are stored; all nodes that read the table share it.
         indices: Name of the index tensor.
         name: Name of the Gather node.
 
     Returns:
         Names of the float codes and of the scales to multiply them with.
     """
-    # Gather takes no 8-bit floats.
-    stored = writer.stored_codes(layer.weight, weight.codes, weight.bits)
-    rows = writer.node("Gather", [stored, indices], name=name)
+    rows = writer.node("Gather", [table.codes, indices], name=name)
     values = as_values(writer, weight, rows, integers=True)
-    ones = (1,) * (len(layer.shape) - 1)
-    shape = weight.scale.shape if weight.block_size or weight.axis is None else (-1, *ones)
     blocks = None
     if weight.block_size is not None:
         blocks = _block_of_each(writer, layer.shape[1], weight.block_size)
@@ -124,9 +156,8 @@ def write_rows(
         rows = table if weight.axis is None else writer.node("Gather", [table, indices])
         return rows if blocks is None else writer.node("Gather", [rows, blocks], axis=-1)
 
-    zero_points = stored_zero_points(writer, layer.weight, weight, shape)
-    values = _less_zero_points(writer, values, zero_points and looked_up(zero_points))
-    return values, looked_up(stored_scales(writer, weight, shape))
+    values = _less_zero_points(writer, values, table.zero_points and looked_up(table.zero_points))
+    return values, looked_up(table.scales)
 
 
 def _write_blocks(writer: GraphWriter, layer: Layer, weight: QuantizedWeight, size: int) -> str:

@@ -1,7 +1,8 @@
 """Tensors inside an exported file, as onnxruntime computes them on the kernels it chose.
 
 Only codes are made visible where a tensor is rounded: a float tensor in front of a QuantizeLinear, made visible, would
-keep onnxruntime from fusing the two.
+keep onnxruntime from fusing the two. Other tensors are shown through Identity: onnxruntime moves the rounding behind a
+Transpose or Reshape in front of it, and a graph output there would be rounded with it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from quant_core.number_formats import code_values
 from quant_core.verification.session import Arrays, open_session, run
 
 _SIGNED_OFFSET = 128  # int8 codes lie this much below those of the grid
+_SHOWN = ":shown"
 
 
 def read_inner_tensors(
@@ -57,9 +59,12 @@ def read_inner_tensors(
     given = {name for name in names if name in feeds and not placement.is_rounded(name)}
     shown = {name: finder.find(name) for name in names if name not in given}
     known = {output.name for output in proto.graph.output}
-    for inner in shown.values():
+    for name, inner in shown.items():
         if inner not in known:
-            proto.graph.output.append(onnx.ValueInfoProto(name=inner))  # onnxruntime infers its type
+            if not placement.is_rounded(name):
+                shown[name] = f"{inner}{_SHOWN}"
+                proto.graph.node.append(onnx.helper.make_node("Identity", [inner], [shown[name]]))
+            proto.graph.output.append(onnx.ValueInfoProto(name=shown[name]))  # onnxruntime infers its type
             known.add(inner)
     # Beside the file, where its external data is found.
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".inner-", suffix=".onnx") as file:

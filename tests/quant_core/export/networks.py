@@ -99,6 +99,21 @@ NETS = {
         {"DynamicQuantizeMatMul", "MatMulIntegerToFloat"},
         {},
     ),
+    "two_readers": (
+        HEADER
+        + """g (int64[n,t] ids, int64[n,t] more) => (float[n,4,t] y) {
+            a = Gather<axis=0>(table, ids)
+            b = Gather<axis=0>(table, more)
+            c = Transpose<perm=[0,2,1]>(a)
+            d = Transpose<perm=[0,2,1]>(b)
+            e = Conv<kernel_shape=[3], pads=[1,1]>(c, w1, b1)
+            f = Conv<kernel_shape=[3], pads=[1,1]>(d, w2)
+            y = Add(e, f)
+        }""",
+        {"table": (20, 8), "w1": (4, 8, 3), "b1": (4,), "w2": (4, 8, 3)},
+        {"QLinearConv", "Gather"},
+        {},
+    ),
     "upsampler": (
         HEADER
         + """g (float[n,4,5,5] x) => (float[n,3,10,10] y) {
