@@ -12,17 +12,18 @@ import torch
 from quant_core.codes import CorrectedBias, QuantizedWeight
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.bias_correction import corrected_bias
-from quant_core.quantizers.feedback import Feedback
+from quant_core.quantizers.feedback import Feedback, Floats
 from quant_core.quantizers.grids.elements import Elements, Integers, code_range, elements
 from quant_core.quantizers.input_moments import InputMoments
 from quant_core.quantizers.kept_apart import compared, narrowed
 from quant_core.quantizers.rows import from_rows, scale_to_rows, to_rows
-from quant_core.quantizers.weight import drawn_in, quantize_weight
+from quant_core.quantizers.weight import drawn_in, find_steps
 from quant_core.spec.weight_grid import WeightGrid
 from quant_core.spec.width import sparse_of, weight_of
 
 _SWEEP_ELEMENTS = 1 << 25
 _TRIED_ROWS = 64
+_LOOKED_AT = 512
 _SHARES = {
     2: (0.9, 0.8, 0.7, 0.6, 0.5),
     3: (0.9, 0.8, 0.7, 0.6),
@@ -41,6 +42,9 @@ Improve = Callable[
     [Layer, npt.NDArray[np.floating], Sequence[QuantizedWeight], torch.Tensor], Sequence[QuantizedWeight]
 ]
 """Layer, weight, codes at several widths, second moments -> better codes."""
+
+_Laid = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Steps, smallest and largest values in steps, each `[inputs or 1, groups, rows]`."""
 
 
 def gptq(
@@ -96,23 +100,22 @@ def gptq(
 
     def swept(starts: Sequence[QuantizedWeight], step: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
         """Of every `step`-th output: values in steps, `[starts, groups, outputs, inputs]`, and what each loses."""
-        grid = _stack([_laid_out(layer, start, columns, step) for start in starts])
-        picked = turned[:, :, ::step]
-        found, lost = feedback.sweep(picked.repeat(1, 1, len(starts)), grid.nearest, beta)
-        shape = (groups, len(starts), picked.shape[2])
-        values = feedback.given_back(found).reshape(*shape, inputs).transpose(0, 1)
-        return values, lost.reshape(shape).transpose(0, 1).flatten(1)
+        grid = _stack(starts, [_laid_out(layer, start, columns, step) for start in starts])
+        found, lost = feedback.sweep(turned[:, :, ::step].contiguous(), grid.nearest, len(starts), beta)
+        return feedback.given_back(found), lost.transpose(0, 1).flatten(1)
 
     if moments.independent < _COLUMNS_AN_INPUT * inputs:
         improve = None
     result: dict[int, QuantizedWeight] = {}
-    for together in _sweeps(sorted(set(map(weight_of, widths))), grid_of, rows.numel()):
-        starts = []
-        for bits in together:
-            known = None if given is None else given.get(bits)
-            tried = [known] if known is not None else _starts(weight, bits, layer, grid_of(bits))
-            start, *others = tried
-            starts.append(_best(outputs, [start, *others], swept) if others else start)
+    dense = sorted(set(map(weight_of, widths)))
+    known = {} if given is None else {bits: given[bits] for bits in dense if bits in given}
+    started = known | _searched(
+        {bits: _starts(weight, bits, layer, grid_of(bits)) for bits in dense if bits not in known},
+        rows.shape,
+        swept,
+    )
+    for together in _sweeps(dense, grid_of, rows.numel()):
+        starts = [started[bits] for bits in together]
         found = [
             _encoded(layer, start, values) for start, values in zip(starts, swept(starts)[0], strict=True)
         ]
@@ -131,12 +134,12 @@ def gptq(
     # Limits lie beside the rows, weight by weight, and each width has several steps to try.
     size = max(1, _SWEEP_ELEMENTS // (8 * rows[:, ::step].numel()))
     for some in (sparse[at : at + size] for at in range(0, len(sparse), size)):
-        dense = [result[weight_of(width)] for width in some]
+        without = [result[weight_of(width)] for width in some]
         choices = [
             [given[width]]
             if given is not None
             else narrowed(weight, start, sparse_of(width), grid_of(start.bits), prices)
-            for start, width in zip(dense, some, strict=True)
+            for start, width in zip(without, some, strict=True)
         ]
         values, lost = swept([start for several in choices for start in several], step)
         by_width = lost.sum(1).reshape(len(some), -1)
@@ -149,8 +152,8 @@ def gptq(
         kept = [_encoded(layer, start, value) for start, value in zip(starts, values, strict=True)]
         if improve is not None:
             kept = list(improve(layer, weight, kept, second))
-        for width, apart, without in zip(some, kept, dense, strict=True):
-            rounded = compared(apart, without, lambda changed: _output_error(layer, rows, second, changed))
+        for width, apart, plain in zip(some, kept, without, strict=True):
+            rounded = compared(apart, plain, lambda changed: _output_error(layer, rows, second, changed))
             if bias is not None:
                 rounded = replace(rounded, bias=corrected_bias(layer, weight, rounded, moments, bias))
             result[width] = rounded
@@ -162,25 +165,41 @@ def _starts(
 ) -> list[QuantizedWeight]:
     """The scales to try."""
     if grid.range_search != "hessian" or grid.format != "int":
-        return [quantize_weight(weight, bits, layer.axis, grid)]
-    whole = quantize_weight(weight, bits, layer.axis, replace(grid, range_search="minmax"))
+        return [find_steps(weight, bits, layer.axis, grid)]
+    whole = find_steps(weight, bits, layer.axis, replace(grid, range_search="minmax"))
     if bits not in _SHARES:
         return [whole]
     # Rows with few weights far out are better off with much less than any share of their range.
-    least = quantize_weight(weight, bits, layer.axis, replace(grid, range_search="mse"))
+    least = find_steps(weight, bits, layer.axis, replace(grid, range_search="mse"), most=_LOOKED_AT)
     return [whole, *(drawn_in(weight, whole, grid, share) for share in _SHARES[bits]), least]
 
 
-def _best(
-    outputs: int,
-    starts: Sequence[QuantizedWeight],
+def _searched(
+    tried: Mapping[int, Sequence[QuantizedWeight]],
+    shape: Sequence[int],
     swept: Callable[[Sequence[QuantizedWeight], int], tuple[torch.Tensor, torch.Tensor]],
-) -> QuantizedWeight:
-    # By the output error of their codes, e H e^T for each row; of many rows a share decides for all.
+) -> dict[int, QuantizedWeight]:
+    """Of each width's scales the best, all of them swept together as far as memory allows."""
+    chosen = {bits: starts[0] for bits, starts in tried.items()}
+    open_widths = [bits for bits, starts in tried.items() if len(starts) > 1]
+    groups, outputs, inputs = shape
     step = -(-outputs // _TRIED_ROWS)
-    _, found = swept(starts, step)
+    elements = groups * -(-outputs // step) * inputs
+    most = max(1, _SWEEP_ELEMENTS // (elements * max((len(tried[bits]) for bits in open_widths), default=1)))
+    for some in (open_widths[at : at + most] for at in range(0, len(open_widths), most)):
+        _, lost = swept([start for bits in some for start in tried[bits]], step)
+        begin = 0
+        for bits in some:
+            end = begin + len(tried[bits])
+            chosen[bits] = _best(tried[bits], lost[begin:end], shared=step > 1)
+            begin = end
+    return chosen
+
+
+def _best(starts: Sequence[QuantizedWeight], found: torch.Tensor, *, shared: bool) -> QuantizedWeight:
+    # By the output error of their codes, e H e^T for each row; of many rows a share decides for all.
     scale = starts[0].scale
-    together = step > 1 or scale.ndim == 0
+    together = shared or scale.ndim == 0
     found[-1] *= _CLIPPED_LAYER if together else _CLIPPED_ROW
     if together:
         # Of rows that lie far apart in size each has one vote.
@@ -208,35 +227,42 @@ class _Grid:
     """Where rows are rounded to, input by input or for all inputs at once.
 
     Attributes:
-        steps: `[groups, inputs or 1, rows]`.
-        low: Smallest value in steps, of the same or a broadcastable shape; infinite where `kinds` clips.
+        steps: `[inputs or 1, groups, starts, rows]`.
+        low: Smallest value in steps, laid out alike; of no account where `kinds` clips.
         high: Largest value.
-        kinds: What rounds to the nearest value.
+        kinds: What rounds to the nearest value, if it is no integer.
     """
 
-    steps: torch.Tensor
-    low: torch.Tensor
-    high: torch.Tensor
+    steps: Floats
+    low: Floats
+    high: Floats
     kinds: Elements | None
 
-    def nearest(self, column: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def nearest(self, column: Floats, k: int, out: Floats) -> Floats:
         """Round one input of every row.
 
         Args:
-            column: `[groups, 1, rows]`.
+            column: `[groups, starts, rows]`.
             k: The input.
+            out: Where its values in steps are written.
 
         Returns:
-            Values in steps, and the steps.
+            The steps.
         """
-        steps, low, high = (_column(part, k) for part in (self.steps, self.low, self.high))
+        steps = _input(self.steps, k)
+        np.divide(column, steps, out=out)
         if self.kinds is not None:
-            return self.kinds.nearest(column / steps), steps
-        return torch.clamp(torch.round(column / steps), low, high), steps
+            out[...] = self.kinds.nearest(torch.from_numpy(out)).numpy()
+            return steps
+        np.rint(out, out=out)
+        np.maximum(out, _input(self.low, k), out=out)
+        np.minimum(out, _input(self.high, k), out=out)
+        return steps
 
 
-def _column(part: torch.Tensor, k: int) -> torch.Tensor:
-    return part if part.shape[1] == 1 else part[:, k : k + 1]
+def _input(part: Floats, k: int) -> Floats:
+    found: Floats = part[k] if len(part) > 1 else part[0]
+    return found
 
 
 def _sweeps(widths: Sequence[int], grid_of: Callable[[int], WeightGrid], elements: int) -> list[list[int]]:
@@ -249,22 +275,21 @@ def _sweeps(widths: Sequence[int], grid_of: Callable[[int], WeightGrid], element
     ]
 
 
-def _laid_out(layer: Layer, start: QuantizedWeight, columns: torch.Tensor, step: int) -> _Grid:
-    """Lay out the grid of one width as the rows lie, inputs in the order they will be rounded; every `step`-th row."""
+def _laid_out(layer: Layer, start: QuantizedWeight, columns: torch.Tensor, step: int) -> _Laid:
+    """Lay out steps and limits of one width as the rows lie, inputs in the order they will be rounded."""
     groups, outputs, _ = columns.shape
 
     def in_order(values: npt.NDArray[np.generic], *, every: bool = False) -> torch.Tensor:
         if start.block_size is None and not every:
             steps = scale_to_rows(layer, values.astype(np.float32)).expand(groups, outputs, 1)
-            return steps[:, ::step].transpose(1, 2).contiguous()
+            return steps[:, ::step].permute(2, 0, 1)
         each = values if every else np.broadcast_to(start.spread(values), layer.shape)
         laid = to_rows(layer, each).float()
-        return laid.gather(2, columns)[:, ::step].transpose(1, 2).contiguous()
+        return laid.gather(2, columns)[:, ::step].permute(2, 0, 1)
 
     steps = in_order(start.scale)
-    kinds = elements(start.bits, WeightGrid(format=start.format))
-    if not isinstance(kinds, Integers):
-        return _Grid(steps, steps, steps, kinds)
+    if start.format != "int":
+        return steps, steps, steps
     if start.outliers is None:
         low, high = (torch.full_like(steps, limit) for limit in code_range(start.bits))
     else:
@@ -272,16 +297,13 @@ def _laid_out(layer: Layer, start: QuantizedWeight, columns: torch.Tensor, step:
     if start.zero_point is not None:
         shift = in_order(start.zero_point)
         low, high = low - shift, high - shift
-    return _Grid(steps, low, high, None)
+    return steps, low, high
 
 
-def _stack(grids: Sequence[_Grid]) -> _Grid:
-    return _Grid(
-        torch.cat([grid.steps for grid in grids], dim=2),
-        torch.cat([grid.low for grid in grids], dim=2),
-        torch.cat([grid.high for grid in grids], dim=2),
-        grids[0].kinds,
-    )
+def _stack(starts: Sequence[QuantizedWeight], laid: Sequence[_Laid]) -> _Grid:
+    kinds = elements(starts[0].bits, WeightGrid(format=starts[0].format))
+    steps, low, high = (torch.stack(parts, dim=2).numpy() for parts in zip(*laid, strict=True))
+    return _Grid(steps, low, high, None if isinstance(kinds, Integers) else kinds)
 
 
 def _encoded(layer: Layer, start: QuantizedWeight, values: torch.Tensor) -> QuantizedWeight:

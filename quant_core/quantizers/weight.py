@@ -54,6 +54,32 @@ def quantize_weight(
     Raises:
         SpecError: If the width does not exist, or the grid's format has another.
     """
+    return round_to_nearest(weight, find_steps(weight, bits, axis, grid))
+
+
+def find_steps(
+    weight: npt.NDArray[np.floating],
+    bits: int,
+    axis: int | None,
+    grid: WeightGrid = _CHANNELS,
+    *,
+    most: int | None = None,
+) -> QuantizedWeight:
+    """Search the scales of `quantize_weight`, without codes.
+
+    Args:
+        weight: Finite float weights of any shape.
+        bits: Bits of each code, 2 to 8.
+        axis: Channel axis with a scale of its own, or None for one scale.
+        grid: The grid.
+        most: About how many weights of each scale to look at, evenly drawn, beside its smallest and largest.
+
+    Returns:
+        Scales, and codes that do not count.
+
+    Raises:
+        SpecError: If the width does not exist, or the grid's format has another.
+    """
     code_range(bits)
     if FORMAT_BITS.get(grid.format, bits) != bits:
         raise SpecError(
@@ -62,10 +88,14 @@ def quantize_weight(
         )
     axis = None if grid.granularity == "tensor" else axis
     rows = to_scaled_rows(weight, axis, grid.block)
+    every = 1 if most is None else rows.shape[1] // most
+    if every > 1:
+        low, high = torch.aminmax(rows, dim=1, keepdim=True)
+        rows = torch.cat([rows[:, ::every], low, high], dim=1)
     steps = _find_steps(rows, bits, grid)
     shape = scales_shape(weight.shape, axis, grid.block)
     zero_point = steps.zero_point
-    start = QuantizedWeight(
+    return QuantizedWeight(
         codes=np.zeros(weight.shape, dtype=np.int8),
         scale=steps.scale.numpy().reshape(shape).copy(),
         axis=axis,
@@ -75,7 +105,6 @@ def quantize_weight(
         format=grid.format,
         tensor_scale=steps.factor,
     )
-    return round_to_nearest(weight, start)
 
 
 def drawn_in(

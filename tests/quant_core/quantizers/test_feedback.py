@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -36,13 +37,14 @@ def published(rows, second, step, low, high, beta=0.0):
 
 
 def swept(feedback, rows, step, low, high, beta=0.0):
-    steps = torch.full((1, 1, rows.shape[1]), step)
+    steps = np.full((1, 1, rows.shape[1]), step, dtype=np.float32)
 
-    def nearest(column, k):
-        return torch.clamp(torch.round(column / steps), low, high), steps
+    def nearest(column, k, out):
+        out[...] = np.clip(np.round(column / steps), low, high)
+        return steps
 
-    found, lost = feedback.sweep(feedback.taken(rows), nearest, beta)
-    return feedback.given_back(found), lost
+    found, lost = feedback.sweep(feedback.taken(rows), nearest, beta=beta)
+    return feedback.given_back(found)[0], lost[:, 0]
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.1])
@@ -91,5 +93,25 @@ def test_rows_are_laid_out_and_come_back():
     feedback, rows = Feedback.of(moments(2, 9, 30)), weights(2, 5, 9)
     laid = feedback.taken(rows)
     assert laid.is_contiguous()
-    assert laid.shape == (2, 9, 5)
-    torch.testing.assert_close(feedback.given_back(laid), rows, rtol=0, atol=0)
+    assert laid.shape == (9, 2, 5)
+    torch.testing.assert_close(feedback.given_back(laid[:, :, None])[0], rows, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_grids_are_swept_together_as_each_alone(groups, beta):
+    feedback, rows = Feedback.of(moments(groups, 150, 300)), weights(groups, 4, 150)
+    steps = np.array([0.1, 0.2, 0.3], dtype=np.float32).reshape(1, 3, 1)
+
+    def nearest(column, k, out):
+        out[...] = np.clip(np.round(column / steps), -4, 3)
+        return steps
+
+    taken = feedback.taken(rows)
+    before = taken.clone()
+    found, lost = feedback.sweep(taken, nearest, 3, beta)
+    assert torch.equal(taken, before)
+    for at, step in enumerate(steps.reshape(-1).tolist()):
+        values, error = swept(feedback, rows, step, -4, 3, beta)
+        assert (feedback.given_back(found)[at] == values).float().mean() > 0.98
+        torch.testing.assert_close(lost[:, at], error, rtol=0.05, atol=1e-7)
