@@ -35,16 +35,18 @@ def test_twenty_plans_in_a_row_are_the_same_on_one_and_on_two_processes(tmp_path
         model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
     onnx.save(model, tmp_path / "net.onnx")
     np.savez(tmp_path / "x.npz", x=rng.normal(size=(48, 6)).astype(np.float32))
-    plans, files = [], set()
+    plans, files, tables = [], set(), set()
     for run in range(20):
         for workers in (1, 2):
             spec = QuantizeSpec.model_validate({"effective_bits": 4.6, "workers": workers, "seed": 3})
             out = tmp_path / f"{run}-{workers}"
             plans.append(quantize(tmp_path / "net.onnx", tmp_path / "x.npz", spec, out).plan)
             files.add((out / "model.onnx").read_bytes())
+            tables.add((out / "sensitivity.json").read_bytes())
     assert len(plans) == 40
     assert all(plan == plans[0] for plan in plans)
     assert len(files) == 1
+    assert len(tables) == 1
     assert len(set(plans[0].bits.values())) > 1  # a plan that had to choose
 
 

@@ -15,6 +15,7 @@ from onnx import helper, numpy_helper, parser
 
 from quant_core.errors import ModelError, SamplesError, UnsupportedOperatorError
 from quant_core.executor import compile_model, load, run, unsupported_operators
+from quant_core.executor.dtypes import Kind, Precision, to_torch
 
 RNG = np.random.default_rng(0)
 
@@ -378,3 +379,15 @@ def test_a_gpu_computes_in_float32_and_not_in_tf32() -> None:
     finally:
         for kind, precision in zip(kinds, before, strict=True):
             kind.fp32_precision = precision
+
+
+@pytest.mark.parametrize("offset", [0, 4, 16, 60])
+def test_values_begin_where_products_give_the_same_digits_in_every_process(offset):
+    size = 4 * 300
+    held = np.zeros(size + 128, dtype=np.uint8)
+    begin = -held.ctypes.data % 64 + offset
+    array = held[begin : begin + size].view(np.float32)
+    array[:] = np.arange(300)
+    tensor = to_torch(array, Kind.FLOAT, Precision())
+    assert tensor.data_ptr() % 64 == 0
+    assert tensor.tolist() == array.tolist()
