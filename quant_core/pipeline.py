@@ -38,6 +38,7 @@ from quant_core.sensitivity import Batch, activation_bytes, split_batches
 from quant_core.sensitivity.orthogonality import ompq_importance, orm
 from quant_core.spec import FLOAT_BITS, CostTable, ProgressCallback, QuantizeSpec, Report
 from quant_core.spec.budget import CONFIDENCE
+from quant_core.spec.memory_share import memory_share
 from quant_core.trials import MOST_EVALUATIONS, Judge, PlanMeter
 
 _VERIFYING_SHARE = 0.5
@@ -254,7 +255,7 @@ def _batches(job: Prepared, samples: Samples, spec: QuantizeSpec) -> tuple[Batch
     return split_batches(
         feeds,
         None if used.labels is None else torch.from_numpy(used.labels).to(job.device),
-        sample_bytes=2 * activation_bytes(job.program, feeds, used.batch),
+        sample_bytes=int(2 * activation_bytes(job.program, feeds, used.batch) / memory_share()),
         seed=spec.seed,
         device=job.device,
         fixed=used.batch,

@@ -30,6 +30,7 @@ from quant_core.ingest.already_quantized import name_parts
 from quant_core.open_widths import file_costs, open_widths
 from quant_core.reference import Reference, find_reference
 from quant_core.spec import QuantizeSpec, WeightOptions
+from quant_core.spec.memory_share import memory_share
 from quant_core.spec.width import stored_of
 
 _PARITY_SAMPLES = 8
@@ -133,7 +134,8 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     first = samples.take(np.arange(samples.batch or min(samples.count, _PARITY_SAMPLES)))
     reference = find_reference(source, model, program, first)
     shapes, bytes_per_sample = _measure(program, layers, first, device)
-    affordable = max(1, min(_LARGEST_BATCH, _BATCH_BYTES // max(1, bytes_per_sample)))
+    affordable = min(_LARGEST_BATCH, _BATCH_BYTES // max(1, bytes_per_sample))
+    affordable = max(1, int(affordable * memory_share()))
     batching = free_samples(model, program, layers, samples, affordable)
     return Prepared(
         source=source,

@@ -12,7 +12,10 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
+from pebble import ProcessExpired
+
 from app.executors import worker
+from app.executors.killed_for_memory import killed_for_memory
 from app.executors.messages import Messages
 from app.executors.pool import WorkerPool, lost
 from app.executors.protocol import Outcome, Task, Ticket, Update
@@ -30,6 +33,7 @@ class LocalTicket:
         future: What the pool will give.
         heard: What its process told.
         cancelled: Whether it was told to stop.
+        killed_before: How many processes had been ended for lack of memory when it began.
         retried: Whether it was handed to a second pool, because the first broke before the task began.
     """
 
@@ -37,6 +41,7 @@ class LocalTicket:
     device: str
     future: Future[Any]
     heard: Messages
+    killed_before: int
     cancelled: bool = False
     retried: bool = False
 
@@ -83,7 +88,8 @@ class LocalExecutor:
         Returns:
             What to ask about it with.
         """
-        return LocalTicket(task, device, self._schedule(task, device), Messages(task.messages))
+        before = killed_for_memory()
+        return LocalTicket(task, device, self._schedule(task, device), Messages(task.messages), before)
 
     def poll(self, ticket: Ticket) -> Update:
         """Read what the worker wrote since the last look.
@@ -148,6 +154,10 @@ def _outcome(ticket: LocalTicket) -> Outcome:
     if ticket.cancelled:
         return Outcome(state="canceled")
     error = ticket.future.exception()
+    killed = isinstance(error, ProcessExpired) and error.exitcode == -signal.SIGKILL
+    if killed and killed_for_memory() > ticket.killed_before:
+        told = worker.out_of_memory("The system ended its process, for the machine had no more.")
+        return Outcome(state="failed", error=told, with_less=True)
     return Outcome(state="failed", error=lost(error or RuntimeError("no outcome")))
 
 

@@ -23,6 +23,7 @@ class Task:
         spec: What was asked.
         scratch: A folder of this attempt alone, for messages and results.
         earlier: Tables of an ended job whose sensitivities are taken over.
+        memory_share: How much of the usual memory its batches may take.
     """
 
     job_id: str
@@ -32,6 +33,7 @@ class Task:
     spec: JobSpec
     scratch: Path
     earlier: Path | None = None
+    memory_share: float = 1.0
 
     @property
     def out(self) -> Path:
@@ -56,6 +58,7 @@ class Outcome(BaseModel):
         state: `succeeded`, `failed` or `canceled`.
         error: Why it failed.
         summary: What came out.
+        with_less: Whether it failed for lack of memory, and smaller batches may help.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -63,6 +66,7 @@ class Outcome(BaseModel):
     state: JobState
     error: JobFailure | None = None
     summary: JobSummary | None = None
+    with_less: bool = False
 
 
 @dataclass(frozen=True)

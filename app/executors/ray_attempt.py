@@ -75,6 +75,10 @@ class LostError(Exception):
         self.told = told
 
 
+class ShortageError(Exception):
+    """Ray ended the actor because its machine ran out of memory."""
+
+
 class UnreachableError(LostError):
     """The actor may be gone, or only the way to it."""
 
@@ -114,6 +118,13 @@ class Attempt(threading.Thread):
                     Outcome(state="canceled")
                     if self.stop.is_set()
                     else Outcome(state="failed", error=lost(error.told))
+                )
+            except ShortageError as error:
+                told = worker.out_of_memory(f"Ray ended it: {error}")
+                outcome = (
+                    Outcome(state="canceled")
+                    if self.stop.is_set()
+                    else Outcome(state="failed", error=told, with_less=True)
                 )
             except (
                 exceptions.RayError
@@ -298,7 +309,7 @@ class Attempt(threading.Thread):
         except exceptions.GetTimeoutError as error:
             raise LostError(str(error), f"it did not answer for {self._terms.silence:g} s") from error
         except exceptions.OutOfMemoryError as error:
-            raise LostError(str(error), "its machine ran out of memory") from error
+            raise ShortageError(str(error)) from error
         except exceptions.RayError as error:
             raise LostError(str(error)) from error
 

@@ -34,6 +34,7 @@ def encode(task: Task) -> dict[str, Any]:
         "spec": task.spec.model_dump(mode="json"),
         "scratch": str(task.scratch),
         "earlier": None if task.earlier is None else str(task.earlier),
+        "memory_share": task.memory_share,
     }
 
 
@@ -54,4 +55,5 @@ def decode(written: Mapping[str, Any]) -> Task:
         spec=_SPECS[written["kind"]].model_validate(written["spec"]),
         scratch=Path(written["scratch"]),
         earlier=None if written["earlier"] is None else Path(written["earlier"]),
+        memory_share=written["memory_share"],
     )

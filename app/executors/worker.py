@@ -20,6 +20,7 @@ from app.executors.protocol import Outcome, Task
 from quant_core.errors import CancelledError, UserError
 from quant_core.spec import JobFailure, JobSpec, JobSummary, Preflight, Progress
 from quant_core.spec.limits import Limits, limited_to
+from quant_core.spec.memory_share import with_less_memory
 
 _log = logging.getLogger("bitwright.worker")
 
@@ -144,15 +145,16 @@ def _outcome(
     if task.earlier is not None:
         files, options = [*files, task.earlier / "sensitivity.json"], {"earlier": task.earlier}
     try:
-        report = resolve(engine)(
-            model=task.model,
-            data=task.data,
-            spec=_here(task.spec),
-            out=task.out,
-            on_progress=on_progress,
-            checkpoints=Checkpoints(task.checkpoints, on_kept),
-            **options,
-        )
+        with with_less_memory(task.memory_share):
+            report = resolve(engine)(
+                model=task.model,
+                data=task.data,
+                spec=_here(task.spec),
+                out=task.out,
+                on_progress=on_progress,
+                checkpoints=Checkpoints(task.checkpoints, on_kept),
+                **options,
+            )
         return Outcome(state="succeeded", summary=JobSummary.of(report))
     except UserError as error:
         return Outcome(state="failed", error=_told(error, *files))
@@ -160,7 +162,8 @@ def _outcome(
         return Outcome(state="canceled")
     except Exception as error:
         _log.exception("job %s, attempt %d", task.job_id, task.attempt)
-        return Outcome(state="failed", error=_fault(error, f"job {task.job_id}"))
+        told = _fault(error, f"job {task.job_id}")
+        return Outcome(state="failed", error=told, with_less=told.code == "out_of_memory")
 
 
 def _limited_to(limits: tuple[int, int, int]) -> contextlib.AbstractContextManager[None]:
@@ -192,7 +195,7 @@ def _fault(error: Exception, work: str) -> JobFailure:
         or type(error).__name__ == "OutOfMemoryError"
         or _NO_MEMORY.search(str(error))
     ):
-        return _out_of_memory(str(error))
+        return out_of_memory(str(error))
     if is_disk_full(error):
         return disk_full(str(error))
     return JobFailure(
@@ -202,7 +205,15 @@ def _fault(error: Exception, work: str) -> JobFailure:
     )
 
 
-def _out_of_memory(detail: str) -> JobFailure:
+def out_of_memory(detail: str) -> JobFailure:
+    """Say that there is no memory left.
+
+    Args:
+        detail: What the system says.
+
+    Returns:
+        The error.
+    """
     return JobFailure(
         code="out_of_memory",
         message=f"The job ran out of memory. {detail}".strip(),

@@ -14,6 +14,9 @@ from app.jobs.rows import back_to_queue, end, note, to_job
 from app.jobs.tables import ArtifactRow, CheckpointRow, JobRow
 from quant_core.spec import RUNNING, STATE_OF, JobFailure, JobState, JobSummary, Progress
 
+BATCH_STEP = 0.25
+"""What batches are made smaller by each time that memory runs out in a job."""
+
 
 class Leases:
     """The jobs that one service holds, each for as long as it renews its lease."""
@@ -245,6 +248,29 @@ class Leases:
             row.interruptions += 1
             if row.interruptions < max_interruptions:
                 back_to_queue(session, row, f"{error.message} It starts again.")
+            else:
+                end(session, row, "failed", error, None)
+            return to_job(row)
+
+    def ran_out(self, job: Job, error: JobFailure, max_shortages: int) -> Job | None:
+        """Let a job that ran out of memory go on with smaller batches, unless that happened too often.
+
+        Args:
+            job: The job as it was claimed.
+            error: How memory ran out.
+            max_shortages: A job that ran out more often fails; else it is queued again.
+
+        Returns:
+            The job as it is now; None if this attempt no longer holds it, and nothing was written.
+        """
+        with self._database.write() as session:
+            row = _held(session, job)
+            if row is None:
+                return None
+            row.shortages += 1
+            if row.shortages <= max_shortages:
+                share = f"{BATCH_STEP**row.shortages:g} of the usual size"
+                back_to_queue(session, row, f"{error.message} It starts again with batches of {share}.")
             else:
                 end(session, row, "failed", error, None)
             return to_job(row)

@@ -17,7 +17,7 @@ from app.executors.devices import served_by
 from app.executors.protocol import Executor, Outcome, Task, Ticket
 from app.executors.worker import disk_full, is_disk_full
 from app.jobs.job import Job
-from app.jobs.leases import Leases
+from app.jobs.leases import BATCH_STEP, Leases
 from app.metrics import Metrics, StageWatch
 from app.storage import Storage
 from app.tracing import AttemptTrace, Tracing
@@ -28,6 +28,8 @@ _log = logging.getLogger("bitwright.jobs")
 _BUSY_SECONDS = 0.1
 _IDLE_SECONDS = 1.0
 _STOP_SECONDS = 10.0
+_MOST_SHORTAGES = 2
+"""How often a job that ran out of memory is tried with smaller batches."""
 
 Files = tuple[tuple[str, str, int], ...]
 """Name, place in the storage, and bytes of each file of a result."""
@@ -178,6 +180,7 @@ class Supervisor:
             spec=job.spec,
             scratch=scratch,
             earlier=next((scratch / "in" / "earlier").glob("*"), None),
+            memory_share=BATCH_STEP**job.shortages,
         )
 
     def _follow(self, device: str) -> None:
@@ -206,8 +209,7 @@ class Supervisor:
                 run.trace.note(update.steps)
             run.steps += update.steps
             run.checkpoints += update.checkpoints
-            error = None if update.outcome is None else update.outcome.error
-            if error is not None and error.code != "worker_lost":
+            if run.outcome is not None and run.outcome.error is not None and not _goes_on(run.outcome):
                 # Nobody goes on from here, and a database on the same disk may need the room to write that down.
                 shutil.rmtree(self._folder(run.job), ignore_errors=True)
                 run.checkpoints.clear()
@@ -247,8 +249,12 @@ class Supervisor:
             return
         if outcome.state == "succeeded" and run.files is None:
             outcome = self._publish(run, outcome, output)
-        if outcome.error is not None and outcome.error.code == "worker_lost":
-            held = self._leases.interrupted(job, outcome.error, self._max_interruptions)
+        if outcome.error is not None and _goes_on(outcome):
+            held = (
+                self._leases.ran_out(job, outcome.error, _MOST_SHORTAGES)
+                if outcome.with_less
+                else self._leases.interrupted(job, outcome.error, self._max_interruptions)
+            )
             ended = held is not None and held.ended
         else:
             checkpoints = self._leases.checkpoints(job)
@@ -315,6 +321,11 @@ class Supervisor:
 
     def _folder(self, job: Job) -> Path:
         return self._scratch / f"{job.id}-{job.attempt}"
+
+
+def _goes_on(outcome: Outcome) -> bool:
+    """Whether another attempt may go on from the checkpoints."""
+    return outcome.with_less or (outcome.error is not None and outcome.error.code == "worker_lost")
 
 
 def _kept_from(message: str, error: Exception) -> JobFailure:

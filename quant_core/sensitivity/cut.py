@@ -44,6 +44,17 @@ class Cut:
         """
         return None if self.fixed or self.size == 1 else replace(self, largest=self.size // 2)
 
+    def with_share(self, share: float) -> Cut:
+        """Give batches that take a share of the memory.
+
+        Args:
+            share: Above 0, and 1 at most.
+
+        Returns:
+            Another cut.
+        """
+        return self if share == 1 else replace(self, largest=max(1, int(self.size * share)))
+
     def batches(
         self, feeds: Mapping[str, torch.Tensor], labels: torch.Tensor | None, device: torch.device | str
     ) -> tuple[Batch, ...]:

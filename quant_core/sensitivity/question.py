@@ -24,6 +24,7 @@ from quant_core.sensitivity.probe_log import ProbeLog
 from quant_core.sensitivity.traces import Floats, OnProgress
 from quant_core.sensitivity.units import in_turn, within
 from quant_core.spec import FLOAT_BITS
+from quant_core.spec.memory_share import memory_share
 
 Widths = Sequence[int] | Mapping[str, Sequence[int]]
 
@@ -132,7 +133,8 @@ class Question:
         Returns:
             The cut.
         """
-        return Cut(self.samples, self.sample_bytes * copies, self.seed, self.fixed_batch, clusters=clusters)
+        whole = Cut(self.samples, self.sample_bytes * copies, self.seed, self.fixed_batch, clusters=clusters)
+        return whole.with_share(memory_share())
 
     def ask(self, assignment: Assignment, *, in_pieces: bool = False, **more: Any) -> Any:
         """Run an estimator here, with its units in every process of the crew, for as long as it may take.

@@ -3,7 +3,7 @@
 `seed` 1 waits in Python, 2 waits in C with the interpreter locked, 3 ends the process with SIGSEGV, 4 raises an
 unknown error, 5 raises a user error, 6 runs out of memory,
 7 leaves a checkpoint and waits, or goes on from it, 8 takes 16 GB, 9 takes 3 seconds, 10 writes 1 GB,
-11 tells its environment. Everything else succeeds at once.
+11 tells its environment, 12 runs out of memory unless its batches are a sixteenth. Everything else succeeds at once.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from quant_core.spec import (
     Report,
     SensitivityTable,
 )
+from quant_core.spec.memory_share import memory_share
 
 ENDLESS = 600
 
@@ -106,6 +107,10 @@ def quantize(
         bytearray(2**34).find(1)
     elif spec.seed == 9:
         time.sleep(3)
+    elif spec.seed == 12:
+        say(Progress(stage="ingest", fraction=1.0, message=f"batches of {memory_share():g}"))
+        if memory_share() > 1 / 16:
+            raise MemoryError
     elif spec.seed == 11:
         told = {"sees": os.environ.get("CUDA_VISIBLE_DEVICES"), "names": sorted(os.environ)}
         say(Progress(stage="ingest", fraction=1.0, message=json.dumps(told)))

@@ -76,11 +76,26 @@ def test_failures_carry_code_and_remedy(server: Any) -> None:
         "where": "budget.size",
         "retryable": False,
     }
-    assert server.wait_for(server.submit(seed=6), "failed")["error"]["code"] == "out_of_memory"
     fault = server.wait_for(server.submit(seed=4), "failed")["error"]
     assert fault["code"] == "internal"
     assert "ZeroDivisionError" in fault["message"]
     assert not any(job["id"] in name for name in server.files())
+
+
+@pytest.mark.slow
+def test_a_job_that_runs_out_of_memory_is_tried_with_smaller_batches(server: Any) -> None:
+    saved = server.wait_for(server.submit(seed=12), "succeeded", "failed")
+    assert (saved["state"], saved["attempt"]) == ("succeeded", 3)
+    text = server.http.get(f"/jobs/{saved['id']}/events").text
+    told = [json.loads(line[5:])["message"] for line in text.splitlines() if line.startswith("data:")]
+    assert [one for one in told if one.startswith("batches of")] == [
+        f"batches of {n}" for n in (1, 0.25, 0.0625)
+    ]
+    again = [one for one in told if "starts again with" in one]
+    assert ["0.25 of the usual size" in again[0], "0.0625 of the usual size" in again[1]] == [True, True]
+    lost = server.wait_for(server.submit(seed=6), "failed")
+    assert (lost["error"]["code"], lost["attempt"]) == ("out_of_memory", 3)
+    assert not any(lost["id"] in name for name in server.files())
 
 
 def test_jobs_are_listed_newest_first_by_page_and_state(server: Any) -> None:
