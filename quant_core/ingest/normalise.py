@@ -13,6 +13,7 @@ from quant_core.ingest.passes.domain import ShortDomain
 from quant_core.ingest.passes.external import AttachExternalData
 from quant_core.ingest.passes.float_types import ComputeInFloat32
 from quant_core.ingest.passes.folding import Fold
+from quant_core.ingest.passes.hard_sigmoid import FuseHardSigmoid
 from quant_core.ingest.passes.identity import ResolveIdentity
 from quant_core.ingest.passes.no_op import NoOpsToIdentity
 from quant_core.ingest.passes.opset import RaiseOpset
@@ -47,6 +48,7 @@ def passes() -> tuple[ir.passes.InPlacePass, ...]:
         ResolveIdentity(),
         DropDeadUses(),
         FoldBatchNorm(),
+        FuseHardSigmoid(),
         ReadTiedTable(),
         common.RemoveUnusedNodesPass(),
         DropDeadUses(),
@@ -63,7 +65,7 @@ def normalise(model: ir.Model) -> ir.Model:
     Afterwards the opset is at least 21, local functions are inlined but for those that unpack codes, every constant is
     an initializer, no initializer is a graph input or lies in another file, no Identity or Dropout stands between a
     weight and its readers, expressions of constants are folded, batch normalization is part of the layer in front of it
-    where possible, layers in half or double precision are in float32, nothing is unused, and nodes have unique names.
+    where possible, a hard sigmoid in pieces is one operator, layers in half or double precision are in float32, nothing is unused, and nodes have unique names.
     Graph inputs and outputs keep names, types and dynamic axes. `alpha`, `beta` and `transB` of Gemm stay attributes,
     and MatMul followed by Add stays two nodes. A product with a transposed table that other nodes read as well becomes
     Gemm, so that the table stays one weight.
