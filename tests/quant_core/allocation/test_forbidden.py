@@ -66,7 +66,7 @@ def check(brute_force: Any, problem: Problem) -> list[tuple[int, ...]]:
     return list(choices)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(problems(), st.sampled_from(["highs"] * 9 + ["cbc"]))
 def test_equals_enumeration(brute_force: Any, problem: Problem, solver: Any) -> None:
     choices = check(brute_force, problem)
