@@ -28,6 +28,7 @@ from quant_core.sensitivity import Objective
 from quant_core.spec import (
     BitPlan,
     LayerReport,
+    Metrics,
     ModelSummary,
     ParetoFront,
     QuantizeSpec,
@@ -127,11 +128,14 @@ def assess(
         labels=samples.labels,
         batch=job.batch_size,
         literal=not job.target.runs_here,
+        headline=objective.terms[0].output,
     )
     on_progress(0.4, "comparing the simulation with onnxruntime")
     simulation = _simulate(job, choice)
     noise = _look_inside(job, path, choice, samples, simulation)
-    agreement = check_simulation(_three_ways(job, path, simulation, samples), classes=classes)
+    agreement = check_simulation(
+        _three_ways(job, path, simulation, samples, objective.terms[0].output), classes=classes
+    )
     _check_agreement(agreement)
     on_progress(0.6, "reading onnxruntime's optimized graph")
     if job.target.runs_here:
@@ -153,7 +157,7 @@ def assess(
         simulation=agreement,
         pareto=tuple(point.model_copy(update={"bits": ()}) for point in front.points),
         kept_parts=tuple(PreflightPart(**vars(part)) for part in job.source.quantized_parts),
-        warnings=(*warnings, *fallen),
+        warnings=(*warnings, *fallen, *_not_compared(job, metrics)),
         peak_memory_bytes=_peak_memory(),
         seed=spec.seed,
         versions={
@@ -163,6 +167,14 @@ def assess(
         }
         | {name: version(name) for name in _PACKAGES},
     )
+
+
+def _not_compared(job: Prepared, metrics: Metrics) -> list[str]:
+    return [
+        f"output {name!r} is not compared: its size depends on values, or it holds no numbers."
+        for name in job.program.outputs
+        if name not in metrics.sqnr_db_by_output
+    ]
 
 
 def _simulate(job: Prepared, choice: Choice) -> Simulation:
@@ -190,9 +202,10 @@ def _look_inside(
     return layer_sqnr(path, job.model, job.layers, job.program, simulation, *places, feeds, literal=literal)
 
 
-def _three_ways(job: Prepared, path: Path, simulation: Simulation, samples: Samples) -> Iterator[Outputs]:
-    """First output of the float file, of the simulation, and of the quantized file, batch by batch."""
-    output = job.program.outputs[0]
+def _three_ways(
+    job: Prepared, path: Path, simulation: Simulation, samples: Samples, output: str
+) -> Iterator[Outputs]:
+    """One output of the float file, of the simulation, and of the quantized file, batch by batch."""
     reference = run_batches(open_session(job.reference.path), samples.inputs, job.batch_size)
     session = open_session(path, literal=not job.target.runs_here)
     quantized = run_batches(session, samples.inputs, job.batch_size)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 
 from quant_core.calibration import load_samples
 from quant_core.errors import ModelError, SamplesError
@@ -24,7 +27,8 @@ def evaluate(model: Path, data: Path, *, threads: int | None = None) -> Evaluati
     """Measure the top-1 accuracy of a model in onnxruntime.
 
     Args:
-        model: An ONNX file, float or quantized, whose first output holds class logits `[N, C]`.
+        model: An ONNX file, float or quantized. Of its outputs that hold class numbers, or scores of the classes that
+            the labels number, the one that is right most often counts.
         data: A sample file with `labels`, one class number a sample.
         threads: Threads onnxruntime gets; default all cores this process may use.
 
@@ -46,12 +50,14 @@ def evaluate(model: Path, data: Path, *, threads: int | None = None) -> Evaluati
     threads = threads or available_threads()
     session = open_session(model, threads=threads)
     batch = choose_batch(session, samples.inputs)
-    output = session.get_outputs()[0].name
+    output = None
     correct, times = 0, []
     start = time.perf_counter()
     for part, values in run_batches(session, samples.inputs, batch):
         times.append(time.perf_counter() - start)
-        correct += count_correct(values[output], samples.labels[part], output)
+        labels = samples.labels[part]
+        output = output or _answering(values, labels)
+        correct += _right(values[output], labels, output)
         start = time.perf_counter()
     value = correct / samples.labels.size
     return Evaluation(
@@ -65,6 +71,27 @@ def evaluate(model: Path, data: Path, *, threads: int | None = None) -> Evaluati
         threads=threads,
         interval=share_interval(value * samples.count, samples.count),
     )
+
+
+def _answering(values: Mapping[str, NDArray[Any]], labels: NDArray[Any]) -> str:
+    """Find the output that answers what the labels ask; the first one if none does."""
+    fitting = [
+        name
+        for name, value in values.items()
+        if _numbers_classes(value, labels)
+        or (value.dtype.kind == "f" and value.ndim == 2 and labels.max(initial=0) < value.shape[1] > 1)
+    ]
+    return max(fitting or list(values)[:1], key=lambda name: _right(values[name], labels, name))
+
+
+def _numbers_classes(value: NDArray[Any], labels: NDArray[Any]) -> bool:
+    return value.dtype.kind in "iu" and value.size == labels.size
+
+
+def _right(value: NDArray[Any], labels: NDArray[Any], name: str) -> int:
+    if _numbers_classes(value, labels):
+        return int((value.reshape(labels.shape) == labels).sum())
+    return count_correct(value, labels, name)
 
 
 def _load(path: Path) -> ir.Model:

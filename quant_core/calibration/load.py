@@ -167,10 +167,12 @@ def _convert(array: np.ndarray, value: ir.Value, expected: str, path: Path) -> n
 
 
 def _check_labels(labels: np.ndarray, count: int, model: ir.Model, path: Path) -> np.ndarray:
+    if labels.ndim == 2 and labels.shape[1] == 1:  # a column, as some data sets store them
+        labels = labels[:, 0]
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise SamplesError(
             f"labels have type {labels.dtype} and shape {list(labels.shape)}.",
-            remedy="Give one integer class number a sample.",
+            remedy=f"Give one integer class number a sample{_how(labels)}.",
             where=str(path),
         )
     if len(labels) != count:
@@ -189,6 +191,17 @@ def _check_labels(labels: np.ndarray, count: int, model: ir.Model, path: Path) -
             where=str(path),
         )
     return labels.astype(np.int64)
+
+
+def _how(labels: np.ndarray) -> str:
+    """Say how to make class numbers of what labels are often stored as."""
+    if labels.dtype.kind not in "iufb" or not labels.size:
+        return ", or leave the labels out"
+    if labels.ndim == 2 and bool(((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()):
+        return ": these are one-hot, so labels.argmax(axis=1)"
+    if labels.ndim == 1 and bool((labels == np.floor(labels)).all()):
+        return ": labels.astype(numpy.int64)"
+    return ", or leave the labels out: only classes of whole samples are counted"
 
 
 def _describe(value: ir.Value) -> str:

@@ -25,6 +25,9 @@ _SIZING = {
     "ConstantOfShape": (0,),
     "TopK": (1,),
 }
+_SAME_FOR_ALL = 0.02  # nats between the likeliest and the least likely class
+_CERTAIN = 10.0  # nats between the two likeliest classes
+_ENOUGH_ROWS = 8
 _POOLING = {"GlobalAveragePool", "ReduceMean", "AveragePool"}
 _SOUNDS_LIKE_CLASSES = re.compile(r"logit|prob|class|score", re.IGNORECASE)
 _SOUNDS_LIKE_FEATURES = re.compile(r"embed|feature|hidden|pool|repr|vector|encod", re.IGNORECASE)
@@ -137,11 +140,10 @@ def _choose(
             )
         return Objective((labelled,))
     if labelled is not None:
+        # First, for the headline is of the first term.
         reading = f"holds the {_class_count(labelled, outputs)} classes that the labels number"
-        guesses = [
-            (replace(labelled, kind="kl"), reading) if term.output == labelled.output else (term, why)
-            for term, why in guesses
-        ]
+        others = [(term, why) for term, why in guesses if term.output != labelled.output]
+        guesses = [(replace(labelled, kind="kl"), reading), *others]
     reason = "; ".join(f"output '{term.output}' {why}" for term, why in guesses)
     if labels is not None and labelled is None:
         reason += "; the labels fit no output's classes"
@@ -199,11 +201,15 @@ def _guess(value: ir.Value, tensor: torch.Tensor, sample_axis: int) -> tuple[Ter
         return squared, "holds single values, so it is read as a regression"
     if tensor.dim() > 3:
         return squared, f"has {tensor.dim()} axes, so it is read as a map"
+    if op == "Sigmoid":
+        return squared, "ends in Sigmoid, so each value is read by itself"
     divergence = Term(name, name, "kl", -1, sample_axis)
     if _SOUNDS_LIKE_FEATURES.search(name):
         return squared, "is named like features"
     if _SOUNDS_LIKE_CLASSES.search(name):
         return divergence, "is named like class scores"
+    if op in _LINEAR and (why := _no_scores(tensor)):
+        return squared, why
     if op in _LINEAR:
         return divergence, f"ends in a linear layer ({op}), so it is read as class scores"
     if made_by is not None and op in _POOLING and tensor.dim() == 2:
@@ -212,6 +218,18 @@ def _guess(value: ir.Value, tensor: torch.Tensor, sample_axis: int) -> tuple[Ter
         if before is not None and before.op_type == "Conv":
             return divergence, "averages a convolution, so it is read as class scores"
     return squared, f"ends in {op}, so it is read as an embedding or a regression"
+
+
+def _no_scores(tensor: torch.Tensor) -> str | None:
+    """Why values cannot be scores of classes: their softmax says nothing about a sample."""
+    rows = tensor.detach().float().reshape(-1, tensor.shape[-1])
+    best = rows.topk(min(2, rows.shape[1]), dim=1)
+    if float((rows.amax(1) - rows.amin(1)).median()) < _SAME_FOR_ALL:
+        return "would give all classes the same probability, so it is read as a regression"
+    same = len(rows) >= _ENOUGH_ROWS and bool((best.indices[:, 0] == best.indices[0, 0]).all())
+    if same and float((best.values[:, 0] - best.values[:, -1]).median()) > _CERTAIN:
+        return "would give every sample to one class for sure, so it is read as a regression"
+    return None
 
 
 def _maker(value: ir.Value) -> ir.Node | None:
@@ -251,17 +269,20 @@ def _class_count(term: Term, outputs: Mapping[str, torch.Tensor]) -> int:
 def _labelled(
     terms: list[Term], outputs: Mapping[str, torch.Tensor], samples: int, labels: torch.Tensor | None
 ) -> Term | None:
-    # Give the first output of one row a sample whose classes the labels can number.
+    # Of the outputs of one row a sample whose classes the labels can number, give the one that is right most often.
     if labels is None or labels.is_floating_point() or labels.numel() < samples or labels.dim() > 2:
         return None
+    found: list[tuple[int, Term]] = []
     for term in terms:
         tensor = outputs[term.output]
         count = max(tensor.shape[1:], default=1)
         one_row = tensor.shape[0] == samples and tensor.numel() == samples * count
         if one_row and count > 1 and int(labels.min()) >= 0 and int(labels.max()) < count:
             axis = term.axis if term.kind == "kl" else list(tensor.shape).index(count, 1)
-            return replace(term, kind="cross_entropy", axis=axis)
-    return None
+            answers = tensor.reshape(samples, count).argmax(1).to(labels.device)
+            right = int((answers == labels.reshape(labels.shape[0], -1)[:samples, 0]).sum())
+            found.append((right, replace(term, kind="cross_entropy", axis=axis)))
+    return max(found, key=lambda each: each[0])[1] if found else None
 
 
 def _squared(term: Term) -> Term:

@@ -100,12 +100,12 @@ class Judge:
                 that the promise holds for the one that is chosen, however alike or unlike they are (Bonferroni).
 
         Raises:
-            SpecError: If a drop was asked for and the first output holds no classes.
+            SpecError: If a drop was asked for and the output of the loss's first term holds no classes.
         """
         classes = objective.terms[0].kind in {"kl", "cross_entropy"}
         if band.metric == "drop" and not classes:
             raise SpecError(
-                "the first output holds no classes, so that no answers can be counted.",
+                f"{objective.terms[0].output!r} holds no classes, so that no answers can be counted.",
                 remedy="Ask for sqnr>=20dB, cosine>=0.99 or loss<=0.05 instead.",
                 where="max_drop",
             )

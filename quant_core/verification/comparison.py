@@ -24,6 +24,7 @@ def compare(
     batch: int | None = None,
     threads: int | None = None,
     literal: bool = False,
+    headline: str | None = None,
 ) -> Metrics:
     """Run both files on the same samples and compare what they answer.
 
@@ -31,15 +32,17 @@ def compare(
         float_path: The float model.
         quantized_path: The quantized model.
         inputs: Graph input name -> array, samples along the first axis.
-        classes: Whether the first output holds class logits; else an embedding or a regression.
+        classes: Whether the headline's output holds class logits; else an embedding or a regression.
         labels: Integer class of every sample.
         batch: Samples per batch; default as many as fit 8 MiB of input. Layers that quantize their input at run
             time take its range over the batch, so this changes their answers a little.
         threads: Threads onnxruntime gets; default all cores this process may use.
         literal: Whether the quantized model is run as it is written, without onnxruntime's rewrites.
+        headline: The output that the headline is of; None for the first.
 
     Returns:
-        Top-1 with labels, top-1 agreement, mean cosine and the signal-to-noise ratio of every output.
+        Top-1 with labels, top-1 agreement, mean cosine and the signal-to-noise ratio of every output that both models
+        give in the same size.
 
     Raises:
         ModelError: If onnxruntime cannot run the float model.
@@ -49,7 +52,7 @@ def compare(
     """
     reference = open_session(float_path, threads=threads)
     size = batch or choose_batch(reference, inputs)
-    metrics = MetricAccumulator(classes=classes)
+    metrics = MetricAccumulator(classes=classes, headline=headline)
     pairs = zip(
         run_batches(reference, inputs, size),
         _run_ours(quantized_path, inputs, size, threads, literal=literal),

@@ -227,16 +227,20 @@ class MetricAccumulator:
     """Builds `Metrics` from batches of outputs.
 
     Attributes:
-        classes: Whether the first output holds class logits; else it is an embedding or a regression.
+        classes: Whether the headline's output holds class logits; else it is an embedding or a regression.
+        headline: The output that the headline is of; None for the first.
         labelled: Whether labels come with every batch.
         differences: Running comparison by output name.
         answers: Right and wrong answers of both models.
+        resized: Outputs that the two models gave in different sizes, as selections may be; they are not compared.
     """
 
     classes: bool
+    headline: str | None = None
     labelled: bool = False
     differences: dict[str, Difference] = field(default_factory=dict)
     answers: Answers = field(default_factory=Answers)
+    resized: set[str] = field(default_factory=set)
 
     def add(
         self, reference: Mapping[str, Array], values: Mapping[str, Array], labels: Array | None = None
@@ -244,18 +248,20 @@ class MetricAccumulator:
         """Take in one batch.
 
         Args:
-            reference: Output name -> output of the float model; the first one is the headline's.
+            reference: Output name -> output of the float model.
             values: Output name -> output of the quantized model.
             labels: Integer classes of the batch, if there are labels.
 
         Raises:
-            SamplesError: If the labels do not fit the first output.
+            SamplesError: If the labels do not fit the headline's output.
         """
         for name, expected in reference.items():
-            if expected.dtype.kind in "fiub":  # text outputs carry no noise to measure
+            if expected.shape != values[name].shape:
+                self.resized.add(name)
+            elif expected.dtype.kind in "fiub":  # text outputs carry no noise to measure
                 self.differences.setdefault(name, Difference(name)).add(expected, values[name])
         if labels is not None and self.classes:
-            first = next(iter(reference))
+            first = self.headline or next(iter(reference))
             self.answers.add(*(find_correct(side[first], labels, first) for side in (reference, values)))
         self.labelled = self.labelled or labels is not None
 
@@ -269,12 +275,13 @@ class MetricAccumulator:
         Raises:
             SamplesError: If there was nothing to compare.
         """
-        if not self.differences:
+        found = {name: each for name, each in self.differences.items() if name not in self.resized}
+        if not found or self.headline in self.resized:
             raise SamplesError(
-                "There was no numeric output to compare.",
+                "There was no numeric output of a fixed size to compare.",
                 remedy="Give at least one sample and a numeric output.",
             )
-        first = next(iter(self.differences.values()))
+        first = found[self.headline] if self.headline else next(iter(found.values()))
         agreement = first.top1_agreement if self.classes else None
         change: Interval | None = None
         if self.answers.judged:
@@ -293,7 +300,7 @@ class MetricAccumulator:
             sqnr_db=first.sqnr_db,
             top1_agreement=agreement,
             mean_cosine=first.mean_cosine,
-            sqnr_db_by_output={key: value.sqnr_db for key, value in self.differences.items()},
+            sqnr_db_by_output={key: value.sqnr_db for key, value in found.items()},
             interval=interval,
             change_interval=change,
         )

@@ -18,7 +18,7 @@ def check_simulation(batches: Iterable[Outputs], *, classes: bool) -> Simulation
     """Compare float, simulated and measured outputs of the same samples.
 
     Args:
-        batches: For each batch the first output of the float model, of the simulation, and of onnxruntime.
+        batches: For each batch one output of the float model, of the simulation, and of onnxruntime.
         classes: Whether that output holds class logits.
 
     Returns:

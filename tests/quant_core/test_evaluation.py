@@ -95,3 +95,21 @@ def test_external_data_must_lie_beside_the_model(tmp_path):
     np.savez(tmp_path / "data.npz", x=np.zeros((4, 3), np.float32), labels=np.zeros(4, int))
     with pytest.raises(ModelError, match="outside"):
         evaluate(path, tmp_path / "data.npz")
+
+
+def test_the_output_that_answers_is_found(tmp_path):
+    random = np.random.default_rng(0)
+    weight, samples = random.standard_normal((6, 5)), random.standard_normal((50, 6)).astype(np.float32)
+    path = save(tmp_path / "m.onnx", weight)
+    proto = onnx.load(path)
+    proto.graph.node.append(helper.make_node("ArgMax", ["logits"], ["label"], axis=-1, keepdims=0))
+    numbers = helper.make_tensor_value_info("label", TensorProto.INT64, ["N"])
+    embedding = helper.make_tensor_value_info("x2", TensorProto.FLOAT, ["N", 6])
+    proto.graph.node.append(helper.make_node("Neg", ["x"], ["x2"]))
+    np.savez(tmp_path / "data.npz", x=samples, labels=(samples @ weight).argmax(1))
+    logits = proto.graph.output.pop()
+    for answer in (logits, numbers):
+        del proto.graph.output[:]
+        proto.graph.output.extend([embedding, answer])
+        onnx.save(proto, path)
+        assert evaluate(path, tmp_path / "data.npz", threads=1).value == 1.0

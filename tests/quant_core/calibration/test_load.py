@@ -245,3 +245,20 @@ def test_header_that_claims_terabytes(image_graph, tmp_path):
 
 def test_missing_file(image_graph, tmp_path):
     assert "does not exist" in _refusal(tmp_path / "none.npz", image_graph).message
+
+
+@pytest.mark.parametrize(
+    ("labels", "remedy"),
+    [
+        (np.eye(6, dtype=np.float32), "labels.argmax(axis=1)"),
+        (np.arange(6.0), "labels.astype(numpy.int64)"),
+        (np.zeros((6, 4, 4), np.int64), "leave the labels out"),
+    ],
+)
+def test_labels_stored_otherwise_come_with_what_to_do(labels, remedy, image_graph, images, npz):
+    assert remedy in _refusal(npz(x=images, labels=labels), image_graph).remedy
+
+
+def test_a_column_of_labels(image_graph, images, npz):
+    samples = load_samples(npz(x=images, labels=np.arange(6)[:, None]), image_graph)
+    assert np.array_equal(samples.labels, np.arange(6))

@@ -170,3 +170,43 @@ def agree(file: bytes, arguments: tuple[torch.Tensor, ...]) -> None:
         sum(gradient.square().sum() for gradient in gradients), list(weights.values())
     )
     assert all(bool(tensor.isfinite().all()) for tensor in (*gradients, *products))
+
+
+TIES = """<ir_version: 8, opset_import: ["" : 17]>
+net (float[n, 4] x) => (float[n, 4] y, int64[n] best, float[n, 4] picked)
+    <float[4, 4] w = {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1}> {
+    y = MatMul(x, w)
+    best = ArgMax<axis = -1, keepdims = 0>(y)
+    picked = Gather(w, best)
+}"""
+
+
+def _ties(proto: onnx.ModelProto, nudge: float) -> bytes:
+    other = onnx.ModelProto()
+    other.CopyFrom(proto)
+    (tensor,) = other.graph.initializer
+    stored = numpy_helper.to_array(tensor).copy()
+    stored[1, 1] += nudge
+    tensor.CopyFrom(numpy_helper.from_array(stored, tensor.name))
+    return other.SerializeToString()
+
+
+def test_selections_between_ties_may_fall_to_either_side() -> None:
+    proto = onnx.parser.parse_model(TIES)
+    program = compile_model(ir.from_proto(proto))
+    tied = {"x": np.array([[1, 1, 0, 0], [0, 2, 0, 0]], np.float32)}
+    parity = check_parity(_ties(proto, 1e-5), program, tied)
+    assert parity.flipped == "best"
+    assert parity.errors == {"y": pytest.approx(1e-5, rel=0.1), "best": 0.5, "picked": pytest.approx(1)}
+    clear = {"x": np.array([[1, 3, 0, 0], [0, 2, 0, 0]], np.float32)}
+    assert check_parity(_ties(proto, 1e-5), program, clear).flipped is None
+
+
+def test_a_selection_that_is_made_otherwise_is_an_error() -> None:
+    proto = onnx.parser.parse_model(TIES)
+    smallest = onnx.ModelProto()
+    smallest.CopyFrom(proto)
+    smallest.graph.node[1].op_type = "ArgMin"
+    program = compile_model(ir.from_proto(proto))
+    with pytest.raises(InternalError, match="'best'"):
+        check_parity(smallest.SerializeToString(), program, {"x": np.array([[1, 2, 0, 0]], np.float32)})

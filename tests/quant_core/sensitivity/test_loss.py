@@ -54,6 +54,7 @@ FEATURES = "c = Conv(image, conv) r = Relu(c) g = GlobalAveragePool(r) f = Flatt
         (f"{FEATURES} z = Gemm(f, head) y = LogSoftmax(z)", "kl", "z"),
         (f"{FEATURES} z = Gemm(f, head) e = Exp(z) s = ReduceSum(e, middle) y = Div(e, s)", "kl", "y"),
         (f"{FEATURES} z = Gemm(f, head) y = Sigmoid(z)", "squared_error", "y"),
+        (f"{FEATURES} z = Gemm(f, head) scores = Sigmoid(z) y = Identity(scores)", "squared_error", "y"),
         (f"{FEATURES} y = Gemm(f, one)", "squared_error", "y"),
         (f"{FEATURES} y = Identity(f)", "squared_error", "y"),
         (f"{FEATURES} z = Gemm(f, head) y = LpNormalization(z)", "squared_error", "y"),
@@ -208,3 +209,42 @@ def test_samples_may_lie_along_another_axis() -> None:
     objective = guess("m = MatMul(tokens, dense) y = Transpose<perm = [1, 0, 2]>(m)", "float[T, N, C] y")
     (term,) = objective.terms
     assert (term.kind, term.sample_axis) == ("kl", 1)
+
+
+def told(labels: Any = None, **outputs: torch.Tensor) -> Objective:
+    """The loss of outputs that linear layers end in, with these values."""
+    declared = ", ".join(f"float[N, {tensor.shape[1]}] {name}" for name, tensor in outputs.items())
+    weights = ", ".join(
+        f"float[1, {tensor.shape[1]}] w_{name} = {{{', '.join(['1'] * tensor.shape[1])}}}"
+        for name, tensor in outputs.items()
+    )
+    body = " ".join(f"{name} = Gemm(x, w_{name})" for name in outputs)
+    model = ir.from_onnx_text(
+        f"""<ir_version: 10, opset_import: ["" : 21]> net (float[N, 1] x) => ({declared}) <{weights}> {{ {body} }}"""
+    )
+    samples = len(next(iter(outputs.values())))
+    return choose_loss(model, outputs, samples, dict.fromkeys(outputs, 0), labels)
+
+
+def test_the_output_that_the_labels_are_right_about_comes_first() -> None:
+    generator = torch.Generator().manual_seed(0)
+    wide, narrow = torch.randn(8, 20, generator=generator), torch.randn(8, 5, generator=generator)
+    found = told(narrow.argmax(1), wide=wide, narrow=narrow)
+    assert [term.output for term in found.terms] == ["narrow", "wide"]
+    labels = (narrow.argmax(1) + 1) % 5
+    wide[range(8), labels] = 9
+    found = told(labels, wide=wide, narrow=narrow)
+    assert [term.output for term in found.terms] == ["wide", "narrow"]
+    assert "'wide' holds the 20 classes that the labels number" in (found.guessed or "")
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset", "kind"),
+    [(1.0, 0.0, "kl"), (1e-3, 0.0, "squared_error"), (30.0, 100.0, "squared_error"), (30.0, 0.0, "kl")],
+)
+def test_values_that_are_no_scores_of_classes_are_a_regression(
+    scale: float, offset: float, kind: str
+) -> None:
+    values = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    objective = told(y=scale * values + offset * torch.arange(4))
+    assert objective.name == kind

@@ -121,3 +121,27 @@ def test_a_single_value_a_sample_is_judged_over_all_samples():
     same = Difference("score")
     same.add(np.zeros((4, 1)), np.zeros((4, 1)))
     assert same.mean_cosine == 1.0
+
+
+def test_the_headline_is_of_the_output_that_was_named():
+    random = np.random.default_rng(0)
+    logits, boxes = random.standard_normal((20, 5)), random.standard_normal((20, 4))
+    noisy = logits + 0.5 * random.standard_normal((20, 5))
+    metrics = MetricAccumulator(classes=True, headline="logits")
+    metrics.add({"boxes": boxes, "logits": logits}, {"boxes": boxes, "logits": noisy}, logits.argmax(1))
+    found = metrics.result()
+    assert (found.name, found.float_) == ("top1", 1.0)
+    assert found.quantized == np.mean(noisy.argmax(1) == logits.argmax(1))
+    assert found.sqnr_db == found.sqnr_db_by_output["logits"] < found.sqnr_db_by_output["boxes"]
+
+
+def test_selections_of_other_sizes_are_left_out():
+    metrics = MetricAccumulator(classes=False, headline="y")
+    y, few, many = np.ones((4, 3), np.float32), np.zeros((2, 3), np.int64), np.zeros((5, 3), np.int64)
+    metrics.add({"picked": few, "y": y}, {"picked": many, "y": y})
+    metrics.add({"picked": few, "y": y}, {"picked": few, "y": y})
+    assert set(metrics.result().sqnr_db_by_output) == {"y"}
+    alone = MetricAccumulator(classes=False)
+    alone.add({"picked": few}, {"picked": many})
+    with pytest.raises(SamplesError, match="fixed size"):
+        alone.result()
