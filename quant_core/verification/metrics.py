@@ -94,6 +94,8 @@ class Difference:
             NonFiniteError: If either holds NaN or infinity where the other does not hold the same.
         """
         a, b = np.asarray(reference, np.float64), np.asarray(values, np.float64)
+        if not a.size:  # a selection may find nothing
+            return
         a, b = self._finite(a, b)
         if a.ndim == 0:
             a, b = a.reshape(1), b.reshape(1)

@@ -140,6 +140,7 @@ def test_selections_of_other_sizes_are_left_out():
     y, few, many = np.ones((4, 3), np.float32), np.zeros((2, 3), np.int64), np.zeros((5, 3), np.int64)
     metrics.add({"picked": few, "y": y}, {"picked": many, "y": y})
     metrics.add({"picked": few, "y": y}, {"picked": few, "y": y})
+    metrics.add({"picked": few[:0], "y": y}, {"picked": few[:0], "y": y})
     assert set(metrics.result().sqnr_db_by_output) == {"y"}
     alone = MetricAccumulator(classes=False)
     alone.add({"picked": few}, {"picked": many})
