@@ -5,7 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -20,14 +27,23 @@ _SECONDS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.
 class Metrics:
     """Counts of one service process; jobs by state are those of the whole database."""
 
-    def __init__(self, counts: Callable[[], dict[str, int]]) -> None:
+    def __init__(
+        self, counts: Callable[[], dict[str, int]], degraded: Callable[[], bool] = lambda: False
+    ) -> None:
         """Start at zero.
 
         Args:
             counts: Tells how many jobs there are by state.
+            degraded: Whether jobs must wait for something other than a free device.
         """
         registry = self._registry = CollectorRegistry()
         registry.register(_Jobs(counts))
+        waiting = Gauge(
+            "bitwright_degraded",
+            "1 while jobs are taken but cannot run, as when the cluster is away.",
+            registry=registry,
+        )
+        waiting.set_function(lambda: float(degraded()))
         self._jobs = Histogram(
             "bitwright_job_seconds",
             "From start to end.",

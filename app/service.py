@@ -68,7 +68,7 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.metrics = Metrics(lambda: self.store.counts())
+        self.metrics = Metrics(lambda: self.store.counts(), lambda: self.fault is not None)
         self.stopping = asyncio.Event()
         self.transfers = Transfers()
         self.tracing = open_tracing()
@@ -79,6 +79,11 @@ class Service:
     def devices(self) -> tuple[str, ...]:
         """What jobs may run on; of a cluster that was not reached yet, nobody knows."""
         return (() if self._executor is None else self._executor.devices) or ("cpu", "cuda")
+
+    @property
+    def fault(self) -> str | None:
+        """Why jobs that are taken must wait, other than for a free device."""
+        return None if self._executor is None else self._executor.fault
 
     @property
     def staging(self) -> Path:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from typing import Literal
 
 from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel, ConfigDict, JsonValue
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from app.api.deps import ServiceDep
@@ -13,6 +16,11 @@ from app.api.problems import ProblemError, responses
 from quant_core.spec import DeviceHealth, Health
 
 router = APIRouter(tags=["service"])
+
+_EXAMPLE: dict[str, JsonValue] = {
+    "status": "degraded",
+    "message": "The Ray cluster cannot be reached; jobs are taken and wait for it.",
+}
 
 
 @router.get("/healthz", summary="How the service is")
@@ -24,14 +32,36 @@ def health(service: ServiceDep) -> Health:
     except OperationalError:
         queued = None
     return Health(
-        status="ok",
+        status="ok" if service.fault is None else "degraded",
         version=version("bitwright"),
         queued=queued,
         devices=tuple(DeviceHealth(name=name, job=running.get(name)) for name in service.devices),
     )
 
 
-@router.get("/readyz", status_code=204, summary="Whether it takes jobs", responses=responses(503))
+class Degraded(BaseModel):
+    """What does not work although jobs are taken.
+
+    Attributes:
+        status: `degraded`.
+        message: What they wait for.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"example": _EXAMPLE})
+
+    status: Literal["degraded"] = "degraded"
+    message: str
+
+
+@router.get(
+    "/readyz",
+    status_code=204,
+    summary="Whether it takes jobs",
+    responses={
+        200: {"model": Degraded, "description": "It takes jobs, but they wait, as while a cluster is away"},
+        **responses(503),
+    },
+)
 def ready(service: ServiceDep) -> Response:
     """Tell that the database answers, jobs are given out and leases are kept; if not, balancers go elsewhere."""
     try:
@@ -47,6 +77,8 @@ def ready(service: ServiceDep) -> Response:
         raise ProblemError(
             503, "not_ready", fault, remedy="Ask again later; look in the service's log if it lasts."
         )
+    if (waiting := service.fault) is not None:
+        return JSONResponse(Degraded(message=waiting).model_dump())
     return Response(status_code=204)
 
 

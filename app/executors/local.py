@@ -62,6 +62,11 @@ class LocalExecutor:
         """Every device, busy or not."""
         return tuple(self._pools)
 
+    @property
+    def fault(self) -> None:
+        """Nothing keeps tasks from this machine's own processes."""
+        return
+
     def start(self) -> None:
         """Start a process for each device, so that the first job finds the engine loaded."""
         for pool in self._pools.values():

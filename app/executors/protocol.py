@@ -101,6 +101,11 @@ class Executor(Protocol):
         """Every device, busy or not."""
         ...
 
+    @property
+    def fault(self) -> str | None:
+        """Why no task can find a place for now, other than that all are taken; may be asked from any thread."""
+        ...
+
     def start(self) -> None:
         """Start what is to be ready before the first task."""
         ...

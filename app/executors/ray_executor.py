@@ -34,6 +34,9 @@ _UNSEEN_SECONDS = 3.0
 _FRESH_SECONDS = 5.0
 """How old what the cluster said may be for new tasks to be given to it."""
 
+_AWAY_SECONDS = 10.0
+"""How long a cluster may say nothing before it counts as away."""
+
 _START_SECONDS = 60.0
 """How long a bridge may take to reach the cluster, or say nothing, before another takes its place."""
 
@@ -171,6 +174,16 @@ class RayExecutor:
         total = _Room() if self._bridge is None else self._bridge.total
         kind, count = ("cuda", total.gpus) if total.gpus else ("cpu", total.cpus)
         return tuple(f"{kind}/{number}" for number in range(count))
+
+    @property
+    def fault(self) -> str | None:
+        """Whether the cluster is away, or has no machine for jobs."""
+        bridge = self._bridge
+        if bridge is None or bridge.heard is None or time.monotonic() - bridge.heard > _AWAY_SECONDS:
+            return "The Ray cluster cannot be reached; jobs are taken and wait for it."
+        if not self.devices:
+            return "No machine of the Ray cluster has room for jobs; they are taken and wait for one."
+        return None
 
     def capacity(self, busy: int) -> int:
         """Tell how many more tasks would find a place at once.

@@ -217,7 +217,7 @@ class Health(_Value):
     """How the service is.
 
     Attributes:
-        status: `ok`.
+        status: `ok`; `degraded` while jobs are taken but wait for something other than a free device.
         version: Version of Bitwright there.
         queued: Jobs that wait; none while the database does not answer.
         devices: What it computes on.

@@ -166,12 +166,38 @@ def test_jobs_wait_for_a_cluster_that_is_gone(start_on_ray: Start, ray_cluster: 
     one.until(lambda: one.job(job)["state"] == "queued", "the loss to be noticed", 120)
     _report("the whole cluster killed, lease of 10 s, until its job waits again", started)
     assert one.http.get("/healthz").is_success  # what Ray does to its drivers is not done to the service
+    one.until(
+        lambda: one.http.get("/readyz").status_code == 200, "the service to say that the cluster is away"
+    )
+    assert one.http.get("/readyz").json()["status"] == one.http.get("/healthz").json()["status"] == "degraded"
     waiting = one.submit()
     ray_cluster.start(cpus=1)
     started = time.monotonic()
+    one.until(lambda: one.http.get("/readyz").status_code == 204, "the cluster to be reached again", 180)
     for each in (job, waiting):
         assert one.wait_for(each, "succeeded", "failed", seconds=180)["state"] == "succeeded"
         assert _ends(one, each) == ["succeeded"]
     _report("the cluster started again, to the end of both jobs", started)
     assert f"goes on from {engine}" in [event.get("message") for event in _events(one, job)]
     assert not list(Path(one.folder).glob("services/*/scratch/*"))
+
+
+def test_a_service_whose_cluster_is_not_there_takes_jobs_and_says_that_they_wait(
+    start_on_ray: Start, ray_cluster: Any
+) -> None:
+    ray_cluster.start(cpus=0)
+    one = start_on_ray(BITWRIGHT_RAY_ADDRESS="127.0.0.1:9")
+    answer = one.http.get("/readyz")
+    assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
+    assert "cannot be reached" in answer.json()["message"]
+    assert "bitwright_degraded 1.0" in one.http.get("/metrics").text
+    job = one.submit()
+    assert one.job(job)["state"] == "queued"
+    two = start_on_ray()
+    two.until(
+        lambda: "no machine" in two.http.get("/readyz").text.lower(), "an empty cluster to be told of", 120
+    )
+    ray_cluster.start(cpus=1)
+    two.until(lambda: two.http.get("/readyz").status_code == 204, "the cluster to have room", 120)
+    assert "bitwright_degraded 0.0" in two.http.get("/metrics").text
+    assert two.wait_for(job, "succeeded", "failed", seconds=120)["state"] == "succeeded"

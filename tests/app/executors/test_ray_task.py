@@ -19,7 +19,7 @@ from quant_core.spec import AnalyzeSpec, JobSpec, QuantizeSpec
 @pytest.mark.parametrize("earlier", [None, Path("/scratch/in/earlier/job")])
 def test_a_task_is_the_same_on_the_other_side(spec: JobSpec, earlier: Path | None) -> None:
     task = Task(
-        "job", 2, Path("/scratch/in/m.onnx"), Path("/scratch/in/d.npz"), spec, Path("/scratch"), earlier
+        "job", 2, Path("/scratch/in/m.onnx"), Path("/scratch/in/d.npz"), spec, Path("/scratch"), earlier, 0.25
     )
     assert decode(json.loads(json.dumps(encode(task)))) == task
 
@@ -37,6 +37,7 @@ def test_places_on_a_cluster_are_alike() -> None:
 
 def test_no_job_is_taken_before_the_cluster_was_reached() -> None:
     executor = RayExecutor(Cluster("127.0.0.1:1", "0123456789abcdef"), ("cpu",), {"quantize": "a:b"})
+    assert executor.fault == "The Ray cluster cannot be reached; jobs are taken and wait for it."
     executor.close()
     assert executor.devices == ("cpu",)
     assert executor.capacity(0) == 0

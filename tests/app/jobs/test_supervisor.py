@@ -28,6 +28,7 @@ class _InstantExecutor:
     """Has every task done at the first look."""
 
     devices = ("cpu",)
+    fault = None
 
     def start(self) -> None:
         pass
