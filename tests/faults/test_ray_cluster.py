@@ -194,9 +194,6 @@ def test_a_service_whose_cluster_is_not_there_takes_jobs_and_says_that_they_wait
     job = one.submit()
     assert one.job(job)["state"] == "queued"
     two = start_on_ray()
-    two.until(
-        lambda: "no machine" in two.http.get("/readyz").text.lower(), "an empty cluster to be told of", 120
-    )
     ray_cluster.start(cpus=1)
     two.until(lambda: two.http.get("/readyz").status_code == 204, "the cluster to have room", 120)
     assert "bitwright_degraded 0.0" in two.http.get("/metrics").text

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -41,3 +43,12 @@ def test_no_job_is_taken_before_the_cluster_was_reached() -> None:
     executor.close()
     assert executor.devices == ("cpu",)
     assert executor.capacity(0) == 0
+
+
+def test_a_cluster_without_room_for_any_job_is_told_from_a_full_one() -> None:
+    executor = RayExecutor(Cluster("127.0.0.1:1", "0123456789abcdef"), ("auto",), {"quantize": "a:b"})
+    full, none = SimpleNamespace(gpus=0, cpus=2), SimpleNamespace(gpus=0, cpus=0)
+    for total, fault in ((none, "No machine of the Ray cluster has room for jobs"), (full, "")):
+        executor._bridge = SimpleNamespace(heard=time.monotonic(), total=total, free=none)  # type: ignore[assignment]
+        assert (executor.fault or "").startswith(fault)
+        assert bool(executor.fault) == bool(fault)
