@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -113,6 +114,28 @@ def test_a_job_takes_over_the_sensitivities_of_another(real: Any, few: bytes) ->
     )
     assert refused["error"]["where"] == "sensitivity.json"
     assert "other loss" in refused["error"]["message"]
+
+
+@pytest.mark.slow
+def test_probes_of_a_killed_worker_are_not_run_again(real: Any, few: bytes) -> None:
+    spec = SPEC | {"sensitivity": "pqi", "bits": [4]}
+    job = _post(real, RESNET.read_bytes(), few, **spec).json()["id"]
+    real.until(
+        lambda: any("checkpoint-probes" in name for name in real.files()), "measurements to be kept", 300
+    )
+    (messages,) = real.folder.glob(f"services/*/scratch/{job}-1/messages.jsonl")
+    os.kill(json.loads(messages.read_text().splitlines()[0])["pid"], signal.SIGKILL)
+    ended = real.wait_for(job, "succeeded", "failed", seconds=300)
+    assert (ended["state"], ended["attempt"]) == ("succeeded", 2)
+    text = real.http.get(f"/jobs/{job}/events").text
+    told = [json.loads(line[5:])["message"] for line in text.splitlines() if line.startswith("data:")]
+    (taken,) = [one for one in told if one.endswith("measurements taken from the last attempt")]
+    assert int(taken.split()[0]) > 0
+    again = _post(real, RESNET.read_bytes(), few, **spec).json()["id"]
+    assert real.wait_for(again, "succeeded", "failed", seconds=300)["attempt"] == 1
+    for name in ("model", "files/sensitivity.json"):
+        assert real.http.get(f"/jobs/{job}/{name}").content == real.http.get(f"/jobs/{again}/{name}").content
+    assert not any("checkpoint" in name for name in real.files())
 
 
 def _again(real: Any, job: str, **spec: Any) -> httpx.Response:
