@@ -55,7 +55,7 @@ _FEWEST_PRODUCTS, _MOST_PRODUCTS = 6, 30
 _COMPARED = 32
 """Samples on which layers' outputs are compared; OMPQ takes as many."""
 
-_SWEEPS, _FEW_SWEEPS = 6, 2
+_SWEEPS, _FEW_SWEEPS = 6, 1
 """Most passes over the samples for traces that only explain, and do not decide; where time is dear."""
 
 

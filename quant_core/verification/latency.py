@@ -18,6 +18,9 @@ from quant_core.verification.session import Arrays, available_threads, fixed_bat
 FEWEST_PAIRS = 5
 """A median and an interquartile range of fewer pairs would say nothing."""
 
+_PARTS, _BELIEVED = (0.15, 0.35, 0.5), 15
+"""Shares of the time after which it may end, and pairs before their spread is believed."""
+
 _KNOWN = 0.01
 """Relative standard error of the median ratio that is good enough to stop before the time is up."""
 
@@ -29,7 +32,7 @@ def measure_latency(
     *,
     threads: int | None = None,
     pairs: int = 1000,
-    seconds: float = 3.0,
+    seconds: float = 2.0,
     warm_up: int = 3,
 ) -> Latency:
     """Time both models in interleaved pairs.
@@ -43,7 +46,7 @@ def measure_latency(
         inputs: Graph input name -> samples, first axis = samples; the first batch is used.
         threads: Threads onnxruntime gets; default all cores this process may use.
         pairs: The most timed pairs.
-        seconds: No new pair is begun after so many seconds, except to reach `FEWEST_PAIRS`; a third of that is enough
+        seconds: No new pair is begun after so many seconds, except to reach `FEWEST_PAIRS`; less of that is enough
             where the ratio is then known to 1 %.
         warm_up: Untimed runs of each model beforehand.
 
@@ -58,11 +61,13 @@ def measure_latency(
     sessions = [timing_session(path, threads) for path in (float_path, quantized_path)]
     batch = max(fixed_batch(session) or 1 for session in sessions)
     runs = [warm_run(session, inputs, batch, warm_up) for session in sessions]
-    pairs = max(pairs, FEWEST_PAIRS)
-    times = time_in_turn(runs, rounds=pairs, fewest=FEWEST_PAIRS, seconds=seconds / 3)
-    if len(times) < pairs and not _is_known(times):
-        more = time_in_turn(runs, rounds=pairs - len(times), fewest=0, seconds=seconds * 2 / 3)
-        times = np.concatenate([times, more.reshape(-1, 2)])
+    pairs, times = max(pairs, FEWEST_PAIRS), np.empty((0, len(runs)))
+    for share in _PARTS:
+        fewest, left = max(0, FEWEST_PAIRS - len(times)), pairs - len(times)
+        more = time_in_turn(runs, rounds=left, fewest=fewest, seconds=seconds * share)
+        times = np.concatenate([times, more.reshape(-1, len(runs))])
+        if len(times) >= min(pairs, _BELIEVED) and _is_known(times):
+            break
     return summarise(times * 1e3, batch=batch, threads=threads)
 
 
