@@ -16,7 +16,7 @@ from quant_core.quantizers.rows import from_rows, rows_shape, to_rows
 
 _PASSES = 4
 _MACS = 2e10
-_BLOCK = 64
+_BLOCK, _INNER = 64, 16
 _TINY = 1e-30
 
 
@@ -64,31 +64,31 @@ def descend(
     passes = affordable_passes(layer, len(starts)) if passes is None else passes
     if not passes or not starts:
         return list(starts)
-    # Inputs lie along the middle axis, so that one input of all rows is one piece of memory.
-    target = to_rows(layer, np.asarray(weight, dtype=np.float32)).transpose(1, 2)
+    # Inputs lie along the first axis, so that one input of all rows is one piece of memory.
+    target = to_rows(layer, np.asarray(weight, dtype=np.float32)).permute(2, 0, 1)
     rows = target.shape[2]
     codes, scale, low, high = (
         torch.cat(parts, dim=2) for parts in zip(*(_laid_out(layer, s) for s in starts), strict=True)
     )
-    slope = second @ (codes * scale - target.repeat(1, 1, len(starts)))
-    curvature = second.diagonal(dim1=1, dim2=2)[:, :, None].clamp_min(_TINY) * scale
-    for _ in range(passes):
-        if not _sweep(codes, slope, scale, curvature, low, high, second):
+    slope = _product(second, codes * scale - target.repeat(1, 1, len(starts)))
+    curvature = second.diagonal(dim1=1, dim2=2).T[:, :, None].clamp_min(_TINY)
+    for left in reversed(range(passes)):
+        if not _sweep(codes, slope, scale, curvature, low, high, second, last=not left):
             break
     found = []
     for start, values in zip(starts, torch.split(codes, rows, 2), strict=True):
-        whole = from_rows(layer, values.transpose(1, 2).contiguous())
+        whole = from_rows(layer, values.permute(1, 2, 0).contiguous())
         shift = 0 if start.zero_point is None else start.spread(start.zero_point)
         found.append(replace(start, codes=(whole + shift).astype(np.int8)))
     return found
 
 
 def _laid_out(layer: Layer, start: QuantizedWeight) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Codes from the zero point, steps, least and greatest codes, `[groups, inputs, rows]` each."""
+    """Codes from the zero point, steps, least and greatest codes, `[inputs, groups, rows]` each."""
 
     def laid(values: npt.NDArray[np.generic]) -> Tensor:
         whole = np.broadcast_to(values, layer.shape).astype(np.float32)
-        return to_rows(layer, whole).transpose(1, 2).contiguous()
+        return to_rows(layer, whole).permute(2, 0, 1).contiguous()
 
     shift = np.zeros((), np.float32) if start.zero_point is None else start.spread(start.zero_point)
     low, high = (laid(limit - shift.astype(np.float32)) for limit in start.code_limits())
@@ -103,23 +103,50 @@ def _sweep(
     low: Tensor,
     high: Tensor,
     second: Tensor,
+    *,
+    last: bool,
 ) -> bool:
-    """One round over the inputs, in place, `slope` = H E kept up to date; tells whether a code changed."""
-    inputs = codes.shape[1]
+    """One round over the inputs, in place, `slope` = H E kept up to date as far as it is read; tells of any change."""
+    inputs = len(codes)
     changed = False
+    moved = torch.empty(_BLOCK, *codes.shape[1:])
+    steps, added = moved.numpy(), np.empty((_INNER, *codes.shape[1:]), dtype=np.float32)
+    best = np.empty_like(steps[0])
+    values, scales, curvatures, lows, highs = (part.numpy() for part in (codes, scale, curvature, low, high))
     for start in range(0, inputs, _BLOCK):
         stop = min(start + _BLOCK, inputs)
-        inside = slope[:, start:stop].clone()
-        moved = torch.zeros_like(inside)
-        for k in range(start, stop):
-            here, at = slice(k, k + 1), slice(k - start, k - start + 1)
-            best = torch.round(codes[:, here] - inside[:, at] / curvature[:, here])
-            best = torch.minimum(torch.maximum(best, low[:, here]), high[:, here])
-            step = (best - codes[:, here]) * scale[:, here]
-            codes[:, here] = best
-            moved[:, at] = step
-            inside += second[:, start:stop, here] * step
-        if bool(moved.any()):
+        for inner in range(start, stop, _INNER):
+            end = min(inner + _INNER, stop)
+            part = slope[inner:end]
+            if inner > start:
+                part = part + _product(second[:, inner:end, start:inner], moved[: inner - start])
+            else:
+                part = part.clone()
+            inside = part.numpy()
+            shares = second[:, inner:end, inner:end].permute(1, 2, 0)[..., None].numpy()
+            for at, k in enumerate(range(inner, end)):
+                step = steps[k - start]
+                np.divide(inside[at], scales[k], out=best)
+                best /= curvatures[k]
+                np.subtract(values[k], best, out=best)
+                np.rint(best, out=best)
+                np.maximum(best, lows[k], out=best)
+                np.minimum(best, highs[k], out=best)
+                np.subtract(best, values[k], out=step)
+                step *= scales[k]
+                values[k] = best
+                if later := end - k - 1:
+                    np.multiply(shares[at, at + 1 :], step, out=added[:later])
+                    inside[at + 1 :] += added[:later]
+        if steps[: stop - start].any():
             changed = True
-            slope += second[:, :, start:stop] @ moved
+            first = stop if last else 0
+            slope[first:] += _product(second[:, first:, start:stop], moved[: stop - start])
     return changed
+
+
+def _product(second: Tensor, rows: Tensor) -> Tensor:
+    """`[groups, n, m]` times `[m, groups, rows]`, as `[n, groups, rows]`."""
+    if len(second) == 1:
+        return (second[0] @ rows.reshape(len(rows), -1)).reshape(-1, 1, rows.shape[2])
+    return (second @ rows.transpose(0, 1)).transpose(0, 1)
