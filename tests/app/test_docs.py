@@ -45,6 +45,20 @@ def test_the_page_on_the_command_line_names_every_setting_and_option() -> None:
     assert named | of_all == options | of_all
 
 
+def test_the_first_page_names_commands_options_and_targets_that_exist() -> None:
+    page = (ROOT / "README.md").read_text()
+    commands = get_command(app)
+    known = {command.name for command in _commands(commands)}
+    spans = re.findall(r"`bitwright ([a-z][a-z |]*)", page)
+    named = {word.split()[0] for span in spans for word in span.split("|")}
+    named |= set(re.findall(r"^bitwright ([a-z]+)", page, re.MULTILINE))
+    assert {"quantize", "plan", "submit", "download"} <= named <= known
+    options = {one for each in _commands(commands) for parameter in each.params for one in parameter.opts}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page)) <= options
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z-]+)`", page)) <= targets
+
+
 def _commands(group: Any) -> Iterator[Any]:
     for command in group.commands.values():
         yield from _commands(command) if hasattr(command, "commands") else [command]

@@ -37,6 +37,18 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_every_block_of_commands_is_run_by_a_test() -> None:
+    page = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    ways = _blocks(page, "Three ways to use it")
+    first, *others = blocks
+    assert others == ways  # run below
+    assert [line.split("#")[0].strip() for line in first[1].splitlines()] == ["make demo", "make test"]
+    targets = (ROOT / "Makefile").read_text()
+    assert "-m benchmarks.demo" in targets.partition("\ndemo:")[2].partition("\n\n")[0]  # run by test_demo.py
+    assert "-m pytest" in targets.partition("\ntest:")[2].partition("\n\n")[0]
+
+
 @pytest.mark.slow
 def test_each_way_of_use_works_as_the_page_shows_it(make_server: Callable[..., Any], folder: Path) -> None:
     blocks = _blocks((ROOT / "README.md").read_text(), "Three ways to use it")
@@ -77,6 +89,17 @@ def test_each_way_of_use_works_as_the_page_shows_it(make_server: Callable[..., A
         (folder / name).read_bytes() for name in ("result/model.onnx", "model.quantized.onnx")
     )
     assert by_command == by_http
+    page = re.sub(r"\s+", " ", (ROOT / "README.md").read_text())
+    for inline in re.findall(
+        rf"`((?:curl [^`]*{SERVICE}|bitwright plan )[^`]*)`", page
+    ):  # those given in full
+        run(inline.replace(SERVICE, server.url))
+        ran.append(inline.split()[0])
+    assert ran[5:] == ["bitwright", "curl"]
+    upload = re.search(r"then `(-F model=[^`]*)`", page)
+    assert upload is not None
+    sent = run(f"curl {upload[1]} -F data=@samples.npz -F 'spec={{\"size\": 0.18}}' {server.url}/quantize")
+    server.http.delete(f"/jobs/{json.loads(sent)['id']}")
     run([sys.executable, "-c", blocks[2][1].replace(SERVICE, server.url)])
     assert (folder / "result" / "model.onnx").read_bytes() == by_http
     onnx.checker.check_model(onnx.load_from_string(by_http))
