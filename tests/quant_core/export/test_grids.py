@@ -21,8 +21,8 @@ EVERY_OPERATOR = (
     HEADER
     + """g (float[n,8,6,6] x, int64[n] ids) => (float[n,10] y) {
         a = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, conv, conv_bias)
-        b = Conv<kernel_shape=[3,3], pads=[1,1,1,1], group=3>(a, grouped)
-        c = Conv<kernel_shape=[3,3], pads=[1,1,1,1], group=12>(b, depthwise)
+        b = Conv<kernel_shape=[3,3], pads=[1,1,1,1], group=2>(a, grouped)
+        c = Conv<kernel_shape=[3,3], pads=[1,1,1,1], group=32>(b, depthwise)
         d = ConvTranspose<kernel_shape=[2,2], strides=[2,2]>(c, transposed)
         p = GlobalAveragePool(d)
         f = Flatten(p)
@@ -34,11 +34,11 @@ EVERY_OPERATOR = (
         y = Tanh(m)
     }""",
     {
-        "conv": (12, 8, 3, 3),
-        "conv_bias": (12,),
-        "grouped": (12, 4, 3, 3),
-        "depthwise": (12, 1, 3, 3),
-        "transposed": (12, 20, 2, 2),
+        "conv": (32, 8, 3, 3),
+        "conv_bias": (32,),
+        "grouped": (32, 16, 3, 3),
+        "depthwise": (32, 1, 3, 3),
+        "transposed": (32, 20, 2, 2),
         "gemm": (48, 20),
         "gemm_bias": (48,),
         "plain_gemm": (48, 40),

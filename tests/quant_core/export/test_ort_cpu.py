@@ -15,7 +15,7 @@ from quant_core.ingest import find_layers, normalise
 from quant_core.spec import FLOAT_BITS
 from quant_core.spec.bits import WIDE_BITS
 from quant_core.verification import INT8_OPERATORS, kernels
-from tests.quant_core.export.networks import NETS, Net, parse
+from tests.quant_core.export.networks import HEADER, NETS, Net, parse
 
 WIDTHS = [2, 3, 4, 5, 6, 8]
 
@@ -151,3 +151,30 @@ def test_interface_and_metadata_survive(tmp_path):
         assert [v.name for v in after] == [v.name for v in before]
         dims = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in after]
         assert dims == [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in before]
+
+
+@pytest.mark.parametrize(
+    ("weight", "group", "form"),
+    [
+        ((8, 4, 3, 3), 1, "static"),
+        ((32, 16, 3, 3), 2, "static"),
+        ((64, 1, 3, 3), 64, "static"),
+        ((32, 1, 3, 3, 3), 32, "static"),
+        ((16, 16, 3, 3, 3), 1, "static"),
+        ((32, 8, 3, 3), 4, "weight_only"),
+        ((64, 1, 3, 3), 32, "weight_only"),
+        ((16, 1, 3, 3, 3), 1, "weight_only"),
+        ((2, 16, 1, 1, 1), 1, "weight_only"),
+    ],
+)
+def test_convolutions_of_few_channels_stay_in_float_unless_asked(weight, group, form):
+    spatial = ",".join("5" * (len(weight) - 2))
+    kernel = list(weight[2:])
+    text = f"""{HEADER} g (float[n,{weight[1] * group},{spatial}] x) => (float[n,c,{spatial}] y) {{
+        y = Conv<kernel_shape={kernel}, group={group}, pads={[size // 2 for size in kernel] * 2}>(x, w)
+    }}"""
+    model = normalise(ir.from_proto(parse(text, w=weight)))
+    (layer,) = find_layers(model)
+    assert layer_form(layer, model, 4, 8) == form
+    assert layer_form(replace(layer, activation_bits=8), model, 4, 8) == "static"
+    assert layer_form(layer, model, 4, FLOAT_BITS) == "weight_only"
