@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 BINS = 2048
+_LEAST_WIDTH = 2.0**-100
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,16 +56,19 @@ def measure(values: Tensor) -> ActivationRange:
     Returns:
         Its distribution.
     """
-    flat = values.detach().reshape(-1).double()
+    flat = values.detach().reshape(-1)
     low, high = (float(extreme) for extreme in torch.aminmax(flat))
     width = _bin_width(low, high)
     origin = math.floor(low / width)
-    bins = torch.floor(flat / width).long() - origin
+    if flat.dtype != torch.float32 or not _LEAST_WIDTH < width < 1 / _LEAST_WIDTH:
+        flat = flat.double()
+    # Widths are powers of two, so that the product is exact in either precision.
+    bins = (flat * (1 / width)).floor_().long().sub_(origin)
     counts = torch.bincount(bins, minlength=BINS).cpu().numpy()
     return ActivationRange(
         minimum=low,
         maximum=high,
-        zeros=int((flat == 0).sum()),
+        zeros=flat.numel() - int(flat.count_nonzero()),
         counts=counts,
         origin=origin,
         width=width,

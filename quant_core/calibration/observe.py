@@ -58,7 +58,7 @@ def activation_ranges(
         for name in names:
             if not values[name].numel():
                 continue
-            if not torch.isfinite(values[name]).all():
+            if not all(bool(extreme.isfinite()) for extreme in torch.aminmax(values[name])):
                 raise NonFiniteError(
                     "this tensor became NaN or infinite in the float model.",
                     remedy="Check that the samples are scaled as the model was trained.",

@@ -50,8 +50,8 @@ class InputMoments:
         Returns:
             The covariance, and a mean of 0.
         """
-        outer = self.mean[:, :, None] * self.mean[:, None, :]
-        return replace(self, second=self.second - outer, mean=torch.zeros_like(self.mean))
+        second = torch.baddbmm(self.second, self.mean[:, :, None], self.mean[:, None, :], alpha=-1)
+        return replace(self, second=second, mean=torch.zeros_like(self.mean))
 
     def joined(self, other: InputMoments) -> InputMoments:
         """Average with the moments of other samples.
@@ -84,9 +84,11 @@ class InputMoments:
         diagonal = self.second.diagonal(dim1=1, dim2=2)
         squares = diagonal.square().sum(1)
         products = diagonal.sum(1).square() - squares
-        covariances = self.second.square().sum((1, 2)) - squares
+        covariances = torch.linalg.matrix_norm(self.second).square() - squares
         intensity = ((1 + products / covariances.clamp_min(1e-30)) / independent).clamp(0, 1)[:, None, None]
-        return (1 - intensity) * self.second + intensity * torch.diag_embed(diagonal)
+        pulled = self.second * (1 - intensity)
+        pulled.diagonal(dim1=1, dim2=2).copy_(diagonal)
+        return pulled
 
 
 @dataclass(eq=False)
