@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -20,10 +21,11 @@ from quant_core.quantizers.block_reconstruction import (
     reconstruct_blocks,
 )
 from quant_core.quantizers.block_reconstruction import STEPS as BLOCK_STEPS
-from quant_core.quantizers.reconstruction import STEPS, Target, reconstruct
+from quant_core.quantizers.reconstruction import STEPS, reconstruct
 from quant_core.sensitivity import Objective
 from quant_core.spec import QuantizeSpec
 
+_TOO_FEW = "Codes are those of GPTQ: to tune them takes two samples or more."
 _METHODS = {"brecq": BRECQ, "qdrop": QDROP}
 
 Tensors = Mapping[str, torch.Tensor]
@@ -77,18 +79,21 @@ def tune_plan(
         job.layers,
         weights,
         samples,
-        Target(partial(_loss, job, objective), objective.tensors),
+        objective.tensors,
         steps=STEPS,
         batch_size=job.batch_size,
         device=job.device,
         seed=spec.seed,
         on_progress=on_progress,
     )
-    change = f"{tuned.before:.4g} to {tuned.after:.4g}"
+    if math.isnan(tuned.before):
+        return Tuned(weights, "too few samples", (_TOO_FEW,))
     if tuned.after < tuned.before:
-        return Tuned(tuned.weights, f"loss {change}")
-    kept = f"Codes are those of GPTQ: reconstruction took the loss on samples kept apart from {change}."
-    return Tuned(tuned.weights, f"loss {change}", (f"{kept} More samples may help.",))
+        told = f"relative error of activations and outputs {tuned.before:.4g} to {tuned.after:.4g}"
+        return Tuned(tuned.weights, told)
+    kept = "Codes are those of GPTQ: reconstruction came no closer to the float network on samples kept apart"
+    told = f"{kept} ({tuned.before:.4g})."
+    return Tuned(tuned.weights, "no better", (f"{told} More samples may help.",))
 
 
 def _by_blocks(
@@ -120,9 +125,7 @@ def _by_blocks(
     )
     kept = sum(not after < before for before, after in tuned.errors)
     if not tuned.errors:
-        return Tuned(
-            weights, "too few samples", ("Codes are those of GPTQ: to tune them takes two samples or more.",)
-        )
+        return Tuned(weights, "too few samples", (_TOO_FEW,))
     told = f"{len(tuned.errors) - kept} of {len(tuned.errors)} blocks closer to the float network"
     note = f"Codes of {kept} of {len(tuned.errors)} blocks are those of GPTQ: on samples kept apart {spec.rounding}"
     note += " was no better."
@@ -148,14 +151,6 @@ def _find(
         {name: row[weights[name].bits] for name, row in found.items()},
         tuple((before, after) for before, after in errors),
     )
-
-
-def _loss(
-    job: Prepared, objective: Objective, values: Tensors, wanted: Tensors, batch: Samples
-) -> torch.Tensor:
-    rows, reference = (objective.rows(given, batch.count) for given in (values, wanted))
-    labels = None if batch.labels is None else torch.from_numpy(batch.labels).to(job.device)
-    return objective.per_sample(rows, reference, labels).mean()
 
 
 def _probe(objective: Objective, values: Tensors, batch: Samples, chance: torch.Generator) -> torch.Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx_ir as ir
@@ -17,28 +18,14 @@ from quant_core.errors import NonFiniteError
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.input_moments import has_moments
-from quant_core.quantizers.learned_codes import RATES, LearnedCodes
+from quant_core.quantizers.learned_codes import RATES, Kind, LearnedCodes
+from quant_core.quantizers.read_positions import reads_in_part, run_and_see
 from quant_core.quantizers.tuning_samples import affordable_batch, feeds, random_batches, share
 
-OutputLoss = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], Samples], Tensor]
-"""Values, the float network's values, the samples they belong to -> mean loss."""
-
-_OUTPUT_SHARE = 0.1
+_KINDS: tuple[Kind, ...] = ("codes", "scales", "biases")
 _TINY = 1e-12
-STEPS = 400
-
-
-@dataclass(frozen=True)
-class Target:
-    """What the quantized network should reproduce.
-
-    Attributes:
-        loss: Mean loss of the outputs against the float network's.
-        tensors: Tensors that it is computed from.
-    """
-
-    loss: OutputLoss
-    tensors: tuple[str, ...]
+_CHECK_EVERY = 25
+STEPS = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +34,9 @@ class Reconstructed:
 
     Attributes:
         weights: Layer name -> codes, scales and bias.
-        before: Output loss of the weights given, on samples that did not tune.
-        after: Output loss of the tuned ones there. Where it is not lower, the weights are those given. Both are NaN
-            where there is one sample, which cannot do both.
+        before: Error of the weights given, on samples that did not tune.
+        after: Error of the tuned ones there, the least that was seen. Where it is not lower, the weights are those
+            given. Both are NaN where there is one sample, which cannot do both.
     """
 
     weights: Mapping[str, QuantizedWeight]
@@ -63,7 +50,7 @@ def reconstruct(
     layers: Sequence[Layer],
     weights: Mapping[str, QuantizedWeight],
     samples: Samples,
-    target: Target,
+    outputs: Sequence[str],
     *,
     steps: int,
     batch_size: int,
@@ -73,16 +60,16 @@ def reconstruct(
 ) -> Reconstructed:
     """Tune rounded weights, starting from given ones; bit-widths and bytes stay.
 
-    Minimises over random batches `F / F_0 + 0.1 L / L_0` with `F = mean_t |a_t - a_t,float|^2 / |a_t,float|^2` over the
-    activations a_t that enter the layers, L the loss of the outputs, and F_0, L_0 their values at the start. The
-    outputs of few samples alone would be learned by heart; activations give thousands of targets a sample, as
-    reconstruction block by block does (Li et al., BRECQ, arXiv:2102.05426, section 3.2), here for all blocks in one
-    pass, so that each sees the errors of those before it (Wei et al., QDrop, arXiv:2203.05740). Codes move by Adam on
-    their value before rounding, straight through the rounding; scales and biases move with them (Esser et al., LSQ,
-    arXiv:1902.08153).
+    Minimises over random batches `E = mean_t e_t + mean_o e_o` with `e = |a - a_float|^2 / |a_float|^2`, over the
+    activations a_t that enter the layers and the outputs a_o. The outputs of few samples alone, or their loss, would be
+    learned by heart; activations give thousands of targets a sample, as reconstruction block by block does (Li et al.,
+    BRECQ, arXiv:2102.05426, section 3.2), here for all blocks in one pass, so that each sees the errors of those before
+    it (Wei et al., QDrop, arXiv:2203.05740). Rows that the outputs do not read, such as padding, do not count.
 
-    One sample in eight, of few samples one in two, tunes nothing and tells whether the result is better. Memory does
-    not grow with the samples.
+    In a third of the steps scales and biases move (Esser et al., LSQ, arXiv:1902.08153), which a few samples cannot
+    spoil; in the others codes as well, by Adam on their value before rounding, straight through the rounding. One
+    sample in eight, of few samples one in two, tunes nothing; on these E is measured every 25 steps, and the best
+    weights that were seen are kept. Memory does not grow with the samples.
 
     Args:
         program: The float network.
@@ -90,7 +77,7 @@ def reconstruct(
         layers: Its layers; tables and left-hand operands stay as they are.
         weights: Layer name -> codes to start from; layers without stay in float.
         samples: Calibration samples.
-        target: Loss of the outputs.
+        outputs: Outputs that count, or tensors close to them.
         steps: Updates.
         batch_size: Most samples a run.
         device: Where the program computes.
@@ -101,52 +88,69 @@ def reconstruct(
         The tuned weights.
 
     Raises:
-        NonFiniteError: If the loss becomes NaN or infinite.
+        NonFiniteError: If the error becomes NaN or infinite.
     """
     size = affordable_batch(layers, samples, steps, batch_size)
     parts = share(samples)
     if parts is None:
         return Reconstructed(dict(weights), math.nan, math.nan)
     tuning, checking = parts
-    network = _Network.of(program, model, layers, weights, target, next(tuning.batches(size)), device)
-    errors, before = network.check(checking, size)
-    scales = (1 / max(errors, _TINY), _OUTPUT_SHARE / max(before, _TINY))
-    optimizer = torch.optim.Adam(network.groups())
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(step, steps) / steps))
-    )
-    for step, batch in enumerate(random_batches(tuning, size, steps, seed)):
-        errors_now, loss_now = network.losses(batch)
-        loss = scales[0] * errors_now + scales[1] * loss_now
-        if not bool(torch.isfinite(loss)):
-            raise NonFiniteError(
-                "the quantized network gives NaN or infinity while its codes are tuned.",
-                remedy="Ask for another rounding, such as gptq.",
-                where="rounding",
-            )
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
-        for learned in network.learned.values():
-            learned.project()
-        on_progress((step + 1) / steps, f"reconstruction: step {step + 1} of {steps}")
-    _, after = network.check(checking, size)
-    if not after < before:
-        return Reconstructed(dict(weights), before, after)
-    tuned = {name: codes.result() for name, codes in network.learned.items()}
-    return Reconstructed({**weights, **tuned}, before, after)
+    network = _Network.of(program, model, layers, weights, outputs, tuning, size, device)
+    before = network.check(checking, size)
+    best, after = dict(weights), before
+    batches = random_batches(tuning, size, steps, seed)
+    done = 0
+    for length, kinds in ((steps // 3, _KINDS[1:]), (steps - steps // 3, _KINDS)):
+        network = network.at(model, best)
+        optimizer = torch.optim.Adam(network.groups(kinds))
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, length))
+        for step, batch in enumerate(itertools.islice(batches, length), 1):
+            loss = network.error(batch) / max(before, _TINY)
+            if not bool(torch.isfinite(loss)):
+                raise NonFiniteError(
+                    "the quantized network gives NaN or infinity while its codes are tuned.",
+                    remedy="Ask for another rounding, such as gptq.",
+                    where="rounding",
+                )
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            for learned in network.learned.values():
+                learned.project()
+            done += 1
+            on_progress(done / steps, f"reconstruction: step {done} of {steps}")
+            if step % _CHECK_EVERY == 0 or step == length:
+                found = network.check(checking, size)
+                if found < after:
+                    best, after = best | network.results(), found
+    return Reconstructed(best, before, after)
 
 
 @dataclass(frozen=True, eq=False)
 class _Network:
-    """The network with learned codes beside the float one."""
+    """The network with learned codes beside the float one.
+
+    Attributes:
+        program: The float network.
+        outputs: Tensors that count as outputs.
+        features: Activation that enters layers -> what these layers write.
+        learned: Layer name -> its codes.
+        fixed: Weights that are rounded and stay.
+        tuned: Layers whose codes are learned.
+        written: What they write for a few samples.
+        in_part: Whether some rows are never read.
+        device: Where to compute.
+    """
 
     program: Program
-    target: Target
-    features: tuple[str, ...]
+    outputs: tuple[str, ...]
+    features: Mapping[str, tuple[str, ...]]
     learned: Mapping[str, LearnedCodes]
     fixed: Mapping[str, Tensor]
+    tuned: Sequence[Layer]
+    written: Mapping[str, Tensor]
+    in_part: bool
     device: str
 
     @classmethod
@@ -156,69 +160,90 @@ class _Network:
         model: ir.Model,
         layers: Sequence[Layer],
         weights: Mapping[str, QuantizedWeight],
-        target: Target,
-        first: Samples,
+        outputs: Sequence[str],
+        samples: Samples,
+        size: int,
         device: str,
     ) -> _Network:
         rounded = [layer for layer in layers if layer.name in weights]
         tuned = [layer for layer in rounded if has_moments(layer)]
+        first = next(samples.batches(size))
         with torch.no_grad():
-            outputs = program.evaluate(feeds(first, device), outputs=[layer.outputs[0] for layer in tuned])
-        entering = dict.fromkeys(name for layer in tuned for name in layer.inputs)
+            written = program.evaluate(feeds(first, device), outputs=[layer.outputs[0] for layer in tuned])
+        uses = [use for layer in tuned for use in layer.uses if use.input not in program.inputs]
         return cls(
             program,
-            target,
-            tuple(name for name in entering if name not in program.inputs),
+            tuple(outputs),
             {
-                layer.name: LearnedCodes(model, layer, weights[layer.name], outputs[layer.outputs[0]])
-                for layer in tuned
+                name: tuple(use.output for use in uses if use.input == name)
+                for name in (u.input for u in uses)
             },
+            {},
             {
                 name: torch.from_numpy(values).to(program.weights[name])
                 for layer in rounded
                 if layer not in tuned
                 for name, values in weights[layer.name].stand_ins(layer.weight).items()
             },
+            tuned,
+            written,
+            reads_in_part(program, tuned, samples, device),
             device,
-        )
+        ).at(model, weights)
 
-    def groups(self) -> list[dict[str, Any]]:
-        """Parameters by learning rate."""
+    def at(self, model: ir.Model, weights: Mapping[str, QuantizedWeight]) -> _Network:
+        """The same network with parameters that start from given weights."""
+        learned = {
+            layer.name: LearnedCodes(model, layer, weights[layer.name], self.written[layer.outputs[0]])
+            for layer in self.tuned
+        }
+        return replace(self, learned=learned)
+
+    def results(self) -> dict[str, QuantizedWeight]:
+        """Weights as they are now."""
+        return {name: codes.result() for name, codes in self.learned.items()}
+
+    def groups(self, kinds: Sequence[Kind]) -> list[dict[str, Any]]:
+        """Parameters of some kinds, by learning rate."""
         groups = [
             {
                 "params": [value for codes in self.learned.values() for value in codes.parameters(kind)],
-                "lr": rate,
+                "lr": RATES[kind],
             }
-            for kind, rate in RATES.items()
+            for kind in kinds
         ]
         return [group for group in groups if group["params"]]
 
-    def run(self, batch: Samples, *, quantized: bool) -> dict[str, Tensor]:
-        """Features and outputs of one batch."""
-        weights = dict(self.fixed) if quantized else None
-        if weights is not None:
-            for codes in self.learned.values():
-                weights |= codes.stand_ins()
-        names = tuple(dict.fromkeys((*self.features, *self.target.tensors)))
-        return self.program.evaluate(feeds(batch, self.device), outputs=names, weights=weights)
+    def error(self, batch: Samples) -> Tensor:
+        """Mean relative squared error of what enters layers, and of the outputs."""
+        given, names = feeds(batch, self.device), tuple(dict.fromkeys((*self.features, *self.outputs)))
+        read: Mapping[str, Tensor] = {}
+        if self.in_part:
+            run = run_and_see(self.program, given, names, self.tuned, batch.count)
+            wanted, read = run.values, run.read
+        else:
+            with torch.no_grad():
+                wanted = self.program.evaluate(given, outputs=names)
+        weights = dict(self.fixed)
+        for codes in self.learned.values():
+            weights |= codes.stand_ins()
+        values = self.program.evaluate(given, outputs=names, weights=weights)
+        errors = []
+        for name, written in self.features.items():
+            known = [read[output] for output in written if output in read]
+            rows = torch.stack(known).any(0) if len(known) == len(written) else None
+            errors.append(_relative(values[name], wanted[name], rows))
+        error = torch.stack([_relative(values[name], wanted[name], None) for name in self.outputs]).mean()
+        return error + torch.stack(errors).mean() if errors else error
 
-    def losses(self, batch: Samples) -> tuple[Tensor, Tensor]:
-        """Mean relative squared error of the features, and the loss of the outputs."""
+    def check(self, samples: Samples, size: int) -> float:
+        """Mean error over samples."""
         with torch.no_grad():
-            wanted = self.run(batch, quantized=False)
-        values = self.run(batch, quantized=True)
-        errors = [
-            (values[name] - wanted[name]).square().mean() / wanted[name].square().mean().clamp_min(_TINY)
-            for name in self.features
-        ]
-        loss = self.target.loss(values, wanted, batch)
-        return torch.stack(errors).mean() if errors else torch.zeros_like(loss), loss
+            errors = [(batch.count, float(self.error(batch))) for batch in samples.batches(size)]
+        return sum(count * error for count, error in errors) / samples.count
 
-    def check(self, samples: Samples, size: int) -> tuple[float, float]:
-        """Means of both over samples."""
-        totals = torch.zeros(2, dtype=torch.float64)
-        with torch.no_grad():
-            for batch in samples.batches(size):
-                totals += batch.count * torch.stack(self.losses(batch)).double().cpu()
-        errors, loss = (totals / samples.count).tolist()
-        return errors, loss
+
+def _relative(value: Tensor, wanted: Tensor, rows: Tensor | None) -> Tensor:
+    if rows is not None:
+        value, wanted = (x.reshape(-1, x.shape[-1])[rows] for x in (value, wanted))
+    return (value - wanted).square().mean() / wanted.square().mean().clamp_min(_TINY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -16,11 +17,12 @@ from quant_core.calibration import Samples
 from quant_core.errors import NonFiniteError
 from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise
-from quant_core.quantizers import quantize_weight
+from quant_core.quantizers import quantize_weight, reconstruction
 from quant_core.quantizers.learned_codes import LearnedCodes
-from quant_core.quantizers.reconstruction import Target, reconstruct
+from quant_core.quantizers.reconstruction import reconstruct
 from quant_core.quantizers.rounding import round_weights
 from quant_core.spec import WeightGrid, WeightOptions
+from tests.quant_core.quantizers.test_read_positions import padded, tokens
 
 
 def build(nodes, x_shape, weights):
@@ -64,21 +66,14 @@ def images(count, seed):
     return (coarse + 0.3 * rng.standard_normal((count, 3, 8, 8))).astype(np.float32)
 
 
-def squared_error(values, wanted, batch):
-    return (values["y"] - wanted["y"]).square().sum() / batch.count
-
-
-TARGET = Target(squared_error, ("y",))
-
-
-def tune(model, layers, program, weights, samples, *, steps=150, seed=0, target=TARGET):
+def tune(model, layers, program, weights, samples, *, steps=150, seed=0):
     return reconstruct(
         program,
         model,
         layers,
         weights,
         samples,
-        target,
+        ("y",),
         steps=steps,
         batch_size=16,
         device="cpu",
@@ -143,7 +138,7 @@ def test_same_seed_gives_the_same_bits():
     samples = Samples(inputs={"x": images(256, 1)})
     start = by_gptq(model, layers, program, samples, 2)
     first, again, other = (
-        tune(model, layers, program, start, samples, seed=seed).weights for seed in (0, 0, 1)
+        tune(model, layers, program, start, samples, steps=45, seed=seed).weights for seed in (0, 0, 1)
     )
     for name, weight in first.items():
         np.testing.assert_array_equal(weight.codes, again[name].codes)
@@ -172,12 +167,84 @@ def test_one_layer_comes_close_to_the_best_of_all_codes():
 
 
 def test_what_is_not_better_is_not_taken():
+    _, model, layers, _ = small_net()
+    exact = {
+        layer.name: quantize_weight(model.graph.initializers[layer.weight].const_value.numpy(), 4, 0)
+        for layer in layers
+    }
+    for layer in layers:
+        model.graph.initializers[layer.weight].const_value = ir.tensor(exact[layer.name].dequantize())
+    kept = tune(model, layers, compile_model(model), exact, Samples(inputs={"x": images(32, 1)}), steps=30)
+    assert kept.before == kept.after == 0
+    assert kept.weights == exact
+
+
+def test_error_told_is_that_of_activations_and_outputs():
     _, model, layers, program = small_net()
-    samples = Samples(inputs={"x": images(32, 1)})
-    start = by_gptq(model, layers, program, samples, 3)
-    indifferent = Target(lambda values, wanted, batch: 0 * values["y"].sum(), ("y",))
-    kept = tune(model, layers, program, start, samples, steps=5, target=indifferent)
-    assert kept.weights == start
+    samples = Samples(inputs={"x": images(16, 1)})
+    start = by_gptq(model, layers, program, samples, 2)
+    feeds = {"x": torch.from_numpy(samples.inputs["x"][7::8])}
+    values = {
+        n: torch.from_numpy(v)
+        for layer in layers
+        for n, v in start[layer.name].stand_ins(layer.weight).items()
+    }
+    names = ("r1", "f", "y")
+    exact, found = program.evaluate(feeds, names), program.evaluate(feeds, names, weights=values)
+    errors = {n: float((exact[n] - found[n]).square().sum() / exact[n].square().sum()) for n in names}
+    before = tune(model, layers, program, start, samples, steps=0).before
+    assert before == pytest.approx((errors["r1"] + errors["f"]) / 2 + errors["y"], rel=1e-4)
+
+
+def test_the_best_weights_on_the_way_are_kept(monkeypatch):
+    _, model, layers, program = small_net()
+    samples = Samples(inputs={"x": images(64, 1)})
+    start = by_gptq(model, layers, program, samples, 2)
+    told = iter([1.0, 0.5, 0.8, 0.9, 0.7, 0.6])
+    seen = []
+
+    def scripted(network, *_):
+        seen.append(network.results())
+        return next(told)
+
+    monkeypatch.setattr(reconstruction._Network, "check", scripted)
+    tuned = tune(model, layers, program, start, samples, steps=90)
+    assert (tuned.before, tuned.after) == (1.0, 0.5)
+    for name, weight in tuned.weights.items():
+        np.testing.assert_array_equal(weight.scale, seen[1][name].scale)
+        assert (weight.scale != seen[-1][name].scale).any()
+
+
+def test_scales_move_before_codes(monkeypatch):
+    _, model, layers, program = small_net()
+    samples = Samples(inputs={"x": images(64, 1)})
+    start = by_gptq(model, layers, program, samples, 2)
+    seen = []
+    check = reconstruction._Network.check
+
+    def watched(network, *given):
+        seen.append(network.results())
+        return check(network, *given)
+
+    monkeypatch.setattr(reconstruction._Network, "check", watched)
+    tune(model, layers, program, start, samples, steps=75)
+    for name, weight in start.items():
+        np.testing.assert_array_equal(seen[1][name].codes, weight.codes)
+        assert (seen[1][name].scale != weight.scale).any()
+    assert any((seen[-1][name].codes != weight.codes).any() for name, weight in start.items())
+
+
+def test_padding_does_not_count():
+    model, layers, program = tokens(masked=True)
+    errors = []
+    for scale in (1.0, 50.0):
+        weights = {
+            layer.name: quantize_weight(model.graph.initializers[layer.weight].const_value.numpy(), 3, 1)
+            for layer in layers
+        }
+        errors.append(tune(model, layers, program, weights, padded(scale), steps=12))
+    assert errors[0].before == pytest.approx(errors[1].before, rel=1e-5)
+    assert errors[0].after == pytest.approx(errors[1].after, rel=1e-4)
 
 
 def test_layers_without_codes_stay_in_float():
@@ -188,31 +255,32 @@ def test_layers_without_codes_stay_in_float():
     assert set(tune(model, layers, program, start, samples, steps=20).weights) == {"first", "third"}
 
 
-def test_a_batch_that_the_graph_demands_stays_together():
+def test_a_batch_that_the_graph_demands_stays_together(monkeypatch):
     _, model, layers, program = small_net()
     x = np.repeat(np.arange(10, dtype=np.float32), 4)[:, None, None, None] + np.zeros(
         (1, 3, 8, 8), np.float32
     )
-    seen = []
+    seen, feeds = [], reconstruction.feeds
 
-    def watched(values, wanted, batch):
+    def watched(batch, device):
         seen.append(batch.inputs["x"][:, 0, 0, 0].tolist())
-        return squared_error(values, wanted, batch)
+        return feeds(batch, device)
 
+    monkeypatch.setattr(reconstruction, "feeds", watched)
     samples = Samples(inputs={"x": x}, batch=4)
     start = by_gptq(model, layers, program, samples, 4)
-    tune(model, layers, program, start, samples, steps=9, target=Target(watched, ("y",)))
+    tune(model, layers, program, start, samples, steps=9)
     assert all(len(numbers) == 4 and len(set(numbers)) == 1 for numbers in seen)
     assert {numbers[0] for numbers in seen} == set(range(10))
 
 
-def test_a_loss_that_is_no_number_is_an_error():
+def test_an_error_that_is_no_number_is_an_error():
     _, model, layers, program = small_net()
     samples = Samples(inputs={"x": images(32, 1)})
     start = by_gptq(model, layers, program, samples, 3)
-    broken = Target(lambda values, wanted, batch: values["y"].sum() * float("nan"), ("y",))
+    broken = replace(start["second"], scale=start["second"].scale * np.float32(np.inf))
     with pytest.raises(NonFiniteError, match="tuned"):
-        tune(model, layers, program, start, samples, steps=5, target=broken)
+        tune(model, layers, program, start | {"second": broken}, samples, steps=5)
 
 
 def test_learned_codes_start_where_they_are_told_and_gradients_are_those_of_the_chain_rule():
