@@ -22,7 +22,8 @@ from quant_core.spec.weight_grid import WeightGrid
 from quant_core.spec.width import sparse_of, weight_of
 
 _SWEEP_ELEMENTS = 1 << 25
-_TRIED_ROWS = 64
+_TRIED_ROWS, _WIDE, _TRIED_OF_WIDE = 64, 1024, 32
+"""Rows on which ranges are tried in layers of more; in those with many inputs, which make up for it, half as many."""
 _LOOKED_AT = 512
 _SHARES = {
     2: (0.9, 0.8, 0.7, 0.6, 0.5),
@@ -130,7 +131,7 @@ def gptq(
         return result
     price = feedback.pivots.gather(1, feedback.back)
     prices = from_rows(layer, price[:, None, :].expand(groups, outputs, inputs)).astype(np.float32)
-    step = -(-outputs // _TRIED_ROWS)
+    step = _tried_step(outputs, inputs)
     # Limits lie beside the rows, weight by weight, and each width has several steps to try.
     size = max(1, _SWEEP_ELEMENTS // (8 * rows[:, ::step].numel()))
     for some in (sparse[at : at + size] for at in range(0, len(sparse), size)):
@@ -174,6 +175,12 @@ def _starts(
     return [whole, *(drawn_in(weight, whole, grid, share) for share in _SHARES[bits]), least]
 
 
+def _tried_step(outputs: int, inputs: int) -> int:
+    """Ranges are tried on every so manieth row; 1 where each row chooses for itself."""
+    rows = _TRIED_OF_WIDE if inputs > _WIDE and outputs > _TRIED_ROWS else _TRIED_ROWS
+    return -(-outputs // rows)
+
+
 def _searched(
     tried: Mapping[int, Sequence[QuantizedWeight]],
     shape: Sequence[int],
@@ -183,7 +190,7 @@ def _searched(
     chosen = {bits: starts[0] for bits, starts in tried.items()}
     open_widths = [bits for bits, starts in tried.items() if len(starts) > 1]
     groups, outputs, inputs = shape
-    step = -(-outputs // _TRIED_ROWS)
+    step = _tried_step(outputs, inputs)
     elements = groups * -(-outputs // step) * inputs
     most = max(1, _SWEEP_ELEMENTS // (elements * max((len(tried[bits]) for bits in open_widths), default=1)))
     for some in (open_widths[at : at + most] for at in range(0, len(open_widths), most)):
