@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -43,14 +43,12 @@ from quant_core.verification import (
     INT8_OPERATORS,
     NOT_FOUND,
     LayerNoise,
+    SimulationCheck,
     check_layers,
-    check_simulation,
     compare,
     kernels,
     layer_sqnr,
     measure_latency,
-    open_session,
-    run_batches,
 )
 from quant_core.version import __version__
 
@@ -64,7 +62,7 @@ _ELSEWHERE = (
     "those of onnxruntime on a CPU, kernels are not known."
 )
 
-Outputs = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]
+Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,14 @@ def assess(
             was to stay float.
     """
     classes = objective.terms[0].kind in {"kl", "cross_entropy"}
-    on_progress(0.0, f"running {samples.count} held-back samples")
+    output = objective.terms[0].output
+    on_progress(0.0, f"running {samples.count} held-back samples in onnxruntime and in the simulation")
+    simulation, check = _simulate(job, choice), SimulationCheck()
+
+    def simulate(part: slice, expected: Arrays, returned: Arrays) -> None:
+        feeds = {name: array[part] for name, array in samples.inputs.items()}
+        check.add(expected[output], simulation.run(feeds)[output], returned[output])
+
     metrics = compare(
         job.reference.path,
         path,
@@ -128,14 +133,12 @@ def assess(
         labels=samples.labels,
         batch=job.batch_size,
         literal=not job.target.runs_here,
-        headline=objective.terms[0].output,
+        headline=output,
+        on_batch=simulate,
     )
-    on_progress(0.4, "comparing the simulation with onnxruntime")
-    simulation = _simulate(job, choice)
+    on_progress(0.4, "looking inside the layers")
     noise = _look_inside(job, path, choice, samples, simulation)
-    agreement = check_simulation(
-        _three_ways(job, path, simulation, samples, objective.terms[0].output), classes=classes
-    )
+    agreement = check.result(classes=classes)
     _check_agreement(agreement)
     on_progress(0.6, "reading onnxruntime's optimized graph")
     if job.target.runs_here:
@@ -200,18 +203,6 @@ def _look_inside(
     places, literal = (choice.placement, choice.grids), not job.target.runs_here
     check_layers(path, job.model, job.layers, simulation, *places, choice.weights, feeds, literal=literal)
     return layer_sqnr(path, job.model, job.layers, job.program, simulation, *places, feeds, literal=literal)
-
-
-def _three_ways(
-    job: Prepared, path: Path, simulation: Simulation, samples: Samples, output: str
-) -> Iterator[Outputs]:
-    """One output of the float file, of the simulation, and of the quantized file, batch by batch."""
-    reference = run_batches(open_session(job.reference.path), samples.inputs, job.batch_size)
-    session = open_session(path, literal=not job.target.runs_here)
-    quantized = run_batches(session, samples.inputs, job.batch_size)
-    for (part, expected), (_, returned) in zip(reference, quantized, strict=True):
-        feeds = {name: array[part] for name, array in samples.inputs.items()}
-        yield expected[output], simulation.run(feeds)[output], returned[output]
 
 
 def _check_agreement(agreement: Agreement) -> None:

@@ -19,7 +19,7 @@ from quant_core.verification.session import (
     open_session,
     run_batches,
 )
-from quant_core.verification.simulation import check_simulation
+from quant_core.verification.simulation import SimulationCheck
 
 __all__ = [
     "FLOAT_OPERATORS",
@@ -28,9 +28,9 @@ __all__ = [
     "Difference",
     "LayerNoise",
     "MetricAccumulator",
+    "SimulationCheck",
     "available_threads",
     "check_layers",
-    "check_simulation",
     "choose_batch",
     "compare",
     "count_correct",

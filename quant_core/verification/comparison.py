@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from quant_core.errors import InternalError, ModelError, SamplesError
 from quant_core.spec import Metrics
 from quant_core.verification.metrics import MetricAccumulator
 from quant_core.verification.session import Arrays, Batch, choose_batch, open_session, run_batches
+
+OnBatch = Callable[[slice, Arrays, Arrays], None]
 
 
 def compare(
@@ -25,6 +27,7 @@ def compare(
     threads: int | None = None,
     literal: bool = False,
     headline: str | None = None,
+    on_batch: OnBatch | None = None,
 ) -> Metrics:
     """Run both files on the same samples and compare what they answer.
 
@@ -39,6 +42,7 @@ def compare(
         threads: Threads onnxruntime gets; default all cores this process may use.
         literal: Whether the quantized model is run as it is written, without onnxruntime's rewrites.
         headline: The output that the headline is of; None for the first.
+        on_batch: Given every batch as a slice of the samples, and what both answer, by output name.
 
     Returns:
         Top-1 with labels, top-1 agreement, mean cosine and the signal-to-noise ratio of every output that both models
@@ -60,6 +64,8 @@ def compare(
     )
     for (part, expected), (_, values) in pairs:
         metrics.add(expected, values, None if labels is None else labels[part])
+        if on_batch is not None:
+            on_batch(part, expected, values)
     return metrics.result()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -11,33 +11,53 @@ from quant_core.errors import InternalError
 from quant_core.spec import Simulation
 from quant_core.verification.metrics import Difference
 
-Outputs = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 
+@dataclass(eq=False)
+class SimulationCheck:
+    """Compares float, simulated and measured outputs of the same samples, batch by batch.
 
-def check_simulation(batches: Iterable[Outputs], *, classes: bool) -> Simulation:
-    """Compare float, simulated and measured outputs of the same samples.
-
-    Args:
-        batches: For each batch one output of the float model, of the simulation, and of onnxruntime.
-        classes: Whether that output holds class logits.
-
-    Returns:
-        Signal-to-noise ratios of simulation and measurement against float and between the two.
-
-    Raises:
-        InternalError: If there was no batch.
-        NonFiniteError: If an output holds NaN or infinity.
+    Attributes:
+        predicted: The simulation against float.
+        measured: onnxruntime against float.
+        agreement: onnxruntime against the simulation.
     """
-    predicted, measured, agreement = (Difference(name) for name in ("simulation", "measurement", "agreement"))
-    for reference, simulated, returned in batches:
-        predicted.add(reference, simulated)
-        measured.add(reference, returned)
-        agreement.add(simulated, returned)
-    if not agreement.samples:
-        raise InternalError("The simulation was compared with onnxruntime on no samples.")
-    return Simulation(
-        predicted_sqnr_db=predicted.sqnr_db,
-        measured_sqnr_db=measured.sqnr_db,
-        agreement_sqnr_db=agreement.sqnr_db,
-        top1_agreement=agreement.top1_agreement if classes else None,
-    )
+
+    predicted: Difference = field(default_factory=lambda: Difference("simulation"))
+    measured: Difference = field(default_factory=lambda: Difference("measurement"))
+    agreement: Difference = field(default_factory=lambda: Difference("agreement"))
+
+    def add(self, reference: NDArray[Any], simulated: NDArray[Any], returned: NDArray[Any]) -> None:
+        """Add a batch.
+
+        Args:
+            reference: One output of the float model.
+            simulated: That of the simulation.
+            returned: That of onnxruntime.
+
+        Raises:
+            NonFiniteError: If an output holds NaN or infinity.
+        """
+        self.predicted.add(reference, simulated)
+        self.measured.add(reference, returned)
+        self.agreement.add(simulated, returned)
+
+    def result(self, *, classes: bool) -> Simulation:
+        """Say how far the three lie apart.
+
+        Args:
+            classes: Whether that output holds class logits.
+
+        Returns:
+            Signal-to-noise ratios of simulation and measurement against float and between the two.
+
+        Raises:
+            InternalError: If there was no batch.
+        """
+        if not self.agreement.samples:
+            raise InternalError("The simulation was compared with onnxruntime on no samples.")
+        return Simulation(
+            predicted_sqnr_db=self.predicted.sqnr_db,
+            measured_sqnr_db=self.measured.sqnr_db,
+            agreement_sqnr_db=self.agreement.sqnr_db,
+            top1_agreement=self.agreement.top1_agreement if classes else None,
+        )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from quant_core.errors import InternalError, ModelError
-from quant_core.verification import check_simulation, compare, sqnr_db
+from quant_core.verification import SimulationCheck, compare, sqnr_db
 
 
 @pytest.fixture
@@ -62,11 +62,13 @@ def test_simulation_and_measurement_are_held_against_each_other():
     reference = random.standard_normal((40, 10))
     simulated = reference + 0.1 * random.standard_normal((40, 10))
     returned = simulated + 0.001 * random.standard_normal((40, 10))
-    batches = [(reference[k : k + 8], simulated[k : k + 8], returned[k : k + 8]) for k in range(0, 40, 8)]
-    result = check_simulation(batches, classes=True)
+    check = SimulationCheck()
+    with pytest.raises(InternalError):
+        check.result(classes=True)
+    for k in range(0, 40, 8):
+        check.add(reference[k : k + 8], simulated[k : k + 8], returned[k : k + 8])
+    result = check.result(classes=True)
     assert result.predicted_sqnr_db == pytest.approx(20, abs=0.5)
     assert result.measured_sqnr_db == pytest.approx(result.predicted_sqnr_db, abs=0.1)
     assert result.agreement_sqnr_db == pytest.approx(60, abs=0.5)
     assert result.top1_agreement == np.mean(simulated.argmax(1) == returned.argmax(1))
-    with pytest.raises(InternalError):
-        check_simulation([], classes=True)
