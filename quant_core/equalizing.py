@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -12,18 +13,28 @@ import torch
 from quant_core.calibration import Samples
 from quant_core.errors import InternalError
 from quant_core.executor import Program, compile_model
-from quant_core.export import layer_form
+from quant_core.export import layer_form, place
+from quant_core.export.float_borders import FloatBorders, float_borders
 from quant_core.ingest import Layer
 from quant_core.open_widths import file_costs
 from quant_core.preparation import Prepared
-from quant_core.quantizers.channel_groups import ChannelGroup, channel_groups
+from quant_core.quantizers.channel_groups import ChannelGroup, channel_groups, output_groups
 from quant_core.quantizers.channel_scales import ChannelScales, with_inputs, with_scales
-from quant_core.quantizers.equalization import Reader, as_reader, channel_statistics, choose_scales
+from quant_core.quantizers.equalization import (
+    Reader,
+    as_reader,
+    channel_statistics,
+    choose_output_scales,
+    choose_scales,
+)
 from quant_core.spec import FLOAT_BITS, Budget, QuantizeSpec
 
 _MOST_SAMPLES = 64
 _BITS_IN_A_BAND = 5.0
 """Mean bits to expect where an accuracy band decides."""
+
+_FEWEST_VALUES = 1000
+"""Values of a channel that its calibrated range can be told from; on other samples more would be cut off."""
 
 _TOLERANCE = 1e-3
 
@@ -76,15 +87,27 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
         if form in {"static", "dynamic"}:
             integer[layer.name] = form
     dynamic = {name for name, form in integer.items() if form == "dynamic"}
-    if not (dynamic if spec.equalize == "auto" else integer):
+    borders = _borders(job, spec, widths)
+    before = dynamic | borders.reading
+    # A depthwise weight has a scale for each channel it reads, so that nothing is lost by scaling these.
+    depthwise = {layer.name for layer in job.layers if layer.name in integer and _is_depthwise(layer)}
+    wanted = before | depthwise if spec.equalize == "auto" else integer.keys()
+    if not (wanted or borders.writing):
         return job
     unit = samples.batch or 1
     samples = samples.take(np.arange(max(unit, min(samples.count, _MOST_SAMPLES) // unit * unit)))
     few = _feeds(job, samples.take(np.arange(unit)))
+    shapes = _shapes(job.program, few)
+
+    def is_known(group: ChannelGroup) -> bool:
+        """Whether enough was seen of its channels; what is rounded at run time has no range to know."""
+        values = min(math.prod(shapes[name]) for name in group.tensors) * samples.count / unit
+        return not dynamic.isdisjoint(group.readers) or values >= _FEWEST_VALUES * group.channels
+
     groups = [
         group
-        for group in channel_groups(job.graph, job.layers, dynamic, _shapes(job.program, few))
-        if not (dynamic if spec.equalize == "auto" else integer.keys()).isdisjoint(group.readers)
+        for group in channel_groups(job.graph, job.layers, before, shapes)
+        if not wanted.isdisjoint(group.readers) and is_known(group)
     ]
     readers = _readers(job, samples, groups, integer, widths)
     chosen: list[ChannelScales] = []
@@ -93,7 +116,25 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
         if found is not None:
             chosen.append(found)
         tell((position + 1) / len(groups), f"{len(chosen)} of {position + 1} groups of channels scaled")
+    taken = {name for found in chosen for name in found.group.tensors}
+    outputs = [
+        group
+        for group in output_groups(job.graph, job.layers, borders.writing, shapes)
+        if taken.isdisjoint(group.tensors) and is_known(group)
+    ]
+    axes = {group.tensors[0]: -1 - group.trailing for group in outputs}
+    seen = channel_statistics(job.program, axes, samples, batch_size=job.batch_size, device=job.device)
+    scaled = [choose_output_scales(group, seen[group.tensors[0]]) for group in outputs]
+    chosen += [found for found in scaled if found is not None]
     return _scaled(job, spec, chosen, few) if chosen else job
+
+
+def _borders(job: Prepared, spec: QuantizeSpec, widths: Mapping[str, int]) -> FloatBorders:
+    """Layers before and behind which a product costs a pass over a float tensor, and no integer kernel."""
+    if job.target.rounding == "operands":  # products there would part what the compiler fuses
+        return FloatBorders(frozenset(), frozenset())
+    placed = place(job.model, job.layers, widths, spec.default_activation_bits, job.target, spec)
+    return float_borders(job.model, job.layers, placed)
 
 
 def _readers(
@@ -129,7 +170,7 @@ def _scaled(
     layers = with_inputs(job.layers, scales)
     inserted = sum(found.group.inserted for found in scales)
     note = (
-        f"channels were scaled in {len(scales)} places, {inserted} of them with a product before the layer, so that "
+        f"channels were scaled in {len(scales)} places, {inserted} of them with a product beside the layer, so that "
         "activations and weights round better; in float the function is the same."
     )
     return replace(
@@ -157,6 +198,10 @@ def _check(before: Program, after: Program, feeds: Mapping[str, torch.Tensor]) -
 def _nearest(candidates: tuple[int, ...], wanted: float) -> int:
     integer = [bits for bits in candidates if bits != FLOAT_BITS]
     return min(integer, key=lambda bits: abs(bits - wanted), default=FLOAT_BITS)
+
+
+def _is_depthwise(layer: Layer) -> bool:
+    return layer.op == "Conv" and layer.group > 1 and layer.shape[1] == 1
 
 
 def _feeds(job: Prepared, samples: Samples) -> dict[str, torch.Tensor]:

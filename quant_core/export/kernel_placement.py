@@ -18,8 +18,9 @@ from quant_core.export.tensor_flow import (
 )
 from quant_core.ingest.layer import Layer
 
-# Operators with an integer kernel of their own in onnxruntime; they take and give 8-bit tensors.
-_ROUNDED_OPS = frozenset({"Add", "Mul", "GlobalAveragePool", "AveragePool", "Concat", "Sigmoid", "LeakyRelu"})
+ROUNDED_OPS = frozenset({"Add", "Mul", "GlobalAveragePool", "AveragePool", "Concat", "Sigmoid", "LeakyRelu"})
+"""Operators with an integer kernel of their own in onnxruntime; they take and give 8-bit tensors."""
+
 # Operators that only move or pick values: they run on the codes and keep their input's grid.
 _PASSING_OPS = frozenset({"MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze"})
 
@@ -109,7 +110,7 @@ class _Placer:
 
     def _feeds_integers(self, value: ir.Value) -> bool:
         for node, _ in value.uses():
-            if node.name in self.static_nodes or (node.op_type in _ROUNDED_OPS and node.domain == ""):
+            if node.name in self.static_nodes or (node.op_type in ROUNDED_OPS and node.domain == ""):
                 return True
             if (is_rectifier(node) or _passes(node)) and self._feeds_integers(node.outputs[0]):
                 return True
@@ -131,7 +132,7 @@ class _Placer:
         if _passes(node) and (source := value_name(node.inputs[0])) in self.points:
             self.points.add(value_name(output))
             self.aliases[value_name(output)] = self.aliases.get(source, source)
-        elif node.op_type in _ROUNDED_OPS and all(self._is_rounded(value) for value in node.inputs):
+        elif node.op_type in ROUNDED_OPS and all(self._is_rounded(value) for value in node.inputs):
             self._round_output(node)
 
 

@@ -21,11 +21,13 @@ class Fold:
 
     Attributes:
         name: Initializer.
-        axis: Its axis that runs over the channels.
+        axis: Its axis that runs over the channels; counted from the end, below 0, where it is spread.
+        spread: A node for which it is spread over the channels, and whose own it then is; else every reader's changes.
     """
 
     name: str
     axis: int
+    spread: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,23 +42,27 @@ class ChannelGroup:
         channels: Number of channels.
         readers: Names of the layers that read them, whose weights are multiplied.
         folds: Constants of the producers, which are divided; none where a product is inserted before the readers.
+        behind: Whether a product by s_c is inserted behind the one tensor, so that no reader changes.
+        trailing: Axes that an inserted product has behind the channels.
     """
 
     tensors: tuple[str, ...]
     channels: int
     readers: tuple[str, ...]
     folds: tuple[Fold, ...]
+    behind: bool = False
+    trailing: int = 0
 
     @property
     def inserted(self) -> bool:
-        """Whether a product by constants is inserted before the readers."""
-        return not self.folds
+        """Whether a product by constants is inserted, before the readers or behind the tensor."""
+        return self.behind or not self.folds
 
 
 def channel_groups(
     model: ir.Model,
     layers: Sequence[Layer],
-    dynamic: Collection[str],
+    before: Collection[str],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> tuple[ChannelGroup, ...]:
     """Find every place where channels can be scaled.
@@ -70,7 +76,7 @@ def channel_groups(
     Args:
         model: The normalised graph.
         layers: Its layers.
-        dynamic: Names of the layers before which a product may be inserted.
+        before: Names of the layers before which a product may be inserted.
         shapes: Tensor -> its shape in some run.
 
     Returns:
@@ -89,14 +95,36 @@ def channel_groups(
             readers = tuple(
                 other.name
                 for other in layers
-                if other.name in dynamic and search.absorbs(other) and other.uses[0].input == name
+                if other.name in before and search.absorbs(other) and other.uses[0].input == name
             )
-            group = ChannelGroup((name,), _inputs(layer), readers, ()) if readers else None
+            group = search.taken_in(value, layer, readers) if readers else None
             seen.add(name)
         if group is not None:
             seen.update(group.tensors)
             found.append(group)
     return tuple(found)
+
+
+def output_groups(
+    model: ir.Model,
+    layers: Sequence[Layer],
+    writing: Collection[str],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> tuple[ChannelGroup, ...]:
+    """Give what layers write groups of their own, with a product behind it that makes up for the scales.
+
+    Args:
+        model: The normalised graph.
+        layers: Its layers.
+        writing: Names of the layers.
+        shapes: Tensor -> its shape in some run.
+
+    Returns:
+        Groups in graph order, of those layers whose weights and biases are their own.
+    """
+    search = _Search(model, layers, shapes)
+    found = [search.output(layer) for layer in layers if layer.name in writing]
+    return tuple(group for group in found if group is not None)
 
 
 class _NotFoldableError(Exception):
@@ -114,6 +142,7 @@ class _Search:
         }
         self.nodes = {str(node.name): node for node in model.graph}
         self.layers = {layer.uses[0].node: layer for layer in layers if len(layer.uses) == 1}
+        self.layers_by_name = {layer.name: layer for layer in layers}
         self.order = {layer.name: position for position, layer in enumerate(layers)}
         self.captured = {
             str(value.name)
@@ -137,8 +166,7 @@ class _Search:
 
     def closure(self, start: ir.Value, reader: Layer) -> ChannelGroup | None:
         """Collect what must be scaled together with a tensor; None if that is not possible."""
-        channels = _inputs(reader)
-        behind = len(reader.shape) - 2 if reader.op in {"Conv", "ConvTranspose"} else 0
+        channels, behind = _inputs(reader), _axes_behind(reader)
         tensors: dict[str, int] = {}
         folds: dict[Fold, None] = {}
         readers: dict[str, None] = {}
@@ -168,6 +196,40 @@ class _Search:
         return ChannelGroup(
             tuple(order), channels, tuple(sorted(readers, key=self.order.__getitem__)), tuple(folds)
         )
+
+    def output(self, layer: Layer) -> ChannelGroup | None:
+        """The group of what a layer writes; None if its constants cannot take the scales in."""
+        node = self.nodes[layer.uses[0].node]
+        behind = _axes_behind(layer)
+        name = str(node.outputs[0].name)
+        channels = self.shapes[name][-1 - behind] if len(self.shapes.get(name, ())) > behind else 0
+        try:
+            folds = tuple(self._layer_folds(node, behind, channels))
+        except _NotFoldableError:
+            return None
+        return ChannelGroup((name,), channels, (), folds, behind=True, trailing=behind)
+
+    def taken_in(self, value: ir.Value, reader: Layer, readers: tuple[str, ...]) -> ChannelGroup:
+        """A group before some readers, its factors in a product and sums by constants where these read nothing else."""
+        channels, behind = _inputs(reader), _axes_behind(reader)
+        nodes = {self.layers_by_name[name].uses[0].node for name in readers}
+        tensors: list[str] = []
+        folds: list[Fold] = []
+        here = value
+        while (node := here.producer()) is not None and node.op_type in {"Add", "Mul"} and not node.domain:
+            constants = [given for given in node.inputs if given is not None and _constant(given)]
+            outside = here.is_graph_output() or str(here.name) in self.captured
+            if outside or len(constants) != 1 or {str(user.name) for user, _ in here.uses()} - nodes:
+                break
+            if not _spreads(constants[0], behind, channels):
+                break
+            tensors.append(str(here.name))
+            folds.append(Fold(str(constants[0].name), -1 - behind, str(node.name)))
+            if node.op_type == "Mul":
+                return ChannelGroup(tuple(reversed(tensors)), channels, readers, tuple(folds))
+            nodes = {str(node.name)}
+            here = next(given for given in node.inputs if given is not None and not _constant(given))
+        return ChannelGroup((str(value.name),), channels, readers, (), trailing=behind)
 
     def _check(self, value: ir.Value, behind: int, channels: int) -> None:
         outside = value.is_graph_input() or value.is_graph_output() or str(value.name) in self.captured
@@ -204,7 +266,7 @@ class _Search:
         layer = self.layers.get(str(node.name))
         if layer is None or layer.uses[0].operand != 1 or not _own(node.inputs[1]):
             raise _NotFoldableError
-        spatial = len(layer.shape) - 2 if layer.op in {"Conv", "ConvTranspose"} else 0
+        spatial = _axes_behind(layer)
         transposed = layer.op == "Gemm" and node.attributes.get_int("transB", 0) == 1
         axis = 0 if layer.op == "Conv" or transposed else 1
         if behind != spatial or len(layer.shape) != spatial + 2 or layer.shape[axis] != channels:
@@ -243,6 +305,21 @@ def _inputs(layer: Layer) -> int:
     if layer.op == "Gemm" and layer.axis == 0:
         return layer.shape[1]
     return layer.shape[0]
+
+
+def _axes_behind(layer: Layer) -> int:
+    """Number of axes behind the channels of what a layer reads and writes."""
+    return len(layer.shape) - 2 if layer.op in {"Conv", "ConvTranspose"} else 0
+
+
+def _spreads(value: ir.Value | None, behind: int, channels: int) -> bool:
+    """Whether a constant is one number for all, or one for each channel."""
+    if value is None or value.const_value is None:
+        return False
+    shape = [1] * (behind + 1) + list(value.const_value.shape.numpy())
+    place = len(shape) - 1 - behind
+    others = all(size == 1 for position, size in enumerate(shape) if position != place)
+    return others and shape[place] in {1, channels}
 
 
 def _subgraphs(node: ir.Node) -> Iterator[ir.Graph]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from quant_core.ingest.layer import Layer
-from quant_core.quantizers.channel_groups import ChannelGroup
+from quant_core.quantizers.channel_groups import ChannelGroup, Fold
 
 _SUFFIX = "@scaled"
 
@@ -52,16 +52,21 @@ def with_scales(model: ir.Model, layers: Sequence[Layer], scales: Sequence[Chann
             _set(copy, layer.weight, multiplied(layer, _array(copy, layer.weight), found.values))
         for fold in found.group.folds:
             array = _array(copy, fold.name)
+            if fold.spread:
+                _spread(copy, nodes[fold.spread], fold, array, found.values)
+                continue
             shape = [1] * array.ndim
             shape[fold.axis] = -1
             _set(copy, fold.name, array / found.values.reshape(shape))
-        if found.group.inserted:
+        if found.group.behind:
+            _insert_behind(copy.graph, found)
+        elif found.group.inserted:
             _insert(copy.graph, [nodes[by_name[name].uses[0].node] for name in found.group.readers], found)
     return copy
 
 
 def with_inputs(layers: Sequence[Layer], scales: Sequence[ChannelScales]) -> tuple[Layer, ...]:
-    """Name the tensors that layers read after `with_scales`.
+    """Name the tensors that layers read and write after `with_scales`.
 
     Args:
         layers: The layers of the float model.
@@ -70,13 +75,18 @@ def with_inputs(layers: Sequence[Layer], scales: Sequence[ChannelScales]) -> tup
     Returns:
         The same layers of the scaled model.
     """
-    inserted = {name for found in scales if found.group.inserted for name in found.group.readers}
-    return tuple(
-        replace(layer, uses=(replace(layer.uses[0], input=layer.uses[0].input + _SUFFIX),))
-        if layer.name in inserted
-        else layer
-        for layer in layers
-    )
+    before = {name for found in scales if found.group.inserted for name in found.group.readers}
+    behind = {name for found in scales if found.group.behind for name in found.group.tensors}
+
+    def renamed(layer: Layer) -> Layer:
+        if layer.name not in before and behind.isdisjoint(layer.outputs):
+            return layer
+        (use,) = layer.uses
+        read = use.input + _SUFFIX if layer.name in before else use.input
+        written = use.output + _SUFFIX if use.output in behind else use.output
+        return replace(layer, uses=(replace(use, input=read, output=written),))
+
+    return tuple(map(renamed, layers))
 
 
 def multiplied(
@@ -117,17 +127,54 @@ def _set(model: ir.Model, name: str, values: npt.NDArray[np.float64]) -> None:
     value.const_value = ir.Tensor(array, name=name)
 
 
+def _spread(
+    model: ir.Model,
+    node: ir.Node,
+    fold: Fold,
+    array: npt.NDArray[np.float64],
+    factors: npt.NDArray[np.float64],
+) -> None:
+    """Give a node a constant of its own, divided channel by channel."""
+    divided = array / factors.reshape(-1, *[1] * (-1 - fold.axis))
+    constant = _constant(model.graph, f"{fold.name}@{node.name}", divided)
+    position = next(k for k, value in enumerate(node.inputs) if value is not None and value.name == fold.name)
+    node.replace_input_with(position, constant)
+
+
+def _constant(graph: ir.Graph, name: str, array: npt.NDArray[np.float64]) -> ir.Value:
+    value = ir.Value(
+        name=name,
+        type=ir.TensorType(ir.DataType.FLOAT),
+        shape=ir.Shape(array.shape),
+        const_value=ir.Tensor(np.ascontiguousarray(array, dtype=np.float32), name=name),
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def _insert_behind(graph: ir.Graph, found: ChannelScales) -> None:
+    (name,) = found.group.tensors
+    maker = next(node for node in graph if any(value.name == name for value in node.outputs))
+    (value,) = maker.outputs
+    factors = _constant(graph, f"{name}{_SUFFIX}_by", found.values.reshape(-1, *[1] * found.group.trailing))
+    product = ir.node(
+        "Mul",
+        [value, factors],
+        name=f"{name}{_SUFFIX}_back",
+        outputs=[ir.Value(name=name, type=value.type, shape=value.shape)],
+    )
+    for node, position in tuple(value.uses()):
+        if node is not product:
+            node.replace_input_with(position, product.outputs[0])
+    value.name = f"{name}{_SUFFIX}"
+    graph.insert_after(maker, product)
+
+
 def _insert(graph: ir.Graph, readers: Sequence[ir.Node], found: ChannelScales) -> None:
     source = readers[0].inputs[0]
     assert source is not None
     name = f"{source.name}{_SUFFIX}"
-    factors = ir.Value(
-        name=f"{name}_by",
-        type=ir.TensorType(ir.DataType.FLOAT),
-        shape=ir.Shape(found.values.shape),
-        const_value=ir.Tensor((1 / found.values).astype(np.float32), name=f"{name}_by"),
-    )
-    graph.register_initializer(factors)
+    factors = _constant(graph, f"{name}_by", 1 / found.values.reshape(-1, *[1] * found.group.trailing))
     product = ir.node(
         "Mul",
         [source, factors],

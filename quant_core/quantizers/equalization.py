@@ -24,6 +24,8 @@ _STRENGTHS = (0.25, 0.5, 0.65, 0.8, 0.9, 1.0)
 _CLIPS = (1.0, 0.85, 0.7, 0.55, 0.4, 0.28)
 _WORTH = 0.9
 _ROWS = 128
+_WORTH_A_PRODUCT = 0.5
+"""What is left of the noise where a product is paid for that takes a pass over the tensor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +169,27 @@ def choose_scales(group: ChannelGroup, readers: Sequence[Reader]) -> ChannelScal
     if best is None or least > _WORTH * before:
         return None
     return ChannelScales(group, best)
+
+
+def choose_output_scales(group: ChannelGroup, seen: ChannelStatistics) -> ChannelScales | None:
+    """Give each channel of what an 8-bit kernel writes the whole grid.
+
+    With s_c the largest magnitude of channel c the grid spans `[min_c low_c/s_c, max_c high_c/s_c]` and channel c is
+    rounded with the step `d s_c` instead of d, so that the mean square of the rounding noise is `d^2/12 mean_c s_c^2`.
+
+    Args:
+        group: The group, with a product behind it.
+        seen: Statistics of the tensor.
+
+    Returns:
+        The factors, scaled to a geometric mean of 1; None where more than half of the noise is left.
+    """
+    factors = _floored(seen.extent)
+    factors = factors / np.exp(np.log(factors).mean())
+    low, high = seen.low.min(0), seen.high.max(0)
+    before = float(high.max() - low.min()) ** 2
+    after = float((high / factors).max() - (low / factors).min()) ** 2 * float(np.square(factors).mean())
+    return ChannelScales(group, factors) if after <= _WORTH_A_PRODUCT * before else None
 
 
 def _candidates(readers: Sequence[Reader]) -> Iterator[npt.NDArray[np.float64]]:

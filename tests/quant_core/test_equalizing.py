@@ -96,3 +96,33 @@ def test_an_analysis_and_what_is_made_of_it_score_the_layers_as_a_job_does(job, 
     # For other bits channels are scaled otherwise, and layers lose something else.
     other = AnalyzeSpec.model_validate(asked | {"effective_bits": 3})
     assert analyze(job / "m.onnx", job / "s.npz", other, job / "other").layers != read(alone).layers
+
+
+@pytest.fixture(scope="module")
+def swish(tmp_path_factory):
+    """Convolutions with hard-swish between them, whose channels differ much."""
+    folder = tmp_path_factory.mktemp("swish")
+    conv = "Conv<kernel_shape=[{0},{0}], group={1}>"
+    proto = onnx.parser.parse_model(
+        HEADER + "g (float[n,3,12,12] x) => (float[n,4,8,8] y) { "
+        f"a = {conv.format(3, 1)}(x, w1) h = HardSwish(a) b = {conv.format(3, 24)}(h, w2) k = HardSwish(b) "
+        f"y = {conv.format(1, 1)}(k, w3) }}"
+    )
+    rng = np.random.default_rng(0)
+    for name, shape in {"w1": (24, 3, 3, 3), "w2": (24, 1, 3, 3), "w3": (4, 24, 1, 1)}.items():
+        values = rng.standard_normal(shape) / 3
+        if name != "w3":
+            values = values * np.exp(1.5 * rng.standard_normal(24)).reshape(-1, 1, 1, 1)
+        else:
+            values = values / np.abs(values).max()
+        proto.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
+    onnx.save(proto, folder / "m.onnx")
+    np.savez(folder / "s.npz", x=rng.standard_normal((64, 3, 12, 12)).astype(np.float32))
+    return folder
+
+
+def test_channels_beside_float_operators_get_the_whole_grid(swish):
+    plain, scaled = run(swish, equalize="none"), run(swish)
+    assert scaled.metrics.sqnr_db > plain.metrics.sqnr_db + 3
+    assert [kernel.kernel for kernel in scaled.layers] == ["QLinearConv"] * 3
+    assert any("channels were scaled" in note for note in scaled.warnings)

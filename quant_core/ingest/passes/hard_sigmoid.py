@@ -8,8 +8,8 @@ import onnx_ir as ir
 class FuseHardSigmoid(ir.passes.InPlacePass):
     """Rewrite `x * Clip(x + b, 0, c) / c` as `x * HardSigmoid(x)` with `alpha = 1/c` and `beta = b/c`.
 
-    Hard-swish (Howard et al., arXiv:1905.02244, section 5.2) is what converters write so. Two passes over the tensor are
-    left of four. The same without the product by x is rewritten as well.
+    Hard-swish (Howard et al., arXiv:1905.02244, section 5.2) is what converters write so. Two passes over the tensor
+    are left of four. The same without the product by x is rewritten as well.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:

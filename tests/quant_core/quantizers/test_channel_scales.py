@@ -10,7 +10,7 @@ from onnx import numpy_helper
 
 from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise
-from quant_core.quantizers.channel_groups import channel_groups
+from quant_core.quantizers.channel_groups import channel_groups, output_groups
 from quant_core.quantizers.channel_scales import ChannelScales, with_inputs, with_scales
 
 HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
@@ -175,3 +175,51 @@ def test_folded_tensors_are_divided(name):
 @pytest.mark.parametrize("name", LEFT_ALONE)
 def test_what_does_not_commute_is_left_alone(name):
     assert build(*LEFT_ALONE[name])[2] == ()
+
+
+BORDERS = (
+    "g (float[n,3,6,6] x) => (float[n,2,6,6] y, float[n,4,6,6] z) { a = Conv<kernel_shape=[1,1]>(x, w, b) "
+    "h = Sigmoid(a) m = Mul(h, half) s = Add(m, half) c = Conv<kernel_shape=[3,3], group=4>(s, v) t = Tanh(c) "
+    "y = Conv<kernel_shape=[1,1], pads=[1,1,1,1]>(t, u) e = Conv<kernel_shape=[1,1]>(x, w2) z = Mul(e, k) }"
+)
+
+
+def borders():
+    shapes = {"w": (4, 3, 1, 1), "b": (4,), "half": (), "v": (4, 1, 3, 3), "u": (2, 4, 1, 1)}
+    model, layers, _, x = build(BORDERS, shapes | {"w2": (4, 3, 1, 1), "k": (1, 4, 1, 1)})
+    feeds = {"x": torch.from_numpy(x)}
+    program = compile_model(model)
+    values = feeds | program.evaluate(feeds, outputs=program.order)
+    found = {name: tuple(value.shape) for name, value in values.items()}
+    every = {layer.name for layer in layers}
+    before = channel_groups(model, layers, every, found)
+    behind = output_groups(model, layers, every - {layers[-1].name}, found)
+    return model, layers, before, behind, x
+
+
+def test_a_product_that_is_there_takes_the_factors_in_and_elsewhere_one_is_inserted():
+    model, _, before, behind, _ = borders()
+    told = {group.tensors: [fold.name for fold in group.folds] for group in before}
+    assert told == {("x",): [], ("m", "s"): ["half", "half"], ("t",): []}
+    assert [(group.tensors, len(group.folds)) for group in behind] == [(("a",), 2), (("c",), 1), (("y",), 1)]
+    assert all(group.inserted for group in behind)
+    assert model.graph.initializers["half"].const_value.numpy().shape == ()
+
+
+def test_scales_at_the_borders_change_nothing_in_float():
+    model, layers, before, behind, x = borders()
+    rng = np.random.default_rng(2)
+    groups = [*before, *(group for group in behind if group.tensors != ("y",))]
+    scales = [ChannelScales(group, np.exp(rng.normal(size=group.channels))) for group in groups]
+    scaled = with_scales(model, layers, scales)
+    for expected, given in zip(outputs(model, x), outputs(scaled, x), strict=True):
+        np.testing.assert_allclose(given, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    found = {layer.name: (layer.inputs, layer.outputs) for layer in find_layers(scaled)}
+    assert {layer.name: (layer.inputs, layer.outputs) for layer in with_inputs(layers, scales)} == found
+    feeds = {"x": torch.from_numpy(x)}
+    by = next(scale.values for scale in scales if scale.group.tensors == ("c",))
+    plain = compile_model(model).evaluate(feeds, outputs=["c"])["c"]
+    written = compile_model(scaled).evaluate(feeds, outputs=["c", "c@scaled"])
+    torch.testing.assert_close(written["c"], plain)
+    expected = plain / torch.from_numpy(by.astype(np.float32)).reshape(1, -1, 1, 1)
+    torch.testing.assert_close(written["c@scaled"], expected)
