@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +23,32 @@ INTERACTIONS = "interactions.npz"
 SPECTRUM_JSON = "spectrum.json"
 SPECTRUM_HTML = "spectrum.html"
 ARTIFACTS = (MODEL, REPORT_JSON, REPORT_HTML, SENSITIVITY, PARETO, COSTS)
+
+
+def check_place(out: Path, sources: Collection[Path]) -> None:
+    """Refuse a folder where a job would replace what is not its own: the very model it is made of, say.
+
+    Args:
+        out: The folder that is to receive the files of a quantization.
+        sources: The files that the job reads.
+
+    Raises:
+        SpecError: If it holds one of them under the name of a result, a folder of such a name, or a model without the
+            report that a job writes with it.
+    """
+    remedy = "Name another folder, such as `result`."
+    for name in (*ARTIFACTS, MODEL_DATA):
+        place = out / name
+        if place.is_dir():
+            raise SpecError("this is a folder, where a file is to be.", remedy=remedy, where=str(place))
+        if place.exists() and any(source.exists() and place.samefile(source) for source in sources):
+            raise SpecError("the result would replace what it is made of.", remedy=remedy, where=str(place))
+    if (out / MODEL).exists() and not (out / REPORT_JSON).exists():
+        raise SpecError(
+            "the result would replace a model that lies there without a report, so it is none of ours.",
+            remedy=remedy,
+            where=str(out / MODEL),
+        )
 
 
 @contextmanager
@@ -55,7 +81,8 @@ def whole_folder(out: Path) -> Iterator[Path]:
     try:
         yield folder
         out.mkdir(parents=True, exist_ok=True)
-        for file in sorted(folder.iterdir()):
+        # The model last: without a report beside it, it would be taken for one that is not ours.
+        for file in sorted(folder.iterdir(), key=lambda file: (file.name == MODEL, file.name)):
             file.replace(out / file.name)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -19,7 +19,7 @@ from quant_core.analysis import (
     score,
     write_densities,
 )
-from quant_core.artifacts import COSTS, MODEL, PARETO, whole_folder
+from quant_core.artifacts import COSTS, MODEL, PARETO, check_place, whole_folder
 from quant_core.assessment import assess
 from quant_core.band_search import find_in_band
 from quant_core.calibration import Samples, split_samples
@@ -81,7 +81,7 @@ def quantize(
         model: The float ONNX file.
         data: The sample file, `.npz` or `.npy`.
         spec: The request.
-        out: The folder for the results; made if missing.
+        out: The folder for the results; made if missing. Those of an earlier job are replaced, nothing else.
         on_progress: Told where the job is; raising `CancelledError` from it stops the job.
         earlier: Folder of an earlier job on this model and these samples, whose sensitivities are taken over: codes are
             rounded again, no probe is run.
@@ -96,6 +96,7 @@ def quantize(
         CancelledError: If the callback raised it.
         InternalError: If a promise of our own was broken.
     """
+    check_place(out, (model, data))
     with whole_folder(out) as folder:
         return _run(model, data, spec, folder, Journal(on_progress), earlier, checkpoints)
 

@@ -39,6 +39,8 @@ def profile(
     request = {name: value for name, value in asked.items() if value}
     with failures.options():
         spec = QuantizeSpec.model_validate(request)
+    if out.exists() and out.suffix != ".json":
+        raise failures.OptionError(f"--out: {out} is there already and no .json file; name another one")
     found = local.profile(model, data, spec, runs)
     out.write_text(found.model_dump_json(indent=1))
     table = Table("layer", "form")

@@ -6,6 +6,7 @@ import json
 import uuid
 from pathlib import Path
 
+from bitwright.errors import InvalidRequestError
 from bitwright.operations.answers import save
 from bitwright.operations.jobs import JSON
 from bitwright.results import JobInfo
@@ -14,8 +15,8 @@ from bitwright.steps import Operation, Send
 _TABLE, _COSTS = "sensitivity.json", "costs.json"
 _SILENCE = 120.0
 _FILES: dict[str, tuple[str, dict[str, str]]] = {
-    "model.onnx": ("model", {}),
     "report.json": ("report", JSON),
+    "model.onnx": ("model", {}),
     "report.html": ("report", {"Accept": "text/html"}),
     _TABLE: (f"files/{_TABLE}", JSON),
     "pareto.json": ("files/pareto.json", JSON),
@@ -33,7 +34,16 @@ def download(info: JobInfo, target: Path, retries: int) -> Operation[Path]:
 
     Returns:
         The folder.
+
+    Raises:
+        InvalidRequestError: If the folder holds a model that no job wrote.
     """
+    if info.kind == "quantize" and (target / "model.onnx").exists() and not (target / "report.json").exists():
+        raise InvalidRequestError(
+            "the result would replace a model that lies there without a report, so it is none of ours.",
+            remedy="Name another folder, such as `result`.",
+            where=str(target / "model.onnx"),
+        )
     target.mkdir(parents=True, exist_ok=True)
     files = dict(_FILES) if info.kind == "quantize" else {name: _FILES[name] for name in (_TABLE, _COSTS)}
     if info.spec.spectrum:

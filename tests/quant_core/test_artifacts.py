@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from quant_core.artifacts import whole_folder
+from quant_core.artifacts import check_place, whole_folder
 from quant_core.errors import SpecError
 
 
@@ -36,3 +36,36 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     with pytest.raises(SpecError, match="not a folder"), whole_folder(tmp_path / "out"):
         pass
+
+
+def test_a_job_replaces_earlier_results_and_nothing_else(tmp_path: Path) -> None:
+    model, data = tmp_path / "model.onnx", tmp_path / "samples.npz"
+    model.write_text("float")
+    data.write_text("samples")
+    check_place(tmp_path / "new", (model, data))
+    with pytest.raises(SpecError, match="made of") as error:
+        check_place(tmp_path, (model, data))
+    assert error.value.where == str(model)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "model.onnx").symlink_to(model)
+    with pytest.raises(SpecError, match="made of"):
+        check_place(out, (model, data))
+    (out / "model.onnx").unlink()
+    (out / "model.onnx").write_text("somebody's")
+    with pytest.raises(SpecError, match="none of ours"):
+        check_place(out, (model, data))
+    (out / "report.json").write_text("{}")
+    check_place(out, (model, data))
+    (out / "costs.json").mkdir()
+    with pytest.raises(SpecError, match="folder"):
+        check_place(out, (model, data))
+
+
+def test_a_model_arrives_after_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved, replace = [], Path.replace
+    monkeypatch.setattr(Path, "replace", lambda path, to: (moved.append(path.name), replace(path, to))[1])
+    with whole_folder(tmp_path / "out") as folder:
+        for name in ("model.onnx", "report.json", "sensitivity.json"):
+            (folder / name).write_text("")
+    assert moved == ["report.json", "sensitivity.json", "model.onnx"]
