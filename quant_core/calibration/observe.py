@@ -11,6 +11,7 @@ from torch import Tensor
 from quant_core.calibration.activation_range import ActivationRange, measure, merge
 from quant_core.calibration.samples import Samples
 from quant_core.errors import NonFiniteError
+from quant_core.executor.layout import fast_layout
 
 
 class Evaluates(Protocol):
@@ -51,7 +52,9 @@ def activation_ranges(
     ranges: dict[str, ActivationRange] = {}
     done = 0
     for batch in samples.batches(batch_size):
-        feeds = {name: torch.from_numpy(array).to(device) for name, array in batch.inputs.items()}
+        feeds = {
+            name: fast_layout(torch.from_numpy(array).to(device)) for name, array in batch.inputs.items()
+        }
         computed = [name for name in names if name not in feeds]
         with torch.no_grad():
             values = feeds | (program.evaluate(feeds, outputs=computed) if computed else {})

@@ -13,6 +13,7 @@ import torch
 
 from quant_core.codes import ActivationGrid, QuantizedWeight
 from quant_core.executor import Program, compile_model
+from quant_core.executor.layout import fast_layout
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.activation import block_fake_quantize, dynamic_fake_quantize, fake_quantize
 
@@ -96,7 +97,7 @@ class Simulation:
         """
         hooks = {name: hook for name, hook in self._replace.items() if not (settled and name in feeds)}
         tensors = {
-            name: torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+            name: fast_layout(torch.from_numpy(np.ascontiguousarray(array)).to(self._device))
             for name, array in feeds.items()
         }
         with torch.no_grad():
