@@ -142,6 +142,7 @@ def begin(tmp_path: Path) -> Start:
         device: str = "cpu",
         checkpoints: Path | None = None,
         model: bytes = b"\x08\x0a a small model",
+        memory_share: float = 1.0,
     ) -> Watched:
         attempt = attempt or len(list(tmp_path.iterdir())) + 1
         scratch = tmp_path / f"{seed}-{attempt}"
@@ -151,7 +152,14 @@ def begin(tmp_path: Path) -> Start:
         (scratch / "in" / "m.onnx").write_bytes(model)
         (scratch / "in" / "d.npz").write_bytes(b"PK")
         files = scratch / "in" / "m.onnx", scratch / "in" / "d.npz"
-        task = Task(f"{tmp_path.name}-{seed}", attempt, *files, QuantizeSpec(seed=seed), scratch)
+        task = Task(
+            f"{tmp_path.name}-{seed}",
+            attempt,
+            *files,
+            QuantizeSpec(seed=seed),
+            scratch,
+            memory_share=memory_share,
+        )
         return Watched(executor, executor.submit(task, device))
 
     return make

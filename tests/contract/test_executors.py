@@ -80,6 +80,7 @@ def test_an_attempt_that_wants_too_much_memory_fails_alone(start: Callable[..., 
     assert outcome.error is not None
     assert outcome.error.code == "out_of_memory"
     assert outcome.error.remedy
+    assert outcome.with_less
     run.until(lambda: _gone(run.pid))
     _works(start)
 
@@ -90,6 +91,12 @@ def test_failures_come_with_a_code_and_a_remedy(start: Callable[..., Any], seed:
     assert outcome.error is not None
     assert (outcome.state, outcome.error.code) == ("failed", code)
     assert outcome.error.remedy
+    assert outcome.with_less == (code == "out_of_memory")
+
+
+def test_the_engine_is_told_how_much_memory_its_batches_may_take(start: Callable[..., Any]) -> None:
+    assert start(12, memory_share=0.25).end().with_less
+    assert start(12, memory_share=1 / 16).end().state == "succeeded"
 
 
 def test_the_next_attempt_goes_on_from_the_checkpoint_of_one_that_was_killed(
