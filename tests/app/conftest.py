@@ -60,7 +60,7 @@ class Server:
             stdout=self.log,
             stderr=self.log,
         )
-        self.http = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+        self.http = httpx.Client(base_url=self.url, timeout=180, trust_env=False)
         self.until(lambda: self.answers() or self.process.poll() is not None, "the service to start", 300)
         assert self.process.poll() is None, self.folder.with_suffix(".log").read_text()
 
