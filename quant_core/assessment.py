@@ -27,6 +27,7 @@ from quant_core.quantizers import ActivationGrid, QuantizedWeight, Simulation
 from quant_core.sensitivity import Objective
 from quant_core.spec import (
     BitPlan,
+    Latency,
     LayerReport,
     Metrics,
     ModelSummary,
@@ -57,6 +58,7 @@ _PACKAGES = ("torch", "onnx", "numpy", "pulp", "highspy")
 _LEAST_AGREEMENT_DB = 10.0
 _MOST_DIFFERENCE_DB = 3.0
 _SAMPLES_INSIDE = 2
+_SLOWER = 0.8
 _ELSEWHERE = (
     "Made for {}, which is not at hand: answers are those of the graph run as it is written on a CPU, latencies are "
     "those of onnxruntime on a CPU, kernels are not known."
@@ -160,7 +162,7 @@ def assess(
         simulation=agreement,
         pareto=tuple(point.model_copy(update={"bits": ()}) for point in front.points),
         kept_parts=tuple(PreflightPart(**vars(part)) for part in job.source.quantized_parts),
-        warnings=(*warnings, *fallen, *_not_compared(job, metrics)),
+        warnings=(*warnings, *fallen, *_not_compared(job, metrics), *_not_worth_it(job, path, latency)),
         peak_memory_bytes=_peak_memory(),
         seed=spec.seed,
         versions={
@@ -178,6 +180,22 @@ def _not_compared(job: Prepared, metrics: Metrics) -> list[str]:
         for name in job.program.outputs
         if name not in metrics.sqnr_db_by_output
     ]
+
+
+def _not_worth_it(job: Prepared, path: Path, latency: Latency) -> list[str]:
+    """Say so where the file has grown, or lost time."""
+    told, size, before = [], file_bytes(path), job.source.file_bytes
+    if size >= before:
+        told.append(
+            f"the file is no smaller than the float one ({size:,} of {before:,} bytes): scales and nodes outweigh what "
+            "such small layers save. Add `float` to the candidate bits and ask for a size."
+        )
+    if job.target.runs_here and latency.speedup < _SLOWER:
+        told.append(
+            f"the file runs at {latency.speedup:.2f} of the float model's speed, batch {latency.batch}: rounding "
+            "activations costs more here than integer kernels save. With activation_bits float it runs like that model."
+        )
+    return told
 
 
 def _simulate(job: Prepared, choice: Choice) -> Simulation:

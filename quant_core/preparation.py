@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ from quant_core.spec.width import stored_of
 _PARITY_SAMPLES = 8
 _BATCH_BYTES = 192 << 20
 _LARGEST_BATCH = 64
+_TRIFLE = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +128,7 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
         raise InfeasibleBudgetError(
             f"a budget of {budget} bytes ({spec.budget.size or 0:g}) cannot be met: the smallest reachable file is "
             f"{smallest} bytes, {smallest / source.file_bytes:.3f} of the float file.",
-            remedy=f"Allow at least {smallest} bytes, fewer bits, or fewer pins.",
+            remedy=f"Allow at least {smallest} bytes, fewer bits, or fewer pins.{_largest_left(model, layers)}",
             where="size",
         )
     samples = load_samples(data_path, model)
@@ -212,6 +214,16 @@ def choose_device(wanted: str) -> str:
     return wanted
 
 
+def _largest_left(model: ir.Model, layers: tuple[Layer, ...]) -> str:
+    """Name the largest weights that no budget reaches, where they are no trifle beside the layers."""
+    left = find_float_weights(model, layers)
+    sizes = [math.prod(weight.shape) for weight in left]
+    if sum(sizes) * _TRIFLE < sum(layer.parameters for layer in layers):
+        return ""
+    largest = left[sizes.index(max(sizes))]
+    return f" {sum(sizes):,} values stay float whatever the budget, most of them in {largest.name!r}: {largest.reason}."
+
+
 def _measure(
     program: Program, layers: tuple[Layer, ...], samples: Samples, device: str
 ) -> tuple[dict[str, tuple[int, ...]], int]:
@@ -223,9 +235,10 @@ def _measure(
         values = feeds | program.evaluate(feeds, outputs=list(dict.fromkeys(wanted)))
     for name in program.outputs:
         if values[name].is_floating_point() and not bool(torch.isfinite(values[name]).all()):
+            bad = int((~torch.isfinite(values[name])).sum())
             raise NonFiniteError(
-                "the float model gives NaN or infinity on these samples.",
-                remedy="Check that the samples are preprocessed as the model expects.",
+                f"the float model gives NaN or infinity on these samples, in {bad} of {values[name].numel()} values.",
+                remedy="Check that the samples are preprocessed as the model expects, and no mask hides all of one.",
                 where=name,
             )
     shapes = {name: tuple(values[name].shape) for name in names}

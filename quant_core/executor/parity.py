@@ -132,7 +132,7 @@ def distance(reference: np.ndarray, found: np.ndarray) -> float:
     if not finite.any():
         return 0.0
     scale = max(np.abs(a[finite]).max(), SMALLEST_SCALE)
-    return float(np.abs(a - b)[finite].max() / scale)
+    return float(np.abs(a[finite] - b[finite]).max() / scale)
 
 
 def _sqnr_db(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:

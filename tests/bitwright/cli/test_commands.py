@@ -200,11 +200,23 @@ def test_bad_samples_are_named_and_the_folder_stays_as_it_was(run: Run, tmp_path
     out = tmp_path / "out"
     out.mkdir()
     (out / "model.onnx").write_bytes(b"of an earlier run")
+    (out / "report.json").write_bytes(b"of it too")
     code, _, error = run("quantize", RESNET, "--data", bad, "--out", out)
     assert code == 2
     assert "bad.npz" in error or "input" in error
-    assert [path.name for path in out.iterdir()] == ["model.onnx"]
-    assert (out / "model.onnx").read_bytes() == b"of an earlier run"
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {
+        "model.onnx": b"of an earlier run",
+        "report.json": b"of it too",
+    }
+
+
+def test_the_model_itself_is_never_replaced(run: Run, samples: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes(RESNET.read_bytes())
+    code, _, error = run("quantize", model, "--data", samples, "--out", tmp_path)
+    assert code == 2
+    assert "replace what it is made of" in error
+    assert model.read_bytes() == RESNET.read_bytes()
 
 
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])

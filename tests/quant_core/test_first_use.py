@@ -1,0 +1,66 @@
+"""What a first user meets: budgets out of reach say why, and files that are not worth it say so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from quant_core.errors import InfeasibleBudgetError, NonFiniteError
+from quant_core.pipeline import quantize, validate
+from quant_core.spec import QuantizeSpec
+
+HEADER = '<ir_version: 8, opset_import: ["" : 17]>\n'
+CLASSIFIER = "g (float[n,6,8] x) => (float[n,1,6,16] y, float[n,3] z)"
+LSTM = f"""{HEADER}{CLASSIFIER} {{
+    t = Transpose<perm=[1,0,2]>(x)
+    h, last = LSTM<hidden_size=16>(t, w, r)
+    y = Transpose<perm=[2,1,0,3]>(h)
+    s = ReduceMean<axes=[1,2], keepdims=0>(y)
+    z = Gemm(s, head)
+}}"""
+CHAIN = f"{HEADER}g (float[n,4] x) => (float[n,4] y) {{ a = MatMul(x, w) b = Tanh(a) y = MatMul(b, r) }}"
+MASKED = f"""{HEADER}g (float[n,4] x, float[n,4] m) => (float[n,4] y) {{
+    a = MatMul(x, w) b = Div(a, m) y = MatMul(b, r)
+}}"""
+
+
+def write(
+    folder: Path, text: str, feeds: dict[str, np.ndarray], **shapes: tuple[int, ...]
+) -> tuple[Path, Path]:
+    proto, random = onnx.parser.parse_model(text), np.random.default_rng(0)
+    for name, shape in shapes.items():
+        values = random.standard_normal(shape).astype(np.float32) / 4
+        proto.graph.initializer.append(numpy_helper.from_array(values, name))
+    onnx.save(proto, folder / "net.onnx")
+    np.savez(folder / "data.npz", **feeds)
+    return folder / "net.onnx", folder / "data.npz"
+
+
+def test_weights_that_stay_float_are_named_where_they_are_in_the_way(tmp_path: Path) -> None:
+    feeds = {"x": np.zeros((4, 6, 8), np.float32)}
+    paths = write(tmp_path, LSTM, feeds, w=(1, 64, 8), r=(1, 64, 16), head=(16, 3))
+    with pytest.raises(InfeasibleBudgetError, match="cannot be met") as error:
+        validate(*paths, QuantizeSpec(size=0.25))
+    assert "1,536 values stay float" in error.value.remedy
+    assert "'r': it is read by LSTM" in error.value.remedy
+
+
+def test_a_mask_that_hides_everything_is_told_of(tmp_path: Path) -> None:
+    feeds = {"x": np.ones((4, 4), np.float32), "m": np.ones((4, 4), np.float32)}
+    feeds["m"][1] = 0
+    paths = write(tmp_path, MASKED, feeds, w=(4, 4), r=(4, 4))
+    with pytest.raises(NonFiniteError, match="in 4 of 16 values") as error:
+        validate(*paths, QuantizeSpec(effective_bits=8))
+    assert "mask" in error.value.remedy
+
+
+def test_a_file_that_has_grown_says_so(tmp_path: Path) -> None:
+    feeds = {"x": np.random.default_rng(1).standard_normal((16, 4)).astype(np.float32)}
+    paths = write(tmp_path, CHAIN, feeds, w=(4, 4), r=(4, 4))
+    report = quantize(*paths, QuantizeSpec(effective_bits=8, effort="fast"), tmp_path / "out")
+    assert report.model.quantized_bytes > report.model.float_bytes
+    assert any("no smaller than the float one" in warning for warning in report.warnings)
