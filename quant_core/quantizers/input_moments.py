@@ -86,7 +86,7 @@ class InputMoments:
         products = diagonal.sum(1).square() - squares
         covariances = torch.linalg.matrix_norm(self.second).square() - squares
         intensity = ((1 + products / covariances.clamp_min(1e-30)) / independent).clamp(0, 1)[:, None, None]
-        pulled = self.second * (1 - intensity)
+        pulled: torch.Tensor = self.second * (1 - intensity)
         pulled.diagonal(dim1=1, dim2=2).copy_(diagonal)
         return pulled
 

@@ -89,10 +89,13 @@ def find_steps(
     axis = None if grid.granularity == "tensor" else axis
     rows = to_scaled_rows(weight, axis, grid.block)
     every = 1 if most is None else rows.shape[1] // most
+    counts = None
     if every > 1:
         low, high = torch.aminmax(rows, dim=1, keepdim=True)
         rows = torch.cat([rows[:, ::every], low, high], dim=1)
-    steps = _find_steps(rows, bits, grid)
+        counts = torch.full(rows.shape[1:], float(every))
+        counts[-2:] = 1
+    steps = _find_steps(rows, bits, grid, counts)
     shape = scales_shape(weight.shape, axis, grid.block)
     zero_point = steps.zero_point
     return QuantizedWeight(
@@ -154,25 +157,25 @@ def round_to_nearest(weight: npt.NDArray[np.floating], start: QuantizedWeight) -
     return replace(start, codes=from_scaled_rows(codes, weight.shape, start.axis, start.block_size))
 
 
-def _find_steps(rows: Tensor, bits: int, grid: WeightGrid) -> _Steps:
+def _find_steps(rows: Tensor, bits: int, grid: WeightGrid, counts: Tensor | None) -> _Steps:
     scales = stored_scales(rows, grid)
     if not rows.numel():
         return _Steps(
             torch.ones(len(rows)), None if grid.symmetric else torch.zeros(len(rows)), scales.factor
         )
-    found = [_search(chunk, bits, grid, scales) for chunk in _chunks(rows)]
+    found = [_search(chunk, bits, grid, scales, counts) for chunk in _chunks(rows)]
     scale = _revive_dead(torch.cat([best.scale for best in found]))
     zero_point = None if grid.symmetric else torch.cat([best.zero_point for best in found])
     return _Steps(scale, zero_point, scales.factor)
 
 
-def _search(rows: Tensor, bits: int, grid: WeightGrid, scales: StoredScales) -> Best:
+def _search(rows: Tensor, bits: int, grid: WeightGrid, scales: StoredScales, counts: Tensor | None) -> Best:
     kinds = elements(bits, grid)
     if grid.range_search in {"minmax", "percentile"}:
         share = 1.0 if grid.range_search == "minmax" else _NOT_CLIPPED
         return range_of(rows, kinds, scales, symmetric=grid.symmetric, share=share)
     search = search_symmetric if grid.symmetric else search_asymmetric
-    return search(rows, kinds, scales, bits)
+    return search(rows, kinds, scales, bits, counts)
 
 
 def _chunks(rows: Tensor) -> tuple[Tensor, ...]:

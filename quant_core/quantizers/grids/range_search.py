@@ -28,6 +28,7 @@ class Best:
         scale: `[scales]`.
         zero_point: `[scales]`, in codes.
         error: `[scales]`, summed squared error.
+        counts: How many weights each one stands for, `[weights]`; by default 1.
     """
 
     rows: Tensor
@@ -36,6 +37,7 @@ class Best:
     scale: Tensor
     zero_point: Tensor
     error: Tensor
+    counts: Tensor | None = None
 
     def consider(self, scale: Tensor, zero_point: Tensor | None = None) -> None:
         """Take a step, and a zero point, for those rows where the squared error falls by it.
@@ -47,12 +49,35 @@ class Best:
         scale = self.scales.stored(scale.clamp_min(_TINY))
         column = scale[:, None]
         values = self.rounded(column, zero_point)
-        error = values.mul_(column).sub_(self.rows).square_().sum(1)
+        error = self.total(values.mul_(column).sub_(self.rows).square_())
         better = error < self.error
         self.scale = torch.where(better, scale, self.scale)
         self.error = torch.where(better, error, self.error)
         if zero_point is not None:
             self.zero_point = torch.where(better, zero_point, self.zero_point)
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum over the weights of each scale.
+
+        Args:
+            values: `[scales, weights]`.
+
+        Returns:
+            `[scales]`.
+        """
+        return values.sum(1) if self.counts is None else values @ self.counts
+
+    def refit(self, codes: Tensor) -> Tensor:
+        """Give the step of least squared error for given codes, `<w, q> / <q, q>`.
+
+        Args:
+            codes: Values in units of the step.
+
+        Returns:
+            `[scales]`; where all codes are 0 the step there is.
+        """
+        norm = self.total(codes.square())
+        return torch.where(norm > 0, self.total(self.rows * codes) / norm.clamp_min(1), self.scale)
 
     def rounded(self, column: Tensor, zero_point: Tensor | None) -> Tensor:
         """Round all rows.
@@ -70,7 +95,9 @@ class Best:
         return self.elements.nearest(self.rows / column + shift).sub_(shift)
 
 
-def search_symmetric(rows: Tensor, elements: Elements, scales: StoredScales, bits: int) -> Best:
+def search_symmetric(
+    rows: Tensor, elements: Elements, scales: StoredScales, bits: int, counts: Tensor | None = None
+) -> Best:
     """Search the steps of least squared error, `min over s of sum_k (w_k - s Q(w_k / s))^2` for each row.
 
     Shrunk ranges from coarse to fine, finished by least-squares refits `s = <w, q> / <q, q>`, each kept only where it
@@ -81,12 +108,13 @@ def search_symmetric(rows: Tensor, elements: Elements, scales: StoredScales, bit
         elements: What their grid holds.
         scales: Which steps can be stored.
         bits: Bits of a code.
+        counts: How many weights each one stands for, `[weights]`; by default 1.
 
     Returns:
         The best steps; zero points are 0.
     """
     full = _full(rows, elements, scales)
-    best = _start(rows, elements, scales, full)
+    best = _start(rows, elements, scales, full, counts)
     # The useful range shrinks with the bits: two-bit grids clip most of the tail, eight-bit ones hardly any.
     step = (1 - _floor(bits)) / _COARSE_STEPS
     for i in range(_COARSE_STEPS):
@@ -98,12 +126,13 @@ def search_symmetric(rows: Tensor, elements: Elements, scales: StoredScales, bit
         best.consider(centre + full * (step * (i / (_FINE_STEPS + 1) * 2 - 1)))
     for _ in range(_REFITS):
         codes = elements.nearest(rows / best.scale[:, None])
-        norm = codes.square().sum(1)
-        best.consider(torch.where(norm > 0, (rows * codes).sum(1) / norm.clamp_min(1), best.scale))
+        best.consider(best.refit(codes))
     return best
 
 
-def search_asymmetric(rows: Tensor, elements: Elements, scales: StoredScales, bits: int) -> Best:
+def search_asymmetric(
+    rows: Tensor, elements: Elements, scales: StoredScales, bits: int, counts: Tensor | None = None
+) -> Best:
     """Search steps and zero points of least squared error; the symmetric ones are among those tried.
 
     Both ends of the range, which always holds 0, are drawn in together, then each alone.
@@ -113,12 +142,13 @@ def search_asymmetric(rows: Tensor, elements: Elements, scales: StoredScales, bi
         elements: Integers.
         scales: Which steps can be stored.
         bits: Bits of a code.
+        counts: How many weights each one stands for, `[weights]`; by default 1.
 
     Returns:
         The best steps and zero points.
     """
     low, high = rows.amin(1).clamp_max(0), rows.amax(1).clamp_min(0)
-    best = search_symmetric(rows, elements, scales, bits)
+    best = search_symmetric(rows, elements, scales, bits, counts)
     left, right = torch.ones_like(low), torch.ones_like(high)
 
     def consider(left_share: Tensor, right_share: Tensor) -> None:
@@ -137,9 +167,7 @@ def search_asymmetric(rows: Tensor, elements: Elements, scales: StoredScales, bi
         consider(left, right * end)
     for _ in range(_REFITS):
         codes = best.rounded(best.scale[:, None], best.zero_point)
-        norm = codes.square().sum(1)
-        refit = torch.where(norm > 0, (rows * codes).sum(1) / norm.clamp_min(1), best.scale)
-        best.consider(refit, best.zero_point)
+        best.consider(best.refit(codes), best.zero_point)
     return best
 
 
@@ -174,7 +202,9 @@ def _full(rows: Tensor, elements: Elements, scales: StoredScales) -> Tensor:
     return torch.maximum(rows.amax(1) / high, rows.amin(1) / low).clamp_min(0)
 
 
-def _start(rows: Tensor, elements: Elements, scales: StoredScales, full: Tensor) -> Best:
+def _start(
+    rows: Tensor, elements: Elements, scales: StoredScales, full: Tensor, counts: Tensor | None = None
+) -> Best:
     return Best(
         rows,
         elements,
@@ -182,6 +212,7 @@ def _start(rows: Tensor, elements: Elements, scales: StoredScales, full: Tensor)
         full.clamp_min(_TINY),
         torch.zeros_like(full),
         torch.full_like(full, torch.inf),
+        counts,
     )
 
 

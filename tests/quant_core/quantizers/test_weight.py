@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 
 from quant_core.errors import SpecError
 from quant_core.quantizers import QuantizedWeight, code_range, quantize_weight, round_to_nearest
+from quant_core.quantizers.weight import find_steps
+from quant_core.spec.weight_grid import WeightGrid
 
 
 def squared_error(weight, quantized):
@@ -86,3 +88,14 @@ def test_values_on_the_grid_come_back_exactly(bits, values):
 def test_widths_that_do_not_exist_are_refused(bits):
     with pytest.raises(SpecError, match="2 to 8"):
         quantize_weight(np.ones((2, 2), dtype=np.float32), bits, 0)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_some_weights_of_each_row_are_enough_to_find_its_scale(bits):
+    weight = np.random.default_rng(5).standard_normal((6, 4000)).astype(np.float32)
+    weight[:, 13] = 9  # far out, and in none of the drawn places
+    whole = quantize_weight(weight, bits, 0)
+    some = round_to_nearest(weight, find_steps(weight, bits, 0, most=500))
+    assert squared_error(weight, some) <= squared_error(weight, whole) * 1.05
+    full = find_steps(weight, bits, 0, WeightGrid(range_search="minmax"), most=500)
+    np.testing.assert_allclose(full.scale, 9 / code_range(bits)[1], rtol=1e-6)
