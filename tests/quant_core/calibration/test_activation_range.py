@@ -123,3 +123,15 @@ def test_only_zeros():
 def test_one_value_is_exact(value):
     low, high = search_range(measure(torch.full((5,), value)))
     assert _rounding_error(torch.full((5,), value), low, high) < 1e-12
+
+
+@pytest.mark.parametrize("size", [1e-36, 1.0, 1e30])
+def test_layout_and_precision_make_no_difference(size):
+    values = torch.randn(3, 5, 7, 4, generator=torch.Generator().manual_seed(0)).relu() * size
+    plain = measure(values)
+    for other in (values.contiguous(memory_format=torch.channels_last), values.double()):
+        found = measure(other)
+        np.testing.assert_array_equal(found.counts, plain.counts)
+        assert (found.minimum, found.maximum, found.zeros) == (plain.minimum, plain.maximum, plain.zeros)
+        assert (found.origin, found.width) == (plain.origin, plain.width)
+    assert plain.zeros == int((values == 0).sum())

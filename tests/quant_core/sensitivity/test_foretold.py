@@ -2,11 +2,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import pytest
 import torch
 
-from quant_core.sensitivity import Objective, Term, output, split_batches
-from quant_core.sensitivity.foretold import _walked
+from quant_core.executor import compile_model
+from quant_core.ingest import find_layers, normalise
+from quant_core.quantizers import quantize_weight
+from quant_core.sensitivity import Objective, Term, foretold, output, split_batches
+from quant_core.sensitivity.float_run import float_runs, stand_in_tensors
+from quant_core.sensitivity.foretold import _few_samples, _own_errors, _walked
 
 BITS = (2, 3, 4, 5, 6, 8)
 
@@ -79,3 +85,27 @@ def test_a_loss_by_labels_is_measured_throughout(tiny: Any, samples: torch.Tenso
     objective = Objective((Term("y", "y", "cross_entropy"),))
     arguments = (net.program, net.layers, objective, batches, quantized)
     np.testing.assert_array_equal(output(*arguments, foretell=True).increase, output(*arguments).increase)
+
+
+def test_some_places_of_a_convolution_compare_its_widths_as_all_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["": 21]>
+        net (float[n, 3, 24, 24] x) => (float[n, 8, 22, 22] y) { a = Conv(x, w) y = Relu(a) }"""
+    )
+    weight = rng.normal(size=(8, 3, 3, 3)).astype(np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    normal = normalise(ir.serde.deserialize_model(model))
+    program, (layer,) = compile_model(normal), find_layers(normal)
+    x = torch.from_numpy(rng.normal(size=(12, 3, 24, 24)).astype(np.float32))
+    (batch,) = split_batches({"x": x}, None, sample_bytes=1, seed=0, clusters=1)
+    objective = Objective((Term("y", "y", "squared_error"),))
+    (run,) = float_runs(program, [layer], objective, [batch])
+    tensors = [stand_in_tensors(program, layer, quantize_weight(weight, bits, 0)) for bits in (2, 3, 4, 6, 8)]
+    assert _few_samples(run, layer, "a") == 2  # 484 places each
+    few = np.array(_own_errors(run, layer, tensors))
+    monkeypatch.setattr(foretold, "_PLACES", 1 << 30)
+    assert _few_samples(run, layer, "a") == 12
+    whole = np.array(_own_errors(run, layer, tensors))
+    np.testing.assert_allclose(few / few[0], whole / whole[0], rtol=0.15)
+    assert (few < whole).all()
