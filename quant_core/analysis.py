@@ -130,18 +130,22 @@ def apart(samples: Samples, request: Request) -> tuple[Samples, Samples]:
     """Take samples to round with apart from others to score the result on.
 
     GPTQ fits its codes to the inputs it sees. Scored on the same few samples, a layer with more inputs than samples
-    looks harmless at any width. Codes rounded one by one have seen no sample, so that all are left to score them on.
+    looks harmless at any width. Codes rounded one by one have seen no sample, so that all are left to score them on,
+    or, at the effort `fast`, as many as other codes are scored on.
 
     Args:
         samples: Samples that may decide something.
-        request: How codes are chosen, and the seed of the choice.
+        request: How codes are chosen, the effort, and the seed of the choice.
 
     Returns:
         Samples to round with, and samples to score with; all of them twice where there are too few to share.
     """
-    if request.by_value or samples.count < 2 * (samples.batch or 1):
+    if samples.count < 2 * (samples.batch or 1):
         return samples, samples
-    return split_samples(samples, _SCORING_SHARE, request.seed)
+    if request.by_value and request.effort != "fast":
+        return samples, samples
+    fitted, others = split_samples(samples, _SCORING_SHARE, request.seed)
+    return samples if request.by_value else fitted, others
 
 
 def round_candidates(
