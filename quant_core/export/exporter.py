@@ -37,6 +37,7 @@ from quant_core.export.weight_patterns import (
 from quant_core.ingest.layer import Layer
 
 _BYTE = 8  # bits
+_MOVED_PAST = frozenset({"Flatten", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 _SIGNED_OFFSET = 128  # a grid's codes count from 0; as int8 they are this much lower
 
 
@@ -121,6 +122,9 @@ class _Exporter:
                 bias = onnx.numpy_helper.from_array(weight.bias.values, weight.bias.name)
                 self.initializers[weight.bias.name] = bias
         self.outputs = {output.name for output in graph.output}
+        # onnxruntime moves rounding from behind these readers in front of them, and would round the output too.
+        self.copied = {name for node in graph.node if node.op_type in _MOVED_PAST for name in node.input[:1]}
+        self.copied &= self.outputs if target.runs_here else set()
         taken = {value.name for value in graph.input} | self.outputs | set(self.initializers)
         for node in graph.node:
             taken.update(node.input, node.output, [node.name])
@@ -197,13 +201,16 @@ class _Exporter:
         return outputs[0]
 
     def _raw_name(self, name: str) -> str:
-        # A rounded graph output keeps its name for the rounded value.
-        return self.writer.fresh() if name in self.outputs and self.placement.is_rounded(name) else name
+        # A graph output keeps its name for the rounded value, or for the copy that is handed out.
+        apart = name in self.outputs and (self.placement.is_rounded(name) or name in self.copied)
+        return self.writer.fresh() if apart else name
 
     def _finish(self, name: str, raw: str) -> None:
         self.raw[name] = raw
         if self.placement.is_rounded(name):
             self._round(name, raw)
+        elif name in self.copied:
+            self.writer.node("Identity", [raw], [name])
 
     def _round(self, name: str, raw: str) -> None:
         scale, zero_point = self._grid_constants(name)

@@ -114,6 +114,17 @@ NETS = {
         {"QLinearConv", "Gather"},
         {},
     ),
+    "output_inside": (
+        HEADER
+        + """g (int64[n,t] ids) => (float[n,4,t] y, float[n,t,8] e) {
+            e = Gather<axis=0>(table, ids)
+            s = Transpose<perm=[0,2,1]>(e)
+            y = Conv<kernel_shape=[3], pads=[1,1]>(s, w1)
+        }""",
+        {"table": (20, 8), "w1": (4, 8, 3)},
+        {"QLinearConv", "Gather"},
+        {},
+    ),
     "upsampler": (
         HEADER
         + """g (float[n,4,5,5] x) => (float[n,3,10,10] y) {
