@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from quant_core.codes import CorrectedBias, QuantizedWeight
 from quant_core.outliers import Outliers
-from quant_core.sensitivity.probe_log import ProbeLog
 from quant_core.version import __version__
+
+if TYPE_CHECKING:
+    from quant_core.sensitivity.probe_log import ProbeLog
 
 ROUNDING = "rounding"
 SENSITIVITIES = "sensitivity"
@@ -104,6 +106,8 @@ def probe_log(checkpoints: Checkpoints | None) -> ProbeLog | None:
     """
     if checkpoints is None:
         return None
+    from quant_core.sensitivity.probe_log import ProbeLog  # brings torch, which checkpoints do without
+
     known: dict[str, np.ndarray] = {}
     last = 0
     for folder in sorted(checkpoints.folder.glob(f"{PROBES}-*")):

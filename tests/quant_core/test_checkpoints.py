@@ -65,6 +65,11 @@ def test_what_another_version_or_a_cut_off_write_left_is_not_found(tmp_path: Pat
     assert checkpoints.find("sensitivity") is None
 
 
+def test_checkpoints_alone_bring_no_torch() -> None:
+    code = "import sys, quant_core.checkpoints; sys.exit('torch' in sys.modules)"  # every worker process imports them
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 @pytest.mark.slow
 def test_an_attempt_that_goes_on_gives_the_same_file_and_probes_nothing(tmp_path: Path) -> None:
     with np.load(DATA / "cifar10_calibration.npz") as full:
