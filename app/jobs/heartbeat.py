@@ -84,7 +84,7 @@ class Heartbeat:
         self._leases.renew()
         if started - self._renewed > pause:
             # Who was cut off from the database finds the leases of all who were cut off with it at their end.
-            self._patient_until = started + pause
+            self._patient_until = started + max(pause, self._rhythm.lease_seconds)
         self._renewed = started
         dead = self._presence.dead()
         patient = started < self._patient_until

@@ -94,7 +94,7 @@ def test_away_for_longer_than_a_lease(make_services: Make, own_postgresql: Any, 
     print(
         f"measured: database back, to the end of a job from its checkpoint: {time.monotonic() - back:.2f} s"
     )
-    assert ended["state"] == "succeeded"
+    assert ended["state"] == "succeeded", ended["error"]
     assert ended["attempt"] == 2
     for server in (one, *others):
         assert _ends(server, job) == 1
