@@ -176,7 +176,7 @@ def _starts(
 
 
 def _tried_step(outputs: int, inputs: int) -> int:
-    """Ranges are tried on every so manieth row; 1 where each row chooses for itself."""
+    """Ranges are tried on one row in so many; 1 where each row chooses for itself."""
     rows = _TRIED_OF_WIDE if inputs > _WIDE and outputs > _TRIED_ROWS else _TRIED_ROWS
     return -(-outputs // rows)
 
