@@ -112,6 +112,7 @@ def test_same_seed_same_bytes(result, samples, tmp_path):
 def test_cancelling_leaves_what_was_there(samples, tmp_path):
     kept = tmp_path / "model.onnx"
     kept.write_text("mine")
+    (tmp_path / "report.json").write_text("of an earlier job")
 
     def cancel(event):
         if event.stage == "rounding":
@@ -119,7 +120,7 @@ def test_cancelling_leaves_what_was_there(samples, tmp_path):
 
     with pytest.raises(CancelledError):
         quantize(MODEL, samples, QuantizeSpec(), tmp_path, cancel)
-    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "report.json"]
     assert kept.read_text() == "mine"
 
 
