@@ -108,7 +108,7 @@ def test_nothing_of_outliers_is_left_at_run_time(net, bits, tmp_path):
     assert not {"CumSum", "ScatterElements", "Outliers"} & ops
     assert {"QLinearConv", "MatMulIntegerToFloat"} & ops
     stored = [onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer]
-    conv = next(weight for weight in weights.values() if weight.codes.shape == (12, 8, 3, 3))
+    conv = next(weight for weight in weights.values() if weight.codes.shape == (32, 8, 3, 3))
     assert any(np.array_equal(array, conv.codes) for array in stored if array.dtype == np.int8)
 
 
