@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from quant_core.allocation.limits import read_limits
+from quant_core.allocation.limits import check_reach, read_limits
 from quant_core.allocation.plan_bits import file_front
 from quant_core.allocation.plan_problem import PairLosses, PlanProblem
 from quant_core.analysis import (
@@ -56,7 +56,7 @@ def validate(model: Path, data: Path, spec: QuantizeSpec) -> None:
     Raises:
         UserError: If the job could not run; names the file, layer or field and the remedy.
     """
-    job = prepare(model, data, spec)
+    job = _prepared(model, data, spec)
     _, held_back = split_samples(job.samples, spec.held_back, spec.seed)
     _for_the_band(held_back, spec)
 
@@ -112,7 +112,7 @@ def _run(
 ) -> Report:
     with journal.timed("ingest"):
         journal.tell("ingest", 0, f"reading {model.name}")
-        job = prepare(model, data, spec)
+        job = _prepared(model, data, spec)
         journal.tell("ingest", 1, f"{len(job.layers)} layers; onnxruntime and the executor agree")
     calibration, held_back = split_samples(job.samples, spec.held_back, spec.seed)
     judging, held_back = _for_the_band(held_back, spec)
@@ -220,6 +220,14 @@ def _run(
     write_report(report, scored.table, front, folder, densities)
     journal.tell("report", 1, "done")
     return report
+
+
+def _prepared(model: Path, data: Path, spec: QuantizeSpec) -> Prepared:
+    job = prepare(model, data, spec)
+    budget = spec.budget
+    if (budget.effective_bits, budget.bops, budget.latency) != (None, None, None):
+        check_reach(budget, price(job, spec))
+    return job
 
 
 def _for_the_band(held_back: Samples, spec: QuantizeSpec) -> tuple[Samples, Samples]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -99,19 +101,37 @@ def explain(groups: Groups, name: str, reachable: float, beside: tuple[str, ...]
         if pinned > free:
             choice = groups.labels[int(groups.allowed[row].argmax())]
             layers = " and ".join(groups.names[i] for i in groups.members[row])
-            pins.append(
-                (pinned - free, f"{layers} at {choice} ({_number(pinned - free)} above its cheapest)")
-            )
+            pins.append((pinned - free, f"{layers} at {choice} ({number(pinned - free)} above its cheapest)"))
     within = f" within the budget for {' and '.join(beside)}" if beside else ""
     message = (
-        f"the budget is {_number(groups.budgets[name])}, but the smallest reachable value{within} is "
-        f"{_number(reachable)}."
+        f"the budget is {number(groups.budgets[name])}, but the smallest reachable value{within} is "
+        f"{number(reachable)}."
     )
     if pins:
         message += f" Pins in the way: {'; '.join(text for _, text in sorted(pins, key=lambda p: -p[0]))}."
     lift = " or lift pins" if pins else ""
     return InfeasibleBudgetError(
-        message, remedy=f"Raise the budget to at least {_number(reachable)}{lift}.", where=name
+        message, remedy=f"Raise the budget to at least {rounded_up(reachable)}{lift}.", where=name
+    )
+
+
+def with_rules(error: InfeasibleBudgetError, reasons: Iterable[str | None]) -> InfeasibleBudgetError:
+    """Say under which rules an error holds.
+
+    Args:
+        error: The error.
+        reasons: What narrowed each layer's choices; None where nothing did.
+
+    Returns:
+        The same error with the rules; itself where there are none.
+    """
+    rules = sorted({reason for reason in reasons if reason is not None})
+    if not rules:
+        return error
+    return InfeasibleBudgetError(
+        f"{error.message.rstrip('.')}, with {'; '.join(rules)}.",
+        remedy=f"{(error.remedy or '').rstrip('.')}, or lift some of these rules.",
+        where=error.where,
     )
 
 
@@ -144,5 +164,28 @@ def _priced(cost: Matrix, allowed: np.ndarray) -> Matrix:
     return np.where(allowed, cost, np.inf)
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Write a cost in full, without noise of the last digits.
+
+    Args:
+        value: The cost.
+
+    Returns:
+        Its digits.
+    """
     return f"{value:.0f}" if value == round(value) else f"{value:.12g}"
+
+
+def rounded_up(value: float) -> str:
+    """Write a budget that a cost fits in, in few digits.
+
+    Args:
+        value: The cost.
+
+    Returns:
+        Whole numbers as they are, others rounded up to five digits.
+    """
+    if value == round(value):
+        return f"{value:.0f}"
+    places = 4 - math.floor(math.log10(abs(value)))
+    return number(math.ceil(value * 10.0**places) / 10.0**places)

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from quant_core.allocation.plan_problem import BOPS, BYTES, EFFECTIVE_BITS, LATENCY, PEAK_MEMORY
+from quant_core.allocation.infeasible import number, rounded_up, with_rules
+from quant_core.allocation.plan_problem import (
+    BOPS,
+    BYTES,
+    EFFECTIVE_BITS,
+    LATENCY,
+    PEAK_MEMORY,
+    layer_costs,
+)
+from quant_core.errors import InfeasibleBudgetError
 from quant_core.spec import Budget, CostTable
+
+_SLACK = 1e-9
 
 
 def read_limits(budget: Budget, costs: CostTable) -> dict[str, float]:
@@ -30,3 +41,30 @@ def read_limits(budget: Budget, costs: CostTable) -> dict[str, float]:
     if budget.latency is not None:
         limits[LATENCY] = budget.latency
     return limits
+
+
+def check_reach(budget: Budget, costs: CostTable) -> None:
+    """Refuse what no choice of bits can meet, before anything is measured.
+
+    Layers are taken one by one, as if ties and other budgets were not there; bytes have a check of their own.
+
+    Args:
+        budget: What was asked.
+        costs: The cost table.
+
+    Raises:
+        InfeasibleBudgetError: If the cheapest choice of every layer is above a limit.
+    """
+    limits = read_limits(budget, costs)
+    for name, by_layer in layer_costs(costs).items():
+        if name not in limits:
+            continue
+        least = sum(min(choices.values()) for choices in by_layer.values())
+        if least > limits[name] * (1 + _SLACK):
+            error = InfeasibleBudgetError(
+                f"the budget is {number(limits[name])}, but the smallest reachable value is {number(least)}.",
+                remedy=f"Raise the budget to at least {rounded_up(least)}, or allow fewer bits.",
+                where=name,
+            )
+            refusal = with_rules(error, [layer.reason for layer in costs.layers])
+            raise refusal

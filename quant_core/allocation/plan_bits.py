@@ -12,6 +12,7 @@ import numpy as np
 from quant_core.allocation.candidates import Candidates
 from quant_core.allocation.file_costs import all_widths, smallest_reachable, width_sets
 from quant_core.allocation.front import pareto_front
+from quant_core.allocation.infeasible import with_rules
 from quant_core.allocation.monotone import solve_monotone
 from quant_core.allocation.ompq import ompq_scores
 from quant_core.allocation.peak_memory import check_peak, explain_peak, spell_out
@@ -69,7 +70,7 @@ def plan_bits(problem: PlanProblem, limits: Limits) -> BitPlan:
         assert (
             failure is not None
         )  # the first set holds every width, and width_sets leaves each layer a choice
-        error = _with_rules(failure, finite)
+        error = with_rules(failure, [choice.reason for choice in finite.values()])
         raise error
     plan, _ = best
     chosen = _by_name(problem, *best)
@@ -266,18 +267,6 @@ def _priority(problem: PlanProblem, name: str) -> float:
             where=name,
         )
     return value
-
-
-def _with_rules(error: InfeasibleBudgetError, finite: Mapping[str, Candidates]) -> InfeasibleBudgetError:
-    """The same error with the rules under which it holds."""
-    rules = sorted({choice.reason for choice in finite.values() if choice.reason is not None})
-    if not rules:
-        return error
-    return InfeasibleBudgetError(
-        f"{error.message.rstrip('.')}, with {'; '.join(rules)}.",
-        remedy=f"{(error.remedy or '').rstrip('.')}, or lift some of these rules.",
-        where=error.where,
-    )
 
 
 def _refuse(finite: Mapping[str, Candidates], problem: PlanProblem, budget: int) -> NoReturn:

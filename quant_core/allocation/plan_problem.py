@@ -111,16 +111,7 @@ class PlanProblem:
             The problem.
         """
         priced = {layer.name: layer for layer in costs.layers}
-        weights = max(1, sum(layer.parameters for layer in costs.layers))
-        others: dict[str, ByLayer] = {
-            EFFECTIVE_BITS: {
-                layer.name: {bits: layer.parameters * layer.effective(bits) / weights for bits in layer.bits}
-                for layer in costs.layers
-            },
-            BOPS: {layer.name: {bits: layer.bops(bits) for bits in layer.bits} for layer in costs.layers},
-        }
-        if all(layer.latency is not None for layer in costs.layers):
-            others[LATENCY] = {layer.name: layer.latency or {} for layer in costs.layers}
+        others = layer_costs(costs)
         traces = {row.name: row.trace / row.parameters for row in table.layers if row.trace is not None}
         return cls(
             candidates={layer.name: Candidates(layer.bits, layer.reason) for layer in costs.layers},
@@ -251,3 +242,25 @@ def _held(step: MemoryStep, costs: CostTable) -> ByLayer:
         for layer in costs.layers
         if layer.name in step.elements
     }
+
+
+def layer_costs(costs: CostTable) -> dict[str, ByLayer]:
+    """Give what layers take of all that adds up over layers, but for bytes.
+
+    Args:
+        costs: The cost table.
+
+    Returns:
+        Cost name -> layer -> bits -> its part of the sum; of the effective bits, its part of their mean.
+    """
+    weights = max(1, sum(layer.parameters for layer in costs.layers))
+    found: dict[str, ByLayer] = {
+        EFFECTIVE_BITS: {
+            layer.name: {bits: layer.parameters * layer.effective(bits) / weights for bits in layer.bits}
+            for layer in costs.layers
+        },
+        BOPS: {layer.name: {bits: layer.bops(bits) for bits in layer.bits} for layer in costs.layers},
+    }
+    if all(layer.latency is not None for layer in costs.layers):
+        found[LATENCY] = {layer.name: layer.latency or {} for layer in costs.layers}
+    return found
