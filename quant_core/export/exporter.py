@@ -113,7 +113,10 @@ class _Exporter:
         self.weights = dict(weights)
         self.placement = placement
         self.grids = grids
-        self.layers = {use.node: layer for layer in layers for use in layer.uses}
+        self.layers: dict[str, list[Layer]] = {}  # node -> the layers it reads; two at recurrent nodes
+        for layer in layers:
+            for use in layer.uses:
+                self.layers.setdefault(use.node, []).append(layer)
         self.opset = opset_of(proto)
         graph = proto.graph
         self.initializers = {tensor.name: tensor for tensor in graph.initializer}
@@ -147,12 +150,12 @@ class _Exporter:
         return assemble(self.proto, self.writer, self.initializers, self.target)
 
     def _write(self, node: onnx.NodeProto) -> None:
-        layer = self.layers.get(node.name)
+        layers = self.layers.get(node.name)
         if node.name in self.placement.absorbed:
             # The consumer of the grid sees this tensor; its producer now writes it.
             self._finish(node.output[0], self.raw.get(node.input[0], node.input[0]))
-        elif layer is not None:
-            self._write_layer(node, layer)
+        elif layers is not None:
+            self._write_layer(node, layers)
         elif node.output and node.output[0] in self.placement.aliases:
             source = node.input[0]
             self.codes[node.output[0]] = self._copy(
@@ -161,7 +164,8 @@ class _Exporter:
         else:
             self._emit(node, [self._read(name) for name in node.input])
 
-    def _write_layer(self, node: onnx.NodeProto, layer: Layer) -> None:
+    def _write_layer(self, node: onnx.NodeProto, layers: Sequence[Layer]) -> None:
+        layer = layers[0]
         form = self.placement.forms[layer.name]
         if form == "dynamic":
             self._write_dynamic(node, layer)
@@ -175,8 +179,9 @@ class _Exporter:
                 operands[1] = self._stored_weight(layer)
                 if self._wants_integer_bias(operands, node.output[0]):
                     operands[2] = self._integer_bias(node, layer)
-            elif form in {"weight_only", "wide"}:
-                operands[self._operand(node, layer)] = self._stored_weight(layer)
+            for each in layers:
+                if self.placement.forms[each.name] in {"weight_only", "wide"}:
+                    operands[self._operand(node, each)] = self._stored_weight(each)
             self._emit(node, operands, guarded=layer.name in self.placement.guarded)
 
     def _wants_integer_bias(self, operands: Sequence[str], output: str) -> bool:
@@ -269,7 +274,7 @@ class _Exporter:
         weight = self.weights[layer.name]
         if self.placement.forms[layer.name] == "static" and weight.format == "int":
             for node in self.proto.graph.node:
-                if self.layers.get(node.name) is layer and len(node.input) > 2 and node.input[2]:
+                if layer in self.layers.get(node.name, ()) and len(node.input) > 2 and node.input[2]:
                     step = self._input_step(node.input[0])
                     bias = onnx.numpy_helper.to_array(self.initializers[node.input[2]])
                     if step is not None:

@@ -15,7 +15,7 @@ from quant_core.export.functions import BIT_PLANE_OPSET
 from quant_core.export.nbits import has_nbits_kernel
 from quant_core.export.storage import LocalFunctions
 from quant_core.export.target import Target
-from quant_core.ingest.layer import Layer
+from quant_core.ingest.layer import RECURRENT, Layer
 from quant_core.spec import FLOAT_BITS, WeightGrid
 from quant_core.spec.bits import WIDE_BITS
 
@@ -48,6 +48,8 @@ def ort_form(
     """
     if bits == FLOAT_BITS:
         return "float"
+    if any(use.op in RECURRENT for use in layer.uses):
+        return "weight_only"
     if layer.op == "Gather":
         looks_up = all(use.op == "Gather" for use in layer.uses)
         return "gather" if looks_up and (grid.block is None or len(layer.shape) == 2) else "weight_only"

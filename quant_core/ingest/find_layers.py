@@ -6,11 +6,13 @@ from collections.abc import Collection, Iterator
 
 import onnx_ir as ir
 
-from quant_core.ingest.layer import Layer, Use
+from quant_core.ingest.layer import RECURRENT, Layer, Use
 from quant_core.ingest.neighbours import with_neighbours
 
 QUANTIZABLE_TYPE = ir.DataType.FLOAT
 """onnxruntime's integer kernels scale to float32; `normalise` brings weights of other float types to it."""
+_GATES = {1: "W", 2: "R"}
+"""Positions of the weights of recurrent nodes, and their names in the standard."""
 FLOAT_TYPES = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
 
 
@@ -18,7 +20,8 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
     """Collect every float32 weight that only quantizable operators of the main graph read.
 
     Quantizable are Conv, ConvTranspose and Gemm with a constant second operand, MatMul with one constant operand
-    of rank 2 or more, and Gather of whole rows (axis 0) from a constant table of rank 2 or more. A weight that
+    of rank 2 or more, Gather of whole rows (axis 0) from a constant table of rank 2 or more, and the constant ones of
+    the weights W and R of LSTM, GRU and RNN, each by itself. A weight that
     anything else reads as well, that a subgraph reads, or that is a graph output is no layer, since its float
     values would have to stay in the file: `unquantizable` names those.
 
@@ -28,14 +31,14 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
     Returns:
         Layers in the order of their first use, without what depends on shapes.
     """
-    uses: dict[ir.Value, list[ir.Node]] = {}
+    uses: dict[ir.Value, list[tuple[ir.Node, int]]] = {}
     for node in model.graph:
         for operand in weight_operands(node):
             weight = node.inputs[operand]
             assert weight is not None  # weight_operands names present inputs only
-            uses.setdefault(weight, []).append(node)
+            uses.setdefault(weight, []).append((node, operand))
     layers = tuple(
-        _layer(weight, nodes) for weight, nodes in uses.items() if only_layers_read(weight, model.graph)
+        _layer(weight, readers) for weight, readers in uses.items() if only_layers_read(weight, model.graph)
     )
     return with_neighbours(layers, model.graph)
 
@@ -53,6 +56,10 @@ def weight_operands(
         Positions among the node's inputs; none for other operators.
     """
     if node.domain not in {"", "ai.onnx"}:
+        return
+    if node.op_type in RECURRENT:
+        if node.inputs[1] is not node.inputs[2]:
+            yield from (operand for operand in _GATES if _is_constant(node.inputs[operand], 3, types))
         return
     match node.op_type:
         case "Conv" | "ConvTranspose" | "Gemm":
@@ -105,6 +112,8 @@ def channel_axis(node: ir.Node, operand: int, rank: int) -> int | None:
             return 1 if node.attributes.get_int("group", 1) == 1 else None
         case "Gemm":
             return 0 if node.attributes.get_int("transB", 0) else 1
+        case "GRU" | "LSTM" | "RNN":
+            return 1
         case _:
             return rank - 1 if operand == 1 else rank - 2
 
@@ -121,24 +130,23 @@ def _is_constant(value: ir.Value | None, rank: int, types: Collection[ir.DataTyp
     )
 
 
-def _layer(weight: ir.Value, nodes: list[ir.Node]) -> Layer:
+def _layer(weight: ir.Value, readers: list[tuple[ir.Node, int]]) -> Layer:
     tensor = weight.const_value
     assert tensor is not None  # only constants are collected
     assert weight.name  # and initializers have names
     shape = tuple(tensor.shape.numpy())
-    first = nodes[0]
+    first, position = readers[0]
     uses = []
     axes = set()
-    for node in nodes:
-        operand = next(iter(weight_operands(node)))
+    for node, operand in readers:
         # The activation is the other of the two operands; for Gather, the row numbers.
-        activation = node.inputs[1 - operand]
+        activation = node.inputs[0 if node.op_type in RECURRENT else 1 - operand]
         uses.append(
             Use(
                 node=_name(node),
                 op=node.op_type,
                 input=(activation.name or "") if activation else "",
-                output=node.outputs[0].name or "",
+                output=_written(node),
                 operand=operand,
             )
         )
@@ -149,7 +157,7 @@ def _layer(weight: ir.Value, nodes: list[ir.Node]) -> Layer:
         else None
     )
     return Layer(
-        name=_name(first),
+        name=f"{_name(first)}.{_GATES[position]}" if first.op_type in RECURRENT else _name(first),
         op=first.op_type,
         weight=weight.name,
         shape=shape,
@@ -161,4 +169,10 @@ def _layer(weight: ir.Value, nodes: list[ir.Node]) -> Layer:
 
 
 def _name(node: ir.Node) -> str:
-    return node.name or node.outputs[0].name or ""
+    return node.name or _written(node)
+
+
+def _written(node: ir.Node) -> str:
+    """The first output that something reads; recurrent nodes have several, which may be left out."""
+    read = (value for value in node.outputs if value.uses() or value.is_graph_output())
+    return next(read, node.outputs[0]).name or ""

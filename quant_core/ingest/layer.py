@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
+"""Operators with two weights: W, which their input is multiplied with, and R, which the state is."""
+
 
 @dataclass(frozen=True)
 class Use:
@@ -12,8 +15,8 @@ class Use:
     Attributes:
         node: Node name.
         op: Operator type.
-        input: Name of the activation tensor it reads.
-        output: Name of the tensor it writes.
+        input: Name of the activation tensor it reads; of a recurrent node, for both weights, the sequence.
+        output: Name of the tensor it writes; of a recurrent node the first that is read.
         operand: Position of the weight among the node's inputs.
     """
 
@@ -29,11 +32,13 @@ class Layer:
     """One weight tensor, the unit that bits are given to. A weight shared by several nodes is one layer.
 
     Attributes:
-        name: Unique name: that of the first node that uses the weight, or its output where nodes have none.
-        op: Operator type of the first use: Conv, ConvTranspose, Gemm, MatMul or Gather.
+        name: Unique name: that of the first node that uses the weight, or its output where nodes have none; behind that
+            of a recurrent node `.W` or `.R`.
+        op: Operator type of the first use: Conv, ConvTranspose, Gemm, MatMul, Gather, or one of `RECURRENT`.
         weight: Initializer name.
         shape: Weight shape.
-        axis: Channel axis of the scales (output channels; rows of a table), or None for one scale per tensor.
+        axis: Channel axis of the scales (output channels; rows of a table; gates of a recurrent node,
+            both directions together), or None for one scale per tensor.
         uses: Every node that reads the weight, in graph order.
         bias: Initializer name of the bias of the first use, if it has a constant one.
         group: Convolution groups; 1 elsewhere.

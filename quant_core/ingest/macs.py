@@ -9,7 +9,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from quant_core.errors import InternalError
-from quant_core.ingest.layer import Layer, Use
+from quant_core.ingest.layer import RECURRENT, Layer, Use
 
 
 def with_shapes(
@@ -19,7 +19,7 @@ def with_shapes(
 
     Conv: output elements * (input channels / groups) * kernel elements. ConvTranspose: input elements * (output
     channels / groups) * kernel elements. Gemm and MatMul: output elements * length of the inner dimension.
-    Gather: none.
+    LSTM, GRU and RNN: steps * weights, whatever the lengths of sequences. Gather: none.
 
     Args:
         layers: Layers of the model.
@@ -63,5 +63,7 @@ def _macs(layer: Layer, use: Use, node: ir.Node, shapes: Mapping[str, tuple[int,
         case "MatMul":
             inner = layer.shape[-2] if use.operand == 1 else layer.shape[-1]
             return math.prod(shapes[use.output]) * inner
+        case op if op in RECURRENT:
+            return math.prod(shapes[use.input][:-1]) * layer.parameters
         case _:
             return 0

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from quant_core.ingest.find_layers import FLOAT_TYPES, QUANTIZABLE_TYPE, weight_operands
-from quant_core.ingest.layer import Layer
+from quant_core.ingest.layer import RECURRENT, Layer
 from quant_core.ingest.quantized_parts import works_on_codes
 
 _SHOWN = 3
-_RECURRENT = {"GRU", "LSTM", "RNN"}
 _NO_LAYER = "not as the weight of a quantizable layer"
 
 
@@ -86,8 +85,8 @@ def _why(node: ir.Node) -> str:
         return "a part that is quantized already"
     if node.domain not in {"", "ai.onnx"}:
         return f"an operator of {node.domain}; export the model without fusions to have its layers quantized"
-    if node.op_type in _RECURRENT:
-        return "and recurrent weights stay float"
+    if node.op_type in RECURRENT:
+        return "whose weights W and R alone are quantized, not biases and states"
     if node.op_type == "Einsum":
         return "which has no integer kernel; written as MatMul it could be quantized"
     if node.op_type == "Gather":

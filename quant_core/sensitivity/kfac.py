@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from quant_core.executor import Program
-from quant_core.ingest.layer import Layer, Use
+from quant_core.ingest.layer import RECURRENT, Layer, Use
 from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.derivatives import forward, inner, leaves, random_gradient
 from quant_core.sensitivity.objective import Objective
@@ -65,7 +65,8 @@ class KroneckerFactors:
 
     Attributes:
         layers: The layers.
-        pairs: The products of each layer; none where the layer does not tell which axis holds its outputs.
+        pairs: The products of each layer; none where the layer does not tell which axis holds its outputs,
+            and for activations of recurrent nodes.
         trace: Tr(G_i) from the same backward passes; NaN where a layer gave NaN or infinity.
         probes: Number of random probes.
         samples: Number of samples.
@@ -233,7 +234,8 @@ class _Keep:
 
 
 def _has_outputs(program: Program, layer: Layer, use: Use) -> bool:
-    return weight_matrix(layer, use, program.weights[layer.weight]) is not None
+    # A recurrent node does not show what its gates compute, nor the states that they read.
+    return use.op not in RECURRENT and weight_matrix(layer, use, program.weights[layer.weight]) is not None
 
 
 def _matrix(layer: Layer, use: Use, weight: torch.Tensor) -> torch.Tensor:

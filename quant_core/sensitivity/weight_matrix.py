@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from quant_core.executor import Program
-from quant_core.ingest.layer import Layer, Use
+from quant_core.ingest.layer import RECURRENT, Layer, Use
 from quant_core.sensitivity.batches import Batch
 
 _PATCH_BYTES = 1 << 26
@@ -24,7 +24,8 @@ def weight_matrix(layer: Layer, use: Use, weight: torch.Tensor) -> torch.Tensor 
         weight: The weight, or anything of its shape.
 
     Returns:
-        [groups, outputs, inputs]: inputs are channels times kernel elements, or the rows of a table; None where the
+        [groups, outputs, inputs]: inputs are channels times kernel elements, or the rows of a table; groups are
+        directions of a recurrent node; None where the
         layer does not tell which axis holds the outputs.
     """
     match use.op:
@@ -38,6 +39,8 @@ def weight_matrix(layer: Layer, use: Use, weight: torch.Tensor) -> torch.Tensor 
             return matrices.mT if use.operand == 1 else matrices
         case "Gemm":
             return None if layer.axis is None else weight.movedim(layer.axis, 0)[None]
+        case op if op in RECURRENT:
+            return weight
         case _:
             return weight.reshape(1, weight.shape[0], -1).mT
 
@@ -47,7 +50,7 @@ def output_matrix(layer: Layer, use: Use, tensor: torch.Tensor) -> torch.Tensor:
 
     Args:
         layer: The layer.
-        use: The node.
+        use: The node; not a recurrent one.
         tensor: The tensor.
 
     Returns:
@@ -82,7 +85,7 @@ def input_matrices(
     Args:
         program: The network.
         layer: The layer.
-        use: The node; not a Gather.
+        use: The node; neither a Gather nor a recurrent one.
         batch: The samples.
         value: What the node reads.
 

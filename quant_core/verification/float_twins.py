@@ -15,7 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from quant_core.ingest.layer import Layer, Use
+from quant_core.ingest.layer import RECURRENT, Layer, Use
 
 _INTEGER_PRODUCTS = {"MatMulInteger", "ConvInteger"}
 _BEHIND_PRODUCTS = {"Mul", "Cast", "Add"}
@@ -138,12 +138,13 @@ class FloatTwins:
         standing = self._by_name.get(use.node) or self._product(use.output, original.op_type)
         if standing is None:
             return None
+        place = list(original.output).index(use.output)
         result = use.output if use.output in self._writers else None
         if result is None and standing.op_type == original.op_type:
-            result = standing.output[0]
+            result = standing.output[place]
         if result is None or result not in self._writers:
             return None
-        own = f"{result}{_TWIN}"
+        own = f"{result}{_TWIN}{use.operand}"  # the weights of a recurrent node have one each
         source = self._source(original, standing, use, own)
         if source is None:
             return None
@@ -160,6 +161,9 @@ class FloatTwins:
                     tensors.append(numpy_helper.from_array(values, f"{own}.weight"))
             elif name == use.input:
                 twin.input[position] = activation
+            elif original.op_type in RECURRENT:
+                if name:  # the other weight and the states stay what they are in the file
+                    twin.input[position] = standing.input[position]
             elif name in self._constants:
                 constant = onnx.TensorProto()
                 constant.CopyFrom(self._constants[name])
@@ -168,7 +172,7 @@ class FloatTwins:
             elif name and name not in self._writers:
                 return None
         del twin.output[:]
-        twin.output.append(own)
+        twin.output.extend([""] * place + [own])
         return _Twin((*before, twin), result, own, tuple(tensors))
 
     def _product(self, tensor: str, op: str) -> onnx.NodeProto | None:

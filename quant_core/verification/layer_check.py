@@ -60,11 +60,11 @@ def check_layers(
         InternalError: If a layer differs; names the worst one.
     """
     runs = layer_runs(model, layers, placement)
-    names = dict.fromkeys(name for each in runs for name in (each.source, each.result))
+    names = dict.fromkeys(name for each in runs for name in (*each.read, each.result))
     found = read_inner_tensors(path, model, names, placement, grids, feeds, literal=literal)
     worst, excess = None, 1.0
     for each in runs:
-        fed = {each.source: found[each.source]}
+        fed = {name: found[name] for name in each.read}
         expected = simulation.tensors(fed, [each.result], settled=True)[each.result]
         allowed = _tolerance(each, placement, grids, weights, found[each.source], expected)
         difference = float(np.abs(found[each.result] - expected).max(initial=0)) / allowed

@@ -32,7 +32,8 @@ class LayerNoise:
         accumulated_db: Quantized network against float network, as onnxruntime ran it: the error of all layers up to
             here.
         own_db: This layer alone against itself in float, both on the input that the float network has: the error that
-            enters here, by its weight and by the rounding of what it reads and writes.
+            enters here, by its weight and by the rounding of what it reads and writes. Both weights of a recurrent node
+            have the error of the node.
     """
 
     accumulated_db: float
@@ -69,7 +70,8 @@ def layer_sqnr(
     """
     runs = layer_runs(model, layers, placement)
     results = list(dict.fromkeys(each.result for each in runs))
-    inner = [name for name in dict.fromkeys([each.source for each in runs] + results) if name not in feeds]
+    read = [name for each in runs for name in each.read]
+    inner = [name for name in dict.fromkeys(read + results) if name not in feeds]
     tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in feeds.items()}
     with torch.no_grad():
         computed = program.evaluate(tensors, outputs=inner)
@@ -80,7 +82,7 @@ def layer_sqnr(
     gathered: dict[str, float] = defaultdict(float)
     own: dict[str, float] = defaultdict(float)
     for each in runs:
-        alone = simulation.tensors({each.source: plain[each.source]}, [each.result])[each.result]
+        alone = simulation.tensors({name: plain[name] for name in each.read}, [each.result])[each.result]
         reference, name = plain[each.result].astype(np.float64), each.layer.name
         signal[name] += float(np.square(reference).sum())
         gathered[name] += float(np.square(found[each.result] - reference).sum())

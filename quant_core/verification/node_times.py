@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,12 +101,14 @@ def _by_layer(
     threads: int,
 ) -> NodeTimes:
     zero = np.zeros(runs)
-    claimed = {name for names in nodes.values() for name in names}
+    # Both weights of a recurrent node have half of its time.
+    claims = Counter(name for names in nodes.values() for name in names)
     return NodeTimes(
         layers={
-            layer: sum((times.get(name, zero) for name in names), zero) for layer, names in nodes.items()
+            layer: sum((times.get(name, zero) / claims[name] for name in names), zero)
+            for layer, names in nodes.items()
         },
-        rest=sum((spent for name, spent in times.items() if name not in claimed), zero),
+        rest=sum((spent for name, spent in times.items() if name not in claims), zero),
         batch=batch,
         threads=threads,
     )

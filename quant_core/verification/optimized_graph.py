@@ -24,7 +24,7 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 
-from quant_core.ingest.layer import Layer, Use
+from quant_core.ingest.layer import RECURRENT, Layer, Use
 from quant_core.verification.session import open_session
 
 INT8_OPERATORS = frozenset(
@@ -54,6 +54,7 @@ FLOAT_OPERATORS = frozenset(
         "FusedMatMulActivation",
         "TransposeMatMul",
         "Gather",
+        *RECURRENT,
     }
 )
 """Operators that compute in float with the weights as they are."""

@@ -9,9 +9,9 @@ import onnx_ir as ir
 from quant_core.ingest.batch.arithmetic import ARITHMETIC
 from quant_core.ingest.batch.layout import LAYOUT, reshaped
 from quant_core.ingest.batch.operands import Axis, BatchBoundError, Place, Shape
+from quant_core.ingest.layer import RECURRENT
 
 _RULES = {**ARITHMETIC, **LAYOUT}
-RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 
 
 def follow(

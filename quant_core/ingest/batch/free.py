@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from quant_core.ingest.batch.follow import RECURRENT, follow
+from quant_core.ingest.batch.follow import follow
 from quant_core.ingest.batch.layout import sliced_at
 from quant_core.ingest.batch.operands import BatchBoundError, Place, Shape, constant, known_shape
+from quant_core.ingest.layer import RECURRENT
 
 _SUFFIX = "@free_batch"
 _END = 2**63 - 1

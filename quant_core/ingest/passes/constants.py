@@ -31,7 +31,9 @@ class FoldConstants(ir.passes.InPlacePass):
     """Replace nodes whose operands are all constant by their results.
 
     A result larger than `SMALL` must replace constants of at least its size that nothing else reads: a transposed
-    copy of a shared weight or an expanded table would cost more bytes than it saves nodes. Matrices of 8 bits or fewer
+    copy of a shared weight or an expanded table would cost more bytes than it saves nodes. Slices of one constant that
+    nothing else reads replace it together, as the gates of a recurrent weight that are brought into another order.
+    Matrices of 8 bits or fewer
     are the codes of what is quantized already, and stay as they are stored. Rows looked up in a float
     table stay a lookup unless they are few, because the table can be quantized and the looked-up rows cannot.
     """
@@ -108,13 +110,28 @@ def _holds_codes(value: ir.Value | None) -> bool:
     )
 
 
-def _evaluate(node: ir.Node, version: int) -> ir.TensorProtocol | None:
-    """Run one node in onnx's reference implementation, if its result is known to be small enough."""
-    tensors = {
+def _is_cut_up(value: ir.Value, version: int) -> bool:
+    """Whether Slices alone read a constant, and together give no more elements than it has."""
+    readers = [node for node, position in value.uses() if position == 0]
+    if len(readers) < len(value.uses()) or value.const_value is None:
+        return False
+    if not all(node.op_type == "Slice" and _is_candidate(node) for node in readers):
+        return False
+    sizes = [_output_elements(ir.to_proto(node), _constants(node), version) for node in readers]
+    return sum(math.inf if size is None else size for size in sizes) <= value.const_value.size
+
+
+def _constants(node: ir.Node) -> dict[str, ir.TensorProtocol]:
+    return {
         value.name or "": value.const_value
         for value in node.inputs
         if value is not None and value.const_value is not None
     }
+
+
+def _evaluate(node: ir.Node, version: int) -> ir.TensorProtocol | None:
+    """Run one node in onnx's reference implementation, if its result is known to be small enough."""
+    tensors = _constants(node)
     proto = ir.to_proto(node)
     # Evaluated first and measured later is too late for ConstantOfShape([10**12]).
     elements = _output_elements(proto, tensors, version)
@@ -123,7 +140,7 @@ def _evaluate(node: ir.Node, version: int) -> ir.TensorProtocol | None:
         for value in node.inputs
         if value is not None
         and value.const_value is not None
-        and len(value.uses()) == 1
+        and (len(value.uses()) == 1 or _is_cut_up(value, version))
         and not value.is_graph_output()
     )
     limit = SMALL if any(True for _ in weight_operands(node)) else max(SMALL, freed)

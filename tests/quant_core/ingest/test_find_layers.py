@@ -66,6 +66,42 @@ def test_gather_of_rows(build):
     assert (layer.op, layer.axis, layer.inputs) == ("Gather", 0, ("x",))
 
 
+@pytest.mark.parametrize(("op", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_recurrent_node_has_two_layers(op, gates, build, floats):
+    """With multiply-accumulates as the definition has them: every weight once a step and sample."""
+    node = N(op, ["x", "w", "r"], ["", "y"], "memory", hidden_size=6, direction="bidirectional")
+    weights = {"w": floats(2, gates * 6, 5), "r": floats(2, gates * 6, 6)}
+    model = normalise(ir.from_proto(build([node], {"x": floats(7, 3, 5)}, weights)))
+    layers = find_layers(model)
+    assert [(layer.name, layer.op, layer.weight) for layer in layers] == [
+        ("memory.W", op, "w"),
+        ("memory.R", op, "r"),
+    ]
+    assert [(layer.axis, layer.inputs, layer.outputs) for layer in layers] == [(1, ("x",), ("y",))] * 2
+    assert [layer.uses[0].operand for layer in layers] == [1, 2]
+    assert all(layer.first and layer.last for layer in layers)
+    counted = with_shapes(layers, model, {"x": (7, 3, 5), "y": (2, 3, 6)}, batch=3)
+    assert [layer.macs for layer in counted] == [7 * 2 * gates * 6 * 5, 7 * 2 * gates * 6 * 6]
+
+
+def test_recurrent_weight_that_is_computed_is_no_layer(build, floats):
+    node = N("RNN", ["x", "v", "r"], ["y"], "memory", hidden_size=6)
+    inputs = {"x": floats(7, 3, 5), "v": floats(1, 6, 5)}
+    assert [layer.name for layer in _layers(build([node], inputs, {"r": floats(1, 6, 6)}))] == ["memory.R"]
+
+
+def test_recurrent_weight_of_two_nodes_is_one_layer(build, floats):
+    nodes = [
+        N("RNN", ["x", "w", "r"], ["", "a"], "one", hidden_size=6),
+        N("RNN", ["x", "w", "s"], ["", "b"], "two", hidden_size=6),
+        N("Add", ["a", "b"], ["y"]),
+    ]
+    weights = {"w": floats(1, 6, 5), "r": floats(1, 6, 6), "s": floats(1, 6, 6)}
+    shared, *own = _layers(build(nodes, {"x": floats(7, 3, 5)}, weights))
+    assert [use.node for use in shared.uses] == ["one", "two"]
+    assert [layer.name for layer in (shared, *own)] == ["one.W", "one.R", "two.R"]
+
+
 NO_LAYERS = {
     "gather of columns": N("Gather", ["w", "x"], ["y"], axis=1),
     "elementwise": N("Mul", ["f", "w"], ["y"]),

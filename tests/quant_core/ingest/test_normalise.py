@@ -190,6 +190,38 @@ def test_constants_that_would_grow_stay_expressions(build, run, floats):
     _check_same(run, before, after, feeds)
 
 
+@pytest.mark.parametrize("stops", [(16, 32, 48, 64), (16, 32, 48, 64, 56)])
+def test_gates_in_another_order_become_one_weight(stops, build, run, floats):
+    """As exporters write recurrent weights: cut up and put together again; but not where that repeats a part."""
+    feeds = {"x": floats(7, 2, 80)}
+    starts = [stop - 16 for stop in stops]
+    nodes = [
+        N("Slice", ["w", f"{start}", f"{stop}", "zero"], [f"part{k}"])
+        for k, (start, stop) in enumerate(zip(starts, stops, strict=True))
+    ]
+    parts = [f"part{k}" for k in (0, 3, 1, 2)]
+    nodes += [
+        N("Concat", parts, ["gates"], axis=0),
+        N("Unsqueeze", ["gates", "zero"], ["stacked"]),
+        N("LSTM", ["x", "stacked", "r"], ["h"], "memory", hidden_size=16),
+    ]
+    if len(stops) > 4:
+        nodes += [N("ReduceSum", ["part4"], ["sum"], keepdims=0), N("Add", ["h", "sum"], ["y"])]
+    else:
+        nodes.append(N("Identity", ["h"], ["y"]))
+    weights = {"w": floats(64, 80), "r": floats(1, 64, 16)}
+    ends = {f"{place}": np.array([place]) for place in (*starts, *stops)}
+    before = build(nodes, feeds, weights | ends | {"zero": np.array([0])})
+    after = _normal(before)
+    cut = [node for node in after.graph if node.op_type == "Slice"]
+    layers = {layer.name: layer.shape for layer in find_layers(after)}
+    whole = {"memory.W": (1, 64, 80)} if len(stops) == 4 else {}
+    assert layers == whole | {"memory.R": (1, 64, 16)}
+    assert bool(cut) == (len(stops) > 4)
+    assert ir.to_proto(after).ByteSize() < before.ByteSize() + 1000
+    _check_same(run, before, after, feeds)
+
+
 def test_shape_arithmetic_is_folded(build, run, floats):
     feeds = {"x": floats(2, 3, 4)}
     nodes = [

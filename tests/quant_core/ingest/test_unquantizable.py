@@ -17,13 +17,19 @@ def _reasons(model):
 
 
 @pytest.mark.parametrize("op", ["LSTM", "GRU"])
-def test_recurrent_weights(op, build, floats):
+def test_biases_and_states_of_recurrent_nodes(op, build, floats):
     gates = 4 if op == "LSTM" else 3
-    weights = {"w": floats(1, gates * 6, 5), "r": floats(1, gates * 6, 6)}
-    node = N(op, ["x", "w", "r"], ["y"], "memory", hidden_size=6)
-    reasons = _reasons(build([node], {"x": floats(7, 2, 5)}, weights))
-    assert set(reasons) == {"w", "r"}
-    assert all(f"{op} 'memory'" in reason and "recurrent" in reason for reason in reasons.values())
+    weights = {"w": floats(1, gates * 6, 5), "r": floats(1, gates * 6, 6), "b": floats(1, gates * 12)}
+    node = N(op, ["x", "w", "r", "b", "", "h"], ["y"], "memory", hidden_size=6)
+    reasons = _reasons(build([node], {"x": floats(7, 2, 5)}, weights | {"h": floats(1, 2, 6)}))
+    assert set(reasons) == {"b", "h"}
+    assert all(f"{op} 'memory'" in reason and "W and R alone" in reason for reason in reasons.values())
+
+
+def test_one_tensor_for_both_recurrent_weights(build, floats):
+    node = N("RNN", ["x", "w", "w"], ["y"], "memory", hidden_size=6)
+    (reason,) = _reasons(build([node], {"x": floats(7, 2, 6)}, {"w": floats(1, 6, 6)})).values()
+    assert "RNN 'memory'" in reason
 
 
 def test_einsum_and_columns(build, floats):
