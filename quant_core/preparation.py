@@ -114,7 +114,7 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
         why = f"; {others[0].name!r} is none: {others[0].reason}" if others else ""
         raise ModelError(
             f"the graph has no quantizable layer{why}.",
-            remedy="Constant float weights of Conv, ConvTranspose, Gemm, MatMul, Gather, LSTM, GRU and RNN can be quantized.",
+            remedy="Constant weights of Conv, ConvTranspose, Gemm, MatMul, Gather, LSTM, GRU and RNN can be quantized.",
             where=str(model_path),
         )
     target, candidates = target_of(spec), candidate_bits(layers, spec)
