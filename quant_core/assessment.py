@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnx_ir as ir
 import onnxruntime
 
 from quant_core.calibration import Samples
@@ -121,9 +122,9 @@ def assess(
     classes = objective.terms[0].kind in {"kl", "cross_entropy"}
     output = objective.terms[0].output
     on_progress(0.0, f"running {samples.count} held-back samples in onnxruntime and in the simulation")
-    simulation, check = _simulate(job, choice), SimulationCheck()
+    simulation, check = simulate(job.model, job, choice), SimulationCheck()
 
-    def simulate(part: slice, expected: Arrays, returned: Arrays) -> None:
+    def hold_against(part: slice, expected: Arrays, returned: Arrays) -> None:
         feeds = {name: array[part] for name, array in samples.inputs.items()}
         check.add(expected[output], simulation.run(feeds)[output], returned[output])
 
@@ -136,7 +137,7 @@ def assess(
         batch=job.batch_size,
         literal=not job.target.runs_here,
         headline=output,
-        on_batch=simulate,
+        on_batch=hold_against,
     )
     on_progress(0.4, "looking inside the layers")
     noise = _look_inside(job, path, choice, samples, simulation)
@@ -198,7 +199,17 @@ def _not_worth_it(job: Prepared, path: Path, latency: Latency) -> list[str]:
     return told
 
 
-def _simulate(job: Prepared, choice: Choice) -> Simulation:
+def simulate(model: ir.Model, job: Prepared, choice: Choice) -> Simulation:
+    """Give the network that a file should compute.
+
+    Args:
+        model: The graph of the job, or its copy that takes any number of samples.
+        job: The prepared job.
+        choice: What was decided.
+
+    Returns:
+        Its simulation.
+    """
     dynamic = [name for name, form in choice.placement.forms.items() if form == "dynamic"]
     blocks = {
         name: choice.weights[name].block_size or 0
@@ -206,7 +217,7 @@ def _simulate(job: Prepared, choice: Choice) -> Simulation:
         if form == "block"
     }
     return Simulation(
-        job.model, job.layers, choice.weights, choice.grids, dynamic, blocks=blocks, device=job.device
+        model, job.layers, choice.weights, choice.grids, dynamic, blocks=blocks, device=job.device
     )
 
 

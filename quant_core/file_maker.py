@@ -11,7 +11,7 @@ import onnx
 from quant_core.allocation.plan_bits import Limits
 from quant_core.allocation.plan_problem import BYTES, PlanProblem
 from quant_core.artifacts import MODEL
-from quant_core.assessment import Choice
+from quant_core.assessment import Choice, simulate
 from quant_core.calibration import Samples, activation_ranges, choose_range
 from quant_core.calibration.activation_range import ActivationRange
 from quant_core.checkpoints import Checkpoints
@@ -23,9 +23,10 @@ from quant_core.journal import Journal
 from quant_core.open_widths import layers_at
 from quant_core.plan_tuning import tune_plan
 from quant_core.preparation import Prepared
-from quant_core.quantizers import ActivationGrid, activation_grid
+from quant_core.quantizers import ActivationGrid, QuantizedWeight, activation_grid
 from quant_core.quantizers.activation import float8_grid, symmetric_grid
 from quant_core.quantizers.input_moments import KeptMoments
+from quant_core.quantizers.output_means import correct_means
 from quant_core.quantizers.rounding import RoundedWeights, round_weights
 from quant_core.sensitivity import Objective
 from quant_core.spec import FLOAT_BITS, BitPlan, QuantizeSpec, Stage
@@ -222,13 +223,36 @@ class FileMaker:
                 )
             weights, notes = dict(tuned.weights), (*notes, *tuned.notes)
             self.journal.tell("export", 0.9, f"{self.spec.rounding}: {tuned.told}")
-        elif self.whole or self.spec.by_value:
+        corrected = self._with_means(replace(choice, weights=weights))
+        if all(corrected[name] is weight for name, weight in choice.weights.items()):
             self.journal.tell("export", 1, "model.onnx is written")
-            return made
-        choice = replace(choice, weights=weights)
+            return replace(made, notes=notes)
+        choice = replace(choice, weights=corrected)
         size = self.write(choice)
         self.journal.tell("export", 1, f"{size} bytes")
         return replace(made, choice=choice, size=size, notes=notes)
+
+    def _with_means(self, choice: Choice) -> Mapping[str, QuantizedWeight]:
+        """The weights, with biases that make up for rounded activations where that helps."""
+        if not self.spec.bias_correction or self.spec.by_value:
+            return choice.weights
+        job, forms = self.job, choice.placement.forms
+        with self.journal.timed("rounding"):
+            self.journal.tell("export", 0.95, "means of the layers' outputs")
+            found = correct_means(
+                job.program,
+                job.graph,
+                [layer for layer in job.layers if forms[layer.name] == "static"],
+                choice.weights,
+                self.samples,
+                lambda weights: simulate(job.graph, job, replace(choice, weights=weights)),
+                job.program.outputs,
+                batch_size=job.batch_size,
+            )
+        if found is None:
+            return choice.weights
+        self.journal.tell("export", 0.95, "biases make up for rounded activations")
+        return found
 
     def _round(self, widths: Mapping[str, Collection[int]], stage: Stage) -> RoundedWeights:
         job = self.job

@@ -84,6 +84,7 @@ class Simulation:
         names: Collection[str],
         *,
         settled: bool = False,
+        before: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = MappingProxyType({}),
     ) -> dict[str, npt.NDArray[np.generic]]:
         """Compute any tensors of the network.
 
@@ -91,11 +92,13 @@ class Simulation:
             feeds: Name -> array; may name interior tensors, and what lies before them is then not computed.
             names: The tensors wanted.
             settled: Whether what is fed lies on its grid already.
+            before: Name -> function applied to that tensor before it is rounded.
 
         Returns:
             Name -> array.
         """
         hooks = {name: hook for name, hook in self._replace.items() if not (settled and name in feeds)}
+        hooks |= {name: _in_turn(first, hooks.get(name)) for name, first in before.items()}
         tensors = {
             name: fast_layout(torch.from_numpy(np.ascontiguousarray(array)).to(self._device))
             for name, array in feeds.items()
@@ -103,6 +106,12 @@ class Simulation:
         with torch.no_grad():
             values = self.program.evaluate(tensors, names, weights=self._weights, replace=hooks)
         return {name: value.cpu().numpy() for name, value in values.items()}
+
+
+def _in_turn(
+    first: Callable[[torch.Tensor], torch.Tensor], then: Callable[[torch.Tensor], torch.Tensor] | None
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    return first if then is None else lambda value: then(first(value))
 
 
 def insert_taps(

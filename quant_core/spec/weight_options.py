@@ -76,9 +76,10 @@ class WeightOptions(BaseModel):
             value (`minmax`), nearly so (`percentile`), or by least error of the layer's output under its inputs' second
             moments once GPTQ has found the codes (`hessian`; what GPTQ does not round takes `mse`).
         equalize: Where channels are scaled before rounding, if that promises less error; the float function stays as it
-            is. `auto`: before layers whose input is rounded at run time; `all`: between layers with calibrated inputs
-            as well; `none`: nowhere.
-        bias_correction: Whether biases make up for what rounding adds to a layer's mean output; not for `nearest`.
+            is. `auto`: before layers whose input is rounded at run time, beside float operators and before depthwise
+            convolutions; `all`: between layers with calibrated inputs as well; `none`: nowhere.
+        bias_correction: Whether biases make up for what rounding weights adds to a layer's mean output, and rounding
+            activations where that helps on samples; not for `nearest`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
