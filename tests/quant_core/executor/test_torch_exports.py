@@ -144,6 +144,8 @@ def expected_layers(net, model):
     kinds = (torch.nn.Conv2d, torch.nn.Linear, torch.nn.Embedding)
     # The table of places is read at rows that are known, and so becomes a bias.
     count = sum(isinstance(module, kinds) for name, module in net.named_modules() if name != "places")
+    # A layer of a recurrent network is one node with two weights.
+    count += sum(2 * module.num_layers for module in net.modules() if isinstance(module, torch.nn.RNNBase))
     # Exporters that fold constants store the tied table of the gpt twice, once turned.
     turned = [array for array in model.graph.initializer if list(array.dims) == [24, 64]]
     return count + (len(turned) if "tokens.weight" in dict(net.named_parameters()) else 0)
