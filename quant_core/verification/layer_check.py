@@ -42,8 +42,9 @@ def check_layers(
 ) -> None:
     """Compare each layer's output in onnxruntime with the engine's own arithmetic on the same input.
 
-    A rounded output may differ by one step of its grid, where a value lies between two; a float output by the rounding
-    of float sums, and where the input is rounded at run time by a few of its codes.
+    A rounded output may differ by one step of its grid, where a value lies between two, and by what its bias loses as
+    an integer, half of input step times weight step; a float output by the rounding of float sums, and where the input
+    is rounded at run time by a few of its codes.
 
     Args:
         path: The exported file.
@@ -67,7 +68,7 @@ def check_layers(
         fed = {name: found[name] for name in each.read}
         expected = simulation.tensors(fed, [each.result], settled=True)[each.result]
         allowed = _tolerance(each, placement, grids, weights, found[each.source], expected)
-        difference = float(np.abs(found[each.result] - expected).max(initial=0)) / allowed
+        difference = float((np.abs(found[each.result] - expected) / allowed).max(initial=0))
         difference = np.inf if np.isnan(difference) else difference
         if difference > excess:
             worst, excess = each, difference
@@ -87,12 +88,31 @@ def _tolerance(
     weights: Mapping[str, QuantizedWeight],
     source: NDArray[Any],
     expected: NDArray[Any],
-) -> float:
+) -> NDArray[Any] | float:
     if placement.is_rounded(each.result):
-        return _STEPS * grids[placement.aliases.get(each.result, each.result)].largest_step
+        step = grids[placement.aliases.get(each.result, each.result)].largest_step
+        return _STEPS * (step + _bias_rounding(each, placement, grids, weights, expected))
     allowed = _FLOAT_TOLERANCE * float(np.abs(expected).max(initial=0)) + float(np.finfo(np.float32).tiny)
     if each.form in {"static", "dynamic", "block"}:
         span = max(float(source.max(initial=0)), 0.0) - min(float(source.min(initial=0)), 0.0)
         weight = weights[each.layer.name]
         allowed += _FLIPS * span / 255 * float(np.abs(weight.dequantize()).max(initial=0))
     return allowed
+
+
+def _bias_rounding(
+    each: LayerRun,
+    placement: Placement,
+    grids: Mapping[str, ActivationGrid],
+    weights: Mapping[str, QuantizedWeight],
+    expected: NDArray[Any],
+) -> NDArray[Any] | float:
+    """Half a unit of each channel's integer bias, laid out as the output."""
+    source = placement.aliases.get(each.source, each.source)
+    if each.form != "static" or source not in grids:
+        return 0.0
+    unit = 0.5 * grids[source].largest_step * weights[each.layer.name].scale.reshape(-1)
+    axis = 1 if each.layer.op in {"Conv", "ConvTranspose"} else expected.ndim - 1
+    if axis >= expected.ndim or len(unit) not in {1, expected.shape[axis]}:
+        return 0.0
+    return unit.reshape([-1 if at == axis else 1 for at in range(expected.ndim)])

@@ -78,6 +78,19 @@ def test_a_bias_that_is_one_step_off_is_found(tmp_path):
         check(net, path)
 
 
+def test_integer_biases_are_coarse_where_large_weights_cancel(tmp_path):
+    """One channel takes two equal inputs apart: its bias counts in steps far above those of the output."""
+    rng = np.random.default_rng(0)
+    weight = (rng.standard_normal((16, 8, 3, 3)) / 10).astype(np.float32)
+    weight[0], weight[0, 0], weight[0, 1] = 0, 4000, -4000
+    net = Net("conv", w1=weight, b1=np.full(16, 0.3, np.float32))
+    net.feeds["x"][:, 1] = net.feeds["x"][:, 0]
+    net.export(dict.fromkeys((layer.name for layer in net.layers), 8), 8, tmp_path / "model.onnx")
+    unit = net.grids["x"].scale * net.weights[net.layers[0].name].scale[0]
+    assert abs(0.3 - unit * np.round(0.3 / unit)) > 2 * net.grids["r"].scale
+    check(net, tmp_path / "model.onnx")
+
+
 def noise(net, path):
     return layer_sqnr(
         path, net.model, net.layers, net.program, net.simulation, net.placement, net.grids, net.feeds
