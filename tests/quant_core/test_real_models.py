@@ -39,7 +39,7 @@ def test_the_budget_is_met_and_integer_layers_run_on_integer_kernels(name, tmp_p
         if layer.form in {"static", "dynamic"}:
             assert layer.kernel in INTEGER, layer
     assert {layer.form for layer in report.layers} <= {"static", "dynamic", "gather"}
-    assert report.warnings == ()
+    assert all(note.startswith("channels were scaled") for note in report.warnings)
     assert report.metrics.mean_cosine > 0.98
     assert abs(report.simulation.predicted_sqnr_db - report.simulation.measured_sqnr_db) < 1
 
