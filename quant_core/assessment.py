@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,7 +18,7 @@ import onnx_ir as ir
 import onnxruntime
 
 from quant_core.calibration import Samples
-from quant_core.errors import InternalError
+from quant_core.errors import InternalError, ModelError
 from quant_core.export import Placement
 from quant_core.export.forms import input_bits
 from quant_core.export.model_file import data_file, file_bytes
@@ -51,6 +52,8 @@ from quant_core.verification import (
     kernels,
     layer_sqnr,
     measure_latency,
+    read_saved,
+    timing_session,
 )
 from quant_core.version import __version__
 
@@ -59,6 +62,8 @@ _PACKAGES = ("torch", "onnx", "numpy", "pulp", "highspy")
 _LEAST_AGREEMENT_DB = 10.0
 _MOST_DIFFERENCE_DB = 3.0
 _SAMPLES_INSIDE = 2
+_SAMPLES_SIMULATED = 32
+_SECONDS = 1.0
 _SLOWER = 0.8
 _ELSEWHERE = (
     "Made for {}, which is not at hand: answers are those of the graph run as it is written on a CPU, latencies are "
@@ -123,14 +128,17 @@ def assess(
     output = objective.terms[0].output
     on_progress(0.0, f"running {samples.count} held-back samples in onnxruntime and in the simulation")
     simulation, check = simulate(job.model, job, choice), SimulationCheck()
+    opened = _open(job, path)
 
     def hold_against(part: slice, expected: Arrays, returned: Arrays) -> None:
+        if check.agreement.samples >= _SAMPLES_SIMULATED:
+            return
         feeds = {name: array[part] for name, array in samples.inputs.items()}
         check.add(expected[output], simulation.run(feeds)[output], returned[output])
 
     metrics = compare(
-        job.reference.path,
-        path,
+        opened.reference,
+        opened.quantized if job.target.runs_here else path,
         samples.inputs,
         classes=classes,
         labels=samples.labels,
@@ -139,19 +147,21 @@ def assess(
         headline=output,
         on_batch=hold_against,
     )
-    on_progress(0.4, "looking inside the layers")
+    on_progress(0.4, "timing float and quantized in turn")
+    latency = measure_latency(opened.reference, opened.quantized, samples.inputs, seconds=_SECONDS)
+    optimized = opened.optimized
+    del opened  # two models in memory
+    on_progress(0.6, "looking inside the layers")
     noise = _look_inside(job, path, choice, samples, simulation)
     agreement = check.result(classes=classes)
     _check_agreement(agreement)
-    on_progress(0.6, "reading onnxruntime's optimized graph")
+    on_progress(0.8, "reading onnxruntime's optimized graph")
     if job.target.runs_here:
-        found = kernels(path, job.layers)
+        found = kernels(path, job.layers, optimized)
         fallen = _check_kernels(choice.placement, found)
     else:
         found = {layer.name: NOT_FOUND for layer in job.layers}
         fallen = [_ELSEWHERE.format(job.target.name)]
-    on_progress(0.7, "timing float and quantized in turn")
-    latency = measure_latency(job.reference.path, path, samples.inputs)
     return Report(
         model=_summary(job, path, choice.plan),
         spec=spec,
@@ -173,6 +183,25 @@ def assess(
         }
         | {name: version(name) for name in _PACKAGES},
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    """Both models in onnxruntime, ready to be timed, and the graph that the quantized one became."""
+
+    reference: onnxruntime.InferenceSession
+    quantized: onnxruntime.InferenceSession
+    optimized: onnx.ModelProto
+
+
+def _open(job: Prepared, path: Path) -> _Opened:
+    reference = timing_session(job.reference.path)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            quantized = timing_session(path, graph=Path(folder))
+        except ModelError as error:
+            raise InternalError(f"The quantized model does not run in onnxruntime. {error}") from error
+        return _Opened(reference, quantized, read_saved(Path(folder)))
 
 
 def _not_compared(job: Prepared, metrics: Metrics) -> list[str]:
@@ -230,8 +259,9 @@ def _look_inside(
     rows = np.arange(count) % samples.count
     feeds = {name: array[rows] for name, array in samples.inputs.items()}
     places, literal = (choice.placement, choice.grids), not job.target.runs_here
-    check_layers(path, job.model, job.layers, simulation, *places, choice.weights, feeds, literal=literal)
-    return layer_sqnr(path, job.model, job.layers, job.program, simulation, *places, feeds, literal=literal)
+    net = job.model, job.layers
+    found = check_layers(path, *net, simulation, *places, choice.weights, feeds, literal=literal)
+    return layer_sqnr(*net, job.program, simulation, choice.placement, feeds, found)
 
 
 def _check_agreement(agreement: Agreement) -> None:

@@ -1,7 +1,7 @@
 """The result as onnxruntime runs it: parity, task metric, latency, kernels."""
 
 from quant_core.verification.comparison import compare
-from quant_core.verification.latency import measure_latency
+from quant_core.verification.latency import measure_latency, timing_session
 from quant_core.verification.layer_check import check_layers
 from quant_core.verification.layer_sqnr import LayerNoise, layer_sqnr
 from quant_core.verification.metrics import Difference, MetricAccumulator, count_correct, sqnr_db
@@ -11,6 +11,7 @@ from quant_core.verification.optimized_graph import (
     NOT_FOUND,
     kernels,
     optimized_graph,
+    read_saved,
 )
 from quant_core.verification.session import (
     available_threads,
@@ -40,6 +41,8 @@ __all__ = [
     "measure_latency",
     "open_session",
     "optimized_graph",
+    "read_saved",
     "run_batches",
     "sqnr_db",
+    "timing_session",
 ]

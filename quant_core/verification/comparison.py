@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from quant_core.errors import InternalError, ModelError, SamplesError
 from quant_core.spec import Metrics
 from quant_core.verification.metrics import MetricAccumulator
-from quant_core.verification.session import Arrays, Batch, choose_batch, open_session, run_batches
+from quant_core.verification.session import Arrays, Batch, Model, choose_batch, open_session, run_batches
 
 OnBatch = Callable[[slice, Arrays, Arrays], None]
 
 
 def compare(
-    float_path: Path,
-    quantized_path: Path,
+    float_model: Model,
+    quantized_model: Model,
     inputs: Arrays,
     *,
     classes: bool,
@@ -32,15 +32,15 @@ def compare(
     """Run both files on the same samples and compare what they answer.
 
     Args:
-        float_path: The float model.
-        quantized_path: The quantized model.
+        float_model: The float model.
+        quantized_model: The quantized model.
         inputs: Graph input name -> array, samples along the first axis.
         classes: Whether the headline's output holds class logits; else an embedding or a regression.
         labels: Integer class of every sample.
         batch: Samples per batch; default as many as fit 8 MiB of input. Layers that quantize their input at run
             time take its range over the batch, so this changes their answers a little.
-        threads: Threads onnxruntime gets; default all cores this process may use.
-        literal: Whether the quantized model is run as it is written, without onnxruntime's rewrites.
+        threads: Threads onnxruntime gets for a file; default all cores this process may use.
+        literal: Whether a quantized file is run as it is written, without onnxruntime's rewrites.
         headline: The output that the headline is of; None for the first.
         on_batch: Given every batch as a slice of the samples, and what both answer, by output name.
 
@@ -54,12 +54,12 @@ def compare(
         NonFiniteError: If an output holds NaN or infinity.
         InternalError: If onnxruntime cannot run the quantized model.
     """
-    reference = open_session(float_path, threads=threads)
+    reference = open_session(float_model, threads=threads) if isinstance(float_model, Path) else float_model
     size = batch or choose_batch(reference, inputs)
     metrics = MetricAccumulator(classes=classes, headline=headline)
     pairs = zip(
         run_batches(reference, inputs, size),
-        _run_ours(quantized_path, inputs, size, threads, literal=literal),
+        _run_ours(quantized_model, inputs, size, threads, literal=literal),
         strict=True,
     )
     for (part, expected), (_, values) in pairs:
@@ -70,10 +70,12 @@ def compare(
 
 
 def _run_ours(
-    path: Path, inputs: Arrays, batch: int, threads: int | None, *, literal: bool
+    model: Model, inputs: Arrays, batch: int, threads: int | None, *, literal: bool
 ) -> Iterator[Batch]:
     # The float model ran on these samples, so whatever fails here is not the user's doing.
     try:
-        yield from run_batches(open_session(path, threads=threads, literal=literal), inputs, batch)
+        if isinstance(model, Path):
+            model = open_session(model, threads=threads, literal=literal)
+        yield from run_batches(model, inputs, batch)
     except (ModelError, SamplesError) as error:
         raise InternalError(f"The quantized model does not run in onnxruntime. {error}") from error

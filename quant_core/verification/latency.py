@@ -13,7 +13,15 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from quant_core.spec import Latency
-from quant_core.verification.session import Arrays, available_threads, fixed_batch, open_session, run
+from quant_core.verification.optimized_graph import saving
+from quant_core.verification.session import (
+    Arrays,
+    Model,
+    available_threads,
+    fixed_batch,
+    open_session,
+    run,
+)
 
 FEWEST_PAIRS = 5
 """A median and an interquartile range of fewer pairs would say nothing."""
@@ -26,8 +34,8 @@ _KNOWN = 0.01
 
 
 def measure_latency(
-    float_path: Path,
-    quantized_path: Path,
+    float_model: Model,
+    quantized_model: Model,
     inputs: Arrays,
     *,
     threads: int | None = None,
@@ -41,10 +49,10 @@ def measure_latency(
     and load falls on both alike. One sample is sent unless the graph prescribes a larger batch.
 
     Args:
-        float_path: The float model.
-        quantized_path: The quantized model.
+        float_model: The float model, or a `timing_session` of it.
+        quantized_model: The quantized model, or a `timing_session` of it.
         inputs: Graph input name -> samples, first axis = samples; the first batch is used.
-        threads: Threads onnxruntime gets; default all cores this process may use.
+        threads: Threads onnxruntime gets, and what open sessions have; default all cores this process may use.
         pairs: The most timed pairs.
         seconds: No new pair is begun after so many seconds, except to reach `FEWEST_PAIRS`; less of that is enough
             where the ratio is then known to 1 %.
@@ -58,7 +66,10 @@ def measure_latency(
         SamplesError: If the inputs do not fit the graph.
     """
     threads = threads or available_threads()
-    sessions = [timing_session(path, threads) for path in (float_path, quantized_path)]
+    sessions = [
+        timing_session(model, threads) if isinstance(model, Path) else model
+        for model in (float_model, quantized_model)
+    ]
     batch = max(fixed_batch(session) or 1 for session in sessions)
     runs = [warm_run(session, inputs, batch, warm_up) for session in sessions]
     pairs, times = max(pairs, FEWEST_PAIRS), np.empty((0, len(runs)))
@@ -71,12 +82,13 @@ def measure_latency(
     return summarise(times * 1e3, batch=batch, threads=threads)
 
 
-def timing_session(path: Path, threads: int) -> ort.InferenceSession:
+def timing_session(path: Path, threads: int | None = None, graph: Path | None = None) -> ort.InferenceSession:
     """Load a model for a contest with others: between its runs its threads leave the cores to them.
 
     Args:
         path: The model file.
-        threads: Threads within an operator.
+        threads: Threads within an operator; default all cores this process may use.
+        graph: An existing folder to write the optimized graph to.
 
     Returns:
         The session.
@@ -87,6 +99,8 @@ def timing_session(path: Path, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     # Otherwise the idle threads of one session spin on the cores that the other is being timed on.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if graph is not None:
+        saving(options, graph)
     return open_session(path, threads=threads, options=options)
 
 

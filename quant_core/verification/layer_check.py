@@ -39,7 +39,7 @@ def check_layers(
     feeds: Arrays,
     *,
     literal: bool = False,
-) -> None:
+) -> Arrays:
     """Compare each layer's output in onnxruntime with the engine's own arithmetic on the same input.
 
     A rounded output may differ by one step of its grid, where a value lies between two, and by what its bias loses as
@@ -56,6 +56,9 @@ def check_layers(
         weights: Layer name -> codes and scales.
         feeds: One batch: graph input name -> array.
         literal: Whether the file is run as it is written.
+
+    Returns:
+        What layers read and write, as onnxruntime computed it.
 
     Raises:
         InternalError: If a layer differs; names the worst one.
@@ -79,6 +82,7 @@ def check_layers(
             f"{what} computes something else in onnxruntime than it was meant to, {excess:.3g} times what rounding "
             "explains; the file is not handed out."
         )
+    return found
 
 
 def _tolerance(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,10 @@ import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 
-from quant_core.codes import ActivationGrid
 from quant_core.executor import Program
 from quant_core.export import Placement
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers import Simulation
-from quant_core.verification.inner_tensors import read_inner_tensors
 from quant_core.verification.layer_runs import layer_runs
 from quant_core.verification.metrics import sqnr_db
 from quant_core.verification.session import Arrays
@@ -41,29 +38,24 @@ class LayerNoise:
 
 
 def layer_sqnr(
-    path: Path,
     model: ir.Model,
     layers: Sequence[Layer],
     program: Program,
     simulation: Simulation,
     placement: Placement,
-    grids: Mapping[str, ActivationGrid],
     feeds: Arrays,
-    *,
-    literal: bool = False,
+    found: Arrays,
 ) -> dict[str, LayerNoise]:
     r"""Measure :math:`10 \log_{10}(\sum y^2 / \sum (y - \hat y)^2)` at the output of every layer.
 
     Args:
-        path: The exported file.
         model: The normalised float model.
         layers: Its layers.
         program: The float network.
         simulation: The quantized network in the engine's own arithmetic.
         placement: How layers run.
-        grids: Tensor name -> 8-bit grid.
         feeds: One batch: graph input name -> array.
-        literal: Whether the file is run as it is written.
+        found: What layers wrote when onnxruntime ran that batch.
 
     Returns:
         Layer name -> ratios.
@@ -77,7 +69,6 @@ def layer_sqnr(
         computed = program.evaluate(tensors, outputs=inner)
     plain: dict[str, NDArray[Any]] = {name: value.cpu().numpy() for name, value in computed.items()}
     plain |= {name: np.asarray(array) for name, array in feeds.items()}
-    found = read_inner_tensors(path, model, results, placement, grids, feeds, literal=literal)
     signal: dict[str, float] = defaultdict(float)
     gathered: dict[str, float] = defaultdict(float)
     own: dict[str, float] = defaultdict(float)

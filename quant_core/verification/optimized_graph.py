@@ -63,6 +63,7 @@ NOT_FOUND = "not found"
 """Stands for the kernel of a layer whose node could not be told in the optimized graph."""
 
 _DEQUANTIZE = "DequantizeLinear"
+_SAVED = "optimized.onnx"
 
 
 def save_optimized_graph(path: Path, folder: Path) -> onnx.ModelProto:
@@ -80,17 +81,40 @@ def save_optimized_graph(path: Path, folder: Path) -> onnx.ModelProto:
     Raises:
         ModelError: If onnxruntime cannot load the file.
     """
-    target = folder / "optimized.onnx"
-    options = ort.SessionOptions()
-    options.optimized_model_filepath = str(target)
+    open_session(path, options=saving(ort.SessionOptions(), folder))
+    return read_saved(folder)
+
+
+def saving(options: ort.SessionOptions, folder: Path) -> ort.SessionOptions:
+    """Let a session write the graph it runs when it is opened.
+
+    Args:
+        options: Its options; changed.
+        folder: An existing folder for the files onnxruntime writes.
+
+    Returns:
+        The same options.
+    """
+    options.optimized_model_filepath = str(folder / _SAVED)
     options.add_session_config_entry(
         "session.optimized_model_external_initializers_file_name", "optimized.weights"
     )
     options.add_session_config_entry(
         "session.optimized_model_external_initializers_min_size_in_bytes", "1024"
     )
-    open_session(path, options=options)
-    return onnx.load(target, load_external_data=False)
+    return options
+
+
+def read_saved(folder: Path) -> onnx.ModelProto:
+    """Read what a session that was opened with `saving` has written.
+
+    Args:
+        folder: The folder it was given.
+
+    Returns:
+        The optimized graph; large initializers are named but hold no data.
+    """
+    return onnx.load(folder / _SAVED, load_external_data=False)
 
 
 def optimized_graph(path: Path) -> onnx.ModelProto:
@@ -109,12 +133,13 @@ def optimized_graph(path: Path) -> onnx.ModelProto:
         return save_optimized_graph(path, Path(folder))
 
 
-def kernels(path: Path, layers: Iterable[Layer]) -> dict[str, str]:
+def kernels(path: Path, layers: Iterable[Layer], optimized: onnx.ModelProto | None = None) -> dict[str, str]:
     """Name the operator that runs each layer in onnxruntime's optimized graph.
 
     Args:
         path: The model file, float or quantized; its operator nodes carry the names that the layers know.
         layers: The layers to look for.
+        optimized: The graph onnxruntime runs for the file, where that is known; else it is asked.
 
     Returns:
         Layer name -> operator; several joined by ", " where the uses of a shared weight run differently;
@@ -124,11 +149,11 @@ def kernels(path: Path, layers: Iterable[Layer]) -> dict[str, str]:
     Raises:
         ModelError: If onnxruntime cannot load the file.
     """
-    optimized = optimized_graph(path).graph
-    producers = {output: node for node in optimized.node for output in node.output}
+    graph = (optimized or optimized_graph(path)).graph
+    producers = {output: node for node in graph.node for output in node.output}
     return {
         layer.name: ", ".join(dict.fromkeys(_kernel(use, node, producers) for use, node in found))
-        for layer, found in _find_nodes(path, optimized, layers)
+        for layer, found in _find_nodes(path, graph, layers)
     }
 
 

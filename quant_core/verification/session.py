@@ -17,6 +17,8 @@ from quant_core.verification.float4 import fold_float4, has_float4
 
 Arrays = Mapping[str, NDArray[Any]]
 Batch = tuple[slice, dict[str, NDArray[Any]]]
+Model = Path | ort.InferenceSession
+"""A file, or a session that was opened on one."""
 
 _BATCH_BYTES = 8 * 2**20
 _LARGEST_BATCH = 64

@@ -27,7 +27,7 @@ def exported(name, bits, path, target=ORT_CPU, activation_bits=8):
 
 
 def check(net, path, **options):
-    check_layers(
+    return check_layers(
         path,
         net.model,
         net.layers,
@@ -93,7 +93,7 @@ def test_integer_biases_are_coarse_where_large_weights_cancel(tmp_path):
 
 def noise(net, path):
     return layer_sqnr(
-        path, net.model, net.layers, net.program, net.simulation, net.placement, net.grids, net.feeds
+        net.model, net.layers, net.program, net.simulation, net.placement, net.feeds, check(net, path)
     )
 
 
