@@ -55,8 +55,9 @@ def correct_means(
     before it corrected, by what their own batch showed. A step m with the standard error e over samples counts for
     `max(0, 1 - e^2 / m^2)`.
 
-    Each half of the samples corrects, and the other judges. Only where the relative squared error of the outputs falls
-    there by more than its standard error are biases corrected, then with all of them. At most 64 samples are used.
+    One half of the samples corrects, and the other judges; where the relative squared error of the outputs falls there
+    by more than its standard error, they change places. Only where it does in all are biases corrected, by what both
+    halves have shown. At most 64 samples are used.
 
     Args:
         program: The float network.
@@ -82,23 +83,16 @@ def correct_means(
     odd = np.repeat(np.arange(count) % 2 == 1, unit)
     halves = [samples.take(np.flatnonzero(odd == half)) for half in (False, True)]
     plain = simulate(weights)
-    falls, energies = [], []
+    seen = {name: _Seen() for name in places}
+    falls: list[float] = []
     for fitting, judging in (halves, halves[::-1]):
-        tried = simulate(_corrected(program, plain, places, weights, fitting, batch_size))
-        for batch in judging.batches(unit):
-            found = _float(program, batch, outputs)
-            expected = {name: value for name, value in found.items() if value.is_floating_point()}
-            if not expected:
-                return None
-            before, after = (
-                _errors(network.tensors(batch.inputs, outputs), expected) for network in (plain, tried)
-            )
-            falls.append(before - after)
-            energies.append(_errors({}, expected))
-    fall = (np.array(falls) / np.maximum(np.mean(energies, 0), _TINY)).mean(1)
-    if not fall.mean() > _ERRORS * fall.std(ddof=1) / math.sqrt(len(fall)):
-        return None
-    return _corrected(program, plain, places, weights, samples, batch_size)
+        shown = _watched(program, plain, places, fitting, batch_size)
+        tried = simulate(_moved(weights, places, shown))
+        falls += _falls(program, plain, tried, judging, outputs, batch_size)
+        if not falls or not np.mean(falls) > _ERRORS * np.std(falls, ddof=1) / math.sqrt(len(falls)):
+            return None
+        seen = {name: sums.joined(shown[name]) for name, sums in seen.items()}
+    return _moved(weights, places, seen)
 
 
 @dataclass(eq=False)
@@ -157,6 +151,10 @@ class _Seen:
     differences: list[Vector] = field(default_factory=list)
     counts: list[Vector] = field(default_factory=list)
 
+    def joined(self, other: _Seen) -> _Seen:
+        """These samples and others."""
+        return _Seen(self.differences + other.differences, self.counts + other.counts)
+
     def step(self, last: int | None = None) -> Vector:
         """By how much biases fall, `[C]`; judged by the last batches alone if a number is given."""
         start = 0 if last is None else -last
@@ -170,14 +168,13 @@ class _Seen:
         return mean * sure
 
 
-def _corrected(
+def _watched(
     program: Program,
     simulation: Simulation,
     places: Mapping[str, _Place],
-    weights: Weights,
     samples: Samples,
     batch_size: int,
-) -> Weights:
+) -> dict[str, _Seen]:
     """Find all steps in one run over the samples."""
     seen = {name: _Seen() for name in places}
     for batch in samples.batches(samples.batch or batch_size):
@@ -187,6 +184,11 @@ def _corrected(
             for name, place in places.items()
         }
         simulation.tensors(batch.inputs, simulation.program.outputs, before=hooks)
+    return seen
+
+
+def _moved(weights: Weights, places: Mapping[str, _Place], seen: Mapping[str, _Seen]) -> Weights:
+    """The weights with biases that have made their steps."""
     moved = dict(weights)
     for name, place in places.items():
         rounded = weights[place.layer]
@@ -218,11 +220,40 @@ def _float(program: Program, batch: Samples, names: Collection[str]) -> dict[str
         return program.evaluate(feeds, outputs=list(names))
 
 
-def _errors(given: Mapping[str, npt.NDArray[np.generic]], expected: Mapping[str, Tensor]) -> Vector:
-    """Squared error of each tensor, one that is not given counting as 0."""
-    errors = []
-    for name, value in expected.items():
-        wanted = value.double().cpu().numpy()
-        found = given[name].astype(np.float64) if name in given else np.zeros(())
-        errors.append(float(((found - wanted) ** 2).sum()))
-    return np.array(errors)
+def _falls(
+    program: Program,
+    before: Simulation,
+    after: Simulation,
+    samples: Samples,
+    outputs: Collection[str],
+    batch_size: int,
+) -> list[float]:
+    # How far the squared error of the float outputs falls from one network to the other, relative to their energy: a
+    # number for every sample, or for every batch where the graph prescribes it.
+    unit = samples.batch or 1
+    size = samples.batch or batch_size
+    falls, energies = [], []
+    for batch in samples.batches(size):
+        expected = {
+            name: value.double().cpu().numpy()
+            for name, value in _float(program, batch, outputs).items()
+            if value.is_floating_point()
+        }
+        if not expected:
+            return []
+        if size > unit and any(value.ndim == 0 or len(value) != batch.count for value in expected.values()):
+            return _falls(program, before, after, samples, outputs, unit)
+        given = [network.tensors(batch.inputs, [*expected]) for network in (before, after)]
+        rows = batch.count // unit
+        old, new = ([_squares(each[name] - expected[name], rows) for name in expected] for each in given)
+        falls.append(np.subtract(old, new))
+        energies.append(np.array([_squares(value, rows) for value in expected.values()]))
+    energy = np.maximum(np.concatenate(energies, 1).mean(1, keepdims=True), _TINY)
+    relative: list[float] = (np.concatenate(falls, 1) / energy).mean(0).tolist()
+    return relative
+
+
+def _squares(values: npt.NDArray[np.floating], rows: int) -> Vector:
+    """Sums of squares of so many parts of an array."""
+    squares: Vector = np.square(values, dtype=np.float64).reshape(rows, -1).sum(1)
+    return squares
