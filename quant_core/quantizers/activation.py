@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from quant_core.codes import ActivationGrid
+from quant_core.executor.ops.tracking import differentiated
 
 _SIGNED_HIGH = 127
 _LARGEST_E4M3 = 448.0
@@ -73,14 +74,16 @@ def fake_quantize(x: torch.Tensor, grid: ActivationGrid) -> torch.Tensor:
         `scale * (clip(round_half_even(x / scale) + zero_point, 0, 2^b - 1) - zero_point)`, or `scale` times the
         minifloat nearest to `x / scale`, ties to even; the gradient is that of the clipped identity.
     """
-    clipped = x.clamp(grid.low, grid.high)
     with torch.no_grad():
         if grid.element:
             numbers = (x / grid.scale).clamp_(-_LARGEST_E4M3, _LARGEST_E4M3)
             rounded = numbers.to(torch.float8_e4m3fn).to(x.dtype).mul_(grid.scale)
         else:
-            codes = torch.round(x / grid.scale).add_(grid.zero_point).clamp_(0, grid.highest)
+            codes = (x / grid.scale).round_().add_(grid.zero_point).clamp_(0, grid.highest)
             rounded = codes.sub_(grid.zero_point).mul_(grid.scale)
+    if not differentiated(x):
+        return rounded
+    clipped = x.clamp(grid.low, grid.high)
     return clipped + (rounded - clipped).detach()
 
 
@@ -120,5 +123,7 @@ def dynamic_fake_quantize(x: torch.Tensor, bits: int = 8) -> torch.Tensor:
         scale = (high - low) / highest
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
         zero_point = torch.round(-low / scale).clamp_(0, highest)
-        rounded = torch.round(x / scale).add_(zero_point).clamp_(0, highest).sub_(zero_point).mul_(scale)
+        rounded = (x / scale).round_().add_(zero_point).clamp_(0, highest).sub_(zero_point).mul_(scale)
+    if not differentiated(x):
+        return rounded
     return x + (rounded - x).detach()
