@@ -91,4 +91,16 @@ def normalise(model: ir.Model) -> ir.Model:
                 f"the graph cannot be rewritten ({type(rewrite).__name__}): {error}",
                 remedy="Export it again with a newer exporter or opset.",
             ) from error
+    _keep_dynamic_axes(copy, model)
     return copy
+
+
+def _keep_dynamic_axes(copy: ir.Model, model: ir.Model) -> None:
+    """Declare the axes of outputs dynamic that were, though inference may know their sizes."""
+    for value, declared in zip(copy.graph.outputs, model.graph.outputs, strict=True):
+        if value.shape is None or declared.shape is None or len(value.shape) != len(declared.shape):
+            continue
+        value.shape = ir.Shape(
+            found if isinstance(said, int) and said >= 0 else None if isinstance(said, int) else said
+            for found, said in zip(value.shape, declared.shape, strict=True)
+        )

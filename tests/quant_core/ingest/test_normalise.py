@@ -368,17 +368,3 @@ def test_constant_condition_leaves_one_branch(build, run, floats):
     after = _normal(before)
     assert _ops(after) == ["Relu"]
     _check_same(run, before, after, feeds)
-
-
-def test_axes_of_size_minus_one_are_unknown(run):
-    # As PaddlePaddle's exporter writes them.
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [-1, 2])
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [-1, 2])
-    graph = helper.make_graph([N("Relu", ["x"], ["y"])], "g", [x], [y])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    normal = _normal(model)
-    for value in (*normal.graph.inputs, *normal.graph.outputs):
-        assert not isinstance(value.shape[0], int)
-        assert value.shape[1] == 2
-    feeds = {"x": np.array([[-1, 2], [3, -4]], np.float32)}
-    _check_same(run, model, normal, feeds)
