@@ -44,6 +44,7 @@ def with_scales(model: ir.Model, layers: Sequence[Layer], scales: Sequence[Chann
         The scaled copy; layers keep their names and weights.
     """
     copy = model.clone()
+    copy.meta.update(model.meta)
     by_name = {layer.name: layer for layer in layers}
     nodes = {str(node.name): node for node in copy.graph}
     for found in scales:

@@ -146,7 +146,9 @@ def test_the_scaled_graph_computes_the_same(name):
     rng = np.random.default_rng(2)
     scales = [ChannelScales(group, np.exp(rng.normal(size=group.channels))) for group in groups]
     before = {key: value.const_value.numpy().copy() for key, value in model.graph.initializers.items()}
+    model.meta["what the file was"] = "float16"
     scaled = with_scales(model, layers, scales)
+    assert scaled.meta == model.meta
     for expected, given in zip(outputs(model, x), outputs(scaled, x), strict=True):
         np.testing.assert_allclose(given, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
     for group in groups:
@@ -211,7 +213,9 @@ def test_scales_at_the_borders_change_nothing_in_float():
     rng = np.random.default_rng(2)
     groups = [*before, *(group for group in behind if group.tensors != ("y",))]
     scales = [ChannelScales(group, np.exp(rng.normal(size=group.channels))) for group in groups]
+    model.meta["what the file was"] = "float16"
     scaled = with_scales(model, layers, scales)
+    assert scaled.meta == model.meta
     for expected, given in zip(outputs(model, x), outputs(scaled, x), strict=True):
         np.testing.assert_allclose(given, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
     found = {layer.name: (layer.inputs, layer.outputs) for layer in find_layers(scaled)}
