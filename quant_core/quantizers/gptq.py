@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -23,7 +24,9 @@ from quant_core.spec.width import sparse_of, weight_of
 
 _SWEEP_ELEMENTS = 1 << 25
 _TRIED_ROWS, _WIDE, _TRIED_OF_WIDE = 64, 1024, 32
-"""Rows on which ranges are tried in layers of more; in those with many inputs, which make up for it, half as many."""
+"""Outputs up to which ranges are tried by a sweep, and rows on which steps of outliers are tried in layers of more; in
+those with many inputs, which make up for it, half as many."""
+_CHUNK_ELEMENTS = 1 << 20
 _LOOKED_AT = 512
 _SHARES = {
     2: (0.9, 0.8, 0.7, 0.6, 0.5),
@@ -33,8 +36,8 @@ _SHARES = {
     6: (0.92, 0.84),
 }
 """Bits -> shares of the whole range that are tried beside it; at 8 bits there is nothing to gain."""
-_CLIPPED_ROW, _CLIPPED_LAYER = 2.0, 1.5
-"""How much better ranges of least weight error must be, for one channel and in the mean of a layer's: they clip most,
+_CLIPPED_SWEPT, _CLIPPED = 2.0, 1.5
+"""How much better ranges of least weight error must be, for a channel that was swept and otherwise: they clip most,
 which takes from the size of every output, and what layers lose of it adds up where other errors do not."""
 _CHANNELS = WeightGrid()
 _COLUMNS_AN_INPUT = 2
@@ -66,9 +69,11 @@ def gptq(
     1; by one triangular factor of H with 1 % of its mean diagonal added, see `feedback.py`). Scales are those of least
     squared weight error; those of blocks and their zero points are found on the float weights before anything moves.
     Where the grid's search is `hessian`, the ranges of least weight error and several shares of the whole range are
-    rounded, and each channel, or in large layers each layer, keeps the one under which this error comes out least: GPTQ
-    makes up for rounding, but not for clipping, so that its best ranges are often wider than those of least weight
-    error. These must be better by half or more, as they are where a few weights lie far out.
+    tried, and each channel keeps the one under which this error comes out least: GPTQ makes up for rounding, but not
+    for clipping, so that its best ranges are often wider than those of least weight error. These must be better by half
+    or more, as they are where a few weights lie far out. In layers of more than 64 outputs the error is foretold as
+    `sum_k R_kk^2 (Q(w_k) - w_k)^2`, R the triangular factor and Q the nearest code: what GPTQ loses at input k is
+    `R_kk^2 e_k^2`, and e_k is what rounding changes there, in one weight that was moved little.
 
     A bias that is corrected makes up for the mean error, which leaves the inputs' covariance in place of H.
 
@@ -110,11 +115,20 @@ def gptq(
     result: dict[int, QuantizedWeight] = {}
     dense = sorted(set(map(weight_of, widths)))
     known = {} if given is None else {bits: given[bits] for bits in dense if bits in given}
-    started = known | _searched(
-        {bits: _starts(weight, bits, layer, grid_of(bits)) for bits in dense if bits not in known},
-        rows.shape,
-        swept,
-    )
+    tried = {bits: _starts(weight, bits, layer, grid_of(bits)) for bits in dense if bits not in known}
+    if outputs <= _TRIED_ROWS:
+        started = known | _searched(tried, rows.shape, swept)
+    else:
+
+        def foretold(start: QuantizedWeight) -> torch.Tensor:
+            return _foretold(turned, _stack([start], [_laid_out(layer, start, columns, 1)]), feedback.pivots)
+
+        started = known | {
+            bits: starts[0]
+            if len(starts) == 1
+            else _best(starts, torch.stack([foretold(start) for start in starts]), _CLIPPED)
+            for bits, starts in tried.items()
+        }
     for together in _sweeps(dense, grid_of, rows.numel()):
         starts = [started[bits] for bits in together]
         found = [
@@ -176,7 +190,7 @@ def _starts(
 
 
 def _tried_step(outputs: int, inputs: int) -> int:
-    """Ranges are tried on one row in so many; 1 where each row chooses for itself."""
+    """Steps of outliers are tried on one row in so many."""
     rows = _TRIED_OF_WIDE if inputs > _WIDE and outputs > _TRIED_ROWS else _TRIED_ROWS
     return -(-outputs // rows)
 
@@ -189,29 +203,46 @@ def _searched(
     """Of each width's scales the best, all of them swept together as far as memory allows."""
     chosen = {bits: starts[0] for bits, starts in tried.items()}
     open_widths = [bits for bits, starts in tried.items() if len(starts) > 1]
-    groups, outputs, inputs = shape
-    step = _tried_step(outputs, inputs)
-    elements = groups * -(-outputs // step) * inputs
-    most = max(1, _SWEEP_ELEMENTS // (elements * max((len(tried[bits]) for bits in open_widths), default=1)))
-    for some in (open_widths[at : at + most] for at in range(0, len(open_widths), most)):
-        _, lost = swept([start for bits in some for start in tried[bits]], step)
+    most = max((len(tried[bits]) for bits in open_widths), default=1)
+    size = max(1, _SWEEP_ELEMENTS // (math.prod(shape) * most))
+    for some in (open_widths[at : at + size] for at in range(0, len(open_widths), size)):
+        _, lost = swept([start for bits in some for start in tried[bits]], 1)
         begin = 0
         for bits in some:
             end = begin + len(tried[bits])
-            chosen[bits] = _best(tried[bits], lost[begin:end], shared=step > 1)
+            chosen[bits] = _best(tried[bits], lost[begin:end], _CLIPPED_SWEPT)
             begin = end
     return chosen
 
 
-def _best(starts: Sequence[QuantizedWeight], found: torch.Tensor, *, shared: bool) -> QuantizedWeight:
-    # By the output error of their codes, e H e^T for each row; of many rows a share decides for all.
+def _foretold(turned: torch.Tensor, grid: _Grid, pivots: torch.Tensor) -> torch.Tensor:
+    """What every row loses if nothing is moved: `sum_k R_kk^2 (Q(w_k) - w_k)^2`, `[groups * rows]`."""
+    inputs, groups, rows = turned.shape
+    lost = torch.zeros(groups, rows)
+    size = max(1, _CHUNK_ELEMENTS // max(1, groups * rows))
+    for begin in range(0, inputs, size):
+        part = slice(begin, begin + size)
+        values = turned[part].numpy()
+        steps, low, high = (
+            (each[part] if len(each) > 1 else each)[:, :, 0] for each in (grid.steps, grid.low, grid.high)
+        )
+        rounded = np.rint(values / steps)
+        np.clip(rounded, low, high, out=rounded)
+        rounded *= steps
+        rounded -= values
+        lost += torch.einsum("kgr,gk->gr", torch.from_numpy(np.square(rounded, out=rounded)), pivots[:, part])
+    return lost.flatten()
+
+
+def _best(starts: Sequence[QuantizedWeight], found: torch.Tensor, clipped: float) -> QuantizedWeight:
+    # By the output error of their codes, e H e^T for each row.
     scale = starts[0].scale
-    together = shared or scale.ndim == 0
-    found[-1] *= _CLIPPED_LAYER if together else _CLIPPED_ROW
-    if together:
+    if scale.ndim == 0:
+        found[-1] *= _CLIPPED
         # Of rows that lie far apart in size each has one vote.
         relative = found / found.amin(0).clamp_min(1e-30)
         return starts[int(relative.log().sum(1).argmin())]
+    found[-1] *= clipped
     best = found.reshape(len(starts), len(scale), -1).sum(2).argmin(0).numpy()
 
     def picked(parts: Sequence[npt.NDArray[np.generic]]) -> npt.NDArray[np.generic]:

@@ -8,6 +8,7 @@ from quant_core.executor import compile_model
 from quant_core.quantizers.bias_correction import find_bias
 from quant_core.quantizers.gptq import gptq
 from quant_core.quantizers.input_moments import input_moments
+from quant_core.quantizers.weight import drawn_in, find_steps
 from quant_core.spec.weight_grid import WeightGrid
 from tests.quant_core.quantizers.test_bias_correction import build
 
@@ -99,19 +100,27 @@ def test_weights_far_out_do_not_widen_the_range_of_all_others(outputs, symmetric
     assert errors(x, weight, found).sum() < 0.5 * errors(x, weight, whole).sum()
 
 
-def test_many_outputs_share_one_choice():
-    _, layer, weight, x, moments = setting(300)
-    found, whole, least = (
-        gptq(layer, weight, moments, [2, 3, 8], grid_of=lambda _, name=name: WeightGrid(range_search=name))
-        for name in ("hessian", "minmax", "mse")
-    )
+def test_each_of_many_outputs_finds_its_range_without_a_sweep():
+    """One output has a weight that must not be clipped; all others are better off with less than the whole range."""
+    _, layer, weight, _, moments = setting(300)
+    weight = weight.copy()
+    weight[3, 5] = 200 * weight.std()
+    whole = {
+        bits: find_steps(weight, bits, layer.axis, WeightGrid(range_search="minmax")) for bits in (2, 3, 8)
+    }
+    found = gptq(layer, weight, moments, [2, 3, 8], grid_of=lambda _: WeightGrid(range_search="hessian"))
     for bits in (2, 3):
-        shares = found[bits].scale / whole[bits].scale
-        if not np.array_equal(found[bits].scale, least[bits].scale):
-            np.testing.assert_allclose(shares, shares[0], rtol=1e-5)
-        assert shares.mean() < 1
-        assert errors(x, weight, found[bits]).sum() < errors(x, weight, whole[bits]).sum()
-    np.testing.assert_array_equal(found[8].codes, whole[8].codes)
+        tried = []
+        for share in (1, 0.9, 0.8, 0.7, 0.6, 0.5):
+            given = drawn_in(weight, whole[bits], WeightGrid(), share)
+            swept = gptq(layer, weight, moments, [bits], given={bits: given})[bits]
+            tried.append(expected(weight, swept, moments))
+        ours = expected(weight, found[bits], moments)
+        np.testing.assert_allclose(found[bits].scale[5], whole[bits].scale[5], rtol=1e-6)
+        assert np.mean(found[bits].scale < 0.95 * whole[bits].scale) > 0.5
+        assert ours.sum() < 1.25 * np.min(tried, axis=0).sum()
+        assert ours.sum() < 0.5 * min(errors.sum() for errors in tried[1:])
+    np.testing.assert_array_equal(found[8].scale, whole[8].scale)
 
 
 def test_a_corrected_bias_takes_the_mean_off_the_codes():
