@@ -188,6 +188,7 @@ def _run(
             spec.seed,
             confidence=spec.budget.confidence or CONFIDENCE,
             files=MOST_EVALUATIONS,
+            literal=not job.target.runs_here,
         )
         made, search = find_in_band(maker, limits, judge)
     unmet = () if search is None or search.met else (search.reason,)

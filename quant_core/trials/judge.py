@@ -85,6 +85,7 @@ class Judge:
         *,
         confidence: float = CONFIDENCE,
         files: int = 1,
+        literal: bool = False,
     ) -> None:
         """Run the float file once.
 
@@ -98,6 +99,7 @@ class Judge:
             confidence: How sure it must be that the chosen one of the files keeps the band among all samples.
             files: How many files will be judged before one is chosen. They share the chance of a mistake equally, so
                 that the promise holds for the one that is chosen, however alike or unlike they are (Bonferroni).
+            literal: Whether quantized files are run as they are written, without onnxruntime's rewrites.
 
         Raises:
             SpecError: If a drop was asked for and the output of the loss's first term holds no classes.
@@ -122,6 +124,7 @@ class Judge:
                 for term in objective.terms
             )
         )
+        self._literal = literal
         self._float = self._run(float_path)
 
     def judge(self, path: Path) -> Verdict:
@@ -139,7 +142,7 @@ class Judge:
         Returns:
             The band's metric with its confidence interval.
         """
-        values = self._run(path)
+        values = self._run(path, literal=self._literal)
         expected = None
         name = self._objective.terms[0].output
         before, after = self._float[name], values[name]
@@ -174,9 +177,9 @@ class Judge:
             verdict = replace(verdict, bound=bound if self.band.falls else -bound, needed=needed)
         return replace(verdict, inside=self.band.holds(verdict.worst(self.band)))
 
-    def _run(self, path: Path) -> dict[str, npt.NDArray[Any]]:
+    def _run(self, path: Path, *, literal: bool = False) -> dict[str, npt.NDArray[Any]]:
         parts: dict[str, list[npt.NDArray[Any]]] = {}
-        for _, values in run_batches(open_session(path), self._samples.inputs, self._batch):
+        for _, values in run_batches(open_session(path, literal=literal), self._samples.inputs, self._batch):
             for term in self._objective.terms:
                 parts.setdefault(term.output, []).append(values[term.output])
         return {name: np.concatenate(part) for name, part in parts.items()}

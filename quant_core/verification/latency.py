@@ -82,13 +82,16 @@ def measure_latency(
     return summarise(times * 1e3, batch=batch, threads=threads)
 
 
-def timing_session(path: Path, threads: int | None = None, graph: Path | None = None) -> ort.InferenceSession:
+def timing_session(
+    path: Path, threads: int | None = None, graph: Path | None = None, *, literal: bool = False
+) -> ort.InferenceSession:
     """Load a model for a contest with others: between its runs its threads leave the cores to them.
 
     Args:
         path: The model file.
         threads: Threads within an operator; default all cores this process may use.
         graph: An existing folder to write the optimized graph to.
+        literal: Whether to run every node as it is written, without any of onnxruntime's rewrites.
 
     Returns:
         The session.
@@ -101,7 +104,7 @@ def timing_session(path: Path, threads: int | None = None, graph: Path | None = 
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if graph is not None:
         saving(options, graph)
-    return open_session(path, threads=threads, options=options)
+    return open_session(path, threads=threads, options=options, literal=literal)
 
 
 def warm_run(session: ort.InferenceSession, inputs: Arrays, batch: int, warm_up: int) -> Callable[[], Any]:
