@@ -22,6 +22,10 @@ from quant_core.quantizers.bias_correction import find_bias
 from quant_core.quantizers.simulation import Simulation
 
 _MOST_SAMPLES = 64
+_ENOUGH = 16
+"""Samples that a quarter of tells whether to go on."""
+_MOST_MACS = 16e9
+"""Multiply-accumulates in one run of all samples, beyond which there need be no more than enough."""
 _FEWEST = 4
 """Of fewer samples the halves say nothing about each other."""
 _ERRORS = 1.0
@@ -57,7 +61,8 @@ def correct_means(
 
     One half of the samples corrects, and the other judges; where the relative squared error of the outputs falls there
     by more than its standard error, they change places. Only where it does in all are biases corrected, by what both
-    halves have shown. At most 64 samples are used.
+    halves have shown. Of 16 samples or more, the half of each half tries it first, and where the error does not fall at
+    all, that is the end. At most 64 samples are used, of large networks fewer.
 
     Args:
         program: The float network.
@@ -73,22 +78,31 @@ def correct_means(
         The weights with other biases; None where that does not help, or cannot be told.
     """
     unit = samples.batch or 1
-    count = min(samples.count, _MOST_SAMPLES) // unit
+    affordable = int(_MOST_MACS / max(1, sum(layer.macs for layer in layers)))
+    count = min(samples.count, _MOST_SAMPLES, max(_ENOUGH, affordable)) // unit
     places = _places(graph, layers, weights)
     if not places or count < _FEWEST:
         return None
     # As many as there may be, from all over the file.
     groups = np.arange(count) * (samples.count // unit) // count
     samples = samples.take((groups[:, None] * unit + np.arange(unit)).reshape(-1))
-    odd = np.repeat(np.arange(count) % 2 == 1, unit)
-    halves = [samples.take(np.flatnonzero(odd == half)) for half in (False, True)]
     plain = simulate(weights)
+
+    def part(first: int, step: int) -> Samples:
+        return samples.take(np.flatnonzero(np.repeat(np.arange(count) % step == first, unit)))
+
+    def tried(fitting: Samples, judging: Samples) -> tuple[dict[str, _Seen], list[float]]:
+        shown = _watched(program, plain, places, fitting, batch_size)
+        corrected = simulate(_moved(weights, places, shown))
+        return shown, _falls(program, plain, corrected, judging, outputs, batch_size)
+
+    if count >= _ENOUGH and not sum(tried(part(0, 4), part(1, 4))[1]) > 0:
+        return None
     seen = {name: _Seen() for name in places}
     falls: list[float] = []
-    for fitting, judging in (halves, halves[::-1]):
-        shown = _watched(program, plain, places, fitting, batch_size)
-        tried = simulate(_moved(weights, places, shown))
-        falls += _falls(program, plain, tried, judging, outputs, batch_size)
+    for fitting, judging in ((0, 1), (1, 0)):
+        shown, found = tried(part(fitting, 2), part(judging, 2))
+        falls += found
         if not falls or not np.mean(falls) > _ERRORS * np.std(falls, ddof=1) / math.sqrt(len(falls)):
             return None
         seen = {name: sums.joined(shown[name]) for name, sums in seen.items()}
