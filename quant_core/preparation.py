@@ -182,9 +182,11 @@ def _grid_notes(
     )
     if not widths:
         return ()
-    listed = ", ".join(map(str, widths))
+    listed, grid = ", ".join(map(str, widths)), spec.grid(widths[-1])
+    nearest = "granularity channel" if grid.format == "int" and grid.block else "symmetric weights"
     note = (
-        f"No integer kernel takes the grid of layers of {listed} bits: they run in float, unpacked at load."
+        f"No integer kernel takes the grid of layers of {listed} bits: they run in float, unpacked at load. The "
+        f"nearest that has one: {'weight_format int' if grid.format != 'int' else nearest}."
     )
     return (note,)
 

@@ -9,8 +9,18 @@ import onnx_ir as ir
 from quant_core.allocation.candidates import Candidates
 from quant_core.errors import SpecError
 from quant_core.export.target import Target
+from quant_core.export.targets import target_of
 from quant_core.ingest.layer import Layer
 from quant_core.spec import FLOAT_BITS, WEIGHT_BITS, QuantizeSpec, WeightGrid, format_bits
+
+_CHANGES: tuple[Mapping[str, object], ...] = (
+    {"symmetric": True},
+    {"granularity": "channel"},
+    {"weight_format": "int"},
+    {"activation_bits": 8},
+    {"opset": 19},
+)
+"""What to ask for instead, one at a time, to have a grid that is the nearest to one that cannot be had."""
 
 
 def within_target(
@@ -38,25 +48,45 @@ def within_target(
     Raises:
         SpecError: If the request names a width that no layer can have, or rules leave a layer none.
     """
-    able = {
-        layer.name: tuple(
-            bits
-            for bits in WEIGHT_BITS
-            if target.form(layer, model, bits, spec.default_activation_bits, spec.grid(bits)) is not None
-        )
-        for layer in layers
-    }
+    able = {layer.name: _able(layer, model, spec, target) for layer in layers}
     anywhere = sorted({bits for widths in able.values() for bits in widths})
     unknown = [bits for bits in _asked(spec, anywhere) if bits not in anywhere]
     if unknown:
         raise SpecError(
             f"{target.name} has no kernel for {_listed(unknown)}-bit weights of this model"
             f"{_as_what(spec.grid(unknown[0]))}.",
-            remedy=f"The nearest it has is {_listed(_nearest(unknown[0], anywhere))}; ask for some of "
-            f"{_listed(anywhere)}{_also(target)}.",
+            remedy=f"The nearest it has is {_listed(_nearest(unknown[0], anywhere))}"
+            f"{_one_change_away(unknown, layers, model, spec)}; ask for some of {_listed(anywhere)}{_also(target)}.",
             where="weight_bits",
         )
     return {layer.name: _narrow(layer, candidates[layer.name], able[layer.name], target) for layer in layers}
+
+
+def _able(layer: Layer, model: ir.Model, spec: QuantizeSpec, target: Target) -> tuple[int, ...]:
+    """The widths that a layer can have."""
+    rounded_to = spec.default_activation_bits
+    return tuple(
+        bits
+        for bits in WEIGHT_BITS
+        if target.form(layer, model, bits, rounded_to, spec.grid(bits)) is not None
+    )
+
+
+def _one_change_away(
+    unknown: Sequence[int], layers: Sequence[Layer], model: ir.Model, spec: QuantizeSpec
+) -> str:
+    """Which of the widths would be had if one thing were asked for differently, in words."""
+    words = ""
+    for change in _CHANGES:
+        if all(getattr(spec, name) in {value, None} for name, value in change.items()):
+            continue
+        other = spec.model_copy(update=change)
+        target = target_of(other)
+        had = {bits for layer in layers for bits in _able(layer, model, other, target)}.intersection(unknown)
+        if had - {FLOAT_BITS}:
+            asked = " and ".join(f"{name} {str(value).lower()}" for name, value in change.items())
+            words += f", or {_listed(sorted(had))} with {asked}"
+    return words
 
 
 def _asked(spec: QuantizeSpec, anywhere: Sequence[int]) -> tuple[int, ...]:

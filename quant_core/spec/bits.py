@@ -74,4 +74,6 @@ def known_bits(bits: int) -> int:
 
 
 def _unknown_bits(written: str) -> str:
-    return f"{written} is not a supported bit-width; choose from {', '.join(map(format_bits, WEIGHT_BITS))}"
+    floating = "; floating formats are asked for by weight_format" if "fp" in written.lower() else ""
+    choices = ", ".join(map(format_bits, WEIGHT_BITS))
+    return f"{written} is not a supported bit-width; choose from {choices}{floating}"

@@ -19,6 +19,11 @@ from bitwright.cli import main
             "--bits: 'seven' is not a supported bit-width; choose from 2, 3, 4, 5, 6, 8, float",
         ),
         (["--bits", "7"], "--bits: 7 is not a supported bit-width"),
+        (
+            ["--bits", "fp4"],
+            "--bits: 'fp4' is not a supported bit-width; choose from 2, 3, 4, 5, 6, 8, float; floating formats are "
+            "asked for by weight_format",
+        ),
         (["--bits", ","], "--bits: weight_bits is empty; name at least one bit-width"),
         (["--pin", "fc=x"], "--pin, --exclude, --float-activations: 'x' is not a supported bit-width"),
         (["--activation-bits", "5"], "--activation-bits: 5 is nothing that activations can be given"),

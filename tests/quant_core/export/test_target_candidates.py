@@ -74,6 +74,38 @@ def test_blocks_that_tensorrt_does_not_read_are_refused_with_those_that_it_does(
     assert "in blocks of 64 or 128" in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "nearest"),
+    [
+        ("conv", {"target": "ort-cuda", "symmetric": False}, "float, or 4, 8 with symmetric true;"),
+        (
+            "conv",
+            {"target": "ort-cuda", "bits": [8], "granularity": "block", "block_size": 16},
+            "4, float, or 8 with granularity channel;",
+        ),
+        (
+            "conv",
+            {"target": "portable", "opset": 18, "weight_format": "fp8_e4m3"},
+            "6, float, or 8 with weight_format int, or 8 with opset 19;",
+        ),
+        (
+            "conv",
+            {"target": "tensorrt", "activation_bits": 32, "bits": [8]},
+            "float, or 8 with activation_bits 8;",
+        ),
+        (
+            "transformer",
+            {"target": "tensorrt", "weight_format": "fp8_e5m2"},
+            "float, or 8 with weight_format int;",
+        ),
+    ],
+)
+def test_what_is_one_change_away_is_told(name, options, nearest):
+    with pytest.raises(SpecError) as refused:
+        narrowed(name, **options)
+    assert f"The nearest it has is {nearest}" in str(refused.value)
+
+
 def test_pins_that_cannot_be_kept_are_refused_by_layer():
     with pytest.raises(SpecError, match=r"Conv.* at 4 bits") as refused:
         narrowed("conv", target="tensorrt", pin={"Conv": 4})
