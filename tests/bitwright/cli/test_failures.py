@@ -9,6 +9,9 @@ import pytest
 from bitwright.cli import main
 
 
+_NO_WIDTH = "is not a supported bit-width; choose from 2, 3, 4, 5, 6, 8, float"
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -16,14 +19,10 @@ from bitwright.cli import main
         (["--size", "0"], "--size: '0': input should be greater than 0"),
         (
             ["--bits", "4,seven"],
-            "--bits: 'seven' is not a supported bit-width; choose from 2, 3, 4, 5, 6, 8, float",
+            f"--bits: 'seven' {_NO_WIDTH}",
         ),
         (["--bits", "7"], "--bits: 7 is not a supported bit-width"),
-        (
-            ["--bits", "fp4"],
-            "--bits: 'fp4' is not a supported bit-width; choose from 2, 3, 4, 5, 6, 8, float; floating formats are "
-            "asked for by weight_format",
-        ),
+        (["--bits", "fp4"], f"--bits: 'fp4' {_NO_WIDTH}; floating formats are asked for by weight_format"),
         (["--bits", ","], "--bits: weight_bits is empty; name at least one bit-width"),
         (["--pin", "fc=x"], "--pin, --exclude, --float-activations: 'x' is not a supported bit-width"),
         (["--activation-bits", "5"], "--activation-bits: 5 is nothing that activations can be given"),
