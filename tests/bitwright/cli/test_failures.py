@@ -8,7 +8,6 @@ import pytest
 
 from bitwright.cli import main
 
-
 _NO_WIDTH = "is not a supported bit-width; choose from 2, 3, 4, 5, 6, 8, float"
 
 
