@@ -110,7 +110,7 @@ def analyze(
             calibration, _ = split_samples(calibration, spec.held_back, spec.seed)
         scaled_for = expected_bits(job, spec.budget)
         job = equalize(job, calibration, whole, scaled_for, tell("rounding"))
-        seen, unseen = apart(calibration, spec)
+        seen, unseen = apart(job.shorten(calibration), spec)
         rounded = find_rounded(checkpoints)
         if rounded is None:
             rounded = round_candidates(job, seen, spec, tell("rounding"))

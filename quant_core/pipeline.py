@@ -120,6 +120,7 @@ def _run(
         known = None if earlier is None else equalized_bits(earlier)
         scaled_for = known or expected_bits(job, spec.budget)
         job = equalize(job, calibration, spec, scaled_for, journal.tells("rounding"))
+    calibration = job.shorten(calibration)
     seen, unseen = apart(calibration, spec)
     moments = KeptMoments()
     with journal.timed("rounding"):

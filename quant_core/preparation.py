@@ -29,12 +29,13 @@ from quant_core.ingest import (
 )
 from quant_core.ingest.already_quantized import name_parts
 from quant_core.open_widths import file_costs, open_widths
+from quant_core.padding import Padding, find_padding
 from quant_core.reference import Reference, find_reference
 from quant_core.spec import QuantizeSpec, WeightOptions
 from quant_core.spec.memory_share import memory_share
 from quant_core.spec.width import stored_of
 
-_PARITY_SAMPLES = 8
+_PARITY_SAMPLES = 4
 _BATCH_BYTES = 192 << 20
 _LARGEST_BATCH = 64
 _TRIFLE = 20
@@ -60,6 +61,7 @@ class Prepared:
         device: Where to compute.
         target: The runtime the file is made for.
         reference: The float model as onnxruntime runs it.
+        padding: An axis of the inputs whose end no output depends on, if the samples do not fill one.
         notes: What the user should know about how the model is read and samples are run.
     """
 
@@ -77,7 +79,19 @@ class Prepared:
     device: str
     target: Target
     reference: Reference
+    padding: Padding | None = None
     notes: tuple[str, ...] = ()
+
+    def shorten(self, samples: Samples) -> Samples:
+        """Leave out padding that all samples share: outputs stay the same, and so do the sensitivities.
+
+        Args:
+            samples: Samples to analyse with.
+
+        Returns:
+            The same samples, as long as the longest of them.
+        """
+        return samples if self.padding is None else self.padding.shorten(samples)
 
 
 def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
@@ -154,6 +168,7 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
         device=device,
         target=target,
         reference=reference,
+        padding=find_padding(batching.model, batching.program, batching.samples),
         notes=(*reference.notes, *batching.notes, *_grid_notes(layers, candidates, model, spec, target)),
     )
 

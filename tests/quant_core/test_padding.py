@@ -1,0 +1,76 @@
+"""Padding is left out where masks hide it from every output, and nowhere else."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import numpy_helper
+
+from quant_core.calibration import Samples
+from quant_core.executor import compile_model
+from quant_core.ingest import normalise
+from quant_core.padding import Padding, find_padding
+
+LENGTH, LONGEST = 9, 6
+SUMMED = "a = MatMul(x, w) b = Unsqueeze(mask, last) c = Mul(a, b) y = ReduceSum<keepdims=0>(c, middle)"
+NETS = {
+    "masked": ("n,l,4", "n,l", "n,3", SUMMED),
+    "as long as it is": ("n,l,4", "n,l", "n,l,3", "a = Unsqueeze(mask, last) b = Mul(x, a) y = MatMul(b, w)"),
+    "not masked": ("n,l,4", "n,l", "n,3", "a = MatMul(x, w) y = ReduceMean<keepdims=0>(a, middle)"),
+    "of fixed length": (f"n,{LENGTH},4", f"n,{LENGTH}", "n,3", SUMMED),
+}
+
+
+def network(name):
+    x, mask, y, nodes = NETS[name]
+    text = f"g (float[{x}] x, float[{mask}] mask) => (float[{y}] y) {{{nodes}}}"
+    proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {text}')
+    weight = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
+    constants = {"w": weight, "last": np.array([-1]), "middle": np.array([1])}
+    used = {name for node in proto.graph.node for name in node.input}
+    proto.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in constants.items() if k in used)
+    return normalise(ir.from_proto(proto))
+
+
+def samples(filling=0.0):
+    chance = np.random.default_rng(1)
+    lengths = np.array([3, 1, LONGEST, 4, 5])
+    mask = (np.arange(LENGTH) < lengths[:, None]).astype(np.float32)
+    x = chance.standard_normal((len(lengths), LENGTH, 4)).astype(np.float32)
+    return Samples({"x": np.where(mask[..., None] > 0, x, np.float32(filling)), "mask": mask})
+
+
+def found(name, given):
+    model = network(name)
+    return find_padding(model, compile_model(model), given)
+
+
+@pytest.mark.parametrize("filling", [0.0, 7.0])
+def test_what_a_mask_hides_is_cut_off_to_the_longest_sample(filling):
+    padding = found("masked", samples(filling))
+    assert padding == Padding({"x": 1, "mask": 1})
+    given = samples(filling)
+    short = padding.shorten(given)
+    assert {name: array.shape for name, array in short.inputs.items()} == {
+        "x": (5, LONGEST, 4),
+        "mask": (5, LONGEST),
+    }
+    np.testing.assert_array_equal(short.inputs["x"], given.inputs["x"][:, :LONGEST])
+    np.testing.assert_array_equal(padding.lengths(given), [3, 1, LONGEST, 4, 5])
+    few = padding.shorten(given.take(np.array([0, 1])))
+    assert few.inputs["mask"].shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", ["as long as it is", "of fixed length"])
+def test_outputs_keep_their_length(name):
+    assert found(name, samples()) is None
+
+
+def test_what_outputs_depend_on_stays():
+    assert found("not masked", samples(7.0)) is None
+
+
+def test_samples_that_fill_the_axis_stay_as_they_are():
+    given = samples()
+    given.inputs["mask"][2] = 1
+    assert found("masked", given) is None
