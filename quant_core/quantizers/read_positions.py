@@ -35,15 +35,16 @@ class Run:
 
 
 def has_rows(layer: Layer) -> bool:
-    """Tell whether a layer multiplies rows, each by itself.
+    """Tell whether a layer multiplies rows, each by itself, several of a sample.
 
     Args:
         layer: A layer with input moments.
 
     Returns:
-        True for Gemm and MatMul.
+        True for Gemm and MatMul, unless they are known to read one row of each sample, which then counts.
     """
-    return layer.op in {"Gemm", "MatMul"}
+    one_row = 0 < layer.macs <= layer.parameters * len(layer.uses)
+    return layer.op in {"Gemm", "MatMul"} and not one_row
 
 
 def reads_in_part(program: Program, layers: Sequence[Layer], samples: Samples, device: str) -> bool:
