@@ -12,9 +12,11 @@ import onnx
 import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
+from onnxscript.version_converter import ConvertVersionPass
 
 from quant_core.errors import ModelError
 from quant_core.ingest import normalise
+from quant_core.ingest.passes.opset import RaiseOpset
 
 N = helper.make_node
 RNG = np.random.default_rng(0)
@@ -159,3 +161,26 @@ def test_old_file_format_with_initializers_among_inputs(build, run, floats):
     raised = normalise(ir.from_proto(model))
     assert [value.name for value in raised.graph.inputs] == ["x"]
     np.testing.assert_allclose(run(raised, feeds)[0], run(model, feeds)[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("version", [18, 19, 20])
+def test_the_converter_would_change_no_more_than_versions(version):
+    nodes = [
+        N("Relu", ["x"], ["a"], name="a"),
+        N("Resize", ["a", "", "scales"], ["b"], name="b", mode="linear"),
+        N("Relu", ["x"], ["unread"], name="c"),
+        N("Flatten", ["b"], ["y"], name="d"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, X.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales")],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)], ir_version=10)
+    ours, theirs = ir.from_proto(proto), ir.from_proto(proto)
+    RaiseOpset()(ours)
+    ConvertVersionPass(target_version=21)(theirs)
+    assert [node.version for node in ours.graph] == [node.version for node in theirs.graph] == [21] * 3
+    assert ir.to_proto(ours) == ir.to_proto(theirs)
