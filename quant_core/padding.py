@@ -106,9 +106,7 @@ def find_padding(model: ir.Model, program: Program, samples: Samples) -> Padding
     return None
 
 
-def _is_ignored(
-    program: Program, samples: Samples, padding: Padding, lengths: npt.NDArray[np.int64]
-) -> bool:
+def _is_ignored(program: Program, samples: Samples, padding: Padding, lengths: npt.NDArray[np.int64]) -> bool:
     order = np.argsort(lengths, kind="stable")
     for place in np.linspace(0, len(order) - 1, _TRIED).astype(int):
         one = samples.take(order[place : place + 1])
