@@ -63,7 +63,7 @@ _LEAST_AGREEMENT_DB = 10.0
 _MOST_DIFFERENCE_DB = 3.0
 _SAMPLES_INSIDE = 2
 _SAMPLES_SIMULATED = 32
-_SECONDS = 1.0
+_SECONDS = 0.6
 _SLOWER = 0.8
 _ELSEWHERE = (
     "Made for {}, which is not at hand: answers are those of the graph run as it is written on a CPU, latencies are "
