@@ -99,9 +99,17 @@ def _tolerance(
     allowed = _FLOAT_TOLERANCE * float(np.abs(expected).max(initial=0)) + float(np.finfo(np.float32).tiny)
     if each.form in {"static", "dynamic", "block"}:
         span = max(float(source.max(initial=0)), 0.0) - min(float(source.min(initial=0)), 0.0)
-        weight = weights[each.layer.name]
-        allowed += _FLIPS * span / 255 * float(np.abs(weight.dequantize()).max(initial=0))
+        return allowed + _FLIPS * span / 255 * _by_channel(each, _largest(each, weights), expected)
     return allowed
+
+
+def _largest(each: LayerRun, weights: Mapping[str, QuantizedWeight]) -> NDArray[Any]:
+    """The largest weight of each output channel."""
+    sizes = np.abs(weights[each.layer.name].dequantize())
+    axis = each.layer.axis
+    return np.atleast_1d(
+        sizes.max(axis=tuple(at for at in range(sizes.ndim) if axis is not None and at != axis))
+    )
 
 
 def _bias_rounding(
@@ -116,7 +124,12 @@ def _bias_rounding(
     if each.form != "static" or source not in grids:
         return 0.0
     unit = 0.5 * grids[source].largest_step * weights[each.layer.name].scale.reshape(-1)
+    return _by_channel(each, unit, expected)
+
+
+def _by_channel(each: LayerRun, values: NDArray[Any], expected: NDArray[Any]) -> NDArray[Any] | float:
+    """Lay out one value a channel as the output is; the largest where its axis is not known."""
     axis = 1 if each.layer.op in {"Conv", "ConvTranspose"} else expected.ndim - 1
-    if axis >= expected.ndim or len(unit) not in {1, expected.shape[axis]}:
-        return 0.0
-    return unit.reshape([-1 if at == axis else 1 for at in range(expected.ndim)])
+    if axis >= expected.ndim or len(values) not in {1, expected.shape[axis]}:
+        return float(values.max(initial=0))
+    return values.reshape([-1 if at == axis else 1 for at in range(expected.ndim)])

@@ -66,6 +66,25 @@ def test_a_layer_with_other_codes_is_named(name, activation_bits, tmp_path):
             check(net, path)
 
 
+@pytest.mark.parametrize("name", ["perceptron", "transformer"])
+def test_one_wrong_code_is_found_beside_a_channel_of_large_weights(name, tmp_path):
+    path = tmp_path / "model.onnx"
+    weight = np.random.default_rng(0).standard_normal(NETS[name][1]["w2"]).astype(np.float32)
+    weight[:, 0] *= 100
+    net = Net(name, w2=weight)
+    net.export(dict.fromkeys((layer.name for layer in net.layers), 8), 8, path)
+    check(net, path)
+    bad = onnx.load(path)
+    (stored,) = (tensor for tensor in bad.graph.initializer if tensor.name == "w2")
+    codes = numpy_helper.to_array(stored).copy()
+    codes[3, 2] ^= 64
+    stored.CopyFrom(numpy_helper.from_array(codes, stored.name))
+    onnx.save(bad, path)
+    (layer,) = (layer for layer in net.layers if layer.weight == "w2")
+    with pytest.raises(InternalError, match=f"layer {layer.name} "):
+        check(net, path)
+
+
 def test_a_bias_that_is_one_step_off_is_found(tmp_path):
     path = tmp_path / "model.onnx"
     net = exported("conv", 8, path)
