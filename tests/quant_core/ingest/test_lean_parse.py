@@ -142,12 +142,14 @@ print(peak() - before)
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
-@pytest.mark.parametrize("external", [False, True])
-def test_peak_from_file_to_outputs(external, tmp_path):
+@pytest.mark.parametrize(("external", "limit"), [(False, 2.2), (True, 1.3)])
+def test_peak_from_file_to_outputs(external, limit, tmp_path):
     model = chain(16, 2048)
     weights = 16 * 2048 * 2048 * 4
     path = tmp_path / "model.onnx"
     onnx.save(model, path, save_as_external_data=external, location="w.bin")
     command = [sys.executable, "-W", "ignore", "-c", MEASURE, str(path)]
     found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-    assert int(found.stdout) < 1.3 * weights
+    # Weights inside a file begin at any byte and are copied to where products give the same digits everywhere; the
+    # mapped pages they came from, which the system takes back when it wants, count as well.
+    assert int(found.stdout) < limit * weights
