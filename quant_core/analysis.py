@@ -308,6 +308,7 @@ def _asked(
             bits=bits,
             seed=request.seed,
             fixed_batch=samples.batch,
+            padding=job.padding,
             max_probes=effort.probes,
             thrifty=request.effort != "best",
             seconds=request.seconds if isinstance(request, AnalyzeSpec) else None,

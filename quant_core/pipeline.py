@@ -271,4 +271,5 @@ def _batches(job: Prepared, samples: Samples, spec: QuantizeSpec) -> tuple[Batch
         device=job.device,
         fixed=used.batch,
         clusters=1,
+        padding=job.padding,
     )

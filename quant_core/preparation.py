@@ -15,6 +15,7 @@ from quant_core.allocation.candidates import Candidates, candidate_bits, with_ac
 from quant_core.allocation.file_costs import FileCosts, smallest_reachable
 from quant_core.batching import free_samples
 from quant_core.calibration import Samples, load_samples
+from quant_core.calibration.padding import Padding
 from quant_core.errors import InfeasibleBudgetError, ModelError, NonFiniteError, SpecError
 from quant_core.executor import Program, compile_model
 from quant_core.export import Form, Target, target_of, within_target
@@ -29,7 +30,7 @@ from quant_core.ingest import (
 )
 from quant_core.ingest.already_quantized import name_parts
 from quant_core.open_widths import file_costs, open_widths
-from quant_core.padding import Padding, find_padding
+from quant_core.padding import find_padding
 from quant_core.reference import Reference, find_reference
 from quant_core.spec import QuantizeSpec, WeightOptions
 from quant_core.spec.memory_share import memory_share

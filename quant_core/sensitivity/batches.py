@@ -8,9 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from quant_core.calibration.padding import Padding
 from quant_core.errors import SamplesError
 from quant_core.executor import Program
 from quant_core.executor.layout import fast_layout
+
+_PADDED = 16
+"""Most samples in a batch whose padding is left out: of more one is long, and all are filled up to it."""
 
 MEMORY = 1 << 30
 """Bytes of activations that a batch may hold at a time."""
@@ -72,6 +76,7 @@ def split_batches(
     fixed: int | None = None,
     largest: int = 32,
     clusters: int = 32,
+    padding: Padding | None = None,
 ) -> tuple[Batch, ...]:
     """Cut the samples into batches at random.
 
@@ -85,6 +90,7 @@ def split_batches(
         largest: Most samples in a batch.
         clusters: At least so many batches, where there are samples enough; the spread between batches is what
             standard errors of traces come from.
+        padding: What fills the samples up, which each batch is then given without, and fewer samples together.
 
     Returns:
         Batches of equal size, or of two sizes that differ by one.
@@ -101,13 +107,19 @@ def split_batches(
     if fixed:
         parts: Sequence[torch.Tensor] = order[: count // fixed * fixed].view(-1, fixed).unbind()
     else:
-        size = max(1, min(largest, count // clusters, MEMORY // sample_bytes))
-        parts = [torch.from_numpy(part) for part in np.array_split(order.numpy(), -(-count // size))]
-    return tuple(
-        Batch(
-            {name: fast_layout(tensor[part].to(device)) for name, tensor in feeds.items()},
-            None if labels is None else labels[part].to(device),
-            len(part),
+        size = max(
+            1, min(largest, count // clusters, MEMORY // sample_bytes, _PADDED if padding else largest)
         )
-        for part in parts
-    )
+        parts = [torch.from_numpy(part) for part in np.array_split(order.numpy(), -(-count // size))]
+    batches = []
+    for part in parts:
+        rows = {name: tensor[part].to(device) for name, tensor in feeds.items()}
+        rows = rows if padding is None else padding.shortened(rows)
+        batches.append(
+            Batch(
+                {name: fast_layout(tensor) for name, tensor in rows.items()},
+                None if labels is None else labels[part].to(device),
+                len(part),
+            )
+        )
+    return tuple(batches)

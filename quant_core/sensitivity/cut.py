@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from quant_core.calibration.padding import Padding
 from quant_core.sensitivity.batches import MEMORY, Batch, split_batches
 
 
@@ -21,6 +22,7 @@ class Cut:
         fixed: The batch size the graph insists on, or None.
         largest: Most samples in a batch.
         clusters: At least so many batches, where there are samples enough.
+        padding: What fills the samples up, if anything.
     """
 
     samples: int
@@ -29,6 +31,7 @@ class Cut:
     fixed: int | None = None
     largest: int = 32
     clusters: int = 32
+    padding: Padding | None = None
 
     @property
     def size(self) -> int:
@@ -77,4 +80,5 @@ class Cut:
             fixed=self.fixed,
             largest=self.largest,
             clusters=self.clusters,
+            padding=self.padding,
         )

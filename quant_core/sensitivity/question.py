@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from quant_core.calibration.padding import Padding
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
 from quant_core.sensitivity.assignment import Assignment, Crew
@@ -43,6 +44,7 @@ class Question:
         bits: Bit-widths for all layers, or layer name -> bit-widths; 32 is float.
         seed: Seed of probes and batches.
         fixed_batch: The batch size the graph insists on, or None.
+        padding: What fills the samples up, if anything.
         replace: Tensor name -> function applied to it throughout, for measured methods.
         tolerance: Wanted relative standard error of each layer's share of the traces.
         max_probes: Most random probes.
@@ -64,6 +66,7 @@ class Question:
     bits: Widths = ()
     seed: int = 0
     fixed_batch: int | None = None
+    padding: Padding | None = None
     replace: Replace | None = None
     tolerance: float = 0.05
     max_probes: int = 2000
@@ -133,7 +136,14 @@ class Question:
         Returns:
             The cut.
         """
-        whole = Cut(self.samples, self.sample_bytes * copies, self.seed, self.fixed_batch, clusters=clusters)
+        whole = Cut(
+            self.samples,
+            self.sample_bytes * copies,
+            self.seed,
+            self.fixed_batch,
+            clusters=clusters,
+            padding=self.padding,
+        )
         return whole.with_share(memory_share())
 
     def ask(self, assignment: Assignment, *, in_pieces: bool = False, **more: Any) -> Any:

@@ -4,12 +4,15 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+import torch
 from onnx import numpy_helper
 
 from quant_core.calibration import Samples
+from quant_core.calibration.padding import Filled, Padding
 from quant_core.executor import compile_model
 from quant_core.ingest import normalise
-from quant_core.padding import Padding, find_padding
+from quant_core.padding import find_padding
+from quant_core.sensitivity import split_batches
 
 LENGTH, LONGEST = 9, 6
 SUMMED = "a = MatMul(x, w) b = Unsqueeze(mask, last) c = Mul(a, b) y = ReduceSum<keepdims=0>(c, middle)"
@@ -48,7 +51,7 @@ def found(name, given):
 @pytest.mark.parametrize("filling", [0.0, 7.0])
 def test_what_a_mask_hides_is_cut_off_to_the_longest_sample(filling):
     padding = found("masked", samples(filling))
-    assert padding == Padding({"x": 1, "mask": 1})
+    assert padding == Padding((Filled("x", 1, filling), Filled("mask", 1, 0.0)))
     given = samples(filling)
     short = padding.shorten(given)
     assert {name: array.shape for name, array in short.inputs.items()} == {
@@ -56,9 +59,22 @@ def test_what_a_mask_hides_is_cut_off_to_the_longest_sample(filling):
         "mask": (5, LONGEST),
     }
     np.testing.assert_array_equal(short.inputs["x"], given.inputs["x"][:, :LONGEST])
-    np.testing.assert_array_equal(padding.lengths(given), [3, 1, LONGEST, 4, 5])
+    np.testing.assert_array_equal(padding.lengths(given.inputs), [3, 1, LONGEST, 4, 5])
+    np.testing.assert_array_equal(padding.lengths(short.inputs), [3, 1, LONGEST, 4, 5])
     few = padding.shorten(given.take(np.array([0, 1])))
     assert few.inputs["mask"].shape == (2, 3)
+
+
+def test_each_batch_is_as_long_as_its_longest_sample():
+    given, padding = samples(7.0), found("masked", samples(7.0))
+    feeds = {name: torch.from_numpy(array) for name, array in given.inputs.items()}
+    batches = split_batches(feeds, None, sample_bytes=1, seed=0, largest=2, clusters=1, padding=padding)
+    for batch in batches:
+        length = int(batch.feeds["mask"].sum(1).max())
+        assert batch.feeds["mask"].shape == (batch.size, length)
+        assert batch.feeds["x"].shape == (batch.size, length, 4)
+    assert sum(float(batch.feeds["mask"].sum()) for batch in batches) == given.inputs["mask"].sum()
+    assert len({batch.feeds["x"].shape[1] for batch in batches}) > 1
 
 
 @pytest.mark.parametrize("name", ["as long as it is", "of fixed length"])
