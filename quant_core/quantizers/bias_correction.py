@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from quant_core.codes import CorrectedBias, QuantizedWeight
 from quant_core.ingest.layer import Layer
-from quant_core.quantizers.input_moments import InputMoments
+from quant_core.quantizers.input_moments import Moments
 from quant_core.quantizers.rows import to_rows
 
 
@@ -16,7 +16,7 @@ def corrected_bias(
     layer: Layer,
     weight: npt.NDArray[np.floating],
     rounded: QuantizedWeight,
-    moments: InputMoments,
+    moments: Moments,
     bias: CorrectedBias,
 ) -> CorrectedBias:
     """Move a bias so that the layer's mean output stays what it was.

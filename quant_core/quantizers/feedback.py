@@ -4,20 +4,72 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-_DAMPING = 0.01
-_OUTER, _INNER = 128, 16
+DAMPING = 0.01
+_INNER = 16
+
+BLOCK = 128
+"""Inputs between two products with all that lies before."""
 
 Floats = npt.NDArray[np.float32]
 
 Nearest = Callable[[Floats, int, Floats], Floats]
 """One input of every row, `[groups, starts, rows]`, its place in the order of rounding, and where its values in steps
 go -> the steps."""
+
+Carry = Callable[[Tensor, Tensor, int, int], None]
+"""What is to be rounded, from one input to another, `[inputs, groups, starts, rows]`; what all before left behind;
+the first input and the end. Adds the latter's share in place; asked block after block."""
+
+
+class Triangle(Protocol):
+    """M, a triangle with ones on its diagonal."""
+
+    def block(self, start: int, stop: int) -> Tensor:
+        """Give M among some inputs, `[groups, inputs, inputs]`."""
+        ...
+
+    def carried(self) -> Carry:
+        """Give what hands on from block to block, for one sweep."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class DenseTriangle:
+    """M in full.
+
+    Attributes:
+        unit: M, `[groups, inputs, inputs]`.
+    """
+
+    unit: Tensor
+
+    def block(self, start: int, stop: int) -> Tensor:
+        """Give M among some inputs.
+
+        Args:
+            start: The first.
+            stop: Their end.
+
+        Returns:
+            `[groups, inputs, inputs]`.
+        """
+        return self.unit[:, start:stop, start:stop]
+
+    def carried(self) -> Carry:
+        """Give what hands on from block to block: one product with all that was left behind."""
+
+        def carry(work: Tensor, behind: Tensor, start: int, stop: int) -> None:
+            if start:
+                add_product(work, self.unit[:, :start, start:stop], behind[:start])
+
+        return carry
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,13 +85,13 @@ class Feedback:
     Attributes:
         order: The order of rounding, by falling diagonal of H, `[groups, inputs]`.
         back: Where each input stands in it.
-        unit: M, `[groups, inputs, inputs]`.
+        triangle: M.
         pivots: `R_kk^2`, in the order of rounding, `[groups, inputs]`.
     """
 
     order: Tensor
     back: Tensor
-    unit: Tensor
+    triangle: Triangle
     pivots: Tensor
 
     @classmethod
@@ -60,7 +112,7 @@ class Feedback:
         A = _columns(_rows(second, order.flip(1)), order.flip(1))
         diagonal = A.diagonal(dim1=1, dim2=2)
         mean = diagonal.mean(dim=1, keepdim=True).clamp_min(1e-12)
-        damping, added = _DAMPING, 0.0
+        damping, added = DAMPING, 0.0
         while True:
             diagonal += (damping - added) * mean
             factor, failed = torch.linalg.cholesky_ex(A)
@@ -72,7 +124,7 @@ class Feedback:
         unit = factor.float().flip(1, 2)
         pivots = unit.diagonal(dim1=1, dim2=2).clone()
         unit /= pivots[:, None, :]
-        return cls(order, order.argsort(dim=1), unit, pivots.square())
+        return cls(order, order.argsort(dim=1), DenseTriangle(unit), pivots.square())
 
     def taken(self, rows: Tensor) -> Tensor:
         """Lay rows out for the sweep: inputs first, in the order of rounding.
@@ -125,16 +177,20 @@ class Feedback:
         lost = np.zeros((groups, starts, rows), dtype=np.float32)
         rounded = np.empty_like(lost)
         moved = np.empty((_INNER, *lost.shape), dtype=np.float32)
-        for outer in range(0, inputs, _OUTER):
-            end = min(outer + _OUTER, inputs)
+        carry = self.triangle.carried()
+        for outer in range(0, inputs, BLOCK):
+            end = min(outer + BLOCK, inputs)
             work = weights[outer:end, :, None, :].expand(-1, -1, starts, -1).clone()
-            self._feed(work, behind, 0, outer, outer, end)
+            carry(work, behind, outer, end)
+            unit = self.triangle.block(outer, end)
             for start in range(outer, end, _INNER):
                 stop = min(start + _INNER, end)
                 part = work[start - outer : stop - outer]
-                self._feed(part, behind, outer, start, start, stop)
+                first, last = start - outer, stop - outer
+                if first:
+                    add_product(part, unit[:, :first, first:last], behind[outer:start])
                 columns = part.numpy()
-                shares = self.unit[:, start:stop, start:stop].permute(1, 2, 0)[..., None, None].numpy()
+                shares = unit[:, first:last, first:last].permute(1, 2, 0)[..., None, None].numpy()
                 for at, k in enumerate(range(start, stop)):
                     column, original = columns[at], originals[k]
                     given = column - beta * (column - original) if beta else column
@@ -152,21 +208,33 @@ class Feedback:
                 columns *= self.pivots[:, start:stop].T[..., None, None].numpy()
                 lost += columns.sum(0)
         if beta:
-            whole = torch.einsum("gji,jgsr->igsr", self.unit, gone).square_()
+            whole = self._through(gone).square_()
             return values, (whole * self.pivots.T[..., None, None]).sum(0)
         return values, torch.from_numpy(lost)
 
-    def _feed(self, work: Tensor, behind: Tensor, start: int, stop: int, first: int, last: int) -> None:
-        """Add to inputs `first` to `last`, in place, what those from `start` to `stop` left behind."""
-        if start == stop:
-            return
-        shares = self.unit[:, start:stop, first:last].transpose(1, 2)
-        if len(shares) == 1:
-            work.view(len(work), -1).addmm_(shares[0], behind[start:stop].view(stop - start, -1))
-            return
-        groups = len(shares)
-        given = behind[start:stop].transpose(0, 1).reshape(groups, stop - start, -1)
-        work += (shares @ given).transpose(0, 1).reshape(work.shape)
+    def _through(self, gone: Tensor) -> Tensor:
+        """M^T times what every row lacks, `[inputs, groups, starts, rows]`."""
+        whole, carry = gone.clone(), self.triangle.carried()
+        for start in range(0, len(gone), BLOCK):
+            stop = min(start + BLOCK, len(gone))
+            carry(whole[start:stop], gone, start, stop)
+            add_product(whole[start:stop], self.triangle.block(start, stop).triu(1), gone[start:stop])
+        return whole
+
+
+def add_product(work: Tensor, shares: Tensor, behind: Tensor) -> None:
+    """Add what some inputs left behind to others.
+
+    Args:
+        work: `[others, groups, starts, rows]`, in place.
+        shares: `[groups, inputs, others]`.
+        behind: `[inputs, groups, starts, rows]`.
+    """
+    if len(shares) == 1:
+        work.view(len(work), -1).addmm_(shares[0].T, behind.view(len(behind), -1))
+        return
+    given = behind.transpose(0, 1).reshape(len(shares), len(behind), -1)
+    work += (shares.transpose(1, 2) @ given).transpose(0, 1).reshape(work.shape)
 
 
 def _rows(values: Tensor, order: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,9 @@ from quant_core.ingest.layer import Layer
 from quant_core.quantizers.bias_correction import corrected_bias
 from quant_core.quantizers.feedback import Feedback, Floats
 from quant_core.quantizers.grids.elements import Elements, Integers, code_range, elements
-from quant_core.quantizers.input_moments import InputMoments
+from quant_core.quantizers.input_moments import Moments
 from quant_core.quantizers.kept_apart import compared, narrowed
+from quant_core.quantizers.principal_moments import PrincipalMoments
 from quant_core.quantizers.rows import from_rows, scale_to_rows, to_rows
 from quant_core.quantizers.weight import drawn_in, find_steps
 from quant_core.spec.weight_grid import WeightGrid
@@ -54,7 +56,7 @@ _Laid = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 def gptq(
     layer: Layer,
     weight: npt.NDArray[np.floating],
-    moments: InputMoments,
+    moments: Moments,
     widths: Sequence[int],
     bias: CorrectedBias | None = None,
     beta: float = 0.0,
@@ -99,8 +101,9 @@ def gptq(
     """
     rows = to_rows(layer, np.asarray(weight, dtype=np.float32))
     groups, outputs, inputs = rows.shape
-    second = (moments if bias is None else moments.centred()).shrunk().cpu()
-    feedback = Feedback.of(second)
+    used = moments if bias is None else moments.centred()
+    second = cache(lambda: used.shrunk().cpu())
+    feedback = used.feedback() if isinstance(used, PrincipalMoments) else Feedback.of(second())
     columns = feedback.order[:, None, :].expand(groups, outputs, inputs)
     turned = feedback.taken(rows)
 
@@ -135,7 +138,7 @@ def gptq(
             _encoded(layer, start, values) for start, values in zip(starts, swept(starts)[0], strict=True)
         ]
         if improve is not None and grid_of(together[0]).format == "int":
-            found = list(improve(layer, weight, found, second))
+            found = list(improve(layer, weight, found, second()))
         for start, rounded in zip(starts, found, strict=True):
             if bias is not None:
                 rounded = replace(rounded, bias=corrected_bias(layer, weight, rounded, moments, bias))
@@ -166,9 +169,9 @@ def gptq(
             values, _ = swept(starts)
         kept = [_encoded(layer, start, value) for start, value in zip(starts, values, strict=True)]
         if improve is not None:
-            kept = list(improve(layer, weight, kept, second))
+            kept = list(improve(layer, weight, kept, second()))
         for width, apart, plain in zip(some, kept, without, strict=True):
-            rounded = compared(apart, plain, lambda changed: _output_error(layer, rows, second, changed))
+            rounded = compared(apart, plain, lambda changed: _output_error(layer, rows, second(), changed))
             if bias is not None:
                 rounded = replace(rounded, bias=corrected_bias(layer, weight, rounded, moments, bias))
             result[width] = rounded

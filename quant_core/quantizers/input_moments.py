@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,12 +13,16 @@ from quant_core.calibration import Samples
 from quant_core.errors import NonFiniteError
 from quant_core.executor import Program
 from quant_core.executor.layout import fast_layout
-from quant_core.ingest.layer import Layer, Use
+from quant_core.ingest.layer import Layer
+from quant_core.quantizers.input_columns import input_columns
+from quant_core.quantizers.principal_moments import (
+    INDEPENDENT_PER_SAMPLE,
+    PrincipalMoments,
+    few_columns,
+    principal_moments,
+)
 from quant_core.quantizers.read_positions import reads_in_part, run_and_see, seeing_batch
 
-_FEWEST_COLUMNS = 4096
-_MOST_COLUMNS = 16384
-_INDEPENDENT_PER_SAMPLE = 16
 _BLOCK = 512
 
 
@@ -40,9 +43,19 @@ class InputMoments:
     samples: int
 
     @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return int(self.second.nbytes + self.mean.nbytes)
+
+    @property
+    def finite(self) -> bool:
+        """Whether no input held NaN or infinity."""
+        return bool(torch.isfinite(self.second.diagonal(dim1=1, dim2=2)).all())
+
+    @property
     def independent(self) -> int:
         """Columns that count: columns of one sample overlap or are alike, so at most 16 of each."""
-        return min(self.columns, self.samples * _INDEPENDENT_PER_SAMPLE)
+        return min(self.columns, self.samples * INDEPENDENT_PER_SAMPLE)
 
     def centred(self) -> InputMoments:
         """Take the mean out: the moments of x - E[x].
@@ -91,6 +104,26 @@ class InputMoments:
         return pulled
 
 
+Moments = InputMoments | PrincipalMoments
+
+
+def joined(one: Moments, other: Moments) -> Moments:
+    """Average the moments of one layer over two sets of samples.
+
+    Args:
+        one: Moments.
+        other: Moments that were collected to be like those.
+
+    Returns:
+        Moments of all samples, each with the same weight.
+    """
+    if isinstance(one, PrincipalMoments):
+        assert isinstance(other, PrincipalMoments)
+        return one.joined(other)
+    assert isinstance(other, InputMoments)
+    return one.joined(other)
+
+
 @dataclass(eq=False)
 class KeptMoments:
     """Moments that are needed again when more samples join.
@@ -101,9 +134,9 @@ class KeptMoments:
     """
 
     limit: int = 1 << 29
-    held: dict[str, InputMoments] = field(default_factory=dict)
+    held: dict[str, Moments] = field(default_factory=dict)
 
-    def find(self, layers: Sequence[Layer]) -> dict[str, InputMoments]:
+    def find(self, layers: Sequence[Layer]) -> dict[str, Moments]:
         """Give what is held of some layers.
 
         Args:
@@ -114,17 +147,17 @@ class KeptMoments:
         """
         return {layer.name: self.held[layer.name] for layer in layers if layer.name in self.held}
 
-    def keep(self, moments: Mapping[str, InputMoments]) -> None:
+    def keep(self, moments: Mapping[str, Moments]) -> None:
         """Hold as many as there is room for.
 
         Args:
             moments: Layer name -> moments.
         """
-        room = self.limit - sum(held.second.nbytes for held in self.held.values())
+        room = self.limit - sum(held.nbytes for held in self.held.values())
         for name, found in moments.items():
-            if name not in self.held and found.second.nbytes <= room:
+            if name not in self.held and found.nbytes <= room:
                 self.held[name] = found
-                room -= found.second.nbytes
+                room -= found.nbytes
 
 
 def has_moments(layer: Layer) -> bool:
@@ -154,7 +187,8 @@ def input_moments(
     device: str,
     seed: int,
     on_batch: Callable[[int, int], None] | None = None,
-) -> dict[str, InputMoments]:
+    like: Mapping[str, Moments] | None = None,
+) -> dict[str, Moments]:
     """Average x x^T over samples and positions, a bounded random share of the positions of each batch.
 
     Rows of a Gemm or MatMul that nothing reads, such as those of padding, do not count (`read_positions.py`): codes
@@ -169,9 +203,10 @@ def input_moments(
         device: Where the program computes.
         seed: Seed of the choice of positions.
         on_batch: Called with samples done and samples in all; may raise to stop.
+        like: Layer name -> moments of other samples, which these can be joined with.
 
     Returns:
-        Layer name -> moments.
+        Layer name -> moments; of layers with `few_columns` their principal directions.
 
     Raises:
         NonFiniteError: If a layer's input holds NaN or infinity.
@@ -179,7 +214,7 @@ def input_moments(
     nodes = {str(node.name): node for node in model.graph}
     generator = torch.Generator().manual_seed(seed)
     inputs = list(dict.fromkeys(use.input for layer in layers for use in layer.uses))
-    sums: dict[str, _Sum] = {}
+    sums: dict[str, _Sum | _Columns] = {}
     done = 0
     in_part = reads_in_part(program, layers, samples, device)
     if in_part and samples.batch is None:
@@ -194,20 +229,71 @@ def input_moments(
                 share = batch.count / samples.count / len(layer.uses)
                 for use in layer.uses:
                     node, rows = nodes[use.node], read.get(use.output)
-                    columns = _columns(layer, use, node, values[use.input], rows, share, generator)
-                    sums.setdefault(layer.name, _Sum.of(layer, columns)).add(columns)
+                    columns = input_columns(layer, use, node, values[use.input], rows, share, generator)
+                    if layer.name not in sums:
+                        expected = round(columns.shape[1] / share)
+                        sums[layer.name] = _total(layer, columns, expected, samples.count, like)
+                    sums[layer.name].add(columns)
         done += batch.count
         if on_batch is not None:
             on_batch(done, samples.count)
     found = {name: total.moments(samples.count) for name, total in sums.items()}
     for name, moments in found.items():
-        if not bool(torch.isfinite(moments.second.diagonal(dim1=1, dim2=2)).all()):
+        if not moments.finite:
             raise NonFiniteError(
                 "the layer's input holds NaN or infinity.",
                 remedy="Check the samples and the model.",
                 where=name,
             )
     return found
+
+
+def _total(
+    layer: Layer,
+    columns: torch.Tensor,
+    expected: int,
+    samples: int,
+    like: Mapping[str, Moments] | None,
+) -> _Sum | _Columns:
+    """What adds up the columns of a layer, of which there will be as many as are expected."""
+    if like is None:
+        condensed = few_columns(columns.shape[0], columns.shape[2], expected, samples)
+    else:
+        condensed = isinstance(like[layer.name], PrincipalMoments)
+    return _Columns(_taps(layer)) if condensed else _Sum.of(layer, columns)
+
+
+def _taps(layer: Layer) -> int:
+    return math.prod(layer.shape[2:]) if layer.op == "Conv" else 1
+
+
+@dataclass(eq=False)
+class _Columns:
+    """Columns of a layer that has few, inputs by taps of the kernel and then by channels.
+
+    Attributes:
+        taps: Taps of the kernel.
+        parts: The columns of each batch, `[columns, inputs]`.
+    """
+
+    taps: int
+    parts: list[torch.Tensor] = field(default_factory=list)
+
+    def add(self, columns: torch.Tensor) -> None:
+        self.parts.append(columns[0])
+
+    def moments(self, samples: int) -> PrincipalMoments:
+        """Condense, with inputs in the order of the weight: channels, then taps."""
+        found = principal_moments(torch.cat(self.parts), samples)
+        self.parts.clear()
+
+        def by_channel(values: torch.Tensor) -> torch.Tensor:
+            split = values.reshape(-1, self.taps, values.shape[-1] // self.taps)
+            return split.transpose(1, 2).reshape(values.shape)
+
+        return replace(
+            found, factor=by_channel(found.factor), rest=by_channel(found.rest), mean=by_channel(found.mean)
+        )
 
 
 @dataclass(eq=False)
@@ -229,8 +315,7 @@ class _Sum:
     @classmethod
     def of(cls, layer: Layer, columns: torch.Tensor) -> _Sum:
         groups, _, inputs = columns.shape
-        taps = math.prod(layer.shape[2:]) if layer.op == "Conv" else 1
-        return cls(columns.new_zeros(groups, inputs, inputs), columns.new_zeros(groups, inputs), taps)
+        return cls(columns.new_zeros(groups, inputs, inputs), columns.new_zeros(groups, inputs), _taps(layer))
 
     def add(self, columns: torch.Tensor) -> None:
         inputs = columns.shape[2]
@@ -270,88 +355,3 @@ def _run(
     with torch.no_grad():
         lacking = [name for name in inputs if name not in feeds]
         return {**feeds, **program.evaluate(feeds, outputs=lacking)}, {}
-
-
-def _columns(
-    layer: Layer,
-    use: Use,
-    node: ir.Node,
-    x: torch.Tensor,
-    read: torch.Tensor | None,
-    share: float,
-    generator: torch.Generator,
-) -> torch.Tensor:
-    """Input columns `[groups, positions, inputs]`; those of a kernel by taps, then by channels."""
-    if layer.op == "Conv":
-        return _convolution_columns(layer, node, x, share, generator)
-    if layer.op == "ConvTranspose":
-        x = x.movedim(1, -1)
-    elif use.op == "Gemm" and _is_transposed(node):
-        x = x.T
-    rows = x.reshape(-1, x.shape[-1])
-    if read is not None:
-        rows = rows[read]
-    wanted = _wanted(rows.shape[1], share)
-    if len(rows) > wanted:
-        rows = rows[torch.randint(len(rows), (wanted,), generator=generator).to(x.device)]
-    return rows[None]
-
-
-def _is_transposed(node: ir.Node) -> bool:
-    transposed: int = node.attributes.get_int("transA", 0)
-    return transposed != 0
-
-
-def _convolution_columns(
-    layer: Layer, node: ir.Node, x: torch.Tensor, share: float, generator: torch.Generator
-) -> torch.Tensor:
-    kernel = layer.shape[2:]
-    spatial = len(kernel)
-    strides = list(node.attributes.get_ints("strides", [1] * spatial))
-    dilations = list(node.attributes.get_ints("dilations", [1] * spatial))
-    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-    x = torch.nn.functional.pad(x, _padding(node, x.shape[2:], reach, strides))
-    x = x.movedim(1, -1).contiguous()  # all channels of a place in one piece
-    places = [(size - r) // s + 1 for size, r, s in zip(x.shape[1:-1], reach, strides, strict=True)]
-    count = math.prod((len(x), *places))
-    inputs = layer.shape[1] * math.prod(kernel)
-    wanted = min(count, _wanted(inputs, share))
-    picked = (
-        torch.arange(count) if wanted == count else torch.randint(count, (wanted,), generator=generator)
-    ).to(x.device)
-    image, *place = torch.unravel_index(picked, (len(x), *places))
-    rows = x.view(-1, x.shape[-1])
-    taps = []
-    for tap in itertools.product(*(range(k) for k in kernel)):
-        at = image
-        for axis in range(spatial):
-            at = at * x.shape[1 + axis] + (place[axis] * strides[axis] + tap[axis] * dilations[axis])
-        taps.append(rows.index_select(0, at))
-    if layer.group == 1:
-        return torch.cat(taps, dim=1)[None]
-    split = torch.stack(taps, dim=1).view(wanted, len(taps), layer.group, -1)
-    return split.permute(2, 0, 1, 3).reshape(layer.group, wanted, inputs)
-
-
-def _padding(node: ir.Node, shape: Sequence[int], reach: Sequence[int], strides: Sequence[int]) -> list[int]:
-    """Padding in torch's order, last axis first."""
-    mode = node.attributes.get_string("auto_pad", "NOTSET")
-    spatial = len(shape)
-    if mode in {"SAME_UPPER", "SAME_LOWER"}:
-        pairs = []
-        for size, r, s in zip(shape, reach, strides, strict=True):
-            total = max(0, (-(-size // s) - 1) * s + r - size)
-            small, large = total // 2, total - total // 2
-            pairs.append((small, large) if mode == "SAME_UPPER" else (large, small))
-    else:
-        pads = (
-            [0] * 2 * spatial
-            if mode == "VALID"
-            else list(node.attributes.get_ints("pads", [0] * 2 * spatial))
-        )
-        pairs = list(zip(pads[:spatial], pads[spatial:], strict=True))
-    return [amount for pair in reversed(pairs) for amount in pair]
-
-
-def _wanted(inputs: int, share: float) -> int:
-    return max(1, round(share * min(_MOST_COLUMNS, max(_FEWEST_COLUMNS, 8 * inputs))))

@@ -18,7 +18,7 @@ from quant_core.quantizers.adaround import adaround
 from quant_core.quantizers.bias_correction import find_bias
 from quant_core.quantizers.coordinate_descent import descend
 from quant_core.quantizers.gptq import Improve, gptq
-from quant_core.quantizers.input_moments import InputMoments, KeptMoments, has_moments, input_moments
+from quant_core.quantizers.input_moments import KeptMoments, Moments, has_moments, input_moments, joined
 from quant_core.quantizers.rows import rows_shape
 from quant_core.quantizers.stochastic import round_stochastically
 from quant_core.quantizers.weight import quantize_weight
@@ -91,7 +91,7 @@ def round_weights(
         def observed(done: int, of: int, size: int = len(group)) -> None:
             tell(f"input moments of {size} layers: {done} of {of} samples", 0.5 * size * done / of)
 
-        moments: dict[str, InputMoments] = {}
+        moments: dict[str, Moments] = {}
         for part in (samples,) if more is None else (samples, more):
             known = kept.find(group) if part is samples else {}
             lacking = [layer for layer in group if layer.name not in known]
@@ -105,11 +105,12 @@ def round_weights(
                     device=device,
                     seed=seed,
                     on_batch=observed,
+                    like=moments or None,
                 )
             if part is samples:
                 kept.keep(known)
             moments = {
-                name: moments[name].joined(found) if name in moments else found
+                name: joined(moments[name], found) if name in moments else found
                 for name, found in known.items()
             }
         for index, layer in enumerate(group):

@@ -81,7 +81,7 @@ def test_a_single_column_and_outliers_are_damped_enough(loud):
     column[..., 7] *= loud
     second = column.transpose(1, 2) @ column
     feedback = Feedback.of(second)
-    root = feedback.unit.double() * feedback.pivots.double().sqrt()[:, None, :]
+    root = feedback.triangle.block(0, 200).double() * feedback.pivots.double().sqrt()[:, None, :]
     order = feedback.order[0]
     expected = damped(second)[0][order][:, order]
     scale = expected.diagonal().sqrt()

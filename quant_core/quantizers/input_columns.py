@@ -1,0 +1,113 @@
+"""The columns that a layer multiplies its weights with, cut out of what it reads."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import onnx_ir as ir
+import torch
+
+from quant_core.ingest.layer import Layer, Use
+
+_FEWEST_COLUMNS = 4096
+_MOST_COLUMNS = 16384
+
+
+def input_columns(
+    layer: Layer,
+    use: Use,
+    node: ir.Node,
+    x: torch.Tensor,
+    read: torch.Tensor | None,
+    share: float,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Take a bounded random share of the columns of one batch.
+
+    Args:
+        layer: The layer.
+        use: One of its uses.
+        node: The node of that use.
+        x: What the node reads.
+        read: Which rows of a Gemm or MatMul count; None for all.
+        share: Share of all columns of the layer that this batch may give.
+        generator: Source of the choice.
+
+    Returns:
+        `[groups, positions, inputs]`; inputs of a kernel by taps, then by channels, as they lie in memory.
+    """
+    if layer.op == "Conv":
+        return _convolution_columns(layer, node, x, share, generator)
+    if layer.op == "ConvTranspose":
+        x = x.movedim(1, -1)
+    elif use.op == "Gemm" and _is_transposed(node):
+        x = x.T
+    rows = x.reshape(-1, x.shape[-1])
+    if read is not None:
+        rows = rows[read]
+    wanted = _wanted(rows.shape[1], share)
+    if len(rows) > wanted:
+        rows = rows[torch.randint(len(rows), (wanted,), generator=generator).to(x.device)]
+    return rows[None]
+
+
+def _is_transposed(node: ir.Node) -> bool:
+    transposed: int = node.attributes.get_int("transA", 0)
+    return transposed != 0
+
+
+def _convolution_columns(
+    layer: Layer, node: ir.Node, x: torch.Tensor, share: float, generator: torch.Generator
+) -> torch.Tensor:
+    kernel = layer.shape[2:]
+    spatial = len(kernel)
+    strides = list(node.attributes.get_ints("strides", [1] * spatial))
+    dilations = list(node.attributes.get_ints("dilations", [1] * spatial))
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    x = torch.nn.functional.pad(x, _padding(node, x.shape[2:], reach, strides))
+    x = x.movedim(1, -1).contiguous()  # all channels of a place in one piece
+    places = [(size - r) // s + 1 for size, r, s in zip(x.shape[1:-1], reach, strides, strict=True)]
+    count = math.prod((len(x), *places))
+    inputs = layer.shape[1] * math.prod(kernel)
+    wanted = min(count, _wanted(inputs, share))
+    picked = (
+        torch.arange(count) if wanted == count else torch.randint(count, (wanted,), generator=generator)
+    ).to(x.device)
+    image, *place = torch.unravel_index(picked, (len(x), *places))
+    rows = x.view(-1, x.shape[-1])
+    taps = []
+    for tap in itertools.product(*(range(k) for k in kernel)):
+        at = image
+        for axis in range(spatial):
+            at = at * x.shape[1 + axis] + (place[axis] * strides[axis] + tap[axis] * dilations[axis])
+        taps.append(rows.index_select(0, at))
+    if layer.group == 1:
+        return torch.cat(taps, dim=1)[None]
+    split = torch.stack(taps, dim=1).view(wanted, len(taps), layer.group, -1)
+    return split.permute(2, 0, 1, 3).reshape(layer.group, wanted, inputs)
+
+
+def _padding(node: ir.Node, shape: Sequence[int], reach: Sequence[int], strides: Sequence[int]) -> list[int]:
+    """Padding in torch's order, last axis first."""
+    mode = node.attributes.get_string("auto_pad", "NOTSET")
+    spatial = len(shape)
+    if mode in {"SAME_UPPER", "SAME_LOWER"}:
+        pairs = []
+        for size, r, s in zip(shape, reach, strides, strict=True):
+            total = max(0, (-(-size // s) - 1) * s + r - size)
+            small, large = total // 2, total - total // 2
+            pairs.append((small, large) if mode == "SAME_UPPER" else (large, small))
+    else:
+        pads = (
+            [0] * 2 * spatial
+            if mode == "VALID"
+            else list(node.attributes.get_ints("pads", [0] * 2 * spatial))
+        )
+        pairs = list(zip(pads[:spatial], pads[spatial:], strict=True))
+    return [amount for pair in reversed(pairs) for amount in pair]
+
+
+def _wanted(inputs: int, share: float) -> int:
+    return max(1, round(share * min(_MOST_COLUMNS, max(_FEWEST_COLUMNS, 8 * inputs))))
