@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +92,7 @@ class Prepared:
         Returns:
             The same samples, as long as the longest of them.
         """
-        return samples if self.padding is None else self.padding.shorten(samples)
+        return replace(samples, padding=self.padding).shortened()
 
 
 def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:

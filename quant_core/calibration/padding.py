@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-
-from quant_core.calibration.samples import Samples
 
 Array = npt.NDArray[Any]
 
@@ -40,35 +37,20 @@ class Padding:
 
     inputs: tuple[Filled, ...]
 
-    def shorten(self, samples: Samples) -> Samples:
-        """Cut off what is padding in all of these samples.
+    def shorten(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Cut off what is padding in all samples.
 
         Args:
-            samples: Samples.
+            inputs: Graph input name -> array, first axis samples.
 
         Returns:
             The same samples, as long as the longest of them.
         """
-        length = int(self.lengths(samples.inputs).max())
-        inputs = dict(samples.inputs)
+        length, shortened = int(self.lengths(inputs).max(initial=1)), dict(inputs)
         for each in self.inputs:
             kept = np.moveaxis(np.moveaxis(inputs[each.name], each.axis, 0)[:length], 0, each.axis)
-            inputs[each.name] = np.ascontiguousarray(kept)
-        return replace(samples, inputs=inputs)
-
-    def shortened(self, feeds: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Cut off what is padding in all samples of a batch.
-
-        Args:
-            feeds: Graph input name -> tensor, first axis samples.
-
-        Returns:
-            The same samples, as long as the longest of them.
-        """
-        length = int(self.lengths({each.name: feeds[each.name].cpu().numpy() for each in self.inputs}).max())
-        return dict(feeds) | {
-            each.name: feeds[each.name].narrow(each.axis, 0, length).contiguous() for each in self.inputs
-        }
+            shortened[each.name] = np.ascontiguousarray(kept)
+        return shortened
 
     def lengths(self, inputs: Mapping[str, Array]) -> npt.NDArray[np.int64]:
         """Count the places of each sample up to the last that holds something else than what fills it.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+
+from quant_core.calibration.padding import Padding
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,11 +18,13 @@ class Samples:
         inputs: Graph input name -> array whose first axis counts the N samples.
         labels: Class numbers, int64, N; None where the user gave none.
         batch: Number of samples the graph demands per run, or None where it takes any number.
+        padding: What fills samples up to one length and is left out of every batch, if anything.
     """
 
     inputs: dict[str, np.ndarray]
     labels: np.ndarray | None = None
     batch: int | None = None
+    padding: Padding | None = None
 
     @property
     def count(self) -> int:
@@ -36,11 +40,19 @@ class Samples:
         Returns:
             New samples holding copies of those rows.
         """
-        return Samples(
+        return replace(
+            self,
             inputs={name: array[indices] for name, array in self.inputs.items()},
             labels=None if self.labels is None else self.labels[indices],
-            batch=self.batch,
         )
+
+    def shortened(self) -> Samples:
+        """Leave out what is padding in all samples.
+
+        Returns:
+            The same samples, as long as the longest of them.
+        """
+        return self if self.padding is None else replace(self, inputs=self.padding.shorten(self.inputs))
 
     def batches(self, size: int) -> Iterator[Samples]:
         """Go through all samples in order.
@@ -49,13 +61,15 @@ class Samples:
             size: Samples per batch; where the graph demands a number, that number is used instead.
 
         Yields:
-            Views of consecutive samples; the last may be shorter unless the graph demands a number.
+            Consecutive samples, views where nothing is padding; the last may be fewer unless the graph demands a
+            number.
         """
         step = self.batch or size
         for start in range(0, self.count, step):
             rows = slice(start, start + step)
-            yield Samples(
+            part = replace(
+                self,
                 inputs={name: array[rows] for name, array in self.inputs.items()},
                 labels=None if self.labels is None else self.labels[rows],
-                batch=self.batch,
             )
+            yield part.shortened()

@@ -113,11 +113,13 @@ def split_batches(
         parts = [torch.from_numpy(part) for part in np.array_split(order.numpy(), -(-count // size))]
     batches = []
     for part in parts:
-        rows = {name: tensor[part].to(device) for name, tensor in feeds.items()}
-        rows = rows if padding is None else padding.shortened(rows)
+        rows = {name: tensor[part] for name, tensor in feeds.items()}
+        if padding is not None:
+            arrays = padding.shorten({name: tensor.cpu().numpy() for name, tensor in rows.items()})
+            rows = {name: torch.from_numpy(array) for name, array in arrays.items()}
         batches.append(
             Batch(
-                {name: fast_layout(tensor) for name, tensor in rows.items()},
+                {name: fast_layout(tensor.to(device)) for name, tensor in rows.items()},
                 None if labels is None else labels[part].to(device),
                 len(part),
             )
