@@ -23,7 +23,7 @@ from quant_core.quantizers import quantize_weight
 from quant_core.scored import equalized_bits
 from quant_core.spec import Report
 from quant_core.spec.debugging import Debugging, LayerFinding
-from quant_core.verification import Difference, open_session, run_batches
+from quant_core.verification import Difference, open_session, run_batches, sqnr_db
 from quant_core.verification.float_twins import FloatTwins
 
 _BYTE = 8
@@ -91,6 +91,12 @@ def debug(
     with _Runs(path, case, twins) as runs:
         tell(0.1, f"{len(twins.found)} layers against their float weights")
         base, gathered, own = runs.everything()
+        if not base.parts:
+            raise ModelError(
+                "the sizes of all outputs depend on what the net finds, so nothing can be compared.",
+                remedy="Give scores or boxes before their selection out as well.",
+                where=model.name,
+            )
         chosen = sorted(twins.found, key=lambda layer: own[layer.name].sqnr_db)[:worst]
         gains: dict[str, tuple[float, float, float]] = {}
         for index, layer in enumerate(chosen):
@@ -99,7 +105,7 @@ def debug(
             whole = runs.output_with(layer, weight)
             byte = runs.output_with(layer, quantize_weight(weight, _BYTE, layer.axis).dequantize())
             share = 1 - whole.noise / base.noise if base.noise else 0.0
-            gains[layer.name] = whole.sqnr_db - base.sqnr_db, byte.sqnr_db - base.sqnr_db, share
+            gains[layer.name] = whole.gain_db(base), byte.gain_db(base), share
     found = []
     for layer in twins.found:
         whole_gain, byte_gain, part = gains.get(layer.name, (None, None, None))
@@ -120,7 +126,7 @@ def debug(
     return Debugging(
         model=model.name,
         quantized=path.name,
-        output=base.name,
+        output=", ".join(base.parts),
         samples=case.samples.count,
         output_sqnr_db=base.sqnr_db,
         layers=tuple(sorted(found, key=_badness)),
@@ -154,12 +160,55 @@ def _few(samples: Samples, most: int) -> Samples:
     return samples.take(np.arange(max(unit, min(samples.count, most) // unit * unit)))
 
 
+class _Outputs:
+    """How far all outputs are from the float net's, each in shares of its own size.
+
+    Attributes:
+        parts: Output name -> its difference; outputs of another shape, such as what a selection found, are left out.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.parts = {name: Difference(name) for name in names}
+
+    def add(self, expected: Mapping[str, NDArray[Any]], values: Mapping[str, NDArray[Any]]) -> None:
+        for name in list(self.parts):
+            if expected[name].shape == values[name].shape:
+                self.parts[name].add(expected[name], values[name])
+            else:
+                del self.parts[name]
+
+    @property
+    def noise(self) -> float:
+        """Mean share of squared error."""
+        shares = [
+            part.noise / part.signal if part.signal else float(part.noise > 0) for part in self.parts.values()
+        ]
+        return sum(shares) / max(len(shares), 1)
+
+    @property
+    def sqnr_db(self) -> float:
+        return sqnr_db(1.0, self.noise)
+
+    def gain_db(self, base: _Outputs) -> float:
+        """What is gained over a base, in the outputs that both have."""
+        common = _Outputs([])
+        common.parts = {name: part for name, part in base.parts.items() if name in self.parts}
+        return self.sqnr_db - common.sqnr_db
+
+
 class _Runs:
     """Runs of the float model and of variants of the quantized file, on the same samples."""
 
     def __init__(self, path: Path, case: _Case, twins: FloatTwins) -> None:
         self.path, self.case, self.twins = path, case, twins
-        self.output = str(case.model.graph.outputs[0].name)
+        outputs = case.model.graph.outputs
+        self.outputs = [
+            str(value.name) for value in outputs if value.dtype and value.dtype.is_floating_point()
+        ]
+        if not self.outputs:
+            raise ModelError(
+                "no output holds floats, so nothing can be compared.", remedy="Give scores out as well."
+            )
         constants = case.model.graph.initializers
         self.weights: dict[str, NDArray[np.floating]] = {}
         for layer in case.layers:
@@ -177,28 +226,28 @@ class _Runs:
     def __exit__(self, *_: object) -> None:
         self._folder.cleanup()
 
-    def everything(self) -> tuple[Difference, dict[str, Difference], dict[str, Difference]]:
-        """Compare the output, and at every layer: quantized with float, and the stored weight with the float one."""
+    def everything(self) -> tuple[_Outputs, dict[str, Difference], dict[str, Difference]]:
+        """Compare the outputs, and at every layer: quantized with float, and the stored weight with the float one."""
         triples = {layer.name: self.twins.results(layer) for layer in self.twins.found}
-        base = Difference(self.output)
+        base = _Outputs(self.outputs)
         gathered = {name: Difference(name) for name in triples}
         own = {name: Difference(name) for name in triples}
         inner = [plain for uses in triples.values() for plain, _, _ in uses]
         pairs = zip(self._run_float(inner), self._run(self.twins.beside(self.weights)), strict=True)
         for (_, expected), (_, values) in pairs:
-            base.add(expected[self.output], values[self.output])
+            base.add(expected, values)
             for name, uses in triples.items():
                 for plain, result, twin in uses:
                     gathered[name].add(expected[plain], values[result])
                     own[name].add(values[twin], values[result])
         return base, gathered, own
 
-    def output_with(self, layer: Layer, weight: NDArray[np.floating]) -> Difference:
-        """Compare the output where one layer has another weight."""
-        difference = Difference(self.output)
+    def output_with(self, layer: Layer, weight: NDArray[np.floating]) -> _Outputs:
+        """Compare the outputs where one layer has another weight."""
+        difference = _Outputs(self.outputs)
         runs = self._run(self.twins.instead(layer, weight))
         for expected, (_, values) in zip(self._references, runs, strict=True):
-            difference.add(expected[self.output], values[self.output])
+            difference.add(expected, values)
         return difference
 
     def _run_float(self, inner: Sequence[str]) -> Any:

@@ -62,8 +62,8 @@ def print_findings(found: Debugging, rows: int, console: Console) -> None:
     from quant_core.spec import format_bits
 
     console.print(
-        f"{found.quantized} against {found.model} on {found.samples} samples: {found.output} has an SQNR of "
-        f"{found.output_sqnr_db:.1f} dB",
+        f"{found.quantized} against {found.model} on {found.samples} samples: {found.output_sqnr_db:.1f} dB at "
+        f"{found.output}",
         highlight=False,
         markup=False,
     )

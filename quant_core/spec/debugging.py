@@ -41,9 +41,9 @@ class Debugging(BaseModel):
         version: Version of this format.
         model: File name of the float model.
         quantized: File name of the quantized one.
-        output: The output that was compared.
+        output: The outputs that were compared: all that hold floats, by name.
         samples: Samples that were run.
-        output_sqnr_db: The output's SQNR against the float model.
+        output_sqnr_db: The output's SQNR against the float model; of several, that of their mean share of squared error.
         layers: The layers found in the file, the worst first: by gain where it was measured, then by own SQNR.
         not_found: Layers that no node of the file stands for, or whose kernel takes no other weight.
     """

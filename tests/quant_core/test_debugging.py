@@ -87,6 +87,33 @@ def test_a_spoiled_layer_comes_first_with_the_gain_that_numpy_finds(net, tmp_pat
     assert 5 < first.byte_gain_db <= first.float_gain_db + 0.5
 
 
+def test_all_outputs_count_in_shares_of_their_own_size(net, tmp_path):
+    model, data, weights, samples = net
+    proto = onnx.load(model)
+    kinds = {"y_a": TensorProto.FLOAT, "best": TensorProto.INT64}
+    proto.graph.node.append(helper.make_node("ArgMax", ["y_a"], ["best"], axis=1))
+    for name, kind in kinds.items():  # before the output that the spoiled layer reaches
+        sizes = ["N", WIDTH] if name == "y_a" else ["N", 1]
+        proto.graph.output.insert(0, helper.make_tensor_value_info(name, kind, sizes))
+    onnx.save(proto, model)
+    steps = {"a": 1e-2, "b": 0.15, "c": 1e-2}
+    _with_codes(model, tmp_path / "quantized.onnx", steps)
+    rounded = {name: np.round(weights[name] / step) * step for name, step in steps.items()}
+
+    def mean_db(stored):
+        shares = [10 ** (-_db(samples @ weights["a"], samples @ stored["a"]) / 10)]
+        shares.append(10 ** (-_db(_run(samples, weights), _run(samples, stored)) / 10))
+        return -10 * np.log10(np.mean(shares))
+
+    found = debug(model, tmp_path / "quantized.onnx", data, worst=1, samples=SAMPLES)
+    assert set(found.output.split(", ")) == {"y_a", "y_c"}
+    assert found.output_sqnr_db == pytest.approx(mean_db(rounded), abs=0.02)
+    gain = mean_db(rounded | {"b": weights["b"]}) - mean_db(rounded)
+    assert found.layers[0].name == "b"
+    assert found.layers[0].float_gain_db == pytest.approx(gain, abs=0.05)
+    assert gain > 5
+
+
 def test_integer_products_with_inputs_rounded_at_run_time_are_understood(net, tmp_path):
     model, data, _, _ = net
     quantize_dynamic(model, tmp_path / "dynamic.onnx", weight_type=QuantType.QInt8)
