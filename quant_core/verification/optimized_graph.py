@@ -5,7 +5,8 @@ What onnxruntime 1.31 does to the name N of an operator node, found on graphs of
 - kept as it is by the int8 fusions (QLinearMatMul, QGemm, DynamicQuantizeMatMul, MatMulIntegerToFloat), where a
   MatMulInteger gives its name, and by FusedConv, MatMulNBits, Gather and everything that is not fused;
 - `N_token_3` once a QLinearConv is moved to channels-last;
-- `fused N` for FusedGemm, `N/MatMulAddFusion` for the Gemm made of MatMul and Add;
+- `fused N` for FusedGemm, `N/MatMulAddFusion` for the Gemm made of MatMul and Add, `N/MatmulTransposeFusion/`,
+  `N/MatMulScaleFusion/`, `N/GemmTransposeFusion/` and `N/GemmSumFusion/` for what takes in its neighbours;
 - lost for a float Conv in blocked layout, which is named after the tensor that the last node fused into it
   writes: `T_nchwc`.
 
@@ -216,7 +217,7 @@ def _nodes_by_original_name(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]
             continue
         found.setdefault(node.name, node)
         name = re.sub(r"_token_\d+$", "", node.name)
-        name = name.removeprefix("fused ").removesuffix("/MatMulAddFusion")
+        name = re.sub(r"(/[A-Za-z]+Fusion/?)+$", "", name.removeprefix("fused "))
         derived.setdefault(name, node)
         if name.endswith("_nchwc"):
             derived.setdefault(f"output:{name.removesuffix('_nchwc')}", node)

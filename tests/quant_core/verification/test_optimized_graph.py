@@ -115,6 +115,28 @@ def test_float_layers_are_found_under_the_names_onnxruntime_gives_them(tmp_path,
     assert {found[name] for name in ("shared", "head", "proj")} <= FLOAT_OPERATORS
 
 
+@pytest.mark.parametrize(
+    ("op", "around", "kernel"),
+    [
+        ("MatMul", ("", "Mul"), "FusedMatMul"),
+        ("MatMul", ("Transpose", ""), "FusedMatMul"),
+        ("Gemm", ("Transpose", "Relu"), "FusedGemm"),
+        ("Gemm", ("", "Transpose"), "Gemm"),
+    ],
+)
+def test_products_that_take_in_their_neighbours_are_found(op, around, kernel, tmp_path, new_graph):
+    graph = new_graph()
+    weight = graph.constant("w", graph.random.standard_normal((WIDTH, WIDTH)))
+    before, after = around
+    tensor = graph.node(before, ["x"], "t", perm=[1, 0]) if before else "x"
+    tensor = graph.node(op, [tensor, weight], "m", name="encoder/product")
+    factor = [graph.constant("s", np.float32(0.3))] if after == "Mul" else []
+    graph.node(after or "Softmax", [tensor, *factor], "y")
+    path = graph.save(tmp_path / "m.onnx", {"x": [WIDTH, WIDTH]}, {"y": [WIDTH, WIDTH]})
+    assert kernels(path, [layer("encoder/product", op, "m")]) == {"encoder/product": kernel}
+    assert all(node.name != "encoder/product" for node in optimized_graph(path).graph.node)
+
+
 def test_a_float_convolution_between_grids_is_caught_when_onnxruntime_quantizes_it(tmp_path, new_graph):
     for name, kept_float in (("trap.onnx", False), ("kept.onnx", True)):
         graph = new_graph()
