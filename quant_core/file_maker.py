@@ -27,7 +27,7 @@ from quant_core.quantizers import ActivationGrid, QuantizedWeight, activation_gr
 from quant_core.quantizers.activation import float8_grid, symmetric_grid
 from quant_core.quantizers.input_moments import KeptMoments
 from quant_core.quantizers.output_means import correct_means
-from quant_core.quantizers.rounding import RoundedWeights, round_weights
+from quant_core.quantizers.rounding import RoundedWeights, knows_more, round_weights
 from quant_core.sensitivity import Objective
 from quant_core.spec import FLOAT_BITS, BitPlan, QuantizeSpec, Stage
 from quant_core.spec.bits import WIDE_BITS
@@ -71,7 +71,7 @@ class FileMaker:
         rounded: Every layer at every width.
         parts: The samples that `rounded` has seen, and the others.
         moments: Input moments of the former, as far as they are held.
-        whole: Whether `rounded` has seen every calibration sample; else the chosen widths are rounded again with all.
+        whole: Whether `rounded` has seen every calibration sample; else chosen widths may be rounded again with all.
         grids: Activation grids found so far, by tensor and bits.
         checkpoints: What an attempt that was cut off left, and where this one leaves what it has tuned.
     """
@@ -201,14 +201,17 @@ class FileMaker:
         return settled
 
     def _finish(self, made: Made) -> Made:
-        """Round the chosen widths again with every calibration sample, and tune them; the size stays as it is."""
+        """Round layers whose inputs are well known again with every sample, and tune codes; the size stays."""
         choice = made.choice
         weights, notes = dict(choice.weights), made.notes
         if not self.whole and not self.spec.by_value:
             with self.journal.timed("rounding"):
-                widths = _stored(choice.plan)
-                rounded = self._round({name: (width,) for name, width in widths.items()}, "export")
-            weights = {name: rounded[name][widths[name]] for name in weights}
+                widths, count = _stored(choice.plan), self.samples.count
+                again = {layer.name for layer in self.job.layers if knows_more(layer, count)}
+                rounded = self._round(
+                    {name: (width,) if name in again else () for name, width in widths.items()}, "export"
+                )
+            weights = {name: rounded[name].get(widths[name], weight) for name, weight in weights.items()}
         if self.spec.rounding in TUNED:
             with self.journal.timed("rounding"):
                 tuned = tune_plan(

@@ -19,12 +19,14 @@ from quant_core.quantizers.bias_correction import find_bias
 from quant_core.quantizers.coordinate_descent import descend
 from quant_core.quantizers.gptq import Improve, gptq
 from quant_core.quantizers.input_moments import KeptMoments, Moments, has_moments, input_moments, joined
+from quant_core.quantizers.principal_moments import INDEPENDENT_PER_SAMPLE
 from quant_core.quantizers.rows import rows_shape
 from quant_core.quantizers.stochastic import round_stochastically
 from quant_core.quantizers.weight import quantize_weight
 from quant_core.spec import FLOAT_BITS, WeightOptions
 
 _MOMENT_BYTES = 1 << 30
+_COLUMNS_AN_INPUT = 2
 
 RoundedWeights = Mapping[str, Mapping[int, QuantizedWeight]]
 """Layer name -> bits -> codes and scales."""
@@ -141,6 +143,22 @@ def round_weights(
             }
         tell(f"rounded {layer.name}")
     return rounded
+
+
+def knows_more(layer: Layer, samples: int) -> bool:
+    """Tell whether a layer's codes should be found again with samples that join those they were scored beside.
+
+    Args:
+        layer: The layer.
+        samples: How many samples there are then.
+
+    Returns:
+        True where its codes rest on the moments of its inputs and these are known then: from two independent columns
+        for each input on, counting 16 of each sample. With fewer, other samples give other codes that are no better,
+        and a plan is chosen by what the first ones lose.
+    """
+    _, _, inputs = rows_shape(layer)
+    return has_moments(layer) and samples * INDEPENDENT_PER_SAMPLE >= _COLUMNS_AN_INPUT * inputs
 
 
 def _chance(seed: int, name: str, bits: int) -> torch.Generator:

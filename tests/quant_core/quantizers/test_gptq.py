@@ -12,7 +12,7 @@ from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.coordinate_descent import descend
 from quant_core.quantizers.gptq import gptq
 from quant_core.quantizers.input_moments import InputMoments, KeptMoments, has_moments, input_moments
-from quant_core.quantizers.rounding import round_weights
+from quant_core.quantizers.rounding import knows_more, round_weights
 from quant_core.quantizers.rows import from_rows, rows_shape, scale_to_rows, to_rows
 from quant_core.spec import WeightOptions
 
@@ -223,3 +223,12 @@ def test_more_samples_join_moments_that_are_kept_and_leave_ranges_as_they_are():
         np.testing.assert_array_equal(together[bits].scale, start["layer"][bits].scale)
         np.testing.assert_array_equal(together[bits].codes, afresh[bits].codes)
         assert np.mean(together[bits].codes == joined[bits].codes) > 0.98
+
+
+@pytest.mark.parametrize(("case", "inputs"), [("conv", 54), ("depthwise", 9), ("gemm", 7), ("transposed", 5)])
+def test_codes_are_found_again_from_two_columns_an_input_on(case, inputs):
+    _, layer, *_ = build(*CASES[case])
+    assert rows_shape(layer)[2] == inputs
+    enough = -(-2 * inputs // 16)
+    assert knows_more(layer, enough)
+    assert not knows_more(layer, enough - 1)
