@@ -26,7 +26,6 @@ from quant_core.quantizers.weight import quantize_weight
 from quant_core.spec import FLOAT_BITS, WeightOptions
 
 _MOMENT_BYTES = 1 << 30
-_COLUMNS_AN_INPUT = 2
 
 RoundedWeights = Mapping[str, Mapping[int, QuantizedWeight]]
 """Layer name -> bits -> codes and scales."""
@@ -153,12 +152,12 @@ def knows_more(layer: Layer, samples: int) -> bool:
         samples: How many samples there are then.
 
     Returns:
-        True where its codes rest on the moments of its inputs and these are known then: from two independent columns
-        for each input on, counting 16 of each sample. With fewer, other samples give other codes that are no better,
-        and a plan is chosen by what the first ones lose.
+        True where its codes rest on the moments of its inputs and these are known then: from as many independent
+        columns as inputs on, counting 16 of each sample. With fewer, other samples give other codes that are hardly
+        better, and a plan is chosen by what the first ones lose.
     """
     _, _, inputs = rows_shape(layer)
-    return has_moments(layer) and samples * INDEPENDENT_PER_SAMPLE >= _COLUMNS_AN_INPUT * inputs
+    return has_moments(layer) and samples * INDEPENDENT_PER_SAMPLE >= inputs
 
 
 def _chance(seed: int, name: str, bits: int) -> torch.Generator:

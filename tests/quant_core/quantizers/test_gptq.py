@@ -226,9 +226,9 @@ def test_more_samples_join_moments_that_are_kept_and_leave_ranges_as_they_are():
 
 
 @pytest.mark.parametrize(("case", "inputs"), [("conv", 54), ("depthwise", 9), ("gemm", 7), ("transposed", 5)])
-def test_codes_are_found_again_from_two_columns_an_input_on(case, inputs):
+def test_codes_are_found_again_from_as_many_columns_as_inputs_on(case, inputs):
     _, layer, *_ = build(*CASES[case])
     assert rows_shape(layer)[2] == inputs
-    enough = -(-2 * inputs // 16)
+    enough = -(-inputs // 16)
     assert knows_more(layer, enough)
     assert not knows_more(layer, enough - 1)
