@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 
 BINS = 2048
+_PART = 1 << 16
+_INTEGERS = 2**23
+"""Integers up to twice this are floats."""
 _LEAST_WIDTH = 2.0**-100
 
 
@@ -47,28 +50,32 @@ class ActivationRange:
         return (self.origin + np.arange(BINS + 1)) * self.width
 
 
-def measure(values: Tensor) -> ActivationRange:
+def measure(values: Tensor, extremes: tuple[float, float] | None = None) -> ActivationRange:
     """Summarise one tensor.
 
     Args:
         values: A float tensor of any shape, finite, not empty, on any device.
+        extremes: Its smallest and largest value, where they are known.
 
     Returns:
         Its distribution.
     """
     flat = _as_it_lies(values.detach())
-    low, high = (float(extreme) for extreme in torch.aminmax(flat))
+    low, high = extremes or tuple(float(extreme) for extreme in torch.aminmax(flat))
     width = _bin_width(low, high)
     origin = math.floor(low / width)
-    if flat.dtype != torch.float32 or not _LEAST_WIDTH < width < 1 / _LEAST_WIDTH:
-        flat = flat.double()
-    # Widths are powers of two, so that the product is exact in either precision.
-    bins = (flat * (1 / width)).floor_().long().sub_(origin)
-    counts = torch.bincount(bins, minlength=BINS).cpu().numpy()
+    normal = flat.dtype == torch.float32 and _LEAST_WIDTH < width < 1 / _LEAST_WIDTH
+    exact = normal and abs(origin) < _INTEGERS
+    counts, zeros = np.zeros(BINS, np.int64), 0
+    # What is in between stays in the cache. Widths are powers of two, so that the product is exact in either precision.
+    for part in torch.split(flat, _PART):
+        bins = ((part if exact else part.double()) * (1 / width)).floor_().sub_(origin).int()
+        counts += torch.bincount(bins, minlength=BINS).cpu().numpy()
+        zeros += int(np.count_nonzero((part == 0).cpu().numpy()))
     return ActivationRange(
         minimum=low,
         maximum=high,
-        zeros=flat.numel() - int(flat.count_nonzero()),
+        zeros=zeros,
         counts=counts,
         origin=origin,
         width=width,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
@@ -61,13 +62,14 @@ def activation_ranges(
         for name in names:
             if not values[name].numel():
                 continue
-            if not all(bool(extreme.isfinite()) for extreme in torch.aminmax(values[name])):
+            low, high = (float(extreme) for extreme in torch.aminmax(values[name]))
+            if not (math.isfinite(low) and math.isfinite(high)):
                 raise NonFiniteError(
                     "this tensor became NaN or infinite in the float model.",
                     remedy="Check that the samples are scaled as the model was trained.",
                     where=name,
                 )
-            seen = measure(values[name])
+            seen = measure(values[name], (low, high))
             ranges[name] = merge(ranges[name], seen) if name in ranges else seen
         done += batch.count
         if on_batch is not None:
