@@ -22,7 +22,7 @@ from quant_core.sensitivity import Batch, Objective
 from quant_core.sensitivity.float_run import float_runs
 from quant_core.spec import FLOAT_BITS, QuantizeSpec
 from quant_core.spec.bits import WIDE_BITS
-from quant_core.spec.width import KERNEL_BITS, activation_of, weight_of, width_of
+from quant_core.spec.width import KERNEL_BITS, activation_of, weight_of
 
 Rounding = Callable[[torch.Tensor], torch.Tensor]
 Tell = Callable[[float, str], None]
@@ -123,7 +123,9 @@ class OpenActivations:
         """Bits -> tensors that the layer alone has rounded to them."""
         others = {other.name: FLOAT_BITS for other in self.job.layers}
         weight = next((b for b in self.job.candidates[layer.name].bits if b != FLOAT_BITS), FLOAT_BITS)
-        placement = self._place({**others, layer.name: width_of(weight, KERNEL_BITS)})
+        placement = self._place(
+            {**others, layer.name: weight}
+        )  # where nobody asks, slow kernels are left out
         form = placement.forms[layer.name]
         if form not in {"static", "dynamic"}:
             return {}

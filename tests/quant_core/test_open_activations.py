@@ -121,6 +121,26 @@ def test_shares_of_all_layers_add_up_to_every_tensor_once(opened):
     assert scores[two][4] - scores[two][8] == pytest.approx(lost - each["h"], rel=1e-3)
 
 
+def test_layers_that_are_slow_in_integers_are_not_asked(tmp_path):
+    rng = np.random.default_rng(0)
+    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 21]>
+    net (float[n, 2, 16] x) => (float[n, 1, 16] y) {
+        [one] a = Conv<pads=[2,2]>(x, w1)
+        [groups] b = Conv<pads=[1,1], group=8>(a, w2)
+        [bend] h = LeakyRelu(b)
+        [up] y = ConvTranspose(h, w3)
+    }""")
+    for name, shape in {"w1": (8, 2, 5), "w2": (16, 1, 3), "w3": (16, 1, 1)}.items():
+        values = rng.normal(size=shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    onnx.save(model, tmp_path / "net.onnx")
+    np.savez(tmp_path / "x.npz", x=rng.normal(size=(32, 2, 16)).astype(np.float32))
+    spec = QuantizeSpec.model_validate(SPEC | {"bops": 1.0})
+    report = quantize(tmp_path / "net.onnx", tmp_path / "x.npz", spec, tmp_path / "out")
+    forms = {layer.name: layer.form for layer in report.layers}
+    assert forms["groups"] == forms["up"] == "weight_only"
+
+
 def test_the_report_tells_what_is_real_and_what_is_simulated(given, tmp_path):
     report = quantize(given / "net.onnx", given / "x.npz", QuantizeSpec.model_validate(SPEC), tmp_path)
     macs = {layer.name: layer.macs for layer in report.layers}
