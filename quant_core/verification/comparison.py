@@ -25,7 +25,6 @@ def compare(
     labels: NDArray[Any] | None = None,
     batch: int | None = None,
     threads: int | None = None,
-    literal: bool = False,
     headline: str | None = None,
     on_batch: OnBatch | None = None,
 ) -> Metrics:
@@ -40,7 +39,6 @@ def compare(
         batch: Samples per batch; default as many as fit 8 MiB of input. Layers that quantize their input at run
             time take its range over the batch, so this changes their answers a little.
         threads: Threads onnxruntime gets for a file; default all cores this process may use.
-        literal: Whether a quantized file is run as it is written, without onnxruntime's rewrites.
         headline: The output that the headline is of; None for the first.
         on_batch: Given every batch as a slice of the samples, and what both answer, by output name.
 
@@ -59,7 +57,7 @@ def compare(
     metrics = MetricAccumulator(classes=classes, headline=headline)
     pairs = zip(
         run_batches(reference, inputs, size),
-        _run_ours(quantized_model, inputs, size, threads, literal=literal),
+        _run_ours(quantized_model, inputs, size, threads),
         strict=True,
     )
     for (part, expected), (_, values) in pairs:
@@ -69,13 +67,11 @@ def compare(
     return metrics.result()
 
 
-def _run_ours(
-    model: Model, inputs: Arrays, batch: int, threads: int | None, *, literal: bool
-) -> Iterator[Batch]:
+def _run_ours(model: Model, inputs: Arrays, batch: int, threads: int | None) -> Iterator[Batch]:
     # The float model ran on these samples, so whatever fails here is not the user's doing.
     try:
         if isinstance(model, Path):
-            model = open_session(model, threads=threads, literal=literal)
+            model = open_session(model, threads=threads)
         yield from run_batches(model, inputs, batch)
     except (ModelError, SamplesError) as error:
         raise InternalError(f"The quantized model does not run in onnxruntime. {error}") from error
