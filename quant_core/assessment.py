@@ -63,7 +63,7 @@ _LEAST_AGREEMENT_DB = 10.0
 _MOST_DIFFERENCE_DB = 3.0
 _SAMPLES_INSIDE = 2
 _SAMPLES_SIMULATED = 32
-_SECONDS = 0.6
+_SECONDS, _ERROR = 0.6, 0.02
 _SLOWER = 0.8
 _ELSEWHERE = (
     "Made for {}, which is not at hand: answers are those of the graph run as it is written on a CPU, latencies are "
@@ -147,7 +147,9 @@ def assess(
         on_batch=hold_against,
     )
     on_progress(0.4, "timing float and quantized in turn")
-    latency = measure_latency(opened.reference, opened.quantized, samples.inputs, seconds=_SECONDS)
+    latency = measure_latency(
+        opened.reference, opened.quantized, samples.inputs, seconds=_SECONDS, error=_ERROR
+    )
     optimized = opened.optimized
     del opened  # two models in memory
     on_progress(0.6, "looking inside the layers")

@@ -26,11 +26,8 @@ from quant_core.verification.session import (
 FEWEST_PAIRS = 5
 """A median and an interquartile range of fewer pairs would say nothing."""
 
-_PARTS, _BELIEVED = (0.15, 0.35, 0.5), 15
+_PARTS, _BELIEVED = (0.25, 0.25, 0.5), 9
 """Shares of the time after which it may end, and pairs before their spread is believed."""
-
-_KNOWN = 0.01
-"""Relative standard error of the median ratio that is good enough to stop before the time is up."""
 
 
 def measure_latency(
@@ -41,6 +38,7 @@ def measure_latency(
     threads: int | None = None,
     pairs: int = 1000,
     seconds: float = 2.0,
+    error: float = 0.01,
     warm_up: int = 3,
 ) -> Latency:
     """Time both models in interleaved pairs.
@@ -55,7 +53,8 @@ def measure_latency(
         threads: Threads onnxruntime gets, and what open sessions have; default all cores this process may use.
         pairs: The most timed pairs.
         seconds: No new pair is begun after so many seconds, except to reach `FEWEST_PAIRS`; less of that is enough
-            where the ratio is then known to 1 %.
+            where the ratio is then known.
+        error: Relative standard error of the median ratio at which it is known.
         warm_up: Untimed runs of each model beforehand.
 
     Returns:
@@ -77,7 +76,7 @@ def measure_latency(
         fewest, left = max(0, FEWEST_PAIRS - len(times)), pairs - len(times)
         more = time_in_turn(runs, rounds=left, fewest=fewest, seconds=seconds * share)
         times = np.concatenate([times, more.reshape(-1, len(runs))])
-        if len(times) >= min(pairs, _BELIEVED) and _is_known(times):
+        if len(times) >= min(pairs, _BELIEVED) and _is_known(times, error):
             break
     return summarise(times * 1e3, batch=batch, threads=threads)
 
@@ -188,11 +187,11 @@ def summarise(times: NDArray[np.float64], *, batch: int, threads: int) -> Latenc
     )
 
 
-def _is_known(times: NDArray[np.float64]) -> bool:
+def _is_known(times: NDArray[np.float64], error: float) -> bool:
     ratios = times[:, 0] / times[:, 1]
     low, median, high = np.percentile(ratios, [25, 50, 75])
     # Of a normal distribution: sigma = IQR / 1.349, and the median's error is 1.253 times that of the mean.
-    return bool(1.253 * (high - low) / 1.349 / np.sqrt(len(ratios)) <= _KNOWN * median)
+    return bool(1.253 * (high - low) / 1.349 / np.sqrt(len(ratios)) <= error * median)
 
 
 def _seconds(call: Callable[[], Any], clock: Callable[[], float]) -> float:
