@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
 
 from quant_core.allocation.candidates import Candidates
 from quant_core.spec import CostTable
@@ -61,6 +64,27 @@ class FileCosts:
         """
         weights = sum(self.layers[name][width] for name, width in bits.items())
         return self.base + weights + self.overhead(bits.values())
+
+    def totals(
+        self, names: Sequence[str], widths: Sequence[int], choices: npt.NDArray[np.integer]
+    ) -> npt.NDArray[np.int64]:
+        """Predict the sizes of many files.
+
+        Args:
+            names: Layer names.
+            widths: Bits.
+            choices: Index of the bits of each layer, `[files, layers]`.
+
+        Returns:
+            Bytes, `[files]`.
+        """
+        table = np.array([[self.layers[name].get(width, 0) for width in widths] for name in names], np.int64)
+        sizes: npt.NDArray[np.int64] = self.base + table[np.arange(len(names)), choices].sum(1)
+        used = np.stack([(choices == index).any(1) for index in range(len(widths))], 1)
+        for key, size in self.functions.items():
+            readers = [index for index, width in enumerate(widths) if key in functions_of(width)]
+            sizes += size * used[:, readers].any(1)
+        return sizes
 
 
 def all_widths(candidates: Mapping[str, Candidates]) -> tuple[int, ...]:

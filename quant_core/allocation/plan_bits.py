@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -178,23 +178,31 @@ def file_front(problem: PlanProblem) -> ParetoFront:
     """
     widths = all_widths(problem.candidates)
     front = pareto_front(replace(problem, pairs=None).matrix(widths), cost=BYTES)
-    points: list[ParetoPoint] = []
-    for point in reversed(front):
-        chosen = tuple(widths[index] for index in point.choice)
-        size = problem.files.total(dict(zip(problem.names, chosen, strict=True)))
-        # Unpacking functions come on top of the additive bytes and can undo a small gain.
-        if not points or size < points[-1].bytes:
-            activations, shares = tuple(map(activation_of, chosen)), tuple(map(sparse_of, chosen))
-            points.append(
-                ParetoPoint(
-                    bytes=size,
-                    predicted_loss=point.objective,
-                    bits=tuple(map(weight_of, chosen)),
-                    activation_bits=activations if any(activations) else (),
-                    sparse=shares if any(shares) else (),
-                )
+    choices = front.choices()
+    sizes = problem.files.totals(problem.names, widths, choices)
+    # Unpacking functions come on top of the additive bytes and can undo a small gain.
+    smallest_behind = np.minimum.accumulate(sizes[::-1])[::-1]
+    kept = np.append(sizes[:-1] < smallest_behind[1:], True)
+    weights, activations, shares = (
+        tuple(function(width) for width in widths) for function in (weight_of, activation_of, sparse_of)
+    )
+
+    def told(values: Sequence[Any], row: Sequence[int]) -> tuple[Any, ...]:
+        found = tuple(values[index] for index in row) if any(values) else ()
+        return found if any(found) else ()
+
+    points = []
+    for row, size, loss in zip(choices[kept].tolist(), sizes[kept], front.objective[kept], strict=True):
+        points.append(
+            ParetoPoint(
+                bytes=int(size),
+                predicted_loss=float(loss),
+                bits=tuple(weights[index] for index in row),
+                activation_bits=told(activations, row),
+                sparse=told(shares, row),
             )
-    return ParetoFront(layers=problem.names, points=tuple(reversed(points)))
+        )
+    return ParetoFront(layers=problem.names, points=tuple(points))
 
 
 def _finite(problem: PlanProblem) -> dict[str, Candidates]:
