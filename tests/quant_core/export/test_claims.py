@@ -6,7 +6,7 @@ import pytest
 from quant_core.export import predict_sizes
 from quant_core.export.gpu import ORT_CUDA, tensorrt
 from quant_core.export.ort_cpu import ORT_CPU
-from quant_core.export.portable import portable
+from quant_core.export.portable import PORTABLE_OPSETS, portable
 from quant_core.spec import FLOAT_BITS, WeightOptions
 from quant_core.verification import check_layers
 from tests.quant_core.export.networks import HEADER, Net
@@ -117,6 +117,12 @@ FLOATING = [
     (4, WeightOptions(weight_format="nvfp4")),
     (4, WeightOptions(weight_format="mxfp4")),
 ]
+BLOCKS = [
+    (bits, WeightOptions(granularity="block", block_size=size, symmetric=symmetric))
+    for bits, size, symmetric in (
+        (4, 32, True), (2, 64, True), (8, 128, True), (4, 256, False), (3, 48, True), (2, 32, False), (5, 100, False),
+    )
+]  # fmt: skip
 EVERYTHING = [(bits, options) for bits in (2, 3, 4, 5, 6, 8) for options in GRANULARITIES] + FLOATING
 CLAIMS = (
     [
@@ -155,9 +161,8 @@ def net(request):
     return Net(NETS[request.param])
 
 
-@pytest.mark.parametrize(("target", "activations", "bits", "options"), CLAIMS, ids=label)
-def test_each_layer_equals_the_simulation(net, target, activations, bits, options, tmp_path):
-    path = tmp_path / "model.onnx"
+def check_claim(net, target, activations, bits, options, path):
+    """Export a network, run it, compare each layer with the simulation and the bytes with the prediction."""
     forms = {
         layer.name: target.form(layer, net.model, bits, activations, options.grid(bits))
         for layer in net.layers
@@ -181,3 +186,49 @@ def test_each_layer_equals_the_simulation(net, target, activations, bits, option
         options,
     )
     assert abs(file.ByteSize() - sizes.total(plan)) <= max(0.03 * file.ByteSize(), 160)
+
+
+@pytest.mark.parametrize(("target", "activations", "bits", "options"), CLAIMS, ids=label)
+def test_each_layer_equals_the_simulation(net, target, activations, bits, options, tmp_path):
+    check_claim(net, target, activations, bits, options, tmp_path / "model.onnx")
+
+
+TARGETS = [
+    *((ORT_CPU, activations) for activations in (8, 16, FLOAT_BITS)),
+    *((portable(opset), activations) for opset in PORTABLE_OPSETS for activations in (8, FLOAT_BITS)),
+]
+PRODUCT = [
+    (target, activations, *grid)
+    for target, activations in TARGETS
+    for grid in [*EVERYTHING, *BLOCKS]
+    if (target, activations, *grid) not in CLAIMS
+] + [
+    (target, 8, bits, WeightOptions(granularity=granularity, block_size=size))
+    for target, sizes in ((tensorrt(), (64, 128)), (ORT_CUDA, (16, 32, 64, 128)))
+    for bits, granularity, size in [(8, "tensor", 32), *((4, "block", size) for size in sizes)]
+]
+"""Every target, opset, width of activations, grid and size of blocks that is claimed and not above."""
+
+
+@pytest.fixture(scope="module")
+def networks():
+    return {name: Net(NETS[name]) for name in NETS}
+
+
+@pytest.mark.parametrize(
+    ("place", "claim"),
+    list(enumerate(PRODUCT))[::9],
+    ids=lambda value: "-".join(map(label, value)) if isinstance(value, tuple) else "",
+)
+def test_the_whole_product_in_turn(networks, place, claim, tmp_path):
+    check_claim(networks[list(NETS)[place // 9 % len(NETS)]], *claim, tmp_path / "model.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "activations"), [*TARGETS, (tensorrt(), 8), (ORT_CUDA, 8)], ids=label)
+def test_the_whole_product(networks, target, activations, tmp_path):
+    claims = [claim for claim in PRODUCT if claim[:2] == (target, activations)]
+    assert claims
+    for claim in claims:
+        for name in NETS:
+            check_claim(networks[name], *claim, tmp_path / "model.onnx")
