@@ -30,6 +30,10 @@ _FEWEST = 4
 """Of fewer samples the halves say nothing about each other."""
 _ERRORS = 1.0
 """By how many of its standard errors the error must fall on samples that did not correct."""
+_LOG_ERRORS = 2.0
+"""The same for its logarithm, where an answer that tips over outweighs all other samples."""
+_SAME = 1e-12
+"""Share of the outputs' energy that is no error."""
 _TINY = 1e-30
 
 Vector = npt.NDArray[np.float64]
@@ -60,9 +64,11 @@ def correct_means(
     `max(0, 1 - e^2 / m^2)`.
 
     One half of the samples corrects, and the other judges; where the relative squared error of the outputs falls there
-    by more than its standard error, they change places. Only where it does in all are biases corrected, by what both
-    halves have shown. Of 16 samples or more, the half of each half tries it first, and where the error does not fall at
-    all, that is the end. At most 64 samples are used, of large networks fewer.
+    by more than its standard error, they change places. So they do where its logarithm, sample by sample, falls by more
+    than two, and the error itself does not rise by more than one: the one line whose answer tips over does not decide
+    about all others. Only where it does in all are biases corrected, by what both halves have shown. Of 16 samples or
+    more, the half of each half tries it first, and where neither falls at all, that is the end. At most 64 samples are
+    used, of large networks fewer.
 
     Args:
         program: The float network.
@@ -91,19 +97,19 @@ def correct_means(
     def part(first: int, step: int) -> Samples:
         return samples.take(np.flatnonzero(np.repeat(np.arange(count) % step == first, unit)))
 
-    def tried(fitting: Samples, judging: Samples) -> tuple[dict[str, _Seen], list[float]]:
+    def tried(fitting: Samples, judging: Samples) -> tuple[dict[str, _Seen], Vector]:
         shown = _watched(program, plain, places, fitting, batch_size)
         corrected = simulate(_moved(weights, places, shown))
         return shown, _falls(program, plain, corrected, judging, outputs, batch_size)
 
-    if count >= _ENOUGH and not sum(tried(part(0, 4), part(1, 4))[1]) > 0:
+    if count >= _ENOUGH and not (tried(part(0, 4), part(1, 4))[1].sum(1) > 0).any():
         return None
     seen = {name: _Seen() for name in places}
-    falls: list[float] = []
+    falls = np.zeros((2, 0))
     for fitting, judging in ((0, 1), (1, 0)):
         shown, found = tried(part(fitting, 2), part(judging, 2))
-        falls += found
-        if not falls or not np.mean(falls) > _ERRORS * np.std(falls, ddof=1) / math.sqrt(len(falls)):
+        falls = np.concatenate([falls, found], 1)
+        if not _helps(falls):
             return None
         seen = {name: sums.joined(shown[name]) for name, sums in seen.items()}
     return _moved(weights, places, seen)
@@ -241,12 +247,12 @@ def _falls(
     samples: Samples,
     outputs: Collection[str],
     batch_size: int,
-) -> list[float]:
-    # How far the squared error of the float outputs falls from one network to the other, relative to their energy: a
-    # number for every sample, or for every batch where the graph prescribes it.
+) -> Vector:
+    # How far the squared error of the float outputs falls from one network to the other, relative to their energy, and
+    # its logarithm: a number each for every sample, or for every batch where the graph prescribes it.
     unit = samples.batch or 1
     size = samples.batch or batch_size
-    falls, energies = [], []
+    errors, energies = [], []
     for batch in samples.batches(size):
         expected = {
             name: value.double().cpu().numpy()
@@ -254,17 +260,24 @@ def _falls(
             if value.is_floating_point()
         }
         if not expected:
-            return []
+            return np.zeros((2, 0))
         if size > unit and any(value.ndim == 0 or len(value) != batch.count for value in expected.values()):
             return _falls(program, before, after, samples, outputs, unit)
         given = [network.tensors(batch.inputs, [*expected]) for network in (before, after)]
         rows = batch.count // unit
-        old, new = ([_squares(each[name] - expected[name], rows) for name in expected] for each in given)
-        falls.append(np.subtract(old, new))
+        errors.append(np.array([[_squares(each[n] - expected[n], rows) for n in expected] for each in given]))
         energies.append(np.array([_squares(value, rows) for value in expected.values()]))
     energy = np.maximum(np.concatenate(energies, 1).mean(1, keepdims=True), _TINY)
-    relative: list[float] = (np.concatenate(falls, 1) / energy).mean(0).tolist()
-    return relative
+    old, new = (np.concatenate(errors, 2) / energy).mean(1)
+    return np.stack([old - new, np.log(old + _SAME) - np.log(new + _SAME)])
+
+
+def _helps(falls: Vector) -> bool:
+    """Whether errors fall by more than chance, from what `_falls` gives."""
+    if falls.shape[1] < 2:
+        return False
+    plain, logarithm = falls.mean(1) * math.sqrt(falls.shape[1]) / np.maximum(falls.std(1, ddof=1), _TINY)
+    return bool(plain > _ERRORS or (logarithm > _LOG_ERRORS and plain > -_ERRORS))
 
 
 def _squares(values: npt.NDArray[np.floating], rows: int) -> Vector:

@@ -11,7 +11,7 @@ from quant_core.calibration import Samples
 from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers import ActivationGrid, Simulation, quantize_weight
-from quant_core.quantizers.output_means import correct_means
+from quant_core.quantizers.output_means import _helps, correct_means
 
 HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
 CONV = "Conv<kernel_shape=[1,1]>"
@@ -133,3 +133,14 @@ def test_few_samples_tell_nothing():
 def test_layers_without_a_bias_stay_as_they_are():
     text = "g (float[n,4] x) => (float[n,6] y) { y = MatMul(x, w) }"
     assert Job(text, w=(4, 6)).corrected() is None
+
+
+def test_one_answer_that_tips_over_does_not_decide_about_all_others():
+    before = np.full(12, 0.01)
+    after = np.array([0.0025] * 4 + [0.002] * 4 + [0.003] * 3 + [0.1])
+    falls = np.stack([before - after, np.log(before / after)])
+    assert falls[0].mean() < falls[0].std(ddof=1) / np.sqrt(12)
+    assert _helps(falls)
+    assert not _helps(np.stack([after - before, np.log(after / before)]))
+    after[:3] = 0.1
+    assert not _helps(np.stack([before - after, np.log(before / after)]))
