@@ -83,6 +83,7 @@ class QuantizeOptions(RequestOptions, total=False):
         activation_bits: 8, 16, or `"float"` to pack weights only; several, such as `[8, 16, "float"]`, to choose from
             layer by layer.
         activation_range: How the range of an activation is chosen.
+        float_islands: Share of the time that layers whose activations bear no 8 bits may take more; 0 for none.
         allocation: How bits are chosen.
         ties: Layers that get the same bits.
         target: The runtime the file is made for.
@@ -99,6 +100,7 @@ class QuantizeOptions(RequestOptions, total=False):
     float_activations: Sequence[str] | str
     activation_bits: int | str | Sequence[int | str]
     activation_range: str
+    float_islands: float
     allocation: str
     ties: Sequence[Sequence[str]]
     target: str

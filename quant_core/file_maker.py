@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from quant_core.errors import InfeasibleBudgetError
 from quant_core.export import Placement, place
 from quant_core.export.exporter import export_parts
 from quant_core.export.model_file import write_model
+from quant_core.float_islands import Islands, find_islands, takes_islands
+from quant_core.ingest import Layer
 from quant_core.journal import Journal
 from quant_core.open_widths import layers_at
 from quant_core.plan_tuning import tune_plan
@@ -74,6 +76,7 @@ class FileMaker:
         whole: Whether `rounded` has seen every calibration sample; else chosen widths may be rounded again with all.
         grids: Activation grids found so far, by tensor and bits.
         checkpoints: What an attempt that was cut off left, and where this one leaves what it has tuned.
+        islands: Layers that run in float for their activations' sake; None while none were looked for.
     """
 
     job: Prepared
@@ -90,6 +93,7 @@ class FileMaker:
     whole: bool = False
     grids: dict[tuple[str, int], ActivationGrid] = field(default_factory=dict)
     checkpoints: Checkpoints | None = None
+    islands: Islands | None = None
 
     @property
     def path(self) -> Path:
@@ -114,14 +118,8 @@ class FileMaker:
             tight = dict(limits) | ({BYTES: limits[BYTES] - margin} if BYTES in limits else {})
             settled = self.settle(tight, quick=quick)
             plan = settled.plan
-            placement = place(
-                self.job.model,
-                layers_at(self.job.layers, plan.widths),
-                plan.bits,
-                self.spec.default_activation_bits,
-                self.job.target,
-                self.spec,
-            )
+            layers = layers_at(self.job.layers, plan.widths)
+            placement = self._place(layers, plan)
             with self.journal.timed("calibration"):
                 grids = self._calibrate(placement)
             weights = {
@@ -130,12 +128,13 @@ class FileMaker:
                 if width != FLOAT_BITS
             }
             self.journal.tell("export", 0, "writing model.onnx")
-            choice = Choice(plan, placement, grids, weights)
+            choice = self._with_islands(layers, Choice(plan, placement, grids, weights), settled)
+            plan = choice.plan
             size = self.write(choice)
             if self.job.budget is None or size <= self.job.budget:
                 plan = plan.model_copy(update={"budget_bytes": self.job.budget})
                 made = Made(
-                    replace(choice, plan=plan), replace(settled, plan=plan), size, _simulated(settled)
+                    replace(choice, plan=plan), replace(settled, plan=plan), size, self._told(settled)
                 )
                 return self._finish(made)
             margin = max(margin + 1, size - plan.predicted_bytes)
@@ -144,6 +143,48 @@ class FileMaker:
             remedy=f"Allow at least {size} bytes.",
             where="size",
         )
+
+    def _place(self, layers: Sequence[Layer], plan: BitPlan) -> Placement:
+        wanted = self.spec.default_activation_bits
+        return place(self.job.model, layers, plan.bits, wanted, self.job.target, self.spec)
+
+    def _with_islands(self, layers: Sequence[Layer], choice: Choice, settled: Settled) -> Choice:
+        """The plan with the layers in float that lose most by rounded activations; found once, for the first plan."""
+        if not takes_islands(self.spec, self.job.target):
+            return choice
+        plan = choice.plan
+        if self.islands is None:
+            with self.journal.timed("calibration"):
+                # One sample whose answer tips over can make up all of a loss that is measured on few.
+                measured = [trial.measured_loss for trial in settled.trials if trial.chosen]
+                self.islands = find_islands(
+                    self.job,
+                    self.spec,
+                    layers,
+                    plan.bits,
+                    choice.placement,
+                    simulate(self.job.graph, self.job, choice),
+                    self.objective,
+                    self.parts[1],
+                    min([plan.predicted_loss, *measured]),
+                    self.journal.tells("calibration"),
+                )
+        islands = self.islands
+        if not islands.shares:
+            return choice
+        placement = self._place(islands.noted_on(layers), plan)
+        told = tuple(
+            layer
+            if (reason := islands.reason(layer.name)) is None
+            else layer.model_copy(update={"reason": f"{reason}; {layer.reason}"})
+            for layer in plan.layers
+        )
+        plan = plan.model_copy(update={"layers": told})
+        return replace(choice, plan=plan, placement=placement, grids=self._calibrate(placement))
+
+    def _told(self, settled: Settled) -> tuple[str, ...]:
+        islands = () if self.islands is None or not self.islands.shares else (self.islands.note,)
+        return (*_simulated(settled), *islands)
 
     def write(self, choice: Choice) -> int:
         """Write a file.
@@ -240,12 +281,13 @@ class FileMaker:
         if not self.spec.bias_correction or self.spec.by_value:
             return choice.weights
         job, forms = self.job, choice.placement.forms
+        islands = {} if self.islands is None else self.islands.shares
         with self.journal.timed("rounding"):
             self.journal.tell("export", 0.95, "means of the layers' outputs")
             found = correct_means(
                 job.program,
                 job.graph,
-                [layer for layer in job.layers if forms[layer.name] == "static"],
+                [layer for layer in job.layers if forms[layer.name] == "static" or layer.name in islands],
                 choice.weights,
                 self.samples,
                 lambda weights: simulate(job.graph, job, replace(choice, weights=weights)),

@@ -93,6 +93,7 @@ _AS_GIVEN = (
     "bits",
     "activation_bits",
     "activation_range",
+    "float_islands",
     "target",
     "opset",
     "sensitivity",
@@ -165,6 +166,13 @@ def quantize(
         str | None,
         typer.Option(
             "--activation-range", help="How activations are clipped: mse, minmax, percentile or entropy."
+        ),
+    ] = None,
+    float_islands: Annotated[
+        str | None,
+        typer.Option(
+            "--float-islands",
+            help="Share of the time that layers whose activations bear no 8 bits may take more; 0 for none.",
         ),
     ] = None,
     target: Annotated[

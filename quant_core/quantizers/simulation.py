@@ -67,6 +67,11 @@ class Simulation:
         }
         self._replace |= {name: partial(fake_quantize, grid=grid) for name, grid in grids.items()}
 
+    @property
+    def rounding(self) -> Mapping[str, Callable[[torch.Tensor], torch.Tensor]]:
+        """Tensor of `program` -> how it is rounded."""
+        return MappingProxyType(self._replace)
+
     def run(self, feeds: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, npt.NDArray[np.generic]]:
         """Run one batch.
 
@@ -112,6 +117,18 @@ def _in_turn(
     first: Callable[[torch.Tensor], torch.Tensor], then: Callable[[torch.Tensor], torch.Tensor] | None
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     return first if then is None else lambda value: then(first(value))
+
+
+def dynamic_tap(tensor: str) -> str:
+    """Name what a layer reads that rounds its input as it runs.
+
+    Args:
+        tensor: What it reads in the float graph.
+
+    Returns:
+        The name that it has in a simulation's program.
+    """
+    return tensor + _TAP_SUFFIX
 
 
 def insert_taps(

@@ -127,6 +127,10 @@ class QuantizeSpec(Request):
             `[8, 16, "float"]`, are chosen from layer by layer, together with the bits of its weight. 4 may be among
             them: it counts in bit operations and in the simulation, and the file holds 8.
         activation_range: How the range of an 8-bit activation is chosen from what calibration saw.
+        float_islands: Share of the file's estimated time that may be spent on running in float the few layers that lose
+            most by 8-bit activations, where that lowers the loss by a fifth or more; 0 keeps all in integers. Such
+            layers are looked for where all activations have 8 bits, the target is `ort-cpu`, and BOPs, peak memory and
+            latency are not limited.
         allocation: How bits are chosen from the estimates: `optimal` (integer program, and swaps where pairs of layers
             were measured), or for comparison `hawq_v2` (bits follow the order of mean traces) or `ompq` (bits by
             how little a layer's features are like those of others).
@@ -141,6 +145,7 @@ class QuantizeSpec(Request):
     budget: Budget = Budget()
     activation_bits: ActivationBits = 8
     activation_range: RangeMethod = "mse"
+    float_islands: float = Field(default=0.15, ge=0, le=1)
     allocation: Allocation = "optimal"
     ties: tuple[tuple[str, ...], ...] = ()
     latency_table: LatencyTable | None = None

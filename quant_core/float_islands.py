@@ -1,0 +1,342 @@
+"""Float islands: the few layers that lose most by 8-bit activations run in float, where that takes little time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from quant_core.calibration import Samples
+from quant_core.export import Placement, Target, place
+from quant_core.export.ort_cpu import ORT_CPU
+from quant_core.ingest import Layer
+from quant_core.preparation import Prepared
+from quant_core.quantizers import Simulation
+from quant_core.quantizers.simulation import dynamic_tap
+from quant_core.sensitivity import Batch, Objective
+from quant_core.sensitivity.float_run import FloatRun, float_runs
+from quant_core.spec import FLOAT_BITS, QuantizeSpec
+from quant_core.spec.width import KERNEL_BITS
+
+_HARMLESS = 0.01
+"""Divergence in nats, or share of an output's energy (20 dB), below which rounded activations are left alone."""
+_LEAST_GAIN = 1.25
+"""How many times smaller the loss of weights and activations together must get: by 1 dB."""
+_NEXT_TO_NOTHING = 0.02
+"""Share of the loss of all rounded activations that a further island must take away."""
+_TENSORS = 12
+"""Tensors looked at in each round, those that cost most."""
+_MACS, _FEWEST, _MOST = 3e9, 2, 8
+_KERNEL_SPEED = 4
+"""How many products of 8 bits take the time of one in float."""
+_PASS = 16
+"""Products in float that take the time of reading or writing one element."""
+
+Tell = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Islands:
+    """Layers that run in float although the request says 8 bits.
+
+    Attributes:
+        shares: Layer name -> share of the loss of all rounded activations that went when it joined.
+        before: Loss increase of 8-bit activations everywhere, the weights in float.
+        after: The same with the islands.
+        time: Share of the file's estimated time that they add.
+    """
+
+    shares: Mapping[str, float] = field(default_factory=dict)
+    before: float = 0.0
+    after: float = 0.0
+    time: float = 0.0
+
+    def noted_on(self, layers: Sequence[Layer]) -> tuple[Layer, ...]:
+        """Note float activations on those of the layers that are islands.
+
+        Args:
+            layers: All layers.
+
+        Returns:
+            The layers.
+        """
+        return tuple(
+            replace(layer, activation_bits=FLOAT_BITS) if layer.name in self.shares else layer
+            for layer in layers
+        )
+
+    def reason(self, layer: str) -> str | None:
+        """Say why a layer runs in float.
+
+        Args:
+            layer: Its name.
+
+        Returns:
+            The reason; None if it is no island.
+        """
+        if layer not in self.shares:
+            return None
+        return (
+            f"kept float: with its activations in 8 bits the network loses {self.shares[layer]:.0%} of what "
+            "all rounded activations lose"
+        )
+
+    @property
+    def note(self) -> str:
+        """What the user should know."""
+        return (
+            f"{len(self.shares)} layers run in float on packed weights ({', '.join(self.shares)}): 8-bit activations "
+            f"lose {self.before:.3g} with them in integers and {self.after:.3g} so, for an estimated {self.time:.0%} "
+            "more time; float_islands bounds it, and 0 keeps every layer in integers."
+        )
+
+
+def takes_islands(spec: QuantizeSpec, target: Target) -> bool:
+    """Tell whether islands are looked for.
+
+    Args:
+        spec: The request.
+        target: The runtime.
+
+    Returns:
+        True where all activations have 8 bits and nothing but bytes and accuracy is limited.
+    """
+    budget = spec.budget
+    return (
+        spec.float_islands > 0
+        and spec.activation_bits == KERNEL_BITS
+        and target.name == ORT_CPU.name
+        and (budget.bops, budget.peak_memory, budget.latency) == (None, None, None)
+    )
+
+
+def find_islands(
+    job: Prepared,
+    spec: QuantizeSpec,
+    layers: Sequence[Layer],
+    bits: Mapping[str, int],
+    placement: Placement,
+    simulation: Simulation,
+    objective: Objective,
+    samples: Samples,
+    weights_lose: float,
+    tell: Tell,
+) -> Islands:
+    """Choose the layers that are better kept in float.
+
+    Everything is measured with the weights in float, on two to eight samples. If all rounded activations together lose
+    little, or little beside the weights, that is the end of it: two runs. Else every rounded tensor is rounded alone,
+    and one tensor after another is left in float, with every layer whose kernel asks for it: the one of most loss for
+    its time first, within `spec.float_islands` of the file's time. The islands are then measured together, and taken
+    where the loss of weights and activations falls by a fifth.
+
+    Times are estimates: a product of 8 bits takes a quarter of one in float, in depthwise convolutions as long; reading
+    or writing an element as long as 16 products in float.
+
+    Args:
+        job: The prepared job.
+        spec: The request.
+        layers: The layers, with the activation bits that a plan gives them.
+        bits: Layer name -> bits of its weight.
+        placement: How they run.
+        simulation: The network with that rounding and float weights.
+        objective: The loss.
+        samples: What to measure on.
+        weights_lose: Loss increase of the rounded weights.
+        tell: Called with the fraction done and a message.
+
+    Returns:
+        The islands; none where they are not worth it.
+    """
+    hooks = simulation.rounding
+    if not hooks:
+        return Islands()
+    batch = _few(job, samples)
+    (run,) = float_runs(simulation.program, (), objective, (batch,))
+    tell(0.0, f"rounded activations of {batch.size} samples")
+    before = _loss(run, hooks)
+    if before < _harmless(objective, run) or not _pays(weights_lose, before, 0.0):
+        return Islands(before=before, after=before)
+    scores = {}
+    for number, tensor in enumerate(hooks):
+        scores[tensor] = _alone(run, tensor, hooks[tensor])
+        tell((number + 1) / len(hooks), f"{number + 1} of {len(hooks)} tensors rounded alone")
+    search = _Search(job, spec, layers, bits, placement, scores, _Times.of(job, layers, placement, run))
+    chosen = search.grow(spec.float_islands)
+    if not chosen:
+        return Islands(before=before, after=before)
+    kept = search.rounded(chosen)
+    after = _loss(run, {name: hook for name, hook in hooks.items() if name in kept})
+    if not _pays(weights_lose, before, after):
+        return Islands(before=before, after=before)
+    return Islands(chosen, before, after, search.times.share(chosen))
+
+
+def _few(job: Prepared, samples: Samples) -> Batch:
+    """As many samples as a test of every job may take."""
+    macs = sum(layer.macs for layer in job.layers)
+    unit = samples.batch or 1
+    wanted = min(max(int(_MACS / max(1, macs)), _FEWEST), _MOST, samples.count)
+    few = samples.take(np.arange(max(1, wanted // unit) * unit))
+    feeds = {name: torch.from_numpy(np.ascontiguousarray(a)).to(job.device) for name, a in few.inputs.items()}
+    labels = None if few.labels is None else torch.from_numpy(few.labels).to(job.device)
+    return Batch(feeds, labels, few.count)
+
+
+def _harmless(objective: Objective, run: FloatRun) -> float:
+    """The loss increase that is left alone."""
+    energies = [
+        0.5 * float(rows.square().sum(dim=(1, 2)).mean()) if term.kind == "squared_error" else 1.0
+        for term, rows in zip(objective.terms, run.reference, strict=True)
+    ]
+    return _HARMLESS * sum(t.weight * energy for t, energy in zip(objective.terms, energies, strict=True))
+
+
+def _pays(weights: float, before: float, after: float) -> bool:
+    return weights + before >= _LEAST_GAIN * (weights + after) and before > after
+
+
+def _increase(run: FloatRun, values: Mapping[str, torch.Tensor]) -> float:
+    rows = run.objective.rows(values, run.batch.size)
+    return float((run.per_sample(rows) - run.before).double().mean())
+
+
+def _loss(run: FloatRun, hooks: Mapping[str, Callable[[torch.Tensor], torch.Tensor]]) -> float:
+    with torch.no_grad():
+        values = run.program.evaluate(run.batch.feeds, outputs=run.objective.tensors, replace=hooks)
+        return _increase(run, values)
+
+
+def _alone(run: FloatRun, tensor: str, rounding: Callable[[torch.Tensor], torch.Tensor]) -> float:
+    behind = run.program.downstream(tensor)
+    feeds = {name: value for name, value in run.values.items() if name not in behind}
+    feeds[tensor] = rounding(run.values[tensor])
+    with torch.no_grad():
+        return _increase(run, run.program.evaluate(feeds, outputs=run.objective.tensors))
+
+
+@dataclass(frozen=True)
+class _Times:
+    """Estimated times, in products in float.
+
+    Attributes:
+        whole: Of the file, for one sample.
+        extra: Layer name -> what it takes more in float.
+    """
+
+    whole: float
+    extra: Mapping[str, float]
+
+    @classmethod
+    def of(cls, job: Prepared, layers: Sequence[Layer], placement: Placement, run: FloatRun) -> _Times:
+        integer = {layer.name for layer in layers if placement.forms[layer.name] in {"static", "dynamic"}}
+        nodes = {use.node for layer in layers for use in layer.uses}
+        written = [
+            str(value.name) for node in job.graph.graph if node.name not in nodes for value in node.outputs
+        ]
+        elements = sum(
+            run.values[name].numel() for name in (*written, *placement.points) if name in run.values
+        )
+        whole = _PASS * elements / run.batch.size
+        extra = {}
+        for layer in layers:
+            fast = layer.name in integer and not _is_depthwise(layer)
+            whole += layer.macs / (_KERNEL_SPEED if fast else 1)
+            border = _PASS * (layer.input_elements + layer.output_elements)
+            extra[layer.name] = border + (layer.macs * (1 - 1 / _KERNEL_SPEED) if fast else 0.0)
+        return cls(whole, extra)
+
+    def share(self, layers: Collection[str]) -> float:
+        return sum(self.extra[name] for name in layers) / self.whole
+
+
+@dataclass(eq=False)
+class _Search:
+    """Adds one island after another."""
+
+    job: Prepared
+    spec: QuantizeSpec
+    layers: Sequence[Layer]
+    bits: Mapping[str, int]
+    placement: Placement
+    scores: Mapping[str, float]
+    times: _Times
+
+    def grow(self, most: float) -> dict[str, float]:
+        """Layer name -> share of the loss that went when it joined."""
+        askers = self._askers()
+        total = sum(max(0.0, score) for score in self.scores.values())
+        chosen: dict[str, float] = {}
+        left = set(self.scores)
+        while total > 0:
+            tried = []
+            for tensor in sorted(left, key=lambda name: -self.scores[name])[:_TENSORS]:
+                joined = [name for name in askers.get(tensor, ()) if name not in chosen]
+                time = self.times.share([*chosen, *joined])
+                if not joined or time > most:
+                    continue
+                kept = self.rounded([*chosen, *joined])
+                gain = sum(self.scores[name] for name in left - kept) / total
+                if gain >= _NEXT_TO_NOTHING:
+                    # What takes next to no time is judged by what it gives.
+                    tried.append((gain / (0.01 + self.times.share(joined)), gain, joined, kept))
+            if not tried:
+                break
+            _, gain, joined, left = max(tried, key=lambda found: (found[0], found[1]))
+            chosen |= dict.fromkeys(joined, gain)
+        return {layer.name: chosen[layer.name] for layer in self.layers if layer.name in chosen}
+
+    def rounded(self, chosen: Collection[str]) -> set[str]:
+        """Tensors that are still rounded with some layers in float."""
+        job, spec = self.job, self.spec
+        layers = Islands(dict.fromkeys(chosen, 0.0)).noted_on(self.layers)
+        points = place(job.model, layers, self.bits, KERNEL_BITS, job.target, spec).points
+        taken = {tap for tap, readers in self.taps.items() if readers <= set(chosen)}
+        before = self.placement.points
+        return {name for name in self.scores if name in points or (name not in before and name not in taken)}
+
+    @cached_property
+    def taps(self) -> Mapping[str, set[str]]:
+        """What is rounded as it runs -> the layers that read it."""
+        found: dict[str, set[str]] = {}
+        for layer in self.layers:
+            if self.placement.forms[layer.name] == "dynamic":
+                for name in layer.inputs:
+                    found.setdefault(dynamic_tap(name), set()).add(layer.name)
+        return found
+
+    def _askers(self) -> dict[str, list[str]]:
+        """Tensor -> layers whose kernels read or write it as codes, those that a request leaves free."""
+        nodes = {str(node.name): node for node in self.job.model.graph}
+        found: dict[str, list[str]] = {}
+        for layer in self.layers:
+            form = self.placement.forms[layer.name]
+            if layer.activation_bits is not None or form not in {"static", "dynamic"}:
+                continue
+            if form == "dynamic":
+                asked = [dynamic_tap(name) for name in layer.inputs]
+            else:
+                asked = [self.placement.aliases.get(name, name) for name in layer.inputs]
+                asked += [name for use in layer.uses for name in _written(nodes[use.node], self.placement)]
+            for tensor in dict.fromkeys(asked):
+                found.setdefault(tensor, []).append(layer.name)
+        return found
+
+
+def _written(node: ir.Node, placement: Placement) -> Iterator[str]:
+    """What an integer kernel writes: its output, behind the activation functions that its grid makes superfluous."""
+    value = node.outputs[0]
+    while value.name not in placement.points:
+        after = next((reader for reader, _ in value.uses() if str(reader.name) in placement.absorbed), None)
+        if after is None:
+            return
+        value = after.outputs[0]
+    yield str(value.name)
+
+
+def _is_depthwise(layer: Layer) -> bool:
+    return layer.op == "Conv" and layer.group > 1 and layer.shape[1] == 1

@@ -1,0 +1,124 @@
+"""Layers that lose most by rounded activations run in float, within a bound on time, and nothing else changes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from quant_core.export.targets import target_of
+from quant_core.float_islands import Islands, takes_islands
+from quant_core.pipeline import quantize
+from quant_core.spec import QuantizeSpec, Report
+
+SPEC = {"effective_bits": 8, "bits": [8], "rounding": "nearest", "equalize": "none", "float_islands": 0.5}
+
+
+def net(folder: Path, reach: float) -> None:
+    """Sines of a convolution, the first channel `reach` times larger, read by one that makes up for it."""
+    rng = np.random.default_rng(0)
+    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 21]>
+    net (float[n, 4, 12, 12] x) => (float[n, 4, 12, 12] y) {
+        [one] a = Conv<pads=[1,1,1,1]>(x, w1, b1)
+        [bend] s = Sin(a)
+        [stretch] h = Mul(s, k)
+        [two] b = Conv(h, w2, b2)
+        [again] t = Sin(b)
+        [three] y = Conv<pads=[1,1,1,1]>(t, w3, b3)
+    }""")
+    values = {"k": np.ones((1, 16, 1, 1))}
+    values["k"][0, 0] = reach
+    for name, shape in {"w1": (16, 4, 3, 3), "w2": (16, 16, 1, 1), "w3": (4, 16, 3, 3)}.items():
+        values[name] = rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))
+        values[f"b{name[1]}"] = rng.normal(size=shape[:1])
+    values["w2"] /= values["k"].reshape(1, 16, 1, 1)
+    for name, array in values.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(np.float32), name))
+    onnx.save(model, folder / "net.onnx")
+    np.savez(folder / "x.npz", x=rng.normal(size=(24, 4, 12, 12)).astype(np.float32))
+
+
+def job(folder: Path, name: str, **more: object) -> tuple[Report, list[str]]:
+    told: list[str] = []
+    spec = QuantizeSpec.model_validate(SPEC | more)
+    out = folder / name
+    report = quantize(folder / "net.onnx", folder / "x.npz", spec, out, lambda p: told.append(p.message))
+    return report, told
+
+
+def error_db(folder: Path, name: str) -> float:
+    """Output against the float file's, in onnxruntime, over all samples."""
+    with np.load(folder / "x.npz") as held:
+        x = held["x"]
+    wanted, given = (
+        onnxruntime.InferenceSession(path).run(None, {"x": x})[0]
+        for path in (folder / "net.onnx", folder / name / "model.onnx")
+    )
+    return float(10 * np.log10((wanted**2).sum() / ((wanted - given) ** 2).sum()))
+
+
+@pytest.fixture(scope="module")
+def stretched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stretched")
+    net(folder, 300.0)
+    return folder
+
+
+def test_the_layer_behind_a_tensor_that_bears_no_eight_bits_runs_in_float(stretched: Path) -> None:
+    report, _ = job(stretched, "with")
+    job(stretched, "without", float_islands=0)
+    assert {layer.name: layer.form for layer in report.layers} == {
+        "one": "static",
+        "two": "weight_only",
+        "three": "static",
+    }
+    assert {layer.name: layer.kernel for layer in report.layers if layer.form == "static"} == dict.fromkeys(
+        ("one", "three"), "QLinearConv"
+    )
+    assert error_db(stretched, "with") > error_db(stretched, "without") + 10
+    reasons = {layer.name: layer.reason for layer in report.layers}
+    assert re.match("kept float: with its activations in 8 bits the network loses (9.|100)%", reasons["two"])
+    assert not any("kept float" in reasons[name] for name in ("one", "three"))
+    assert sum("1 layers run in float on packed weights (two)" in told for told in report.warnings) == 1
+
+
+def test_a_bound_on_time_is_kept(stretched: Path) -> None:
+    report, _ = job(stretched, "bound", float_islands=0.001)
+    assert {layer.form for layer in report.layers} == {"static"}
+    assert not any("run in float" in told for told in report.warnings)
+
+
+def test_harmless_activations_take_one_look(tmp_path: Path) -> None:
+    net(tmp_path, 1.0)
+    report, told = job(tmp_path, "out")
+    assert {layer.form for layer in report.layers} == {"static"}
+    assert sum("rounded activations of" in message for message in told) == 1
+    assert not any("rounded alone" in message for message in told)
+
+
+def test_islands_are_for_eight_bits_on_a_cpu_within_bytes() -> None:
+    def takes(**given: object) -> bool:
+        spec = QuantizeSpec.model_validate(given)
+        return takes_islands(spec, target_of(spec))
+
+    assert takes()
+    assert takes(size=0.2)
+    assert takes(max_drop="0.5%")
+    assert not takes(float_islands=0)
+    assert not takes(activation_bits="float")
+    assert not takes(activation_bits=[8, 16])
+    assert not takes(target="tensorrt")
+    assert not takes(target="portable")
+    assert not takes(bops=0.1)
+    assert not takes(peak_memory=0.5)
+
+
+def test_what_is_no_island_has_no_reason() -> None:
+    islands = Islands({"a": 0.43}, 0.09, 0.05, 0.07)
+    assert islands.reason("b") is None
+    assert "43%" in (islands.reason("a") or "")
+    assert "7% more time" in islands.note
