@@ -51,8 +51,8 @@ function quoted(text: string): string {
 
 /** Fields that have a flag of their own name. */
 const PLAIN = new Set([
-  "size", "effective_bits", "bops", "peak_memory", "latency", "max_drop", "allocation", "activation_range", "target", "opset",
-  "sensitivity", "effort", "rounding", "foem_beta", "weight_range", "equalize", "sparse", "granularity", "block_size",
+  "size", "effective_bits", "bops", "peak_memory", "latency", "max_drop", "allocation", "activation_range", "float_islands",
+  "target", "opset", "sensitivity", "effort", "rounding", "foem_beta", "weight_range", "equalize", "sparse", "granularity", "block_size",
   "weight_format", "loss", "workers", "seed", "device", "confidence",
 ]);
 /** Fields that are a switch. */
