@@ -6,7 +6,7 @@ import resource
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ from quant_core.verification import (
     read_saved,
     timing_session,
 )
+from quant_core.verification.integer_bias import with_integer_biases
 from quant_core.version import __version__
 
 _PACKAGES = ("torch", "onnx", "numpy", "pulp", "highspy")
@@ -65,6 +66,10 @@ _SAMPLES_INSIDE = 2
 _SAMPLES_SIMULATED = 32
 _SECONDS, _ERROR = 0.6, 0.02
 _SLOWER = 0.8
+_COARSE_BIAS = (
+    "the bias of {0} is coarse in integers, which count it in steps of its input times its weight: some channels are "
+    "far larger than others. --equalize all may even them out; with --float-activations {0} the bias stays as it is."
+)
 _ELSEWHERE = (
     "Made for {}, which is not at hand: answers are those of the graph run as it is written on a CPU, latencies are "
     "those of onnxruntime on a CPU, kernels are not known."
@@ -127,7 +132,8 @@ def assess(
     classes = objective.terms[0].kind in {"kl", "cross_entropy"}
     output = objective.terms[0].output
     on_progress(0.0, f"running {samples.count} held-back samples in onnxruntime and in the simulation")
-    simulation, check = simulate(job.model, job, choice), SimulationCheck()
+    held, coarse = _as_held(job, choice)
+    simulation, check = simulate(job.model, job, held), SimulationCheck()
     opened = _open(job, path)
 
     def hold_against(part: slice, expected: Arrays, returned: Arrays) -> None:
@@ -174,7 +180,13 @@ def assess(
         simulation=agreement,
         pareto=tuple(point.model_copy(update={"bits": ()}) for point in front.points),
         kept_parts=tuple(PreflightPart(**vars(part)) for part in job.source.quantized_parts),
-        warnings=(*warnings, *fallen, *_not_compared(job, metrics), *_not_worth_it(job, path, latency)),
+        warnings=(
+            *warnings,
+            *fallen,
+            *coarse,
+            *_not_compared(job, metrics),
+            *_not_worth_it(job, path, latency),
+        ),
         peak_memory_bytes=_peak_memory(),
         seed=spec.seed,
         versions={
@@ -250,6 +262,16 @@ def simulate(model: ir.Model, job: Prepared, choice: Choice) -> Simulation:
     return Simulation(
         model, job.layers, choice.weights, choice.grids, dynamic, blocks=blocks, device=job.device
     )
+
+
+def _as_held(job: Prepared, choice: Choice) -> tuple[Choice, list[str]]:
+    """Round biases as onnxruntime's integer kernels do, and say where that costs more than the activations' grid."""
+    if not job.target.runs_here:
+        return choice, []
+    weights, coarse = with_integer_biases(
+        job.model, job.layers, choice.weights, choice.placement, choice.grids
+    )
+    return replace(choice, weights=weights), [_COARSE_BIAS.format(name) for name in coarse]
 
 
 def _look_inside(
