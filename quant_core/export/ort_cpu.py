@@ -6,11 +6,12 @@ cast to int8, which onnxruntime folds when it loads the file, so that every widt
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 
 import onnx_ir as ir
 
-from quant_core.export.forms import Form, has_convolution, is_plain_product, is_right_operand
+from quant_core.export.forms import Form, has_convolution, is_plain_product, is_right_operand, layer_nodes
 from quant_core.export.functions import BIT_PLANE_OPSET
 from quant_core.export.nbits import has_nbits_kernel
 from quant_core.export.storage import LocalFunctions
@@ -24,6 +25,8 @@ _PACKED_OPSET = 21
 _KERNEL_BITS = 8
 _FEWEST_CHANNELS = 16
 _PLANE = 4  # axes of the weight of a convolution in two dimensions
+_STEM_OUTPUTS, _STEM_PRODUCTS = 32, 27
+_RECTIFIERS = frozenset({"Clip", "Relu"})
 _CHANNELS = WeightGrid()
 
 
@@ -80,10 +83,12 @@ def _form(
         return "block"
     form = ort_form(layer, model, bits, activation_bits, grid)
     asked = layer.activation_bits == _KERNEL_BITS
-    return form if form != "static" or asked or _is_faster_in_integers(layer) else "weight_only"
+    if form != "static" or asked:
+        return form
+    return "static" if _fills_integer_kernels(layer) and not _is_small_stem(layer, model) else "weight_only"
 
 
-def _is_faster_in_integers(layer: Layer) -> bool:
+def _fills_integer_kernels(layer: Layer) -> bool:
     # Products of few channels do not fill onnxruntime's integer kernels, and what lays them out is slow in three
     # dimensions: 3 x 3 in groups of 4 channels took 3 times as long as float, of 8 channels 1.5 times, depthwise with
     # two outputs a channel 8 to 12 times, 3 x 3 x 3 with one input channel 8 times (1.31, one thread). Plain depthwise
@@ -94,6 +99,27 @@ def _is_faster_in_integers(layer: Layer) -> bool:
     if outputs == inputs == 1 and layer.group > 1:
         return True
     return min(outputs, inputs) >= _FEWEST_CHANNELS or (layer.group == 1 and len(layer.shape) <= _PLANE)
+
+
+def _is_small_stem(layer: Layer, model: ir.Model) -> bool:
+    # Laying out patches of an image's few channels takes an integer kernel longer than the float kernel takes for
+    # everything, so long as products and outputs are few: 3 x 3 on 3 channels, 16 to 32 outputs, 32 to 224 pixels wide,
+    # took 0.68 to 0.88 of the time in float, together with the layer behind; 64 outputs 1.1 to 1.5, 7 x 7 1.6, and in
+    # front of a MaxPool, which is fast on codes, 1.5; one channel 0.97 to 1.04 (1.31, one thread).
+    if not layer.first or {use.op for use in layer.uses} != {"Conv"} or len(layer.shape) != _PLANE:
+        return False
+    outputs, inputs, *kernel = layer.shape
+    taps = math.prod(kernel)
+    few = outputs <= _STEM_OUTPUTS and inputs * taps <= _STEM_PRODUCTS
+    small = few and layer.group == 1 and inputs > 1 and taps > 1
+    return small and not any(_is_pooled(node.outputs[0]) for node in layer_nodes(layer, model))
+
+
+def _is_pooled(value: ir.Value) -> bool:
+    return any(
+        node.op_type == "MaxPool" or (node.op_type in _RECTIFIERS and _is_pooled(node.outputs[0]))
+        for node in value.consumers()
+    )
 
 
 def _opset(widths: Collection[int]) -> int:

@@ -32,7 +32,7 @@ def quiet(fraction, message):
 def given(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("open"), np.random.default_rng(0)
     model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 21]>
-    net (float[n, 2, 6, 6] x) => (float[n, 4] y) {
+    net (float[n, 4, 6, 6] x) => (float[n, 4] y) {
         [one] a = Conv<pads=[1,1,1,1]>(x, w1, b1)
         [bend] h = Relu(a)
         [two] b = Conv<pads=[1,1,1,1]>(h, w2, b2)
@@ -41,12 +41,12 @@ def given(tmp_path_factory):
         [flat] f = Flatten(p)
         [head] y = Gemm(f, w3, b3)
     }""")
-    shapes = {"w1": (8, 2, 3, 3), "b1": (8,), "w2": (8, 8, 3, 3), "b2": (8,), "w3": (8, 4), "b3": (4,)}
+    shapes = {"w1": (8, 4, 3, 3), "b1": (8,), "w2": (8, 8, 3, 3), "b2": (8,), "w3": (8, 4), "b3": (4,)}
     for name, shape in shapes.items():
         values = (rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
         model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
     onnx.save(model, folder / "net.onnx")
-    np.savez(folder / "x.npz", x=rng.normal(size=(64, 2, 6, 6)).astype(np.float32))
+    np.savez(folder / "x.npz", x=rng.normal(size=(64, 4, 6, 6)).astype(np.float32))
     return folder
 
 

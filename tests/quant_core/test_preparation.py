@@ -77,7 +77,7 @@ def test_channels_last(tmp_path):
     inputs, outputs = {"x": (FLOAT, ["n", 10, 10, 3])}, {"y": (FLOAT, ["n", 10, 10, 4])}
     path, data = save(tmp_path, nodes, inputs, outputs, weights, {"x": floats(24, 10, 10, 3)})
     report = agree(path, data, tmp_path)
-    assert [layer.kernel for layer in report.layers] == ["QLinearConv", "QLinearConv"]
+    assert [layer.kernel for layer in report.layers] == ["Conv", "QLinearConv"]
     assert report.layers[0].macs == 10 * 10 * 8 * 27
 
 

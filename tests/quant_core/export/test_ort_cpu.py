@@ -157,6 +157,11 @@ def test_interface_and_metadata_survive(tmp_path):
     ("weight", "group", "form"),
     [
         ((8, 4, 3, 3), 1, "static"),
+        ((48, 3, 3, 3), 1, "static"),
+        ((8, 3, 1, 1), 1, "static"),
+        ((8, 3, 5, 5), 1, "static"),
+        ((32, 3, 3, 3), 1, "weight_only"),
+        ((8, 1, 5, 5), 1, "static"),
         ((32, 16, 3, 3), 2, "static"),
         ((64, 1, 3, 3), 64, "static"),
         ((32, 1, 3, 3, 3), 32, "static"),
@@ -178,3 +183,22 @@ def test_convolutions_of_few_channels_stay_in_float_unless_asked(weight, group, 
     assert layer_form(layer, model, 4, 8) == form
     assert layer_form(replace(layer, activation_bits=8), model, 4, 8) == "static"
     assert layer_form(layer, model, 4, FLOAT_BITS) == "weight_only"
+
+
+@pytest.mark.parametrize(
+    ("behind", "form"),
+    [
+        ("y = Relu(a)", "weight_only"),
+        ("y = MaxPool<kernel_shape=[2,2]>(a)", "static"),
+        ("r = Relu(a) y = MaxPool<kernel_shape=[2,2]>(r)", "static"),
+    ],
+)
+def test_small_stems_run_in_float_but_in_front_of_pooling(behind, form):
+    text = f"""{HEADER} g (float[n,3,8,8] x) => (float[n,c,h,w] y) {{
+        a = Conv<kernel_shape=[3,3]>(x, w)
+        {behind}
+    }}"""
+    model = normalise(ir.from_proto(parse(text, w=(16, 3, 3, 3))))
+    (layer,) = find_layers(model)
+    assert layer_form(layer, model, 4, 8) == form
+    assert layer_form(replace(layer, first=False), model, 4, 8) == "static"
