@@ -23,7 +23,9 @@ from quant_core.quantizers.simulation import Simulation
 
 _MOST_SAMPLES = 64
 _ENOUGH = 16
-"""Samples that a quarter of tells whether to go on."""
+"""Samples that large networks are given."""
+_TRIED_FROM = 12
+"""Samples a quarter of which tells whether to go on."""
 _MOST_MACS = 16e9
 """Multiply-accumulates in one run of all samples, beyond which there need be no more than enough."""
 _FEWEST = 4
@@ -66,7 +68,7 @@ def correct_means(
     One half of the samples corrects, and the other judges; where the relative squared error of the outputs falls there
     by more than its standard error, they change places. So they do where its logarithm, sample by sample, falls by more
     than two, and the error itself does not rise by more than one: the one line whose answer tips over does not decide
-    about all others. Only where it does in all are biases corrected, by what both halves have shown. Of 16 samples or
+    about all others. Only where it does in all are biases corrected, by what both halves have shown. Of 12 samples or
     more, the half of each half tries it first, and where neither falls at all, that is the end. At most 64 samples are
     used, of large networks fewer.
 
@@ -102,7 +104,7 @@ def correct_means(
         corrected = simulate(_moved(weights, places, shown))
         return shown, _falls(program, plain, corrected, judging, outputs, batch_size)
 
-    if count >= _ENOUGH and not (tried(part(0, 4), part(1, 4))[1].sum(1) > 0).any():
+    if count >= _TRIED_FROM and not (tried(part(0, 4), part(1, 4))[1].sum(1) > 0).any():
         return None
     seen = {name: _Seen() for name in places}
     falls = np.zeros((2, 0))
