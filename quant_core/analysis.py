@@ -41,6 +41,9 @@ from quant_core.spec import (
 from quant_core.spec.spectrum import SpectrumTable
 
 _SCORING_SHARE = 1 / 3
+_TELLING = 4
+"""Samples that tell the loss."""
+
 _ANY_SIZE = Budget(size=2.0**62)
 
 Tell = Callable[[float, str], None]
@@ -261,7 +264,7 @@ def reuse(job: Prepared, samples: Samples, request: Request, folder: Path) -> Sc
     """
     table, pairs = read_tables(folder)
     path = folder / SENSITIVITY
-    few = samples.take(np.arange(samples.batch or min(samples.count, 8)))
+    few = samples.take(np.arange(samples.batch or min(samples.count, _TELLING)))
     feeds = {name: torch.from_numpy(array).to(job.device) for name, array in few.inputs.items()}
     labels = None if few.labels is None else torch.from_numpy(few.labels).to(job.device)
     objective = _objective(job, feeds, labels, few, request)
@@ -346,7 +349,7 @@ def _objective(
     samples: Samples,
     request: Request,
 ) -> Objective:
-    few = samples.batch or min(samples.count, 8)
+    few = samples.batch or min(samples.count, _TELLING)
     first = {name: tensor[:few] for name, tensor in feeds.items()}
     with torch.no_grad():
         outputs = job.program.evaluate(first)

@@ -34,6 +34,19 @@ class Batch:
     labels: torch.Tensor | None
     size: int
 
+    def part(self, start: int, stop: int) -> Batch:
+        """Give some of the samples.
+
+        Args:
+            start: The first.
+            stop: Their end.
+
+        Returns:
+            A smaller batch.
+        """
+        labels = None if self.labels is None else self.labels[start:stop]
+        return Batch({name: value[start:stop] for name, value in self.feeds.items()}, labels, stop - start)
+
 
 def activation_bytes(program: Program, feeds: Mapping[str, torch.Tensor], fixed: int | None = None) -> int:
     """Measure how many bytes all tensors of the graph take together for one sample.

@@ -55,8 +55,11 @@ _FEWEST_PRODUCTS, _MOST_PRODUCTS = 6, 30
 _COMPARED = 32
 """Samples on which layers' outputs are compared; OMPQ takes as many."""
 
-_SWEEPS, _FEW_SWEEPS = 6, 1
-"""Most passes over the samples for traces that only explain, and do not decide; where time is dear."""
+_SWEEPS = 6
+"""Most passes over the samples for traces that only explain, and do not decide."""
+
+_FEWEST_TOLD, _SHARE_TOLD = 4, 4
+"""Fewest batches for them, and one in how many of all, where time is dear."""
 
 
 def traces(
@@ -98,8 +101,8 @@ def explaining_traces(question: Question) -> TraceEstimate:
         Gauss-Newton traces.
     """
     batches = -(-question.samples // question.cut(FIRST).size)
-    sweeps = _FEW_SWEEPS if question.thrifty else _SWEEPS
-    probes = min(question.max_probes, sweeps * batches)
+    wanted = max(_FEWEST_TOLD, batches // _SHARE_TOLD) if question.thrifty else _SWEEPS * batches
+    probes = min(question.max_probes, wanted)
     return traces(replace(question, max_probes=probes), gauss_newton, FIRST)
 
 
@@ -300,7 +303,12 @@ def _measured(
 
 def _output(question: Question) -> Findings:
     found: LossIncrease = _measured(
-        question, output, join_increases, in_pieces=True, foretell=question.thrifty
+        question,
+        output,
+        join_increases,
+        in_pieces=True,
+        foretell=question.thrifty,
+        divisible=question.fixed_batch is None,
     )
     return _increase(found)
 

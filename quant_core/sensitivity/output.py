@@ -24,6 +24,10 @@ from quant_core.sensitivity.units import RunUnits, in_turn
 _FEW = 32
 """Samples before a standard error is believed."""
 
+_FEWEST_SHARED = 8
+"""Samples of a batch on half of which widths are compared; full batches are of networks whose runs are cheap, and are
+measured as a whole."""
+
 _WELL_KNOWN = 0.9
 """Share of the scores that must be known to the tolerance; the rest have a few samples that weigh heavily."""
 
@@ -55,6 +59,7 @@ def output(
     replace: Replace | None = None,
     tolerance: float = 0.0,
     foretell: bool = False,
+    divisible: bool = True,
     on_progress: OnProgress | None = None,
     run: RunUnits = in_turn,
     once: Once = anew,
@@ -74,6 +79,7 @@ def output(
             increases are counted from the network with those replacements.
         tolerance: Stop once nine in ten scores have this relative standard error; 0 to use all batches.
         foretell: Take widths from coarser ones by the layer's own error where that agrees, `foretold.py`.
+        divisible: Whether the network takes parts of a batch.
         on_progress: Called with the fraction done and a message; an exception from it ends the work.
         run: Works the batches off; where it ends early, time was up.
         once: Gives what one layer does to one batch, where an earlier attempt measured it.
@@ -92,8 +98,9 @@ def output(
         done = index * int(part.asked.sum())
 
         @cache
-        def one() -> FloatRun:
-            return next(float_runs(program, layers, objective, [batches[index]], replace))
+        def one() -> list[FloatRun]:
+            parts = _parts(batches[index]) if foretell and divisible else [batches[index]]
+            return list(float_runs(program, layers, objective, parts, replace))
 
         def layer_sums(i: int) -> Floats:
             alone = IncreaseSums.empty([quantized[i]])
@@ -124,6 +131,12 @@ def output(
     if on_progress is not None:
         on_progress(1.0, f"{result.samples} samples, {result.stopped}")
     return result
+
+
+def _parts(batch: Batch) -> list[Batch]:
+    if not _FEWEST_SHARED <= batch.size < _FEW:
+        return [batch]
+    return [batch.part(0, batch.size // 2), batch.part(batch.size // 2, batch.size)]
 
 
 @dataclass(eq=False)

@@ -20,7 +20,7 @@ BITS = (2, 3, 4, 5, 6, 8)
 def walked(change: Callable[[float], float], errors: list[float]) -> tuple[list[float], list[bool]]:
     """Mean changes and which were measured, where an error of e changes the loss of four samples by `change(e)`."""
     samples = torch.tensor([0.5, 1.5, 0.9, 1.1], dtype=torch.float64)
-    found = _walked(errors, lambda k: samples * change(errors[k]))
+    found = _walked(errors, lambda k, _: samples * change(errors[k]), 1)
     return [float(part.mean()) for part, _ in found], [measured for _, measured in found]
 
 
@@ -45,6 +45,39 @@ def test_a_loss_that_falls_is_measured_throughout() -> None:
     assert means == [-e for e in errors]
 
 
+def in_parts(
+    change: Callable[[float], float], errors: list[float]
+) -> tuple[list[Any], list[tuple[int, int]]]:
+    """The same for a batch of two and of four samples, with what was measured of which part."""
+    parts = torch.tensor([0.8, 1.2]).double(), torch.tensor([0.5, 1.5, 0.9, 1.1]).double()
+    asked: list[tuple[int, int]] = []
+
+    def measured(k: int, part: int) -> torch.Tensor:
+        asked.append((k, part))
+        return parts[part] * change(errors[k])
+
+    return _walked(errors, measured, 2), asked
+
+
+def test_of_two_parts_the_second_takes_one_measurement_where_widths_agree_on_the_first() -> None:
+    errors = [0.25, 4.0, 1.0]
+    found, asked = in_parts(lambda e: 3 * e, errors)
+    assert asked == [(1, 0), (2, 0), (2, 1)]
+    for e, (change, _) in zip(errors, found, strict=True):
+        assert change.tolist() == pytest.approx([3 * e * s for s in (0.8, 1.2, 0.5, 1.5, 0.9, 1.1)])
+    assert [measured for _, measured in found] == [False, True, True]
+    found, _ = in_parts(lambda e: e**0.9, errors)
+    assert float(found[1][0].mean()) == pytest.approx(4**0.9)  # as the widths compare, not as their errors do
+
+
+def test_of_two_parts_both_are_measured_where_widths_do_not_agree() -> None:
+    errors = [64.0, 16.0, 4.0, 1.0, 0.25, 0.06]
+    found, asked = in_parts(lambda e: e / (1 + e), errors)
+    assert asked == [(0, 0), (1, 0), (0, 1), (1, 1), (2, 0), (2, 1), (3, 0), (3, 1), (4, 0), (4, 1)]
+    assert [measured for _, measured in found] == [True, True, True, True, True, False]
+    assert float(found[1][0].mean()) == pytest.approx(16 / 17)
+
+
 def calls(net: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counted = [0]
     plain = net.program.evaluate
@@ -63,15 +96,17 @@ def test_few_runs_of_the_network_give_nearly_what_all_of_them_do(
 ) -> None:
     net = tiny("Tanh", hidden=96)
     quantized = [[rounded(weight, bits) for bits in BITS] for weight in net.weights.values()]
-    batches = split_batches({"x": samples}, None, sample_bytes=1, seed=0, clusters=1)
+    batches = split_batches({"x": samples}, None, sample_bytes=1, seed=0, clusters=1, largest=16)
     arguments = (net.program, net.layers, Objective((Term("y", "y", kind),)), batches, quantized)
     whole = output(*arguments)
     counted = calls(net, monkeypatch)
     found = output(*arguments, foretell=True)
-    # The runs of the last layer alone are those of the network.
-    assert counted[0] < len(batches) * (1 + len(BITS) * (len(net.layers) + 1)) * 0.85
-    same = found.increase == whole.increase
-    assert same[:, :2].all()  # the coarsest two are always measured
+    # The runs of the last layer alone are those of the network; each batch is run in two parts.
+    assert counted[0] < 2 * len(batches) * (1 + len(BITS) * (len(net.layers) + 1)) * 0.85
+    same = np.isclose(found.increase, whole.increase, rtol=1e-4)
+    assert same[:, 1].all()  # the second width is always measured on all samples
+    # What the first loses on the other half is told by how it stands to the second on eight samples.
+    np.testing.assert_allclose(found.increase[:, 0], whole.increase[:, 0], rtol=0.5)
     assert not same.all()
     # Three outputs of five inputs are few directions for an error to point in.
     assert np.median(np.abs(np.log(found.increase / whole.increase)[~same])) < np.log(1.6)
