@@ -28,7 +28,7 @@ _SWEEP_ELEMENTS = 1 << 25
 _TRIED_ROWS, _WIDE, _TRIED_OF_WIDE = 64, 1024, 32
 """Outputs up to which ranges are tried by a sweep, and rows on which steps of outliers are tried in layers of more; in
 those with many inputs, which make up for it, half as many."""
-_CHUNK_ELEMENTS = 1 << 20
+_CHUNK_ELEMENTS = 1 << 17
 _LOOKED_AT = 512
 _SHARES = {
     2: (0.9, 0.8, 0.7, 0.6, 0.5),
@@ -230,7 +230,8 @@ def _foretold(turned: torch.Tensor, grid: _Grid, pivots: torch.Tensor) -> torch.
             (each[part] if len(each) > 1 else each)[:, :, 0] for each in (grid.steps, grid.low, grid.high)
         )
         rounded = np.rint(values / steps)
-        np.clip(rounded, low, high, out=rounded)
+        np.maximum(rounded, low, out=rounded)
+        np.minimum(rounded, high, out=rounded)
         rounded *= steps
         rounded -= values
         lost += torch.einsum("kgr,gk->gr", torch.from_numpy(np.square(rounded, out=rounded)), pivots[:, part])

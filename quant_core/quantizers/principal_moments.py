@@ -146,11 +146,11 @@ def few_columns(groups: int, inputs: int, columns: int, samples: int) -> bool:
 
 
 def principal_moments(columns: Tensor, samples: int) -> PrincipalMoments:
-    """Find the largest directions of columns by products with random vectors and one power step.
+    """Find the largest directions of columns by products with random vectors.
 
-    With X the centred columns by row and w random, Q is an orthonormal basis of `X X^T X w` and `F = Q^T X` (Halko,
-    Martinsson and Tropp, Finding structure with randomness, arXiv:0909.4061, algorithms 4.3 and 5.1). `F^T F` never
-    exceeds `X^T X`, so that the rest has no negative variance.
+    With X the centred columns by row and w random, Q is an orthonormal basis of `X X^T w` and `F = Q^T X` (Halko,
+    Martinsson and Tropp, Finding structure with randomness, arXiv:0909.4061, algorithm 4.1 and equation 5.1, here for
+    the rows of X). `F^T F` never exceeds `X^T X`, so that the rest has no negative variance.
 
     How much of a direction is chance is asked of the columns themselves, half against half: directions of one half with
     variances v have variances u in the other, and chance is what makes `sum v^2 / (v + chance)` equal `sum u`.
@@ -162,15 +162,15 @@ def principal_moments(columns: Tensor, samples: int) -> PrincipalMoments:
     Returns:
         Moments with as many directions as columns count; none and a variance that is not finite where columns are not.
     """
-    count, inputs = columns.shape
+    count = len(columns)
     mean = columns.mean(0, keepdim=True)
     X = columns.sub_(mean).div_(count**0.5)
-    variance = torch.linalg.vector_norm(X, dim=0).square()
+    variance = X.square().sum(0)
     if not bool(torch.isfinite(variance).all()):
         return PrincipalMoments(X[:0].cpu(), variance.cpu(), mean.cpu(), 0.0, count, samples)
     rank = _independent(count, samples)
-    chance = torch.randn(inputs, rank, generator=torch.Generator().manual_seed(0)).to(X)
-    Q = torch.linalg.qr(X @ (X.T @ (X @ chance)))[0]
+    chance = torch.randn(count, rank, generator=torch.Generator().manual_seed(0)).to(X)
+    Q = torch.linalg.qr(X @ (X.T @ chance))[0]
     factor = Q.T @ X
     rest = (variance - factor.square().sum(0)).clamp_min(0)
     Q, factor = Q.cpu(), factor.cpu()
