@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -131,6 +131,10 @@ def reconstruct_blocks(
     rounded = [layer for layer in layers if layer.name in weights]
     tuned = {layer.name: layer for layer in rounded if has_moments(layer)}
     blocks = find_blocks(model, rounded, tuned)
+    if method.weighted and probe is not None:
+        touched = {use.output for layer in rounded for use in layer.uses}
+        touched = touched.union(*map(program.downstream, touched))
+        blocks = _up_to(touched.intersection(probe.tensors), blocks, program)
     parts = share(samples)
     if parts is None or not steps or not blocks:
         return ReconstructedBlocks(dict(weights), ())
@@ -203,6 +207,19 @@ class _Known:
         return cls(batch, feeds(batch, device))
 
 
+def _up_to(read: Collection[str], blocks: Sequence[Block], program: Program) -> tuple[Block, ...]:
+    """Let blocks give what the loss reads inside them, such as logits, in place of what is made of that."""
+    found = list(blocks)
+    for tensor in sorted({*read}.difference(*(block.outputs for block in blocks))):
+        behind = program.downstream(tensor)
+        at = next((n for n, block in enumerate(found) if behind.intersection(block.outputs)), None)
+        if at is not None:
+            later = {name for block in found[at + 1 :] for name in block.inputs}
+            kept = [name for name in found[at].outputs if name in later or name not in behind]
+            found[at] = replace(found[at], outputs=(*kept, tensor))
+    return tuple(found)
+
+
 @dataclass(frozen=True, eq=False)
 class _Walk:
     """Runs blocks of the float and of the rounded network."""
@@ -234,6 +251,8 @@ class _Walk:
         leaves = {name: value.detach().requires_grad_() for name, value in held.target.items()}
         outputs = self.program.evaluate(held.feeds | held.clean | leaves, probe.tensors)
         scalar = probe.draw(outputs, held.batch, self.chance)
+        if not scalar.requires_grad:  # the loss reads nothing of this block
+            return {}
         gradients: Sequence[Tensor | None] = torch.autograd.grad(
             scalar, list(leaves.values()), allow_unused=True
         )

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from onnx import helper
 
 from quant_core.calibration import Samples
 from quant_core.errors import CancelledError, NonFiniteError
@@ -138,6 +139,36 @@ def test_curvature_weighs_errors_as_the_loss_does(case):
     drawn.clear()
     tune(net, start, samples, QDROP, steps=2, probe=Probe(watched, ("y",)))
     assert drawn == []
+
+
+def test_what_the_loss_reads_counts_and_not_what_is_made_of_it():
+    rng, samples = np.random.default_rng(0), Samples(inputs={"x": images(64, 1)})
+    weights = {"w1": rng.standard_normal((192, 24)) / 14, "w2": rng.standard_normal((24, 5)) / 5}
+    tuned = []
+    for logits, ending in (("y", []), ("z", [helper.make_node("Softmax", ["z"], ["y"])])):
+        nodes = [
+            helper.make_node("Flatten", ["x"], ["f"]),
+            helper.make_node("MatMul", ["f", "w1"], ["a"], name="one"),
+            helper.make_node("Relu", ["a"], ["r"]),
+            helper.make_node("MatMul", ["r", "w2"], [logits], name="two"),
+        ]
+        net = build([*nodes, *ending], (3, 8, 8), weights)
+        start = by_gptq(*net[1:], samples, 2)
+        probe = Probe(lambda values, _, chance, of=logits: draw({"y": values[of]}, _, chance), (logits,))
+        tuned.append(tune(net, start, samples, BRECQ, steps=20, probe=probe, hooks={}).weights)
+        assert any((tuned[-1][name].codes != start[name].codes).any() for name in start)
+    for name, weight in tuned[0].items():
+        np.testing.assert_array_equal(weight.codes, tuned[1][name].codes)
+
+
+def test_blocks_that_the_loss_does_not_read_are_not_weighed(case):
+    net, samples, start = case
+
+    def nothing(values, _, chance):
+        return values["x"].sum()
+
+    found = tune(net, start, samples, BRECQ, steps=2, probe=Probe(nothing, ("x",)))
+    assert set(found.weights) == set(start)
 
 
 def test_an_error_that_is_no_number_names_a_layer(case):
