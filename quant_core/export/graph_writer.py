@@ -137,12 +137,14 @@ class GraphWriter:
         """Store one plane of codes.
 
         Args:
-            name: Its name.
+            name: Its name: that of the weight, and the plane's suffix where it has one.
             plane: The plane.
 
         Returns:
-            The name.
+            The name; a longer one where something else bears the suffixed one already.
         """
+        while plane.suffix and name in self._taken:
+            name += "_"
         self._taken.add(name)
         self.initializers.append(
             onnx.TensorProto(name=name, data_type=plane.dtype, dims=plane.dims, raw_data=plane.data)

@@ -1,5 +1,6 @@
 """What surrounds the weights survives in every target: interface, names, metadata, doc strings."""
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
@@ -8,7 +9,7 @@ from quant_core.export.gpu import ORT_CUDA, TENSORRT
 from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.export.portable import portable
 from quant_core.ingest import normalise
-from quant_core.spec import FLOAT_BITS, WeightGrid
+from quant_core.spec import FLOAT_BITS, WeightGrid, WeightOptions
 from tests.quant_core.export.networks import NETS, Net
 
 TARGETS = [ORT_CPU, ORT_CUDA, TENSORRT, portable(18), portable(21), portable(25)]
@@ -81,3 +82,19 @@ def test_tensors_keep_their_names(name, target, tmp_path):
         gone = node.name in placement.absorbed or node.outputs[0].name in placement.aliases
         assert gone or node.outputs[0].name in written
     onnx.checker.check_model(file, full_check=True)
+
+
+@pytest.mark.parametrize(
+    "target", [ORT_CPU, portable(18), portable(21)], ids=lambda target: str(target.opset({3}))
+)
+@pytest.mark.parametrize(
+    "options", [WeightOptions(), WeightOptions(granularity="block", symmetric=False)], ids=str
+)
+def test_names_that_planes_would_have_stay_those_of_the_user(target, options, tmp_path):
+    text, shapes, kernels, constants = NETS["perceptron"]
+    shapes = {"w1": shapes["w1"], "w1.lo": shapes["b1"], "w2": shapes["w2"], "w1.hi": shapes["b2"]}
+    text = text.replace("b1)", '"w1.lo")').replace("b2)", '"w1.hi")')
+    net = Net((text, shapes, kernels, constants))
+    plan = dict.fromkeys((layer.name for layer in net.layers), 3)
+    _, _, simulated = net.export(plan, FLOAT_BITS, tmp_path / "model.onnx", target, options)
+    np.testing.assert_allclose(net.run(tmp_path / "model.onnx"), simulated, rtol=1e-4, atol=1e-5)
