@@ -16,7 +16,8 @@ INDEPENDENT_PER_SAMPLE = 16
 _LARGEST_SHARE = 0.3
 _LEAST_KEPT = 0.1
 _HALVINGS = 50
-_COLUMNS_AN_INPUT = 1.5
+_COLUMNS_AN_INPUT, _COLUMNS_OF_FEW = 1.5, 3
+_FEW_ELEMENTS = 1 << 22
 _FEWEST_INPUTS = 512
 _TINY = 1e-30
 
@@ -97,8 +98,8 @@ class PrincipalMoments:
     def feedback(self) -> Feedback:
         """Factor H, pulled towards its diagonal.
 
-        Of a direction with variance v in n columns that count the share `v / (v + chance / n)` is kept, and what is
-        then left of H pulled to its diagonal as in `InputMoments.shrunk`; the diagonal stays.
+        Of a direction with variance v in n columns that count the share `v / (v + chance / n)` is kept; the diagonal
+        stays. That leaves nothing for the intensity of `InputMoments.shrunk` to do, which takes all alike.
 
         Returns:
             The feedback.
@@ -107,18 +108,13 @@ class PrincipalMoments:
 
     def _pulled(self) -> tuple[Tensor, Tensor]:
         """A factor of what lies off the diagonal, and what is then missing on it."""
-        factor = torch.cat([self.factor, self.mean])
-        within = factor.square().sum(0)
-        diagonal = within + self.rest
-        products = diagonal.sum().square() - diagonal.square().sum()
-        covariances = torch.linalg.matrix_norm(factor @ factor.T).square() - within.square().sum()
-        intensity = ((1 + products / covariances.clamp_min(_TINY)) / self.independent).clamp(0, 1)
         variances, turn = torch.linalg.eigh((self.factor @ self.factor.T).double())
         variances = variances.clamp_min(_TINY)
         kept = variances / (variances + self.chance / self.independent)
         turn = (turn * kept.sqrt())[:, kept > _LEAST_KEPT].float()
-        factor = (1 - intensity).sqrt() * torch.cat([turn.T @ self.factor, self.mean])
-        return factor, (diagonal - factor.square().sum(0)).clamp_min(0)
+        factor = turn.T @ self.factor
+        rest = (self.factor.square().sum(0) - factor.square().sum(0)).clamp_min(0) + self.rest
+        return torch.cat([factor, self.mean]), rest
 
 
 def few_columns(groups: int, inputs: int, columns: int, samples: int) -> bool:
@@ -134,13 +130,13 @@ def few_columns(groups: int, inputs: int, columns: int, samples: int) -> bool:
         samples: Samples they come from.
 
     Returns:
-        True in one group of 512 inputs or more with at most 1.5 times as many columns, if those that count are at most
-        0.3 times as many.
+        True in one group of 512 inputs or more with at most 1.5 times as many columns, 3 times where these take
+        little memory, if those that count are at most 0.3 times as many.
     """
     return (
         groups == 1
         and inputs >= _FEWEST_INPUTS
-        and columns <= _COLUMNS_AN_INPUT * inputs
+        and columns <= (_COLUMNS_OF_FEW if columns * inputs <= _FEW_ELEMENTS else _COLUMNS_AN_INPUT) * inputs
         and _independent(columns, samples) <= _LARGEST_SHARE * inputs
     )
 

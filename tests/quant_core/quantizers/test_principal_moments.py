@@ -62,10 +62,6 @@ def test_directions_are_kept_by_how_far_they_stand_out_of_chance():
     variances, directions = torch.linalg.eigh(covariance)
     kept = variances.clamp_min(0) / (variances.clamp_min(0) + found.chance / 160)
     expected = (directions * kept * variances) @ directions.T
-    squares = covariance.diagonal().square().sum()
-    products = covariance.trace() ** 2 - squares
-    intensity = (1 + products / (covariance.square().sum() - squares)) / 160
-    expected = (1 - intensity) * expected
     expected.diagonal().copy_(covariance.diagonal())
     shrunk = found.shrunk()[0].double()
     assert float((shrunk - expected).norm() / expected.norm()) < 0.03
