@@ -43,7 +43,7 @@ class Debugging(BaseModel):
         quantized: File name of the quantized one.
         output: The outputs that were compared: all that hold floats, by name.
         samples: Samples that were run.
-        output_sqnr_db: The output's SQNR against the float model; of several, that of their mean share of squared error.
+        output_sqnr_db: The output's SQNR against the float model; of several, that of their mean shares of error.
         layers: The layers found in the file, the worst first: by gain where it was measured, then by own SQNR.
         not_found: Layers that no node of the file stands for, or whose kernel takes no other weight.
     """
