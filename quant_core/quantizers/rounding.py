@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +21,13 @@ from quant_core.quantizers.coordinate_descent import descend
 from quant_core.quantizers.gptq import Improve, gptq
 from quant_core.quantizers.input_moments import KeptMoments, Moments, has_moments, input_moments, joined
 from quant_core.quantizers.principal_moments import INDEPENDENT_PER_SAMPLE
+from quant_core.quantizers.read_positions import seeing_batch
 from quant_core.quantizers.rows import rows_shape
 from quant_core.quantizers.stochastic import round_stochastically
+from quant_core.quantizers.table_moments import is_table, table_moments
 from quant_core.quantizers.weight import quantize_weight
 from quant_core.spec import FLOAT_BITS, WeightOptions
+from quant_core.spec.weight_grid import WeightGrid
 
 _MOMENT_BYTES = 1 << 30
 
@@ -49,8 +53,9 @@ def round_weights(
 ) -> RoundedWeights:
     """Round each layer at each of its widths.
 
-    GPTQ and FOEM round what is multiplied with input columns; tables and left-hand operands are rounded to the nearest
-    code. Biases of the former make up for the change of their layer's mean output.
+    GPTQ and FOEM round what is multiplied with input columns, GPTQ tables too, by how the outputs move with their
+    columns; left-hand operands are rounded to the nearest code. Biases of what is multiplied make up for the change of
+    their layer's mean output.
 
     Args:
         program: The float program.
@@ -128,8 +133,31 @@ def round_weights(
             )
             done = (start + 0.5 * (len(group) + index + 1)) / total
             on_progress(done, f"{'FOEM' if options.rounding == 'foem' else 'GPTQ'} {layer.name}")
+    tables = [layer for layer in by_value if not options.by_value and integer[layer.name] and is_table(layer)]
+    settled = {layer.name for layer in tables if given is not None and layer.name in given}
+    seen = table_moments(
+        program,
+        [layer for layer in tables if layer.name not in settled],
+        samples,
+        batch_size=batch_size if samples.batch else min(batch_size, seeing_batch(layers)),
+        device=device,
+        seed=seed,
+    )
     for layer in by_value:
         weight = _weight(model, layer)
+        if given is not None and layer.name in settled:
+            rounded[layer.name] = {bits: given[layer.name][bits] for bits in integer[layer.name]}
+            continue
+        if layer.name in seen:
+            rounded[layer.name] = gptq(
+                layer,
+                weight,
+                seen[layer.name],
+                integer[layer.name],
+                grid_of=lambda bits: _of_tables(options, bits),
+            )
+            tell(f"GPTQ {layer.name}")
+            continue
         nearest = {
             bits: quantize_weight(weight, bits, layer.axis, options.grid(bits))
             for bits in integer[layer.name]
@@ -158,6 +186,12 @@ def knows_more(layer: Layer, samples: int) -> bool:
     """
     _, _, inputs = rows_shape(layer)
     return has_moments(layer) and samples * INDEPENDENT_PER_SAMPLE >= inputs
+
+
+def _of_tables(options: WeightOptions, bits: int) -> WeightGrid:
+    """The grid of a table: ranges of least weight error, for rows differ in what is made of them."""
+    grid = options.grid(bits)
+    return replace(grid, range_search="mse") if grid.range_search == "hessian" else grid
 
 
 def _chance(seed: int, name: str, bits: int) -> torch.Generator:
