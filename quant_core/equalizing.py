@@ -21,7 +21,6 @@ from quant_core.preparation import Prepared
 from quant_core.quantizers.channel_groups import ChannelGroup, channel_groups, output_groups
 from quant_core.quantizers.channel_scales import ChannelScales, with_inputs, with_scales
 from quant_core.quantizers.equalization import (
-    Reader,
     as_reader,
     channel_statistics,
     choose_output_scales,
@@ -109,7 +108,24 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
         for group in channel_groups(job.graph, job.layers, before, shapes)
         if not wanted.isdisjoint(group.readers) and is_known(group)
     ]
-    readers = _readers(job, samples, groups, integer, widths)
+    outputs = [
+        group for group in output_groups(job.graph, job.layers, borders.writing, shapes) if is_known(group)
+    ]
+    reading = {name for group in groups for name in group.readers if name in integer}
+    layers = [layer for layer in job.layers if layer.name in reading]
+    axes = {group.tensors[0]: -1 - group.trailing for group in outputs}
+    axes |= {layer.uses[0].input: 1 if layer.op in {"Conv", "ConvTranspose"} else -1 for layer in layers}
+    seen = channel_statistics(job.program, axes, samples, batch_size=job.batch_size, device=job.device)
+    readers = {
+        layer.name: as_reader(
+            layer,
+            _weight(job, layer),
+            seen[layer.uses[0].input],
+            bits=widths[layer.name],
+            dynamic=integer[layer.name] == "dynamic",
+        )
+        for layer in layers
+    }
     chosen: list[ChannelScales] = []
     for position, group in enumerate(groups):
         found = choose_scales(group, [readers[name] for name in group.readers if name in readers])
@@ -117,14 +133,11 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
             chosen.append(found)
         tell((position + 1) / len(groups), f"{len(chosen)} of {position + 1} groups of channels scaled")
     taken = {name for found in chosen for name in found.group.tensors}
-    outputs = [
-        group
-        for group in output_groups(job.graph, job.layers, borders.writing, shapes)
-        if taken.isdisjoint(group.tensors) and is_known(group)
+    scaled = [
+        choose_output_scales(group, seen[group.tensors[0]])
+        for group in outputs
+        if taken.isdisjoint(group.tensors)
     ]
-    axes = {group.tensors[0]: -1 - group.trailing for group in outputs}
-    seen = channel_statistics(job.program, axes, samples, batch_size=job.batch_size, device=job.device)
-    scaled = [choose_output_scales(group, seen[group.tensors[0]]) for group in outputs]
     chosen += [found for found in scaled if found is not None]
     return _scaled(job, spec, chosen, few) if chosen else job
 
@@ -135,29 +148,6 @@ def _borders(job: Prepared, spec: QuantizeSpec, widths: Mapping[str, int]) -> Fl
         return FloatBorders(frozenset(), frozenset())
     placed = place(job.model, job.layers, widths, spec.default_activation_bits, job.target, spec)
     return float_borders(job.model, job.layers, placed)
-
-
-def _readers(
-    job: Prepared,
-    samples: Samples,
-    groups: list[ChannelGroup],
-    integer: Mapping[str, str],
-    widths: Mapping[str, int],
-) -> dict[str, Reader]:
-    reading = {name for group in groups for name in group.readers if name in integer}
-    layers = [layer for layer in job.layers if layer.name in reading]
-    axes = {layer.uses[0].input: 1 if layer.op in {"Conv", "ConvTranspose"} else -1 for layer in layers}
-    found = channel_statistics(job.program, axes, samples, batch_size=job.batch_size, device=job.device)
-    return {
-        layer.name: as_reader(
-            layer,
-            _weight(job, layer),
-            found[layer.uses[0].input],
-            bits=widths[layer.name],
-            dynamic=integer[layer.name] == "dynamic",
-        )
-        for layer in layers
-    }
 
 
 def _scaled(
