@@ -25,7 +25,7 @@ _PACKED_OPSET = 21
 _KERNEL_BITS = 8
 _FEWEST_CHANNELS = 16
 _PLANE = 4  # axes of the weight of a convolution in two dimensions
-_STEM_OUTPUTS, _STEM_PRODUCTS = 32, 27
+_STEM_OUTPUTS, _STEM_PRODUCTS = 16, 27
 _RECTIFIERS = frozenset({"Clip", "Relu"})
 _CHANNELS = WeightGrid()
 
@@ -102,10 +102,11 @@ def _fills_integer_kernels(layer: Layer) -> bool:
 
 
 def _is_small_stem(layer: Layer, model: ir.Model) -> bool:
-    # Laying out patches of an image's few channels takes an integer kernel longer than the float kernel takes for
-    # everything, so long as products and outputs are few: 3 x 3 on 3 channels, 16 to 32 outputs, 32 to 224 pixels wide,
-    # took 0.68 to 0.88 of the time in float, together with the layer behind; 64 outputs 1.1 to 1.5, 7 x 7 1.6, and in
-    # front of a MaxPool, which is fast on codes, 1.5; one channel 0.97 to 1.04 (1.31, one thread).
+    # Laying out patches of an image's few channels takes an integer kernel about as long as the float kernel takes for
+    # everything, so long as products and outputs are few, and in float the image is not rounded. 3 x 3 on 3 channels,
+    # 16 outputs: 0.68 to 0.70 of the time, together with the layer behind; whole ResNet-20 0.95 to 1.03, in batches of 64
+    # 1.00 to 1.09. EfficientNet-Lite0, with 32 outputs, takes up to 1.04, in batches of 8 up to 1.11; others 1.1 to 1.5
+    # with 64 outputs, 1.6 with 7 x 7, 1.5 in front of a MaxPool, which is fast on codes (1.31, one and two threads).
     if not layer.first or {use.op for use in layer.uses} != {"Conv"} or len(layer.shape) != _PLANE:
         return False
     outputs, inputs, *kernel = layer.shape
