@@ -104,7 +104,7 @@ def _fills_integer_kernels(layer: Layer) -> bool:
 def _is_small_stem(layer: Layer, model: ir.Model) -> bool:
     # Laying out patches of an image's few channels takes an integer kernel about as long as the float kernel takes for
     # everything, so long as products and outputs are few, and in float the image is not rounded. 3 x 3 on 3 channels
-    # with 16 outputs: 0.68 to 0.70 of the time, together with the layer behind; whole ResNet-20 0.95 to 1.03, in batches
+    # with 16 outputs: 0.68 to 0.70 of the time, with the layer behind; whole ResNet-20 0.95 to 1.03, in batches
     # of 64 1.00 to 1.09. EfficientNet-Lite0, with 32 outputs, up to 1.04, in batches of 8 up to 1.11; others 1.1 to 1.5
     # with 64 outputs, 1.6 with 7 x 7, 1.5 in front of a MaxPool, which is fast on codes (1.31, one and two threads).
     if not layer.first or {use.op for use in layer.uses} != {"Conv"} or len(layer.shape) != _PLANE:
