@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 from quant_core.calibration import Samples
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
+from quant_core.quantizers.random_slopes import random_slopes
 
 _LOOKED_AT = 4
 _LARGEST_BATCH = 8
@@ -108,42 +109,13 @@ def run_and_see(
     Returns:
         The values wanted, and the rows that are read.
     """
-    seen: dict[str, Tensor] = {}
-
-    def hook(name: str) -> Callable[[Tensor], Tensor]:
-        def kept(x: Tensor) -> Tensor:
-            seen[name] = x if x.requires_grad else x.detach().requires_grad_()
-            return seen[name]
-
-        return kept
-
     written = [use.output for layer in layers if has_rows(layer) for use in layer.uses]
-    names = dict.fromkeys((*program.outputs, *(name for name in wanted if name not in feeds)))
-    with torch.enable_grad():
-        values = program.evaluate(feeds, outputs=names, replace={name: hook(name) for name in written})
-        total = _signed([values[name] for name in program.outputs])
-    slopes: Sequence[Tensor | None] = [None] * len(seen)
-    if total is not None:
-        slopes = torch.autograd.grad(total, list(seen.values()), allow_unused=True)
+    inside = [name for name in wanted if name not in feeds]
+    values, slopes = random_slopes(program, feeds, written, torch.Generator().manual_seed(0), inside)
     return Run(
         {name: feeds[name] if name in feeds else values[name].detach() for name in wanted},
-        {
-            name: _read(slope, samples)
-            for name, slope in zip(seen, slopes, strict=True)
-            if slope is not None and slope.dim() > 1
-        },
+        {name: _read(slope, samples) for name, (_, slope) in slopes.items() if slope.dim() > 1},
     )
-
-
-def _signed(outputs: Sequence[Tensor]) -> Tensor | None:
-    """Sum of all elements that depend on a layer, with random signs; None where there are none."""
-    chance = torch.Generator().manual_seed(0)
-    terms = []
-    for value in outputs:
-        if value.requires_grad:
-            signs = 2.0 * torch.randint(2, value.shape, generator=chance) - 1
-            terms.append((value * signs.to(value)).sum())
-    return torch.stack(terms).sum() if terms else None
 
 
 def _read(slope: Tensor, samples: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from quant_core.calibration import Samples
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.input_moments import InputMoments
+from quant_core.quantizers.random_slopes import random_slopes
 
 _MOST_SAMPLES = 64
 _MOST_COLUMNS, _MOST_WEIGHTS = 2048, 1 << 26
@@ -100,27 +101,8 @@ def _slopes(
     program: Program, feeds: dict[str, Tensor], names: Sequence[str], chance: torch.Generator
 ) -> dict[str, Tensor]:
     """Gradient of the outputs with random signs in each of these tensors, times its rows' largest magnitudes."""
-    seen: dict[str, Tensor] = {}
-
-    def hook(name: str) -> Callable[[Tensor], Tensor]:
-        def kept(x: Tensor) -> Tensor:
-            seen[name] = x if x.requires_grad else x.detach().requires_grad_()
-            return seen[name]
-
-        return kept
-
-    with torch.enable_grad():
-        values = program.evaluate(feeds, replace={name: hook(name) for name in names})
-        outputs = [value for value in values.values() if value.requires_grad]
-        if not outputs:
-            return {}
-        signs = [2.0 * torch.randint(2, value.shape, generator=chance) - 1 for value in outputs]
-        total = torch.stack(
-            [(value * sign.to(value)).sum() for value, sign in zip(outputs, signs, strict=True)]
-        ).sum()
-        slopes: Sequence[Tensor | None] = torch.autograd.grad(total, list(seen.values()), allow_unused=True)
+    _, slopes = random_slopes(program, feeds, names, chance)
     return {
-        name: (slope * seen[name].detach().abs().amax(-1, keepdim=True)).reshape(-1, slope.shape[-1]).float()
-        for name, slope in zip(seen, slopes, strict=True)
-        if slope is not None
+        name: (slope * value.detach().abs().amax(-1, keepdim=True)).reshape(-1, slope.shape[-1]).float()
+        for name, (value, slope) in slopes.items()
     }
