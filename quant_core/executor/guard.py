@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from quant_core.executor.budget import CALL, STEP, Budget
-
-if TYPE_CHECKING:
-    from quant_core.executor.schedule import Step
+from quant_core.executor.step import Step
 
 _CONTROL = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 # Operators whose tensors, those in between included, have no more elements than the product of their operands has.

@@ -19,11 +19,12 @@ from quant_core.executor.budget import Budget, within
 from quant_core.executor.dtypes import is_float
 from quant_core.executor.functions import standard_function
 from quant_core.executor.kinds import output_kinds
-from quant_core.executor.node import Node
+from quant_core.executor.node import Node, Placement
 from quant_core.executor.placement import place
 from quant_core.executor.registry import find
-from quant_core.executor.schedule import ABSENT, Placement, Step, execute, schedule
+from quant_core.executor.schedule import execute, schedule
 from quant_core.executor.scope import Frame, Missing, Scope
+from quant_core.executor.step import ABSENT, Step
 from quant_core.spec.limits import MAX_NODES
 
 MAX_DEPTH = 64

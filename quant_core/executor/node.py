@@ -12,7 +12,6 @@ import torch
 
 from quant_core.errors import ModelError
 from quant_core.executor.dtypes import Kind, Precision
-from quant_core.executor.schedule import Placement
 
 
 class Body(Protocol):
@@ -28,6 +27,17 @@ class Body(Protocol):
 
     def __call__(self, values: Sequence[torch.Tensor | None], arguments: Sequence[Any]) -> tuple[Any, ...]:
         """Runs the subgraph on its own inputs; `arguments` are all arguments the node's kernel received."""
+
+
+@dataclass
+class Placement:
+    """Where a node's new tensors go; settled after all nodes are known.
+
+    Attributes:
+        device: The device.
+    """
+
+    device: torch.device
 
 
 class HostValue:

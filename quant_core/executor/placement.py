@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from quant_core.executor.schedule import ABSENT, Step
+from quant_core.executor.step import ABSENT, Step
 
 _HOST = torch.device("cpu")
 _SOURCES = frozenset({"Shape", "Size"})

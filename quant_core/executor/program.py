@@ -13,9 +13,10 @@ from quant_core.errors import ModelError, SamplesError
 from quant_core.executor.budget import Limits, within
 from quant_core.executor.dtypes import Kind, Precision, is_float
 from quant_core.executor.placement import place
-from quant_core.executor.schedule import ABSENT, Schedule, execute, schedule
+from quant_core.executor.schedule import Schedule, execute, schedule
 from quant_core.executor.scope import Scope
 from quant_core.executor.segments import cut, execute_segments
+from quant_core.executor.step import ABSENT
 
 _REMEMBERED = 1024
 

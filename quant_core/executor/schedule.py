@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,48 +11,7 @@ import torch
 from quant_core.errors import BitwrightError, ModelError
 from quant_core.executor import budget
 from quant_core.executor.guard import admit
-from quant_core.executor.registry import Kernel
-
-ABSENT = 0
-"""The slot of an optional input that is not there, and of an output nobody names; always empty."""
-
-
-@dataclass
-class Placement:
-    """Where a node's new tensors go; settled after all nodes are known.
-
-    Attributes:
-        device: The device.
-    """
-
-    device: torch.device
-
-
-@dataclass(frozen=True)
-class Step:
-    """One kernel call.
-
-    Attributes:
-        op: Operator type.
-        node: Node name, for messages.
-        kernel: What to call.
-        inputs: Slot of each argument.
-        outputs: Slot of each result.
-        placement: Where the kernel makes new tensors.
-        host_inputs: Positions of arguments that the kernel reads as Python numbers.
-        moves: Positions of arguments that lie on the host and have to be moved to the device first.
-        costs: Work by the sizes of the arguments, filled as they occur.
-    """
-
-    op: str
-    node: str
-    kernel: Kernel
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    placement: Placement
-    host_inputs: frozenset[int] = frozenset()
-    moves: tuple[int, ...] = ()
-    costs: dict[Any, int] = field(default_factory=dict, compare=False, repr=False)
+from quant_core.executor.step import ABSENT, Step
 
 
 @dataclass(frozen=True)

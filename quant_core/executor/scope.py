@@ -10,7 +10,7 @@ import torch
 
 from quant_core.errors import InternalError, ModelError
 from quant_core.executor.dtypes import Kind, Precision, is_float, to_torch
-from quant_core.executor.schedule import ABSENT, Step
+from quant_core.executor.step import ABSENT, Step
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from quant_core.executor.schedule import ABSENT, Schedule, execute
+from quant_core.executor.schedule import Schedule, execute
+from quant_core.executor.step import ABSENT
 
 
 @dataclass(frozen=True)
