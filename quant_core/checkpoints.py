@@ -187,6 +187,8 @@ def find_rounded(checkpoints: Checkpoints | None, stage: str = ROUNDING) -> Roun
             json.loads((folder / "weights.json").read_bytes())
         ):
             zero_point = f"{number}.zero_point"
+            if isinstance(plain["axis"], list):  # which is what JSON makes of several
+                plain["axis"] = tuple(plain["axis"])
             rounded.setdefault(name, {})[bits] = QuantizedWeight(
                 codes=arrays[f"{number}.codes"],
                 scale=arrays[f"{number}.scale"],

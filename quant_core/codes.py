@@ -16,6 +16,9 @@ from quant_core.number_formats import Minifloat, code_values, element, positive_
 from quant_core.outliers import EXCESS_BITS, Outliers
 from quant_core.spec.weight_grid import INT8_BITS, WeightFormat
 
+ChannelAxis = int | tuple[int, ...] | None
+"""Where the channels of a weight lie: along an axis, along several in rising order, or nowhere."""
+
 
 @dataclass(frozen=True)
 class CorrectedBias:
@@ -34,13 +37,14 @@ class CorrectedBias:
 class QuantizedWeight:
     """Codes and scales of one weight tensor.
 
-    A channel is what lies at one index of `axis`, its other axes flattened in order; without an axis the whole tensor
-    counts as one. A block is a run of `block_size` consecutive weights of a channel; the last one may be shorter.
+    A channel is what lies at one index of `axis`, or of several axes, its other axes flattened in order; without an
+    axis the whole tensor counts as one. A block is a run of `block_size` consecutive weights of a channel; the last one
+    may be shorter.
 
     Attributes:
         codes: int8, the weight's shape: integers in `[-2^(b-1), 2^(b-1) - 1]`, or a floating format's bit patterns.
         scale: float32, positive steps: one per channel (shape `[C]`), per block (`[C, blocks]`), or `[]` for the whole.
-        axis: Channel axis of the scales, or None for one channel.
+        axis: Channel axis of the scales, several in rising order for a stack of matrices, or None for one channel.
         bits: Bits b of each code.
         bias: What the layer's bias becomes with these codes, if it changes.
         zero_point: int8, the integer code of the value 0 for each scale; None where it is 0 everywhere.
@@ -53,7 +57,7 @@ class QuantizedWeight:
 
     codes: npt.NDArray[np.int8]
     scale: npt.NDArray[np.float32]
-    axis: int | None
+    axis: ChannelAxis
     bits: int
     bias: CorrectedBias | None = None
     zero_point: npt.NDArray[np.int8] | None = None
@@ -186,22 +190,64 @@ class ActivationGrid:
 
 
 def spread(
-    values: npt.NDArray[Any], shape: tuple[int, ...], axis: int | None, block_size: int | None
+    values: npt.NDArray[Any], shape: tuple[int, ...], axis: ChannelAxis, block_size: int | None
 ) -> npt.NDArray[Any]:
     """Lay out one value per scale as the weights lie.
 
     Args:
         values: `[]`, `[C]`, or `[C, blocks]` where there is a block size.
         shape: The weight's shape.
-        axis: Its channel axis, or None for one channel.
+        axis: Its channel axes, or None for one channel.
         block_size: Weights in a block, or None.
 
     Returns:
         An array that broadcasts to the weight's shape.
     """
+    axes = channel_axes(axis)
     if block_size is None:
-        return values if axis is None else values.reshape([-1 if i == axis else 1 for i in range(len(shape))])
-    moved = shape if axis is None else (shape[axis], *shape[:axis], *shape[axis + 1 :])
+        return values.reshape([size if i in axes else 1 for i, size in enumerate(shape)]) if axes else values
+    order = channels_first(len(shape), axis)
     weights = math.prod(shape) // max(1, len(values))
-    rows = np.repeat(values, block_size, axis=1)[:, :weights].reshape(moved)
-    return rows if axis is None else np.moveaxis(rows, 0, axis)
+    rows = np.repeat(values, block_size, axis=1)[:, :weights].reshape([shape[i] for i in order])
+    return rows.transpose(np.argsort(order))
+
+
+def channel_axes(axis: ChannelAxis) -> tuple[int, ...]:
+    """List channel axes.
+
+    Args:
+        axis: One, several or none.
+
+    Returns:
+        The axes.
+    """
+    if axis is None:
+        return ()
+    return (axis,) if isinstance(axis, int) else axis
+
+
+def channels_first(rank: int, axis: ChannelAxis) -> tuple[int, ...]:
+    """Give the order of axes that brings channels to the front.
+
+    Args:
+        rank: Number of axes of the weight.
+        axis: Its channel axes.
+
+    Returns:
+        Channel axes, then the others, both in rising order.
+    """
+    axes = channel_axes(axis)
+    return (*axes, *(i for i in range(rank) if i not in axes))
+
+
+def channel_count(shape: tuple[int, ...], axis: ChannelAxis) -> int:
+    """Count channels.
+
+    Args:
+        shape: The weight's shape.
+        axis: Its channel axes, or None for one channel.
+
+    Returns:
+        The number; 1 without an axis.
+    """
+    return math.prod(shape[i] for i in channel_axes(axis))

@@ -34,7 +34,7 @@ def block_of(layer: Layer, block_size: int | None = None, sizes: Collection[int]
     Returns:
         Inputs in a block; None if whole blocks do not fill the inputs.
     """
-    if len(layer.shape) != 2 or layer.axis is None:
+    if len(layer.shape) != 2 or not isinstance(layer.axis, int):
         return None
     inputs = layer.shape[1 - layer.axis]
     wanted = (block_size,) if block_size else BLOCK_SIZES
@@ -56,7 +56,7 @@ def write_blocks(writer: GraphWriter, layer: Layer, weight: QuantizedWeight) -> 
         InternalError: If whole blocks do not fill the matrix.
     """
     size = block_of(layer, weight.block_size, {weight.block_size or 0, *BLOCK_SIZES})
-    if size is None or weight.axis is None:
+    if size is None or not isinstance(weight.axis, int):
         raise InternalError(f"{layer.name} has no blocks of one size")
     inputs = 1 - weight.axis
     scale = weight.scale

@@ -28,6 +28,7 @@ from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.export.target import Target
 from quant_core.export.weight_patterns import (
     StoredTable,
+    product_scale,
     write_float,
     write_int8,
     write_qdq,
@@ -325,7 +326,7 @@ class _Exporter:
             "MatMulInteger", [codes, self.ready[layer.name], zero_point], name=node.name
         )
         as_float = self.writer.node("Cast", [product], to=onnx.TensorProto.FLOAT)
-        steps = self.writer.node("Mul", [scale, self.writer.constant(weight.scale)])
+        steps = self.writer.node("Mul", [scale, self.writer.constant(product_scale(layer, weight))])
         bias = _bias(node)
         raw = self._raw_name(node.output[0])
         if bias is None:

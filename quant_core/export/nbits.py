@@ -103,7 +103,7 @@ def nbits_attributes(layer: Layer, weight: QuantizedWeight) -> dict[str, int]:
     Raises:
         InternalError: If it has no blocks.
     """
-    if weight.block_size is None or weight.axis is None:
+    if weight.block_size is None or not isinstance(weight.axis, int):
         raise InternalError(f"{layer.name} has no blocks")
     return {
         "K": layer.shape[1 - weight.axis],

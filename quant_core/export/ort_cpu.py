@@ -11,7 +11,13 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
-from quant_core.export.forms import Form, has_convolution, is_plain_product, is_right_operand, layer_nodes
+from quant_core.export.forms import (
+    Form,
+    has_convolution,
+    is_plain_product,
+    is_right_operand,
+    layer_nodes,
+)
 from quant_core.export.functions import BIT_PLANE_OPSET
 from quant_core.export.nbits import has_nbits_kernel
 from quant_core.export.storage import LocalFunctions
@@ -70,7 +76,7 @@ def ort_form(
         return "static"
     if ops == {"Gemm"} and is_plain_product(layer, model):
         return "static" if has_convolution(model) else "dynamic"
-    if ops == {"MatMul"} and len(layer.shape) == 2:
+    if ops == {"MatMul"} and layer.by_rows:
         return "dynamic"
     return "weight_only"
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from google.protobuf.message import Message
 
-from quant_core.codes import ActivationGrid, QuantizedWeight
+from quant_core.codes import ActivationGrid, QuantizedWeight, channel_count
 from quant_core.export.block_patterns import write_blocks
 from quant_core.export.exporter import export_parts
 from quant_core.export.forms import Form
@@ -24,6 +24,7 @@ from quant_core.export.placement import layer_form, place
 from quant_core.export.storage import Storage
 from quant_core.export.target import Target
 from quant_core.export.weight_patterns import (
+    product_scale,
     write_float,
     write_int8,
     write_qdq,
@@ -184,7 +185,7 @@ def layer_bytes(
         write_qdq(writer, layer, weight)
     elif form == "dynamic":
         write_int8(writer, layer, weight)
-        writer.constant(weight.scale)
+        writer.constant(product_scale(layer, weight))
         writer.node("Cast", ["0"], to=1)
         for _ in layer.uses:
             writer.node("Mul", ["00", "00"], ["00"])
@@ -243,7 +244,7 @@ class _SizeWriter(GraphWriter):
 
 def _zeros(layer: Layer, width: int, grid: WeightGrid, index: int = 0) -> QuantizedWeight:
     axis = None if grid.granularity == "tensor" else layer.axis
-    channels = 1 if axis is None else layer.shape[axis]
+    channels = channel_count(layer.shape, axis)
     shape: tuple[int, ...] = () if axis is None else (channels,)
     if grid.block is not None:
         shape = channels, -(-layer.parameters // max(1, channels * grid.block))

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
-from quant_core.codes import QuantizedWeight
+from quant_core.codes import QuantizedWeight, channels_first
 from quant_core.errors import InternalError
 from quant_core.export.element_patterns import (
     as_values,
@@ -22,6 +23,8 @@ from quant_core.export.element_patterns import (
 from quant_core.export.graph_writer import GraphWriter
 from quant_core.ingest.layer import Layer
 from quant_core.number_formats import element
+
+_MATRIX = 2  # axes
 
 
 def write_int8(writer: GraphWriter, layer: Layer, weight: QuantizedWeight, *, transpose: bool = False) -> str:
@@ -75,6 +78,21 @@ def write_qdq(writer: GraphWriter, layer: Layer, weight: QuantizedWeight) -> str
     if layer.op == "Gemm":  # onnxruntime takes its integer Gemm only when the zero point is written out
         inputs.append(writer.constant(np.zeros(weight.scale.shape, dtype=np.int8)))
     return writer.node("DequantizeLinear", inputs, **axis)
+
+
+def product_scale(layer: Layer, weight: QuantizedWeight) -> npt.NDArray[np.float32]:
+    """Lay out the steps of a matrix, or of a stack of matrices, as what it is multiplied with comes out.
+
+    Args:
+        layer: A Gemm or MatMul.
+        weight: Its codes and scales, no blocks.
+
+    Returns:
+        `[outputs]`, `[..., 1, outputs]` for a stack, `[]` where there is one step.
+    """
+    is_matrix = len(layer.shape) == _MATRIX or weight.axis is None
+    steps: npt.NDArray[np.float32] = weight.scale if is_matrix else weight.spread(weight.scale)
+    return steps
 
 
 def write_float(writer: GraphWriter, layer: Layer, weight: QuantizedWeight) -> str:
@@ -162,8 +180,8 @@ def write_rows(
 
 def _write_blocks(writer: GraphWriter, layer: Layer, weight: QuantizedWeight, size: int) -> str:
     """Codes are stored channel by channel, as blocks lie; where the last block is short, steps are laid out instead."""
-    axis, channels = weight.axis, len(weight.scale)
-    moved = np.ascontiguousarray(weight.codes if axis is None else np.moveaxis(weight.codes, axis, 0))
+    channels, order = len(weight.scale), channels_first(weight.codes.ndim, weight.axis)
+    moved = np.ascontiguousarray(weight.codes.transpose(order))
     length = moved.size // channels
     size = min(size, length)
     whole = length % size == 0
@@ -179,9 +197,8 @@ def _write_blocks(writer: GraphWriter, layer: Layer, weight: QuantizedWeight, si
     result = writer.node("Mul", [_less_zero_points(writer, values, zero_points), scales])
     if codes.shape != moved.shape:
         result = writer.node("Reshape", [result, writer.constant(np.array(moved.shape, dtype=np.int64))])
-    if axis:
-        order = list(range(1, len(moved.shape)))
-        result = writer.node("Transpose", [result], perm=[*order[:axis], 0, *order[axis:]])
+    if list(order) != sorted(order):
+        result = writer.node("Transpose", [result], perm=[order.index(at) for at in range(len(order))])
     return result
 
 

@@ -6,8 +6,10 @@ from collections.abc import Collection, Iterator
 
 import onnx_ir as ir
 
+from quant_core.codes import ChannelAxis
 from quant_core.ingest.layer import RECURRENT, Layer, Use
 from quant_core.ingest.neighbours import with_neighbours
+from quant_core.ingest.stacks import with_rows
 
 QUANTIZABLE_TYPE = ir.DataType.FLOAT
 """onnxruntime's integer kernels scale to float32; `normalise` brings weights of other float types to it."""
@@ -40,7 +42,7 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
     layers = tuple(
         _layer(weight, readers) for weight, readers in uses.items() if only_layers_read(weight, model.graph)
     )
-    return with_neighbours(layers, model.graph)
+    return with_neighbours(with_rows(layers, model), model.graph)
 
 
 def weight_operands(
@@ -93,16 +95,17 @@ def only_layers_read(weight: ir.Value, graph: ir.Graph) -> bool:
     )
 
 
-def channel_axis(node: ir.Node, operand: int, rank: int) -> int | None:
-    """Name the axis of a weight along which each output channel can have a scale of its own.
+def channel_axis(node: ir.Node, operand: int, shape: tuple[int, ...]) -> ChannelAxis:
+    """Name the axes of a weight along which each output channel can have a scale of its own.
 
     Args:
         node: A node that reads the weight.
         operand: The weight's position among its inputs.
-        rank: Rank of the weight.
+        shape: Shape of the weight.
 
     Returns:
-        The axis, or None where output channels do not lie along one axis.
+        The axis; of a stack of matrices also those that it is stacked along; None where output channels do not lie
+        along axes of their own.
     """
     match node.op_type:
         case "Conv" | "Gather":
@@ -115,7 +118,10 @@ def channel_axis(node: ir.Node, operand: int, rank: int) -> int | None:
         case "GRU" | "LSTM" | "RNN":
             return 1
         case _:
-            return rank - 1 if operand == 1 else rank - 2
+            rank = len(shape)
+            channels = rank - 1 if operand == 1 else rank - 2
+            stacked = [at for at in range(rank - 2) if shape[at] > 1]
+            return (*stacked, channels) if stacked else channels
 
 
 def _is_constant(value: ir.Value | None, rank: int, types: Collection[ir.DataType]) -> bool:
@@ -150,7 +156,7 @@ def _layer(weight: ir.Value, readers: list[tuple[ir.Node, int]]) -> Layer:
                 operand=operand,
             )
         )
-        axes.add(channel_axis(node, operand, len(shape)))
+        axes.add(channel_axis(node, operand, shape))
     bias = (
         first.inputs[2]
         if first.op_type in {"Conv", "ConvTranspose", "Gemm"} and len(first.inputs) > 2

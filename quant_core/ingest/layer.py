@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from quant_core.codes import ChannelAxis
 
 RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 """Operators with two weights: W, which their input is multiplied with, and R, which the state is."""
@@ -38,7 +41,7 @@ class Layer:
         weight: Initializer name.
         shape: Weight shape.
         axis: Channel axis of the scales (output channels; rows of a table; gates of a recurrent node,
-            both directions together), or None for one scale per tensor.
+            both directions together), several for a stack of matrices, or None for one scale per tensor.
         uses: Every node that reads the weight, in graph order.
         bias: Initializer name of the bias of the first use, if it has a constant one.
         group: Convolution groups; 1 elsewhere.
@@ -48,6 +51,7 @@ class Layer:
         siblings: Other layers that read one of its activations, such as query, key and value.
         first: Whether no layer lies in front of one of its uses.
         last: Whether no layer comes after one of its uses.
+        by_rows: Whether what a product comes to has an axis of rows; not known of some stacks of matrices.
         activation_bits: 8, 16 or 32 (float) where its activations have bits of their own; else None.
     """
 
@@ -55,7 +59,7 @@ class Layer:
     op: str
     weight: str
     shape: tuple[int, ...]
-    axis: int | None
+    axis: ChannelAxis
     uses: tuple[Use, ...]
     bias: str | None = None
     group: int = 1
@@ -65,6 +69,7 @@ class Layer:
     siblings: tuple[str, ...] = ()
     first: bool = False
     last: bool = False
+    by_rows: bool = True
     activation_bits: int | None = None
 
     @property
@@ -74,6 +79,11 @@ class Layer:
         for size in self.shape:
             total *= size
         return total
+
+    @property
+    def matrices(self) -> int:
+        """Number of matrices in a stack that a MatMul reads; 1 elsewhere."""
+        return math.prod(self.shape[:-2]) if self.op == "MatMul" else 1
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -48,9 +48,9 @@ def find_bias(model: ir.Model, layer: Layer) -> CorrectedBias | None:
 
     Returns:
         The bias input of a Conv or Gemm, or the constant added to a MatMul; None where there is none, where it is
-        shared, or where it does not hold one float32 value for each output.
+        shared, as by a stack of matrices, or where it does not hold one float32 value for each output.
     """
-    if len(layer.uses) != 1 or layer.op == "ConvTranspose":
+    if len(layer.uses) != 1 or layer.op == "ConvTranspose" or layer.matrices > 1:
         return None
     node = next(node for node in model.graph if node.name == layer.uses[0].node)
     if node.op_type == "MatMul":

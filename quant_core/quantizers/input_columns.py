@@ -31,7 +31,7 @@ def input_columns(
         use: One of its uses.
         node: The node of that use.
         x: What the node reads.
-        read: Which rows of a Gemm or MatMul count; None for all.
+        read: Which rows of a Gemm or MatMul with one matrix count; None for all.
         share: Share of all columns of the layer that this batch may give.
         generator: Source of the choice.
 
@@ -40,6 +40,8 @@ def input_columns(
     """
     if layer.op == "Conv":
         return _convolution_columns(layer, node, x, share, generator)
+    if layer.matrices > 1:
+        return _stacked_columns(layer, x, share, generator)
     if layer.op == "ConvTranspose":
         x = x.movedim(1, -1)
     elif use.op == "Gemm" and _is_transposed(node):
@@ -51,6 +53,25 @@ def input_columns(
     if len(rows) > wanted:
         rows = rows[torch.randint(len(rows), (wanted,), generator=generator).to(x.device)]
     return rows[None]
+
+
+def _stacked_columns(layer: Layer, x: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
+    """What each matrix of a stack is multiplied with, at the same positions for all."""
+    stack = layer.shape[:-2]
+    if x.dim() == 1:
+        x = x[None]
+    x = x.reshape(*[1] * (len(stack) + 2 - x.dim()), *x.shape)
+    first = x.dim() - 2 - len(stack)
+    along = [first + at for at, size in enumerate(stack) if size > 1]
+    if any(x.shape[at] > 1 for at in along):
+        x = x.expand([stack[at - first] if at in along else size for at, size in enumerate(x.shape)])
+    rest = [at for at in range(x.dim() - 1) if at not in along]
+    matrices = math.prod(x.shape[at] for at in along)
+    rows = x.permute(*along, *rest, x.dim() - 1).reshape(matrices, -1, x.shape[-1])
+    wanted = _wanted(rows.shape[2], share)
+    if rows.shape[1] > wanted:
+        rows = rows[:, torch.randint(rows.shape[1], (wanted,), generator=generator).to(x.device)]
+    return rows.expand(math.prod(stack), -1, -1)
 
 
 def _is_transposed(node: ir.Node) -> bool:

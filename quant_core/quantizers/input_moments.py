@@ -24,6 +24,7 @@ from quant_core.quantizers.principal_moments import (
 from quant_core.quantizers.read_positions import reads_in_part, run_and_see, seeing_batch
 
 _BLOCK = 512
+_STACK_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,13 +168,14 @@ def has_moments(layer: Layer) -> bool:
         layer: Any layer.
 
     Returns:
-        True for Conv, Gemm, right-hand MatMul and ungrouped ConvTranspose.
+        True for Conv, Gemm, right-hand MatMul and ungrouped ConvTranspose; not for stacks of matrices whose moments,
+        one for each, would take more than a gigabyte.
     """
     ops = {use.op for use in layer.uses}
-    if len(ops) != 1 or (
-        layer.op == "MatMul" and (len(layer.shape) != 2 or any(u.operand != 1 for u in layer.uses))
-    ):
+    if len(ops) != 1 or any(use.operand != 1 for use in layer.uses):
         return False
+    if layer.op == "MatMul" and 4 * math.prod(layer.shape[:-1]) * layer.shape[-2] > _STACK_BYTES:
+        return layer.matrices == 1
     return layer.op in {"Conv", "Gemm", "MatMul"} or (layer.op == "ConvTranspose" and layer.group == 1)
 
 

@@ -42,10 +42,11 @@ def has_rows(layer: Layer) -> bool:
         layer: A layer with input moments.
 
     Returns:
-        True for Gemm and MatMul, unless they are known to read one row of each sample, which then counts.
+        True for Gemm and MatMul with one matrix, unless they are known to read one row of each sample, which then
+        counts.
     """
     one_row = 0 < layer.macs <= layer.parameters * len(layer.uses)
-    return layer.op in {"Gemm", "MatMul"} and not one_row
+    return layer.op in {"Gemm", "MatMul"} and layer.matrices == 1 and not one_row
 
 
 def reads_in_part(program: Program, layers: Sequence[Layer], samples: Samples, device: str) -> bool:

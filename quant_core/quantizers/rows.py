@@ -13,13 +13,15 @@ def rows_shape(layer: Layer) -> tuple[int, int, int]:
     """Give the shape of a layer's rows.
 
     Args:
-        layer: A Conv, Gemm, MatMul or ungrouped ConvTranspose.
+        layer: A Conv, Gemm, right-hand MatMul or ungrouped ConvTranspose.
 
     Returns:
-        Groups, outputs per group, inputs.
+        Groups (of a stack its matrices), outputs per group, inputs.
     """
     if layer.op == "Conv":
         return layer.group, layer.shape[0] // layer.group, layer.parameters // layer.shape[0]
+    if layer.op == "MatMul":
+        return layer.matrices, layer.shape[-1], layer.shape[-2]
     first, rest = layer.shape[0], layer.parameters // layer.shape[0]
     return (1, rest, first) if _inputs_first(layer) else (1, first, rest)
 
@@ -36,7 +38,7 @@ def to_rows(layer: Layer, weight: npt.NDArray[np.generic]) -> torch.Tensor:
     """
     groups, outputs, inputs = rows_shape(layer)
     if layer.op != "Conv" and _inputs_first(layer):
-        weight = weight.reshape(inputs, outputs).T
+        weight = weight.reshape(groups, inputs, outputs).swapaxes(1, 2)
     return torch.from_numpy(np.array(weight.reshape(groups, outputs, inputs), order="C"))
 
 
@@ -52,7 +54,7 @@ def from_rows(layer: Layer, rows: torch.Tensor) -> npt.NDArray[np.generic]:
     """
     array = rows.numpy()
     if layer.op != "Conv" and _inputs_first(layer):
-        array = array[0].T
+        array = array.swapaxes(1, 2)
     return np.ascontiguousarray(array.reshape(layer.shape))
 
 
@@ -69,12 +71,12 @@ def scale_to_rows(layer: Layer, scale: npt.NDArray[np.float32]) -> torch.Tensor:
     steps = torch.from_numpy(np.array(scale, dtype=np.float32))
     if layer.op == "Conv":
         return steps.expand(layer.shape[0]).reshape(layer.group, -1, 1)
-    outputs = layer.parameters // layer.shape[0] if _inputs_first(layer) else layer.shape[0]
+    groups, outputs, _ = rows_shape(layer)
     if layer.op == "ConvTranspose":
         steps = steps.reshape(-1, 1).expand(-1, outputs // max(1, steps.numel())).reshape(-1)
-    return steps.expand(outputs).reshape(1, -1, 1)
+    return steps.expand(groups * outputs).reshape(groups, -1, 1)
 
 
 def _inputs_first(layer: Layer) -> bool:
     """Whether the weight's first axis runs over the layer's inputs."""
-    return layer.op == "ConvTranspose" or layer.axis != 0
+    return layer.op in {"ConvTranspose", "MatMul"} or layer.axis != 0

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from quant_core.codes import QuantizedWeight
+from quant_core.codes import ChannelAxis, QuantizedWeight
 from quant_core.errors import SpecError
 from quant_core.quantizers.grids.elements import code_range, elements
 from quant_core.quantizers.grids.range_search import Best, range_of, search_asymmetric, search_symmetric
@@ -33,7 +33,7 @@ class _Steps:
 
 
 def quantize_weight(
-    weight: npt.NDArray[np.floating], bits: int, axis: int | None, grid: WeightGrid = _CHANNELS
+    weight: npt.NDArray[np.floating], bits: int, axis: ChannelAxis, grid: WeightGrid = _CHANNELS
 ) -> QuantizedWeight:
     """Round a weight tensor to the nearest codes under the scales that the grid's range search finds.
 
@@ -45,7 +45,7 @@ def quantize_weight(
     Args:
         weight: Finite float weights of any shape.
         bits: Bits of each code, 2 to 8.
-        axis: Channel axis with a scale of its own, or None for one scale.
+        axis: Channel axes, with a scale for each channel, or None for one scale.
         grid: The grid; by default symmetric integers with a scale for each channel.
 
     Returns:
@@ -60,7 +60,7 @@ def quantize_weight(
 def find_steps(
     weight: npt.NDArray[np.floating],
     bits: int,
-    axis: int | None,
+    axis: ChannelAxis,
     grid: WeightGrid = _CHANNELS,
     *,
     most: int | None = None,
@@ -70,7 +70,7 @@ def find_steps(
     Args:
         weight: Finite float weights of any shape.
         bits: Bits of each code, 2 to 8.
-        axis: Channel axis with a scale of its own, or None for one scale.
+        axis: Channel axes, with a scale for each channel, or None for one scale.
         grid: The grid.
         most: About how many weights of each scale to look at, evenly drawn, beside its smallest and largest.
 

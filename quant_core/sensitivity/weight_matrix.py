@@ -38,7 +38,7 @@ def weight_matrix(layer: Layer, use: Use, weight: torch.Tensor) -> torch.Tensor 
             matrices = weight.reshape(-1, *weight.shape[-2:])
             return matrices.mT if use.operand == 1 else matrices
         case "Gemm":
-            return None if layer.axis is None else weight.movedim(layer.axis, 0)[None]
+            return weight.movedim(layer.axis, 0)[None] if isinstance(layer.axis, int) else None
         case op if op in RECURRENT:
             return weight
         case _:

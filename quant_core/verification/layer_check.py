@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from quant_core.codes import ActivationGrid, QuantizedWeight
+from quant_core.codes import ActivationGrid, QuantizedWeight, channel_axes
 from quant_core.errors import InternalError
 from quant_core.export import Placement
 from quant_core.ingest.layer import Layer
@@ -104,11 +104,11 @@ def _tolerance(
 
 
 def _largest(each: LayerRun, weights: Mapping[str, QuantizedWeight]) -> NDArray[Any]:
-    """The largest weight of each output channel."""
+    """The largest weight of each output channel, several matrices of a stack as one."""
     sizes = np.abs(weights[each.layer.name].dequantize())
-    axis = each.layer.axis
+    channels = channel_axes(each.layer.axis)[-1:]
     return np.atleast_1d(
-        sizes.max(axis=tuple(at for at in range(sizes.ndim) if axis is not None and at != axis))
+        sizes.max(axis=tuple(at for at in range(sizes.ndim) if channels and at not in channels))
     )
 
 

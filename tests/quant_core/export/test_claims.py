@@ -79,6 +79,26 @@ NETS = {
         set(),
         {},
     ),
+    "stacks": (
+        HEADER
+        + """g (float[n,3,4,32] x) => (float[n,3,4,16] y, float[3,16] z) {
+            a = MatMul(x, w1)
+            r = Relu(a)
+            b = MatMul(r, w2)
+            c = MatMul(b, w1)
+            o = Unsqueeze(c, first)
+            d = MatMul(o, w3)
+            s = MatMul(left, d)
+            e = Add(s, s)
+            m = ReduceMax<keepdims=0>(e, first)
+            y = Identity(m)
+            v = ReduceMax<keepdims=0>(x, rows)
+            z = MatMul(v, w4)
+        }""",
+        {"w1": (3, 32, 32), "w2": (1, 32, 32), "w3": (2, 1, 3, 32, 16), "left": (3, 4, 4), "w4": (3, 32, 16)},
+        set(),
+        {"first": [0], "rows": [0, 1, 2]},
+    ),
     "gemms": (
         HEADER
         + """g (float[n,64] x) => (float[n,10] y) {

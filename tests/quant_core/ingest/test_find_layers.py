@@ -44,13 +44,13 @@ def test_gemm(transposed, build, floats):
     assert layer.bias is None
 
 
-@pytest.mark.parametrize("shape", [(4, 7), (3, 4, 7)])
-def test_matmul_with_the_weight_on_the_right(shape, build, floats):
+@pytest.mark.parametrize(("shape", "axis"), [((4, 7), 1), ((3, 4, 7), (0, 2)), ((1, 4, 7), 2)])
+def test_matmul_with_the_weight_on_the_right(shape, axis, build, floats):
     (layer,) = _layers(
         build([N("MatMul", ["x", "w"], ["y"])], {"x": floats(2, 3, 5, 4)}, {"w": floats(*shape)})
     )
     assert (layer.uses[0].operand, layer.uses[0].input) == (1, "x")
-    assert layer.shape[layer.axis] == 7
+    assert layer.axis == axis
 
 
 def test_matmul_with_the_weight_on_the_left(build, floats):
