@@ -40,16 +40,22 @@ def test_rounded_weights_of_every_form_come_back(tmp_path: Path) -> None:
                 format="nvfp4", tensor_scale=0.25,
             )
         },
+        "stack": {3: QuantizedWeight(codes.reshape(2, 3, 4), rng.random(8, np.float32), (0, 2), 3)},
     }  # fmt: skip
     told: list[str] = []
     keep_rounded(Checkpoints(tmp_path, told.append), weights)
     assert told == ["rounding"]
     found = find_rounded(Checkpoints(tmp_path))
     assert found is not None
-    assert {name: tuple(widths) for name, widths in found.items()} == {"a/b:0": (4, 8), "c": (4,)}
+    assert {name: tuple(widths) for name, widths in found.items()} == {
+        "a/b:0": (4, 8),
+        "c": (4,),
+        "stack": (3,),
+    }
     for name, widths in weights.items():
         for bits, weight in widths.items():
             np.testing.assert_equal(asdict(found[name][bits]), asdict(weight))
+            assert found[name][bits].axis == weight.axis
             assert found[name][bits].codes.dtype == np.int8
 
 
