@@ -51,7 +51,8 @@ def load_samples(path: Path, model: ir.Model) -> Samples:
     if batch is not None and count % batch:
         raise SamplesError(
             f"the graph takes exactly {batch} samples a run but the file holds {count}.",
-            remedy=f"Give a multiple of {batch} samples, or export the model with a dynamic batch.",
+            remedy=f"Give a multiple of {batch} samples, or export the model with a dynamic batch"
+            f"{_second_axis(inputs)}.",
             where=str(path),
         )
     return Samples(
@@ -86,6 +87,17 @@ def _by_input_name(
     return named
 
 
+def _second_axis(inputs: list[ir.Value]) -> str:
+    """Say so where the axis that counts samples looks to be the second, as in recurrent networks of torch."""
+    shapes = [value.shape for value in inputs if value.shape is not None]
+    names = [shape[1] for shape in shapes if len(shape) > 1 and isinstance(shape[0], int)]
+    if not names or any(isinstance(name, int) for name in names):
+        return ""
+    return (
+        " as the first axis: samples are counted there, while this graph fixes it and leaves the second open"
+    )
+
+
 def _demanded_batch(inputs: list[ir.Value], path: Path) -> int | None:
     sizes = {}
     for value in inputs:
@@ -93,6 +105,12 @@ def _demanded_batch(inputs: list[ir.Value], path: Path) -> int | None:
             raise SamplesError(
                 f"graph input {value.name!r} is no tensor.",
                 remedy="Export the model with tensors as inputs; sequences and maps cannot be stored in sample files.",
+                where=str(path),
+            )
+        if value.type.dtype.is_string():
+            raise SamplesError(
+                f"graph input {value.name!r} holds strings, which the executor cannot compute with.",
+                remedy="Export the model from where the strings are numbers already, such as tokens or classes.",
                 where=str(path),
             )
         if value.shape is not None and len(value.shape) == 0:
@@ -140,8 +158,8 @@ def _convert(array: np.ndarray, value: ir.Value, expected: str, path: Path) -> n
     assert value.dtype is not None  # the checker demands typed graph inputs
     floats = value.dtype.is_floating_point() and array.dtype.kind == "f"
     integers = value.dtype.is_integer() and array.dtype.kind in "iu"
-    wanted = np.dtype(value.dtype.numpy()) if not value.dtype.is_string() else None
-    if wanted is None or not (floats or integers or array.dtype == wanted):
+    wanted = np.dtype(value.dtype.numpy())
+    if not (floats or integers or array.dtype == wanted):
         raise SamplesError(
             f"input {value.name!r} has type {array.dtype}.",
             remedy=f"The graph expects {expected}; convert and scale the samples as the model was trained.",
@@ -181,16 +199,23 @@ def _check_labels(labels: np.ndarray, count: int, model: ir.Model, path: Path) -
             remedy="Give one label a sample.",
             where=str(path),
         )
-    shape = model.graph.outputs[0].shape
-    classes = shape[-1] if shape is not None and len(shape) == 2 else None
-    if int(labels.min()) < 0 or (isinstance(classes, int) and int(labels.max()) >= classes):
-        limit = f" to {classes - 1}" if isinstance(classes, int) else ""
+    classes = _most_classes(model)
+    if int(labels.min()) < 0 or (classes is not None and int(labels.max()) >= classes):
+        limit = "" if classes is None else f" to {classes - 1}"
         raise SamplesError(
             f"labels run from {labels.min()} to {labels.max()}.",
             remedy=f"Class numbers must lie from 0{limit}.",
             where=str(path),
         )
     return labels.astype(np.int64)
+
+
+def _most_classes(model: ir.Model) -> int | None:
+    """Columns of the widest output that holds a row for each sample; None where the graph leaves one open."""
+    shapes = [value.shape for value in model.graph.outputs]
+    rows = [None if shape is None else shape[-1] for shape in shapes if shape is None or len(shape) == 2]
+    sizes = [size for size in rows if isinstance(size, int)]
+    return max(sizes) if sizes and len(sizes) == len(rows) else None
 
 
 def _how(labels: np.ndarray) -> str:
@@ -205,10 +230,6 @@ def _how(labels: np.ndarray) -> str:
 
 
 def _describe(value: ir.Value) -> str:
-    kind = "values" if value.dtype is None else _type_name(value.dtype)
+    kind = "values" if value.dtype is None else np.dtype(value.dtype.numpy()).name
     sizes = [str(size) for size in value.shape.dims] if value.shape is not None else ["..."]
     return f"{kind} of shape [{', '.join(sizes)}]"
-
-
-def _type_name(dtype: ir.DataType) -> str:
-    return "strings" if dtype.is_string() else np.dtype(dtype.numpy()).name

@@ -148,6 +148,18 @@ def test_sequence_input(image_graph, images, npz):
     assert "no tensor" in _refusal(npz(x=images), image_graph).message
 
 
+def test_string_input(graph, npz):
+    error = _refusal(npz(x=np.array(["a", "b"])), graph(x=(ir.DataType.STRING, ["n"])))
+    assert "'x' holds strings" in error.message
+
+
+def test_samples_along_the_second_axis(graph, npz):
+    error = _refusal(npz(x=np.zeros((7, 6, 5), np.float32)), graph(x=(FLOAT, [3, "n", 5])))
+    assert "leaves the second open" in error.remedy
+    fixed = _refusal(npz(x=np.zeros((7, 6, 5), np.float32)), graph(x=(FLOAT, [3, 6, 5])))
+    assert "second" not in fixed.remedy
+
+
 def test_scalar_input(graph, npz):
     assert "scalar" in _refusal(npz(x=np.float32(1)), graph(x=(FLOAT, []))).message
 
@@ -164,6 +176,18 @@ def test_scalar_input(graph, npz):
 )
 def test_labels_that_cannot_be_class_numbers(labels, words, image_graph, images, npz):
     assert words in _refusal(npz(x=images, labels=labels), image_graph).message
+
+
+@pytest.mark.parametrize(
+    ("columns", "limit"), [((4, 10), "to 9."), ((10, 4), "to 9."), ((4, "classes"), "from 0.")]
+)
+def test_labels_may_belong_to_any_output(columns, limit, image_graph, images, npz):
+    image_graph.graph.outputs[0].shape = ir.Shape(["n", columns[0]])
+    second = ir.Value(name="second", type=ir.TensorType(FLOAT), shape=ir.Shape(["n", columns[1]]))
+    image_graph.graph.outputs.append(second)
+    samples = load_samples(npz(x=images, labels=np.full(6, 9)), image_graph)
+    assert samples.labels is not None
+    assert limit in _refusal(npz(x=images, labels=np.full(6, -1)), image_graph).remedy
 
 
 def test_labels_of_any_integer_type(image_graph, images, npz):
