@@ -36,7 +36,7 @@ def check_structure(model: onnx.ModelProto, path: Path) -> None:
 
     Raises:
         ModelError: If the graph is missing, too new or old, nested too deep, too large, without inputs or outputs,
-            or breaks the ONNX specification.
+            or gives sequences, optionals or maps.
         UnsupportedOperatorError: If it holds operators that nobody defines; all of them are named.
     """
     where = str(path)
@@ -58,6 +58,14 @@ def check_structure(model: onnx.ModelProto, path: Path) -> None:
         raise ModelError("the graph has no input.", remedy="Export it with at least one.", where=where)
     if not model.graph.output:
         raise ModelError("the graph has no output.", remedy="Export it with at least one.", where=where)
+    for value in model.graph.output:
+        kind = value.type.WhichOneof("value") or "tensor_type"
+        if kind != "tensor_type":
+            raise ModelError(
+                f"graph output {value.name!r} is a {kind.removesuffix('_type')}; only tensors can be compared.",
+                remedy="Export the model with tensors as outputs, such as the parts one by one.",
+                where=where,
+            )
 
 
 def check_specification(path: Path, model: onnx.ModelProto | None = None) -> None:

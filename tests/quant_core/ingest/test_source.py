@@ -153,6 +153,13 @@ def test_graph_without_output(convolution, save):
         read_model(save(convolution))
 
 
+def test_output_that_is_no_tensor(build, floats, save):
+    model = build([helper.make_node("SequenceConstruct", ["x", "x"], ["y"])], {"x": floats(2, 4)})
+    model.graph.output[0].CopyFrom(helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None))
+    with pytest.raises(ModelError, match="output 'y' is a sequence"):
+        read_model(save(model))
+
+
 def test_broken_specification_names_the_node(convolution, save):
     convolution.graph.node[0].input.extend(["x", "x", "x"])
     with pytest.raises(ModelError, match="conv"):
