@@ -39,7 +39,7 @@ def find_in_band(maker: FileMaker, limits: Limits, judge: Judge) -> tuple[Made, 
     found = search_band(judge.band, smallest, largest, attempt, most=MOST_EVALUATIONS - 1)
     best = found.tried[found.chosen]
     tried, chosen = found.tried, found.chosen
-    limit = best.plan.predicted_bytes
+    limit = maker.problem.files.total(best.plan.widths)
     if maker.settle({**limits, BYTES: limit}).plan.widths != best.plan.widths:
         refined = attempt(limit, quick=False)
         tried = (*tried, refined)

@@ -137,7 +137,7 @@ class FileMaker:
                     replace(choice, plan=plan), replace(settled, plan=plan), size, self._told(settled)
                 )
                 return self._finish(made)
-            margin = max(margin + 1, size - plan.predicted_bytes)
+            margin = max(margin + 1, size - settled.plan.predicted_bytes)
         raise InfeasibleBudgetError(
             f"files come out at {size} bytes, above the budget of {self.job.budget}, although less was predicted.",
             remedy=f"Allow at least {size} bytes.",
@@ -179,7 +179,8 @@ class FileMaker:
             else layer.model_copy(update={"reason": f"{reason}; {layer.reason}"})
             for layer in plan.layers
         )
-        plan = plan.model_copy(update={"layers": told})
+        more = islands.more_bytes(self.job, self.spec, layers, plan.bits)
+        plan = plan.model_copy(update={"layers": told, "predicted_bytes": plan.predicted_bytes + more})
         return replace(choice, plan=plan, placement=placement, grids=self._calibrate(placement))
 
     def _told(self, settled: Settled) -> tuple[str, ...]:

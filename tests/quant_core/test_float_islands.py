@@ -79,6 +79,7 @@ def test_the_layer_behind_a_tensor_that_bears_no_eight_bits_runs_in_float(stretc
     assert {layer.name: layer.kernel for layer in report.layers if layer.form == "static"} == dict.fromkeys(
         ("one", "three"), "QLinearConv"
     )
+    assert abs(report.model.quantized_bytes - report.model.predicted_bytes) <= 32
     assert error_db(stretched, "with") > error_db(stretched, "without") + 10
     reasons = {layer.name: layer.reason for layer in report.layers}
     assert re.match("kept float: with its activations in 8 bits the network loses (9.|100)%", reasons["two"])
