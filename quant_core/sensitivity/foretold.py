@@ -20,10 +20,18 @@ _PLACES = 512
 
 Weights = dict[str, torch.Tensor]
 
+Changes = list[tuple[torch.Tensor, bool]]
+"""Of each width the change of every sample's loss, float64, and whether it was measured."""
+
 
 def changes_of(
-    runs: Sequence[FloatRun], layer: Layer, quantized: Sequence[Quantized], *, foretell: bool
-) -> list[tuple[torch.Tensor, bool]]:
+    runs: Sequence[FloatRun],
+    layer: Layer,
+    quantized: Sequence[Quantized],
+    *,
+    foretell: bool,
+    compared: int = 1,
+) -> Changes:
     """Measure what a layer at each of its widths does to the loss of every sample of a batch.
 
     A divergence or squared error is of second order in what changes: it grows with the squared error e(b) of what the
@@ -33,15 +41,16 @@ def changes_of(
     or below a standard error and 50 %, finer widths are taken from c and not measured. Measured are all widths of a
     layer of fewer than 128 weights, whose errors point anywhere, and of a loss by labels, which has a first order.
 
-    In a batch of two parts a and c are compared on the first. If they agree there, by less than 25 %, c alone is
-    measured on the second, and a stands to c as it does on the first: how two widths compare differs less from sample
-    to sample than the loss does.
+    In a batch of several parts a and c are compared on the first ones. If they agree there, by less than 25 %, c alone
+    is measured on the others, and a stands to c as it does on the first: how two widths compare differs less from
+    sample to sample than the loss does.
 
     Args:
-        runs: The batch with float weights, in one part or, where widths may be foretold, in two.
+        runs: The batch with float weights, in one part or, where widths may be foretold, in several.
         layer: The layer.
         quantized: Its weight at each width.
         foretell: Whether widths may be foretold; else all are measured.
+        compared: On how many parts two widths are compared.
 
     Returns:
         For each width the change of every sample, float64 `[samples]`, and whether it was measured.
@@ -57,20 +66,24 @@ def changes_of(
     if errors is None:
         parts = range(len(runs))
         return [(torch.cat([measured(k, part) for part in parts]), True) for k in range(len(tensors))]
-    return _walked(errors, measured, len(runs))
+    return _walked(errors, measured, len(runs), compared)
 
 
 def _walked(
-    errors: Sequence[float], measured: Callable[[int, int], torch.Tensor], parts: int
-) -> list[tuple[torch.Tensor, bool]]:
+    errors: Sequence[float], measured: Callable[[int, int], torch.Tensor], parts: int, compared: int = 1
+) -> Changes:
     first, second, *finer = order = np.argsort(-np.array(errors), kind="stable").tolist()
     begun: dict[int, torch.Tensor] = {}
     found: dict[int, tuple[torch.Tensor, bool]] = {}
-    if parts > 1:
-        begun = {k: measured(k, 0) for k in (first, second)}
+
+    def on(k: int, some: range) -> torch.Tensor:
+        return torch.cat([measured(k, part) for part in some])
+
+    if parts > compared:
+        begun = {k: on(k, range(compared)) for k in (first, second)}
         ratio = errors[second] / errors[first]
         if _agree(begun[second], begun[first] * ratio, math.sqrt(ratio), noisy=False):
-            rest = measured(second, 1)
+            rest = on(second, range(compared, parts))
             share = begun[first].sum() / begun[second].sum()
             found[first] = torch.cat([begun[first], rest * share]), True
             found[second] = torch.cat([begun[second], rest]), True
@@ -83,9 +96,8 @@ def _walked(
         if trusted:
             found[k] = found[last][0] * ratio, False
             continue
-        change = torch.cat(
-            [begun[k] if k in begun and not part else measured(k, part) for part in range(parts)]
-        )
+        known = [begun[k]] if k in begun else []
+        change = torch.cat([*known, *(measured(k, part) for part in range(compared if known else 0, parts))])
         found[k] = change, True
         trusted = last >= 0 and _agree(change, found[last][0] * ratio, math.sqrt(ratio))
         last = k

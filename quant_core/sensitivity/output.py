@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cache, partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from quant_core.executor import Program
+from quant_core.executor.side_by_side import side_by_side
 from quant_core.ingest.layer import Layer
 from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.float_run import FloatRun, Quantized, Replace, Rows, float_runs
-from quant_core.sensitivity.foretold import changes_of
+from quant_core.sensitivity.foretold import Changes, changes_of
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.probe_log import Once, anew
+from quant_core.sensitivity.proportions import proportions
 from quant_core.sensitivity.traces import Floats, OnProgress
 from quant_core.sensitivity.units import RunUnits, in_turn
 
@@ -25,8 +26,11 @@ _FEW = 32
 """Samples before a standard error is believed."""
 
 _FEWEST_SHARED = 8
-"""Samples of a batch on half of which widths are compared; full batches are of networks whose runs are cheap, and are
-measured as a whole."""
+"""Samples of a batch that is measured in parts; full batches are of networks whose runs are cheap, and are measured as
+a whole."""
+
+_ON_ALL = 4
+"""One layer in so many, the last ones, whose runs are short, tells how much more some samples cost than others."""
 
 _WELL_KNOWN = 0.9
 """Share of the scores that must be known to the tolerance; the rest have a few samples that weigh heavily."""
@@ -78,7 +82,8 @@ def output(
         replace: Tensor name -> function applied to it throughout, such as the rounding of activations; then
             increases are counted from the network with those replacements.
         tolerance: Stop once nine in ten scores have this relative standard error; 0 to use all batches.
-        foretell: Take widths from coarser ones by the layer's own error where that agrees, `foretold.py`.
+        foretell: Take widths from coarser ones by the layer's own error where that agrees, `foretold.py`, and half of
+            the samples from the others where the last layers show that these suffice, `proportions.py`.
         divisible: Whether the network takes parts of a batch.
         on_progress: Called with the fraction done and a message; an exception from it ends the work.
         run: Works the batches off; where it ends early, time was up.
@@ -97,23 +102,25 @@ def output(
         part = IncreaseSums.empty(quantized)
         done = index * int(part.asked.sum())
 
-        @cache
-        def one() -> list[FloatRun]:
+        def increases(lacking: Sequence[int]) -> Iterator[Floats]:
+            if not lacking:
+                return
             parts = _parts(batches[index]) if foretell and divisible else [batches[index]]
-            return list(float_runs(program, layers, objective, parts, replace))
+            runs = list(float_runs(program, layers, objective, parts, replace))
 
-        def layer_sums(i: int) -> Floats:
-            alone = IncreaseSums.empty([quantized[i]])
-            changes = changes_of(one(), layers[i], quantized[i], foretell=foretell)
-            for k, (change, measured) in enumerate(changes):
-                alone.take(0, k, change, measured=measured)
-            return alone.packed()[:, 0]
+            found = _all_changes(runs, layers, quantized, lacking, foretell=foretell)
+            for i, changes in zip(lacking, found, strict=True):
+                alone = IncreaseSums.empty([quantized[i]])
+                for k, (change, measured) in enumerate(changes):
+                    alone.take(0, k, change, measured=measured)
+                yield alone.packed()[:, 0]
 
-        for i, layer in enumerate(layers):
-            part.put(i, once(index, i, partial(layer_sums, i)))
-            done += len(quantized[i])
-            if on_progress is not None:
-                on_progress(done / work, f"{layer.name} at {len(quantized[i])} bit-widths")
+        with closing(once(index, range(len(layers)), increases)) as pieces:
+            for i, found in enumerate(pieces):
+                part.put(i, found)
+                done += len(quantized[i])
+                if on_progress is not None:
+                    on_progress(done / work, f"{layers[i].name} at {len(quantized[i])} bit-widths")
         return part.packed()
 
     with closing(run(measure, ((index, 0) for index in range(len(batches))))) as results:
@@ -134,9 +141,40 @@ def output(
 
 
 def _parts(batch: Batch) -> list[Batch]:
+    """Samples to compare widths on, others that are measured with them, and those that may follow from both."""
     if not _FEWEST_SHARED <= batch.size < _FEW:
         return [batch]
-    return [batch.part(0, batch.size // 2), batch.part(batch.size // 2, batch.size)]
+    quarter, half = batch.size // 4, batch.size // 2
+    return [batch.part(0, quarter), batch.part(quarter, half), batch.part(half, batch.size)]
+
+
+def _all_changes(
+    runs: Sequence[FloatRun],
+    layers: Sequence[Layer],
+    quantized: Sequence[Sequence[Quantized]],
+    lacking: Sequence[int],
+    *,
+    foretell: bool,
+) -> Iterator[Changes]:
+    """What layers do to one batch: measured on all samples, or on the first parts where these suffice."""
+
+    def on(runs: Sequence[FloatRun]) -> Callable[[int], Changes]:
+        # Widths are compared on half of what is measured.
+        half = max(1, len(runs) - 1)
+        return lambda i: changes_of(runs, layers[i], quantized[i], foretell=foretell, compared=half)
+
+    device, some = runs[0].program.device, runs[:-1]
+    last = range(len(layers) - len(layers) // _ON_ALL, len(layers))
+    if len(some) < 2 or not last or set(last).issuperset(lacking):
+        yield from side_by_side(on(runs), lacking, device)
+        return
+    known = dict(zip(last, side_by_side(on(runs), last, device), strict=True))
+    finest = [[change for change, measured in known[i] if measured][-1] for i in last if quantized[i]]
+    few = proportions(finest, sum(run.batch.size for run in some))
+    others = [i for i in lacking if i not in known]
+    for changes in side_by_side(on(runs if few is None else some), others, device):
+        yield changes if few is None else [(few.extended(change), told) for change, told in changes]
+    yield from (known[i] for i in lacking if i in known)
 
 
 @dataclass(eq=False)

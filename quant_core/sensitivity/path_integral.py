@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cache, partial
 
 import numpy as np
 import torch
@@ -83,19 +82,20 @@ def pqi(
     def measure(index: int, _: int) -> Floats:
         mean = np.full(shape, np.nan)
 
-        @cache
-        def one() -> FloatRun:
-            return next(float_runs(program, layers, objective, [batches[index]]))
+        def integrals(lacking: Sequence[int]) -> Iterator[Floats]:
+            if not lacking:
+                return
+            one = next(float_runs(program, layers, objective, [batches[index]]))
+            for i in lacking:
+                ends = (stand_in_tensors(program, layers[i], weight) for weight in quantized[i])
+                yield np.array([_integrate(one, layers[i], end, gradients) for end in ends], dtype=np.float64)
 
-        def integrals(layer: Layer, row: Sequence[Quantized]) -> Floats:
-            ends = (stand_in_tensors(program, layer, weight) for weight in row)
-            return np.array([_integrate(one(), layer, end, gradients) for end in ends], dtype=np.float64)
-
-        for i, layer in enumerate(layers):
-            mean[i, : len(quantized[i])] = once(index, i, partial(integrals, layer, quantized[i]))
-            if on_progress is not None:
-                done = index + (i + 1) / len(layers)
-                on_progress(done / len(batches), f"{layer.name} at {len(quantized[i])} bit-widths")
+        with closing(once(index, range(len(layers)), integrals)) as pieces:
+            for i, found in enumerate(pieces):
+                mean[i, : len(quantized[i])] = found
+                if on_progress is not None:
+                    done = index + (i + 1) / len(layers)
+                    on_progress(done / len(batches), f"{layers[i].name} at {len(quantized[i])} bit-widths")
         return mean
 
     means: list[Floats] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import chain
 from typing import Protocol
@@ -25,34 +25,40 @@ _VALUES = frozenset({int, float, str, bool, type(None)})
 
 
 class Once(Protocol):
-    """Gives a piece of a unit, measured only where no earlier attempt did."""
+    """Gives the pieces of a unit, measured only where no earlier attempt did."""
 
-    def __call__(self, batch: int, layer: int, measure: Callable[[], Found]) -> Found:
-        """Give a piece.
+    def __call__(
+        self, batch: int, layers: Sequence[int], measure: Callable[[Sequence[int]], Iterable[Found]]
+    ) -> Generator[Found, None, None]:
+        """Give pieces.
 
         Args:
             batch: Index of the batch.
-            layer: Position of the layer.
-            measure: What measures it.
+            layers: Positions of the layers, one a piece.
+            measure: What measures those that are lacking, in their order.
 
         Returns:
-            What it measured, now or earlier.
+            What was measured, now or earlier, in that order. Closing it early leaves the rest undone.
         """
         ...
 
 
-def anew(batch: int, layer: int, measure: Callable[[], Found]) -> Found:  # noqa: ARG001
-    """Measure a piece without writing it down.
+def anew(
+    batch: int,  # noqa: ARG001
+    layers: Sequence[int],
+    measure: Callable[[Sequence[int]], Iterable[Found]],
+) -> Generator[Found, None, None]:
+    """Measure all pieces without writing them down.
 
     Args:
         batch: Index of the batch.
-        layer: Position of the layer.
-        measure: What measures it.
+        layers: Positions of the layers.
+        measure: What measures them.
 
-    Returns:
+    Yields:
         What it measured.
     """
-    return measure()
+    yield from measure(layers)
 
 
 class ProbeLog:
@@ -134,23 +140,28 @@ class AssignmentLog:
         self._log = log
         self._name = name
 
-    def once(self, batch: int, layer: int, measure: Callable[[], Found]) -> Found:
-        """Give a piece of a unit, measured only where no earlier attempt did.
+    def once(
+        self, batch: int, layers: Sequence[int], measure: Callable[[Sequence[int]], Iterable[Found]]
+    ) -> Generator[Found, None, None]:
+        """Give the pieces of a unit, measured only where no earlier attempt did.
 
         Args:
             batch: Index of the batch.
-            layer: Position of the layer.
-            measure: What measures it.
+            layers: Positions of the layers, one a piece.
+            measure: What measures those that are lacking, in their order.
 
-        Returns:
-            What it measured, now or earlier.
+        Yields:
+            What was measured, now or earlier, in that order.
         """
-        key = f"{self._name}.piece.{batch}.{layer}"
-        found = self._log.find(key)
-        if found is None:
-            found = measure()
-            self._log.note(key, found)
-        return found
+        keys = {layer: f"{self._name}.piece.{batch}.{layer}" for layer in layers}
+        known = {layer: self._log.find(key) for layer, key in keys.items()}
+        with closing(anew(batch, [layer for layer in layers if known[layer] is None], measure)) as lacking:
+            for layer, key in keys.items():
+                found = known[layer]
+                if found is None:
+                    found = next(lacking)
+                    self._log.note(key, found)
+                yield found
 
     def around(self, run: RunUnits) -> RunUnits:
         """Work units off, but for those whose results earlier attempts left.

@@ -101,8 +101,8 @@ def test_few_runs_of_the_network_give_nearly_what_all_of_them_do(
     whole = output(*arguments)
     counted = calls(net, monkeypatch)
     found = output(*arguments, foretell=True)
-    # The runs of the last layer alone are those of the network; each batch is run in two parts.
-    assert counted[0] < 2 * len(batches) * (1 + len(BITS) * (len(net.layers) + 1)) * 0.85
+    # The runs of the last layer alone are those of the network; each batch is run in three parts.
+    assert counted[0] < 3 * len(batches) * (1 + len(BITS) * (len(net.layers) + 1)) * 0.85
     same = np.isclose(found.increase, whole.increase, rtol=1e-4)
     assert same[:, 1].all()  # the second width is always measured on all samples
     # What the first loses on the other half is told by how it stands to the second on eight samples.
@@ -111,6 +111,44 @@ def test_few_runs_of_the_network_give_nearly_what_all_of_them_do(
     # Three outputs of five inputs are few directions for an error to point in.
     assert np.median(np.abs(np.log(found.increase / whole.increase)[~same])) < np.log(1.6)
     assert "scores follow from coarser widths" in found.stopped
+
+
+def test_half_of_the_samples_are_measured_where_the_last_layers_tell_of_the_others(
+    rounded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(3)
+    names = [f"w{i}" for i in range(16)]
+    weights = {name: rng.normal(0, 0.12, (40, 40)).astype(np.float32) for name in names}
+    steps = " ".join(f"m{i} = MatMul(h{i}, w{i}) h{i + 1} = Add(h{i}, m{i})" for i in range(16))
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["": 21]>
+        net (float[n, 40] h0) => (float[n, 40] y) {{ {steps} y = Identity(h16) }}"""
+    )
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(value, name) for name, value in weights.items()
+    )
+    normal = normalise(ir.serde.deserialize_model(model))
+    program, layers = compile_model(normal), find_layers(normal)
+    # Samples of different size cost all layers more or less alike.
+    x = torch.from_numpy((rng.normal(size=(24, 40)) * rng.uniform(0.3, 2, (24, 1))).astype(np.float32))
+    batches = split_batches({"h0": x}, None, sample_bytes=1, seed=0, clusters=1, largest=24)
+    quantized = [[rounded(program.weights[layer.weight], bits) for bits in (2, 3, 4)] for layer in layers]
+    arguments = (program, layers, Objective((Term("y", "y", "squared_error"),)), batches, quantized)
+    whole = output(*arguments)
+    sizes: list[int] = []
+    plain = program.evaluate
+
+    def evaluate(feeds: Any, *args: Any, **more: Any) -> Any:
+        found = plain(feeds, *args, **more)
+        sizes.extend(len(found["y"]) for _ in range("y" in found and more.get("weights") is not None))
+        return found
+
+    monkeypatch.setattr(program, "evaluate", evaluate)
+    found = output(*arguments, foretell=True)
+    # Twelve layers take 6 samples of the first width and 12 of the second, the last four 6 and 24; and own errors.
+    assert sum(sizes) < 12 * (6 + 12) + 4 * (6 + 24) + 16 * 24 * 3 / 8
+    assert np.std(np.log(found.increase / whole.increase)) < 0.3
+    assert np.abs(np.log(found.increase / whole.increase)).max() < 0.7
 
 
 def test_a_loss_by_labels_is_measured_throughout(tiny: Any, samples: torch.Tensor, rounded: Any) -> None:
