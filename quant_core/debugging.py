@@ -23,6 +23,7 @@ from quant_core.quantizers import quantize_weight
 from quant_core.scored import equalized_bits
 from quant_core.spec import Report
 from quant_core.spec.debugging import Debugging, LayerFinding
+from quant_core.spec.weight_grid import WeightGrid
 from quant_core.verification import Difference, open_session, run_batches, sqnr_db
 from quant_core.verification.float_twins import FloatTwins
 
@@ -103,7 +104,9 @@ def debug(
             tell(0.2 + 0.8 * index / len(chosen), f"other weights for {layer.name}")
             weight = runs.weights[layer.weight]
             whole = runs.output_with(layer, weight)
-            byte = runs.output_with(layer, quantize_weight(weight, _BYTE, layer.axis).dequantize())
+            byte = runs.output_with(
+                layer, quantize_weight(weight, _BYTE, layer.step_axis(WeightGrid())).dequantize()
+            )
             share = 1 - whole.noise / base.noise if base.noise else 0.0
             gains[layer.name] = whole.gain_db(base), byte.gain_db(base), share
     found = []

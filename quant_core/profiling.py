@@ -163,7 +163,7 @@ def _write(job: Prepared, spec: QuantizeSpec, path: Path, width: int, activation
             tensor = job.model.graph.initializers[layer.weight].const_value
             assert tensor is not None
             grid = replace(spec.grid(width), range_search="minmax")
-            weights[layer.name] = quantize_weight(tensor.numpy(), width, layer.axis, grid)
+            weights[layer.name] = quantize_weight(tensor.numpy(), width, layer.step_axis(grid), grid)
     grids = {}
     for name, observed in ranges.items():
         wide = WIDE_BITS if name in placement.wide else _BITS

@@ -243,7 +243,7 @@ class _SizeWriter(GraphWriter):
 
 
 def _zeros(layer: Layer, width: int, grid: WeightGrid, index: int = 0) -> QuantizedWeight:
-    axis = None if grid.granularity == "tensor" else layer.axis
+    axis = layer.step_axis(grid)
     channels = channel_count(layer.shape, axis)
     shape: tuple[int, ...] = () if axis is None else (channels,)
     if grid.block is not None:

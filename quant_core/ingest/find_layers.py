@@ -9,6 +9,7 @@ import onnx_ir as ir
 from quant_core.codes import ChannelAxis
 from quant_core.ingest.layer import RECURRENT, Layer, Use
 from quant_core.ingest.neighbours import with_neighbours
+from quant_core.ingest.short_rows import with_short_rows
 from quant_core.ingest.stacks import with_rows
 
 QUANTIZABLE_TYPE = ir.DataType.FLOAT
@@ -42,7 +43,7 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
     layers = tuple(
         _layer(weight, readers) for weight, readers in uses.items() if only_layers_read(weight, model.graph)
     )
-    return with_neighbours(with_rows(layers, model), model.graph)
+    return with_neighbours(with_short_rows(with_rows(layers, model), model), model.graph)
 
 
 def weight_operands(

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from quant_core.codes import ChannelAxis
+from quant_core.spec.weight_grid import WeightGrid
 
 RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 """Operators with two weights: W, which their input is multiplied with, and R, which the state is."""
@@ -52,6 +53,7 @@ class Layer:
         first: Whether no layer lies in front of one of its uses.
         last: Whether no layer comes after one of its uses.
         by_rows: Whether what a product comes to has an axis of rows; not known of some stacks of matrices.
+        short_rows: Whether it is a table whose rows share one step, for a step each would cost more than it brings.
         activation_bits: 8, 16 or 32 (float) where its activations have bits of their own; else None.
     """
 
@@ -70,6 +72,7 @@ class Layer:
     first: bool = False
     last: bool = False
     by_rows: bool = True
+    short_rows: bool = False
     activation_bits: int | None = None
 
     @property
@@ -84,6 +87,18 @@ class Layer:
     def matrices(self) -> int:
         """Number of matrices in a stack that a MatMul reads; 1 elsewhere."""
         return math.prod(self.shape[:-2]) if self.op == "MatMul" else 1
+
+    def step_axis(self, grid: WeightGrid) -> ChannelAxis:
+        """Say what has a step of its own.
+
+        Args:
+            grid: The grid of the weight.
+
+        Returns:
+            The axes along which steps, or the blocks' steps, lie; None for one step.
+        """
+        alone = grid.granularity == "tensor" or (self.short_rows and grid.block is None)
+        return None if alone else self.axis
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -183,12 +183,14 @@ def _starts(
 ) -> list[QuantizedWeight]:
     """The scales to try."""
     if grid.range_search != "hessian" or grid.format != "int":
-        return [find_steps(weight, bits, layer.axis, grid)]
-    whole = find_steps(weight, bits, layer.axis, replace(grid, range_search="minmax"))
+        return [find_steps(weight, bits, layer.step_axis(grid), grid)]
+    whole = find_steps(weight, bits, layer.step_axis(grid), replace(grid, range_search="minmax"))
     if bits not in _SHARES:
         return [whole]
     # Rows with few weights far out are better off with much less than any share of their range.
-    least = find_steps(weight, bits, layer.axis, replace(grid, range_search="mse"), most=_LOOKED_AT)
+    least = find_steps(
+        weight, bits, layer.step_axis(grid), replace(grid, range_search="mse"), most=_LOOKED_AT
+    )
     return [whole, *(drawn_in(weight, whole, grid, share) for share in _SHARES[bits]), least]
 
 

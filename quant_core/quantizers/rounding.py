@@ -159,7 +159,7 @@ def round_weights(
             tell(f"GPTQ {layer.name}")
             continue
         nearest = {
-            bits: quantize_weight(weight, bits, layer.axis, options.grid(bits))
+            bits: quantize_weight(weight, bits, layer.step_axis(options.grid(bits)), options.grid(bits))
             for bits in integer[layer.name]
         }
         rounded[layer.name] = nearest

@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from onnxruntime import InferenceSession
+from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from quant_core.errors import InfeasibleBudgetError, NonFiniteError
 from quant_core.pipeline import quantize, validate
@@ -22,6 +24,9 @@ EINSUM = f"""{HEADER}{CLASSIFIER} {{
     z = Gemm(s, head)
 }}"""
 CHAIN = f"{HEADER}g (float[n,4] x) => (float[n,4] y) {{ a = MatMul(x, w) b = Tanh(a) y = MatMul(b, r) }}"
+FACTORS = f"""{HEADER}g (int64[n] u, int64[n] v) => (float[n,16] y) {{
+    a = Gather(p, u) b = Gather(q, v) c = Gather(bias, u) d = Mul(a, b) y = Add(d, c)
+}}"""
 MASKED = f"""{HEADER}g (float[n,4] x, float[n,4] m) => (float[n,4] y) {{
     a = MatMul(x, w) b = Div(a, m) y = MatMul(b, r)
 }}"""
@@ -63,3 +68,25 @@ def test_a_file_that_has_grown_says_so(tmp_path: Path) -> None:
     report = quantize(*paths, QuantizeSpec(effective_bits=8, effort="fast"), tmp_path / "out")
     assert report.model.quantized_bytes > report.model.float_bytes
     assert any("no smaller than the float one" in warning for warning in report.warnings)
+
+
+def test_embeddings_alone_are_no_worse_than_int8_at_its_bytes(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    feeds = {"u": random.integers(0, 300, 160), "v": random.integers(0, 400, 160)}
+    paths = write(tmp_path, FACTORS, feeds, p=(300, 16), q=(400, 16), bias=(300, 1))
+    quantize_dynamic(paths[0], tmp_path / "int8.onnx", weight_type=QuantType.QInt8)
+    size = (tmp_path / "int8.onnx").stat().st_size
+    report = quantize(*paths, QuantizeSpec(size=size), tmp_path / "out")
+    assert report.model.quantized_bytes <= size
+
+    def output(path: Path) -> np.ndarray:
+        (values,) = InferenceSession(path).run(None, feeds)
+        return np.asarray(values)
+
+    exact = output(paths[0])
+    lost = [
+        float(np.square(output(path) - exact).sum())
+        for path in (tmp_path / "out" / "model.onnx", tmp_path / "int8.onnx")
+    ]
+    assert lost[0] < 2 * lost[1]
+    assert report.metrics.sqnr_db > 30

@@ -179,7 +179,7 @@ class Net:
             layer.name: quantize_weight(
                 self.model.graph.initializers[layer.weight].const_value.numpy(),
                 bits[layer.name],
-                layer.axis,
+                layer.step_axis(options.grid(bits[layer.name])),
                 options.grid(bits[layer.name]),
             )
             for layer in self.layers

@@ -61,7 +61,7 @@ def export(net, bits, activation_bits, path, target=ORT_CPU, options=WeightOptio
     for layer in net.layers:
         array = net.model.graph.initializers[layer.weight].const_value.numpy()
         make = quantize_weight if layer.op in CANNOT else with_outliers
-        weights[layer.name] = make(array, bits, layer.axis, options.grid(bits))
+        weights[layer.name] = make(array, bits, layer.step_axis(options.grid(bits)), options.grid(bits))
     file = export_model(net.model, net.layers, weights, placement, grids, target)
     onnx.save(file, path)
     onnx.checker.check_model(path, full_check=True)

@@ -56,7 +56,7 @@ def test_curvature_is_that_of_one_output():
 def test_rows_that_no_sample_reads_gain_as_well(bits):
     model, program, layer, samples, weights = setting(6)
     codes = rounded(model, program, layer, samples)[bits]
-    plain = quantize_weight(weights["t"], bits, layer.axis, WeightGrid(range_search="mse"))
+    plain = quantize_weight(weights["t"], bits, layer.step_axis(WeightGrid()), WeightGrid(range_search="mse"))
     np.testing.assert_array_equal(codes.scale, plain.scale)
     ours, theirs = (
         np.square((found.dequantize() - weights["t"]) @ weights["w"]).sum(1) for found in (codes, plain)
@@ -75,7 +75,7 @@ def test_codes_stay_when_more_samples_join():
 def test_rounding_by_value_takes_the_nearest_codes():
     model, program, layer, samples, weights = setting(6)
     found = rounded(model, program, layer, samples, rounding="nearest", weight_range="mse")[4]
-    plain = quantize_weight(weights["t"], 4, layer.axis, WeightGrid(range_search="mse"))
+    plain = quantize_weight(weights["t"], 4, layer.step_axis(WeightGrid()), WeightGrid(range_search="mse"))
     np.testing.assert_array_equal(found.codes, plain.codes)
 
 
