@@ -16,7 +16,7 @@ from quant_core.calibration import Samples, activation_ranges, choose_range
 from quant_core.calibration.activation_range import ActivationRange
 from quant_core.checkpoints import Checkpoints
 from quant_core.errors import InfeasibleBudgetError
-from quant_core.export import Placement, place
+from quant_core.export import Placement, place, predict_sizes
 from quant_core.export.exporter import export_parts
 from quant_core.export.model_file import write_model
 from quant_core.float_islands import Islands, find_islands, takes_islands
@@ -34,7 +34,7 @@ from quant_core.sensitivity import Objective
 from quant_core.spec import FLOAT_BITS, BitPlan, QuantizeSpec, Stage
 from quant_core.spec.bits import WIDE_BITS
 from quant_core.spec.weight_options import TUNED
-from quant_core.spec.width import KERNEL_BITS, stored_of
+from quant_core.spec.width import KERNEL_BITS, stored_of, width_of
 from quant_core.trials import PlanMeter, Settled, affordable_rounds, settle
 
 _REPLANS = 4
@@ -129,7 +129,7 @@ class FileMaker:
             }
             self.journal.tell("export", 0, "writing model.onnx")
             choice = self._with_islands(layers, Choice(plan, placement, grids, weights), settled)
-            plan = choice.plan
+            plan = self._foretold(layers, choice.plan)
             size = self.write(choice)
             if self.job.budget is None or size <= self.job.budget:
                 plan = plan.model_copy(update={"budget_bytes": self.job.budget})
@@ -179,9 +179,23 @@ class FileMaker:
             else layer.model_copy(update={"reason": f"{reason}; {layer.reason}"})
             for layer in plan.layers
         )
-        more = islands.more_bytes(self.job, self.spec, layers, plan.bits)
-        plan = plan.model_copy(update={"layers": told, "predicted_bytes": plan.predicted_bytes + more})
+        plan = plan.model_copy(update={"layers": told})
         return replace(choice, plan=plan, placement=placement, grids=self._calibrate(placement))
+
+    def _foretold(self, layers: Sequence[Layer], plan: BitPlan) -> BitPlan:
+        """The plan with the bytes of its own forms: costs are those of integers wherever a layer can have them."""
+        candidates, islands = self.problem.candidates, self.islands
+        chosen = any(each.bits == FLOAT_BITS and len(candidates[each.name].bits) > 1 for each in plan.layers)
+        if not chosen and (islands is None or not islands.shares):
+            return plan
+        noted = layers if islands is None else islands.noted_on(layers)
+        job, widths = self.job, {name: (bits,) for name, bits in plan.bits.items()}
+        sizes = predict_sizes(
+            job.model, noted, widths, self.spec.default_activation_bits, job.target, self.spec
+        )
+        dense = {each.name: width_of(each.bits, each.activation_bits) for each in plan.layers}
+        outliers = job.costs.total(plan.widths) - job.costs.total(dense)
+        return plan.model_copy(update={"predicted_bytes": sizes.total(plan.bits) + outliers})
 
     def _told(self, settled: Settled) -> tuple[str, ...]:
         islands = () if self.islands is None or not self.islands.shares else (self.islands.note,)

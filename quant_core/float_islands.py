@@ -11,7 +11,7 @@ import onnx_ir as ir
 import torch
 
 from quant_core.calibration import Samples
-from quant_core.export import Placement, Target, place, predict_sizes
+from quant_core.export import Placement, Target, place
 from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.ingest import Layer
 from quant_core.preparation import Prepared
@@ -84,27 +84,6 @@ class Islands:
             f"kept float: with its activations in 8 bits the network loses {self.shares[layer]:.0%} of what "
             "all rounded activations lose"
         )
-
-    def more_bytes(
-        self, job: Prepared, spec: QuantizeSpec, layers: Sequence[Layer], bits: Mapping[str, int]
-    ) -> int:
-        """Predict by how much a file with the islands is larger than one without: rounding goes, unpacking changes.
-
-        Args:
-            job: The prepared job.
-            spec: The request.
-            layers: All layers.
-            bits: Layer name -> bits of its weight.
-
-        Returns:
-            Bytes; negative where it is smaller.
-        """
-        widths = {name: (width,) for name, width in bits.items()}
-        without, within = (
-            predict_sizes(job.model, noted, widths, KERNEL_BITS, job.target, spec).total(bits)
-            for noted in (layers, self.noted_on(layers))
-        )
-        return within - without
 
     @property
     def note(self) -> str:

@@ -87,6 +87,12 @@ def test_the_layer_behind_a_tensor_that_bears_no_eight_bits_runs_in_float(stretc
     assert sum("1 layers run in float on packed weights (two)" in told for told in report.warnings) == 1
 
 
+def test_layers_that_a_plan_leaves_in_float_take_their_rounding_out_of_the_bytes(stretched: Path) -> None:
+    report, _ = job(stretched, "mixed", bits=[4, 32], effective_bits=24, float_islands=0)
+    assert {layer.form for layer in report.layers} == {"static", "float"}
+    assert abs(report.model.quantized_bytes - report.model.predicted_bytes) <= 32
+
+
 def test_a_bound_on_time_is_kept(stretched: Path) -> None:
     report, _ = job(stretched, "bound", float_islands=0.001)
     assert {layer.form for layer in report.layers} == {"static"}
