@@ -1,9 +1,9 @@
-"""How fast are the files of several tools? `python -m benchmarks.latency [NET ...] [--write]`.
+"""How fast are the files of several tools? `python -m benchmarks.latency [NET ...] [--sides SIDE ...] [--write]`.
 
 Every tool makes its files of the same float model; onnxruntime runs all of them in turn, round after round, in one
 process. What counts are the ratios inside a round: other work on the machine falls on all alike. With one thread the
-processor's time of that thread is taken, in which others do not show. `--write` puts the tables into
-docs/benchmarks.md.
+processor's time of that thread is taken, in which others do not show. `--sides` asks how proportions change with the
+side of the image, in one table for each net named. `--write` puts the tables into docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import argparse
 import fnmatch
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +186,42 @@ def tell(net: Net, model: Path, files: Sequence[Made], all_timed: Sequence[Timed
     return f"### {net.title}\n\n{clock}; {rounds}.\n\n{table(head, rows)}\n\n{chr(10).join(goals)}\n"
 
 
+SIDED = ("onnxruntime static, U8 x S8 per channel", W4A8, OURS_4)
+"""What is compared at several sides of the image: its int8, its w4a8, ours."""
+
+
+def tell_sides(name: str, sides: Sequence[int], threads: int, seconds: float) -> str:
+    """Compare float, int8 and w4a8 at several sides of the image.
+
+    Args:
+        name: One of `NETS` that takes images.
+        sides: Pixels of a side.
+        threads: Threads of onnxruntime.
+        seconds: Of timing for each side.
+
+    Returns:
+        A heading and a table, one row a side, times of one image.
+    """
+    rows = []
+    for side in sides:
+        net = replace(NETS[name], side=side)
+        kept = results_folder("latency") / (name if side == NETS[name].side else f"{name}-{side}")
+        model, samples = prepare(net, kept)
+        made = [make(each, model, samples, kept) for each in contestants(net) if each.name in SIDED]
+        paths = [model, *(file.path for file in made if file.path is not None)]
+        timed = measure(paths, samples, 1, threads, seconds)
+        rows.append(
+            [f"{side} x {side}"]
+            + [f"{ms:.2f}" for ms in np.median(timed.times, axis=0)]
+            + [f"{timed.ratio(*pair):.2f}" for pair in ((0, 1), (2, 0), (2, 1), (2, 3), (3, 1))]
+        )
+        print(*rows[-1], flush=True)
+    head = ["image", "float, ms", "int8", "w4a8", "ours, 4 bits"]
+    head += ["float / int8", "w4a8 / float", "w4a8 / int8", "w4a8 / ours", "ours / int8"]
+    clock = "one thread, its processor time" if threads == 1 else f"{threads} threads"
+    return f"### {name} at several sides of the image\n\n{clock}, one image a run.\n\n{table(head, rows)}\n"
+
+
 def main() -> None:
     """Make the files, time them, print and perhaps write the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.latency", description=__doc__)
@@ -198,11 +234,24 @@ def main() -> None:
     parser.add_argument(
         "--again", metavar="GLOB", default="", help="contestants whose kept files are made again"
     )
+    parser.add_argument(
+        "--sides",
+        type=int,
+        nargs="+",
+        metavar="SIDE",
+        help="pixels of an image's side; in place of the tables",
+    )
     parser.add_argument("--write", action="store_true", help="write the tables into docs/benchmarks.md")
     given = parser.parse_args()
     known = [*NETS, _PRODUCT]
     if unknown := sorted(set(given.nets) - set(known)):
         parser.error(f"unknown net {', '.join(unknown)}; choose from {', '.join(known)}")
+    if given.sides:
+        if given.write or not given.nets or any(n == _PRODUCT or NETS[n].transformer for n in given.nets):
+            parser.error("--sides takes nets of images by name, and is printed alone")
+        for name in given.nets:
+            print(tell_sides(name, given.sides, given.threads, given.seconds))
+        return
     parts = []
     for name in given.nets or known:
         if name == _PRODUCT:
@@ -211,7 +260,7 @@ def main() -> None:
             print(parts[-1], flush=True)
             continue
         kept = results_folder("latency") / name
-        model, samples = prepare(name, kept)
+        model, samples = prepare(NETS[name], kept)
         files = []
         for contestant in contestants(NETS[name]):
             if not fnmatch.fnmatch(contestant.name, given.only):

@@ -94,11 +94,11 @@ NETS = {
 }
 
 
-def prepare(name: str, folder: Path) -> tuple[Path, Path]:
+def prepare(net: Net, folder: Path) -> tuple[Path, Path]:
     """Export a net with an open batch and write samples for it, or find both.
 
     Args:
-        name: One of `NETS`.
+        net: The net.
         folder: Where they are kept.
 
     Returns:
@@ -108,8 +108,8 @@ def prepare(name: str, folder: Path) -> tuple[Path, Path]:
     if not (model.exists() and samples.exists()):
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)
-        feeds = _feeds(NETS[name])
-        module = NETS[name].make().eval()
+        feeds = _feeds(net)
+        module = net.make().eval()
         _settle(module, feeds)
         batch = Dim("batch", min=1, max=1024)
         export(
