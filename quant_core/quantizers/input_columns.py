@@ -12,6 +12,9 @@ import torch
 from quant_core.ingest.layer import Layer, Use
 
 _FEWEST_COLUMNS = 4096
+_FEWEST_OF_GROUPS = 1024
+"""The same of a layer in groups, whose moments are many and small."""
+_COLUMNS_AN_INPUT = 4
 _MOST_COLUMNS = 16384
 
 
@@ -92,7 +95,7 @@ def _convolution_columns(
     places = [(size - r) // s + 1 for size, r, s in zip(x.shape[1:-1], reach, strides, strict=True)]
     count = math.prod((len(x), *places))
     inputs = layer.shape[1] * math.prod(kernel)
-    wanted = min(count, _wanted(inputs, share))
+    wanted = min(count, _wanted(inputs, share, layer.group))
     picked = (
         torch.arange(count) if wanted == count else torch.randint(count, (wanted,), generator=generator)
     ).to(x.device)
@@ -130,5 +133,6 @@ def _padding(node: ir.Node, shape: Sequence[int], reach: Sequence[int], strides:
     return [amount for pair in reversed(pairs) for amount in pair]
 
 
-def _wanted(inputs: int, share: float) -> int:
-    return max(1, round(share * min(_MOST_COLUMNS, max(_FEWEST_COLUMNS, 8 * inputs))))
+def _wanted(inputs: int, share: float, groups: int = 1) -> int:
+    fewest = _FEWEST_COLUMNS if groups == 1 else _FEWEST_OF_GROUPS
+    return max(1, round(share * min(_MOST_COLUMNS, max(fewest, _COLUMNS_AN_INPUT * inputs))))
