@@ -43,7 +43,8 @@ class QuantizedWeight:
 
     Attributes:
         codes: int8, the weight's shape: integers in `[-2^(b-1), 2^(b-1) - 1]`, or a floating format's bit patterns.
-        scale: float32, positive steps: one per channel (shape `[C]`), per block (`[C, blocks]`), or `[]` for the whole.
+        scale: float32 steps: one per channel (shape `[C]`), per block (`[C, blocks]`), or `[]` for the whole. Those of
+            symmetric integers may be negative: the largest code is then what lies furthest below 0.
         axis: Channel axis of the scales, several in rising order for a stack of matrices, or None for one channel.
         bits: Bits b of each code.
         bias: What the layer's bias becomes with these codes, if it changes.

@@ -35,9 +35,10 @@ def with_room_for_bias(
     least = np.abs(np.broadcast_to(bias.reshape(-1), weight.scale.shape).astype(np.float64)) / (
         _LARGEST * step
     )
-    if not (least > weight.scale).any():
+    size = np.abs(weight.scale)
+    if not (least > size).any():
         return weight
-    scale = np.maximum(weight.scale, least).astype(np.float32)
+    scale = np.copysign(np.maximum(size, least), weight.scale).astype(np.float32)
     ratio = weight.spread((weight.scale / scale).astype(np.float64))
     codes = np.round(weight.elements() * ratio)
     if weight.zero_point is not None:

@@ -40,7 +40,8 @@ def quantize_weight(
     By least squared error, for each scale's weights: `min over s, z of sum_k (w_k - s * (clip(round(w_k / s) + z, qmin,
     qmax) - z))^2`, with z = 0 where the grid is symmetric, and for floating formats the nearest of their values in
     place of the integers. The search `hessian` needs the layer's inputs, which only GPTQ has; here it is this one too.
-    Only steps that the file can store are tried.
+    Only steps that the file can store are tried. Integers of b bits reach `2^(b-1)` steps on one side and one less on
+    the other; where the grid may be turned, the step of weights whose largest one lies above 0 is negative.
 
     Args:
         weight: Finite float weights of any shape.
@@ -88,19 +89,23 @@ def find_steps(
         )
     axis = None if grid.granularity == "tensor" else axis
     rows = to_scaled_rows(weight, axis, grid.block)
-    every = 1 if most is None else rows.shape[1] // most
+    every = 0 if most is None or not rows.numel() else max(1, rows.shape[1] // most)
     counts = None
+    sign = _signs(rows) if grid.turns(bits) else None
     if every > 1:
         low, high = torch.aminmax(rows, dim=1, keepdim=True)
         rows = torch.cat([rows[:, ::every], low, high], dim=1)
         counts = torch.full(rows.shape[1:], float(every))
         counts[-2:] = 1
-    steps = _find_steps(rows, bits, grid, counts)
+    elif every:
+        counts = torch.ones(rows.shape[1:])
+    steps = _find_steps(rows if sign is None else rows * sign[:, None], bits, grid, counts)
+    scale = steps.scale if sign is None else steps.scale * sign
     shape = scales_shape(weight.shape, axis, grid.block)
     zero_point = steps.zero_point
     return QuantizedWeight(
         codes=np.zeros(weight.shape, dtype=np.int8),
-        scale=steps.scale.numpy().reshape(shape).copy(),
+        scale=scale.numpy().reshape(shape).copy(),
         axis=axis,
         bits=bits,
         zero_point=None if zero_point is None else zero_point.numpy().astype(np.int8).reshape(shape),
@@ -176,6 +181,14 @@ def _search(rows: Tensor, bits: int, grid: WeightGrid, scales: StoredScales, cou
         return range_of(rows, kinds, scales, symmetric=grid.symmetric, share=share)
     search = search_symmetric if grid.symmetric else search_asymmetric
     return search(rows, kinds, scales, bits, counts)
+
+
+def _signs(rows: Tensor) -> Tensor:
+    """-1 where the largest weight lies above 0: the grid, which reaches further below, is then turned round."""
+    if not rows.numel():
+        return torch.ones(len(rows))
+    low, high = torch.aminmax(rows, dim=1)
+    return torch.where(high > -low, -1.0, 1.0)
 
 
 def _chunks(rows: Tensor) -> tuple[Tensor, ...]:

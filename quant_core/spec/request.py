@@ -44,8 +44,9 @@ _SHORT_BUDGETS = tuple(Budget.model_fields)
 class Request(WeightOptions):
     """What a quantization and an analysis have in common.
 
-    `bits`, `pin`, `exclude` and `float_activations` at the top level are read as shorthand, in the words of the command
-    line: `{"bits": [4, 8], "pin": {"fc": 8}, "exclude": ["stem*"], "float_activations": ["head"]}`.
+    `bits`, `pin`, `exclude`, `float_activations` and `layer_activations` at the top level are read as shorthand, in the
+    words of the command line: `{"bits": [4, 8], "pin": {"fc": 8}, "exclude": ["stem*"], "float_activations": ["head"],
+    "layer_activations": {"gate": 16}}`.
 
     Attributes:
         weight_bits: Candidate bits for every weight; 32 or `"float"` keeps a layer in float.
@@ -131,6 +132,8 @@ class QuantizeSpec(Request):
             most by 8-bit activations, where that lowers the loss by a fifth or more; 0 keeps all in integers. Such
             layers are looked for where all activations have 8 bits, the target is `ort-cpu`, and BOPs, peak memory and
             latency are not limited.
+        follow: Whether the layers of the chosen plan are rounded again, one after another, each for the inputs that the
+            rounded layers before it give; not for `nearest` and `stochastic`, nor with fewer than 16 samples.
         allocation: How bits are chosen from the estimates: `optimal` (integer program, and swaps where pairs of layers
             were measured), or for comparison `hawq_v2` (bits follow the order of mean traces) or `ompq` (bits by
             how little a layer's features are like those of others).
@@ -146,6 +149,7 @@ class QuantizeSpec(Request):
     activation_bits: ActivationBits = 8
     activation_range: RangeMethod = "mse"
     float_islands: float = Field(default=0.15, ge=0, le=1)
+    follow: bool = True
     allocation: Allocation = "optimal"
     ties: tuple[tuple[str, ...], ...] = ()
     latency_table: LatencyTable | None = None
@@ -203,6 +207,11 @@ class QuantizeSpec(Request):
                 f"activation_bits are chosen layer by layer for ort-cpu alone, not for {self.target}"
             )
         return self
+
+    @property
+    def turned_steps(self) -> bool:
+        """Whether steps may be negative: what other runtimes make of that is not known."""
+        return self.target == "ort-cpu"
 
     @property
     def open_activations(self) -> tuple[int, ...]:
@@ -285,9 +294,12 @@ def _expand_rules(data: dict[str, Any]) -> dict[str, Any]:
     data = dict(data)
     pins, excludes = data.pop("pin", None) or {}, data.pop("exclude", None) or ()
     floats = data.pop("float_activations", None) or ()
-    if pins or excludes or floats:
+    activations = data.pop("layer_activations", None) or {}
+    if pins or excludes or floats or activations:
         if not isinstance(pins, dict):
             raise ValueError("pin must map a layer name or glob to bits")
+        if not isinstance(activations, dict):
+            raise ValueError("layer_activations must map a layer name or glob to 8, 16 or float")
         rules = list(data.get("rules", ()))
         rules += [{"match": match, "pin": bits} for match, bits in pins.items()]
         rules += [
@@ -298,5 +310,6 @@ def _expand_rules(data: dict[str, Any]) -> dict[str, Any]:
             {"match": match, "activation_bits": FLOAT_BITS}
             for match in ([floats] if isinstance(floats, str) else floats)
         ]
+        rules += [{"match": match, "activation_bits": bits} for match, bits in activations.items()]
         data["rules"] = rules
     return data

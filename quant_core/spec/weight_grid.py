@@ -33,6 +33,8 @@ class WeightGrid:
         format: Integer codes or a floating format.
         range_search: How steps are chosen: by least squared error of the weight; so that nothing, or one weight in a
             thousand on either side, is clipped; or by least error of the layer's output after its codes are found.
+        turned: Whether steps of symmetric integers may be negative. Integers of b bits reach one code further below 0
+            than above; a negative step lays that code on the side of the larger weights.
     """
 
     granularity: Granularity = "channel"
@@ -40,6 +42,7 @@ class WeightGrid:
     symmetric: bool = True
     format: WeightFormat = "int"
     range_search: WeightRange = "mse"
+    turned: bool = False
 
     @property
     def block(self) -> int | None:
@@ -59,6 +62,17 @@ class WeightGrid:
             True if they do.
         """
         return self.format == "int" and self.block is None and (self.symmetric or bits < INT8_BITS)
+
+    def turns(self, bits: int) -> bool:
+        """Tell whether steps of a width may be negative.
+
+        Args:
+            bits: Bits of a code.
+
+        Returns:
+            True for symmetric integers of fewer than 8 bits, where one code is a share of the range that counts.
+        """
+        return self.turned and self.symmetric and self.format == "int" and bits < INT8_BITS
 
     def effective_bits(self, bits: int) -> float:
         """Count a weight's share of its block's scale and zero point with its code.

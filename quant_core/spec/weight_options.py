@@ -146,6 +146,11 @@ class WeightOptions(BaseModel):
         return "gptq" if self.rounding in TUNED else self.rounding
 
     @property
+    def turned_steps(self) -> bool:
+        """Whether steps may be negative, as onnxruntime's kernels take them."""
+        return True
+
+    @property
     def scored_as(self) -> str:
         """The rounding and the grids that layers are scored with; sensitivities of others do not count."""
         grids = [] if self.granularity == "channel" else [f"{self.granularity} scales"]
@@ -173,4 +178,10 @@ class WeightOptions(BaseModel):
                 format=self.weight_format,
                 range_search=self.weight_range,
             )
-        return WeightGrid(self.granularity, self.block_size, self.symmetric, range_search=self.weight_range)
+        return WeightGrid(
+            self.granularity,
+            self.block_size,
+            self.symmetric,
+            range_search=self.weight_range,
+            turned=self.turned_steps,
+        )

@@ -123,7 +123,7 @@ def _bias_rounding(
     source = placement.aliases.get(each.source, each.source)
     if each.form != "static" or source not in grids:
         return 0.0
-    unit = 0.5 * grids[source].largest_step * weights[each.layer.name].scale.reshape(-1)
+    unit = 0.5 * grids[source].largest_step * np.abs(weights[each.layer.name].scale.reshape(-1))
     return _by_channel(each, unit, expected)
 
 

@@ -142,7 +142,7 @@ def test_curvature_weighs_errors_as_the_loss_does(case):
 
 
 def test_what_the_loss_reads_counts_and_not_what_is_made_of_it():
-    rng, samples = np.random.default_rng(0), Samples(inputs={"x": images(64, 1)})
+    rng, samples = np.random.default_rng(0), Samples(inputs={"x": images(256, 1)})
     weights = {"w1": rng.standard_normal((192, 24)) / 14, "w2": rng.standard_normal((24, 5)) / 5}
     tuned = []
     for logits, ending in (("y", []), ("z", [helper.make_node("Softmax", ["z"], ["y"])])):
@@ -155,7 +155,7 @@ def test_what_the_loss_reads_counts_and_not_what_is_made_of_it():
         net = build([*nodes, *ending], (3, 8, 8), weights)
         start = by_gptq(*net[1:], samples, 2)
         probe = Probe(lambda values, _, chance, of=logits: draw({"y": values[of]}, _, chance), (logits,))
-        tuned.append(tune(net, start, samples, BRECQ, steps=20, probe=probe, hooks={}).weights)
+        tuned.append(tune(net, start, samples, BRECQ, steps=60, probe=probe, hooks={}).weights)
         assert any((tuned[-1][name].codes != start[name].codes).any() for name in start)
     for name, weight in tuned[0].items():
         np.testing.assert_array_equal(weight.codes, tuned[1][name].codes)

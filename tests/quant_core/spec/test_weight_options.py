@@ -7,12 +7,12 @@ from quant_core.spec import AnalyzeSpec, QuantizeSpec, WeightGrid, WeightOptions
 def test_a_format_takes_the_place_of_integers_of_its_width():
     options = WeightOptions(weight_format="nvfp4", granularity="channel", symmetric=False)
     assert options.grid(4) == WeightGrid("block", 16, format="nvfp4", range_search="hessian")
-    assert options.grid(8) == WeightGrid("channel", 32, symmetric=False, range_search="hessian")
+    assert options.grid(8) == WeightGrid("channel", 32, symmetric=False, range_search="hessian", turned=True)
     assert WeightOptions(weight_format="mxfp4").grid(4).block == 32
     assert WeightOptions(weight_format="fp8_e5m2", granularity="tensor").grid(8) == WeightGrid(
         "tensor", format="fp8_e5m2", range_search="hessian"
     )
-    assert WeightOptions(weight_range="mse").grid(8) == WeightGrid()
+    assert WeightOptions(weight_range="mse").grid(8) == WeightGrid(turned=True)
 
 
 @pytest.mark.parametrize("spec", [QuantizeSpec, AnalyzeSpec, WeightOptions])
