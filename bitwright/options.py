@@ -80,10 +80,12 @@ class QuantizeOptions(RequestOptions, total=False):
         max_drop: The quality to keep.
         confidence: How sure it must be that `max_drop` is kept: 0.95 unless given.
         float_activations: Layers to run in float on packed weights.
+        layer_activations: Layers whose activations have bits of their own: 8, 16 or `"float"`.
         activation_bits: 8, 16, or `"float"` to pack weights only; several, such as `[8, 16, "float"]`, to choose from
             layer by layer.
         activation_range: How the range of an activation is chosen.
         float_islands: Share of the time that layers whose activations bear no 8 bits may take more; 0 for none.
+        follow: Whether layers of the plan are rounded again for what the rounded layers before them give.
         allocation: How bits are chosen.
         ties: Layers that get the same bits.
         target: The runtime the file is made for.
@@ -98,9 +100,11 @@ class QuantizeOptions(RequestOptions, total=False):
     max_drop: str
     confidence: float | str
     float_activations: Sequence[str] | str
+    layer_activations: Mapping[str, int | str]
     activation_bits: int | str | Sequence[int | str]
     activation_range: str
     float_islands: float
+    follow: bool
     allocation: str
     ties: Sequence[Sequence[str]]
     target: str

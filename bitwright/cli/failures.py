@@ -35,7 +35,7 @@ _SERVICE = {
 _OPTIONS = {
     "budget": "--size, --effective-bits, --bops, --peak-memory, --latency, --max-drop",
     "weight_bits": "--bits",
-    "rules": "--pin, --exclude, --float-activations",
+    "rules": "--pin, --exclude, --float-activations, --layer-activations",
 }
 
 

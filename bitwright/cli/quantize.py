@@ -57,6 +57,14 @@ Exclude = Annotated[
     list[str] | None,
     typer.Option("--exclude", metavar="GLOB", help="Keep layers in float; may be repeated."),
 ]
+LayerActivations = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layer-activations",
+        metavar="GLOB=BITS",
+        help="Give the activations of these layers 8 or 16 bits, or float; may be repeated.",
+    ),
+]
 Granularity = Annotated[
     str | None, typer.Option("--granularity", help="What has a scale of its own: tensor, channel or block.")
 ]
@@ -94,6 +102,7 @@ _AS_GIVEN = (
     "activation_bits",
     "activation_range",
     "float_islands",
+    "follow",
     "target",
     "opset",
     "sensitivity",
@@ -175,6 +184,12 @@ def quantize(
             help="Share of the time that layers whose activations bear no 8 bits may take more; 0 for none.",
         ),
     ] = None,
+    follow: Annotated[
+        bool | None,
+        typer.Option(
+            "--follow/--no-follow", help="Round layers again for what the rounded layers before them give."
+        ),
+    ] = None,
     target: Annotated[
         str | None,
         typer.Option("--target", help="The runtime: ort-cpu, ort-cuda, tensorrt or portable."),
@@ -236,6 +251,7 @@ def quantize(
             help="Run these layers in float, with packed weights; may be repeated.",
         ),
     ] = None,
+    layer_activations: LayerActivations = None,
     keep_quantized: Annotated[
         bool, typer.Option("--keep-quantized", help="Keep what is quantized already; quantize the rest.")
     ] = False,
@@ -300,6 +316,7 @@ def read_spec(given: Mapping[str, Any]) -> QuantizeSpec:
         "loss_weights": read_loss_weights(given["loss_weight"] or ()),
         "exclude": given["exclude"] or (),
         "float_activations": given["float_activations"] or (),
+        "layer_activations": read_layer_activations(given["layer_activations"] or ()),
         "ties": [[part.strip() for part in text.split(",")] for text in given["tie"] or ()],
         "quantized_parts": "keep" if given["keep_quantized"] else "refuse",
     }
@@ -334,6 +351,18 @@ def read_pins(pins: list[str] | tuple[()]) -> dict[str, str]:
         Glob -> bits.
     """
     return _read_pairs(pins, "--pin", "GLOB=BITS, such as fc=8")
+
+
+def read_layer_activations(activations: list[str] | tuple[()]) -> dict[str, str]:
+    """Read options of the form GLOB=BITS that are about activations.
+
+    Args:
+        activations: As written.
+
+    Returns:
+        Glob -> bits.
+    """
+    return _read_pairs(activations, "--layer-activations", "GLOB=BITS, such as head=16")
 
 
 def _read_pairs(texts: list[str] | tuple[()], option: str, form: str) -> dict[str, str]:

@@ -22,7 +22,8 @@ SPEC = {
     "equalize": "none",
     "float_activations": [STEM, INNER],
     "held_back": 0.25,
-    "rules": [{"match": HEAD, "pin": 8, "activation_bits": "float"}, {"match": WIDE, "activation_bits": 16}],
+    "rules": [{"match": HEAD, "pin": 8, "activation_bits": "float"}],
+    "layer_activations": {WIDE: 16},
 }
 
 
