@@ -26,11 +26,11 @@ it("leaves out what is the default anyway", () => {
 it("writes switches, lists and files as the command line takes them", () => {
   const more = {
     budget: { latency: 2 }, descent: false, symmetric: false, activation_bits: 32, loss_weights: { "a b": 0.5 }, ties: [["q", "k"]],
-    quantized_parts: "keep", latency_table: { layers: [1] }, rules: [{ match: "h*", activation_bits: 32 }],
+    quantized_parts: "keep", latency_table: { layers: [1] }, rules: [{ match: "h*", activation_bits: 32 }, { match: "a", pin: 4, activation_bits: 16 }],
   };
   const texts = recipes(more, { model: "m.onnx", data: "d.npz" }, "http://host/");
   for (const flag of ["--no-descent", "--asymmetric", "--activation-bits float", "--loss-weight 'a b=0.5'", "--tie 'q,k'",
-    "--keep-quantized", "--latency-table latency.json", "--float-activations 'h*'"]) expect(texts["Command line"]).toContain(flag);
+    "--keep-quantized", "--latency-table latency.json", "--layer-activations 'h*=float'", "--pin 'a=4' --layer-activations 'a=16'"]) expect(texts["Command line"]).toContain(flag);
   expect(texts["Python"]).toContain('latency_table=json.load(open("latency.json"))');
 });
 

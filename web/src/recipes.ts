@@ -56,7 +56,7 @@ const PLAIN = new Set([
   "weight_format", "loss", "workers", "seed", "device", "confidence",
 ]);
 /** Fields that are a switch. */
-const SWITCHES = new Set(["descent", "bias_correction"]);
+const SWITCHES = new Set(["descent", "bias_correction", "follow"]);
 
 /** Flags of the command line for a short request; null where it has something that no flag says. */
 function flags(short: Record<string, unknown>): string[] | null {
@@ -66,7 +66,7 @@ function flags(short: Record<string, unknown>): string[] | null {
     if (SWITCHES.has(name)) return [value ? flag : `--no-${flag.slice(2)}`];
     if (name === "weight_bits") return [`--bits ${widths(value)}`];
     if (name === "activation_bits") return [`${flag} ${widths(value)}`];
-    if (name === "rules") return (value as Rule[]).map(ruleFlag);
+    if (name === "rules") return (value as Rule[]).map(ruleFlags);
     if (name === "ties") return (value as string[][]).map((group) => `--tie ${quoted(group.join(","))}`);
     if (name === "loss_weights") return Object.entries(value as object).map(([key, weight]) => `--loss-weight ${quoted(`${key}=${weight}`)}`);
     if (name === "latency_table") return [`${flag} ${TABLE_FILE}`];
@@ -78,12 +78,15 @@ function flags(short: Record<string, unknown>): string[] | null {
   return found.every((flag) => flag !== null) ? found : null;
 }
 
-function ruleFlag(rule: Rule): string | null {
-  const says = Object.keys(lean(rule)).filter((key) => key !== "match").join();
-  if (says === "pin") return `--pin ${quoted(`${rule.match}=${rule.pin === 32 ? "float" : rule.pin}`)}`;
-  if (says === "exclude") return `--exclude ${quoted(rule.match)}`;
-  if (says === "activation_bits" && rule.activation_bits === 32) return `--float-activations ${quoted(rule.match)}`;
-  return null;
+function ruleFlags(rule: Rule): string | null {
+  const { match, ...said } = lean(rule) as Rule;
+  const found = Object.entries(said).map(([key, value]) => {
+    if (key === "pin") return `--pin ${quoted(`${match}=${widths(value)}`)}`;
+    if (key === "exclude") return `--exclude ${quoted(match)}`;
+    if (key === "activation_bits") return `--layer-activations ${quoted(`${match}=${widths(value)}`)}`;
+    return null;
+  });
+  return found.every((flag) => flag !== null) ? found.join(" ") : null;
 }
 
 function widths(value: unknown): string {

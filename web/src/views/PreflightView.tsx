@@ -1,6 +1,6 @@
 import type { Preflight, Rule } from "../api/types";
 import { bits, bytes, count, percent } from "../numbers";
-import { pinOf, WIDTHS, withPin } from "./draft";
+import { ACTIVATIONS, activationsOf, pinOf, WIDTHS, withActivations, withPin } from "./draft";
 
 interface Weight {
   name: string;
@@ -60,7 +60,7 @@ export function PreflightView({ preflight, rules, onRules }: Props) {
         </details>
       )}
       <h3>Layers</h3>
-      <p class="quiet">Choose a width to pin a layer; the others are decided by the budget.</p>
+      <p class="quiet">Choose a width to pin a layer; the others are decided by the budget. Activations of 16 bits or in float make a layer run in float.</p>
       <div class="scroll tall" tabIndex={0} role="region" aria-label="Layers and their rules">
         <table>
           <thead>
@@ -74,6 +74,7 @@ export function PreflightView({ preflight, rules, onRules }: Props) {
                 MACs
               </th>
               <th scope="col">Bits</th>
+              <th scope="col">Activations</th>
             </tr>
           </thead>
           <tbody>
@@ -96,6 +97,22 @@ export function PreflightView({ preflight, rules, onRules }: Props) {
                       </option>
                     ))}
                   </select>
+                </td>
+                <td>
+                  {layer.op !== "Gather" && pinOf(rules, layer.name) !== 32 && (
+                    <select
+                      aria-label={`Activations of ${layer.name}`}
+                      value={activationsOf(rules, layer.name)}
+                      onChange={(event) => onRules(withActivations(rules, layer.name, Number(event.currentTarget.value)))}
+                    >
+                      <option value={0}>as the rest</option>
+                      {ACTIVATIONS.map((width) => (
+                        <option value={width} key={width}>
+                          {bits(width)}
+                        </option>
+                      ))}
+                    </select>
+                  )}
                 </td>
               </tr>
             ))}

@@ -113,9 +113,29 @@ export function pinOf(rules: readonly Rule[], layer: string): number {
   return rule?.exclude ? 32 : (rule?.pin ?? 0);
 }
 
-/** The rules with one layer pinned, or freed by 0. */
+/** The rules with one layer pinned, or freed by 0; its activations stay as they are, but those of a layer in float. */
 export function withPin(rules: readonly Rule[], layer: string, width: number): Rule[] {
   const others = rules.filter((entry) => entry.match !== layer);
-  if (width === 0) return others;
-  return [...others, width === 32 ? { match: layer, exclude: true } : { match: layer, pin: width }];
+  if (width === 32) return [...others, { match: layer, exclude: true }];
+  return withRule(others, layer, width, activationsOf(rules, layer));
+}
+
+/** Bits that activations of single layers can have. */
+export const ACTIVATIONS = [8, 16, 32];
+
+/** What a rule list says of the activations of one layer named exactly: 0 for no say. */
+export function activationsOf(rules: readonly Rule[], layer: string): number {
+  return rules.find((entry) => entry.match === layer)?.activation_bits ?? 0;
+}
+
+/** The rules with the activations of one layer settled, or freed by 0; its width stays as it is. */
+export function withActivations(rules: readonly Rule[], layer: string, width: number): Rule[] {
+  const others = rules.filter((entry) => entry.match !== layer);
+  const pinned = pinOf(rules, layer);
+  return withRule(others, layer, pinned === 32 ? 0 : pinned, width);
+}
+
+function withRule(others: Rule[], layer: string, pinned: number, activations: number): Rule[] {
+  if (pinned === 0 && activations === 0) return others;
+  return [...others, { match: layer, ...(pinned && { pin: pinned }), ...(activations && { activation_bits: activations }) }];
 }
