@@ -30,6 +30,7 @@ _TRIED_ROWS, _WIDE, _TRIED_OF_WIDE = 64, 1024, 32
 those with many inputs, which make up for it, half as many."""
 _CHUNK_ELEMENTS = 1 << 17
 _LOOKED_AT = 512
+"""About how many weights of a row choose its range, and its smallest and largest."""
 _SHARES = {
     2: (0.9, 0.8, 0.7, 0.6, 0.5),
     3: (0.9, 0.8, 0.7, 0.6),
@@ -122,9 +123,13 @@ def gptq(
     if outputs <= _TRIED_ROWS:
         started = known | _searched(tried, rows.shape, swept)
     else:
+        looked_at = _looked_at(turned, feedback.pivots)
 
         def foretold(start: QuantizedWeight) -> torch.Tensor:
-            return _foretold(turned, _stack([start], [_laid_out(layer, start, columns, 1)]), feedback.pivots)
+            grid = _stack([start], [_laid_out(layer, start, columns, 1)])
+            if len(grid.steps) == 1:
+                return _foretold(*looked_at, grid)
+            return _foretold(turned, feedback.pivots.T[..., None], grid)
 
         started = known | {
             bits: starts[0]
@@ -220,7 +225,19 @@ def _searched(
     return chosen
 
 
-def _foretold(turned: torch.Tensor, grid: _Grid, pivots: torch.Tensor) -> torch.Tensor:
+def _looked_at(turned: torch.Tensor, pivots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    # Weights that tell what rows lose, `[weights, groups, rows]`, and what each counts, `[weights, groups, 1 or rows]`:
+    # evenly drawn from the order of rounding, with the smallest and the largest, which ranges cut off first.
+    prices, every = pivots.T[..., None], len(turned) // _LOOKED_AT
+    if every <= 1:
+        return turned, prices
+    ends = torch.stack([turned.argmin(0), turned.argmax(0)])
+    drawn = (every * prices[::every]).expand(-1, -1, turned.shape[2])
+    counts = torch.cat([drawn, prices.expand_as(turned).gather(0, ends)])
+    return torch.cat([turned[::every], turned.gather(0, ends)]), counts
+
+
+def _foretold(turned: torch.Tensor, prices: torch.Tensor, grid: _Grid) -> torch.Tensor:
     """What every row loses if nothing is moved: `sum_k R_kk^2 (Q(w_k) - w_k)^2`, `[groups * rows]`."""
     inputs, groups, rows = turned.shape
     lost = torch.zeros(groups, rows)
@@ -236,7 +253,9 @@ def _foretold(turned: torch.Tensor, grid: _Grid, pivots: torch.Tensor) -> torch.
         np.minimum(rounded, high, out=rounded)
         rounded *= steps
         rounded -= values
-        lost += torch.einsum("kgr,gk->gr", torch.from_numpy(np.square(rounded, out=rounded)), pivots[:, part])
+        np.square(rounded, out=rounded)
+        rounded *= prices[part].numpy()
+        lost += torch.from_numpy(rounded).sum(0)
     return lost.flatten()
 
 

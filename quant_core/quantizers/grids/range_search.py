@@ -101,7 +101,7 @@ def search_symmetric(
     """Search the steps of least squared error, `min over s of sum_k (w_k - s Q(w_k / s))^2` for each row.
 
     Shrunk ranges from coarse to fine, finished by least-squares refits `s = <w, q> / <q, q>`, each kept only where it
-    lowers the error.
+    lowers the error. Where counts are given, for a guess that others improve on, half as many are tried.
 
     Args:
         rows: Weights, `[scales, weights]`.
@@ -117,14 +117,20 @@ def search_symmetric(
     best = _start(rows, elements, scales, full, counts)
     # The useful range shrinks with the bits: two-bit grids clip most of the tail, eight-bit ones hardly any.
     step = (1 - _floor(bits)) / _COARSE_STEPS
-    for i in range(_COARSE_STEPS):
-        best.consider(full * (1 - i * step))
-    for share in scales.beyond:
+    if counts is None:
+        coarse = [1 - i * step for i in range(_COARSE_STEPS)]
+        fine = [step * (i / (_FINE_STEPS + 1) * 2 - 1) for i in range(1, _FINE_STEPS + 1)]
+    else:
+        half, quarter = _COARSE_STEPS // 2, _FINE_STEPS // 2
+        ratio = (1 - (_COARSE_STEPS - 1) * step) ** (1 / (half - 1))
+        coarse = [ratio**i for i in range(half)]
+        fine = [ratio ** (i / (quarter + 1) * 2 - 1) - 1 for i in range(1, quarter + 1)]
+    for share in (*coarse, *scales.beyond):
         best.consider(full * share)
     centre = best.scale
-    for i in range(1, _FINE_STEPS + 1):
-        best.consider(centre + full * (step * (i / (_FINE_STEPS + 1) * 2 - 1)))
-    for _ in range(_REFITS):
+    for share in fine:
+        best.consider(centre + share * (full if counts is None else centre))
+    for _ in range(_REFITS if counts is None else 1):
         codes = elements.nearest(rows / best.scale[:, None])
         best.consider(best.refit(codes))
     return best
