@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from quant_core.allocation.file_costs import smallest_reachable
 from quant_core.calibration import Samples
 from quant_core.errors import InternalError
 from quant_core.executor import Program, compile_model
 from quant_core.export import layer_form, place
 from quant_core.export.float_borders import FloatBorders, float_borders
 from quant_core.ingest import Layer
-from quant_core.open_widths import file_costs
+from quant_core.open_widths import file_costs, open_widths
 from quant_core.preparation import Prepared
 from quant_core.quantizers.channel_groups import ChannelGroup, channel_groups, output_groups
 from quant_core.quantizers.channel_scales import ChannelScales, with_inputs, with_scales
@@ -139,7 +140,17 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
         if taken.isdisjoint(group.tensors)
     ]
     chosen += [found for found in scaled if found is not None]
-    return _scaled(job, spec, chosen, few) if chosen else job
+    if chosen and not _fits(scaled_job := _scaled(job, spec, chosen, few), spec):
+        # Products cost nodes and constants, which a tight budget has no room for; scales that fold cost nothing.
+        chosen = [found for found in chosen if not found.group.inserted]
+        scaled_job = _scaled(job, spec, chosen, few) if chosen else job
+    return scaled_job if chosen else job
+
+
+def _fits(job: Prepared, spec: QuantizeSpec) -> bool:
+    """Whether the smallest file that the job can make is within its budget."""
+    widths = open_widths(job.candidates, job.layers, job.model, spec, job.target)
+    return job.budget is None or smallest_reachable(widths, job.costs) <= job.budget
 
 
 def _borders(job: Prepared, spec: QuantizeSpec, widths: Mapping[str, int]) -> FloatBorders:

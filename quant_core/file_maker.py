@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx
 
+from quant_core.allocation.file_costs import smallest_reachable
 from quant_core.allocation.plan_bits import Limits
 from quant_core.allocation.plan_problem import BYTES, PlanProblem
 from quant_core.artifacts import MODEL
@@ -116,7 +117,15 @@ class FileMaker:
         margin = 0
         for _ in range(_REPLANS):
             tight = dict(limits) | ({BYTES: limits[BYTES] - margin} if BYTES in limits else {})
-            settled = self.settle(tight, quick=quick)
+            try:
+                settled = self.settle(tight, quick=quick)
+            except InfeasibleBudgetError as error:
+                if self.islands is not None and self.islands.shares:
+                    self.islands, margin = Islands(), 0
+                    continue
+                if margin and error.where == "size":
+                    raise self._too_large(margin) from error
+                raise
             plan = settled.plan
             layers = layers_at(self.job.layers, plan.widths)
             placement = self._place(layers, plan)
@@ -138,9 +147,14 @@ class FileMaker:
                 )
                 return self._finish(made)
             margin = max(margin + 1, size - settled.plan.predicted_bytes)
-        raise InfeasibleBudgetError(
-            f"files come out at {size} bytes, above the budget of {self.job.budget}, although less was predicted.",
-            remedy=f"Allow at least {size} bytes.",
+        raise self._too_large(margin)
+
+    def _too_large(self, margin: int) -> InfeasibleBudgetError:
+        """Files have come out larger than was predicted: say what the smallest one would."""
+        smallest = smallest_reachable(self.problem.candidates, self.problem.files) + margin
+        return InfeasibleBudgetError(
+            f"a budget of {self.job.budget} bytes cannot be met: the smallest reachable file is {smallest} bytes.",
+            remedy=f"Allow at least {smallest} bytes, fewer bits, or fewer pins.",
             where="size",
         )
 

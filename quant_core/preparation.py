@@ -39,6 +39,8 @@ from quant_core.spec.width import stored_of
 _PARITY_SAMPLES = 4
 _BATCH_BYTES = 192 << 20
 _LARGEST_BATCH = 64
+_MOST_ZERO_POINTS = 5 << 10
+"""Bytes of one constant for each of the 256 values that zero points have."""
 _TRIFLE = 20
 
 
@@ -143,7 +145,8 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
         raise InfeasibleBudgetError(
             f"a budget of {budget} bytes ({spec.budget.size or 0:g}) cannot be met: the smallest reachable file is "
             f"{smallest} bytes, {smallest / source.file_bytes:.3f} of the float file.",
-            remedy=f"Allow at least {smallest} bytes, fewer bits, or fewer pins.{_largest_left(model, layers)}",
+            remedy=f"Allow at least {_with_zero_points(smallest)} bytes, fewer bits, or fewer pins."
+            f"{_largest_left(model, layers)}",
             where="size",
         )
     samples = load_samples(data_path, model)
@@ -172,6 +175,11 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
         padding=find_padding(batching.model, batching.program, batching.samples),
         notes=(*reference.notes, *batching.notes, *_grid_notes(layers, candidates, model, spec, target)),
     )
+
+
+def _with_zero_points(predicted: int) -> int:
+    """Bytes that surely suffice: zero points of activations, one constant for each value, are known later."""
+    return predicted + min(64 + predicted // 50, _MOST_ZERO_POINTS)
 
 
 def _grid_notes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,10 @@ EINSUM = f"""{HEADER}{CLASSIFIER} {{
 CHAIN = f"{HEADER}g (float[n,4] x) => (float[n,4] y) {{ a = MatMul(x, w) b = Tanh(a) y = MatMul(b, r) }}"
 FACTORS = f"""{HEADER}g (int64[n] u, int64[n] v) => (float[n,16] y) {{
     a = Gather(p, u) b = Gather(q, v) c = Gather(bias, u) d = Mul(a, b) y = Add(d, c)
+}}"""
+CONVOLUTIONS = f"""{HEADER}g (float[n,8,8,8] x) => (float[n,16,8,8] y) {{
+    a = Conv<pads=[1,1,1,1]>(x, w) b = Elu(a) c = Conv<pads=[1,1,1,1]>(b, v) d = Sigmoid(c) e = Mul(c, d)
+    f = Conv<group=16, pads=[1,1,1,1]>(e, u) h = Elu(f) y = Conv(h, t)
 }}"""
 MASKED = f"""{HEADER}g (float[n,4] x, float[n,4] m) => (float[n,4] y) {{
     a = MatMul(x, w) b = Div(a, m) y = MatMul(b, r)
@@ -76,7 +81,7 @@ def test_embeddings_alone_are_no_worse_than_int8_at_its_bytes(tmp_path: Path) ->
     paths = write(tmp_path, FACTORS, feeds, p=(300, 16), q=(400, 16), bias=(300, 1))
     quantize_dynamic(paths[0], tmp_path / "int8.onnx", weight_type=QuantType.QInt8)
     size = (tmp_path / "int8.onnx").stat().st_size
-    report = quantize(*paths, QuantizeSpec(size=size), tmp_path / "out")
+    report = quantize(*paths, QuantizeSpec.model_validate({"size": size}), tmp_path / "out")
     assert report.model.quantized_bytes <= size
 
     def output(path: Path) -> np.ndarray:
@@ -90,3 +95,28 @@ def test_embeddings_alone_are_no_worse_than_int8_at_its_bytes(tmp_path: Path) ->
     ]
     assert lost[0] < 2 * lost[1]
     assert report.metrics.sqnr_db > 30
+
+
+def _least(error: InfeasibleBudgetError) -> int:
+    found = re.search(r"at least (\d+) bytes", error.remedy)
+    assert found is not None
+    return int(found[1])
+
+
+def test_a_budget_that_an_error_names_is_met(tmp_path: Path) -> None:
+    feeds = {"x": np.random.default_rng(1).standard_normal((24, 8, 8, 8)).astype(np.float32)}
+    shapes = {"w": (16, 8, 3, 3), "v": (16, 16, 3, 3), "u": (16, 1, 3, 3), "t": (16, 16, 1, 1)}
+    paths = write(tmp_path, CONVOLUTIONS, feeds, **shapes)
+    with pytest.raises(InfeasibleBudgetError, match="smallest reachable file is") as early:
+        quantize(*paths, QuantizeSpec.model_validate({"size": 10}), tmp_path / "out")
+    assert quantize(
+        *paths, QuantizeSpec.model_validate({"size": _least(early.value)}), tmp_path / "out"
+    ).model.quantized_bytes
+    foretold = int(early.value.message.split("smallest reachable file is ")[1].split()[0])
+    with pytest.raises(InfeasibleBudgetError) as late:  # zero points of activations come on top of it
+        quantize(*paths, QuantizeSpec.model_validate({"size": foretold}), tmp_path / "out")
+    least = _least(late.value)
+    report = quantize(*paths, QuantizeSpec.model_validate({"size": least}), tmp_path / "out")
+    assert (
+        foretold < least == report.model.quantized_bytes == (tmp_path / "out" / "model.onnx").stat().st_size
+    )
