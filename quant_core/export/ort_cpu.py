@@ -30,6 +30,7 @@ _TWO_BIT_TYPES = frozenset({2, 3, 5, 6})
 _PACKED_OPSET = 21
 _KERNEL_BITS = 8
 _FEWEST_CHANNELS = 16
+_MATRIX = 2  # axes
 _PLANE = 4  # axes of the weight of a convolution in two dimensions
 _STEM_OUTPUTS, _STEM_PRODUCTS = 16, 27
 _RECTIFIERS = frozenset({"Clip", "Relu"})
@@ -61,7 +62,8 @@ def ort_form(
         return "weight_only"
     if layer.op == "Gather":
         looks_up = all(use.op == "Gather" for use in layer.uses)
-        return "gather" if looks_up and (grid.block is None or len(layer.shape) == 2) else "weight_only"
+        in_rows = len(layer.shape) == _MATRIX and layer.axis == 0
+        return "gather" if looks_up and (grid.block is None or in_rows) else "weight_only"
     rounded_to = layer.activation_bits or activation_bits
     if rounded_to == WIDE_BITS and is_right_operand(layer, model):
         return "wide"

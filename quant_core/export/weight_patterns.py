@@ -135,17 +135,29 @@ def write_table(writer: GraphWriter, layer: Layer, weight: QuantizedWeight) -> S
     Args:
         writer: Where to write.
         layer: The layer.
-        weight: Its codes and scales; blocks lie in the rows of a matrix.
+        weight: Its codes and scales; blocks lie in the rows of a matrix that is read along its first axis.
 
     Returns:
         Its parts.
     """
     # Gather takes no 8-bit floats.
     stored = writer.stored_codes(layer.weight, weight.codes, weight.bits)
-    ones = (1,) * (len(layer.shape) - 1)
+    ones = (1,) * (len(layer.shape) - 1 - gathered(layer))
     shape = weight.scale.shape if weight.block_size or weight.axis is None else (-1, *ones)
     zero_points = stored_zero_points(writer, layer.weight, weight, shape)
     return StoredTable(stored, stored_scales(writer, weight, shape), zero_points)
+
+
+def gathered(layer: Layer) -> int:
+    """Name the axis that a table is read along.
+
+    Args:
+        layer: A layer that Gather nodes alone read.
+
+    Returns:
+        The axis; all of them pick along the same.
+    """
+    return layer.axis if isinstance(layer.axis, int) else 0
 
 
 def write_rows(
@@ -164,7 +176,8 @@ def write_rows(
     Returns:
         Names of the float codes and of the scales to multiply them with.
     """
-    rows = writer.node("Gather", [table.codes, indices], name=name)
+    axis: dict[str, Any] = {"axis": gathered(layer)} if gathered(layer) else {}
+    rows = writer.node("Gather", [table.codes, indices], name=name, **axis)
     values = as_values(writer, weight, rows, integers=True)
     blocks = None
     if weight.block_size is not None:

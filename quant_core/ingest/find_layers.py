@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import onnx_ir as ir
 
@@ -23,10 +23,10 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
     """Collect every float32 weight that only quantizable operators of the main graph read.
 
     Quantizable are Conv, ConvTranspose and Gemm with a constant second operand, MatMul with one constant operand
-    of rank 2 or more, Gather of whole rows (axis 0) from a constant table of rank 2 or more, and the constant ones of
-    the weights W and R of LSTM, GRU and RNN, each by itself. A weight that
-    anything else reads as well, that a subgraph reads, or that is a graph output is no layer, since its float
-    values would have to stay in the file: `unquantizable` names those.
+    of rank 2 or more, Gather from a constant table of rank 2 or more (beside products or other Gathers only if all of
+    them pick along the same axis, beside products the first), and the constant ones of the weights W and R of LSTM, GRU
+    and RNN, each by itself. A weight that anything else reads as well, that a subgraph reads, or that is a graph output
+    is no layer, since its float values would have to stay in the file: `unquantizable` names those.
 
     Args:
         model: A normalised model.
@@ -71,7 +71,7 @@ def weight_operands(
         case "MatMul":
             candidates = (0, 1)
             rank = 2
-        case "Gather" if node.attributes.get_int("axis", 0) == 0:
+        case "Gather":
             candidates = (0,)
             rank = 2
         case _:
@@ -91,9 +91,44 @@ def only_layers_read(weight: ir.Value, graph: ir.Graph) -> bool:
     Returns:
         True if no other use would keep its float values alive.
     """
-    return not weight.is_graph_output() and all(
-        node.graph is graph and operand in weight_operands(node) for node, operand in weight.uses()
+    readers = weight.uses()
+    return (
+        not weight.is_graph_output()
+        and all(node.graph is graph and operand in weight_operands(node) for node, operand in readers)
+        and picks_alike([node for node, _ in readers], weight)
     )
+
+
+def picks_alike(readers: Sequence[ir.Node], weight: ir.Value) -> bool:
+    """Tell whether those that pick from a weight do so along one axis, which beside products is the first.
+
+    Args:
+        readers: The nodes that read it.
+        weight: The weight.
+
+    Returns:
+        True also where none picks.
+    """
+    tensor = weight.const_value
+    assert tensor is not None  # only constants are asked about
+    rank = len(tensor.shape)
+    axes = {gathered_axis(node, rank) for node in readers if node.op_type == "Gather"}
+    alone = all(node.op_type == "Gather" for node in readers)
+    return len(axes) <= 1 and (alone or axes <= {0})
+
+
+def gathered_axis(node: ir.Node, rank: int) -> int:
+    """Name the axis that a Gather picks along.
+
+    Args:
+        node: The node.
+        rank: Rank of the table.
+
+    Returns:
+        The axis, counted from the first.
+    """
+    axis: int = node.attributes.get_int("axis", 0)
+    return axis % rank
 
 
 def channel_axis(node: ir.Node, operand: int, shape: tuple[int, ...]) -> ChannelAxis:
@@ -109,8 +144,10 @@ def channel_axis(node: ir.Node, operand: int, shape: tuple[int, ...]) -> Channel
         along axes of their own.
     """
     match node.op_type:
-        case "Conv" | "Gather":
+        case "Conv":
             return 0
+        case "Gather":
+            return gathered_axis(node, len(shape))
         case "ConvTranspose":
             # Grouped: axis 0 is input channels and axis 1 repeats over the groups.
             return 1 if node.attributes.get_int("group", 1) == 1 else None

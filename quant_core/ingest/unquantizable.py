@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from quant_core.ingest.find_layers import FLOAT_TYPES, QUANTIZABLE_TYPE, weight_operands
+from quant_core.ingest.find_layers import FLOAT_TYPES, QUANTIZABLE_TYPE, picks_alike, weight_operands
 from quant_core.ingest.layer import RECURRENT, Layer
 from quant_core.ingest.quantized_parts import works_on_codes
 
@@ -75,6 +75,9 @@ def _reason(value: ir.Value, graph: ir.Graph, main: ir.Graph, owners: dict[ir.Gr
         assert isinstance(inside.graph, ir.Graph)  # functions read no initializers of the model
         return f"{inside.op_type} {inside.name!r} reads it inside {owners[inside.graph]}; layers there stay float"
     others = [node for node, operand in value.uses() if operand not in weight_operands(node)]
+    if not others and not picks_alike([node for node, _ in value.uses()], value):
+        picking = ", ".join(f"{node.op_type} {node.name!r}" for node, _ in list(value.uses())[:_SHOWN])
+        return f"{picking} pick along different axes of it, or along another than the first of what is multiplied too"
     readers = ", ".join(f"{node.op_type} {node.name!r}" for node in others[:_SHOWN])
     more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
     return f"it is read by {readers}{more}, {_why(others[0]) if others else _NO_LAYER}"
@@ -89,6 +92,4 @@ def _why(node: ir.Node) -> str:
         return "whose weights W and R alone are quantized, not biases and states"
     if node.op_type == "Einsum":
         return "which has no integer kernel; written as MatMul it could be quantized"
-    if node.op_type == "Gather":
-        return "which picks along another axis than the rows of a table"
     return _NO_LAYER

@@ -41,6 +41,8 @@ def weight_matrix(layer: Layer, use: Use, weight: torch.Tensor) -> torch.Tensor 
             return weight.movedim(layer.axis, 0)[None] if isinstance(layer.axis, int) else None
         case op if op in RECURRENT:
             return weight
+        case "Gather" if layer.axis != 0 and isinstance(layer.axis, int):
+            return None
         case _:
             return weight.reshape(1, weight.shape[0], -1).mT
 

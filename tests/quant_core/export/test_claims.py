@@ -112,6 +112,18 @@ NETS = {
         set(),
         {},
     ),
+    "columns": (
+        HEADER
+        + """g (int64[n,t] ids) => (float[20,n,t] y, float[2,n,t,6] z) {
+            y = Gather<axis=1>(table, ids)
+            a = Gather<axis=-2>(cube, ids)
+            b = Gather<axis=1>(cube, ids)
+            z = Add(a, b)
+        }""",
+        {"table": (20, 32), "cube": (2, 20, 6)},
+        set(),
+        {},
+    ),
     "tables": (
         HEADER
         + """g (int64[n,t] ids) => (float[n,t,20] y) {

@@ -59,6 +59,13 @@ def test_matmul_with_the_weight_on_the_left(build, floats):
     assert layer.axis == 0
 
 
+@pytest.mark.parametrize(("axis", "found"), [(0, 0), (1, 1), (-1, 2), (-3, 0)])
+def test_gather_along_any_axis(axis, found, build, floats):
+    node = N("Gather", ["w", "x"], ["y"], axis=axis)
+    (layer,) = _layers(build([node], {"x": np.array([[0, 2]])}, {"w": floats(3, 4, 5)}))
+    assert (layer.op, layer.axis, layer.inputs) == ("Gather", found, ("x",))
+
+
 def test_gather_of_rows(build):
     (layer,) = _layers(
         build([N("Gather", ["w", "x"], ["y"])], {"x": np.array([0, 2])}, {"w": np.ones((5, 4), np.float32)})
@@ -103,7 +110,6 @@ def test_recurrent_weight_of_two_nodes_is_one_layer(build, floats):
 
 
 NO_LAYERS = {
-    "gather of columns": N("Gather", ["w", "x"], ["y"], axis=1),
     "elementwise": N("Mul", ["f", "w"], ["y"]),
     "two activations": N("MatMul", ["f", "f"], ["y"]),
     "vector": N("MatMul", ["f", "v"], ["y"]),
@@ -112,8 +118,7 @@ NO_LAYERS = {
 
 @pytest.mark.parametrize("kind", NO_LAYERS)
 def test_what_is_no_layer(kind, build, floats):
-    inputs = {"x": np.array([0, 1])} if kind == "gather of columns" else {"f": floats(4, 4)}
-    assert _layers(build([NO_LAYERS[kind]], inputs, {"w": floats(4, 4), "v": floats(4)})) == ()
+    assert _layers(build([NO_LAYERS[kind]], {"f": floats(4, 4)}, {"w": floats(4, 4), "v": floats(4)})) == ()
 
 
 def test_integer_table_is_no_layer(build):

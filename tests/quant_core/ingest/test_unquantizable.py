@@ -32,17 +32,23 @@ def test_one_tensor_for_both_recurrent_weights(build, floats):
     assert "RNN 'memory'" in reason
 
 
-def test_einsum_and_columns(build, floats):
+def test_einsum_and_tables_read_along_two_axes(build, floats):
     nodes = [
         N("Einsum", ["f", "e"], ["a"], "sum", equation="ij,jk->ik"),
         N("Gather", ["c", "x"], ["b"], "pick", axis=1),
-        N("Add", ["a", "b"], ["y"]),
+        N("Gather", ["c", "x"], ["d"], "also", axis=0),
+        N("Gather", ["m", "x"], ["g"], "columns", axis=1),
+        N("MatMul", ["f", "m"], ["h"], "times"),
+        N("Sum", ["a", "b", "d", "g", "h"], ["y"]),
     ]
-    inputs = {"f": floats(4, 4), "x": np.array([0, 1, 2])}
-    reasons = _reasons(build(nodes, inputs, {"e": floats(4, 3), "c": floats(4, 5)}))
+    inputs = {"f": floats(3, 3), "x": np.array([0, 1, 2])}
+    weights = {"e": floats(3, 3), "c": floats(3, 3), "m": floats(3, 3)}
+    reasons = _reasons(build(nodes, inputs, weights))
     assert "Einsum 'sum'" in reasons["e"]
     assert "MatMul" in reasons["e"]
-    assert "Gather 'pick'" in reasons["c"]
+    assert "Gather 'pick', Gather 'also'" in reasons["c"]
+    assert "Gather 'columns', MatMul 'times'" in reasons["m"]
+    assert all("axes" in reasons[name] for name in "cm")
 
 
 def test_operators_of_other_domains(build, floats):
