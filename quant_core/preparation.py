@@ -32,7 +32,7 @@ from quant_core.ingest.already_quantized import name_parts
 from quant_core.open_widths import file_costs, open_widths
 from quant_core.padding import find_padding
 from quant_core.reference import Reference, find_reference
-from quant_core.spec import QuantizeSpec, WeightOptions
+from quant_core.spec import FLOAT_BITS, QuantizeSpec, WeightOptions
 from quant_core.spec.memory_share import memory_share
 from quant_core.spec.width import stored_of
 
@@ -146,7 +146,7 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
             f"a budget of {budget} bytes ({spec.budget.size or 0:g}) cannot be met: the smallest reachable file is "
             f"{smallest} bytes, {smallest / source.file_bytes:.3f} of the float file.",
             remedy=f"Allow at least {_with_zero_points(smallest)} bytes, fewer bits, or fewer pins."
-            f"{_largest_left(model, layers)}",
+            f"{_largest_left(model, layers, candidates)}",
             where="size",
         )
     samples = load_samples(data_path, model)
@@ -240,14 +240,21 @@ def choose_device(wanted: str) -> str:
     return wanted
 
 
-def _largest_left(model: ir.Model, layers: tuple[Layer, ...]) -> str:
+def _largest_left(model: ir.Model, layers: tuple[Layer, ...], candidates: Mapping[str, Candidates]) -> str:
     """Name the largest weights that no budget reaches, where they are no trifle beside the layers."""
-    left = find_float_weights(model, layers)
-    sizes = [math.prod(weight.shape) for weight in left]
-    if sum(sizes) * _TRIFLE < sum(layer.parameters for layer in layers):
+    left = [
+        (math.prod(weight.shape), weight.name, weight.reason) for weight in find_float_weights(model, layers)
+    ]
+    left += [
+        (layer.parameters, layer.name, candidates[layer.name].reason or "nothing but float was asked for")
+        for layer in layers
+        if set(candidates[layer.name].bits) == {FLOAT_BITS}
+    ]
+    total = sum(size for size, _, _ in left)
+    if total * _TRIFLE < sum(layer.parameters for layer in layers):
         return ""
-    largest = left[sizes.index(max(sizes))]
-    return f" {sum(sizes):,} values stay float whatever the budget, most of them in {largest.name!r}: {largest.reason}."
+    _, name, reason = max(left, key=lambda each: each[0])
+    return f" {total:,} values stay float whatever the budget, most of them in {name!r}: {reason}."
 
 
 def _measure(

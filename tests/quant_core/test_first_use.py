@@ -58,6 +58,16 @@ def test_weights_that_stay_float_are_named_where_they_are_in_the_way(tmp_path: P
     assert "'r': it is read by Einsum" in error.value.remedy
 
 
+def test_layers_that_a_target_leaves_in_float_are_named(tmp_path: Path) -> None:
+    text = f"{HEADER}g (int64[n] u) => (float[n,4] y) {{ a = Gather(p, u) y = MatMul(a, w) }}"
+    paths = write(tmp_path, text, {"u": np.arange(8)}, p=(300, 16), w=(16, 4))
+    spec = QuantizeSpec.model_validate({"size": 0.25, "target": "tensorrt"})
+    with pytest.raises(InfeasibleBudgetError, match="cannot be met") as error:
+        validate(*paths, spec)
+    assert "4,800 values stay float whatever the budget" in error.value.remedy
+    assert "tensorrt has no" in error.value.remedy
+
+
 def test_a_mask_that_hides_everything_is_told_of(tmp_path: Path) -> None:
     feeds = {"x": np.ones((4, 4), np.float32), "m": np.ones((4, 4), np.float32)}
     feeds["m"][1] = 0
