@@ -15,6 +15,7 @@ from quant_core.checkpoints import Checkpoints, find_rounded, keep_rounded, prob
 from quant_core.effort import Effort, plan_effort
 from quant_core.equalizing import equalize, expected_bits
 from quant_core.errors import SpecError
+from quant_core.executor.layout import fast_layout
 from quant_core.preparation import Prepared, prepare
 from quant_core.pricing import price
 from quant_core.quantizers.input_moments import KeptMoments
@@ -350,7 +351,7 @@ def _objective(
     request: Request,
 ) -> Objective:
     few = samples.batch or min(samples.count, _TELLING)
-    first = {name: tensor[:few] for name, tensor in feeds.items()}
+    first = {name: fast_layout(tensor[:few]) for name, tensor in feeds.items()}
     with torch.no_grad():
         outputs = job.program.evaluate(first)
     axes = find_sample_axes(job.program, first, outputs, samples.batch)

@@ -14,6 +14,7 @@ from quant_core.allocation.file_costs import smallest_reachable
 from quant_core.calibration import Samples
 from quant_core.errors import InternalError
 from quant_core.executor import Program, compile_model
+from quant_core.executor.layout import fast_layout
 from quant_core.export import layer_form, place
 from quant_core.export.float_borders import FloatBorders, float_borders
 from quant_core.ingest import Layer
@@ -29,7 +30,9 @@ from quant_core.quantizers.equalization import (
 )
 from quant_core.spec import FLOAT_BITS, Budget, QuantizeSpec
 
-_MOST_SAMPLES = 64
+_MOST_SAMPLES, _ENOUGH, _MACS = 64, 16, 2e10
+"""Samples that channels are looked at on; samples and multiply-accumulates beyond which there are no more of them where
+that leaves no channel unknown."""
 _BITS_IN_A_BAND = 5.0
 """Mean bits to expect where an accuracy band decides."""
 
@@ -95,13 +98,15 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
     if not (wanted or borders.writing):
         return job
     unit = samples.batch or 1
-    samples = samples.take(np.arange(max(unit, min(samples.count, _MOST_SAMPLES) // unit * unit)))
+    most = max(1, min(samples.count, _MOST_SAMPLES) // unit) * unit
+    macs = sum(layer.macs for layer in job.layers)
+    enough = min(most, -(-max(_ENOUGH, int(_MACS / max(1, macs))) // unit) * unit)
     few = _feeds(job, samples.take(np.arange(unit)))
     shapes = _shapes(job.program, few)
 
-    def is_known(group: ChannelGroup) -> bool:
-        """Whether enough was seen of its channels; what is rounded at run time has no range to know."""
-        values = min(math.prod(shapes[name]) for name in group.tensors) * samples.count / unit
+    def is_known(group: ChannelGroup, count: int = most) -> bool:
+        """Whether enough is seen of its channels; what is rounded at run time has no range to know."""
+        values = min(math.prod(shapes[name]) for name in group.tensors) * count / unit
         return not dynamic.isdisjoint(group.readers) or values >= _FEWEST_VALUES * group.channels
 
     groups = [
@@ -116,7 +121,14 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
     layers = [layer for layer in job.layers if layer.name in reading]
     axes = {group.tensors[0]: -1 - group.trailing for group in outputs}
     axes |= {layer.uses[0].input: 1 if layer.op in {"Conv", "ConvTranspose"} else -1 for layer in layers}
-    seen = channel_statistics(job.program, axes, samples, batch_size=job.batch_size, device=job.device)
+    used = enough if all(is_known(group, enough) for group in (*groups, *outputs)) else most
+    seen = channel_statistics(
+        job.program,
+        axes,
+        samples.take(np.arange(used)),
+        batch_size=job.batch_size,
+        device=job.device,
+    )
     readers = {
         layer.name: as_reader(
             layer,
@@ -207,7 +219,7 @@ def _is_depthwise(layer: Layer) -> bool:
 
 def _feeds(job: Prepared, samples: Samples) -> dict[str, torch.Tensor]:
     return {
-        name: torch.from_numpy(np.ascontiguousarray(array)).to(job.device)
+        name: fast_layout(torch.from_numpy(np.ascontiguousarray(array)).to(job.device))
         for name, array in samples.inputs.items()
     }
 

@@ -310,6 +310,8 @@ class FileMaker:
         if not self.spec.bias_correction or self.spec.by_value:
             return choice.weights
         job, forms = self.job, choice.placement.forms
+        if self.islands is not None and self.islands.harmless_beside(choice.plan.predicted_loss):
+            return choice.weights
         islands = {} if self.islands is None else self.islands.shares
         with self.journal.timed("rounding"):
             self.journal.tell("export", 0.95, "means of the layers' outputs")

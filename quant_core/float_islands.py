@@ -11,6 +11,7 @@ import onnx_ir as ir
 import torch
 
 from quant_core.calibration import Samples
+from quant_core.executor.layout import fast_layout
 from quant_core.export import Placement, Target, place
 from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.ingest import Layer
@@ -26,6 +27,7 @@ _HARMLESS = 0.01
 """Divergence in nats, or share of an output's energy (20 dB), below which rounded activations are left alone."""
 _LEAST_GAIN = 1.25
 """How many times smaller the loss of weights and activations together must get: by 1 dB."""
+_NEXT_TO_WEIGHTS = 0.05
 _NEXT_TO_NOTHING = 0.02
 """Share of the loss of all rounded activations that a further island must take away."""
 _TENSORS = 12
@@ -84,6 +86,17 @@ class Islands:
             f"kept float: with its activations in 8 bits the network loses {self.shares[layer]:.0%} of what "
             "all rounded activations lose"
         )
+
+    def harmless_beside(self, weights: float) -> bool:
+        """Tell whether rounded activations lose next to nothing.
+
+        Args:
+            weights: Loss increase of the rounded weights.
+
+        Returns:
+            True if what all of them lose was measured, and is less than a twentieth of that.
+        """
+        return 0 < self.before < _NEXT_TO_WEIGHTS * weights
 
     @property
     def note(self) -> str:
@@ -182,7 +195,10 @@ def _few(job: Prepared, samples: Samples) -> Batch:
     unit = samples.batch or 1
     wanted = min(max(int(_MACS / max(1, macs)), _FEWEST), _MOST, samples.count)
     few = samples.take(np.arange(max(1, wanted // unit) * unit))
-    feeds = {name: torch.from_numpy(np.ascontiguousarray(a)).to(job.device) for name, a in few.inputs.items()}
+    feeds = {
+        name: fast_layout(torch.from_numpy(np.ascontiguousarray(array)).to(job.device))
+        for name, array in few.inputs.items()
+    }
     labels = None if few.labels is None else torch.from_numpy(few.labels).to(job.device)
     return Batch(feeds, labels, few.count)
 

@@ -18,6 +18,7 @@ from quant_core.calibration import Samples, load_samples
 from quant_core.calibration.padding import Padding
 from quant_core.errors import InfeasibleBudgetError, ModelError, NonFiniteError, SpecError
 from quant_core.executor import Program, compile_model
+from quant_core.executor.layout import fast_layout
 from quant_core.export import Form, Target, target_of, within_target
 from quant_core.ingest import (
     Layer,
@@ -262,7 +263,7 @@ def _measure(
 ) -> tuple[dict[str, tuple[int, ...]], int]:
     """Shapes of the layers' activations in one run, and their bytes per sample."""
     names = list(dict.fromkeys(name for layer in layers for name in (*layer.inputs, *layer.outputs)))
-    feeds = {name: torch.from_numpy(array).to(device) for name, array in samples.inputs.items()}
+    feeds = {name: fast_layout(torch.from_numpy(array).to(device)) for name, array in samples.inputs.items()}
     wanted = [name for name in (*names, *program.outputs) if name not in feeds]
     with torch.no_grad():
         values = feeds | program.evaluate(feeds, outputs=list(dict.fromkeys(wanted)))

@@ -14,6 +14,7 @@ import torch
 
 from quant_core.errors import InternalError, ModelError
 from quant_core.executor.dtypes import to_numpy, to_torch
+from quant_core.executor.layout import fast_layout
 from quant_core.executor.program import Program
 
 SMALLEST_SCALE = 1e-3
@@ -184,8 +185,9 @@ def _run_program(
         for name, kind in zip(program.inputs, program.input_kinds, strict=True)
         if name in feeds and kind is not None
     }
+    tensors = {name: fast_layout(value) for name, value in tensors.items()} | dict(given or {})
     with torch.no_grad():
-        values = program.evaluate(tensors | dict(given or {}), outputs=names)
+        values = program.evaluate(tensors, outputs=names)
     return {name: to_numpy(value) for name, value in values.items()}
 
 

@@ -11,6 +11,7 @@ import torch
 
 from quant_core.calibration import Samples
 from quant_core.executor import Program
+from quant_core.executor.layout import fast_layout
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.channel_groups import ChannelGroup
 from quant_core.quantizers.channel_scales import ChannelScales
@@ -72,7 +73,7 @@ def channel_statistics(
     found: dict[str, list[tuple[torch.Tensor, ...]]] = {name: [] for name in axes}
     for batch in samples.batches(batch_size):
         feeds = {
-            name: torch.from_numpy(np.ascontiguousarray(array)).to(device)
+            name: fast_layout(torch.from_numpy(np.ascontiguousarray(array)).to(device))
             for name, array in batch.inputs.items()
         }
         with torch.no_grad():

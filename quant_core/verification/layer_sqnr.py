@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from quant_core.executor import Program
+from quant_core.executor.layout import fast_layout
 from quant_core.export import Placement
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers import Simulation
@@ -64,7 +65,9 @@ def layer_sqnr(
     results = list(dict.fromkeys(each.result for each in runs))
     read = [name for each in runs for name in each.read]
     inner = [name for name in dict.fromkeys(read + results) if name not in feeds]
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in feeds.items()}
+    tensors = {
+        name: fast_layout(torch.from_numpy(np.ascontiguousarray(array))) for name, array in feeds.items()
+    }
     with torch.no_grad():
         computed = program.evaluate(tensors, outputs=inner)
     plain: dict[str, NDArray[Any]] = {name: value.cpu().numpy() for name, value in computed.items()}
