@@ -10,6 +10,7 @@ from quant_core.ingest.passes.annotations import DropAnnotations
 from quant_core.ingest.passes.batch_norm import FoldBatchNorm
 from quant_core.ingest.passes.dead_uses import DropDeadUses
 from quant_core.ingest.passes.domain import ShortDomain
+from quant_core.ingest.passes.einsum import EinsumToMatMul
 from quant_core.ingest.passes.external import AttachExternalData
 from quant_core.ingest.passes.float_types import ComputeInFloat32
 from quant_core.ingest.passes.folding import Fold
@@ -46,6 +47,7 @@ def passes() -> tuple[ir.passes.InPlacePass, ...]:
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         NoOpsToIdentity(),
         ResolveIdentity(),
+        EinsumToMatMul(),
         DropDeadUses(),
         FoldBatchNorm(),
         FuseHardSigmoid(),
@@ -63,13 +65,13 @@ def normalise(model: ir.Model) -> ir.Model:
     """Rewrite a copy of a model without changing what it computes, but for the rounding of half and double precision.
 
     Afterwards the opset is at least 21, local functions are inlined but for those that unpack codes, every constant
-    is an initializer, no initializer is a graph input or lies in another file, no Identity or Dropout stands
-    between a weight and its readers, expressions of constants are folded, batch normalization is part of the layer
-    in front of it where possible, a hard sigmoid in pieces is one operator, layers in half or double precision are
-    in float32, nothing is unused, and nodes have unique names. Graph inputs and outputs keep names, types and
-    dynamic axes. `alpha`, `beta` and `transB` of Gemm stay attributes, and MatMul followed by Add stays two nodes.
-    A product with a transposed table that other nodes read as well becomes Gemm, so that the table stays one
-    weight.
+    is an initializer, no initializer is a graph input or lies in another file, no Identity or Dropout stands between
+    a weight and its readers, expressions of constants are folded, batch normalization is part of the layer in front
+    of it where possible, a hard sigmoid in pieces is one operator, layers in half or double precision are in float32,
+    nothing is unused, and nodes have unique names. Graph inputs and outputs keep names, types and dynamic axes.
+    `alpha`, `beta` and `transB` of Gemm stay attributes, and MatMul followed by Add stays two nodes. Einsum with a
+    constant is MatMul where it is one product. A product with a transposed table that other nodes read as well
+    becomes Gemm, so that the table stays one weight.
 
     Args:
         model: A model as `read_model` gives it; it is left as it is.

@@ -91,5 +91,5 @@ def _why(node: ir.Node) -> str:
     if node.op_type in RECURRENT:
         return "whose weights W and R alone are quantized, not biases and states"
     if node.op_type == "Einsum":
-        return "which has no integer kernel; written as MatMul it could be quantized"
+        return "whose equation is not one matrix product with it; written as MatMul it could be quantized"
     return _NO_LAYER

@@ -34,7 +34,7 @@ def test_one_tensor_for_both_recurrent_weights(build, floats):
 
 def test_einsum_and_tables_read_along_two_axes(build, floats):
     nodes = [
-        N("Einsum", ["f", "e"], ["a"], "sum", equation="ij,jk->ik"),
+        N("Einsum", ["f", "e"], ["a"], "sum", equation="ij,ij->ij"),
         N("Gather", ["c", "x"], ["b"], "pick", axis=1),
         N("Gather", ["c", "x"], ["d"], "also", axis=0),
         N("Gather", ["m", "x"], ["g"], "columns", axis=1),
