@@ -23,8 +23,9 @@ from quant_core.export.model_file import write_model
 from quant_core.float_islands import Islands, find_islands, takes_islands
 from quant_core.ingest import Layer
 from quant_core.journal import Journal
+from quant_core.open_activations import note_narrow
 from quant_core.open_widths import layers_at
-from quant_core.plan_tuning import tune_plan
+from quant_core.plan_tuning import find_followed, follow_plan, tune_plan
 from quant_core.preparation import Prepared
 from quant_core.quantizers import ActivationGrid, QuantizedWeight, activation_grid
 from quant_core.quantizers.activation import float8_grid, symmetric_grid
@@ -35,7 +36,7 @@ from quant_core.sensitivity import Objective
 from quant_core.spec import FLOAT_BITS, BitPlan, QuantizeSpec, Stage
 from quant_core.spec.bits import WIDE_BITS
 from quant_core.spec.weight_options import TUNED
-from quant_core.spec.width import KERNEL_BITS, stored_of, width_of
+from quant_core.spec.width import stored_of, width_of
 from quant_core.trials import PlanMeter, Settled, affordable_rounds, settle
 
 _REPLANS = 4
@@ -213,7 +214,8 @@ class FileMaker:
 
     def _told(self, settled: Settled) -> tuple[str, ...]:
         islands = () if self.islands is None or not self.islands.shares else (self.islands.note,)
-        return (*_simulated(settled), *islands)
+        loss = next((trial.measured_loss for trial in settled.trials if trial.chosen), None)
+        return (*note_narrow(settled.plan, loss), *islands)
 
     def write(self, choice: Choice) -> int:
         """Write a file.
@@ -271,17 +273,12 @@ class FileMaker:
         return settled
 
     def _finish(self, made: Made) -> Made:
-        """Round layers whose inputs are well known again with every sample, and tune codes; the size stays."""
+        """Round layers again with every sample, each for what those before it give, and tune codes; the size stays."""
         choice = made.choice
         weights, notes = dict(choice.weights), made.notes
-        if not self.whole and not self.spec.by_value:
+        if not self.spec.by_value:
             with self.journal.timed("rounding"):
-                widths, count = _stored(choice.plan), self.samples.count
-                again = {layer.name for layer in self.job.layers if knows_more(layer, count)}
-                rounded = self._round(
-                    {name: (width,) if name in again else () for name, width in widths.items()}, "export"
-                )
-            weights = {name: rounded[name].get(widths[name], weight) for name, weight in weights.items()}
+                weights = dict(self._rounded_again(choice))
         if self.spec.rounding in TUNED:
             with self.journal.timed("rounding"):
                 tuned = tune_plan(
@@ -304,6 +301,28 @@ class FileMaker:
         size = self.write(choice)
         self.journal.tell("export", 1, f"{size} bytes")
         return replace(made, choice=choice, size=size, notes=notes)
+
+    def _rounded_again(self, choice: Choice) -> Mapping[str, QuantizedWeight]:
+        """Codes from every sample, and where layers are followed for the inputs that they will be given."""
+        weights, widths = dict(choice.weights), _stored(choice.plan)
+        followed = find_followed(self.job, self.spec, choice, self.samples)
+        if not self.whole:
+            layers = [layer for layer in self.job.layers if knows_more(layer, self.samples.count)]
+            again = {layer.name for layer in layers} - {place.layer.name for place in followed}
+            rounded = self._round(
+                {name: (widths[name],) if name in again else () for name in widths}, "export"
+            )
+            weights |= {name: rounded[name][widths[name]] for name in again if name in weights}
+        return follow_plan(
+            self.job,
+            self.spec,
+            replace(choice, weights=weights),
+            widths,
+            followed,
+            self.samples,
+            self.rounded,
+            self.journal.tells("export"),
+        )
 
     def _with_means(self, choice: Choice) -> Mapping[str, QuantizedWeight]:
         """The weights, with biases that make up for rounded activations where that helps."""
@@ -378,19 +397,3 @@ class FileMaker:
 def _stored(plan: BitPlan) -> dict[str, int]:
     """Layer name -> how its weight is rounded."""
     return {name: stored_of(width) for name, width in plan.widths.items()}
-
-
-def _simulated(settled: Settled) -> tuple[str, ...]:
-    """Say what of a plan no file can hold."""
-    narrow = [
-        layer.name for layer in settled.plan.layers if (layer.activation_bits or KERNEL_BITS) < KERNEL_BITS
-    ]
-    if not narrow:
-        return ()
-    loss = next((trial.measured_loss for trial in settled.trials if trial.chosen), None)
-    measured = "" if loss is None else f" Simulated, the plan's loss increase is {loss:.4g}."
-    told = (
-        f"{len(narrow)} layers are planned with activations of fewer than {KERNEL_BITS} bits, which exist in "
-        f"simulation and in bit operations: the file rounds them to {KERNEL_BITS}, and is measured so.{measured}"
-    )
-    return (told,)

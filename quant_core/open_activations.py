@@ -20,7 +20,7 @@ from quant_core.quantizers import activation_grid
 from quant_core.quantizers.activation import dynamic_fake_quantize, fake_quantize
 from quant_core.sensitivity import Batch, Objective
 from quant_core.sensitivity.float_run import float_runs
-from quant_core.spec import FLOAT_BITS, QuantizeSpec
+from quant_core.spec import FLOAT_BITS, BitPlan, QuantizeSpec
 from quant_core.spec.bits import WIDE_BITS
 from quant_core.spec.width import KERNEL_BITS, activation_of, weight_of
 
@@ -252,3 +252,24 @@ def tap_inputs(model: ir.Model, layers: Sequence[Layer]) -> tuple[ir.Model, Mapp
             taps[layer].append(name)
         node.replace_input_with(0, known.outputs[0])
     return copy, {name: tuple(found) for name, found in taps.items()}
+
+
+def note_narrow(plan: BitPlan, loss: float | None) -> tuple[str, ...]:
+    """Say what of a plan no file can hold.
+
+    Args:
+        plan: The plan.
+        loss: What was measured of it in simulation, if anything.
+
+    Returns:
+        A note, where layers have activations of fewer bits than kernels take.
+    """
+    narrow = [layer.name for layer in plan.layers if (layer.activation_bits or KERNEL_BITS) < KERNEL_BITS]
+    if not narrow:
+        return ()
+    measured = "" if loss is None else f" Simulated, the plan's loss increase is {loss:.4g}."
+    told = (
+        f"{len(narrow)} layers are planned with activations of fewer than {KERNEL_BITS} bits, which exist in "
+        f"simulation and in bit operations: the file rounds them to {KERNEL_BITS}, and is measured so.{measured}"
+    )
+    return (told,)

@@ -1,14 +1,15 @@
-"""Codes of a chosen plan, tuned by the rounding that the request names."""
+"""Codes of a chosen plan: found again for the inputs that layers will be given, tuned by the rounding asked for."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 
+from quant_core.assessment import Choice, simulate
 from quant_core.calibration import Samples
 from quant_core.checkpoints import TUNING, Checkpoints, find_rounded, keep_rounded
 from quant_core.preparation import Prepared
@@ -21,7 +22,9 @@ from quant_core.quantizers.block_reconstruction import (
     reconstruct_blocks,
 )
 from quant_core.quantizers.block_reconstruction import STEPS as BLOCK_STEPS
+from quant_core.quantizers.following import FollowedPlace, follow, followed_places
 from quant_core.quantizers.reconstruction import STEPS, reconstruct
+from quant_core.quantizers.rounding import RoundedWeights
 from quant_core.sensitivity import Objective
 from quant_core.spec import QuantizeSpec
 
@@ -44,6 +47,64 @@ class Tuned:
     weights: Mapping[str, QuantizedWeight]
     told: str
     notes: tuple[str, ...] = ()
+
+
+def find_followed(job: Prepared, spec: QuantizeSpec, choice: Choice, samples: Samples) -> list[FollowedPlace]:
+    """Find the layers of a plan that are followed.
+
+    Args:
+        job: The prepared job.
+        spec: The request.
+        choice: What was decided.
+        samples: Calibration samples.
+
+    Returns:
+        Where they are; none where the request wants none.
+    """
+    if not spec.follow:
+        return []
+    layers = [layer for layer in job.layers if layer.name in choice.weights]
+    return followed_places(job.graph, layers, samples)
+
+
+def follow_plan(
+    job: Prepared,
+    spec: QuantizeSpec,
+    choice: Choice,
+    widths: Mapping[str, int],
+    places: Sequence[FollowedPlace],
+    samples: Samples,
+    rounded: RoundedWeights,
+    on_progress: Callable[[float, str], None],
+) -> Mapping[str, QuantizedWeight]:
+    """Round the layers of a plan again, each for the inputs that the rounded network gives it; the bytes stay.
+
+    Args:
+        job: The prepared job.
+        spec: The request.
+        choice: What was decided.
+        widths: Layer name -> how its weight is rounded.
+        places: Where layers are followed.
+        samples: Calibration samples.
+        rounded: Codes at all widths, whose ranges are kept.
+        on_progress: Called with the fraction done and a message; may raise to stop.
+
+    Returns:
+        Layer name -> codes.
+    """
+    return follow(
+        job.program,
+        places,
+        choice.weights,
+        widths,
+        samples,
+        lambda weights: simulate(job.graph, job, replace(choice, weights=weights)),
+        spec,
+        rounded,
+        batch_size=job.batch_size,
+        seed=spec.seed,
+        on_progress=on_progress,
+    )
 
 
 def tune_plan(

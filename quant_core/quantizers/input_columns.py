@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 import torch
@@ -82,9 +82,43 @@ def _is_transposed(node: ir.Node) -> bool:
     return transposed != 0
 
 
+def columns_at(layer: Layer, node: ir.Node, x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Take the columns that give certain rows of a layer's output.
+
+    Args:
+        layer: A Conv, a Gemm that does not transpose its input, or a MatMul with one matrix.
+        node: The node that reads the weight.
+        x: What it reads.
+        places: Rows of the output with its channels last, `[columns]`.
+
+    Returns:
+        `[groups, columns, inputs]`, inputs in the order of the weight.
+    """
+    if layer.op != "Conv":
+        return x.reshape(-1, x.shape[-1])[places][None]
+    found = _cut_columns(layer, node, x, lambda _: places)
+    split = found.view(*found.shape[:2], math.prod(layer.shape[2:]), -1)
+    return split.transpose(2, 3).flatten(2)
+
+
 def _convolution_columns(
     layer: Layer, node: ir.Node, x: torch.Tensor, share: float, generator: torch.Generator
 ) -> torch.Tensor:
+    inputs = layer.shape[1] * math.prod(layer.shape[2:])
+
+    def pick(count: int) -> torch.Tensor:
+        wanted = min(count, _wanted(inputs, share, layer.group))
+        if wanted == count:
+            return torch.arange(count)
+        return torch.randint(count, (wanted,), generator=generator)
+
+    return _cut_columns(layer, node, x, pick)
+
+
+def _cut_columns(
+    layer: Layer, node: ir.Node, x: torch.Tensor, pick: Callable[[int], torch.Tensor]
+) -> torch.Tensor:
+    """Columns at the places that are picked of so many."""
     kernel = layer.shape[2:]
     spatial = len(kernel)
     strides = list(node.attributes.get_ints("strides", [1] * spatial))
@@ -93,12 +127,7 @@ def _convolution_columns(
     x = torch.nn.functional.pad(x, _padding(node, x.shape[2:], reach, strides))
     x = x.movedim(1, -1).contiguous()  # all channels of a place in one piece
     places = [(size - r) // s + 1 for size, r, s in zip(x.shape[1:-1], reach, strides, strict=True)]
-    count = math.prod((len(x), *places))
-    inputs = layer.shape[1] * math.prod(kernel)
-    wanted = min(count, _wanted(inputs, share, layer.group))
-    picked = (
-        torch.arange(count) if wanted == count else torch.randint(count, (wanted,), generator=generator)
-    ).to(x.device)
+    picked = pick(math.prod((len(x), *places))).to(x.device)
     image, *place = torch.unravel_index(picked, (len(x), *places))
     rows = x.view(-1, x.shape[-1])
     taps = []
@@ -109,8 +138,8 @@ def _convolution_columns(
         taps.append(rows.index_select(0, at))
     if layer.group == 1:
         return torch.cat(taps, dim=1)[None]
-    split = torch.stack(taps, dim=1).view(wanted, len(taps), layer.group, -1)
-    return split.permute(2, 0, 1, 3).reshape(layer.group, wanted, inputs)
+    split = torch.stack(taps, dim=1).view(len(picked), len(taps), layer.group, -1)
+    return split.permute(2, 0, 1, 3).flatten(2)
 
 
 def _padding(node: ir.Node, shape: Sequence[int], reach: Sequence[int], strides: Sequence[int]) -> list[int]:

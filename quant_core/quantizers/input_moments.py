@@ -21,7 +21,7 @@ from quant_core.quantizers.principal_moments import (
     few_columns,
     principal_moments,
 )
-from quant_core.quantizers.read_positions import reads_in_part, run_and_see, seeing_batch
+from quant_core.quantizers.read_positions import reads_in_part, run_as_read, seeing_batch
 
 _BLOCK = 512
 _STACK_BYTES = 1 << 30
@@ -225,7 +225,7 @@ def input_moments(
         feeds = {
             name: fast_layout(torch.from_numpy(array).to(device)) for name, array in batch.inputs.items()
         }
-        values, read = _run(program, feeds, inputs, layers if in_part else (), batch.count)
+        values, read = run_as_read(program, feeds, inputs, layers if in_part else (), batch.count)
         with torch.no_grad():
             for layer in layers:
                 share = batch.count / samples.count / len(layer.uses)
@@ -341,19 +341,3 @@ class _Sum:
             second = second.view(*shape, *shape[1:]).permute(0, 2, 1, 4, 3).reshape(groups, inputs, inputs)
             first = first.view(shape).transpose(1, 2).reshape(groups, inputs)
         return InputMoments(second, first, self.columns, samples)
-
-
-def _run(
-    program: Program,
-    feeds: Mapping[str, torch.Tensor],
-    inputs: Sequence[str],
-    layers: Sequence[Layer],
-    samples: int,
-) -> tuple[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]]:
-    """What layers read, and which rows of it count where layers are given that may compute some in vain."""
-    if layers:
-        run = run_and_see(program, feeds, inputs, layers, samples)
-        return run.values, run.read
-    with torch.no_grad():
-        lacking = [name for name in inputs if name not in feeds]
-        return {**feeds, **program.evaluate(feeds, outputs=lacking)}, {}

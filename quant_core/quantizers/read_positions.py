@@ -119,6 +119,33 @@ def run_and_see(
     )
 
 
+def run_as_read(
+    program: Program,
+    feeds: Mapping[str, Tensor],
+    wanted: Sequence[str],
+    layers: Sequence[Layer],
+    samples: int,
+) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+    """Run the network, and tell which rows count where layers are given that may compute some in vain.
+
+    Args:
+        program: The float program.
+        feeds: Graph inputs.
+        wanted: Tensors whose values are wanted.
+        layers: Layers that compute rows in vain; none where all rows count.
+        samples: How many samples the feeds hold.
+
+    Returns:
+        The values wanted, and of tensors that layers write which rows are read, `[rows]`.
+    """
+    if layers:
+        run = run_and_see(program, feeds, wanted, layers, samples)
+        return run.values, run.read
+    with torch.no_grad():
+        lacking = [name for name in wanted if name not in feeds]
+        return {**feeds, **program.evaluate(feeds, outputs=lacking)}, {}
+
+
 def _read(slope: Tensor, samples: int) -> Tensor:
     read = (slope.reshape(-1, slope.shape[-1]) != 0).any(1)
     if len(read) % samples:

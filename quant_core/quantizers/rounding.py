@@ -82,9 +82,6 @@ def round_weights(
         layer for layer in layers if not options.by_value and integer[layer.name] and has_moments(layer)
     ]
     by_value = [layer for layer in layers if layer not in by_moments]
-    improve: Improve | None = descend if options.descent else None
-    if options.rounding == "adaround":
-        improve = adaround
     total = len(layers)
 
     def tell(message: str, extra: float = 0.0) -> None:
@@ -128,7 +125,7 @@ def round_weights(
                 find_bias(model, layer) if options.bias_correction else None,
                 beta=options.foem_beta if options.rounding == "foem" else 0.0,
                 grid_of=options.grid,
-                improve=improve,
+                improve=improvement(options),
                 given=None if given is None else given[layer.name],
             )
             done = (start + 0.5 * (len(group) + index + 1)) / total
@@ -170,6 +167,20 @@ def round_weights(
             }
         tell(f"rounded {layer.name}")
     return rounded
+
+
+def improvement(options: WeightOptions) -> Improve | None:
+    """Give what makes integer codes of GPTQ and FOEM better.
+
+    Args:
+        options: How weights find their codes.
+
+    Returns:
+        Coordinate descent, AdaRound, or nothing.
+    """
+    if options.rounding == "adaround":
+        return adaround
+    return descend if options.descent else None
 
 
 def knows_more(layer: Layer, samples: int) -> bool:

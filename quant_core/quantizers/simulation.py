@@ -19,6 +19,11 @@ from quant_core.quantizers.activation import block_fake_quantize, dynamic_fake_q
 
 _TAP_SUFFIX = "@dynamic"
 
+Rounding = Callable[[torch.Tensor], torch.Tensor]
+
+Visit = Callable[[torch.Tensor], Mapping[str, npt.NDArray[np.float32]]]
+"""A tensor as it is read -> initializers that all nodes behind it take from now on."""
+
 
 class Simulation:
     """A network with rounded weights and activations.
@@ -49,18 +54,20 @@ class Simulation:
             blocks: Layer name -> block size, where the input is rounded row by row and block by block.
             device: Where to compute.
         """
+        self._suffixes = {name: _block_suffix(size) for name, size in blocks.items()}
+        self._suffixes |= dict.fromkeys(dynamic, _TAP_SUFFIX)
         tapped, taps = insert_taps(model, [layer for layer in layers if layer.name in dynamic])
         self._replace: dict[str, Callable[[torch.Tensor], torch.Tensor]] = dict.fromkeys(
             taps, dynamic_fake_quantize
         )
         for size in sorted(set(blocks.values())):
             within = [layer for layer in layers if blocks.get(layer.name) == size]
-            tapped, taps = insert_taps(tapped, within, f"@block{size}")
+            tapped, taps = insert_taps(tapped, within, _block_suffix(size))
             self._replace |= dict.fromkeys(taps, partial(block_fake_quantize, size=size))
         self.program: Program = compile_model(tapped, device=device)
         self._device = device
         self._weights = {
-            name: torch.from_numpy(values).to(device)
+            name: torch.from_numpy(np.array(values)).to(device)
             for layer in layers
             if layer.name in weights
             for name, values in weights[layer.name].stand_ins(layer.weight).items()
@@ -112,11 +119,55 @@ class Simulation:
             values = self.program.evaluate(tensors, names, weights=self._weights, replace=hooks)
         return {name: value.cpu().numpy() for name, value in values.items()}
 
+    def input_of(self, layer: Layer) -> str:
+        """Name what a layer reads.
+
+        Args:
+            layer: A layer.
+
+        Returns:
+            A tensor of `program`, rounded for this layer if it rounds its input as it runs.
+        """
+        return layer.uses[0].input + self._suffixes.get(layer.name, "")
+
+    def revise(
+        self, feeds: Mapping[str, npt.NDArray[np.generic]], visits: Mapping[str, Sequence[Visit]]
+    ) -> None:
+        """Run one batch, and change weights and biases while it runs.
+
+        Args:
+            feeds: Graph input name -> array.
+            visits: Tensor -> what is called with it once it is known and rounded, in turn; what that gives replaces
+                weights and biases of layers with codes for good.
+        """
+
+        def seen(value: torch.Tensor, rounds: Rounding | None, several: Sequence[Visit]) -> torch.Tensor:
+            value = value if rounds is None else rounds(value)
+            for visit in several:
+                for name, values in visit(value).items():
+                    self._weights[name].copy_(torch.from_numpy(values))
+            return value
+
+        hooks = self._replace | {
+            name: partial(seen, rounds=self._replace.get(name), several=several)
+            for name, several in visits.items()
+        }
+        tensors = {
+            name: fast_layout(torch.from_numpy(np.ascontiguousarray(array)).to(self._device))
+            for name, array in feeds.items()
+        }
+        with torch.no_grad():
+            self.program.evaluate(tensors, weights=self._weights, replace=hooks)
+
 
 def _in_turn(
     first: Callable[[torch.Tensor], torch.Tensor], then: Callable[[torch.Tensor], torch.Tensor] | None
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     return first if then is None else lambda value: then(first(value))
+
+
+def _block_suffix(size: int) -> str:
+    return f"@block{size}"
 
 
 def dynamic_tap(tensor: str) -> str:
