@@ -24,7 +24,7 @@ from quant_core.quantizers.weight import drawn_in, find_steps
 from quant_core.spec.weight_grid import WeightGrid
 from quant_core.spec.width import sparse_of, weight_of
 
-_SWEEP_ELEMENTS = 1 << 25
+_SWEEP_ELEMENTS = 1 << 24
 _TRIED_ROWS, _WIDE, _TRIED_OF_WIDE = 64, 1024, 32
 """Outputs up to which ranges are tried by a sweep, and rows on which steps of outliers are tried in layers of more; in
 those with many inputs, which make up for it, half as many."""

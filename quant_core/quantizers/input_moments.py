@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
@@ -13,6 +14,7 @@ from quant_core.calibration import Samples
 from quant_core.errors import NonFiniteError
 from quant_core.executor import Program
 from quant_core.executor.layout import fast_layout
+from quant_core.executor.side_by_side import side_by_side
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.input_columns import input_columns
 from quant_core.quantizers.principal_moments import (
@@ -239,7 +241,10 @@ def input_moments(
         done += batch.count
         if on_batch is not None:
             on_batch(done, samples.count)
-    found = {name: total.moments(samples.count) for name, total in sums.items()}
+    with closing(
+        side_by_side(lambda total: total.moments(samples.count), [*sums.values()], device)
+    ) as totals:
+        found: dict[str, Moments] = dict(zip(sums, totals, strict=True))
     for name, moments in found.items():
         if not moments.finite:
             raise NonFiniteError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from quant_core.calibration import Samples
 from quant_core.codes import QuantizedWeight
 from quant_core.executor import Program
+from quant_core.executor.side_by_side import side_by_side
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.adaround import adaround
 from quant_core.quantizers.bias_correction import find_bias
@@ -116,8 +118,9 @@ def round_weights(
                 name: joined(moments[name], found) if name in moments else found
                 for name, found in known.items()
             }
-        for index, layer in enumerate(group):
-            rounded[layer.name] = gptq(
+
+        def fitted(layer: Layer, moments: dict[str, Moments] = moments) -> Mapping[int, QuantizedWeight]:
+            return gptq(
                 layer,
                 _weight(model, layer),
                 moments.pop(layer.name),
@@ -128,8 +131,12 @@ def round_weights(
                 improve=improvement(options),
                 given=None if given is None else given[layer.name],
             )
-            done = (start + 0.5 * (len(group) + index + 1)) / total
-            on_progress(done, f"{'FOEM' if options.rounding == 'foem' else 'GPTQ'} {layer.name}")
+
+        with closing(side_by_side(fitted, group)) as pieces:
+            for index, (layer, found) in enumerate(zip(group, pieces, strict=True)):
+                rounded[layer.name] = found
+                done = (start + 0.5 * (len(group) + index + 1)) / total
+                on_progress(done, f"{'FOEM' if options.rounding == 'foem' else 'GPTQ'} {layer.name}")
     tables = [layer for layer in by_value if not options.by_value and integer[layer.name] and is_table(layer)]
     settled = {layer.name for layer in tables if given is not None and layer.name in given}
     seen = table_moments(

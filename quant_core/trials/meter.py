@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
 
 from quant_core.executor import Program
+from quant_core.executor.side_by_side import side_by_side
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.rounding import RoundedWeights
 from quant_core.sensitivity import Batch, Objective
@@ -145,15 +147,20 @@ class PlanMeter:
         for index, batch in enumerate(self._batches):
             with torch.no_grad():
                 kept = tensors(self._program.evaluate(batch.feeds, outputs=names, weights=weights))
-                kept = {**batch.feeds, **kept}
-                for at, move in enumerate(moves):
-                    behind = self._behind(move)
+            kept = {**batch.feeds, **kept}
+
+            def moved(move: Move, index: int = index, kept: Mapping[str, torch.Tensor] = kept) -> float:
+                behind = self._behind(move)
+                with torch.no_grad():
                     values = self._program.evaluate(
                         {name: value for name, value in kept.items() if name not in behind},
                         outputs=self._objective.tensors,
                         weights=_merge({**planned, **self._stand_ins(move)}),
                     )
-                    sums[at] += float(self._increase(index, values).double().sum())
+                    return float(self._increase(index, values).double().sum())
+
+            with closing(side_by_side(moved, moves, self._program.device)) as increases:
+                sums = [total + increase for total, increase in zip(sums, increases, strict=True)]
         return [total / self.samples for total in sums]
 
     def _behind(self, layers: Iterable[str]) -> frozenset[str]:
