@@ -30,9 +30,7 @@ from quant_core.quantizers.equalization import (
 )
 from quant_core.spec import FLOAT_BITS, Budget, QuantizeSpec
 
-_MOST_SAMPLES, _ENOUGH, _MACS = 64, 16, 2e10
-"""Samples that channels are looked at on; samples and multiply-accumulates beyond which there are no more of them where
-that leaves no channel unknown."""
+_MOST_SAMPLES = 64
 _BITS_IN_A_BAND = 5.0
 """Mean bits to expect where an accuracy band decides."""
 
@@ -98,15 +96,13 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
     if not (wanted or borders.writing):
         return job
     unit = samples.batch or 1
-    most = max(1, min(samples.count, _MOST_SAMPLES) // unit) * unit
-    macs = sum(layer.macs for layer in job.layers)
-    enough = min(most, -(-max(_ENOUGH, int(_MACS / max(1, macs))) // unit) * unit)
+    samples = samples.take(np.arange(max(unit, min(samples.count, _MOST_SAMPLES) // unit * unit)))
     few = _feeds(job, samples.take(np.arange(unit)))
     shapes = _shapes(job.program, few)
 
-    def is_known(group: ChannelGroup, count: int = most) -> bool:
-        """Whether enough is seen of its channels; what is rounded at run time has no range to know."""
-        values = min(math.prod(shapes[name]) for name in group.tensors) * count / unit
+    def is_known(group: ChannelGroup) -> bool:
+        """Whether enough was seen of its channels; what is rounded at run time has no range to know."""
+        values = min(math.prod(shapes[name]) for name in group.tensors) * samples.count / unit
         return not dynamic.isdisjoint(group.readers) or values >= _FEWEST_VALUES * group.channels
 
     groups = [
@@ -121,14 +117,7 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
     layers = [layer for layer in job.layers if layer.name in reading]
     axes = {group.tensors[0]: -1 - group.trailing for group in outputs}
     axes |= {layer.uses[0].input: 1 if layer.op in {"Conv", "ConvTranspose"} else -1 for layer in layers}
-    used = enough if all(is_known(group, enough) for group in (*groups, *outputs)) else most
-    seen = channel_statistics(
-        job.program,
-        axes,
-        samples.take(np.arange(used)),
-        batch_size=job.batch_size,
-        device=job.device,
-    )
+    seen = channel_statistics(job.program, axes, samples, batch_size=job.batch_size, device=job.device)
     readers = {
         layer.name: as_reader(
             layer,
