@@ -23,6 +23,7 @@ from quant_core.export.graph_writer import GraphWriter
 from quant_core.export.half_storage import store_in_half
 from quant_core.export.held_back import Exported, without_large
 from quant_core.export.nbits import NBITS_DOMAIN, nbits_attributes, write_nbits
+from quant_core.export.norms_apart import keep_norms_apart
 from quant_core.export.opset import at_opset, lower_opset, opset_of
 from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.export.target import Target
@@ -93,6 +94,8 @@ def export_parts(
     if target.exact_opset:
         proto = lower_opset(proto, opset)
     quantized = _Exporter(proto, layers, weights, placement, grids, target).export()
+    if target.norms_apart:
+        keep_norms_apart(quantized, model)
     store_in_half(quantized, model)
     # Codes bear the name of the weight that they take the place of.
     waiting = {tensor.name for tensor in quantized.graph.initializer if not tensor.raw_data}

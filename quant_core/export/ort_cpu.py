@@ -141,6 +141,7 @@ ORT_CPU = Target(
     opset=_opset,
     storage=LocalFunctions(),
     integer_bias=True,
+    norms_apart=True,
     runs_here=True,
 )
 """onnxruntime on a CPU."""

@@ -37,6 +37,7 @@ class Target:
         formats: Floating formats of weights that it knows, where it does not know all.
         block_sizes: Sizes of blocks of integers that it knows, where it does not know all.
         integer_bias: Whether the bias of an integer Gemm with float output is stored in integers.
+        norms_apart: Whether layer normalization is written so that no addition is fused with it.
         runs_here: Whether its kernels are those of onnxruntime on this machine's CPU.
     """
 
@@ -52,4 +53,5 @@ class Target:
     formats: frozenset[WeightFormat] = frozenset()
     block_sizes: tuple[int, ...] = ()
     integer_bias: bool = False
+    norms_apart: bool = False
     runs_here: bool = False

@@ -7,7 +7,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from quant_core.ingest.layer import Layer
-from quant_core.ingest.passes.inference import infer_shapes
+from quant_core.ingest.ranks import find_ranks
 
 _MATRIX = 2  # axes
 
@@ -27,13 +27,7 @@ def with_rows(layers: tuple[Layer, ...], model: ir.Model) -> tuple[Layer, ...]:
     """
     if not any(_is_stack(layer) for layer in layers):
         return layers
-    shaped = model.clone()
-    for node in shaped.graph:
-        for output in node.outputs:
-            output.shape = None
-    infer_shapes(shaped)
-    values = [*shaped.graph.inputs, *(output for node in shaped.graph for output in node.outputs)]
-    ranks = {value.name: len(value.shape) for value in values if value.shape is not None}
+    ranks = find_ranks(model)
     return tuple(
         replace(layer, by_rows=all(ranks.get(name, 0) >= _MATRIX for name in layer.inputs))
         if _is_stack(layer)
