@@ -14,6 +14,7 @@ from quant_core.ingest.passes.einsum import EinsumToMatMul
 from quant_core.ingest.passes.external import AttachExternalData
 from quant_core.ingest.passes.float_types import ComputeInFloat32
 from quant_core.ingest.passes.folding import Fold
+from quant_core.ingest.passes.gather_rows import GatherRows
 from quant_core.ingest.passes.hard_sigmoid import FuseHardSigmoid
 from quant_core.ingest.passes.identity import ResolveIdentity
 from quant_core.ingest.passes.no_op import NoOpsToIdentity
@@ -48,6 +49,7 @@ def passes() -> tuple[ir.passes.InPlacePass, ...]:
         NoOpsToIdentity(),
         ResolveIdentity(),
         EinsumToMatMul(),
+        GatherRows(),
         DropDeadUses(),
         FoldBatchNorm(),
         FuseHardSigmoid(),
@@ -70,8 +72,8 @@ def normalise(model: ir.Model) -> ir.Model:
     of it where possible, a hard sigmoid in pieces is one operator, layers in half or double precision are in float32,
     nothing is unused, and nodes have unique names. Graph inputs and outputs keep names, types and dynamic axes.
     `alpha`, `beta` and `transB` of Gemm stay attributes, and MatMul followed by Add stays two nodes. Einsum with a
-    constant is MatMul where it is one product. A product with a transposed table that other nodes read as well
-    becomes Gemm, so that the table stays one weight.
+    constant is MatMul where it is one product, GatherND of a constant's rows is Gather. A product with a transposed
+    table that other nodes read as well becomes Gemm, so that the table stays one weight.
 
     Args:
         model: A model as `read_model` gives it; it is left as it is.
