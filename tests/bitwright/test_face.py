@@ -111,7 +111,7 @@ def test_both_clients_have_the_same_surface() -> None:
 
 
 def test_every_option_by_name_is_a_field_of_its_request() -> None:
-    short = {"bits", "pin", "exclude", "float_activations", *Budget.model_fields}
+    short = {"bits", "pin", "exclude", "float_activations", "layer_activations", *Budget.model_fields}
     for options, spec in ((QuantizeOptions, QuantizeSpec), (AnalyzeOptions, AnalyzeSpec)):
         unknown = options.__annotations__.keys() - spec.model_fields.keys() - short
         assert unknown == set(), options
