@@ -87,14 +87,17 @@ def tell(task: Task, base: Found, rows: Sequence[Row], timed: Timed, failed: Seq
     Returns:
         A heading, a table, what the goals say, and what failed.
     """
-    head = ["", "bytes", task.metric, "SQNR, dB", "times faster than float", "CPU s to make"]
-    cells = [["float", f"{task.model.stat().st_size:,}", task.form.format(base.metric), "", "", ""]]
+    head = ["", "bytes", task.metric, *task.more, "SQNR, dB", "times faster than float", "CPU s to make"]
+    cells = [
+        ["float", f"{task.model.stat().st_size:,}", task.form.format(base.metric), *_more(base), "", "", ""]
+    ]
     for n, row in enumerate(rows, 1):
         cells.append(
             [
                 row.made.contestant.name,
                 f"{row.made.bytes:,}",
                 task.form.format(row.found.metric),
+                *_more(row.found),
                 f"{row.found.sqnr_db:.1f}",
                 f"{timed.ratio(0, n):.2f}",
                 f"{row.made.cpu_seconds:.0f}",
@@ -106,6 +109,10 @@ def tell(task: Task, base: Found, rows: Sequence[Row], timed: Timed, failed: Seq
     for made in failed:
         text += f"\n{made.contestant.name} made no file: {made.failure[:200]}\n"
     return text
+
+
+def _more(found: Found) -> list[str]:
+    return [f"{value:.1f}" for value in found.more.values()]
 
 
 def _goals(rows: Sequence[Row]) -> list[str]:
@@ -162,7 +169,9 @@ def main() -> None:
         ]
         paths = [task.model, *(row.made.path for row in rows if row.made.path is not None)]
         timed = measure(paths, task.samples, 1, given.threads, given.seconds)
-        parts.append(tell(task, Found(task.judge(reference, reference), 0.0), rows, timed, failed))
+        more = {name: judge(reference, reference) for name, judge in task.more.items()}
+        base = Found(task.judge(reference, reference), 0.0, more)
+        parts.append(tell(task, base, rows, timed, failed))
         print(parts[-1], flush=True)
     if given.write:
         write_section(PAGE, "accuracy and size", "\n".join(parts))

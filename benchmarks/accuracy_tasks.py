@@ -13,7 +13,7 @@ import onnxruntime as ort
 
 from benchmarks.peers.made import Contestant
 from benchmarks.recipes.drawings import phrases
-from benchmarks.recipes.ppocr import READ_WIDTH, characters, line_planes, read
+from benchmarks.recipes.ppocr import READ_WIDTH, characters, edits, line_planes, read
 from benchmarks.zoo import prepare, zoo_folder
 from quant_core.verification.metrics import Difference
 
@@ -31,10 +31,12 @@ class Found:
     Attributes:
         metric: The task's own number, larger is better.
         sqnr_db: Of the first output against the float file's.
+        more: What the task's further judges say, by name.
     """
 
     metric: float
     sqnr_db: float
+    more: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,7 @@ class Task:
         inputs: Samples to judge on.
         judge: `(outputs, outputs of the float file)` -> the task's number.
         form: How the number is written.
+        more: Further judges, by the name of their number.
         transformer: Whether NNCF is told so.
         extra: Requests of our own beside those at the others' bytes: name -> fields of the request.
         others: Further contestants.
@@ -61,6 +64,7 @@ class Task:
     inputs: Mapping[str, Array]
     judge: Callable[[Array, Array], float]
     form: str
+    more: Mapping[str, Callable[[Array, Array], float]] = field(default_factory=dict)
     transformer: bool = False
     extra: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     others: tuple[Contestant, ...] = ()
@@ -101,7 +105,8 @@ class Task:
         outputs = self.outputs(path, threads)
         difference = Difference(path.name)
         difference.add(reference, outputs)
-        return Found(self.judge(outputs, reference), difference.sqnr_db)
+        more = {name: judge(outputs, reference) for name, judge in self.more.items()}
+        return Found(self.judge(outputs, reference), difference.sqnr_db, more)
 
 
 def resnet20(kept: Path) -> Task:
@@ -208,10 +213,19 @@ def ppocr(kept: Path) -> Task:
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     classes = characters(session.get_modelmeta().custom_metadata_map)
 
+    def texts_of(outputs: Array, float_: Array) -> list[tuple[str, str]]:
+        return [(read(a, classes), read(b, classes)) for a, b in zip(outputs, float_, strict=True)]
+
     def same_text(outputs: Array, float_: Array) -> float:
-        return 100 * float(
-            np.mean([read(a, classes) == read(b, classes) for a, b in zip(outputs, float_, strict=True)])
-        )
+        return 100 * float(np.mean([one == other for one, other in texts_of(outputs, float_)]))
+
+    def same_words(outputs: Array, float_: Array) -> float:
+        pairs = texts_of(outputs, float_)
+        return 100 * float(np.mean([one.strip() == other.strip() for one, other in pairs]))
+
+    def character_errors(outputs: Array, float_: Array) -> float:
+        pairs = [(one.strip(), other.strip()) for one, other in texts_of(outputs, float_)]
+        return 100 * sum(edits(*pair) for pair in pairs) / sum(len(other) for _, other in pairs)
 
     del kept
     return Task(
@@ -222,6 +236,10 @@ def ppocr(kept: Path) -> Task:
         {"x": lines},
         same_text,
         "{:.0f}",
+        more={
+            "the same but for spaces at the ends, %": same_words,
+            "characters read otherwise, these spaces aside, %": character_errors,
+        },
     )
 
 

@@ -113,6 +113,24 @@ def read(probabilities: np.ndarray, classes: list[str]) -> str:
     return "".join(classes[index] for index in kept)
 
 
+def edits(text: str, other: str) -> int:
+    """Count the characters to insert, delete or replace that turn one text into another (Levenshtein).
+
+    Args:
+        text: The one.
+        other: The other.
+
+    Returns:
+        The least number.
+    """
+    row = list(range(len(other) + 1))
+    for count, mine in enumerate(text, 1):
+        before, row[0] = row[0], count
+        for at, theirs in enumerate(other, 1):
+            before, row[at] = row[at], min(row[at] + 1, row[at - 1] + 1, before + (mine != theirs))
+    return row[-1]
+
+
 def _copy(name: str, cache: Path, out: Path) -> None:
     folder = fetch_wheel("rapidocr-onnxruntime==1.4.4", cache) / "rapidocr_onnxruntime" / "models"
     shutil.copyfile(folder / f"{name}.onnx", out / "model.onnx")

@@ -15,7 +15,7 @@ from benchmarks.recipes.byte_pairs import byte_letters, encode
 from benchmarks.recipes.gguf import read_gguf
 from benchmarks.recipes.magika import features
 from benchmarks.recipes.photographs import planes
-from benchmarks.recipes.ppocr import characters, read
+from benchmarks.recipes.ppocr import characters, edits, read
 from benchmarks.recipes.sounds import mel_bands, spectrum
 from benchmarks.recipes.speech import frames
 
@@ -109,3 +109,11 @@ def test_channels_come_first():
     pixels = np.zeros((1, 2, 3, 3), np.uint8)
     pixels[0, 1, 2] = (255, 0, 51)
     np.testing.assert_allclose(planes(pixels, 0.5, 0.5)[0, :, 1, 2], [1, -1, -0.6], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "least"),
+    [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("saturday", "sunday", 3), ("a b", "ab ", 2)],
+)
+def test_edits_are_the_fewest(text, other, least):
+    assert edits(text, other) == edits(other, text) == least
