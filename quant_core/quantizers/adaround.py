@@ -162,7 +162,8 @@ def _choose(
     optimizer = torch.optim.Adam([choice.parameter], lr=_RATE)
     for step in range(steps):
         optimizer.zero_grad()
-        loss = errors(choice.values()).sum() / unit + choice.penalty(step / steps)
+        with torch.enable_grad():  # layers that are rounded side by side have it turned off
+            loss = errors(choice.values()).sum() / unit + choice.penalty(step / steps)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     found = choice.rounded()
