@@ -16,6 +16,7 @@ from quant_core.effort import Effort, plan_effort
 from quant_core.equalizing import equalize, expected_bits
 from quant_core.errors import SpecError
 from quant_core.executor.layout import fast_layout
+from quant_core.executor.reused_memory import reused_memory
 from quant_core.preparation import Prepared, prepare
 from quant_core.pricing import price
 from quant_core.quantizers.input_moments import KeptMoments
@@ -104,7 +105,7 @@ def analyze(
         return told
 
     folder, name = (out.parent, out.name) if out.suffix == ".json" else (out, SENSITIVITY)
-    with whole_folder(folder) as made:
+    with whole_folder(folder) as made, reused_memory():
         tell("ingest")(0, f"reading {model.name}")
         whole = _as_quantization(spec)
         job = prepare(model, data, whole)
@@ -134,8 +135,7 @@ def apart(samples: Samples, request: Request) -> tuple[Samples, Samples]:
     """Take samples to round with apart from others to score the result on.
 
     GPTQ fits its codes to the inputs it sees. Scored on the same few samples, a layer with more inputs than samples
-    looks harmless at any width. Codes rounded one by one have seen no sample, so that all are left to score them on,
-    or, at the effort `fast`, as many as other codes are scored on.
+    looks harmless at any width. Codes rounded one by one have seen no sample, so that all are left to score them on.
 
     Args:
         samples: Samples that may decide something.
@@ -144,12 +144,9 @@ def apart(samples: Samples, request: Request) -> tuple[Samples, Samples]:
     Returns:
         Samples to round with, and samples to score with; all of them twice where there are too few to share.
     """
-    if samples.count < 2 * (samples.batch or 1):
+    if request.by_value or samples.count < 2 * (samples.batch or 1):
         return samples, samples
-    if request.by_value and request.effort != "fast":
-        return samples, samples
-    fitted, others = split_samples(samples, _SCORING_SHARE, request.seed)
-    return samples if request.by_value else fitted, others
+    return split_samples(samples, _SCORING_SHARE, request.seed)
 
 
 def round_candidates(
@@ -335,7 +332,7 @@ def _answer_all(question: Question, request: AnalyzeSpec) -> tuple[Answer, dict[
 
 
 def _limits(job: Prepared, samples: Samples, request: Request) -> Effort:
-    effort = plan_effort(job, samples.count, request.sensitivity)
+    effort = plan_effort(job, samples.count, request.sensitivity, fast=request.effort == "fast")
     if not isinstance(request, AnalyzeSpec):
         return effort
     batch = samples.batch or 1

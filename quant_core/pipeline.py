@@ -26,6 +26,7 @@ from quant_core.calibration import Samples, split_samples
 from quant_core.checkpoints import SENSITIVITIES, Checkpoints, find_rounded, keep_rounded
 from quant_core.effort import plan_effort
 from quant_core.equalizing import equalize, expected_bits
+from quant_core.executor.reused_memory import reused_memory
 from quant_core.file_maker import FileMaker
 from quant_core.journal import Journal
 from quant_core.open_activations import open_activations
@@ -97,7 +98,7 @@ def quantize(
         InternalError: If a promise of our own was broken.
     """
     check_place(out, (model, data))
-    with whole_folder(out) as folder:
+    with whole_folder(out) as folder, reused_memory():
         return _run(model, data, spec, folder, Journal(on_progress), earlier, checkpoints)
 
 
@@ -261,7 +262,8 @@ def _problem(
 
 def _batches(job: Prepared, samples: Samples, spec: QuantizeSpec) -> tuple[Batch, ...]:
     """Samples to measure whole plans on: those that scored the layers."""
-    used = samples.take(np.arange(plan_effort(job, samples.count, "output").samples))
+    effort = plan_effort(job, samples.count, "output", fast=spec.effort == "fast")
+    used = samples.take(np.arange(effort.samples))
     feeds = {name: torch.from_numpy(array).to(job.device) for name, array in used.inputs.items()}
     return split_batches(
         feeds,
