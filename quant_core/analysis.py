@@ -16,7 +16,6 @@ from quant_core.effort import Effort, plan_effort
 from quant_core.equalizing import equalize, expected_bits
 from quant_core.errors import SpecError
 from quant_core.executor.layout import fast_layout
-from quant_core.executor.reused_memory import reused_memory
 from quant_core.preparation import Prepared, prepare
 from quant_core.pricing import price
 from quant_core.quantizers.input_moments import KeptMoments
@@ -105,7 +104,7 @@ def analyze(
         return told
 
     folder, name = (out.parent, out.name) if out.suffix == ".json" else (out, SENSITIVITY)
-    with whole_folder(folder) as made, reused_memory():
+    with whole_folder(folder) as made:
         tell("ingest")(0, f"reading {model.name}")
         whole = _as_quantization(spec)
         job = prepare(model, data, whole)

@@ -26,7 +26,6 @@ from quant_core.calibration import Samples, split_samples
 from quant_core.checkpoints import SENSITIVITIES, Checkpoints, find_rounded, keep_rounded
 from quant_core.effort import plan_effort
 from quant_core.equalizing import equalize, expected_bits
-from quant_core.executor.reused_memory import reused_memory
 from quant_core.file_maker import FileMaker
 from quant_core.journal import Journal
 from quant_core.open_activations import open_activations
@@ -98,7 +97,7 @@ def quantize(
         InternalError: If a promise of our own was broken.
     """
     check_place(out, (model, data))
-    with whole_folder(out) as folder, reused_memory():
+    with whole_folder(out) as folder:
         return _run(model, data, spec, folder, Journal(on_progress), earlier, checkpoints)
 
 
