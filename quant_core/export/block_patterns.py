@@ -56,13 +56,14 @@ def write_blocks(writer: GraphWriter, layer: Layer, weight: QuantizedWeight) -> 
         InternalError: If whole blocks do not fill the matrix.
     """
     size = block_of(layer, weight.block_size, {weight.block_size or 0, *BLOCK_SIZES})
-    if size is None or not isinstance(weight.axis, int):
+    if size is None or not isinstance(layer.axis, int):
         raise InternalError(f"{layer.name} has no blocks of one size")
-    inputs = 1 - weight.axis
+    inputs = 1 - layer.axis
     scale = weight.scale
-    if weight.block_size is None:
-        scale = np.repeat(scale[:, None], weight.codes.shape[inputs] // size, axis=1)
-    scale = np.ascontiguousarray(scale if weight.axis == 0 else scale.T)
+    if weight.block_size is None:  # of a channel, or of the whole matrix
+        blocks = weight.codes.shape[inputs] // size
+        scale = np.broadcast_to(scale.reshape(-1, 1), (weight.codes.shape[layer.axis], blocks))
+    scale = np.ascontiguousarray(scale if layer.axis == 0 else scale.T)
     stored = writer.stored_typed(layer.weight, weight.codes, weight.bits, element(weight.format))
     steps = writer.constant(scale) if weight.tensor_scale is None else _two_levels(writer, weight, scale)
     return writer.node("DequantizeLinear", [stored, steps], axis=inputs, block_size=size)

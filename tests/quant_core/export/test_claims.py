@@ -172,7 +172,7 @@ CLAIMS = (
     + [
         (target, 8, bits, WeightOptions(granularity=granularity, block_size=size))
         for target, size in ((tensorrt(), 64), (ORT_CUDA, 16))
-        for bits, granularity in ((4, "channel"), (4, "block"), (8, "channel"))
+        for bits, granularity in ((4, "tensor"), (4, "channel"), (4, "block"), (8, "channel"))
     ]
     + [
         (tensorrt(name), 8, bits, WeightOptions(weight_format=name))
