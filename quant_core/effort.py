@@ -11,7 +11,7 @@ from quant_core.spec import FLOAT_BITS, SensitivityMethod
 # About a minute in all on two cores.
 _OUTPUT_MACS = 3e12
 _TRACE_MACS = 1e12
-_FEWEST_SAMPLES = 16
+_FEWEST_SAMPLES, _FAST_SAMPLES = 16, 32
 _FEWEST_PROBES = 16
 _MOST_PROBES = 2000
 _HESSIAN = frozenset({"hawq_v2", "hutch++", "hawq"})
@@ -36,7 +36,7 @@ class Effort:
     probes: int
 
 
-def plan_effort(job: Prepared, samples: int, method: SensitivityMethod) -> Effort:
+def plan_effort(job: Prepared, samples: int, method: SensitivityMethod, *, fast: bool = False) -> Effort:
     """Choose how many samples and probes to spend.
 
     A measured method runs the network for every layer and bit-width, on average over half of its length; the path
@@ -47,6 +47,7 @@ def plan_effort(job: Prepared, samples: int, method: SensitivityMethod) -> Effor
         job: The prepared job.
         samples: Calibration samples there are.
         method: The sensitivity method.
+        fast: Whether some dozens of samples must do.
 
     Returns:
         The limits; a whole number of batches where the graph fixes the batch.
@@ -56,6 +57,8 @@ def plan_effort(job: Prepared, samples: int, method: SensitivityMethod) -> Effor
     passes_each = runs / 2 * _RUNS.get(method, 0) + len(job.layers) * _SWEEPS.get(method, 0)
     affordable = int(_OUTPUT_MACS / (macs * max(1.0, passes_each)))
     used = min(samples, max(_FEWEST_SAMPLES, affordable)) if passes_each else samples
+    if fast:
+        used = min(used, _FAST_SAMPLES)
     batch = job.samples.batch or min(job.batch_size, used)
     used = max(batch, used // batch * batch) if job.samples.batch else used
     passes = _SECOND_PASSES if method in _HESSIAN else _FIRST_PASSES
