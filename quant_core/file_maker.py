@@ -260,6 +260,7 @@ class FileMaker:
         """
         job = self.job
         macs = sum(layer.macs for layer in job.layers)
+        quick = quick or self.spec.effort == "fast"
         rounds = 0 if quick else affordable_rounds(self.problem, macs, self.meter.samples)
         with self.journal.timed("allocation"):
             self.journal.tell("allocation", 0, f"bits for {len(job.layers)} layers")

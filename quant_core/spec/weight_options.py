@@ -46,8 +46,8 @@ def _known_share(value: Any) -> Any:
 
 Sparse = Annotated[float | Literal["auto"], BeforeValidator(_known_share)]
 
-EFFORTS: Mapping[str, Mapping[str, str]] = {
-    "fast": {"rounding": "nearest", "equalize": "none"},
+EFFORTS: Mapping[str, Mapping[str, str | bool]] = {
+    "fast": {"descent": False, "equalize": "none", "follow": False},
     "balanced": {},
     "best": {"rounding": "reconstruction"},
 }
@@ -58,8 +58,9 @@ class WeightOptions(BaseModel):
     """How weights find their codes.
 
     Attributes:
-        effort: What the options below are where they are not given: `fast` rounds to the nearest and leaves channels as
-            they are, `balanced` takes the defaults, `best` reconstructs (integer codes; formats are rounded by GPTQ).
+        effort: What the options below are where they are not given: `fast` leaves channels, and codes of GPTQ, as they
+            are, and scores layers on 32 samples at most; `balanced` takes the defaults, `best` reconstructs (integer
+            codes; formats are rounded by GPTQ).
         rounding: How weights find their codes. Layers are scored with the rounding that is exported; `brecq`, `qdrop`
             and `reconstruction` tune the codes of the chosen plan alone, and score with GPTQ, which they start from.
         foem_beta: Weight of the first-order term of `foem`; 0 is GPTQ.
@@ -102,7 +103,7 @@ class WeightOptions(BaseModel):
     def _expand_effort(cls, data: Any) -> Any:
         if not isinstance(data, dict) or not isinstance(effort := data.get("effort"), str):
             return data
-        asked = dict(EFFORTS.get(effort, {}))
+        asked = {name: value for name, value in EFFORTS.get(effort, {}).items() if name in cls.model_fields}
         if asked.get("rounding") in TUNED and data.get("weight_format", "int") != "int":
             del asked["rounding"]
         return asked | data

@@ -21,9 +21,10 @@ def test_an_effort_says_what_is_not_said(spec):
         update={"effort": "best"}
     )
     fast, best = spec(effort="fast"), spec.model_validate({"effort": "best"})
-    assert (fast.rounding, fast.equalize) == ("nearest", "none")
+    assert (fast.rounding, fast.descent, fast.equalize) == ("gptq", False, "none")
+    assert not getattr(fast, "follow", False)
     assert (best.rounding, best.equalize) == ("reconstruction", "auto")
-    assert spec(effort="fast", rounding="foem").rounding == "foem"
+    assert spec(effort="fast", descent=True).descent
     assert spec(effort="best", weight_format="mxfp4").rounding == "gptq"
     assert spec.model_validate_json(fast.model_dump_json()) == fast
     with pytest.raises(ValidationError, match="effort"):
@@ -96,7 +97,12 @@ def test_shares_that_make_no_sense_are_refused(share):
 
 @pytest.mark.parametrize(
     "other",
-    [{"granularity": "block"}, {"weight_format": "nvfp4"}, {"rounding": "nearest"}, {"effort": "fast"}],
+    [
+        {"granularity": "block"},
+        {"weight_format": "nvfp4"},
+        {"rounding": "nearest"},
+        {"rounding": "stochastic"},
+    ],
 )
 def test_outliers_are_refused_where_there_are_none_with_the_nearest_that_can(other):
     with pytest.raises(ValidationError, match=r"(granularity channel|round by gptq)"):
