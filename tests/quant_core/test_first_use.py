@@ -19,8 +19,8 @@ from quant_core.spec import QuantizeSpec
 HEADER = '<ir_version: 8, opset_import: ["" : 17]>\n'
 CLASSIFIER = "g (float[n,6,8] x) => (float[n,1,6,16] y, float[n,3] z)"
 EINSUM = f"""{HEADER}{CLASSIFIER} {{
-    h = Einsum<equation="ntc,khc->nkth">(x, w)
-    y = Einsum<equation="nktj,jh->nkth">(h, r)
+    h = Einsum<equation="...tc,khc->...kth">(x, w)
+    y = Einsum<equation="nktj,jj->nktj">(h, r)
     s = ReduceMean<axes=[1,2], keepdims=0>(y)
     z = Gemm(s, head)
 }}"""
