@@ -69,7 +69,8 @@ def reconstruct(
     In a third of the steps scales and biases move (Esser et al., LSQ, arXiv:1902.08153), which a few samples cannot
     spoil; in the others codes as well, by Adam on their value before rounding, straight through the rounding. One
     sample in eight, of few samples one in two, tunes nothing; on these E is measured every 25 steps, and the best
-    weights that were seen are kept. Memory does not grow with the samples.
+    weights that were seen are kept, of those whose outputs come closer as well: on few samples activations may while
+    outputs do not. Memory does not grow with the samples.
 
     Args:
         program: The float network.
@@ -96,7 +97,7 @@ def reconstruct(
         return Reconstructed(dict(weights), math.nan, math.nan)
     tuning, checking = parts
     network = _Network.of(program, model, layers, weights, outputs, tuning, size, device)
-    before = network.check(checking, size)
+    before, outputs_before = network.check(checking, size)
     best, after = dict(weights), before
     batches = random_batches(tuning, size, steps, seed)
     done = 0
@@ -105,7 +106,8 @@ def reconstruct(
         optimizer = torch.optim.Adam(network.groups(kinds))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, length))
         for step, batch in enumerate(itertools.islice(batches, length), 1):
-            loss = network.error(batch) / max(before, _TINY)
+            of_outputs, of_features = network.errors(batch)
+            loss = (of_outputs + of_features) / max(before, _TINY)
             if not bool(torch.isfinite(loss)):
                 raise NonFiniteError(
                     "the quantized network gives NaN or infinity while its codes are tuned.",
@@ -121,8 +123,8 @@ def reconstruct(
             done += 1
             on_progress(done / steps, f"reconstruction: step {done} of {steps}")
             if step % _CHECK_EVERY == 0 or step == length:
-                found = network.check(checking, size)
-                if found < after:
+                found, outputs_found = network.check(checking, size)
+                if found < after and outputs_found < outputs_before:
                     best, after = best | network.results(), found
     return Reconstructed(best, before, after)
 
@@ -214,8 +216,8 @@ class _Network:
         ]
         return [group for group in groups if group["params"]]
 
-    def error(self, batch: Samples) -> Tensor:
-        """Mean relative squared error of what enters layers, and of the outputs."""
+    def errors(self, batch: Samples) -> tuple[Tensor, Tensor]:
+        """Mean relative squared errors: of the outputs, and of what enters layers."""
         given, names = feeds(batch, self.device), tuple(dict.fromkeys((*self.features, *self.outputs)))
         read: Mapping[str, Tensor] = {}
         if self.in_part:
@@ -234,13 +236,17 @@ class _Network:
             rows = torch.stack(known).any(0) if len(known) == len(written) else None
             errors.append(_relative(values[name], wanted[name], rows))
         error = torch.stack([_relative(values[name], wanted[name], None) for name in self.outputs]).mean()
-        return error + torch.stack(errors).mean() if errors else error
+        return error, torch.stack(errors).mean() if errors else torch.zeros_like(error)
 
-    def check(self, samples: Samples, size: int) -> float:
-        """Mean error over samples."""
+    def check(self, samples: Samples, size: int) -> tuple[float, float]:
+        """Mean over samples of all errors, and of those of the outputs."""
+        outputs = total = 0.0
         with torch.no_grad():
-            errors = [(batch.count, float(self.error(batch))) for batch in samples.batches(size)]
-        return sum(count * error for count, error in errors) / samples.count
+            for batch in samples.batches(size):
+                of_outputs, of_features = self.errors(batch)
+                outputs += batch.count * float(of_outputs)
+                total += batch.count * float(of_outputs + of_features)
+        return total / samples.count, outputs / samples.count
 
 
 def _relative(value: Tensor, wanted: Tensor, rows: Tensor | None) -> Tensor:
