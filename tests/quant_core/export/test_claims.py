@@ -112,28 +112,20 @@ NETS = {
         set(),
         {},
     ),
-    "columns": (
-        HEADER
-        + """g (int64[n,t] ids) => (float[20,n,t] y, float[2,n,t,6] z) {
-            y = Gather<axis=1>(table, ids)
-            a = Gather<axis=-2>(cube, ids)
-            b = Gather<axis=1>(cube, ids)
-            z = Add(a, b)
-        }""",
-        {"table": (20, 32), "cube": (2, 20, 6)},
-        set(),
-        {},
-    ),
     "tables": (
         HEADER
-        + """g (int64[n,t] ids) => (float[n,t,20] y) {
+        + """g (int64[n,t] ids) => (float[n,t,20] y, float[20,n,t] z, float[2,n,t,6] c) {
+            z = Gather<axis=1>(columns, ids)
+            a = Gather<axis=-2>(cube, ids)
+            b = Gather<axis=1>(cube, ids)
+            c = Add(a, b)
             e = Gather<axis=0>(table, ids)
             p = Gather(places, ids)
             s = Add(e, p)
             k = Transpose<perm=[1,0]>(table)
             y = MatMul(s, k)
         }""",
-        {"table": (20, 32), "places": (20, 32)},
+        {"table": (20, 32), "places": (20, 32), "columns": (20, 32), "cube": (2, 20, 6)},
         set(),
         {},
     ),
