@@ -132,6 +132,8 @@ def tune_plan(
     Returns:
         The weights, as they were where tuning did not make them better.
     """
+    if not weights:
+        return Tuned(weights, "every layer stays in float")
     if spec.rounding in _METHODS:
         return _by_blocks(job, spec, objective, samples, weights, grids, on_progress, checkpoints)
     tuned = reconstruct(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ import torch
 from quant_core.calibration import Samples
 from quant_core.checkpoints import TUNING, Checkpoints
 from quant_core.codes import CorrectedBias
-from quant_core.plan_tuning import _find, _keep, _probe
+from quant_core.plan_tuning import _find, _keep, _probe, tune_plan
 from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.block_reconstruction import ReconstructedBlocks
 from quant_core.sensitivity.objective import Objective, Term
+from quant_core.spec import QuantizeSpec
 
 
 def test_what_was_kept_is_found_for_the_same_plan(tmp_path):
@@ -54,3 +56,10 @@ def test_draws_have_the_curvature_of_the_loss(kind):
     p = logits.detach()[0].softmax(0)
     exact = torch.diag(p) - p[:, None] * p[None] if kind == "kl" else torch.eye(3, dtype=torch.float64)
     torch.testing.assert_close(found, exact, atol=0.08, rtol=0)
+
+
+@pytest.mark.parametrize("rounding", ["reconstruction", "brecq"])
+def test_a_plan_of_nothing_but_float_is_left_as_it_is(rounding):
+    spec = QuantizeSpec.model_validate({"rounding": rounding})
+    nothing = cast(Any, None)
+    assert tune_plan(nothing, spec, nothing, nothing, {}, {}, lambda *_: None).weights == {}
