@@ -61,5 +61,5 @@ def test_draws_have_the_curvature_of_the_loss(kind):
 @pytest.mark.parametrize("rounding", ["reconstruction", "brecq"])
 def test_a_plan_of_nothing_but_float_is_left_as_it_is(rounding):
     spec = QuantizeSpec.model_validate({"rounding": rounding})
-    nothing = cast(Any, None)
+    nothing = cast("Any", None)
     assert tune_plan(nothing, spec, nothing, nothing, {}, {}, lambda *_: None).weights == {}
