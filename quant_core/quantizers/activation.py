@@ -105,12 +105,14 @@ def block_fake_quantize(x: torch.Tensor, size: int) -> torch.Tensor:
     return (torch.round(blocks / scale) * scale).reshape(padded.shape)[..., :length]
 
 
-def dynamic_fake_quantize(x: torch.Tensor, bits: int = 8) -> torch.Tensor:
+def dynamic_fake_quantize(x: torch.Tensor, bits: int = 8, samples: int = 1) -> torch.Tensor:
     """Round to the grid that DynamicQuantizeLinear would lay over this very tensor.
 
     Args:
         x: Any float tensor.
         bits: Bits of a code; the operator knows 8 alone.
+        samples: How many samples lie one behind another along the first axis; each is rounded as if it were alone.
+            Tensors whose first axis they do not divide are rounded as one.
 
     Returns:
         The tensor on its own grid, with a straight-through gradient.
@@ -118,12 +120,18 @@ def dynamic_fake_quantize(x: torch.Tensor, bits: int = 8) -> torch.Tensor:
     highest = 2**bits - 1
     if x.numel() == 0:
         return x
+    several = samples > 1 and x.ndim > 0 and x.shape[0] % samples == 0
+    rows = x.reshape(samples, -1) if several else x
     with torch.no_grad():
-        low, high = x.amin().clamp_max(0), x.amax().clamp_min(0)
+        low, high = (
+            (rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)) if several else (x.amin(), x.amax())
+        )
+        low, high = low.clamp_max(0), high.clamp_min(0)
         scale = (high - low) / highest
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
         zero_point = torch.round(-low / scale).clamp_(0, highest)
-        rounded = (x / scale).round_().add_(zero_point).clamp_(0, highest).sub_(zero_point).mul_(scale)
+        rounded = (rows / scale).round_().add_(zero_point).clamp_(0, highest).sub_(zero_point).mul_(scale)
+    rounded = rounded.reshape(x.shape)
     if not differentiated(x):
         return rounded
     return x + (rounded - x).detach()

@@ -189,7 +189,7 @@ def follow(
     for place in places:
         if place.layer.name in expected:
             visits.setdefault(simulation.input_of(place.layer), []).append(partial(visit, place))
-    simulation.revise(samples.inputs, visits)
+    simulation.revise(samples.inputs, visits, count)
     return found
 
 

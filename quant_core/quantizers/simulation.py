@@ -131,15 +131,25 @@ class Simulation:
         return layer.uses[0].input + self._suffixes.get(layer.name, "")
 
     def revise(
-        self, feeds: Mapping[str, npt.NDArray[np.generic]], visits: Mapping[str, Sequence[Visit]]
+        self,
+        feeds: Mapping[str, npt.NDArray[np.generic]],
+        visits: Mapping[str, Sequence[Visit]],
+        samples: int,
     ) -> None:
         """Run one batch, and change weights and biases while it runs.
+
+        Inputs that are rounded to the range they happen to have are so sample by sample, as if each had come alone.
 
         Args:
             feeds: Graph input name -> array.
             visits: Tensor -> what is called with it once it is known and rounded, in turn; what that gives replaces
                 weights and biases of layers with codes for good.
+            samples: Samples in the batch.
         """
+        replace = {
+            name: partial(dynamic_fake_quantize, samples=samples) if hook is dynamic_fake_quantize else hook
+            for name, hook in self._replace.items()
+        }
 
         def seen(value: torch.Tensor, rounds: Rounding | None, several: Sequence[Visit]) -> torch.Tensor:
             value = value if rounds is None else rounds(value)
@@ -148,9 +158,8 @@ class Simulation:
                     self._weights[name].copy_(torch.from_numpy(values))
             return value
 
-        hooks = self._replace | {
-            name: partial(seen, rounds=self._replace.get(name), several=several)
-            for name, several in visits.items()
+        hooks = replace | {
+            name: partial(seen, rounds=replace.get(name), several=several) for name, several in visits.items()
         }
         tensors = {
             name: fast_layout(torch.from_numpy(np.ascontiguousarray(array)).to(self._device))

@@ -70,3 +70,14 @@ def test_gradients_pass_straight_through_inside_the_range():
     assert y.grad is not None
     assert y.grad.tolist() == [1, 1]
     assert dynamic_fake_quantize(torch.empty(0)).numel() == 0
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (3, 4, 5), (3, 2, 2, 2)])
+def test_samples_of_a_batch_are_rounded_each_by_its_own_range(shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * torch.arange(
+        1, shape[0] + 1
+    ).reshape(-1, *[1] * (len(shape) - 1))
+    alone = torch.cat([dynamic_fake_quantize(part) for part in x.chunk(3)])
+    assert torch.equal(dynamic_fake_quantize(x, samples=3), alone)
+    assert not torch.equal(dynamic_fake_quantize(x), alone)
+    assert torch.equal(dynamic_fake_quantize(x, samples=7), dynamic_fake_quantize(x))
