@@ -25,7 +25,7 @@ def _fill(page: Any, files: tuple[Path, ...]) -> None:
     page.get_by_label("Rounding").select_option("nearest")
 
 
-def test_the_remedy_of_a_failed_job_makes_one_that_succeeds(
+def test_the_remedy_of_a_refused_latency_makes_a_job_that_succeeds(
     real_service: Any, small: tuple[Path, Path], open_page: Callable[..., Any], tmp_path: Path
 ) -> None:
     times = {"form": "dynamic", "float_ms": 0.02, "float_spread": 0, "integer_ms": 0.01, "integer_spread": 0}
@@ -35,7 +35,7 @@ def test_the_remedy_of_a_failed_job_makes_one_that_succeeds(
         "layers": [{"name": f"layer{k}", **times} for k in range(6)],
     }  # fmt: skip
     (tmp_path / "latency.json").write_text(json.dumps(table))
-    page = open_page(f"{real_service.url}/#/new")
+    page = open_page(f"{real_service.url}/#/new", allow=("422",))
     _fill(page, small)
     page.get_by_label("Latency table").set_input_files(str(tmp_path / "latency.json"))
     page.get_by_label("Budget: Size").uncheck()
@@ -47,19 +47,15 @@ def test_the_remedy_of_a_failed_job_makes_one_that_succeeds(
     page.get_by_role("button", name="Start").click()
 
     alert = page.get_by_role("alert")
-    alert.wait_for(timeout=600_000)
-    failed = page.url.rsplit("/", 1)[1]
-    error = real_service.job(failed)["error"]
-    assert error["code"] == "infeasible_budget"
-    for told in (error["message"], error["remedy"], "layer0"):
-        assert told in alert.inner_text()
+    alert.wait_for(timeout=60_000)
+    assert "layer0" in alert.inner_text()
     alert.get_by_role("button", name=re.compile("^Try again with 0.07 ms")).click()
-    page.wait_for_url(re.compile(f"#/jobs/(?!{failed})"))
+    page.wait_for_url(re.compile("#/jobs/"))
     page.get_by_role("heading", name="Result").wait_for(timeout=600_000)
     repaired = real_service.job(page.url.rsplit("/", 1)[1])
     assert repaired["state"] == "succeeded"
     assert 0.07 < repaired["spec"]["budget"]["latency"] < 0.0701
-    assert repaired["spec"]["rules"] == real_service.job(failed)["spec"]["rules"]
+    assert [rule["match"] for rule in repaired["spec"]["rules"]] == ["layer0"]
 
 
 def test_the_remedy_of_a_refused_request_is_one_click_away(
