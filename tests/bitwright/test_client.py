@@ -237,7 +237,7 @@ def test_waiting_outlives_a_restart_of_the_service(
         own_server.until(lambda: attempts, "the first update")
         own_server.stop()
         own_server.start(port)
-        waiting.join(30)
+        waiting.join(120)
         assert not waiting.is_alive()
         assert attempts[-1] >= 2
 
