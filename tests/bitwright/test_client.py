@@ -234,7 +234,7 @@ def test_waiting_outlives_a_restart_of_the_service(
         attempts: list[int] = []
         waiting = threading.Thread(target=lambda: _until_second_attempt(job, attempts))
         waiting.start()
-        own_server.until(lambda: attempts, "the first update")
+        own_server.until(lambda: own_server.job(job.id)["attempt"] and attempts, "the first attempt")
         own_server.stop()
         own_server.start(port)
         waiting.join(120)
