@@ -306,7 +306,7 @@ class FileMaker:
     def _rounded_again(self, choice: Choice) -> Mapping[str, QuantizedWeight]:
         """Codes from every sample, and where layers are followed for the inputs that they will be given."""
         weights, widths = dict(choice.weights), _stored(choice.plan)
-        followed = find_followed(self.job, self.spec, choice, self.samples)
+        followed = find_followed(self.job, self.spec, choice, self.samples, self.islands)
         if not self.whole:
             layers = [layer for layer in self.job.layers if knows_more(layer, self.samples.count)]
             again = {layer.name for layer in layers} - {place.layer.name for place in followed}

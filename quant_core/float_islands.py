@@ -27,7 +27,8 @@ _HARMLESS = 0.01
 """Divergence in nats, or share of an output's energy (20 dB), below which rounded activations are left alone."""
 _LEAST_GAIN = 1.25
 """How many times smaller the loss of weights and activations together must get: by 1 dB."""
-_NEXT_TO_WEIGHTS = 0.05
+_BESIDE_WEIGHTS, _NEXT_TO_WEIGHTS = 0.5, 0.05
+"""Shares of the weights' loss: above the one rounded activations lose much beside them, below the other nothing."""
 _NEXT_TO_NOTHING = 0.02
 """Share of the loss of all rounded activations that a further island must take away."""
 _TENSORS = 12
@@ -97,6 +98,17 @@ class Islands:
             True if what all of them lose was measured, and is less than a twentieth of that.
         """
         return 0 < self.before < _NEXT_TO_WEIGHTS * weights
+
+    def outweigh(self, weights: float) -> bool:
+        """Tell whether rounded activations lose much beside the weights.
+
+        Args:
+            weights: Loss increase of the rounded weights.
+
+        Returns:
+            True if what the activations that stay rounded lose is more than half of that.
+        """
+        return self.after > _BESIDE_WEIGHTS * weights
 
     @property
     def note(self) -> str:

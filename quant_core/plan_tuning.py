@@ -12,6 +12,7 @@ import torch
 from quant_core.assessment import Choice, simulate
 from quant_core.calibration import Samples
 from quant_core.checkpoints import TUNING, Checkpoints, find_rounded, keep_rounded
+from quant_core.float_islands import Islands
 from quant_core.preparation import Prepared
 from quant_core.quantizers import ActivationGrid, QuantizedWeight, fake_quantize
 from quant_core.quantizers.block_reconstruction import (
@@ -49,7 +50,9 @@ class Tuned:
     notes: tuple[str, ...] = ()
 
 
-def find_followed(job: Prepared, spec: QuantizeSpec, choice: Choice, samples: Samples) -> list[FollowedPlace]:
+def find_followed(
+    job: Prepared, spec: QuantizeSpec, choice: Choice, samples: Samples, islands: Islands | None
+) -> list[FollowedPlace]:
     """Find the layers of a plan that are followed.
 
     Args:
@@ -57,11 +60,13 @@ def find_followed(job: Prepared, spec: QuantizeSpec, choice: Choice, samples: Sa
         spec: The request.
         choice: What was decided.
         samples: Calibration samples.
+        islands: What rounded activations lose, where that was measured.
 
     Returns:
-        Where they are; none where the request wants none.
+        Where they are; none where the request wants none, and where rounded activations lose more than half of what the
+        weights do: what the file lacks is then mostly chance, for which no weight can make up.
     """
-    if not spec.follow:
+    if not spec.follow or (islands is not None and islands.outweigh(choice.plan.predicted_loss)):
         return []
     layers = [layer for layer in job.layers if layer.name in choice.weights]
     return followed_places(job.graph, layers, samples)

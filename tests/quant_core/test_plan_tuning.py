@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 from quant_core.calibration import Samples
 from quant_core.checkpoints import TUNING, Checkpoints
 from quant_core.codes import CorrectedBias
-from quant_core.plan_tuning import _find, _keep, _probe, tune_plan
+from quant_core.float_islands import Islands
+from quant_core.plan_tuning import _find, _keep, _probe, find_followed, tune_plan
 from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.block_reconstruction import ReconstructedBlocks
 from quant_core.sensitivity.objective import Objective, Term
@@ -56,6 +58,23 @@ def test_draws_have_the_curvature_of_the_loss(kind):
     p = logits.detach()[0].softmax(0)
     exact = torch.diag(p) - p[:, None] * p[None] if kind == "kl" else torch.eye(3, dtype=torch.float64)
     torch.testing.assert_close(found, exact, atol=0.08, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("islands", "wanted", "followed"),
+    [
+        (None, True, True),
+        (None, False, False),
+        (Islands(before=3.0, after=0.9), True, True),
+        (Islands(before=3.0, after=1.1), True, False),
+    ],
+)
+def test_a_plan_is_followed_where_weights_lose_most(monkeypatch, islands, wanted, followed):
+    monkeypatch.setattr("quant_core.plan_tuning.followed_places", lambda *_: ["a place"])
+    job = cast("Any", SimpleNamespace(layers=(), graph=None))
+    choice = cast("Any", SimpleNamespace(weights={}, plan=SimpleNamespace(predicted_loss=2.0)))
+    places = find_followed(job, QuantizeSpec(follow=wanted), choice, cast("Any", None), islands)
+    assert bool(places) == followed
 
 
 @pytest.mark.parametrize("rounding", ["reconstruction", "brecq"])
