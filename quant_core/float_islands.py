@@ -27,8 +27,10 @@ _HARMLESS = 0.01
 """Divergence in nats, or share of an output's energy (20 dB), below which rounded activations are left alone."""
 _LEAST_GAIN = 1.25
 """How many times smaller the loss of weights and activations together must get: by 1 dB."""
-_BESIDE_WEIGHTS, _NEXT_TO_WEIGHTS = 0.5, 0.05
-"""Shares of the weights' loss: above the one rounded activations lose much beside them, below the other nothing."""
+_NEXT_TO_WEIGHTS = 0.05
+"""Share of the weights' loss below which rounded activations lose next to nothing beside them."""
+_LOST = 0.01
+"""Share of the harmless loss that is next to none."""
 _NEXT_TO_NOTHING = 0.02
 """Share of the loss of all rounded activations that a further island must take away."""
 _TENSORS = 12
@@ -51,12 +53,14 @@ class Islands:
         before: Loss increase of 8-bit activations everywhere, the weights in float.
         after: The same with the islands.
         time: Share of the file's estimated time that they add.
+        harmless: Loss increase that is left alone; 0 where none was measured.
     """
 
     shares: Mapping[str, float] = field(default_factory=dict)
     before: float = 0.0
     after: float = 0.0
     time: float = 0.0
+    harmless: float = 0.0
 
     def noted_on(self, layers: Sequence[Layer]) -> tuple[Layer, ...]:
         """Note float activations on those of the layers that are islands.
@@ -99,16 +103,16 @@ class Islands:
         """
         return 0 < self.before < _NEXT_TO_WEIGHTS * weights
 
-    def outweigh(self, weights: float) -> bool:
-        """Tell whether rounded activations lose much beside the weights.
+    def nothing_lost(self, weights: float) -> bool:
+        """Tell whether the file is as good as the float network.
 
         Args:
             weights: Loss increase of the rounded weights.
 
         Returns:
-            True if what the activations that stay rounded lose is more than half of that.
+            True if weights and activations together lose less than 0.0001 nats, or 40 dB below the output.
         """
-        return self.after > _BESIDE_WEIGHTS * weights
+        return weights + self.after < _LOST * self.harmless
 
     @property
     def note(self) -> str:
@@ -184,8 +188,9 @@ def find_islands(
     (run,) = float_runs(simulation.program, (), objective, (batch,))
     tell(0.0, f"rounded activations of {batch.size} samples")
     before = _loss(run, hooks)
-    if before < _harmless(objective, run) or not _pays(weights_lose, before, 0.0):
-        return Islands(before=before, after=before)
+    harmless = _harmless(objective, run)
+    if before < harmless or not _pays(weights_lose, before, 0.0):
+        return Islands(before=before, after=before, harmless=harmless)
     scores = {}
     for number, tensor in enumerate(hooks):
         scores[tensor] = _alone(run, tensor, hooks[tensor])
@@ -193,12 +198,12 @@ def find_islands(
     search = _Search(job, spec, layers, bits, placement, scores, _Times.of(job, layers, placement, run))
     chosen = search.grow(spec.float_islands)
     if not chosen:
-        return Islands(before=before, after=before)
+        return Islands(before=before, after=before, harmless=harmless)
     kept = search.rounded(chosen)
     after = _loss(run, {name: hook for name, hook in hooks.items() if name in kept})
     if not _pays(weights_lose, before, after):
-        return Islands(before=before, after=before)
-    return Islands(chosen, before, after, search.times.share(chosen))
+        return Islands(before=before, after=before, harmless=harmless)
+    return Islands(chosen, before, after, search.times.share(chosen), harmless)
 
 
 def _few(job: Prepared, samples: Samples) -> Batch:

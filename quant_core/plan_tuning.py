@@ -63,10 +63,9 @@ def find_followed(
         islands: What rounded activations lose, where that was measured.
 
     Returns:
-        Where they are; none where the request wants none, and where rounded activations lose more than half of what the
-        weights do: what the file lacks is then mostly chance, for which no weight can make up.
+        Where they are; none where the request wants none, and where next to nothing is lost.
     """
-    if not spec.follow or (islands is not None and islands.outweigh(choice.plan.predicted_loss)):
+    if not spec.follow or (islands is not None and islands.nothing_lost(choice.plan.predicted_loss)):
         return []
     layers = [layer for layer in job.layers if layer.name in choice.weights]
     return followed_places(job.graph, layers, samples)

@@ -65,11 +65,12 @@ def test_draws_have_the_curvature_of_the_loss(kind):
     [
         (None, True, True),
         (None, False, False),
-        (Islands(before=3.0, after=0.9), True, True),
-        (Islands(before=3.0, after=1.1), True, False),
+        (Islands(after=0.5), True, True),
+        (Islands(after=0.5, harmless=240.0), True, True),
+        (Islands(after=0.5, harmless=260.0), True, False),
     ],
 )
-def test_a_plan_is_followed_where_weights_lose_most(monkeypatch, islands, wanted, followed):
+def test_a_plan_is_followed_where_something_is_lost(monkeypatch, islands, wanted, followed):
     monkeypatch.setattr("quant_core.plan_tuning.followed_places", lambda *_: ["a place"])
     job = cast("Any", SimpleNamespace(layers=(), graph=None))
     choice = cast("Any", SimpleNamespace(weights={}, plan=SimpleNamespace(predicted_loss=2.0)))
