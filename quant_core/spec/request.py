@@ -133,7 +133,8 @@ class QuantizeSpec(Request):
             layers are looked for where all activations have 8 bits, the target is `ort-cpu`, and BOPs, peak memory and
             latency are not limited.
         follow: Whether the layers of the chosen plan are rounded again, one after another, each for the inputs that the
-            rounded layers before it give; not for `nearest` and `stochastic`, nor with fewer than 16 samples.
+            rounded layers before it give; not for `nearest` and `stochastic`, with fewer than 16 samples, or where next
+            to nothing is lost.
         allocation: How bits are chosen from the estimates: `optimal` (integer program, and swaps where pairs of layers
             were measured), or for comparison `hawq_v2` (bits follow the order of mean traces) or `ompq` (bits by
             how little a layer's features are like those of others).

@@ -153,7 +153,11 @@ class WeightOptions(BaseModel):
 
     @property
     def scored_as(self) -> str:
-        """The rounding and the grids that layers are scored with; sensitivities of others do not count."""
+        """The rounding and the grids that layers are scored with; sensitivities of others do not count.
+
+        The sign of steps is left out: it lowers the error of all layers of one width much alike, so that an analysis
+        serves every target.
+        """
         grids = [] if self.granularity == "channel" else [f"{self.granularity} scales"]
         if self.granularity == "block":
             grids = [f"blocks of {self.block_size}"]
