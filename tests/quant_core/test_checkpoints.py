@@ -135,12 +135,12 @@ def test_after_a_kill_in_the_middle_of_the_probes_none_is_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = import_module("quant_core.sensitivity.output")
-    measured: list[tuple[str, int]] = []
+    measured: list[tuple[str, float]] = []
     changes_of = output.changes_of
 
-    def counted(run: Any, layer: Any, *more: Any, **options: Any) -> Any:
-        measured.append((layer.name, run.batch.feeds["input"].sum().item()))
-        return changes_of(run, layer, *more, **options)
+    def counted(runs: Any, layer: Any, *more: Any, **options: Any) -> Any:
+        measured.append((layer.name, runs[0].batch.feeds["input"].sum().item()))
+        return changes_of(runs, layer, *more, **options)
 
     monkeypatch.setattr(output, "changes_of", counted)
     with np.load(DATA / "cifar10_calibration.npz") as full:
