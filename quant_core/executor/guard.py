@@ -205,6 +205,11 @@ def _convolution(args: tuple[Any, ...]) -> Sizes:
     return x.shape[0] * weight.shape[0] * places, x.shape[0] * places * weight.numel()
 
 
+def _packed_convolution(args: tuple[Any, ...]) -> Sizes:
+    x, weight, bias, pads, strides, dilations, group = args[:7]
+    return _convolution((x, weight, bias, strides, pads, dilations, False, None, group))
+
+
 def _product(a: Tensor, b: Tensor) -> Sizes:
     made = a.numel() // max(a.shape[-1], 1) * b.shape[-1]
     return made, made * a.shape[-1]
@@ -230,6 +235,8 @@ _RULES: dict[str, Callable[[tuple[Any, ...]], Sizes]] = {
     **dict.fromkeys(("cat", "stack"), _joined),
     **dict.fromkeys(_LIKE_FIRST, _first),
     "convolution": _convolution,
+    "_convolution_pointwise": _packed_convolution,
+    "_reorder_convolution_weight": _first,
     "mm": lambda args: _product(args[0], args[1]),
     "bmm": lambda args: _product(args[0], args[1]),
     "addmm": lambda args: _product(args[1], args[2]),

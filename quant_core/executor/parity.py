@@ -78,7 +78,7 @@ def check_parity(
         The errors found, none above the tolerance but those behind a flipped selection.
 
     Raises:
-        ModelError: If onnxruntime cannot load or run the model.
+        ModelError: If onnxruntime cannot load or run the model, or gives something else each time.
         InternalError: If the two part; names the first tensor in execution order that differs.
     """
     source = model if isinstance(model, bytes) else str(model)
@@ -101,6 +101,7 @@ def check_parity(
         if flipped:
             return Parity(errors, tolerance, flipped=culprit)
         worst = max(errors, key=lambda name: errors[name])
+        _check_repeatable(source, feeds, worst, tolerance, culprit)
         found = f"'{culprit}' (error {error:.2g})" if culprit else f"'{worst}'"
         raise InternalError(
             f"onnxruntime and the executor disagree: output '{worst}' by {errors[worst]:.2g} of its scale, "
@@ -172,6 +173,23 @@ def _run_onnxruntime(
             remedy="Check the model with onnx.checker and the samples against its inputs.",
         ) from error
     return dict(zip(names, values, strict=True))
+
+
+def _check_repeatable(
+    source: str | bytes, feeds: Mapping[str, np.ndarray], output: str, tolerance: float, culprit: str | None
+) -> None:
+    """Refuse a model that draws random numbers which reach its outputs: there is nothing to be held against."""
+    session = _session(source, optimize=True)
+    known = {entry.name for entry in session.get_inputs()}
+    given = {name: feeds[name] for name in feeds if name in known}
+    one, other = (session.run([output], given)[0] for _ in range(2))
+    if not distance(one, other) <= tolerance:
+        place = f", first in '{culprit}'" if culprit else ""
+        raise ModelError(
+            f"the model draws random numbers: with the same samples, onnxruntime gives another '{output}' "
+            f"each time{place}.",
+            remedy="Export it in evaluation mode, without dropout, or with its noise as an input.",
+        )
 
 
 def _run_program(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from quant_core.executor.node import Node
+from quant_core.executor.ops.packed_convolution import PackedWeights, suits
 from quant_core.executor.ops.spatial import Window, pad_spatial, symmetric, window
 from quant_core.executor.registry import Kernel, operator
 
@@ -17,6 +18,7 @@ def convolve(node: Node) -> Kernel:
     """The kernel of a convolution; sizes of the window come from the weight where attributes are silent."""
     group = node.int("group", 1)
     windows: dict[tuple[int, ...], Window] = {}
+    packed = PackedWeights()
 
     def conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         sizes = tuple(weight.shape[2:])
@@ -30,6 +32,8 @@ def convolve(node: Node) -> Kernel:
         even = symmetric(pads)
         if even is None:
             return function(pad_spatial(x, pads), weight, bias, found.strides, 0, found.dilations, group)
+        if suits(x, weight):
+            return packed.convolve(x, weight, bias, found.strides, even, found.dilations, group)
         return function(x, weight, bias, found.strides, even, found.dilations, group)
 
     return conv
