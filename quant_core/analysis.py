@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from quant_core.artifacts import COSTS, INTERACTIONS, SENSITIVITY, SPECTRUM_HTML, SPECTRUM_JSON, whole_folder
-from quant_core.calibration import Samples, split_samples
+from quant_core.calibration import RangeWatch, Samples, split_samples
 from quant_core.checkpoints import Checkpoints, find_rounded, keep_rounded, probe_log
 from quant_core.effort import Effort, plan_effort
 from quant_core.equalizing import equalize, expected_bits
@@ -149,7 +149,12 @@ def apart(samples: Samples, request: Request) -> tuple[Samples, Samples]:
 
 
 def round_candidates(
-    job: Prepared, samples: Samples, request: Request, tell: Tell, kept: KeptMoments | None = None
+    job: Prepared,
+    samples: Samples,
+    request: Request,
+    tell: Tell,
+    kept: KeptMoments | None = None,
+    watch: RangeWatch | None = None,
 ) -> RoundedWeights:
     """Round every layer at each of its candidate widths.
 
@@ -159,6 +164,7 @@ def round_candidates(
         request: What is asked.
         tell: Called with the fraction done and a message.
         kept: Where moments of layers' inputs are left for the next time.
+        watch: Shown the run over the samples that moments are taken from.
 
     Returns:
         Layer name -> bits -> codes and scales.
@@ -175,6 +181,7 @@ def round_candidates(
         seed=request.seed,
         on_progress=tell,
         kept=kept,
+        watch=watch,
     )
 
 

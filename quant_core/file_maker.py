@@ -13,7 +13,7 @@ from quant_core.allocation.plan_bits import Limits
 from quant_core.allocation.plan_problem import BYTES, PlanProblem
 from quant_core.artifacts import MODEL
 from quant_core.assessment import Choice, simulate
-from quant_core.calibration import Samples, activation_ranges, choose_range
+from quant_core.calibration import RangeWatch, Samples, choose_range, ranges_in_parts
 from quant_core.calibration.activation_range import ActivationRange
 from quant_core.checkpoints import Checkpoints
 from quant_core.errors import InfeasibleBudgetError
@@ -75,6 +75,7 @@ class FileMaker:
         rounded: Every layer at every width.
         parts: The samples that `rounded` has seen, and the others.
         moments: Input moments of the former, as far as they are held.
+        watch: What was shown the samples that `rounded` has seen, if they ran for its sake.
         whole: Whether `rounded` has seen every calibration sample; else chosen widths may be rounded again with all.
         grids: Activation grids found so far, by tensor and bits.
         checkpoints: What an attempt that was cut off left, and where this one leaves what it has tuned.
@@ -92,6 +93,7 @@ class FileMaker:
     rounded: RoundedWeights
     parts: tuple[Samples, Samples]
     moments: KeptMoments
+    watch: RangeWatch | None = None
     whole: bool = False
     grids: dict[tuple[str, int], ActivationGrid] = field(default_factory=dict)
     checkpoints: Checkpoints | None = None
@@ -132,11 +134,8 @@ class FileMaker:
             placement = self._place(layers, plan)
             with self.journal.timed("calibration"):
                 grids = self._calibrate(placement)
-            weights = {
-                name: self.rounded[name][width]
-                for name, width in _stored(plan).items()
-                if width != FLOAT_BITS
-            }
+            stored = {name: stored_of(width) for name, width in plan.widths.items()}
+            weights = {name: self.rounded[name][w] for name, w in stored.items() if w != FLOAT_BITS}
             self.journal.tell("export", 0, "writing model.onnx")
             choice = self._with_islands(layers, Choice(plan, placement, grids, weights), settled)
             plan = self._foretold(layers, choice.plan)
@@ -305,7 +304,7 @@ class FileMaker:
 
     def _rounded_again(self, choice: Choice) -> Mapping[str, QuantizedWeight]:
         """Codes from every sample, and where layers are followed for the inputs that they will be given."""
-        weights, widths = dict(choice.weights), _stored(choice.plan)
+        weights, widths = dict(choice.weights), {n: stored_of(w) for n, w in choice.plan.widths.items()}
         followed = find_followed(self.job, self.spec, choice, self.samples, self.islands)
         if not self.whole:
             layers = [layer for layer in self.job.layers if knows_more(layer, self.samples.count)]
@@ -372,10 +371,11 @@ class FileMaker:
         bits = {name: WIDE_BITS if name in placement.wide else 8 for name in placement.points}
         missing = [name for name in placement.points if (name, bits[name]) not in self.grids]
         if missing:
-            ranges = activation_ranges(
+            ranges = ranges_in_parts(
                 self.job.program,
-                self.samples,
+                self.parts,
                 missing,
+                self.watch,
                 batch_size=self.job.batch_size,
                 device=self.job.device,
                 on_batch=lambda done, total: self.journal.tell(
@@ -393,8 +393,3 @@ class FileMaker:
             return float8_grid(*choose_range(observed, "minmax"))
         low, high = choose_range(observed, self.spec.activation_range, bits)
         return symmetric_grid(low, high) if self.job.target.symmetric else activation_grid(low, high, bits)
-
-
-def _stored(plan: BitPlan) -> dict[str, int]:
-    """Layer name -> how its weight is rounded."""
-    return {name: stored_of(width) for name, width in plan.widths.items()}

@@ -22,10 +22,11 @@ from quant_core.analysis import (
 from quant_core.artifacts import COSTS, MODEL, PARETO, check_place, whole_folder
 from quant_core.assessment import assess
 from quant_core.band_search import find_in_band
-from quant_core.calibration import Samples, split_samples
+from quant_core.calibration import RangeWatch, Samples, split_samples
 from quant_core.checkpoints import SENSITIVITIES, Checkpoints, find_rounded, keep_rounded
 from quant_core.effort import plan_effort
 from quant_core.equalizing import equalize, expected_bits
+from quant_core.export import place
 from quant_core.file_maker import FileMaker
 from quant_core.journal import Journal
 from quant_core.open_activations import open_activations
@@ -122,11 +123,11 @@ def _run(
         job = equalize(job, calibration, spec, scaled_for, journal.tells("rounding"))
     calibration = job.shorten(calibration)
     seen, unseen = apart(calibration, spec)
-    moments = KeptMoments()
+    moments, watch = KeptMoments(), RangeWatch(_rounded_tensors(job, spec))
     with journal.timed("rounding"):
         rounded = find_rounded(checkpoints)
         if rounded is None:
-            rounded = round_candidates(job, seen, spec, journal.tells("rounding"), moments)
+            rounded = round_candidates(job, seen, spec, journal.tells("rounding"), moments, watch)
             keep_rounded(checkpoints, rounded)
         journal.tell("rounding", 1, f"{len(rounded)} layers rounded")
     with journal.timed("sensitivity"):
@@ -173,6 +174,7 @@ def _run(
         rounded,
         (seen, unseen),
         moments,
+        watch,
         whole=seen is calibration,
         checkpoints=checkpoints,
     )
@@ -230,6 +232,12 @@ def _prepared(model: Path, data: Path, spec: QuantizeSpec) -> Prepared:
     if (budget.effective_bits, budget.bops, budget.latency) != (None, None, None):
         check_reach(budget, price(job, spec))
     return job
+
+
+def _rounded_tensors(job: Prepared, spec: QuantizeSpec) -> tuple[str, ...]:
+    """Tensors that a plan without float layers rounds to a grid."""
+    bits = {name: min(choice.bits) for name, choice in job.candidates.items()}
+    return place(job.model, job.layers, bits, spec.default_activation_bits, job.target, spec).points
 
 
 def _for_the_band(held_back: Samples, spec: QuantizeSpec) -> tuple[Samples, Samples]:

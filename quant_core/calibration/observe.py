@@ -49,17 +49,90 @@ def activation_ranges(
     Raises:
         NonFiniteError: If a tensor holds NaN or infinity; names the tensor.
     """
-    names = list(dict.fromkeys(tensors))
-    ranges: dict[str, ActivationRange] = {}
+    watch = RangeWatch(tensors)
     done = 0
     for batch in samples.batches(batch_size):
         feeds = {
             name: fast_layout(torch.from_numpy(array).to(device)) for name, array in batch.inputs.items()
         }
-        computed = [name for name in names if name not in feeds]
+        computed = [name for name in watch.tensors if name not in feeds]
         with torch.no_grad():
-            values = feeds | (program.evaluate(feeds, outputs=computed) if computed else {})
-        for name in names:
+            watch.add(feeds | (program.evaluate(feeds, outputs=computed) if computed else {}))
+        done += batch.count
+        if on_batch is not None:
+            on_batch(done, samples.count)
+    return watch.ranges
+
+
+def ranges_in_parts(
+    program: Evaluates,
+    parts: Sequence[Samples],
+    tensors: Collection[str],
+    watch: RangeWatch | None = None,
+    *,
+    batch_size: int,
+    device: torch.device | str,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> dict[str, ActivationRange]:
+    """Collect distributions over samples in parts, without a run of the first part where a watch has seen it.
+
+    Args:
+        program: The float model.
+        parts: What to run; one that comes twice counts once.
+        tensors: Names of float tensors.
+        watch: What was shown the first part, or nothing yet.
+        batch_size: Samples a run.
+        device: Where the program computes.
+        on_batch: Called after each run with samples done and samples in all; may raise to stop.
+
+    Returns:
+        Distributions by tensor name, in the order asked for.
+    """
+    parts = list({id(part): part for part in parts}.values())
+    total, done = sum(part.count for part in parts), 0
+    known = {} if watch is None else watch.ranges
+    found = {name: known[name] for name in tensors} if known.keys() >= set(tensors) else {}
+
+    def told(now: int, _: int) -> None:
+        if on_batch is not None:
+            on_batch(done + now, total)
+
+    for part in parts:
+        if part is not parts[0] or not found:
+            seen = activation_ranges(
+                program, part, tensors, batch_size=batch_size, device=device, on_batch=told
+            )
+            found |= {name: merge(found[name], new) if name in found else new for name, new in seen.items()}
+        done += part.count
+    return found
+
+
+class RangeWatch:
+    """Collects ranges from runs that somebody makes, batch by batch.
+
+    Attributes:
+        tensors: Names of the tensors, each once.
+    """
+
+    def __init__(self, tensors: Collection[str]) -> None:
+        self.tensors = tuple(dict.fromkeys(tensors))
+        self._seen: dict[str, ActivationRange] = {}
+
+    @property
+    def ranges(self) -> dict[str, ActivationRange]:
+        """Distributions so far by tensor name, in the order asked for; those of empty tensors are missing."""
+        return {name: self._seen[name] for name in self.tensors if name in self._seen}
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Take in one batch.
+
+        Args:
+            values: Tensor name -> value, for every tensor that is watched.
+
+        Raises:
+            NonFiniteError: If a tensor holds NaN or infinity; names the tensor.
+        """
+        for name in self.tensors:
             if not values[name].numel():
                 continue
             low, high = (float(extreme) for extreme in torch.aminmax(values[name]))
@@ -70,8 +143,4 @@ def activation_ranges(
                     where=name,
                 )
             seen = measure(values[name], (low, high))
-            ranges[name] = merge(ranges[name], seen) if name in ranges else seen
-        done += batch.count
-        if on_batch is not None:
-            on_batch(done, samples.count)
-    return {name: ranges[name] for name in names if name in ranges}
+            self._seen[name] = merge(self._seen[name], seen) if name in self._seen else seen

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 import torch
 
-from quant_core.calibration import Samples
+from quant_core.calibration import RangeWatch, Samples
 from quant_core.errors import NonFiniteError
 from quant_core.executor import Program
 from quant_core.executor.layout import fast_layout
@@ -192,6 +192,7 @@ def input_moments(
     seed: int,
     on_batch: Callable[[int, int], None] | None = None,
     like: Mapping[str, Moments] | None = None,
+    watch: RangeWatch | None = None,
 ) -> dict[str, Moments]:
     """Average x x^T over samples and positions, a bounded random share of the positions of each batch.
 
@@ -208,6 +209,8 @@ def input_moments(
         seed: Seed of the choice of positions.
         on_batch: Called with samples done and samples in all; may raise to stop.
         like: Layer name -> moments of other samples, which these can be joined with.
+        watch: Shown the same runs, which spares it its own; not where rows are told from gradients, a few samples at a
+            time.
 
     Returns:
         Layer name -> moments; of layers with `few_columns` their principal directions.
@@ -223,12 +226,16 @@ def input_moments(
     in_part = reads_in_part(program, layers, samples, device)
     if in_part and samples.batch is None:
         batch_size = min(batch_size, seeing_batch(layers))
+    watch = None if in_part else watch
+    wanted = inputs if watch is None else list(dict.fromkeys((*inputs, *watch.tensors)))
     for batch in samples.batches(batch_size):
         feeds = {
             name: fast_layout(torch.from_numpy(array).to(device)) for name, array in batch.inputs.items()
         }
-        values, read = run_as_read(program, feeds, inputs, layers if in_part else (), batch.count)
+        values, read = run_as_read(program, feeds, wanted, layers if in_part else (), batch.count)
         with torch.no_grad():
+            if watch is not None:
+                watch.add(values)
             for layer in layers:
                 share = batch.count / samples.count / len(layer.uses)
                 for use in layer.uses:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 import torch
 
-from quant_core.calibration import Samples
+from quant_core.calibration import RangeWatch, Samples
 from quant_core.codes import QuantizedWeight
 from quant_core.executor import Program
 from quant_core.executor.side_by_side import side_by_side
@@ -52,6 +52,7 @@ def round_weights(
     more: Samples | None = None,
     given: RoundedWeights | None = None,
     kept: KeptMoments | None = None,
+    watch: RangeWatch | None = None,
 ) -> RoundedWeights:
     """Round each layer at each of its widths.
 
@@ -74,6 +75,7 @@ def round_weights(
         more: Samples beyond those.
         given: What was rounded with `samples` alone, whose ranges are kept; others are then found with all.
         kept: Where the input moments of `samples` are found, or left for the next time.
+        watch: Shown the first run over `samples` that moments are taken from, if there is one.
 
     Returns:
         Layer name -> bits -> codes and scales.
@@ -111,7 +113,9 @@ def round_weights(
                     seed=seed,
                     on_batch=observed,
                     like=moments or None,
+                    watch=watch if part is samples else None,
                 )
+                watch = None
             if part is samples:
                 kept.keep(known)
             moments = {

@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from quant_core.calibration import Samples, activation_ranges, load_samples
+from quant_core.calibration import RangeWatch, Samples, activation_ranges, load_samples, ranges_in_parts
 from quant_core.errors import CancelledError, NonFiniteError
 from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise
@@ -62,6 +62,50 @@ def test_result_does_not_depend_on_the_batch_size():
     )
     for name in ("x", "y"):
         np.testing.assert_array_equal(whole[name].counts, parts[name].counts)
+
+
+class Counting(Doubling):
+    """The same, with a count of samples that it ran."""
+
+    def __init__(self):
+        self.samples = 0
+
+    def evaluate(self, feeds, outputs=None):
+        self.samples += len(feeds["x"])
+        return super().evaluate(feeds, outputs)
+
+
+@pytest.mark.parametrize("watched", [("x", "y"), ("x",), ()])
+def test_parts_give_what_the_whole_gives_and_what_was_watched_is_not_run_again(watched):
+    values = np.random.default_rng(0).standard_normal((30, 50)).astype(np.float32)
+    parts = Samples({"x": values[:20]}), Samples({"x": values[20:]})
+    program, told = Counting(), []
+    watch = RangeWatch(watched)
+    for part in np.split(values[:20], 4):
+        watch.add({"x": torch.from_numpy(part), "y": torch.from_numpy(2 * part)})
+    found = ranges_in_parts(
+        program,
+        parts,
+        ["y", "x"],
+        watch,
+        batch_size=4,
+        device="cpu",
+        on_batch=lambda *step: told.append(step),
+    )
+    expected = activation_ranges(Doubling(), Samples({"x": values}), ["y", "x"], batch_size=30, device="cpu")
+    assert list(found) == ["y", "x"]
+    for name, seen in expected.items():
+        np.testing.assert_array_equal(found[name].counts, seen.counts)
+        assert (found[name].minimum, found[name].maximum) == (seen.minimum, seen.maximum)
+        assert (found[name].width, found[name].origin) == (seen.width, seen.origin)
+    assert program.samples == (10 if watched == ("x", "y") else 30)
+    assert told[-1] == (30, 30)
+
+
+def test_a_part_that_comes_twice_counts_once():
+    samples = Samples({"x": np.ones((3, 2), np.float32)})
+    found = ranges_in_parts(Doubling(), (samples, samples), ["y"], batch_size=2, device="cpu")
+    assert found["y"].count == 6
 
 
 def test_overflow_names_the_tensor():
