@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,10 @@ from quant_core.quantizers.equalization import (
 )
 from quant_core.spec import FLOAT_BITS, Budget, QuantizeSpec
 
-_MOST_SAMPLES = 64
+_MOST_SAMPLES, _ENOUGH = 64, 16
+"""Samples that channels are told from; those that large networks are given."""
+_MOST_MACS = 16e9
+"""Multiply-accumulates in one run of all samples, beyond which there need be no more than enough."""
 _BITS_IN_A_BAND = 5.0
 """Mean bits to expect where an accuracy band decides."""
 
@@ -66,7 +70,7 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
 
     Args:
         job: The prepared job.
-        samples: Calibration samples; at most 64 are used.
+        samples: Calibration samples; at most 64 are used, of large networks fewer.
         spec: The request.
         bits: Mean bits of weights that the scales are made for; they are part of what sensitivities hold for.
         tell: Called with the fraction done and a message.
@@ -96,9 +100,11 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
     if not (wanted or borders.writing):
         return job
     unit = samples.batch or 1
-    samples = samples.take(np.arange(max(unit, min(samples.count, _MOST_SAMPLES) // unit * unit)))
+    affordable = int(_MOST_MACS / max(1, sum(layer.macs for layer in job.layers)))
+    count = min(samples.count, _MOST_SAMPLES, max(_ENOUGH, affordable))
+    samples = samples.take(np.arange(max(unit, count // unit * unit)))
     few = _feeds(job, samples.take(np.arange(unit)))
-    shapes = _shapes(job.program, few)
+    shapes, outputs = _looked_at(job.program, few)
 
     def is_known(group: ChannelGroup) -> bool:
         """Whether enough was seen of its channels; what is rounded at run time has no range to know."""
@@ -110,12 +116,12 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
         for group in channel_groups(job.graph, job.layers, before, shapes)
         if not wanted.isdisjoint(group.readers) and is_known(group)
     ]
-    outputs = [
+    written = [
         group for group in output_groups(job.graph, job.layers, borders.writing, shapes) if is_known(group)
     ]
     reading = {name for group in groups for name in group.readers if name in integer}
     layers = [layer for layer in job.layers if layer.name in reading]
-    axes = {group.tensors[0]: -1 - group.trailing for group in outputs}
+    axes = {group.tensors[0]: -1 - group.trailing for group in written}
     axes |= {layer.uses[0].input: 1 if layer.op in {"Conv", "ConvTranspose"} else -1 for layer in layers}
     seen = channel_statistics(job.program, axes, samples, batch_size=job.batch_size, device=job.device)
     readers = {
@@ -137,14 +143,14 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
     taken = {name for found in chosen for name in found.group.tensors}
     scaled = [
         choose_output_scales(group, seen[group.tensors[0]])
-        for group in outputs
+        for group in written
         if taken.isdisjoint(group.tensors)
     ]
     chosen += [found for found in scaled if found is not None]
-    if chosen and not _fits(scaled_job := _scaled(job, spec, chosen, few), spec):
+    if chosen and not _fits(scaled_job := _scaled(job, spec, chosen, few, outputs), spec):
         # Products cost nodes and constants, which a tight budget has no room for; scales that fold cost nothing.
         chosen = [found for found in chosen if not found.group.inserted]
-        scaled_job = _scaled(job, spec, chosen, few) if chosen else job
+        scaled_job = _scaled(job, spec, chosen, few, outputs) if chosen else job
     return scaled_job if chosen else job
 
 
@@ -163,12 +169,16 @@ def _borders(job: Prepared, spec: QuantizeSpec, widths: Mapping[str, int]) -> Fl
 
 
 def _scaled(
-    job: Prepared, spec: QuantizeSpec, scales: list[ChannelScales], few: Mapping[str, torch.Tensor]
+    job: Prepared,
+    spec: QuantizeSpec,
+    scales: list[ChannelScales],
+    few: Mapping[str, torch.Tensor],
+    outputs: Mapping[str, torch.Tensor],
 ) -> Prepared:
     graph = with_scales(job.graph, job.layers, scales)
     model = graph if job.graph is job.model else with_scales(job.model, job.layers, scales)
     program = compile_model(graph, device=job.device)
-    _check(job.program, program, few)
+    _check(program, few, outputs)
     layers = with_inputs(job.layers, scales)
     inserted = sum(found.group.inserted for found in scales)
     note = (
@@ -186,9 +196,9 @@ def _scaled(
     )
 
 
-def _check(before: Program, after: Program, feeds: Mapping[str, torch.Tensor]) -> None:
+def _check(program: Program, feeds: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
     with torch.no_grad():
-        expected, given = before.evaluate(feeds), after.evaluate(feeds)
+        given = program.evaluate(feeds)
     for name, value in expected.items():
         if not value.is_floating_point():
             continue
@@ -213,10 +223,17 @@ def _feeds(job: Prepared, samples: Samples) -> dict[str, torch.Tensor]:
     }
 
 
-def _shapes(program: Program, feeds: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+def _looked_at(
+    program: Program, feeds: Mapping[str, torch.Tensor]
+) -> tuple[dict[str, tuple[int, ...]], dict[str, torch.Tensor]]:
+    """Shapes of all tensors, and the outputs."""
     with torch.no_grad():
-        values: Mapping[str, object] = {**feeds, **program.evaluate(feeds, outputs=program.order)}
-    return {name: tuple(value.shape) for name, value in values.items() if isinstance(value, torch.Tensor)}
+        values: dict[str, Any] = {
+            **feeds,
+            **program.evaluate(feeds, outputs=dict.fromkeys((*program.order, *program.outputs))),
+        }
+    shapes = {name: tuple(value.shape) for name, value in values.items() if isinstance(value, torch.Tensor)}
+    return shapes, {name: values[name] for name in program.outputs}
 
 
 def _weight(job: Prepared, layer: Layer) -> npt.NDArray[np.floating]:
