@@ -53,9 +53,11 @@ def proportions(changes: Sequence[torch.Tensor], measured: int) -> Proportions |
         The proportions; None where these means are missed by more than 15 %, root mean square, or of fewer than three
         layers.
     """
+    if len(changes) < _FEWEST_LAYERS:
+        return None
     table = torch.stack([*changes])
     means = table.mean(1, keepdim=True)
-    if len(table) < _FEWEST_LAYERS or not bool((torch.isfinite(means) & (means > 0)).all()):
+    if not bool((torch.isfinite(means) & (means > 0)).all()):
         return None
     relative = table / means
     others = (relative.sum(0) - relative) / (len(table) - 1)

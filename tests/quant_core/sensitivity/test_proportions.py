@@ -33,11 +33,12 @@ def test_what_is_foretold_is_as_far_off_as_allowed_at_most() -> None:
     [
         layers_of(1.0, 40),
         layers_of(0.0, 2),
+        [],
         [*layers_of(0.0), torch.zeros(8, dtype=torch.float64)],
         [*layers_of(0.0), -SHARES],
         [*layers_of(0.0), SHARES * torch.nan],
     ],
-    ids=["by chance", "two layers", "no change", "a fall", "nan"],
+    ids=["by chance", "two layers", "the last layers stay float", "no change", "a fall", "nan"],
 )
 def test_it_is_not_foretold_where_that_is_not_known(changes: list[torch.Tensor]) -> None:
     assert proportions(changes, 4) is None
