@@ -38,7 +38,9 @@ def test_the_budget_is_met_and_integer_layers_run_on_integer_kernels(name, tmp_p
     for layer in report.layers:
         if layer.form in {"static", "dynamic"}:
             assert layer.kernel in INTEGER, layer
-    assert {layer.form for layer in report.layers} <= {"static", "dynamic", "gather"}
+    others = {layer.name for layer in report.layers if layer.form not in {"static", "dynamic", "gather"}}
+    # A 3 x 3 stem of few outputs runs in float, where it takes no longer.
+    assert others == ({report.layers[0].name} if name == "resnet20" else set())
     assert all(note.startswith("channels were scaled") for note in report.warnings)
     assert report.metrics.mean_cosine > 0.98
     assert abs(report.simulation.predicted_sqnr_db - report.simulation.measured_sqnr_db) < 1
