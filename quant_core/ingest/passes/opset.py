@@ -24,6 +24,7 @@ _WRONG = {
 }
 
 
+_LAST_SILENT_TRAINING = 13
 _FIRST_ALIKE = 18
 _CHANGED = frozenset({"DFT", "GridSample", "GroupNormalization"})
 """Operators that changed from that opset on; the others only took more types or got attributes with defaults."""
@@ -59,6 +60,7 @@ class RaiseOpset(ir.passes.InPlacePass):
         for operator, (last, change) in _WRONG.items():
             if operator in operators and version <= last:
                 raise _refusal(version, change)
+        _check_statistics(model, version)
         if "GroupNormalization" in operators:
             # Its scale changes from one per group to one per channel, so the number of channels must be known.
             common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
@@ -75,6 +77,19 @@ class RaiseOpset(ir.passes.InPlacePass):
         if version <= LAST_LEGACY_OPSET:
             restore_sampling(model, version)
         return ir.passes.PassResult(model, modified=True)
+
+
+def _check_statistics(model: ir.Model, version: int) -> None:
+    """Refuse batch normalization that gives statistics out: before opset 14 that was how it is asked to train."""
+    if version > _LAST_SILENT_TRAINING:
+        return
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        if node.op_type == "BatchNormalization" and any(output.name for output in node.outputs[1:]):
+            raise ModelError(
+                f"batch normalization {node.name or node.outputs[0].name!r} gives out the statistics of the batch: "
+                "the model was exported for training.",
+                remedy="Export it in evaluation mode.",
+            )
 
 
 def _relabel(model: ir.Model) -> None:

@@ -63,6 +63,31 @@ def test_a_model_onnxruntime_refuses(images: np.ndarray) -> None:
         check_parity(b"not a model", compile_model(ir.load(RESNET)), {"input": images})
 
 
+@pytest.mark.parametrize("drawn", ["Dropout", "RandomNormalLike"])
+def test_a_model_that_draws_random_numbers_is_refused(drawn: str) -> None:
+    inputs = ["x", "ratio", "training"] if drawn == "Dropout" else ["x"]
+    nodes = [
+        onnx.helper.make_node(drawn, inputs, ["noise"]),
+        onnx.helper.make_node("Add", ["x", "noise"], ["y"]),
+    ]
+    rows, result = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 8]) for name in "xy"
+    )
+    constants = [
+        numpy_helper.from_array(np.array(0.5, np.float32), "ratio"),
+        numpy_helper.from_array(np.array(True), "training"),
+    ]
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(nodes, "g", [rows], [result], constants),
+        opset_imports=[onnx.helper.make_opsetid("", 18)],
+        ir_version=9,
+    )
+    program = compile_model(ir.from_proto(model))
+    with pytest.raises(ModelError, match=r"draws random numbers.*'y' each time, first in 'noise'") as told:
+        check_parity(model.SerializeToString(), program, {"x": np.ones((4, 8), np.float32)})
+    assert "evaluation mode" in told.value.remedy
+
+
 class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

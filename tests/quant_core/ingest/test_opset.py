@@ -138,6 +138,17 @@ def test_what_cannot_be_raised_is_refused(build, floats):
         normalise(ir.from_proto(model))
 
 
+@pytest.mark.parametrize("opset", [7, 9, 13])
+def test_batch_norm_that_trains_is_refused(opset, build, floats):
+    """Onnxruntime takes outputs of statistics for a wish to train, and gives other values than at inference."""
+    norm = {"s": floats(3), "b": floats(3), "m": floats(3), "v": np.abs(floats(3)) + 0.5}
+    node = N("BatchNormalization", ["x", *norm], ["y", "mean", "var", "m2", "v2"], "bn")
+    model = build([node], {"x": floats(2, 3, 4, 4)}, norm, opset=opset)
+    with pytest.raises(ModelError, match="'bn' gives out the statistics") as told:
+        normalise(ir.from_proto(model))
+    assert "evaluation mode" in told.value.remedy
+
+
 def test_nearest_resize_both_ways_is_refused(build, floats):
     scales = np.array([1, 1, 2, 0.5], np.float32)
     model = build([N("Resize", ["x", "k"], ["y"], "r")], {"x": floats(1, 1, 4, 4)}, {"k": scales}, opset=10)
