@@ -17,7 +17,7 @@ class GraphVisit:
     Attributes:
         nodes: Its nodes.
         initializers: Its initializers; empty for functions.
-        sparse: How many sparse initializers it holds.
+        sparse: How many sparse tensors it holds, initializers and constants.
         depth: 0 for the main graph and for function bodies.
     """
 
@@ -38,7 +38,8 @@ def walk_graphs(model: onnx.ModelProto) -> Iterator[GraphVisit]:
     """
     yield from _walk(model.graph, 0)
     for function in model.functions:
-        yield GraphVisit(list(function.node), [], 0, 0)
+        nodes = list(function.node)
+        yield GraphVisit(nodes, [], _sparse_constants(nodes), 0)
         yield from _walk_attributes(list(function.node), 1)
 
 
@@ -63,7 +64,8 @@ def walk_tensors(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto
 
 def _walk(graph: onnx.GraphProto, depth: int) -> Iterator[GraphVisit]:
     nodes = list(graph.node)
-    yield GraphVisit(nodes, list(graph.initializer), len(graph.sparse_initializer), depth)
+    sparse = len(graph.sparse_initializer) + _sparse_constants(nodes)
+    yield GraphVisit(nodes, list(graph.initializer), sparse, depth)
     if depth < MAX_DEPTH:
         yield from _walk_attributes(nodes, depth + 1)
 
@@ -75,3 +77,11 @@ def _walk_attributes(nodes: list[onnx.NodeProto], depth: int) -> Iterator[GraphV
                 yield from _walk(attribute.g, depth)
             for graph in attribute.graphs:
                 yield from _walk(graph, depth)
+
+
+def _sparse_constants(nodes: list[onnx.NodeProto]) -> int:
+    return sum(
+        attribute.HasField("sparse_tensor") or len(attribute.sparse_tensors) > 0
+        for node in nodes
+        for attribute in node.attribute
+    )

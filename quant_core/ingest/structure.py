@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import onnx
@@ -36,7 +37,7 @@ def check_structure(model: onnx.ModelProto, path: Path) -> None:
 
     Raises:
         ModelError: If the graph is missing, too new or old, nested too deep, too large, without inputs or outputs,
-            or gives sequences, optionals or maps.
+            has nodes of the same name, or gives sequences, optionals or maps.
         UnsupportedOperatorError: If it holds operators that nobody defines; all of them are named.
     """
     where = str(path)
@@ -53,6 +54,7 @@ def check_structure(model: onnx.ModelProto, path: Path) -> None:
     _check_nesting(model, where)
     check_graph_size(model, where)
     _check_operators(model, where)
+    _check_node_names(model, where)
     initializers = {tensor.name for tensor in model.graph.initializer}
     if all(value.name in initializers for value in model.graph.input):
         raise ModelError("the graph has no input.", remedy="Export it with at least one.", where=where)
@@ -132,7 +134,19 @@ def _check_nesting(model: onnx.ModelProto, where: str) -> None:
             )
         if graph.sparse:
             raise ModelError(
-                "the graph holds sparse initializers.", remedy="Store them as dense tensors.", where=where
+                "the graph holds sparse tensors.", remedy="Store them as dense tensors.", where=where
+            )
+
+
+def _check_node_names(model: onnx.ModelProto, where: str) -> None:
+    for graph in walk_graphs(model):
+        names = Counter(node.name for node in graph.nodes if node.name)
+        twice = [name for name, count in names.items() if count > 1]
+        if twice:
+            raise ModelError(
+                f"{names[twice[0]]} nodes have the same name {twice[0]!r}; onnxruntime loads no such file.",
+                remedy="Give each node a name of its own, or none.",
+                where=where,
             )
 
 

@@ -307,3 +307,26 @@ def test_sparse_initializer(convolution, save):
     sparse.dims[:] = [1 << 40]
     with pytest.raises(ModelError, match="sparse"):
         read_model(save(convolution))
+
+
+def test_sparse_constant(build, floats, save):
+    values = helper.make_tensor("", TensorProto.FLOAT, [1], [1.0])
+    indices = helper.make_tensor("", TensorProto.INT64, [1], [0])
+    sparse = helper.make_sparse_tensor(values, indices, [1 << 20, 1 << 20])
+    nodes = [
+        helper.make_node("Constant", [], ["w"], sparse_value=sparse),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+    ]
+    model = build(nodes, {"x": floats(1, 4)})
+    with pytest.raises(ModelError, match="sparse tensors"):
+        read_model(save(model))
+
+
+def test_nodes_of_the_same_name(convolution, save):
+    convolution.graph.node.add().CopyFrom(convolution.graph.node[0])
+    convolution.graph.node[-1].output[0] = "another"
+    for node in convolution.graph.node:
+        node.name = "twin"
+    with pytest.raises(ModelError, match="the same name 'twin'") as told:
+        read_model(save(convolution))
+    assert "a name of its own" in told.value.remedy
