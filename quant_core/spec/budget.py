@@ -6,6 +6,7 @@ import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -30,6 +31,8 @@ _UNITS = {
     "mib": 2**20,
     "gib": 2**30,
 }
+_SMALLEST_FILE = 100
+"""Bytes: a file of one node with names and types takes more."""
 _OPERATIONS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "p": 1e15}
 _NUMBER = r"([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)"
 
@@ -55,13 +58,19 @@ def parse_size(value: Any) -> Any:
         )
     number, unit = float(match[1]), (match[2] or "").lower()
     if unit == "%":
-        return number / 100
+        return _share(number, value)
     if unit:
         size = number * _UNITS[unit]
         if size <= 1:
             raise ValueError(f"{value!r} is at most one byte")
         return size
     return number
+
+
+def _share(percent: float, text: str) -> float:
+    if percent > 100:
+        raise ValueError(f"{text!r} is more than the float model itself; write at most 100%")
+    return percent / 100
 
 
 def parse_bops(value: Any) -> Any:
@@ -84,7 +93,7 @@ def parse_bops(value: Any) -> Any:
             f"cannot read {value!r} as bit operations; write a share such as 5% or a number such as 3.5G"
         )
     if match[2] == "%":
-        return float(match[1]) / 100
+        return _share(float(match[1]), value)
     return float(match[1]) * _OPERATIONS[match[2].lower()]
 
 
@@ -209,8 +218,18 @@ class AccuracyBand(_Frozen):
         return f"a {self.metric} of at {'most' if self.falls else 'least'} {self.limit:g}"
 
 
-Size = Annotated[float, BeforeValidator(parse_size), Field(gt=0, allow_inf_nan=False)]
-PeakMemory = Size
+def _ratio_or_file(size: float) -> float:
+    """Refuse sizes that no file has: most likely a ratio or a percentage was meant."""
+    if 1 < size < _SMALLEST_FILE:
+        raise ValueError(
+            f"{size:g} is no ratio of the float file, which is at most 1, and would be too few bytes for any file; "
+            "write a ratio such as 0.18, a percentage such as 18%, or bytes such as 2.5MB"
+        )
+    return size
+
+
+PeakMemory = Annotated[float, BeforeValidator(parse_size), Field(gt=0, allow_inf_nan=False)]
+Size = Annotated[PeakMemory, AfterValidator(_ratio_or_file)]
 Bops = Annotated[float, BeforeValidator(parse_bops), Field(gt=0, allow_inf_nan=False)]
 Milliseconds = Annotated[float, BeforeValidator(parse_latency), Field(gt=0, allow_inf_nan=False)]
 Band = Annotated[AccuracyBand, BeforeValidator(parse_band)]

@@ -47,12 +47,22 @@ def test_only_what_was_given_is_written():
         {"latency": "fast"},
         {"max_drop": "50 percent"},
         {"size": "0.5B"},
+        {"bops": "120%"},
+        {"peak_memory": "101%"},
         {"budget": {"weight": 3}},
     ],
 )
 def test_budgets_that_make_no_sense(written):
     with pytest.raises(ValidationError):
         QuantizeSpec.model_validate(written)
+
+
+@pytest.mark.parametrize("size", [1.2, "1.2", 25, "25", "120%", "80 B"])
+def test_what_is_neither_a_ratio_nor_the_bytes_of_a_file_is_asked_about(size):
+    with pytest.raises(ValidationError, match=r"ratio of the float file|at most 100%") as told:
+        QuantizeSpec.model_validate({"size": size})
+    assert told.value.errors()[0]["loc"] == ("budget", "size")
+    assert QuantizeSpec.model_validate({"peak_memory": 80}).budget.peak_memory == 80
 
 
 @pytest.mark.parametrize("confidence", [0.9, "0.9", "90%"])
