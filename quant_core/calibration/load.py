@@ -33,7 +33,7 @@ def load_samples(path: Path, model: ir.Model) -> Samples:
     path = Path(path)
     initializers = set(model.graph.initializers)
     inputs = [value for value in model.graph.inputs if value.name not in initializers]
-    arrays = _by_input_name(read_arrays(path), [value.name or "" for value in inputs], path)
+    arrays = _by_input_name(read_arrays(path), [value.name or "" for value in inputs], initializers, path)
     batch = _demanded_batch(inputs, path)
     labels = arrays.pop(LABELS, None) if all(value.name != LABELS for value in inputs) else None
     checked = {value.name or "": _check_input(arrays[value.name or ""], value, path) for value in inputs}
@@ -63,7 +63,7 @@ def load_samples(path: Path, model: ir.Model) -> Samples:
 
 
 def _by_input_name(
-    arrays: dict[str | None, np.ndarray], names: list[str], path: Path
+    arrays: dict[str | None, np.ndarray], names: list[str], constants: set[str], path: Path
 ) -> dict[str, np.ndarray]:
     if set(arrays) == {None}:
         if len(names) > 1:
@@ -76,6 +76,13 @@ def _by_input_name(
     named = {name: array for name, array in arrays.items() if name is not None}
     missing = [name for name in names if name not in named]
     extra = [name for name in named if name not in names and name != LABELS]
+    if fixed := [name for name in extra if name in constants]:
+        raise SamplesError(
+            f"the file holds {', '.join(map(repr, fixed))}, which the model has as constants: graph inputs with a "
+            "default value become constants.",
+            remedy="Leave these arrays out; where a value differs from sample to sample, remove its default.",
+            where=str(path),
+        )
     if missing or extra:
         parts = [f"lacks {', '.join(map(repr, missing))}"] if missing else []
         parts += [f"holds the unknown {', '.join(map(repr, extra))}"] if extra else []

@@ -53,6 +53,16 @@ def test_npy_for_two_inputs(graph, images, tmp_path):
     assert "a, b" in _refusal(tmp_path / "s.npy", model).message
 
 
+def test_an_array_for_an_input_that_became_a_constant(graph, npz):
+    model = graph(x=(FLOAT, ["n", 3]))
+    value = ir.Value(name="scale", const_value=ir.tensor(np.ones(1, np.float32), name="scale"))
+    model.graph.register_initializer(value)
+    refusal = _refusal(npz(x=np.zeros((4, 3), np.float32), scale=np.ones((4, 1), np.float32)), model)
+    assert "'scale'" in refusal.message
+    assert "default value" in refusal.message
+    assert "Leave" in refusal.remedy
+
+
 def test_inputs_come_in_the_order_of_the_graph(graph, npz):
     model = graph(a=(INT64, ["n", "l"]), b=(INT64, ["n", "l"]))
     path = npz(b=np.zeros((4, 7), np.int64), a=np.ones((4, 7), np.int32))
