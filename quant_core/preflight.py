@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from quant_core.allocation.candidates import candidate_bits
-from quant_core.allocation.file_costs import FileCosts, smallest_reachable
+from quant_core.allocation.file_costs import FileCosts, smallest_reachable, with_zero_points
 from quant_core.export import predict_sizes
 from quant_core.ingest import Layer, find_float_weights, find_layers, normalise, read_model, with_shapes
 from quant_core.ingest.batch import BatchBoundError, free_batch
@@ -70,19 +70,21 @@ def inspect_model(path: Path, data: Path | None = None) -> Preflight:
 
 
 def smallest_bytes(model: ir.Model, layers: tuple[Layer, ...]) -> int:
-    """Predict the smallest file a job with default choices can give.
+    """Predict the smallest budget that a job with default choices surely keeps.
 
     Args:
         model: A normalised model.
         layers: Its layers.
 
     Returns:
-        Bytes, as the exporter would write them; a budget below is refused.
+        Bytes: what the exporter would write, and room for zero points, which only calibration tells.
     """
     candidates = candidate_bits(layers, QuantizeSpec())
     widths = {name: choice.bits for name, choice in candidates.items()}
     sizes = predict_sizes(model, layers, widths, QuantizeSpec().default_activation_bits)
-    return smallest_reachable(candidates, FileCosts(sizes.base, sizes.layers, sizes.functions))
+    return with_zero_points(
+        smallest_reachable(candidates, FileCosts(sizes.base, sizes.layers, sizes.functions))
+    )
 
 
 def _unsupported(model: ir.Model) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 import torch
 
 from quant_core.allocation.candidates import Candidates, candidate_bits, with_activation_bits
-from quant_core.allocation.file_costs import FileCosts, smallest_reachable
+from quant_core.allocation.file_costs import FileCosts, smallest_reachable, with_zero_points
 from quant_core.batching import free_samples
 from quant_core.calibration import Samples, load_samples
 from quant_core.calibration.padding import Padding
@@ -20,6 +20,7 @@ from quant_core.errors import InfeasibleBudgetError, ModelError, NonFiniteError,
 from quant_core.executor import Program, compile_model
 from quant_core.executor.layout import fast_layout
 from quant_core.export import Form, Target, target_of, within_target
+from quant_core.independence import check_independence
 from quant_core.ingest import (
     Layer,
     Source,
@@ -40,8 +41,6 @@ from quant_core.spec.width import stored_of
 _PARITY_SAMPLES = 4
 _BATCH_BYTES = 192 << 20
 _LARGEST_BATCH = 64
-_MOST_ZERO_POINTS = 5 << 10
-"""Bytes of one constant for each of the 256 values that zero points have."""
 _TRIFLE = 20
 
 
@@ -110,7 +109,7 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
         The job, ready to start.
 
     Raises:
-        ModelError: If the model cannot be used.
+        ModelError: If the model cannot be used, or its first axis does not count samples.
         SamplesError: If the samples do not fit it.
         SpecError: If the request contradicts itself or names what is not there.
         InfeasibleBudgetError: If no plan can meet the budget.
@@ -146,7 +145,7 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
         raise InfeasibleBudgetError(
             f"a budget of {budget} bytes ({spec.budget.size or 0:g}) cannot be met: the smallest reachable file is "
             f"{smallest} bytes, {smallest / source.file_bytes:.3f} of the float file.",
-            remedy=f"Allow at least {_with_zero_points(smallest)} bytes, fewer bits, or fewer pins."
+            remedy=f"Allow at least {with_zero_points(smallest)} bytes, fewer bits, or fewer pins."
             f"{_largest_left(model, layers, candidates)}",
             where="size",
         )
@@ -154,7 +153,9 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     program = compile_model(model, device=device)
     first = samples.take(np.arange(samples.batch or min(samples.count, _PARITY_SAMPLES)))
     reference = find_reference(source, model, program, first)
-    shapes, bytes_per_sample = _measure(program, layers, first, device)
+    shapes, outputs, bytes_per_sample = _measure(program, layers, first, device)
+    if samples.batch is None and not source.quantized_parts:
+        check_independence(program, first.inputs, outputs, str(model_path))
     affordable = min(_LARGEST_BATCH, _BATCH_BYTES // max(1, bytes_per_sample))
     affordable = max(1, int(affordable * memory_share()))
     batching = free_samples(model, program, layers, samples, affordable)
@@ -176,11 +177,6 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
         padding=find_padding(batching.model, batching.program, batching.samples),
         notes=(*reference.notes, *batching.notes, *_grid_notes(layers, candidates, model, spec, target)),
     )
-
-
-def _with_zero_points(predicted: int) -> int:
-    """Bytes that surely suffice: zero points of activations, one constant for each value, are known later."""
-    return predicted + min(64 + predicted // 50, _MOST_ZERO_POINTS)
 
 
 def _grid_notes(
@@ -260,8 +256,8 @@ def _largest_left(model: ir.Model, layers: tuple[Layer, ...], candidates: Mappin
 
 def _measure(
     program: Program, layers: tuple[Layer, ...], samples: Samples, device: str
-) -> tuple[dict[str, tuple[int, ...]], int]:
-    """Shapes of the layers' activations in one run, and their bytes per sample."""
+) -> tuple[dict[str, tuple[int, ...]], dict[str, torch.Tensor], int]:
+    """Shapes of the layers' activations in one run, its outputs, and bytes of all of these per sample."""
     names = list(dict.fromkeys(name for layer in layers for name in (*layer.inputs, *layer.outputs)))
     feeds = {name: fast_layout(torch.from_numpy(array).to(device)) for name, array in samples.inputs.items()}
     wanted = [name for name in (*names, *program.outputs) if name not in feeds]
@@ -277,4 +273,4 @@ def _measure(
             )
     shapes = {name: tuple(values[name].shape) for name in names}
     total = sum(value.numel() * value.element_size() for value in values.values())
-    return shapes, total // samples.count
+    return shapes, {name: values[name] for name in program.outputs}, total // samples.count

@@ -14,6 +14,8 @@ from quant_core.spec import CostTable
 from quant_core.spec.width import functions_of
 
 _NEGLIGIBLE = 1e-3
+_MOST_ZERO_POINTS = 5 << 10
+"""Bytes of one constant for each of the 256 values that zero points have."""
 
 
 @dataclass(frozen=True)
@@ -146,3 +148,15 @@ def smallest_reachable(candidates: Mapping[str, Candidates], files: FileCosts) -
         )
         for widths in width_sets(candidates, files, budget=0)
     )
+
+
+def with_zero_points(predicted: int) -> int:
+    """Give the budget that a file surely keeps: zero points of activations are known later.
+
+    Args:
+        predicted: Predicted bytes of the file.
+
+    Returns:
+        Bytes.
+    """
+    return predicted + min(64 + predicted // 50, _MOST_ZERO_POINTS)

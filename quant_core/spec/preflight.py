@@ -116,7 +116,8 @@ class Preflight(_Value):
         version: Version of this format.
         name: File name.
         float_bytes: Bytes of the model with its external data.
-        smallest_bytes: Predicted size with every layer at the fewest bits: a budget below it is refused.
+        smallest_bytes: Predicted size with every layer at the fewest bits, and room for zero points: the smallest
+            budget that is surely kept.
         opset: Opset of the file.
         normalised_opset: Opset after normalisation.
         computed_in_float32: Float types of layers that are computed and quantized in float32 instead.
