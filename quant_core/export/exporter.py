@@ -17,6 +17,7 @@ from quant_core.errors import InternalError
 from quant_core.export.assembly import assemble
 from quant_core.export.bias_room import with_room_for_bias
 from quant_core.export.block_patterns import WriteWeight, write_blocks
+from quant_core.export.code_movers import fills
 from quant_core.export.copying import copy_node
 from quant_core.export.forms import Placement
 from quant_core.export.graph_writer import GraphWriter
@@ -161,12 +162,20 @@ class _Exporter:
         elif layers is not None:
             self._write_layer(node, layers)
         elif node.output and node.output[0] in self.placement.aliases:
-            source = node.input[0]
-            self.codes[node.output[0]] = self._copy(
-                node, [self._code(source), *node.input[1:]], [self.writer.fresh()]
-            )
+            self._move(node)
         else:
             self._emit(node, [self._read(name) for name in node.input])
+
+    def _move(self, node: onnx.NodeProto) -> None:
+        """Copy a node that moves values, for codes; what it fills up with is the code of zero."""
+        inputs = [self._code(node.input[0]), *map(self._read, node.input[1:])]
+        modes = [attribute.s.decode() for attribute in node.attribute if attribute.name == "mode"]
+        if fills(node.op_type, modes[0] if modes else "constant"):
+            _, zero_point = self._grid_constants(node.output[0])
+            inputs = [*inputs[:2], zero_point, *inputs[3:]]
+        outputs = [self.writer.fresh() if name else "" for name in node.output]
+        self._copy(node, inputs, outputs)
+        self.codes |= dict(zip(node.output, outputs, strict=True))
 
     def _write_layer(self, node: onnx.NodeProto, layers: Sequence[Layer]) -> None:
         layer = layers[0]

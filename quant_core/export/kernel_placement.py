@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 
 import onnx_ir as ir
 
+from quant_core.export.code_movers import moves_codes
 from quant_core.export.forms import Form, Placement
 from quant_core.export.guards import guarded_layers
 from quant_core.export.tensor_flow import (
@@ -20,9 +21,6 @@ from quant_core.ingest.layer import Layer
 
 ROUNDED_OPS = frozenset({"Add", "Mul", "GlobalAveragePool", "AveragePool", "Concat", "Sigmoid", "LeakyRelu"})
 """Operators with an integer kernel of their own in onnxruntime; they take and give 8-bit tensors."""
-
-# Operators that only move or pick values: they run on the codes and keep their input's grid.
-_PASSING_OPS = frozenset({"MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze"})
 
 
 def round_kernels(model: ir.Model, layers: Collection[Layer], forms: Mapping[str, Form]) -> Placement:
@@ -112,7 +110,7 @@ class _Placer:
         for node, _ in value.uses():
             if node.name in self.static_nodes or (node.op_type in ROUNDED_OPS and node.domain == ""):
                 return True
-            if (is_rectifier(node) or _passes(node)) and self._feeds_integers(node.outputs[0]):
+            if (is_rectifier(node) or moves_codes(node)) and any(map(self._feeds_integers, node.outputs)):
                 return True
         return False
 
@@ -126,17 +124,13 @@ class _Placer:
         """Carry rounding through an operator with an integer kernel whose inputs are all rounded."""
         if node.domain or not node.outputs or node.graph is not self.graph:
             return
-        output = node.outputs[0]
-        if output.is_graph_output() or output.name in self.captured or not self._feeds_integers(output):
+        outputs = [output for output in node.outputs if output.name]
+        if any(output.is_graph_output() or output.name in self.captured for output in outputs):
             return
-        if _passes(node) and (source := value_name(node.inputs[0])) in self.points:
-            self.points.add(value_name(output))
-            self.aliases[value_name(output)] = self.aliases.get(source, source)
+        if not any(map(self._feeds_integers, outputs)):
+            return
+        if moves_codes(node) and (source := value_name(node.inputs[0])) in self.points:
+            self.points.update(map(value_name, outputs))
+            self.aliases |= dict.fromkeys(map(value_name, outputs), self.aliases.get(source, source))
         elif node.op_type in ROUNDED_OPS and all(self._is_rounded(value) for value in node.inputs):
             self._round_output(node)
-
-
-def _passes(node: ir.Node) -> bool:
-    if node.domain or node.op_type not in _PASSING_OPS:
-        return False
-    return len(node.outputs) == 1

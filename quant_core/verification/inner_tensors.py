@@ -102,11 +102,13 @@ class _Finder:
 
     def find(self, name: str) -> str:
         if name in self.placement.aliases:
-            return str(self.nodes[str(self.makers[name].name)].output[0])
+            maker = self.makers[name]
+            position = [str(value.name) for value in maker.outputs].index(name)
+            return str(self.nodes[str(maker.name)].output[position])
         if self.placement.is_rounded(name):
-            maker = self.written.get(name)
-            if maker is not None and maker.op_type == "DequantizeLinear":
-                return str(maker.input[0])
+            writer = self.written.get(name)
+            if writer is not None and writer.op_type == "DequantizeLinear":
+                return str(writer.input[0])
             raw = self._raw(name)
             if raw in self.quantizers:
                 return str(self.quantizers[raw].output[0])
