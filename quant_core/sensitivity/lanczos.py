@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.linalg import eigh_tridiagonal
 
 from quant_core.sensitivity.traces import Floats
 
@@ -69,6 +68,8 @@ class Lanczos:
         Returns:
             Ritz values, ascending, and eigenvectors of T by column.
         """
+        from scipy.linalg import eigh_tridiagonal  # few jobs ask for it, and it takes half a second to import
+
         values, vectors = eigh_tridiagonal(np.array(self.diagonal), np.array(self.beside[:-1]))
         return np.asarray(values, dtype=np.float64), np.asarray(vectors, dtype=np.float64)
 

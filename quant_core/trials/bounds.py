@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import chdtri, stdtrit  # scipy.stats would take a second to import
 
 Floats = npt.NDArray[np.float64]
 
@@ -87,7 +87,7 @@ def _share_bound(values: Floats, alpha: float, count: int) -> float:
     # What the values say of a population, as if `count` of them had been seen.
     mean, square, weight = float(values.mean()), float(np.square(values).mean()) / count, 1 / count
     spread, top = square + weight**2, mean + weight
-    return min(1.0, spread / (2 * top) * float(stats.chi2.isf(alpha, 2 * top**2 / spread)))
+    return min(1.0, spread / (2 * top) * float(chdtri(2 * top**2 / spread, alpha)))
 
 
 def _mean_bound(values: Floats, alpha: float, count: int) -> float:
@@ -97,7 +97,7 @@ def _mean_bound(values: Floats, alpha: float, count: int) -> float:
     if not spread > 1e-12 * abs(mean):
         return mean
     skew = float(np.mean(((values - mean) / values.std()) ** 3)) / math.sqrt(count)
-    quantile = -float(stats.t.isf(alpha, count - 1))
+    quantile = float(stdtrit(count - 1, alpha))
     if abs(skew) > 1e-6:
         quantile = 3 / skew * (math.cbrt(1 + skew * (quantile - skew / 6)) - 1)
     return mean - spread / math.sqrt(count) * quantile

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit  # scipy.stats would take a second to import
 
 _LEVEL = 0.95
-_Z = float(norm.ppf(0.5 + _LEVEL / 2))
+_Z = float(ndtri(0.5 + _LEVEL / 2))
 
 Interval = tuple[float, float]
 
@@ -67,5 +67,5 @@ def mean_interval(total: float, squares: float, count: int) -> Interval | None:
         return None
     mean = total / count
     variance = max(0.0, (squares - count * mean**2) / (count - 1))
-    half = float(t.ppf(0.5 + _LEVEL / 2, count - 1)) * math.sqrt(variance / count)
+    half = float(stdtrit(count - 1, 0.5 + _LEVEL / 2)) * math.sqrt(variance / count)
     return mean - half, mean + half
