@@ -159,12 +159,15 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     affordable = min(_LARGEST_BATCH, _BATCH_BYTES // max(1, bytes_per_sample))
     affordable = max(1, int(affordable * memory_share()))
     batching = free_samples(model, program, layers, samples, affordable)
+    shaped = with_shapes(layers, model, shapes, first.count)
+    if any(layer.group > 1 < layer.shape[1] for layer in layers):  # their form depends on sizes of images
+        costs = file_costs(model, shaped, candidates, spec, target)
     return Prepared(
         source=source,
         model=model,
         graph=batching.model,
         program=batching.program,
-        layers=with_shapes(layers, model, shapes, first.count),
+        layers=shaped,
         samples=batching.samples,
         batch_size=batching.samples.batch or affordable,
         candidates=candidates,

@@ -30,6 +30,7 @@ _TWO_BIT_TYPES = frozenset({2, 3, 5, 6})
 _PACKED_OPSET = 21
 _KERNEL_BITS = 8
 _FEWEST_CHANNELS = 16
+_FEWEST_IN_GROUPS, _FEWEST_ON_SMALL_PLANES, _SMALL_PLANE = 12, 8, 150
 _MATRIX = 2  # axes
 _PLANE = 4  # axes of the weight of a convolution in two dimensions
 _STEM_OUTPUTS, _STEM_PRODUCTS = 16, 27
@@ -98,15 +99,22 @@ def _form(
 
 def _fills_integer_kernels(layer: Layer) -> bool:
     # Products of few channels do not fill onnxruntime's integer kernels, and what lays them out is slow in three
-    # dimensions: 3 x 3 in groups of 4 channels took 3 times as long as float, of 8 channels 1.5 times, depthwise with
-    # two outputs a channel 8 to 12 times, 3 x 3 x 3 with one input channel 8 times (1.31, one thread). Plain depthwise
-    # convolutions have kernels of their own.
+    # dimensions: depthwise with two outputs a channel took 8 to 12 times as long as float, 3 x 3 x 3 with one input
+    # channel 8 times. Plain depthwise convolutions have kernels of their own. Time of nets of eight layers with 3 x 3
+    # in groups, these in integers against float, borders with it, batch 1 and 8: 4 channels a group on 8 x 8 to
+    # 16 x 16 1.6 to 2.1; 8 channels on 16 x 16 to 32 x 32 1.07 to 1.25, on 12 x 12 0.93 and 1.01, on 8 x 8 0.84 and
+    # 0.89; 12 channels on 24 x 24 0.76 and 0.86 (1.31, one thread).
     if {use.op for use in layer.uses} != {"Conv"}:
         return True
     outputs, inputs = layer.shape[0] // layer.group, layer.shape[1]
     if outputs == inputs == 1 and layer.group > 1:
         return True
-    return min(outputs, inputs) >= _FEWEST_CHANNELS or (layer.group == 1 and len(layer.shape) <= _PLANE)
+    fewest = min(outputs, inputs)
+    if len(layer.shape) > _PLANE:
+        return fewest >= _FEWEST_CHANNELS
+    places = layer.output_elements / (layer.shape[0] * len(layer.uses))
+    on_small_plane = 0 < places <= _SMALL_PLANE and fewest >= _FEWEST_ON_SMALL_PLANES
+    return layer.group == 1 or fewest >= _FEWEST_IN_GROUPS or on_small_plane
 
 
 def _is_small_stem(layer: Layer, model: ir.Model) -> bool:

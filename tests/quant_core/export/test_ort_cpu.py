@@ -12,6 +12,7 @@ from onnx import TensorProto
 
 from quant_core.export import export_model, layer_form, place, predict_sizes
 from quant_core.ingest import find_layers, normalise
+from quant_core.ingest.macs import with_shapes
 from quant_core.spec import FLOAT_BITS
 from quant_core.spec.bits import WIDE_BITS
 from quant_core.verification import INT8_OPERATORS, kernels
@@ -168,6 +169,7 @@ def test_interface_and_metadata_survive(tmp_path):
         ((32, 1, 3, 3, 3), 32, "static"),
         ((16, 16, 3, 3, 3), 1, "static"),
         ((32, 8, 3, 3), 4, "weight_only"),
+        ((48, 12, 3, 3), 4, "static"),
         ((64, 1, 3, 3), 32, "weight_only"),
         ((16, 1, 3, 3, 3), 1, "weight_only"),
         ((2, 16, 1, 1, 1), 1, "weight_only"),
@@ -184,6 +186,17 @@ def test_convolutions_of_few_channels_stay_in_float_unless_asked(weight, group, 
     assert layer_form(layer, model, 4, 8) == form
     assert layer_form(replace(layer, activation_bits=8), model, 4, 8) == "static"
     assert layer_form(layer, model, 4, FLOAT_BITS) == "weight_only"
+
+
+@pytest.mark.parametrize(("side", "form"), [(8, "static"), (12, "static"), (16, "weight_only")])
+def test_groups_of_eight_channels_run_in_integers_on_small_planes(side, form):
+    text = f"""{HEADER} g (float[n,32,{side},{side}] x) => (float[n,32,{side},{side}] y) {{
+        y = Conv<kernel_shape=[3,3], group=4, pads=[1,1,1,1]>(x, w)
+    }}"""
+    model = normalise(ir.from_proto(parse(text, w=(32, 8, 3, 3))))
+    shapes = dict.fromkeys(("x", "y"), (3, 32, side, side))
+    (layer,) = with_shapes(find_layers(model), model, shapes, 3)
+    assert layer_form(layer, model, 4, 8) == form
 
 
 @pytest.mark.parametrize(
