@@ -101,7 +101,7 @@ def correct_means(
 
     def tried(fitting: Samples, judging: Samples) -> tuple[dict[str, _Seen], Vector]:
         shown = _watched(program, plain, places, fitting, batch_size)
-        corrected = simulate(_moved(weights, places, shown))
+        corrected = plain.with_biases(_biases(_moved(weights, places, shown), places))
         return shown, _falls(program, plain, corrected, judging, outputs, batch_size)
 
     if count >= _TRIED_FROM and not (tried(part(0, 4), part(1, 4))[1].sum(1) > 0).any():
@@ -218,6 +218,12 @@ def _moved(weights: Weights, places: Mapping[str, _Place], seen: Mapping[str, _S
         values = bias.values - seen[name].step().reshape(bias.values.shape)
         moved[place.layer] = replace(rounded, bias=CorrectedBias(bias.name, values.astype(np.float32)))
     return moved
+
+
+def _biases(weights: Weights, places: Mapping[str, _Place]) -> dict[str, npt.NDArray[np.float32]]:
+    """Initializer -> its values, of the layers that were moved."""
+    found = (weights[place.layer].bias for place in places.values())
+    return {bias.name: bias.values for bias in found if bias is not None}
 
 
 def _shift(value: Tensor, *, seen: _Seen, place: _Place, expected: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
 from functools import partial
 from types import MappingProxyType
 
@@ -79,6 +80,39 @@ class Simulation:
         """Tensor of `program` -> how it is rounded."""
         return MappingProxyType(self._replace)
 
+    def with_biases(self, biases: Mapping[str, npt.NDArray[np.float32]]) -> Simulation:
+        """Give the same network with other biases; program and weights are shared.
+
+        Args:
+            biases: Initializer name -> values.
+
+        Returns:
+            The network.
+        """
+        other = copy(self)
+        moved = {name: torch.from_numpy(np.array(values)).to(self._device) for name, values in biases.items()}
+        other._weights = self._weights | moved
+        return other
+
+    @property
+    def weights(self) -> Mapping[str, torch.Tensor]:
+        """Initializer -> what stands in for it."""
+        return MappingProxyType(self._weights)
+
+    def rounding_of(self, samples: int) -> Mapping[str, Rounding]:
+        """Say how tensors are rounded where samples run together.
+
+        Args:
+            samples: Samples in the batch.
+
+        Returns:
+            Tensor of `program` -> how it is rounded: where to the range it happens to have, each sample as if alone.
+        """
+        return {
+            name: partial(dynamic_fake_quantize, samples=samples) if hook is dynamic_fake_quantize else hook
+            for name, hook in self._replace.items()
+        }
+
     def run(self, feeds: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, npt.NDArray[np.generic]]:
         """Run one batch.
 
@@ -146,10 +180,7 @@ class Simulation:
                 weights and biases of layers with codes for good.
             samples: Samples in the batch.
         """
-        replace = {
-            name: partial(dynamic_fake_quantize, samples=samples) if hook is dynamic_fake_quantize else hook
-            for name, hook in self._replace.items()
-        }
+        replace = self.rounding_of(samples)
 
         def seen(value: torch.Tensor, rounds: Rounding | None, several: Sequence[Visit]) -> torch.Tensor:
             value = value if rounds is None else rounds(value)
@@ -158,7 +189,7 @@ class Simulation:
                     self._weights[name].copy_(torch.from_numpy(values))
             return value
 
-        hooks = replace | {
+        hooks = dict(replace) | {
             name: partial(seen, rounds=replace.get(name), several=several) for name, several in visits.items()
         }
         tensors = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ _PADDED = 16
 
 MEMORY = 1 << 30
 """Bytes of activations that a batch may hold at a time."""
+
+_BYTES: WeakKeyDictionary[Program, dict[tuple[tuple[str, torch.Size], ...], int]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Batch:
 
 
 def activation_bytes(program: Program, feeds: Mapping[str, torch.Tensor], fixed: int | None = None) -> int:
-    """Measure how many bytes all tensors of the graph take together for one sample.
+    """Measure how many bytes all tensors of the graph take together for one sample; of each shape once.
 
     Args:
         program: The network.
@@ -60,11 +63,14 @@ def activation_bytes(program: Program, feeds: Mapping[str, torch.Tensor], fixed:
         Bytes a sample.
     """
     size = fixed or 1
-    with torch.no_grad():
-        values = program.evaluate(
-            {name: tensor[:size] for name, tensor in feeds.items()}, outputs=program.order
-        )
-    return max(1, sum(value.numel() * value.element_size() for value in tensors(values).values()) // size)
+    first = {name: tensor[:size] for name, tensor in feeds.items()}
+    known, shapes = _BYTES.setdefault(program, {}), tuple((n, t.shape) for n, t in first.items())
+    if shapes not in known:
+        with torch.no_grad():
+            values = program.evaluate(first, outputs=program.order)
+        held = sum(value.numel() * value.element_size() for value in tensors(values).values())
+        known[shapes] = max(1, held // size)
+    return known[shapes]
 
 
 def tensors(values: Mapping[str, object]) -> dict[str, torch.Tensor]:

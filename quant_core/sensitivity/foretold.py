@@ -16,7 +16,7 @@ _AGREEMENT, _MOST_NOISE = 0.25, 0.5
 """How far the loss of widths that are not measured may be off; how far where that cannot be told from noise."""
 
 _FEWEST_WEIGHTS = 128
-_PLACES = 512
+_PLACES = 128
 
 Weights = dict[str, torch.Tensor]
 
@@ -137,7 +137,7 @@ def _own_errors(run: FloatRun, layer: Layer, tensors: Sequence[Weights]) -> list
 
 
 def _few_samples(run: FloatRun, layer: Layer, place: str) -> int:
-    """Samples that tell how the errors of widths compare: of a convolution's many places a few hundred do."""
+    """Samples that tell how the errors of widths compare: of a convolution's many places a hundred do."""
     (use,) = layer.uses
     shape = run.values[place].shape
     if (

@@ -121,9 +121,10 @@ class Question:
         """Squared norm of Q(W) - W, layers x bit-widths; NaN where nothing was asked."""
         norms = np.full((len(self.layers), max(map(len, self.widths), default=0)), np.nan)
         for i, layer in enumerate(self.layers):
-            weight = self.program.weights[layer.weight].detach().cpu().double().numpy()
+            weight = self.program.weights[layer.weight].detach().cpu().numpy()
             for k, rounded in enumerate(self.weights[i]):
-                norms[i, k] = np.square(rounded.dequantize().astype(np.float64) - weight).sum()
+                lost = (rounded.dequantize() - weight).reshape(-1)
+                norms[i, k] = np.einsum("i,i->", lost, lost, dtype=np.float64)
         return norms
 
     def cut(self, copies: int, clusters: int = 32) -> Cut:

@@ -118,6 +118,18 @@ def test_layers_see_those_before_them_corrected():
     )
 
 
+def test_a_simulation_takes_other_biases_and_leaves_the_first_as_it_is():
+    job = Job(NETS["Relu"], w=(6, 4, 1, 1), b=(6,))
+    found = job.corrected()
+    (layer,) = job.layers
+    plain, bias = job.simulate(job.weights), found[layer.name].bias
+    before = plain.run({"x": job.x})["y"]
+    moved = plain.with_biases({bias.name: bias.values})
+    assert moved.program is plain.program
+    np.testing.assert_array_equal(moved.run({"x": job.x})["y"], job.simulate(found).run({"x": job.x})["y"])
+    np.testing.assert_array_equal(plain.run({"x": job.x})["y"], before)
+
+
 def test_what_does_not_help_on_other_samples_changes_nothing():
     even = {"x": ActivationGrid(scale=3 / 255, zero_point=128)}
     job = Job(NETS["Gemm"], even, w=(4, 6), b=(6,))
