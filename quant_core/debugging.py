@@ -99,16 +99,17 @@ def debug(
                 where=model.name,
             )
         chosen = sorted(twins.found, key=lambda layer: own[layer.name].sqnr_db)[:worst]
-        gains: dict[str, tuple[float, float, float]] = {}
+        gains: dict[str, tuple[float, float | None, float]] = {}
         for index, layer in enumerate(chosen):
             tell(0.2 + 0.8 * index / len(chosen), f"other weights for {layer.name}")
             weight = runs.weights[layer.weight]
             whole = runs.output_with(layer, weight)
-            byte = runs.output_with(
-                layer, quantize_weight(weight, _BYTE, layer.step_axis(WeightGrid())).dequantize()
-            )
             share = 1 - whole.noise / base.noise if base.noise else 0.0
-            gains[layer.name] = whole.gain_db(base), byte.gain_db(base), share
+            gains[layer.name] = whole.gain_db(base), None, share
+            if case.bits.get(layer.name, 0) < _BYTE:
+                codes = quantize_weight(weight, _BYTE, layer.step_axis(WeightGrid()))
+                byte = runs.output_with(layer, codes.dequantize())
+                gains[layer.name] = whole.gain_db(base), byte.gain_db(base), share
     found = []
     for layer in twins.found:
         whole_gain, byte_gain, part = gains.get(layer.name, (None, None, None))

@@ -90,6 +90,7 @@ def print_findings(found: Debugging, rows: int, console: Console) -> None:
 
 
 def _gains(layer: LayerFinding) -> tuple[str, str, str]:
-    if layer.float_gain_db is None or layer.byte_gain_db is None or layer.share is None:
+    if layer.float_gain_db is None or layer.share is None:
         return "", "", ""
-    return f"{layer.byte_gain_db:+.2f} dB", f"{layer.float_gain_db:+.2f} dB", f"{layer.share:.0%}"
+    byte = "" if layer.byte_gain_db is None else f"{layer.byte_gain_db:+.2f} dB"
+    return byte, f"{layer.float_gain_db:+.2f} dB", f"{layer.share:.0%}"

@@ -17,7 +17,8 @@ class LayerFinding(BaseModel):
         own_sqnr_db: Of its output with its stored weight against its float weight, both on the quantized network's
             input: the error that its weight adds.
         float_gain_db: What the output's SQNR gains with this layer's weight in float; null where it was not measured.
-        byte_gain_db: The same with its weight at 8 bits.
+        byte_gain_db: The same with its weight at 8 bits, rounded to the nearest codes; null as well where a report says
+            that it has 8 bits or more.
         share: Share of the output's squared error that goes with the weight in float; below 0 where errors cancelled.
     """
 

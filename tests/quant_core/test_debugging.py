@@ -10,6 +10,8 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from quant_core.debugging import debug
 from quant_core.errors import ModelError
+from quant_core.pipeline import quantize
+from quant_core.spec import QuantizeSpec
 
 WIDTH, SAMPLES = 24, 40
 
@@ -136,3 +138,15 @@ def test_a_file_of_another_model_is_refused(net, tmp_path):
     onnx.save(proto, tmp_path / "other.onnx")
     with pytest.raises(ModelError, match="no layer of the float model"):
         debug(model, tmp_path / "other.onnx", data)
+
+
+def test_layers_that_have_eight_bits_are_not_pinned_to_them(net, tmp_path):
+    model, data, *_ = net
+    spec = QuantizeSpec.model_validate(
+        {"size": 1, "bits": [4, 8], "pin": {"a": 8, "b": 4, "c": 8}, "device": "cpu"}
+    )
+    quantize(model, data, spec, tmp_path / "job")
+    found = {layer.name: layer for layer in debug(model, tmp_path / "job", data).layers}
+    assert {name: layer.weight_bits for name, layer in found.items()} == {"a": 8, "b": 4, "c": 8}
+    assert all(layer.float_gain_db is not None for layer in found.values())
+    assert [name for name, layer in found.items() if layer.byte_gain_db is not None] == ["b"]
