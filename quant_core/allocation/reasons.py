@@ -49,8 +49,8 @@ def _by_budget(name: str, bits: int, left: Sequence[int], problem: PlanProblem) 
         return "budget: the most bits allowed"
     gain = problem.scores[name][bits] - problem.scores[name][wider]
     price = problem.files.layers[name][wider] - problem.files.layers[name][bits]
-    offer = f"{format_width(stored_of(wider))} would cost {price} bytes more and lower the predicted loss by {gain:.3g}"
-    return f"budget: {offer}{f', {gain / price:.2g} a byte' if price > 0 else ''}"
+    offer = f"{format_width(stored_of(wider))} would cost {price} bytes more and {_lower(gain)}"
+    return f"budget: {offer}{f', {gain / price:.2g} a byte' if price > 0 < gain else ''}"
 
 
 def _about_activations(name: str, bits: int, left: Sequence[int], problem: PlanProblem) -> list[str]:
@@ -65,8 +65,12 @@ def _about_activations(name: str, bits: int, left: Sequence[int], problem: PlanP
     price = problem.costs[BOPS][name][wider] - problem.costs[BOPS][name][bits]
     kind = format_bits(activation_of(wider) or FLOAT_BITS)
     words = kind if kind == "float" else f"{kind}-bit"
-    offer = f"{words} activations would cost {price:.3g} bit operations more and lower the predicted loss by"
-    return [*notes, f"{offer} {gain:.3g}"]
+    return [*notes, f"{words} activations would cost {price:.3g} bit operations more and {_lower(gain)}"]
+
+
+def _lower(gain: float) -> str:
+    """Say what becomes of the predicted loss: scores are measured, so that more bits may look worse."""
+    return f"{'lower' if gain >= 0 else 'raise'} the predicted loss by {abs(gain):.3g}"
 
 
 def _by_rule(name: str, problem: PlanProblem) -> str:
