@@ -60,6 +60,8 @@ def low_rank_feedback(factor: Tensor, diagonal: Tensor) -> Feedback:
     With S = I, block by block from the last to be rounded: `C = S F_B`, `G = D_B + F_B^T C = R_B R_B^T` is the Schur
     complement that is left of the block, `W = C R_B^-T` gives `R_jB = F_j^T W` of all inputs j before it, and S loses
     `W W^T`. That takes 2 r^2 operations an input for rank r, where the Cholesky factor of n inputs takes n^2 / 3.
+    Products are those of float32, sums over blocks those of float64; should a block then not be positive definite, all
+    is float64.
 
     Args:
         factor: F, `[rank, inputs]`.
@@ -70,22 +72,32 @@ def low_rank_feedback(factor: Tensor, diagonal: Tensor) -> Feedback:
     """
     whole = diagonal.double() + factor.double().square().sum(0)
     order = whole.argsort(descending=True, stable=True)
-    F, D = factor.double()[:, order], (diagonal.double() + DAMPING * whole.mean().clamp_min(1e-12))[order]
+    F, D = factor[:, order], (diagonal.double() + DAMPING * whole.mean().clamp_min(1e-12))[order]
+    found = _factored(F.float().contiguous(), D) or _factored(F.double(), D)
+    assert found is not None
+    triangle, pivots = found
+    return Feedback(order[None], order.argsort()[None], triangle, pivots[None])
+
+
+def _factored(F: Tensor, D: Tensor) -> tuple[LowRankTriangle, Tensor] | None:
+    """M and its pivots by products in the precision of F; None where float32 does not do."""
     rank, inputs = F.shape
     blocks = torch.zeros(-(-inputs // BLOCK), BLOCK, BLOCK)
     ahead, pivots = torch.empty(rank, inputs), torch.empty(inputs)
     S = torch.eye(rank, dtype=torch.float64)
     for start in reversed(range(0, inputs, BLOCK)):
         stop = min(start + BLOCK, inputs)
-        C = S @ F[:, start:stop]
-        G = F[:, start:stop].T @ C
+        C = S.to(F.dtype) @ F[:, start:stop]
+        G = (F[:, start:stop].T @ C).double()
         G.diagonal().add_(D[start:stop])
-        R = torch.linalg.cholesky(G.flip(0, 1)).flip(0, 1)
-        W = torch.linalg.solve_triangular(R.T, C, upper=False, left=False)
+        R, failed = torch.linalg.cholesky_ex(G.flip(0, 1), check_errors=F.dtype == torch.float64)
+        if failed:
+            return None
+        R = R.flip(0, 1)
+        W = torch.linalg.solve_triangular(R.T.to(F.dtype), C, upper=False, left=False)
         S -= W @ W.T
         root = R.diagonal()
         blocks[start // BLOCK, : stop - start, : stop - start] = R / root
         ahead[:, start:stop] = W / root
         pivots[start:stop] = root.square()
-    triangle = LowRankTriangle(F.float().contiguous(), ahead, blocks)
-    return Feedback(order[None], order.argsort()[None], triangle, pivots[None])
+    return LowRankTriangle(F.float(), ahead, blocks), pivots

@@ -58,7 +58,7 @@ _COMPARED = 32
 _SWEEPS = 6
 """Most passes over the samples for traces that only explain, and do not decide."""
 
-_FEWEST_TOLD, _SHARE_TOLD = 4, 4
+_FEWEST_TOLD, _SHARE_TOLD = 3, 4
 """Fewest batches for them, and one in how many of all, where time is dear."""
 
 

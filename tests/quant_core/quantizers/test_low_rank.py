@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from quant_core.quantizers import low_rank
 from quant_core.quantizers.feedback import Feedback
 from quant_core.quantizers.low_rank import low_rank_feedback
 
@@ -55,3 +56,27 @@ def test_sweeps_round_and_lose_as_with_the_whole_matrix(beta):
     A += 0.01 * A.diagonal().mean() * torch.eye(400, dtype=torch.float64)
     exact = torch.einsum("gri,ij,grj->gr", error, A, error)
     torch.testing.assert_close(found[0][1][:, 0].double(), exact, rtol=1e-4, atol=1e-7)
+
+
+def test_inputs_that_tower_over_the_others_are_factored_as_well():
+    factor, diagonal = parts(20, 260)
+    factor[:, :3] = 1e6 * factor[:, 200:203]  # as alike as they are large
+    found, expected = low_rank_feedback(factor, diagonal), Feedback.of(dense(factor, diagonal).double())
+    assert bool(torch.isfinite(found.triangle.ahead).all())
+    torch.testing.assert_close(found.pivots, expected.pivots.float(), rtol=0.05, atol=1e-6)
+
+
+def test_what_float32_breaks_on_is_factored_in_float64(monkeypatch):
+    factor, diagonal = parts(20, 260)
+    expected, tried = low_rank_feedback(factor, diagonal), []
+    whole = low_rank._factored
+
+    def broken(F, D):
+        tried.append(F.dtype)
+        return None if F.dtype == torch.float32 else whole(F, D)
+
+    monkeypatch.setattr(low_rank, "_factored", broken)
+    found = low_rank_feedback(factor, diagonal)
+    assert tried == [torch.float32, torch.float64]
+    torch.testing.assert_close(found.pivots, expected.pivots)
+    torch.testing.assert_close(found.triangle.ahead, expected.triangle.ahead, rtol=1e-3, atol=1e-5)
