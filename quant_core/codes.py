@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from quant_core.number_formats import Minifloat, code_values, element, positive_values
+from quant_core.number_formats import Minifloat, code_values, element, half_nearest, positive_values
 from quant_core.outliers import EXCESS_BITS, Outliers
 from quant_core.spec.weight_grid import INT8_BITS, WeightFormat
+
+SPREAD = "spread"
+"""Key of `model.meta` under which constants stand that were one number and became one for each channel: name -> that
+number, and the factor of each channel, float32."""
 
 ChannelAxis = int | tuple[int, ...] | None
 """Where the channels of a weight lie: along an axis, along several in rising order, or nowhere."""
@@ -31,6 +35,19 @@ class CorrectedBias:
 
     name: str
     values: npt.NDArray[np.float32]
+
+    @classmethod
+    def stored(cls, name: str, values: npt.NDArray[np.floating]) -> Self:
+        """Give a bias as files hold it: in float16 where that loses next to nothing.
+
+        Args:
+            name: Initializer that it takes the place of.
+            values: Its values.
+
+        Returns:
+            The bias.
+        """
+        return cls(name, half_nearest(values.astype(np.float32)))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ _EXPONENT_BITS: dict[Minifloat, int] = {"e4m3": 4, "e5m2": 5, "e2m1": 2}
 _MANTISSA_BITS: dict[Minifloat, int] = {"e4m3": 3, "e5m2": 2, "e2m1": 1}
 # Codes after the largest finite one stand for infinity or NaN: none in E2M1, one in E4M3, four in E5M2.
 _LARGEST_CODE: dict[Minifloat, int] = {"e4m3": 0x7E, "e5m2": 0x7B, "e2m1": 0x7}
+_LOST_BY_HALF = 1e-3
 _ELEMENTS: dict[WeightFormat, Minifloat] = {
     "fp8_e4m3": "e4m3",
     "fp8_e5m2": "e5m2",
@@ -112,3 +113,36 @@ def nearest_code(values: npt.NDArray[np.float32], element: Minifloat) -> npt.NDA
     sign = 1 << (_EXPONENT_BITS[element] + _MANTISSA_BITS[element])
     signed: npt.NDArray[np.uint8] = (codes + sign * np.signbit(values)).astype(np.uint8)
     return signed
+
+
+def half_from(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Take each value to the float16 number of the same sign that is next to it away from 0, or is it.
+
+    Args:
+        values: Finite float32 values of any shape.
+
+    Returns:
+        float32 values in the same shape; what float16 cannot reach stays as it is.
+    """
+    size = np.abs(values, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        half = size.astype(np.float16)
+        half = np.where(half.astype(np.float32) < size, np.nextafter(half, np.float16(np.inf)), half)
+    found: npt.NDArray[np.float32] = np.where(np.isfinite(half), half, size).astype(np.float32)
+    return np.copysign(found, values)
+
+
+def half_nearest(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Take values to the nearest float16 numbers, where together they lose next to nothing by it.
+
+    Args:
+        values: Finite float32 values of any shape.
+
+    Returns:
+        float32 values in the same shape; all as they are where more than 1 / 1,000 of their norm would change, for some
+        are too large or all too small.
+    """
+    with np.errstate(over="ignore"):
+        found = values.astype(np.float16).astype(np.float32)
+    lost = float(np.square(found - values, dtype=np.float64).sum())
+    return found if lost <= _LOST_BY_HALF**2 * float(np.square(values, dtype=np.float64).sum()) else values

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quant_core.codes import QuantizedWeight
+from quant_core.number_formats import half_from
 
 _LARGEST = 2.0**30
 """Largest integer bias; the products that are added to it take the rest of 32 bits."""
@@ -38,7 +39,8 @@ def with_room_for_bias(
     size = np.abs(weight.scale)
     if not (least > size).any():
         return weight
-    scale = np.copysign(np.maximum(size, least), weight.scale).astype(np.float32)
+    grown = half_from(np.copysign(np.maximum(size, least), weight.scale).astype(np.float32))
+    scale = np.where(least > size, grown, weight.scale)
     ratio = weight.spread((weight.scale / scale).astype(np.float64))
     codes = np.round(weight.elements() * ratio)
     if weight.zero_point is not None:

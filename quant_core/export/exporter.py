@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from quant_core.codes import ActivationGrid, QuantizedWeight
+from quant_core.codes import SPREAD, ActivationGrid, QuantizedWeight
 from quant_core.errors import InternalError
 from quant_core.export.assembly import assemble
 from quant_core.export.bias_room import with_room_for_bias
@@ -21,7 +21,7 @@ from quant_core.export.code_movers import fills
 from quant_core.export.copying import copy_node
 from quant_core.export.forms import Placement
 from quant_core.export.graph_writer import GraphWriter
-from quant_core.export.half_storage import store_in_half
+from quant_core.export.half_storage import half_types, store_in_half, store_spread
 from quant_core.export.held_back import Exported, without_large
 from quant_core.export.nbits import NBITS_DOMAIN, nbits_attributes, write_nbits
 from quant_core.export.norms_apart import keep_norms_apart
@@ -97,7 +97,9 @@ def export_parts(
     quantized = _Exporter(proto, layers, weights, placement, grids, target).export()
     if target.norms_apart:
         keep_norms_apart(quantized, model)
-    store_in_half(quantized, model)
+    if target.halves:
+        store_spread(quantized, model.meta.get(SPREAD, {}))
+    store_in_half(quantized, half_types(model, halves=target.halves))
     # Codes bear the name of the weight that they take the place of.
     waiting = {tensor.name for tensor in quantized.graph.initializer if not tensor.raw_data}
     return Exported(quantized, {name: tensor for name, tensor in held_back.items() if name in waiting})
@@ -136,7 +138,7 @@ class _Exporter:
         taken = {value.name for value in graph.input} | self.outputs | set(self.initializers)
         for node in graph.node:
             taken.update(node.input, node.output, [node.name])
-        self.writer = GraphWriter(taken, target.storage)
+        self.writer = GraphWriter(taken, target.storage, halves=target.halves)
         self.codes: dict[str, str] = {}  # rounded tensor -> its codes
         self.floats: dict[str, str] = {}  # rounded tensor -> its float form, read by operators
         self.raw: dict[str, str] = {}  # tensor -> the name its producer writes

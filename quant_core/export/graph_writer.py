@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 
 from quant_core.codes import QuantizedWeight
 from quant_core.errors import InternalError
+from quant_core.export.half_storage import half_type, in_half
 from quant_core.export.packing import Plane, pack
 from quant_core.export.storage import Storage
 from quant_core.number_formats import Minifloat
@@ -34,18 +35,20 @@ class GraphWriter:
         initializers: Stored tensors.
     """
 
-    def __init__(self, taken: Iterable[str], storage: Storage) -> None:
+    def __init__(self, taken: Iterable[str], storage: Storage, *, halves: bool = False) -> None:
         """Start an empty graph.
 
         Args:
             taken: Names that are in use already.
             storage: How packed codes lie in the file.
+            halves: Whether constants that float16 holds exactly are stored so.
         """
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self._taken = set(taken)
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._storage = storage
+        self._halves = halves
         self._widths: set[int] = set()
         self._counter = 0
 
@@ -105,7 +108,12 @@ class GraphWriter:
         key = (value.dtype.str, value.shape, value.tobytes())
         if key not in self._constants:
             name = self.fresh()
-            self.initializers.append(numpy_helper.from_array(value, name))
+            stored = half_type(value, ("float16",)) if self._halves else None
+            if stored is None:
+                self.initializers.append(numpy_helper.from_array(value, name))
+            else:
+                self.initializers.append(in_half(value, name, stored))
+                name = self.node("Cast", [name], to=onnx.TensorProto.FLOAT)
             self._constants[key] = name
         return self._constants[key]
 

@@ -150,6 +150,7 @@ ORT_CPU = Target(
     storage=LocalFunctions(),
     integer_bias=True,
     norms_apart=True,
+    halves=True,
     runs_here=True,
 )
 """onnxruntime on a CPU."""

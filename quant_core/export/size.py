@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 from google.protobuf.message import Message
 
-from quant_core.codes import ActivationGrid, QuantizedWeight, channel_count
+from quant_core.codes import ActivationGrid, CorrectedBias, QuantizedWeight, channel_count
 from quant_core.export.block_patterns import write_blocks
 from quant_core.export.exporter import export_parts
 from quant_core.export.forms import Form
 from quant_core.export.graph_writer import GraphWriter
-from quant_core.export.half_storage import cast, half_type
+from quant_core.export.half_storage import SUFFIX, cast, half_type, half_types
 from quant_core.export.model_file import model_bytes
 from quant_core.export.nbits import NBITS_DOMAIN, nbits_attributes, write_nbits
 from quant_core.export.ort_cpu import ORT_CPU
@@ -31,6 +31,7 @@ from quant_core.export.weight_patterns import (
     write_rows,
     write_table,
 )
+from quant_core.ingest.added_bias import added_bias
 from quant_core.ingest.layer import Layer
 from quant_core.outliers import Outliers, pairs_for
 from quant_core.spec import FLOAT_BITS, WeightGrid, WeightOptions
@@ -127,7 +128,9 @@ def predict_sizes(
     reference = {name: min(choices) for name, choices in candidates.items()}  # integers where allowed
     placement = place(model, layers, reference, activation_bits, target, options)
     weights = {
-        layer.name: _zeros(layer, bits, options.grid(bits), index)
+        layer.name: replace(
+            _zeros(layer, bits, options.grid(bits), index), bias=_corrected(layer, model, options)
+        )
         for index, layer in enumerate(layers)
         if (bits := reference[layer.name]) != FLOAT_BITS
     }
@@ -176,11 +179,12 @@ def layer_bytes(
         tensor = model.graph.initializers[layer.weight].const_value
         assert tensor is not None
         named = len(layer.weight) + 8 + 2 * len(layer.shape)
-        if half_type(tensor.numpy(), model) is None:
+        if half_type(tensor.numpy(), half_types(model, halves=False)) is None:
             return tensor.nbytes + named
-        stored = f"{layer.weight}.half"
-        return tensor.nbytes // 2 + named + len(".half") + _field_bytes(cast(stored, layer.weight))
-    writer, weight = _SizeWriter((), target.storage), _zeros(layer, bits, grid)
+        stored = layer.weight + SUFFIX
+        return tensor.nbytes // 2 + named + len(SUFFIX) + _field_bytes(cast(stored, layer.weight))
+    writer = _SizeWriter((), target.storage, halves=target.halves)
+    weight = _zeros(layer, bits, grid)
     if form == "static":
         write_qdq(writer, layer, weight)
     elif form == "dynamic":
@@ -210,8 +214,8 @@ def layer_bytes(
 class _SizeWriter(GraphWriter):
     """A writer that counts the bytes of codes and never makes them."""
 
-    def __init__(self, taken: Iterable[str], storage: Storage) -> None:
-        super().__init__(taken, storage)
+    def __init__(self, taken: Iterable[str], storage: Storage, *, halves: bool) -> None:
+        super().__init__(taken, storage, halves=halves)
         self._raw: list[int] = []
 
     def pack(self, codes: npt.NDArray[np.int8], bits: int) -> tuple[Plane, ...]:
@@ -249,8 +253,11 @@ def _zeros(layer: Layer, width: int, grid: WeightGrid, index: int = 0) -> Quanti
     if grid.block is not None:
         shape = channels, -(-layer.parameters // max(1, channels * grid.block))
     share = sparse_of(width)
-    # Scales that no other layer has: equal constants would be stored once.
-    step = np.float32(1 + index / 4096)
+    # Scales that no other layer and no activation has, for equal constants would be stored once, and that float16 holds
+    # as it will theirs.
+    step = np.float32((1 + index % 1024 / 1024) * 2.0 ** (1 + index // 1024 % 8))
+    if grid.format != "int":
+        step = np.nextafter(step, np.float32(np.inf))
     return QuantizedWeight(
         codes=np.zeros(layer.shape, dtype=np.int8),
         scale=np.full(shape, step, dtype=np.float32),
@@ -262,6 +269,16 @@ def _zeros(layer: Layer, width: int, grid: WeightGrid, index: int = 0) -> Quanti
         tensor_scale=float(step) if grid.format == "nvfp4" else None,
         outliers=Outliers(np.zeros(0, dtype=np.int64), pairs_for(share, layer.parameters)) if share else None,
     )
+
+
+def _corrected(layer: Layer, model: ir.Model, options: WeightOptions) -> CorrectedBias | None:
+    """The bias as rounding leaves it, of all that matters here: in float16 where that holds it."""
+    if options.by_value or not options.bias_correction or any(use.operand != 1 for use in layer.uses):
+        return None
+    bias = added_bias(model, layer)
+    if bias is None or bias.const_value is None:
+        return None
+    return CorrectedBias.stored(str(bias.name), bias.const_value.numpy())
 
 
 def _field_bytes(message: Message) -> int:

@@ -38,6 +38,8 @@ class Target:
         block_sizes: Sizes of blocks of integers that it knows, where it does not know all.
         integer_bias: Whether the bias of an integer Gemm with float output is stored in integers.
         norms_apart: Whether layer normalization is written so that no addition is fused with it.
+        halves: Whether float tensors that float16 holds exactly, such as steps and corrected biases, are stored so,
+            each behind a Cast.
         runs_here: Whether its kernels are those of onnxruntime on this machine's CPU.
     """
 
@@ -54,4 +56,5 @@ class Target:
     block_sizes: tuple[int, ...] = ()
     integer_bias: bool = False
     norms_apart: bool = False
+    halves: bool = False
     runs_here: bool = False

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from quant_core.codes import SPREAD
 from quant_core.ingest.layer import Layer
+from quant_core.number_formats import half_nearest
 from quant_core.quantizers.channel_groups import ChannelGroup, Fold
 
 _SUFFIX = "@scaled"
@@ -26,6 +29,21 @@ class ChannelScales:
 
     group: ChannelGroup
     values: npt.NDArray[np.float64]
+
+    @classmethod
+    def stored(cls, group: ChannelGroup, values: npt.NDArray[np.float64]) -> Self:
+        """Give factors of which files hold what they hold of them in float16.
+
+        Args:
+            group: The group.
+            values: About the factors.
+
+        Returns:
+            The nearest that are float16 numbers where they are multiplied with, and else have such reciprocals.
+        """
+        if group.behind:
+            return cls(group, half_nearest(values.astype(np.float32)).astype(np.float64))
+        return cls(group, 1 / half_nearest((1 / values).astype(np.float32)).astype(np.float64))
 
 
 def with_scales(model: ir.Model, layers: Sequence[Layer], scales: Sequence[ChannelScales]) -> ir.Model:
@@ -136,8 +154,12 @@ def _spread(
     factors: npt.NDArray[np.float64],
 ) -> None:
     """Give a node a constant of its own, divided channel by channel."""
-    divided = array / factors.reshape(-1, *[1] * (-1 - fold.axis))
-    constant = _constant(model.graph, f"{fold.name}@{node.name}", divided)
+    shares = 1 / factors.reshape(-1, *[1] * (-1 - fold.axis))
+    constant = _constant(model.graph, f"{fold.name}@{node.name}", array * shares)
+    if array.size == 1:
+        whole = np.float32(array.reshape(()))
+        spread = {str(constant.name): (whole, shares.astype(np.float32))}
+        model.meta[SPREAD] = {**model.meta.get(SPREAD, {}), **spread}
     position = next(k for k, value in enumerate(node.inputs) if value is not None and value.name == fold.name)
     node.replace_input_with(position, constant)
 

@@ -169,7 +169,7 @@ def choose_scales(group: ChannelGroup, readers: Sequence[Reader]) -> ChannelScal
             least, best = error, scaled
     if best is None or least > _WORTH * before:
         return None
-    return ChannelScales(group, best)
+    return ChannelScales.stored(group, best)
 
 
 def choose_output_scales(group: ChannelGroup, seen: ChannelStatistics) -> ChannelScales | None:
@@ -190,7 +190,7 @@ def choose_output_scales(group: ChannelGroup, seen: ChannelStatistics) -> Channe
     low, high = seen.low.min(0), seen.high.max(0)
     before = float(high.max() - low.min()) ** 2
     after = float((high / factors).max() - (low / factors).min()) ** 2 * float(np.square(factors).mean())
-    return ChannelScales(group, factors) if after <= _WORTH_A_PRODUCT * before else None
+    return ChannelScales.stored(group, factors) if after <= _WORTH_A_PRODUCT * before else None
 
 
 def _candidates(readers: Sequence[Reader]) -> Iterator[npt.NDArray[np.float64]]:

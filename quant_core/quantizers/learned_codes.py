@@ -13,6 +13,7 @@ from torch import Tensor
 
 from quant_core.codes import CorrectedBias, QuantizedWeight
 from quant_core.ingest.layer import Layer
+from quant_core.number_formats import half_from
 from quant_core.quantizers.bias_correction import find_bias
 
 Kind = Literal["codes", "scales", "biases"]
@@ -110,10 +111,10 @@ class LearnedCodes:
             codes = self._codes() + self._zero_points
             scale = self._start.scale
             if self._log_growth is not None:
-                scale = self._steps().cpu().numpy().reshape(scale.shape)
+                scale = half_from(self._steps().cpu().numpy().reshape(scale.shape))
             bias = self._bias
             if bias is not None:
-                bias = CorrectedBias(bias.name, self.stand_ins()[bias.name].cpu().numpy().astype(np.float32))
+                bias = CorrectedBias.stored(bias.name, self.stand_ins()[bias.name].cpu().numpy())
             return replace(self._start, codes=codes.to(torch.int8).cpu().numpy(), scale=scale, bias=bias)
 
     def project(self) -> None:

@@ -216,7 +216,7 @@ def _moved(weights: Weights, places: Mapping[str, _Place], seen: Mapping[str, _S
         rounded = weights[place.layer]
         bias = rounded.bias or place.bias
         values = bias.values - seen[name].step().reshape(bias.values.shape)
-        moved[place.layer] = replace(rounded, bias=CorrectedBias(bias.name, values.astype(np.float32)))
+        moved[place.layer] = replace(rounded, bias=CorrectedBias.stored(bias.name, values))
     return moved
 
 

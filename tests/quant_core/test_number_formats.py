@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quant_core.number_formats import code_values, nearest_code, positive_values
+from quant_core.number_formats import code_values, half_from, half_nearest, nearest_code, positive_values
 
 ORACLES = {
     "e4m3": ml_dtypes.float8_e4m3fn,
@@ -47,3 +47,29 @@ def test_nearest_codes_are_those_of_torch(element, dtype):
     ties = np.concatenate([middles, np.nextafter(middles, 0), np.nextafter(middles, np.inf), -middles])
     expected = torch.from_numpy(ties).to(dtype).view(torch.uint8).numpy()
     np.testing.assert_array_equal(nearest_code(ties, element), expected)
+
+
+HALVES = (
+    np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
+)  # all finite ones that are not below 0
+
+
+def test_halves_are_taken_away_from_zero():
+    rng = np.random.default_rng(0)
+    values = np.exp(rng.uniform(np.log(1e-9), np.log(6e4), 2000)).astype(np.float32)
+    values = np.concatenate([values, HALVES, [65504.0]]).astype(np.float32)
+    expected = HALVES[np.searchsorted(HALVES, values)]  # the first that is not smaller
+    np.testing.assert_array_equal(half_from(values), expected)
+    np.testing.assert_array_equal(half_from(-values), -expected)
+    assert half_from(np.float32([65505.0, 1e9])).tolist() == [65505.0, 1e9]
+
+
+def test_what_is_nearly_as_good_in_halves_is_taken_to_them():
+    values = np.random.default_rng(0).standard_normal(500).astype(np.float32)
+    found = half_nearest(values)
+    np.testing.assert_array_equal(found, values.astype(np.float16))
+    assert np.linalg.norm(found - values) < 1e-3 * np.linalg.norm(values)
+    dead = np.float32([1e-30, 0.3, -2.0])  # next to nothing beside the others is nothing
+    np.testing.assert_array_equal(half_nearest(dead), dead.astype(np.float16))
+    for other in (values * 1e-7, values * 1e6):  # too small, too large
+        np.testing.assert_array_equal(half_nearest(other), other)

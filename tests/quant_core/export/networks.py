@@ -139,6 +139,11 @@ NETS = {
 }
 
 
+def uncorrected(options):
+    """The options of weights that are rounded here without a look at samples, whose biases stay what they are."""
+    return options.model_copy(update={"bias_correction": False})
+
+
 class Net:
     def __init__(self, net, **stored):
         text, shapes, self.kernels, constants = NETS[net] if isinstance(net, str) else net

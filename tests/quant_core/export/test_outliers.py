@@ -15,7 +15,7 @@ from quant_core.outliers import SPARSE_BITS, Outliers, most_that_fit, pairs_for
 from quant_core.quantizers import Simulation, activation_grid, quantize_weight
 from quant_core.spec import FLOAT_BITS, WeightOptions
 from quant_core.spec.width import stored_of, width_of
-from tests.quant_core.export.networks import Net
+from tests.quant_core.export.networks import Net, uncorrected
 from tests.quant_core.export.test_grids import EVERY_OPERATOR
 
 SHARE = 0.02
@@ -89,7 +89,7 @@ def test_file_equals_simulation(net, bits, symmetric, activation_bits, tmp_path)
         net.layers,
         {name: (bits, width) if width != bits else (bits,) for name, width in plan.items()},
         activation_bits,
-        options=options,
+        options=uncorrected(options),
     )
     assert abs(file.ByteSize() - sizes.total(plan)) <= max(0.02 * file.ByteSize(), 160)
     assert all(stored_of(width) == width for width in plan.values())

@@ -8,6 +8,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from quant_core.codes import SPREAD
 from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers.channel_groups import channel_groups, output_groups
@@ -215,7 +216,13 @@ def test_scales_at_the_borders_change_nothing_in_float():
     scales = [ChannelScales(group, np.exp(rng.normal(size=group.channels))) for group in groups]
     model.meta["what the file was"] = "float16"
     scaled = with_scales(model, layers, scales)
+    spread = scaled.meta.pop(SPREAD)
     assert scaled.meta == model.meta
+    for name, (whole, shares) in spread.items():  # what files may store it as
+        np.testing.assert_allclose(
+            whole * shares, scaled.graph.initializers[name].const_value.numpy(), rtol=1e-6
+        )
+    assert [name.split("@")[0] for name in spread] == ["half", "half"]
     for expected, given in zip(outputs(model, x), outputs(scaled, x), strict=True):
         np.testing.assert_allclose(given, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
     found = {layer.name: (layer.inputs, layer.outputs) for layer in find_layers(scaled)}

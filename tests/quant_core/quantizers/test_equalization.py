@@ -50,7 +50,7 @@ def test_outliers_move_into_the_weights():
     found = scales_for(model, layers, groups, x, 8)
     assert found is not None
     assert found.values[:3].min() > 2 * found.values[3:].max()
-    np.testing.assert_allclose(np.log(found.values).mean(), 0, atol=1e-9)
+    np.testing.assert_allclose(np.log(found.values).mean(), 0, atol=5e-4)  # in float16
     plain, smooth = (output_error(layers[0], weight, x, s, 8) for s in (np.ones(32), found.values))
     assert smooth < 0.2 * plain
 

@@ -97,7 +97,7 @@ def test_a_bias_takes_the_step_that_numpy_finds(name):
     error = ((sums - mean * counts) ** 2).sum(0) * 64 / 63 / total**2
     expected = b - mean * np.maximum(0, 1 - error / np.maximum(mean**2, 1e-30))
     assert np.abs(mean).max() > 0.1
-    np.testing.assert_allclose(found[layer.name].bias.values, expected, atol=2e-4)
+    np.testing.assert_allclose(found[layer.name].bias.values, expected, rtol=5e-4, atol=2e-4)  # in float16
     np.testing.assert_array_equal(found[layer.name].codes, job.weights[layer.name].codes)
 
 
