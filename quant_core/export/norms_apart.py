@@ -7,6 +7,7 @@ Its CPU kernel for that takes several times as long as both of them (1.31).
 from __future__ import annotations
 
 from collections import Counter
+from weakref import WeakKeyDictionary
 
 import onnx
 import onnx_ir as ir
@@ -15,6 +16,9 @@ from quant_core.export.tensor_flow import captured_names, value_name
 from quant_core.ingest.ranks import find_ranks
 
 _MATRIX = 2  # axes
+
+_RANKS: WeakKeyDictionary[ir.Model, dict[str, int]] = WeakKeyDictionary()
+"""Of models that nothing changes any more: their sizes are predicted, and files are written of them several times."""
 
 
 def keep_norms_apart(proto: onnx.ModelProto, model: ir.Model) -> None:
@@ -35,7 +39,9 @@ def keep_norms_apart(proto: onnx.ModelProto, model: ir.Model) -> None:
     }
     if not behind:
         return
-    ranks = find_ranks(model)
+    if model not in _RANKS:
+        _RANKS[model] = find_ranks(model)
+    ranks = _RANKS[model]
     apart = {name for name, source in behind.items() if ranks.get(source, 0) >= _MATRIX}
     readers = Counter(name for node in proto.graph.node for name in node.input)
     readers.update(output.name for output in proto.graph.output)

@@ -64,3 +64,13 @@ def test_scales_with_other_readers_vectors_and_other_targets_stay(tmp_path):
     some = {"w1": (32, 32), "scale": (32,)}
     assert exported(vector, some, tmp_path / "vector.onnx")[1]["scale"] == [32]
     assert exported(TEXT, SHAPES, tmp_path / "portable.onnx", portable(21))[1]["scale"] == [32]
+
+
+def test_shapes_of_a_model_are_inferred_once(tmp_path, monkeypatch):
+    net, _ = exported(TEXT, SHAPES, tmp_path / "once.onnx")
+    monkeypatch.setattr("quant_core.export.norms_apart.find_ranks", None)
+    again = tmp_path / "again.onnx"
+    net.export({layer.name: 8 for layer in net.layers}, 8, again, ORT_CPU)
+    assert {t.name: list(t.dims) for t in onnx.load(again).graph.initializer}["scale"] == [1, 32]
+    with pytest.raises(TypeError):
+        exported(TEXT, SHAPES, tmp_path / "other.onnx")
