@@ -42,6 +42,22 @@ def to_rows(layer: Layer, weight: npt.NDArray[np.generic]) -> torch.Tensor:
     return torch.from_numpy(np.array(weight.reshape(groups, outputs, inputs), order="C"))
 
 
+def rows_view(layer: Layer, weight: torch.Tensor) -> torch.Tensor:
+    """Lay a tensor out as `to_rows` does; gradients flow through.
+
+    Args:
+        layer: A Conv, Gemm, MatMul or ungrouped ConvTranspose.
+        weight: A tensor in the weight's shape.
+
+    Returns:
+        `[groups, outputs per group, inputs]`.
+    """
+    groups, outputs, inputs = rows_shape(layer)
+    if layer.op != "Conv" and _inputs_first(layer):
+        weight = weight.reshape(groups, inputs, outputs).transpose(1, 2)
+    return weight.reshape(groups, outputs, inputs)
+
+
 def from_rows(layer: Layer, rows: torch.Tensor) -> npt.NDArray[np.generic]:
     """Put rows back into the weight's shape; the inverse of `to_rows`.
 
