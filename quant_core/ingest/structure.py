@@ -37,7 +37,7 @@ def check_structure(model: onnx.ModelProto, path: Path) -> None:
 
     Raises:
         ModelError: If the graph is missing, too new or old, nested too deep, too large, without inputs or outputs,
-            has nodes of the same name, or gives sequences, optionals or maps.
+            has nodes of the same name, or gives inputs, sequences, optionals or maps.
         UnsupportedOperatorError: If it holds operators that nobody defines; all of them are named.
     """
     where = str(path)
@@ -60,7 +60,14 @@ def check_structure(model: onnx.ModelProto, path: Path) -> None:
         raise ModelError("the graph has no input.", remedy="Export it with at least one.", where=where)
     if not model.graph.output:
         raise ModelError("the graph has no output.", remedy="Export it with at least one.", where=where)
+    given = {value.name for value in model.graph.input}
     for value in model.graph.output:
+        if value.name in given:
+            raise ModelError(
+                f"graph output {value.name!r} is a graph input; nothing computes it.",
+                remedy="Leave it out of the outputs.",
+                where=where,
+            )
         kind = value.type.WhichOneof("value") or "tensor_type"
         if kind != "tensor_type":
             raise ModelError(
@@ -140,7 +147,8 @@ def _check_nesting(model: onnx.ModelProto, where: str) -> None:
 
 def _check_node_names(model: onnx.ModelProto, where: str) -> None:
     for graph in walk_graphs(model):
-        names = Counter(node.name for node in graph.nodes if node.name)
+        # onnxruntime makes initializers of constants before it looks at names.
+        names = Counter(node.name for node in graph.nodes if node.name and node.op_type != "Constant")
         twice = [name for name, count in names.items() if count > 1]
         if twice:
             raise ModelError(

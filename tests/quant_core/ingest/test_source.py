@@ -153,6 +153,14 @@ def test_graph_without_output(convolution, save):
         read_model(save(convolution))
 
 
+def test_output_that_is_an_input(convolution, save):
+    convolution.graph.output.add().CopyFrom(convolution.graph.input[0])
+    name = convolution.graph.input[0].name
+    with pytest.raises(ModelError, match=f"output '{name}' is a graph input") as told:
+        read_model(save(convolution))
+    assert "Leave it out" in told.value.remedy
+
+
 def test_output_that_is_no_tensor(build, floats, save):
     model = build([helper.make_node("SequenceConstruct", ["x", "x"], ["y"])], {"x": floats(2, 4)})
     model.graph.output[0].CopyFrom(helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None))
@@ -320,6 +328,19 @@ def test_sparse_constant(build, floats, save):
     model = build(nodes, {"x": floats(1, 4)})
     with pytest.raises(ModelError, match="sparse tensors"):
         read_model(save(model))
+
+
+def test_constants_of_the_same_name_are_harmless(build, floats, save, run):
+    """As spox writes them; onnxruntime makes initializers of them before it looks at names."""
+    values = [helper.make_tensor("", TensorProto.FLOAT, [1], [number]) for number in (2.0, 3.0)]
+    nodes = [
+        helper.make_node("Constant", [], [f"c{k}"], "anon", value=value) for k, value in enumerate(values)
+    ]
+    nodes += [helper.make_node("Mul", ["x", "c0"], ["h"]), helper.make_node("Mul", ["h", "c1"], ["y"])]
+    feeds = {"x": floats(2, 3)}
+    path = save(build(nodes, feeds))
+    assert read_model(path).model.graph.num_nodes() == 4
+    np.testing.assert_allclose(run(path, feeds)[0], 6 * feeds["x"], rtol=1e-6)
 
 
 def test_nodes_of_the_same_name(convolution, save):
