@@ -14,6 +14,7 @@ from quant_core.ingest.find_layers import weight_operands
 SMALL = 1024
 """Elements up to which a folded tensor may be larger than what it replaces."""
 _CODE_BITS = 8
+_MATRIX = 2
 
 # Data movement and elementwise operators whose reference implementation in onnx is exact.
 _EVALUATED = re.compile(
@@ -32,7 +33,8 @@ class FoldConstants(ir.passes.InPlacePass):
 
     A result larger than `SMALL` must replace constants of at least its size that nothing else reads: a transposed
     copy of a shared weight or an expanded table would cost more bytes than it saves nodes. Slices of one constant that
-    nothing else reads replace it together, as the gates of a recurrent weight that are brought into another order.
+    nothing else reads replace it together, as the gates of a recurrent weight that are brought into another order, and
+    so do the matrices that are picked from a stack.
     Matrices of 8 bits or fewer
     are the codes of what is quantized already, and stay as they are stored. Rows looked up in a float
     table stay a lookup unless they are few, because the table can be quantized and the looked-up rows cannot.
@@ -111,14 +113,22 @@ def _holds_codes(value: ir.Value | None) -> bool:
 
 
 def _is_cut_up(value: ir.Value, version: int) -> bool:
-    """Whether Slices alone read a constant, and together give no more elements than it has."""
+    """Whether nodes that cut alone read a constant, and together give no more elements than it has."""
     readers = [node for node, position in value.uses() if position == 0]
     if len(readers) < len(value.uses()) or value.const_value is None:
         return False
-    if not all(node.op_type == "Slice" and _is_candidate(node) for node in readers):
+    if not all((node.op_type == "Slice" or _picks_one(node)) and _is_candidate(node) for node in readers):
         return False
     sizes = [_output_elements(ir.to_proto(node), _constants(node), version) for node in readers]
     return sum(math.inf if size is None else size for size in sizes) <= value.const_value.size
+
+
+def _picks_one(node: ir.Node) -> bool:
+    """Whether one matrix of a stack is looked up, not rows of a table."""
+    if node.op_type != "Gather" or node.inputs[0] is None or node.inputs[1] is None:
+        return False
+    stack, index = node.inputs[0].const_value, node.inputs[1].const_value
+    return stack is not None and index is not None and len(stack.shape) > _MATRIX and index.size == 1
 
 
 def _constants(node: ir.Node) -> dict[str, ir.TensorProtocol]:
@@ -143,7 +153,8 @@ def _evaluate(node: ir.Node, version: int) -> ir.TensorProtocol | None:
         and (len(value.uses()) == 1 or _is_cut_up(value, version))
         and not value.is_graph_output()
     )
-    limit = SMALL if any(True for _ in weight_operands(node)) else max(SMALL, freed)
+    is_table = any(True for _ in weight_operands(node)) and not _picks_one(node)
+    limit = SMALL if is_table else max(SMALL, freed)
     if elements is None or elements > limit:
         return None
     graph = onnx.helper.make_graph(

@@ -252,6 +252,26 @@ def test_shapes_noted_by_an_exporter_are_not_believed(build, run, floats):
     _check_same(run, before, _normal(noted), {"x": floats(5, 3, 4)})
 
 
+@pytest.mark.parametrize("picked", [[1], [0, 1, 2, 3], [0, 1, 2, 3, 2]], ids=["one", "each", "one twice"])
+def test_matrices_picked_from_a_stack_become_weights(picked, build, run, floats):
+    """Unless that repeats one: as models keep the weights of all experts or blocks in one tensor."""
+    tensor, nodes = "x", []
+    for k, index in enumerate(picked):
+        nodes += [
+            N("Gather", ["stack", f"i{index}"], [f"w{k}"]),
+            N("MatMul", [tensor, f"w{k}"], [f"y{k}"], f"m{k}"),
+        ]
+        tensor = f"y{k}"
+    indices = {f"i{index}": np.array(index) for index in picked}
+    feeds = {"x": floats(2, 40)}
+    model = build(nodes, feeds, {"stack": floats(4, 40, 40) / 6, **indices}, (tensor,))
+    after = normalise(ir.from_proto(model))
+    np.testing.assert_allclose(run(after, feeds)[0], run(model, feeds)[0], rtol=1e-4, atol=1e-5)
+    folded = len(picked) <= 4
+    assert (after.graph.num_nodes() == len(picked)) == folded
+    assert (len(find_layers(after)) == len(picked)) == folded
+
+
 def test_lookup_in_a_large_table_stays_a_lookup(build, run, floats):
     feeds = {"x": floats(2, 40, 64)}
     nodes = [N("Gather", ["table", "rows"], ["h"], "positions"), N("Add", ["x", "h"], ["y"])]
