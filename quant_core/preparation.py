@@ -31,6 +31,7 @@ from quant_core.ingest import (
     with_shapes,
 )
 from quant_core.ingest.already_quantized import name_parts
+from quant_core.ingest.declared_outputs import correct_declared
 from quant_core.open_widths import file_costs, open_widths
 from quant_core.padding import find_padding
 from quant_core.reference import Reference, find_reference
@@ -154,6 +155,7 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     first = samples.take(np.arange(samples.batch or min(samples.count, _PARITY_SAMPLES)))
     reference = find_reference(source, model, program, first)
     shapes, outputs, bytes_per_sample = _measure(program, layers, first, device)
+    corrected = correct_declared(model, {name: tuple(value.shape) for name, value in outputs.items()})
     if samples.batch is None and not source.quantized_parts:
         check_independence(program, first.inputs, outputs, str(model_path))
     affordable = min(_LARGEST_BATCH, _BATCH_BYTES // max(1, bytes_per_sample))
@@ -178,7 +180,12 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
         target=target,
         reference=reference,
         padding=find_padding(batching.model, batching.program, batching.samples),
-        notes=(*reference.notes, *batching.notes, *_grid_notes(layers, candidates, model, spec, target)),
+        notes=(
+            *reference.notes,
+            *corrected,
+            *batching.notes,
+            *_grid_notes(layers, candidates, model, spec, target),
+        ),
     )
 
 

@@ -83,7 +83,7 @@ def pull_back(
     """Multiply by the transposed Jacobian, `J^T c`, in one backward pass.
 
     Args:
-        rows: Outputs.
+        rows: Outputs; some may be functions of nothing, such as an input that is handed through.
         tensors: What they are functions of.
         cotangents: The c, one tensor an output.
         retain: Whether the graph is needed again.
@@ -91,10 +91,13 @@ def pull_back(
     Returns:
         One tensor for each of `tensors`; zero where no output depends on it.
     """
+    reached = [(row, pulled) for row, pulled in zip(rows, cotangents, strict=True) if row.requires_grad]
+    if not reached:
+        return tuple(torch.zeros_like(tensor) for tensor in tensors)
     return torch.autograd.grad(
-        list(rows),
+        [row for row, _ in reached],
         list(tensors),
-        grad_outputs=list(cotangents),
+        grad_outputs=[pulled for _, pulled in reached],
         retain_graph=retain,
         allow_unused=True,
         materialize_grads=True,

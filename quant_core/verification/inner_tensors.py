@@ -98,7 +98,7 @@ class _Finder:
         self.nodes = {node.name: node for node in graph.node if node.name}
         self.written = {output: node for node in graph.node for output in node.output}
         self.quantizers = {node.input[0]: node for node in graph.node if node.op_type == "QuantizeLinear"}
-        self.inputs = {value.name for value in graph.input}
+        self.given = {value.name for value in (*graph.input, *graph.initializer)}
 
     def find(self, name: str) -> str:
         if name in self.placement.aliases:
@@ -112,7 +112,7 @@ class _Finder:
             raw = self._raw(name)
             if raw in self.quantizers:
                 return str(self.quantizers[raw].output[0])
-        elif name in self.written or name in self.inputs:
+        elif name in self.written or name in self.given:
             return name
         raise InternalError(f"the exported file has no tensor that stands for {name}")
 

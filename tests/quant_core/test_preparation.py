@@ -184,3 +184,51 @@ def test_integer_inputs(kind, tmp_path):
         shape = ["n", 6]
     path, data = save(tmp_path, nodes, {"x": (kind, shape)}, {"y": (FLOAT, ["n", 4])}, weights, samples)
     agree(path, data, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "declared", [["n", 5], [3, 4], ["n", 4, 1]], ids=["another size", "a fixed batch", "another rank"]
+)
+def test_outputs_that_are_declared_otherwise_than_they_are(tmp_path, declared):
+    """onnxruntime runs them with a warning; the file that comes out is one that every checker takes."""
+    nodes = [N("MatMul", ["x", "w"], ["h"], "product"), N("Gemm", ["h", "v"], ["y"], "head")]
+    shapes = {"x": (FLOAT, ["n", 16])}, {"y": (FLOAT, ["n", 4])}
+    weights = {"w": floats(16, 16), "v": floats(16, 4)}
+    path, data = save(tmp_path, nodes, *shapes, weights, {"x": floats(24, 16)})
+    model = onnx.load(path)
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", FLOAT, declared))
+    onnx.save(model, path)
+    report = agree(path, data, tmp_path)
+    assert any("'y' is declared as [" in note and "a run gave [4, 4]" in note for note in report.warnings)
+    dims = onnx.load(tmp_path / "out" / MODEL).graph.output[0].type.tensor_type.shape.dim
+    assert len(dims) == 2
+    assert not {size.dim_value for size in dims} & {3, 5}
+
+
+def test_an_output_that_no_layer_reaches(tmp_path):
+    """Such as a mask that is handed on beside the scores."""
+    nodes = [
+        N("MatMul", ["x", "w"], ["h"], "product"),
+        N("MatMul", ["h", "v"], ["y"], "head"),
+        N("Sigmoid", ["x"], ["z"], "other"),
+    ]
+    outputs = {"z": (FLOAT, ["n", 16]), "y": (FLOAT, ["n", 4])}
+    weights = {"w": floats(16, 16), "v": floats(16, 4)}
+    path, data = save(tmp_path, nodes, {"x": (FLOAT, ["n", 16])}, outputs, weights, {"x": floats(24, 16)})
+    spec = QuantizeSpec.model_validate({"size": "1MB", "sensitivity": "gauss_newton", "device": "cpu"})
+    report = quantize(path, data, spec, tmp_path / "out")
+    assert {layer.name for layer in report.layers} == {"product", "head"}
+
+
+def test_rows_that_a_constant_picks(tmp_path):
+    """Positions of a transformer with a fixed length: the layer's other operand is no value of a run."""
+    nodes = [
+        N("Gather", ["table", "rows"], ["p"], "positions"),
+        N("Add", ["x", "p"], ["h"], "sum"),
+        N("MatMul", ["h", "w"], ["y"], "product"),
+    ]
+    weights = {"table": floats(100, 64), "rows": np.arange(40), "w": floats(64, 8)}
+    inputs, outputs = {"x": (FLOAT, ["n", 40, 64])}, {"y": (FLOAT, ["n", 40, 8])}
+    path, data = save(tmp_path, nodes, inputs, outputs, weights, {"x": floats(24, 40, 64)})
+    report = agree(path, data, tmp_path)
+    assert {layer.name for layer in report.layers} == {"positions", "product"}
