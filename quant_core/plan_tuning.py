@@ -24,10 +24,12 @@ from quant_core.quantizers.block_reconstruction import (
 )
 from quant_core.quantizers.block_reconstruction import STEPS as BLOCK_STEPS
 from quant_core.quantizers.following import FollowedPlace, follow, followed_places
-from quant_core.quantizers.reconstruction import STEPS, reconstruct
+from quant_core.quantizers.reconstruction import reconstruct
 from quant_core.quantizers.rounding import RoundedWeights
+from quant_core.quantizers.tuning_samples import share
 from quant_core.sensitivity import Objective
 from quant_core.spec import QuantizeSpec
+from quant_core.spec.weight_options import TUNED
 
 _TOO_FEW = "Codes are those of GPTQ: to tune them takes two samples or more."
 _METHODS = {"brecq": BRECQ, "qdrop": QDROP}
@@ -42,11 +44,13 @@ class Tuned:
     Attributes:
         weights: Layer name -> codes and scales.
         told: What came of it, in short.
+        better: Whether any are closer to the float net on samples kept apart; else all are those given.
         notes: What the user should know.
     """
 
     weights: Mapping[str, QuantizedWeight]
     told: str
+    better: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -107,8 +111,23 @@ def follow_plan(
         rounded,
         batch_size=job.batch_size,
         seed=spec.seed,
+        thorough=spec.effort == "best",
         on_progress=on_progress,
     )
+
+
+def learning(spec: QuantizeSpec, samples: Samples) -> Samples:
+    """Give the samples that codes are found with where others must tell whether tuning makes them better.
+
+    Args:
+        spec: The request.
+        samples: Calibration samples.
+
+    Returns:
+        Those that tune, if the request's rounding does; else all.
+    """
+    parts = share(samples) if spec.rounding in TUNED else None
+    return samples if parts is None else parts[0]
 
 
 def tune_plan(
@@ -116,8 +135,7 @@ def tune_plan(
     spec: QuantizeSpec,
     objective: Objective,
     samples: Samples,
-    weights: Mapping[str, QuantizedWeight],
-    grids: Mapping[str, ActivationGrid],
+    choice: Choice,
     on_progress: Callable[[float, str], None],
     checkpoints: Checkpoints | None = None,
 ) -> Tuned:
@@ -128,39 +146,39 @@ def tune_plan(
         spec: The request; its rounding is one of those that tune.
         objective: The loss.
         samples: Calibration samples.
-        weights: Layer name -> codes to start from.
-        grids: Tensor name -> grid of that activation.
+        choice: What was decided, with the codes to start from.
         on_progress: Called with the fraction done and a message; may raise to stop.
         checkpoints: Where blocks that are done are kept for another attempt, and found.
 
     Returns:
         The weights, as they were where tuning did not make them better.
     """
+    weights = choice.weights
     if not weights:
         return Tuned(weights, "every layer stays in float")
     if spec.rounding in _METHODS:
-        return _by_blocks(job, spec, objective, samples, weights, grids, on_progress, checkpoints)
+        return _by_blocks(job, spec, objective, samples, weights, choice.grids, on_progress, checkpoints)
     tuned = reconstruct(
         job.program,
         job.model,
         job.layers,
         weights,
+        simulate(job.graph, job, choice),
         samples,
         objective.tensors,
-        steps=STEPS,
         batch_size=job.batch_size,
         device=job.device,
         seed=spec.seed,
         on_progress=on_progress,
     )
     if math.isnan(tuned.before):
-        return Tuned(weights, "too few samples", (_TOO_FEW,))
-    if tuned.after < tuned.before:
-        told = f"relative error of activations and outputs {tuned.before:.4g} to {tuned.after:.4g}"
-        return Tuned(tuned.weights, told)
+        return Tuned(weights, "too few samples", notes=(_TOO_FEW,))
+    errors = f"{tuned.before:.4g} to {tuned.after:.4g}"
+    if tuned.better:
+        return Tuned(tuned.weights, f"relative error of activations and outputs {errors}", better=True)
     kept = "Codes are those of GPTQ: reconstruction came no closer to the float network on samples kept apart"
-    told = f"{kept} ({tuned.before:.4g})."
-    return Tuned(tuned.weights, "no better", (f"{told} More samples may help.",))
+    told = f"{kept} than chance would ({errors})."
+    return Tuned(tuned.weights, "no better", notes=(f"{told} More samples may help.",))
 
 
 def _by_blocks(
@@ -192,11 +210,11 @@ def _by_blocks(
     )
     kept = sum(not after < before for before, after in tuned.errors)
     if not tuned.errors:
-        return Tuned(weights, "too few samples", (_TOO_FEW,))
+        return Tuned(weights, "too few samples", notes=(_TOO_FEW,))
     told = f"{len(tuned.errors) - kept} of {len(tuned.errors)} blocks closer to the float network"
     note = f"Codes of {kept} of {len(tuned.errors)} blocks are those of GPTQ: on samples kept apart {spec.rounding}"
     note += " was no better."
-    return Tuned(tuned.weights, told, (note,) if kept else ())
+    return Tuned(tuned.weights, told, kept < len(tuned.errors), (note,) if kept else ())
 
 
 def _keep(checkpoints: Checkpoints | None, done: ReconstructedBlocks) -> None:

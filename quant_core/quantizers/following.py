@@ -28,6 +28,7 @@ from quant_core.quantizers.refit import Columns, refit
 from quant_core.quantizers.rounding import RoundedWeights, improvement, knows_more
 from quant_core.quantizers.rows import from_rows, rows_shape, to_rows
 from quant_core.quantizers.simulation import Simulation, Visit
+from quant_core.quantizers.tuning_samples import with_mixtures
 from quant_core.spec import WeightOptions
 from quant_core.spec.memory_share import memory_share
 
@@ -38,6 +39,8 @@ _BYTES, _BYTES_AN_ELEMENT = 1 << 30, 16
 _COLUMN_ELEMENTS = 1 << 22
 _ALL_ELEMENTS = 1 << 27
 _FEWEST_COLUMNS, _MOST_COLUMNS = 256, 8192
+_THOROUGH = 4
+"""How many times more columns are looked at where there is time, half of them of mixed samples."""
 _SAME = 1e-3
 """Share of the largest value by which rows of one sample may differ when it is run beside others."""
 
@@ -136,6 +139,7 @@ def follow(
     *,
     batch_size: int,
     seed: int,
+    thorough: bool,
     on_progress: Callable[[float, str], None],
 ) -> dict[str, QuantizedWeight]:
     """Round the layers of a plan again, one after another, each for its inputs in the network rounded so far.
@@ -145,7 +149,8 @@ def follow(
     Layers whose target other samples do not confirm keep the float weight as theirs, and their codes where the inputs
     are not known well (`knows_more`). Rows that no output reads, such as those of padding, do not count.
 
-    All samples run at once, layer by layer; at most 512 of them, of large networks fewer.
+    All samples run at once, layer by layer; at most 512 of them, of large networks fewer. With `thorough`, as many
+    mixtures of them do so too, if memory allows.
 
     Args:
         program: The float network.
@@ -157,7 +162,8 @@ def follow(
         options: How weights find their codes.
         given: Codes at all widths, whose ranges are kept.
         batch_size: Samples a run of the float network.
-        seed: Seed of the choice of places.
+        seed: Seed of the choice of places, and of mixtures.
+        thorough: Whether to look at four times as many columns, and at mixed samples.
         on_progress: Called with the fraction done and a message; may raise to stop.
 
     Returns:
@@ -165,11 +171,16 @@ def follow(
     """
     if not places:
         return dict(weights)
-    count = _used([place.layer for place in places], samples)
+    layers = [place.layer for place in places]
+    known = count = _used(layers, samples)
     # One length for all, so that places in one batch are those in all together.
     samples = replace(samples.take(np.arange(count) * samples.count // count).shortened(), padding=None)
+    if thorough:
+        samples = with_mixtures(samples, _fitting(layers) - count, np.random.default_rng(seed))
+        count = samples.count
     on_progress(0.0, "rounding that follows: the float network")
-    expected = _expected(program, places, samples, batch_size, torch.Generator().manual_seed(seed))
+    columns = _MOST_COLUMNS * (_THOROUGH if thorough else 1)
+    expected = _expected(program, places, samples, batch_size, columns, torch.Generator().manual_seed(seed))
     simulation = simulate(
         dict(weights) | {p.layer.name: _with_bias(weights[p.layer.name], p.bias) for p in places}
     )
@@ -179,7 +190,8 @@ def follow(
         name = place.layer.name
         on_progress(1 - len(expected) / total, f"rounding that follows: {name}")
         columns = _columns(place, value, expected.pop(name), count)
-        rounded = _rounded(place, columns, weights[name], widths[name], options, given[name])
+        certain = knows_more(place.layer, known)
+        rounded = _rounded(place, columns, certain, weights[name], widths[name], options, given[name])
         if rounded is None:
             return {}
         found[name] = rounded
@@ -196,10 +208,14 @@ def follow(
 def _used(layers: Sequence[Layer], samples: Samples) -> int:
     """Samples that are followed at once, by what the network computes and its largest layer holds."""
     macs = sum(layer.macs for layer in layers)
-    held = max((layer.input_elements + layer.output_elements for layer in layers), default=0)
     enough = max(_FEWEST, int(_MOST_MACS / max(1, macs)))
-    fits = int(memory_share() * _BYTES / max(1, _BYTES_AN_ELEMENT * held))
-    return min(samples.count, _MOST, enough, fits)
+    return min(samples.count, _MOST, enough, _fitting(layers))
+
+
+def _fitting(layers: Sequence[Layer]) -> int:
+    """Samples of the largest layer that memory takes at once."""
+    held = max((layer.input_elements + layer.output_elements for layer in layers), default=0)
+    return int(memory_share() * _BYTES / max(1, _BYTES_AN_ELEMENT * held))
 
 
 def _is_plain(node: ir.Node) -> bool:
@@ -218,6 +234,7 @@ def _expected(
     places: Sequence[FollowedPlace],
     samples: Samples,
     batch_size: int,
+    columns: int,
     chance: torch.Generator,
 ) -> dict[str, _Expected]:
     """Layer name -> what the float network gives, at places that its outputs read."""
@@ -236,7 +253,7 @@ def _expected(
             if done and layer.name not in parts:
                 continue
             found = torch.arange(len(rows)) if counts is None else counts.nonzero()[:, 0].cpu()
-            wanted = _wanted(layer, len(places), batch.count / samples.count)
+            wanted = _wanted(layer, len(places), columns, batch.count / samples.count)
             if len(found) > wanted:
                 found = found[torch.randperm(len(found), generator=chance)[:wanted].sort().values]
             kept = _Expected(found + done * each, rows[found.to(rows.device)].cpu(), found // each + done)
@@ -268,11 +285,11 @@ def _same(rows: Tensor, alone: Tensor) -> bool:
     return bool((rows - alone).abs().max() <= _SAME * alone.abs().max())
 
 
-def _wanted(layer: Layer, layers: int, share: float) -> int:
+def _wanted(layer: Layer, layers: int, most: int, share: float) -> int:
     """Columns of a layer that are looked at in a share of the samples."""
     groups, outputs, inputs = rows_shape(layer)
-    elements = min(_COLUMN_ELEMENTS, _ALL_ELEMENTS // layers)
-    columns = min(_MOST_COLUMNS, max(_FEWEST_COLUMNS, elements // (groups * max(inputs, outputs))))
+    elements = min(_COLUMN_ELEMENTS * most // _MOST_COLUMNS, _ALL_ELEMENTS // layers)
+    columns = min(most, max(_FEWEST_COLUMNS, elements // (groups * max(inputs, outputs))))
     return max(1, math.ceil(share * columns))
 
 
@@ -288,6 +305,7 @@ def _columns(place: FollowedPlace, value: Tensor, expected: _Expected, samples: 
 def _rounded(
     place: FollowedPlace,
     columns: Columns,
+    certain: bool,
     start: QuantizedWeight,
     width: int,
     options: WeightOptions,
@@ -303,7 +321,7 @@ def _rounded(
         shift = shift - (found.weight * found.moments.mean[:, None, :]).sum(2)
     if bias is not None:
         bias = replace(bias, values=bias.values + shift.numpy().reshape(bias.values.shape))
-    if found.weight is not None or knows_more(layer, columns.samples):
+    if found.weight is not None or certain:
         target = from_rows(layer, place.rows if found.weight is None else place.rows + found.weight).astype(
             np.float32
         )

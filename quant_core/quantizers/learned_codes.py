@@ -15,14 +15,15 @@ from quant_core.codes import CorrectedBias, QuantizedWeight
 from quant_core.ingest.layer import Layer
 from quant_core.number_formats import half_from
 from quant_core.quantizers.bias_correction import find_bias
+from quant_core.quantizers.rows import rows_view
 
 Kind = Literal["codes", "scales", "biases"]
 
 RATES: Mapping[Kind, float] = {"codes": 5e-3, "scales": 1e-3, "biases": 1e-3}
 """Learning rates of Adam."""
 
-_NEAREST_BORDER = 0.45
-"""How close to the border between two codes a weight may start, in codes."""
+NEAREST_BORDER = 0.45
+"""How close to the border between two codes a weight may start, in codes: so far from the code given."""
 
 
 class LearnedCodes:
@@ -30,7 +31,9 @@ class LearnedCodes:
 
     u starts between the code given and the float weight, so that codes which were a close decision change first. The
     gradient of round is taken for 1 (straight through). The bias moves in units of 2^(2-b) times the layer's output, so
-    that one learning rate fits every layer at every width b.
+    that one learning rate fits every layer at every width b. Where the mean m of the inputs is given, the bias takes up
+    what codes and steps move the mean output by, `b = b' - (W - W_start) m`: inputs behind a Relu have most of their
+    energy in their mean, so that every code that flips would shift its output for all samples alike.
     """
 
     def __init__(
@@ -39,6 +42,9 @@ class LearnedCodes:
         layer: Layer,
         start: QuantizedWeight,
         output: Tensor,
+        *,
+        mean: Tensor | None = None,
+        reach: float = NEAREST_BORDER,
     ) -> None:
         """Start from given codes.
 
@@ -47,6 +53,8 @@ class LearnedCodes:
             layer: A layer of it.
             start: Its codes and scales.
             output: Its float output on some samples, or that of its block.
+            mean: Mean of each of its inputs, `[groups, inputs]` as `rows_shape` counts them.
+            reach: Most that u may start from the code given, on the side of the float weight.
         """
         tensor = model.graph.initializers[layer.weight].const_value
         assert tensor is not None
@@ -60,7 +68,7 @@ class LearnedCodes:
         self._low, self._high = (
             torch.from_numpy(limit).to(device) - self._zero_points for limit in start.code_limits()
         )
-        border = (weight / scale - codes).clamp(-_NEAREST_BORDER, _NEAREST_BORDER)
+        border = (weight / scale - codes).clamp(-reach, reach)
         self._before_rounding = (codes + border).requires_grad_()
         self._scale = scale
         # What 8-bit codes can bear is a 64th of what 2-bit codes can.
@@ -74,6 +82,8 @@ class LearnedCodes:
             self._first = torch.from_numpy(bias.values.copy()).to(device)
             self._unit = self._pace * output.square().mean().sqrt()
             self._shift = torch.zeros_like(self._first).requires_grad_()
+        self._layer, self._mean = layer, None if self._shift is None else mean
+        self._rounded = scale * codes
 
     def parameters(self, kind: Kind) -> list[Tensor]:
         """Give the parameters of one kind.
@@ -96,9 +106,14 @@ class LearnedCodes:
         Returns:
             Initializer name -> values, differentiable in the parameters.
         """
-        values = {self._weight: self._steps() * self._codes()}
+        weight = self._steps() * self._codes()
+        values = {self._weight: weight}
         if self._bias is not None and self._shift is not None:
-            values[self._bias.name] = self._first + self._unit * self._shift
+            bias = self._first + self._unit * self._shift
+            if self._mean is not None:
+                moved = rows_view(self._layer, weight - self._rounded)
+                bias = bias - (moved * self._mean[:, None, :]).sum(2).reshape(bias.shape)
+            values[self._bias.name] = bias
         return values
 
     def result(self) -> QuantizedWeight:
@@ -120,7 +135,7 @@ class LearnedCodes:
     def project(self) -> None:
         """Pull weights that left the grid back within reach of its last code, so that they can return."""
         with torch.no_grad():
-            self._before_rounding.clamp_(self._low - _NEAREST_BORDER, self._high + _NEAREST_BORDER)
+            self._before_rounding.clamp_(self._low - NEAREST_BORDER, self._high + NEAREST_BORDER)
 
     def _steps(self) -> Tensor:
         return (

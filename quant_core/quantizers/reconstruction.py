@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor
@@ -16,16 +17,26 @@ from quant_core.calibration import Samples
 from quant_core.codes import QuantizedWeight
 from quant_core.errors import NonFiniteError
 from quant_core.executor import Program
+from quant_core.executor.layout import fast_layout
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.input_moments import has_moments
-from quant_core.quantizers.learned_codes import RATES, Kind, LearnedCodes
+from quant_core.quantizers.learned_codes import Kind, LearnedCodes
 from quant_core.quantizers.read_positions import reads_in_part, run_and_see
-from quant_core.quantizers.tuning_samples import affordable_batch, feeds, random_batches, share
+from quant_core.quantizers.rows import rows_shape
+from quant_core.quantizers.simulation import Simulation
+from quant_core.quantizers.tuning_samples import affordable_updates, feeds, mixed, random_batches, share
 
-_KINDS: tuple[Kind, ...] = ("codes", "scales", "biases")
+_TRAVEL = 2.4
+"""How far a code may move in all, in steps, were its gradient always of one sign: half of it as rates fall."""
+_REACH = 0.3
+_PACE = 4e-3
+"""Rate of scales and biases for a relative error of 1; they move in proportion to its root."""
+_WARM_UP = 20
+_CHECKS, _PATIENCE = 8, 2
+_AVERAGED = 0.98
+_ERRORS = 1.0
+"""By how many of its standard errors over samples the error must fall on those that did not tune."""
 _TINY = 1e-12
-_CHECK_EVERY = 25
-STEPS = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,14 +45,16 @@ class Reconstructed:
 
     Attributes:
         weights: Layer name -> codes, scales and bias.
-        before: Error of the weights given, on samples that did not tune.
-        after: Error of the tuned ones there, the least that was seen. Where it is not lower, the weights are those
-            given. Both are NaN where there is one sample, which cannot do both.
+        before: Typical error of the weights given, `exp mean (ln e_t + ln e_o) / 2` over samples that did not tune.
+        after: Error of the tuned ones there, the least that was seen. NaN, as `before`, where there is one sample,
+            which cannot do both.
+        better: Whether it fell by more than chance; else the weights are those given.
     """
 
     weights: Mapping[str, QuantizedWeight]
     before: float
     after: float
+    better: bool
 
 
 def reconstruct(
@@ -49,41 +62,46 @@ def reconstruct(
     model: ir.Model,
     layers: Sequence[Layer],
     weights: Mapping[str, QuantizedWeight],
+    simulation: Simulation,
     samples: Samples,
     outputs: Sequence[str],
     *,
-    steps: int,
     batch_size: int,
     device: str,
     seed: int,
     on_progress: Callable[[float, str], None],
+    steps: int | None = None,
 ) -> Reconstructed:
     """Tune rounded weights, starting from given ones; bit-widths and bytes stay.
 
     Minimises over random batches `E = mean_t e_t + mean_o e_o` with `e = |a - a_float|^2 / |a_float|^2`, over the
-    activations a_t that enter the layers and the outputs a_o. The outputs of few samples alone, or their loss, would be
-    learned by heart; activations give thousands of targets a sample, as reconstruction block by block does (Li et al.,
-    BRECQ, arXiv:2102.05426, section 3.2), here for all blocks in one pass, so that each sees the errors of those before
-    it (Wei et al., QDrop, arXiv:2203.05740). Rows that the outputs do not read, such as padding, do not count.
+    activations a_t that enter the layers and the outputs a_o, activations rounded as in the file. The outputs of few
+    samples alone, or their loss, would be learned by heart; activations give thousands of targets a sample, as
+    reconstruction block by block does (Li et al., BRECQ, arXiv:2102.05426, section 3.2), here for all blocks in one
+    pass, so that each sees the errors of those before it. Rows that the outputs do not read, such as padding, do not
+    count. The float net answers for any input, so that half of the samples are mixed with others (`mixed`).
 
-    In a third of the steps scales and biases move (Esser et al., LSQ, arXiv:1902.08153), which a few samples cannot
-    spoil; in the others codes as well, by Adam on their value before rounding, straight through the rounding. One
-    sample in eight, of few samples one in two, tunes nothing; on these E is measured every 25 steps, and the best
-    weights that were seen are kept, of those whose outputs come closer as well: on few samples activations may while
-    outputs do not. Memory does not grow with the samples.
+    For a quarter of the updates scales and biases move (Esser et al., LSQ, arXiv:1902.08153), which a few samples
+    cannot spoil; then codes as well, by Adam on their value before rounding, straight through the rounding. A bias
+    takes up what its layer's weight moves the mean output by. What is judged and kept is the running average of what is
+    tuned, so that codes which flip to and fro come to rest. One sample in eight, of few samples one in two, tunes
+    nothing; on these `(ln e_t + ln e_o) / 2` is measured eight times, in logarithms so that no sample whose answer tips
+    over decides alone. The best weights are kept if it falls by more than its standard error over samples; where
+    nothing is better after the first quarter, the rest is left out. Memory does not grow with the samples.
 
     Args:
         program: The float network.
         model: The graph it was compiled from.
         layers: Its layers; tables and left-hand operands stay as they are.
         weights: Layer name -> codes to start from; layers without stay in float.
+        simulation: The network with these weights and rounded activations.
         samples: Calibration samples.
         outputs: Outputs that count, or tensors close to them.
-        steps: Updates.
         batch_size: Most samples a run.
         device: Where the program computes.
-        seed: Seed of the order of the samples.
+        seed: Seed of the order of the samples and of how they are mixed.
         on_progress: Called with the fraction done and a message; may raise to stop.
+        steps: Updates; None for as many as bounded arithmetic allows.
 
     Returns:
         The tuned weights.
@@ -91,42 +109,81 @@ def reconstruct(
     Raises:
         NonFiniteError: If the error becomes NaN or infinite.
     """
-    size = affordable_batch(layers, samples, steps, batch_size)
+    size, affordable = affordable_updates(layers, samples, batch_size)
+    steps = affordable if steps is None else steps
     parts = share(samples)
     if parts is None:
-        return Reconstructed(dict(weights), math.nan, math.nan)
+        return Reconstructed(dict(weights), math.nan, math.nan, better=False)
     tuning, checking = parts
-    network = _Network.of(program, model, layers, weights, outputs, tuning, size, device)
-    before, outputs_before = network.check(checking, size)
-    best, after = dict(weights), before
-    batches = random_batches(tuning, size, steps, seed)
-    done = 0
-    for length, kinds in ((steps // 3, _KINDS[1:]), (steps - steps // 3, _KINDS)):
-        network = network.at(model, best)
-        optimizer = torch.optim.Adam(network.groups(kinds))
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, length))
-        for step, batch in enumerate(itertools.islice(batches, length), 1):
-            of_outputs, of_features = network.errors(batch)
-            loss = (of_outputs + of_features) / max(before, _TINY)
-            if not bool(torch.isfinite(loss)):
-                raise NonFiniteError(
-                    "the quantized network gives NaN or infinity while its codes are tuned.",
-                    remedy="Ask for another rounding, such as gptq.",
-                    where="rounding",
-                )
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            for learned in network.learned.values():
-                learned.project()
-            done += 1
-            on_progress(done / steps, f"reconstruction: step {done} of {steps}")
-            if step % _CHECK_EVERY == 0 or step == length:
-                found, outputs_found = network.check(checking, size)
-                if found < after and outputs_found < outputs_before:
-                    best, after = best | network.results(), found
-    return Reconstructed(best, before, after)
+    network = _Network.of(program, model, layers, weights, simulation, outputs, tuning, size, device)
+    before, start = network.check(checking, size)
+    best, least, better = dict(weights), before, False
+    rates: Mapping[Kind, float] = {
+        "codes": _TRAVEL / max(1, steps),
+        "scales": _PACE * math.sqrt(start),
+        "biases": _PACE * math.sqrt(start),
+    }
+    groups = network.groups(rates)
+    tuned = [value for group in groups for value in group["params"]]
+    averages = [value.detach().clone() for value in tuned]
+    if not tuned or not start:
+        return Reconstructed(best, _typical(before), _typical(before), better=False)
+    optimizer = torch.optim.Adam(groups)
+    every = max(1, steps // _CHECKS)
+    waits = [_PATIENCE * every * (group["kind"] == "codes") for group in groups]
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, [partial(_pace, steps, wait) for wait in waits])
+    random = np.random.default_rng(seed)
+    for step, batch in enumerate(random_batches(tuning, size, steps, seed), 1):
+        loss = network.errors(mixed(batch.shortened(), random)).sum(1).mean() / start
+        if not bool(torch.isfinite(loss)):
+            raise NonFiniteError(
+                "the quantized network gives NaN or infinity while its codes are tuned.",
+                remedy="Ask for another rounding, such as gptq.",
+                where="rounding",
+            )
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        for learned in network.learned.values():
+            learned.project()
+        fading = 1 - min(_AVERAGED, step / (step + 10))
+        for average, value in zip(averages, tuned, strict=True):
+            average.lerp_(value.detach(), fading)
+        on_progress(step / steps, f"reconstruction: step {step} of {steps}")
+        if step % every and step < steps:
+            continue
+        _exchange(tuned, averages)
+        found, _ = network.check(checking, size)
+        if float(found.mean()) < float(least.mean()):
+            best, least = dict(weights) | network.results(), found
+            better = _falls(before, found)
+        _exchange(tuned, averages)
+        if least is before and step >= _PATIENCE * every:
+            break
+    return Reconstructed(best if better else dict(weights), _typical(before), _typical(least), better)
+
+
+def _pace(steps: int, wait: int, step: int) -> float:
+    """Share of the learning rate: 0 while others go first, rising over some updates, falling along a cosine."""
+    at, length = step - wait, max(1, steps - wait)
+    return 0.0 if at < 0 else min(1.0, (at + 1) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * at / length))
+
+
+def _typical(logarithms: Tensor) -> float:
+    return math.exp(float(logarithms.mean()))
+
+
+def _falls(before: Tensor, after: Tensor) -> bool:
+    falls = before - after
+    return len(falls) > 1 and bool(falls.mean() > _ERRORS * falls.std() / len(falls) ** 0.5)
+
+
+def _exchange(values: Sequence[Tensor], others: Sequence[Tensor]) -> None:
+    for value, other in zip(values, others, strict=True):
+        held = value.detach().clone()
+        value.detach().copy_(other)
+        other.copy_(held)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,23 +192,21 @@ class _Network:
 
     Attributes:
         program: The float network.
+        simulation: The rounded one.
         outputs: Tensors that count as outputs.
         features: Activation that enters layers -> what these layers write.
         learned: Layer name -> its codes.
-        fixed: Weights that are rounded and stay.
         tuned: Layers whose codes are learned.
-        written: What they write for a few samples.
         in_part: Whether some rows are never read.
         device: Where to compute.
     """
 
     program: Program
+    simulation: Simulation
     outputs: tuple[str, ...]
     features: Mapping[str, tuple[str, ...]]
     learned: Mapping[str, LearnedCodes]
-    fixed: Mapping[str, Tensor]
     tuned: Sequence[Layer]
-    written: Mapping[str, Tensor]
     in_part: bool
     device: str
 
@@ -162,63 +217,57 @@ class _Network:
         model: ir.Model,
         layers: Sequence[Layer],
         weights: Mapping[str, QuantizedWeight],
+        simulation: Simulation,
         outputs: Sequence[str],
         samples: Samples,
         size: int,
         device: str,
     ) -> _Network:
-        rounded = [layer for layer in layers if layer.name in weights]
-        tuned = [layer for layer in rounded if has_moments(layer)]
+        tuned = [layer for layer in layers if layer.name in weights and has_moments(layer)]
         first = next(samples.batches(size))
+        given = feeds(first, device)
         with torch.no_grad():
-            written = program.evaluate(feeds(first, device), outputs=[layer.outputs[0] for layer in tuned])
+            read = [layer.uses[0].input for layer in tuned]
+            named = [*(layer.outputs[0] for layer in tuned), *(name for name in read if name not in given)]
+            values = given | program.evaluate(given, tuple(dict.fromkeys(named)))
         uses = [use for layer in tuned for use in layer.uses if use.input not in program.inputs]
-        return cls(
-            program,
-            tuple(outputs),
-            {
-                name: tuple(use.output for use in uses if use.input == name)
-                for name in (u.input for u in uses)
-            },
-            {},
-            {
-                name: torch.from_numpy(values).to(program.weights[name])
-                for layer in rounded
-                if layer not in tuned
-                for name, values in weights[layer.name].stand_ins(layer.weight).items()
-            },
-            tuned,
-            written,
-            reads_in_part(program, tuned, samples, device),
-            device,
-        ).at(model, weights)
-
-    def at(self, model: ir.Model, weights: Mapping[str, QuantizedWeight]) -> _Network:
-        """The same network with parameters that start from given weights."""
         learned = {
-            layer.name: LearnedCodes(model, layer, weights[layer.name], self.written[layer.outputs[0]])
-            for layer in self.tuned
+            layer.name: LearnedCodes(
+                model,
+                layer,
+                weights[layer.name],
+                values[layer.outputs[0]],
+                mean=_mean(layer, values[layer.uses[0].input]),
+                reach=_REACH,
+            )
+            for layer in tuned
         }
-        return replace(self, learned=learned)
+        features = {
+            name: tuple(use.output for use in uses if use.input == name) for name in (u.input for u in uses)
+        }
+        in_part = reads_in_part(program, tuned, samples, device)
+        return cls(program, simulation, tuple(outputs), features, learned, tuned, in_part, device)
 
     def results(self) -> dict[str, QuantizedWeight]:
         """Weights as they are now."""
         return {name: codes.result() for name, codes in self.learned.items()}
 
-    def groups(self, kinds: Sequence[Kind]) -> list[dict[str, Any]]:
-        """Parameters of some kinds, by learning rate."""
+    def groups(self, rates: Mapping[Kind, float]) -> list[dict[str, Any]]:
+        """Parameters by learning rate."""
         groups = [
             {
                 "params": [value for codes in self.learned.values() for value in codes.parameters(kind)],
-                "lr": RATES[kind],
+                "lr": rate,
+                "kind": kind,
             }
-            for kind in kinds
+            for kind, rate in rates.items()
         ]
         return [group for group in groups if group["params"]]
 
-    def errors(self, batch: Samples) -> tuple[Tensor, Tensor]:
-        """Mean relative squared errors: of the outputs, and of what enters layers."""
-        given, names = feeds(batch, self.device), tuple(dict.fromkeys((*self.features, *self.outputs)))
+    def errors(self, batch: Samples) -> Tensor:
+        """Relative squared errors of the outputs, and of what enters layers, by sample: `[samples, 2]`."""
+        given = {name: fast_layout(value) for name, value in feeds(batch, self.device).items()}
+        names = tuple(dict.fromkeys((*self.features, *self.outputs)))
         read: Mapping[str, Tensor] = {}
         if self.in_part:
             run = run_and_see(self.program, given, names, self.tuned, batch.count)
@@ -226,30 +275,49 @@ class _Network:
         else:
             with torch.no_grad():
                 wanted = self.program.evaluate(given, outputs=names)
-        weights = dict(self.fixed)
+        weights = dict(self.simulation.weights)
         for codes in self.learned.values():
             weights |= codes.stand_ins()
-        values = self.program.evaluate(given, outputs=names, weights=weights)
+        values = self.simulation.program.evaluate(
+            given, outputs=names, weights=weights, replace=self.simulation.rounding_of(batch.count)
+        )
         errors = []
         for name, written in self.features.items():
             known = [read[output] for output in written if output in read]
             rows = torch.stack(known).any(0) if len(known) == len(written) else None
-            errors.append(_relative(values[name], wanted[name], rows))
-        error = torch.stack([_relative(values[name], wanted[name], None) for name in self.outputs]).mean()
-        return error, torch.stack(errors).mean() if errors else torch.zeros_like(error)
+            errors.append(_relative(values[name], wanted[name], rows, batch.count))
+        error = torch.stack([_relative(values[n], wanted[n], None, batch.count) for n in self.outputs]).mean(
+            0
+        )
+        return torch.stack([error, torch.stack(errors).mean(0) if errors else torch.zeros_like(error)], 1)
 
-    def check(self, samples: Samples, size: int) -> tuple[float, float]:
-        """Mean over samples of all errors, and of those of the outputs."""
-        outputs = total = 0.0
+    def check(self, samples: Samples, size: int) -> tuple[Tensor, float]:
+        """Logarithm of each sample's error, `(ln e_o + ln e_t) / 2`, and the mean error `e_o + e_t` of all."""
         with torch.no_grad():
-            for batch in samples.batches(size):
-                of_outputs, of_features = self.errors(batch)
-                outputs += batch.count * float(of_outputs)
-                total += batch.count * float(of_outputs + of_features)
-        return total / samples.count, outputs / samples.count
+            errors = torch.cat([self.errors(batch) for batch in samples.batches(size)])
+        return errors.clamp_min(_TINY).log().mean(1), float(errors.sum(1).mean())
 
 
-def _relative(value: Tensor, wanted: Tensor, rows: Tensor | None) -> Tensor:
+def _mean(layer: Layer, value: Tensor) -> Tensor | None:
+    """Mean of each input of a layer, `[groups, inputs]`; None where inputs are not the channels of what it reads."""
+    groups, _, inputs = rows_shape(layer)
+    if layer.op == "ConvTranspose" or groups != layer.group or value.dim() < 2:
+        return None
+    rows = value.movedim(1 if layer.op == "Conv" else -1, -1)
+    taps, rest = divmod(groups * inputs, rows.shape[-1])
+    if rest or not taps:
+        return None
+    means = rows.reshape(-1, rows.shape[-1]).mean(0)
+    return means.repeat_interleave(taps).reshape(groups, inputs)
+
+
+def _relative(value: Tensor, wanted: Tensor, rows: Tensor | None, samples: int) -> Tensor:
+    """Squared error of each sample over the mean square of all; of all alike where samples cannot be told apart."""
+    errors, squares = (value - wanted).square(), wanted.square()
     if rows is not None:
-        value, wanted = (x.reshape(-1, x.shape[-1])[rows] for x in (value, wanted))
-    return (value - wanted).square().mean() / wanted.square().mean().clamp_min(_TINY)
+        counted = rows.to(errors)[:, None]
+        errors, squares = (x.reshape(-1, x.shape[-1]) * counted for x in (errors, squares))
+    unit = squares.sum().clamp_min(_TINY * squares.numel()) / samples
+    if not errors.dim() or len(errors) % samples:
+        return (errors.sum() / samples / unit).expand(samples)
+    return errors.reshape(samples, -1).sum(1) / unit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from quant_core.ingest.layer import Layer
 _MACS = 3e12
 _PASSES = 4
 _LARGEST_BATCH, _SMALLEST_BATCH = 32, 4
+_MIXED_BATCH = 16
+_FEWEST_MIXED = 4
+_FEWEST_UPDATES, _MOST_UPDATES = 150, 600
 _CHECKED_SHARE = 8
 _FEWEST_CHECKED = 2
 
@@ -35,6 +39,74 @@ def affordable_batch(layers: Sequence[Layer], samples: Samples, steps: int, batc
     return samples.batch or min(
         batch_size, samples.count, max(_SMALLEST_BATCH, min(_LARGEST_BATCH, affordable))
     )
+
+
+def affordable_updates(layers: Sequence[Layer], samples: Samples, batch_size: int) -> tuple[int, int]:
+    """Give the samples of an update and the number of updates, fewer of both where the network is large.
+
+    Args:
+        layers: Layers of the network.
+        samples: What there is.
+        batch_size: Most samples a run.
+
+    Returns:
+        Samples an update, 4 to 16, or what the graph demands; and updates, 150 to 600.
+    """
+    affordable = _MACS / (_PASSES * max(1, sum(layer.macs for layer in layers)))
+    size = int(min(_MIXED_BATCH, max(_SMALLEST_BATCH, affordable / _MOST_UPDATES)))
+    size = samples.batch or min(batch_size, samples.count, size)
+    return size, int(min(_MOST_UPDATES, max(_FEWEST_UPDATES, affordable / size)))
+
+
+def mixed(batch: Samples, random: np.random.Generator) -> Samples:
+    """Mix samples with each other, so that few give many inputs.
+
+    Every second sample x becomes `x + l (x' - x)`, x' another of the batch, l up to 0.5 (Zhang et al., mixup,
+    arXiv:1710.09412; as inputs of a teacher: Beyer et al., Knowledge distillation, arXiv:2106.05237).
+
+    Args:
+        batch: Samples.
+        random: Which and how much.
+
+    Returns:
+        As many samples; the same where an input is not of floating point, and where the graph prescribes the batch.
+    """
+    others, much = random.permutation(batch.count), random.uniform(-0.5, 0.5, batch.count).clip(0)
+    return _between(batch, others, much) if _mixable(batch) else batch
+
+
+def with_mixtures(samples: Samples, most: int, random: np.random.Generator) -> Samples:
+    """Put mixtures in front of samples, of samples with even numbers at even places, of odd ones at odd places.
+
+    Args:
+        samples: Samples.
+        most: How many mixtures there is room for.
+        random: What is mixed and how much: 10 to 50 % of another sample.
+
+    Returns:
+        Up to as many mixtures, an even number, and all samples; samples alone where they cannot be mixed.
+    """
+    count = min(samples.count, most) // 2 * 2
+    if count < _FEWEST_MIXED or not _mixable(samples):
+        return samples
+    others = np.empty(count, np.int64)
+    for parity in (0, 1):
+        others[parity::2] = 2 * random.permutation(count // 2) + parity
+    mixtures = _between(samples.take(np.arange(count)), others, random.uniform(0.1, 0.5, count))
+    arrays = {name: np.concatenate([mixtures.inputs[name], array]) for name, array in samples.inputs.items()}
+    return replace(samples, inputs=arrays, labels=None)
+
+
+def _mixable(samples: Samples) -> bool:
+    return samples.batch is None and all(array.dtype.kind == "f" for array in samples.inputs.values())
+
+
+def _between(samples: Samples, others: np.ndarray, much: np.ndarray) -> Samples:
+    arrays = {}
+    for name, array in samples.inputs.items():
+        factor = much.astype(array.dtype).reshape(-1, *[1] * (array.ndim - 1))
+        arrays[name] = array + factor * (array[others] - array)
+    return replace(samples, inputs=arrays)
 
 
 def share(samples: Samples) -> tuple[Samples, Samples] | None:

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from quant_core.assessment import Choice
 from quant_core.calibration import Samples
 from quant_core.checkpoints import TUNING, Checkpoints
 from quant_core.codes import CorrectedBias
 from quant_core.float_islands import Islands
-from quant_core.plan_tuning import _find, _keep, _probe, find_followed, tune_plan
+from quant_core.plan_tuning import _find, _keep, _probe, find_followed, learning, tune_plan
 from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.block_reconstruction import ReconstructedBlocks
 from quant_core.sensitivity.objective import Objective, Term
@@ -82,4 +83,15 @@ def test_a_plan_is_followed_where_something_is_lost(monkeypatch, islands, wanted
 def test_a_plan_of_nothing_but_float_is_left_as_it_is(rounding):
     spec = QuantizeSpec.model_validate({"rounding": rounding})
     nothing = cast("Any", None)
-    assert tune_plan(nothing, spec, nothing, nothing, {}, {}, lambda *_: None).weights == {}
+    choice = Choice(nothing, nothing, {}, {})
+    assert tune_plan(nothing, spec, nothing, nothing, choice, lambda *_: None).weights == {}
+
+
+def test_codes_that_will_be_tuned_are_found_without_the_samples_that_judge():
+    samples = Samples({"x": np.arange(32.0)[:, None]})
+    seen = learning(QuantizeSpec(), samples).inputs["x"]
+    np.testing.assert_array_equal(seen, samples.inputs["x"])
+    seen = learning(QuantizeSpec.model_validate({"effort": "best"}), samples).inputs["x"]
+    np.testing.assert_array_equal(seen[:, 0], [i for i in range(32) if i % 8 != 7])
+    one = samples.take(np.arange(1))
+    assert learning(QuantizeSpec.model_validate({"effort": "best"}), one) is one

@@ -69,7 +69,7 @@ class Job:
     def simulate(self, weights):
         return Simulation(self.model, self.layers, weights, {}, self.dynamic)
 
-    def followed(self, samples=None):
+    def followed(self, samples=None, *, thorough=False):
         samples = samples or self.samples
         return follow(
             self.program,
@@ -82,6 +82,7 @@ class Job:
             self.given,
             batch_size=32,
             seed=0,
+            thorough=thorough,
             on_progress=lambda *_: None,
         )
 
@@ -102,6 +103,19 @@ def test_outputs_come_closer_to_float(text, shapes, options):
     for seed in range(3):
         job = Job(text, shapes, seed=seed, **options)
         falls.append(job.error(job.followed()) / job.error(job.weights))
+    assert np.mean(falls) < 0.97
+    assert max(falls) < 1.02
+
+
+@pytest.mark.parametrize(("text", "shapes"), [(DEEP, DEEP_SHAPES), (ROWS, ROWS_SHAPES)])
+def test_mixed_samples_are_followed_as_well(text, shapes):
+    falls = []
+    for seed in range(3):
+        job = Job(text, shapes, seed=seed)
+        thorough = job.followed(thorough=True)
+        falls.append(job.error(thorough) / job.error(job.weights))
+        plain = job.followed()
+        assert any((thorough[name].codes != plain[name].codes).any() for name in plain)
     assert np.mean(falls) < 0.97
     assert max(falls) < 1.02
 

@@ -21,6 +21,7 @@ from quant_core.quantizers import quantize_weight, reconstruction
 from quant_core.quantizers.learned_codes import LearnedCodes
 from quant_core.quantizers.reconstruction import reconstruct
 from quant_core.quantizers.rounding import round_weights
+from quant_core.quantizers.simulation import Simulation
 from quant_core.spec import WeightGrid, WeightOptions
 from tests.quant_core.quantizers.test_read_positions import padded, tokens
 
@@ -66,19 +67,20 @@ def images(count, seed):
     return (coarse + 0.3 * rng.standard_normal((count, 3, 8, 8))).astype(np.float32)
 
 
-def tune(model, layers, program, weights, samples, *, steps=150, seed=0):
+def tune(model, layers, program, weights, samples, *, steps=150, seed=0, on_progress=lambda *_: None):
     return reconstruct(
         program,
         model,
         layers,
         weights,
+        Simulation(model, layers, weights, {}, ()),
         samples,
         ("y",),
         steps=steps,
         batch_size=16,
         device="cpu",
         seed=seed,
-        on_progress=lambda *_: None,
+        on_progress=on_progress,
     )
 
 
@@ -175,7 +177,8 @@ def test_what_is_not_better_is_not_taken():
     for layer in layers:
         model.graph.initializers[layer.weight].const_value = ir.tensor(exact[layer.name].dequantize())
     kept = tune(model, layers, compile_model(model), exact, Samples(inputs={"x": images(32, 1)}), steps=30)
-    assert kept.before == kept.after == 0
+    assert kept.before == kept.after <= 1e-11
+    assert not kept.better
     assert kept.weights == exact
 
 
@@ -191,48 +194,68 @@ def test_error_told_is_that_of_activations_and_outputs():
     }
     names = ("r1", "f", "y")
     exact, found = program.evaluate(feeds, names), program.evaluate(feeds, names, weights=values)
-    errors = {n: float((exact[n] - found[n]).square().sum() / exact[n].square().sum()) for n in names}
+    errors = {
+        n: (exact[n] - found[n]).square().flatten(1).sum(1) / exact[n].square().sum() * len(exact[n])
+        for n in names
+    }
+    expected = float((((errors["r1"] + errors["f"]) / 2).log() + errors["y"].log()).mean() / 2)
     before = tune(model, layers, program, start, samples, steps=0).before
-    assert before == pytest.approx((errors["r1"] + errors["f"]) / 2 + errors["y"], rel=1e-4)
+    assert before == pytest.approx(np.exp(expected), rel=1e-4)
+
+
+def scripted(monkeypatch, told):
+    """Tell made-up logarithms of four samples' errors; what was judged is kept."""
+    told, seen = iter(told), []
+
+    def check(network, *_):
+        seen.append(network.results())
+        return torch.tensor(next(told), dtype=torch.float32).expand(4), 1.0
+
+    monkeypatch.setattr(reconstruction._Network, "check", check)
+    return seen
 
 
 def test_the_best_weights_on_the_way_are_kept(monkeypatch):
     _, model, layers, program = small_net()
     samples = Samples(inputs={"x": images(64, 1)})
     start = by_gptq(model, layers, program, samples, 2)
-    # Once outputs are worse although activations are better by far.
-    told = iter([(1.0, 0.5), (0.5, 0.4), (0.3, 0.6), (0.9, 0.5), (0.7, 0.4), (0.6, 0.4)])
-    seen = []
-
-    def scripted(network, *_):
-        seen.append(network.results())
-        return next(told)
-
-    monkeypatch.setattr(reconstruction._Network, "check", scripted)
-    tuned = tune(model, layers, program, start, samples, steps=90)
-    assert (tuned.before, tuned.after) == (1.0, 0.5)
+    seen = scripted(monkeypatch, [0.0, 0.1, -0.5, -0.4, -0.2, 0.3, -0.1, 0.0, -0.4])
+    tuned = tune(model, layers, program, start, samples, steps=80)
+    assert (tuned.before, tuned.after) == pytest.approx((1.0, np.exp(-0.5)))
+    assert tuned.better
     for name, weight in tuned.weights.items():
-        np.testing.assert_array_equal(weight.scale, seen[1][name].scale)
+        np.testing.assert_array_equal(weight.scale, seen[2][name].scale)
         assert (weight.scale != seen[-1][name].scale).any()
 
 
-def test_scales_move_before_codes(monkeypatch):
+@pytest.mark.parametrize(
+    ("gains", "better"), [((0.1, 0.1, 0.1, 0.08), True), ((0.5, -0.2, -0.1, 0.0), False)]
+)
+def test_a_gain_within_chance_is_not_taken(monkeypatch, gains, better):
     _, model, layers, program = small_net()
     samples = Samples(inputs={"x": images(64, 1)})
     start = by_gptq(model, layers, program, samples, 2)
-    seen = []
-    check = reconstruction._Network.check
+    scripted(monkeypatch, [0.0, *[[-gain for gain in gains]] * 8])
+    tuned = tune(model, layers, program, start, samples, steps=16)
+    assert tuned.after < tuned.before
+    assert tuned.better == better
+    assert all((tuned.weights[name] is start[name]) != better for name in start)
 
-    def watched(network, *given):
-        seen.append(network.results())
-        return check(network, *given)
 
-    monkeypatch.setattr(reconstruction._Network, "check", watched)
-    tune(model, layers, program, start, samples, steps=75)
-    for name, weight in start.items():
-        np.testing.assert_array_equal(seen[1][name].codes, weight.codes)
-        assert (seen[1][name].scale != weight.scale).any()
-    assert any((seen[-1][name].codes != weight.codes).any() for name, weight in start.items())
+def test_no_gain_by_a_quarter_of_the_updates_ends_it(monkeypatch):
+    _, model, layers, program = small_net()
+    samples = Samples(inputs={"x": images(64, 1)})
+    start = by_gptq(model, layers, program, samples, 2)
+    seen = scripted(monkeypatch, [0.0, 0.1, 0.1])
+    done = []
+    tuned = tune(
+        model, layers, program, start, samples, steps=80, on_progress=lambda share, _: done.append(share)
+    )
+    assert done[-1] == 0.25
+    assert tuned.weights == start
+    for name, weight in start.items():  # until then scales and biases move alone
+        np.testing.assert_array_equal(seen[-1][name].codes, weight.codes)
+        assert (seen[-1][name].scale != weight.scale).any()
 
 
 def test_padding_does_not_count():
@@ -279,7 +302,7 @@ def test_an_error_that_is_no_number_is_an_error():
     _, model, layers, program = small_net()
     samples = Samples(inputs={"x": images(32, 1)})
     start = by_gptq(model, layers, program, samples, 3)
-    broken = replace(start["second"], scale=start["second"].scale * np.float32(np.inf))
+    broken = replace(start["second"], scale=start["second"].scale * np.float32(1e30))
     with pytest.raises(NonFiniteError, match="tuned"):
         tune(model, layers, program, start | {"second": broken}, samples, steps=5)
 
@@ -303,6 +326,54 @@ def test_learned_codes_start_where_they_are_told_and_gradients_are_those_of_the_
     np.testing.assert_allclose(codes.grad.numpy(), gradient * scale, rtol=1e-5)
     expected = (gradient * start.dequantize()).sum((1, 2, 3)) / 2  # at 3 bits
     np.testing.assert_allclose(log_scale.grad.numpy().reshape(-1), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_biases_take_up_what_codes_move_the_mean_output_by():
+    rng = np.random.default_rng(3)
+    weights = {
+        "w1": rng.standard_normal((8, 2, 3, 3)),
+        "b1": rng.standard_normal(8),
+        "w2": rng.standard_normal((8, 5)),
+        "b2": rng.standard_normal(5),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["c"], name="grouped", group=2),
+        helper.make_node("GlobalAveragePool", ["c"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Gemm", ["f", "w2", "b2"], ["y"], name="product"),
+    ]
+    _, model, layers, program = build(nodes, (4, 3, 3), weights)
+    values = {"x": torch.from_numpy(rng.standard_normal((50, 4, 3, 3)).astype(np.float32)) + 1}
+    values |= program.evaluate(values, ["c", "f", "y"])
+    for layer, read in zip(layers, ("x", "f"), strict=True):
+        start = quantize_weight(weights[layer.weight].astype(np.float32), 3, layer.axis)
+        written = values[layer.outputs[0]]
+        # Three by three pixels under taps of three by three: every tap reads one pixel of its channel.
+        x = values[read]
+        mean = x.mean(0).reshape(2, 18) if layer.op == "Conv" else reconstruction._mean(layer, x)
+        learned = LearnedCodes(model, layer, start, written, mean=mean)
+        fed = {read: x}
+        first = program.evaluate(fed, layer.outputs, learned.stand_ins())[layer.outputs[0]]
+        with torch.no_grad():
+            for kind, step in (("codes", 1.0), ("scales", 0.3)):
+                for value in learned.parameters(kind):
+                    value += step * torch.from_numpy(rng.standard_normal(value.shape).astype(np.float32))
+            learned.project()
+            assert (learned.result().codes != start.codes).any()
+        moved = program.evaluate(fed, layer.outputs, learned.stand_ins())[layer.outputs[0]]
+        assert (moved - first).abs().max() > 0.1
+        torch.testing.assert_close(moved.mean(0), first.mean(0), rtol=1e-4, atol=1e-4)
+
+
+def test_means_are_those_of_the_channels_that_each_group_reads():
+    _, _, layers, _ = build(
+        [helper.make_node("Conv", ["x", "w"], ["y"], name="grouped", group=2)],
+        (4, 5, 5),
+        {"w": np.ones((6, 2, 3, 1))},
+    )
+    value = torch.arange(4.0)[None, :, None, None].expand(7, 4, 5, 5)
+    expected = [[0, 0, 0, 1, 1, 1], [2, 2, 2, 3, 3, 3]]
+    assert reconstruction._mean(layers[0], value).tolist() == expected
 
 
 @pytest.mark.parametrize(

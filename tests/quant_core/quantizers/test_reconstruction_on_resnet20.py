@@ -46,7 +46,9 @@ def test_report_tells_where_reconstruction_did_not_help(tmp_path, monkeypatch):
     with np.load(DATA / "cifar10_calibration.npz") as full:
         np.savez(tmp_path / "samples.npz", input=full["input"][:24])
     monkeypatch.setattr(
-        plan_tuning, "reconstruct", lambda *given, **_: Reconstructed(given[3], before=0.25, after=0.5)
+        plan_tuning,
+        "reconstruct",
+        lambda *given, **_: Reconstructed(given[3], before=0.25, after=0.5, better=False),
     )
     spec = QuantizeSpec.model_validate({"bits": [4], "rounding": "reconstruction", "workers": 1})
     report = quantize(MODEL, tmp_path / "samples.npz", spec, tmp_path / "out")
