@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from bitwright.errors import InvalidRequestError
+from quant_core.spec.wrong_field import wrong_field
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -29,11 +30,11 @@ def read_request(kind: type[S], given: Mapping[str, Any]) -> S:
     try:
         return kind.model_validate(given)
     except ValidationError as error:
-        first = error.errors()[0]
+        message, field = wrong_field(error, kind)
         raise InvalidRequestError(
-            first["msg"].removeprefix("Value error, ") + ".",
+            message if message.endswith("?") else f"{message}.",
             remedy="Correct this option.",
-            where=".".join(map(str, first["loc"])),
+            where=field,
             code="spec",
         ) from error
 

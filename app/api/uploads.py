@@ -19,6 +19,7 @@ from app.api.multipart import Received, receive, refuse_size
 from app.api.problems import ProblemError
 from app.executors.devices import served_by
 from quant_core.spec import JobSpec
+from quant_core.spec.wrong_field import wrong_field
 
 _ZIP, _NUMPY = b"PK\x03\x04", b"\x93NUMPY"
 _EMPTY_ZIP = b"PK\x05\x06"
@@ -186,13 +187,13 @@ def _read_spec(text: bytes, asked: type[JobSpec]) -> JobSpec:
     try:
         return asked.model_validate_json(text or b"{}")
     except ValidationError as error:
-        first = error.errors()[0]
+        message, field = wrong_field(error, asked)
         raise ProblemError(
             422,
             "spec",
-            first["msg"].removeprefix("Value error, "),
+            message,
             remedy="Correct this field of the spec; /docs lists what it takes.",
-            where=".".join(["spec", *map(str, first["loc"])]),
+            where=f"spec.{field}" if field else "spec",
         ) from error
 
 

@@ -7,8 +7,9 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from bitwright.requests import read_answer
-from quant_core.spec import BitPlan, QuantizeSpec
+from bitwright.errors import InvalidRequestError
+from bitwright.requests import read_answer, read_request
+from quant_core.spec import AnalyzeSpec, BitPlan, PlanSpec, QuantizeSpec
 
 
 def test_unknown_fields_are_passed_over_however_deep() -> None:
@@ -23,3 +24,21 @@ def test_what_is_wrong_stays_wrong() -> None:
         read_answer(QuantizeSpec, b'{"seed": "many", "novelty": 1}')
     with pytest.raises(ValidationError):
         read_answer(BitPlan, b"[]")
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "said"),
+    [
+        (QuantizeSpec, {"sizes": 0.2}, "no field 'sizes'; did you mean 'size'?"),
+        (QuantizeSpec, {"max_dorp": "1%"}, "no field 'max_dorp'; did you mean 'max_drop'?"),
+        (QuantizeSpec, {"exclud": "fc"}, "no field 'exclud'; did you mean 'exclude'?"),
+        (AnalyzeSpec, {"probe": 3}, "no field 'probe'; did you mean 'probes'?"),
+        (PlanSpec, {"pins": {"fc": 8}}, "no field 'pins'; did you mean 'pin'?"),
+        (QuantizeSpec, {"watts": 3}, "no field 'watts'."),
+        (QuantizeSpec, {"budget": {"sizes": 0.2}}, "budget.sizes: there is no field 'sizes'."),
+    ],
+)
+def test_misspelt_options_are_named_with_what_may_be_meant(kind, given, said) -> None:
+    with pytest.raises(InvalidRequestError) as told:
+        read_request(kind, given)
+    assert said in str(told.value)

@@ -57,7 +57,7 @@ def _zip() -> bytes:
         ({"data": b"1,2,3\n"}, 400, "samples", "d.npz", "neither"),
         ({"bits": [7]}, 422, "spec", "spec.weight_bits", "7 is not"),
         ({"size": -1}, 422, "spec", "spec.budget.size", "greater than 0"),
-        ({"sise": 0.2}, 422, "spec", "spec.sise", "not permitted"),
+        ({"sise": 0.2}, 422, "spec", "spec.sise", "did you mean 'size'"),
         ({"device": "cuda:5"}, 422, "spec", "spec.device", "computes on cpu"),
     ],
 )
