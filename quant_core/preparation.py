@@ -155,6 +155,12 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     first = samples.take(np.arange(samples.batch or min(samples.count, _PARITY_SAMPLES)))
     reference = find_reference(source, model, program, first)
     shapes, outputs, bytes_per_sample = _measure(program, layers, first, device)
+    if not any(value.is_floating_point() for value in outputs.values()):
+        raise ModelError(
+            "no output holds floats, so it cannot be told how much a layer loses.",
+            remedy="Export the model with its logits, scores, boxes or embeddings among the outputs.",
+            where=str(model_path),
+        )
     corrected = correct_declared(model, {name: tuple(value.shape) for name, value in outputs.items()})
     if samples.batch is None and not source.quantized_parts:
         check_independence(program, first.inputs, outputs, str(model_path))

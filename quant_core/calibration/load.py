@@ -207,6 +207,12 @@ def _check_labels(labels: np.ndarray, count: int, model: ir.Model, path: Path) -
             where=str(path),
         )
     classes = _most_classes(model)
+    if classes == 1:
+        raise SamplesError(
+            "there are labels, but no output holds one number a class: the widest holds one number a sample.",
+            remedy="Leave the labels out; how close the outputs come is measured without them.",
+            where=str(path),
+        )
     if int(labels.min()) < 0 or (classes is not None and int(labels.max()) >= classes):
         limit = "" if classes is None else f" to {classes - 1}"
         raise SamplesError(

@@ -9,7 +9,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from quant_core.artifacts import MODEL
-from quant_core.pipeline import quantize
+from quant_core.errors import ModelError
+from quant_core.pipeline import quantize, validate
 from quant_core.preparation import prepare
 from quant_core.spec import QuantizeSpec
 
@@ -232,3 +233,12 @@ def test_rows_that_a_constant_picks(tmp_path):
     path, data = save(tmp_path, nodes, inputs, outputs, weights, {"x": floats(24, 40, 64)})
     report = agree(path, data, tmp_path)
     assert {layer.name for layer in report.layers} == {"positions", "product"}
+
+
+def test_outputs_without_floats_are_refused_before_there_is_a_job(tmp_path):
+    nodes = [N("MatMul", ["x", "w"], ["h"], "product"), N("ArgMax", ["h"], ["best"], axis=1, keepdims=0)]
+    shapes = {"x": (FLOAT, ["n", 16])}, {"best": (INT64, ["n"])}
+    path, data = save(tmp_path, nodes, *shapes, {"w": floats(16, 4)}, {"x": floats(24, 16)})
+    with pytest.raises(ModelError, match="no output holds floats") as told:
+        validate(path, data, SPEC)
+    assert "logits" in told.value.remedy

@@ -53,6 +53,13 @@ def test_npy_for_two_inputs(graph, images, tmp_path):
     assert "a, b" in _refusal(tmp_path / "s.npy", model).message
 
 
+def test_labels_beside_one_number_a_sample(graph, npz):
+    path = npz(x=np.zeros((4, 3), np.float32), labels=np.array([0, 1, 1, 0]))
+    refusal = _refusal(path, graph(classes=1, x=(FLOAT, ["n", 3])))
+    assert "one number a sample" in refusal.message
+    assert "Leave the labels out" in refusal.remedy
+
+
 def test_an_array_for_an_input_that_became_a_constant(graph, npz):
     model = graph(x=(FLOAT, ["n", 3]))
     value = ir.Value(name="scale", const_value=ir.tensor(np.ones(1, np.float32), name="scale"))
