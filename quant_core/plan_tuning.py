@@ -23,7 +23,7 @@ from quant_core.quantizers.block_reconstruction import (
     reconstruct_blocks,
 )
 from quant_core.quantizers.block_reconstruction import STEPS as BLOCK_STEPS
-from quant_core.quantizers.following import FollowedPlace, follow, followed_places
+from quant_core.quantizers.following import FEWEST, FollowedPlace, follow, followed_places
 from quant_core.quantizers.reconstruction import reconstruct
 from quant_core.quantizers.rounding import RoundedWeights
 from quant_core.quantizers.tuning_samples import share
@@ -124,10 +124,10 @@ def learning(spec: QuantizeSpec, samples: Samples) -> Samples:
         samples: Calibration samples.
 
     Returns:
-        Those that tune, if the request's rounding does; else all.
+        Those that tune, if the request's rounding does; else all, and where the others alone are too few to follow.
     """
     parts = share(samples) if spec.rounding in TUNED else None
-    return samples if parts is None else parts[0]
+    return samples if parts is None or parts[0].count < FEWEST else parts[0]
 
 
 def tune_plan(

@@ -34,8 +34,9 @@ _PACE = 4e-3
 _WARM_UP = 20
 _CHECKS, _PATIENCE = 8, 2
 _AVERAGED = 0.98
-_ERRORS = 1.0
-"""By how many of its standard errors over samples the error must fall on those that did not tune."""
+_ERRORS, _HOPE = 1.0, 0.5
+"""By how many of its standard errors over samples the error must fall on those that did not tune: in the end, and by
+the end of the first quarter for there to be others."""
 _TINY = 1e-12
 
 
@@ -86,8 +87,8 @@ def reconstruct(
     takes up what its layer's weight moves the mean output by. What is judged and kept is the running average of what is
     tuned, so that codes which flip to and fro come to rest. One sample in eight, of few samples one in two, tunes
     nothing; on these `(ln e_t + ln e_o) / 2` is measured eight times, in logarithms so that no sample whose answer tips
-    over decides alone. The best weights are kept if it falls by more than its standard error over samples; where
-    nothing is better after the first quarter, the rest is left out. Memory does not grow with the samples.
+    over decides alone. The best weights are kept if it falls by more than its standard error over samples; where it
+    has not fallen by half of that after the first quarter, the rest is left out. Memory does not grow with the samples.
 
     Args:
         program: The float network.
@@ -157,9 +158,9 @@ def reconstruct(
         found, _ = network.check(checking, size)
         if float(found.mean()) < float(least.mean()):
             best, least = dict(weights) | network.results(), found
-            better = _falls(before, found)
+            better = _falls(before, found, _ERRORS)
         _exchange(tuned, averages)
-        if least is before and step >= _PATIENCE * every:
+        if step == _PATIENCE * every and not _falls(before, least, _HOPE):
             break
     return Reconstructed(best if better else dict(weights), _typical(before), _typical(least), better)
 
@@ -174,9 +175,9 @@ def _typical(logarithms: Tensor) -> float:
     return math.exp(float(logarithms.mean()))
 
 
-def _falls(before: Tensor, after: Tensor) -> bool:
+def _falls(before: Tensor, after: Tensor, errors: float) -> bool:
     falls = before - after
-    return len(falls) > 1 and bool(falls.mean() > _ERRORS * falls.std() / len(falls) ** 0.5)
+    return len(falls) > 1 and bool(falls.mean() > errors * falls.std() / len(falls) ** 0.5)
 
 
 def _exchange(values: Sequence[Tensor], others: Sequence[Tensor]) -> None:

