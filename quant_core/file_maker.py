@@ -25,7 +25,7 @@ from quant_core.ingest import Layer
 from quant_core.journal import Journal
 from quant_core.open_activations import note_narrow
 from quant_core.open_widths import layers_at
-from quant_core.plan_tuning import find_followed, follow_plan, learning, tune_plan
+from quant_core.plan_tuning import find_followed, follow_plan, tune_plan
 from quant_core.preparation import Prepared
 from quant_core.quantizers import ActivationGrid, QuantizedWeight, activation_grid
 from quant_core.quantizers.activation import float8_grid, symmetric_grid
@@ -278,7 +278,7 @@ class FileMaker:
         weights, notes = dict(choice.weights), made.notes
         if not self.spec.by_value:
             with self.journal.timed("rounding"):
-                weights = dict(self._rounded_again(choice, learning(self.spec, self.samples)))
+                weights = dict(self._rounded_again(choice))
         if self.spec.rounding in TUNED:
             with self.journal.timed("rounding"):
                 tuned = tune_plan(
@@ -290,8 +290,7 @@ class FileMaker:
                     self.journal.tells("export"),
                     self.checkpoints,
                 )
-                kept = tuned.weights if tuned.better else self._rounded_again(choice, self.samples)
-            weights, notes = dict(kept), (*notes, *tuned.notes)
+            weights, notes = dict(tuned.weights), (*notes, *tuned.notes)
             self.journal.tell("export", 0.9, f"{self.spec.rounding}: {tuned.told}")
         corrected = self._with_means(replace(choice, weights=weights))
         if all(corrected[name] is weight for name, weight in choice.weights.items()):
@@ -302,10 +301,10 @@ class FileMaker:
         self.journal.tell("export", 1, f"{size} bytes")
         return replace(made, choice=choice, size=size, notes=notes)
 
-    def _rounded_again(self, choice: Choice, samples: Samples) -> Mapping[str, QuantizedWeight]:
-        """Codes from every sample, and where layers are followed for the inputs that these samples will give them."""
+    def _rounded_again(self, choice: Choice) -> Mapping[str, QuantizedWeight]:
+        """Codes from every sample, and where layers are followed for the inputs that they will be given."""
         weights, widths = dict(choice.weights), {n: stored_of(w) for n, w in choice.plan.widths.items()}
-        followed = find_followed(self.job, self.spec, choice, samples, self.islands)
+        followed = find_followed(self.job, self.spec, choice, self.samples, self.islands)
         if not self.whole:
             layers = [layer for layer in self.job.layers if knows_more(layer, self.samples.count)]
             again = {layer.name for layer in layers} - {place.layer.name for place in followed}
@@ -319,7 +318,7 @@ class FileMaker:
             replace(choice, weights=weights),
             widths,
             followed,
-            samples,
+            self.samples,
             self.rounded,
             self.journal.tells("export"),
         )

@@ -23,13 +23,11 @@ from quant_core.quantizers.block_reconstruction import (
     reconstruct_blocks,
 )
 from quant_core.quantizers.block_reconstruction import STEPS as BLOCK_STEPS
-from quant_core.quantizers.following import FEWEST, FollowedPlace, follow, followed_places
+from quant_core.quantizers.following import FollowedPlace, follow, followed_places
 from quant_core.quantizers.reconstruction import reconstruct
 from quant_core.quantizers.rounding import RoundedWeights
-from quant_core.quantizers.tuning_samples import share
 from quant_core.sensitivity import Objective
 from quant_core.spec import QuantizeSpec
-from quant_core.spec.weight_options import TUNED
 
 _TOO_FEW = "Codes are those of GPTQ: to tune them takes two samples or more."
 _METHODS = {"brecq": BRECQ, "qdrop": QDROP}
@@ -44,13 +42,11 @@ class Tuned:
     Attributes:
         weights: Layer name -> codes and scales.
         told: What came of it, in short.
-        better: Whether any are closer to the float net on samples kept apart; else all are those given.
         notes: What the user should know.
     """
 
     weights: Mapping[str, QuantizedWeight]
     told: str
-    better: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -116,20 +112,6 @@ def follow_plan(
     )
 
 
-def learning(spec: QuantizeSpec, samples: Samples) -> Samples:
-    """Give the samples that codes are found with where others must tell whether tuning makes them better.
-
-    Args:
-        spec: The request.
-        samples: Calibration samples.
-
-    Returns:
-        Those that tune, if the request's rounding does; else all, and where the others alone are too few to follow.
-    """
-    parts = share(samples) if spec.rounding in TUNED else None
-    return samples if parts is None or parts[0].count < FEWEST else parts[0]
-
-
 def tune_plan(
     job: Prepared,
     spec: QuantizeSpec,
@@ -172,13 +154,13 @@ def tune_plan(
         on_progress=on_progress,
     )
     if math.isnan(tuned.before):
-        return Tuned(weights, "too few samples", notes=(_TOO_FEW,))
+        return Tuned(weights, "too few samples", (_TOO_FEW,))
     errors = f"{tuned.before:.4g} to {tuned.after:.4g}"
     if tuned.better:
-        return Tuned(tuned.weights, f"relative error of activations and outputs {errors}", better=True)
+        return Tuned(tuned.weights, f"relative error of activations and outputs {errors}")
     kept = "Codes are those of GPTQ: reconstruction came no closer to the float network on samples kept apart"
     told = f"{kept} than chance would ({errors})."
-    return Tuned(tuned.weights, "no better", notes=(f"{told} More samples may help.",))
+    return Tuned(tuned.weights, "no better", (f"{told} More samples may help.",))
 
 
 def _by_blocks(
@@ -210,11 +192,11 @@ def _by_blocks(
     )
     kept = sum(not after < before for before, after in tuned.errors)
     if not tuned.errors:
-        return Tuned(weights, "too few samples", notes=(_TOO_FEW,))
+        return Tuned(weights, "too few samples", (_TOO_FEW,))
     told = f"{len(tuned.errors) - kept} of {len(tuned.errors)} blocks closer to the float network"
     note = f"Codes of {kept} of {len(tuned.errors)} blocks are those of GPTQ: on samples kept apart {spec.rounding}"
     note += " was no better."
-    return Tuned(tuned.weights, told, kept < len(tuned.errors), (note,) if kept else ())
+    return Tuned(tuned.weights, told, (note,) if kept else ())
 
 
 def _keep(checkpoints: Checkpoints | None, done: ReconstructedBlocks) -> None:

@@ -32,10 +32,7 @@ from quant_core.quantizers.tuning_samples import with_mixtures
 from quant_core.spec import WeightOptions
 from quant_core.spec.memory_share import memory_share
 
-FEWEST = 16
-"""Samples, below which nothing is followed."""
-
-_MOST = 512
+_FEWEST, _MOST = 16, 512
 _MOST_MACS = 64e9
 _BYTES, _BYTES_AN_ELEMENT = 1 << 30, 16
 """What one layer may take in memory, and what each element that it reads or writes does."""
@@ -108,7 +105,7 @@ def followed_places(graph: ir.Model, layers: Sequence[Layer], samples: Samples) 
     """
     count = _used(layers, samples)
     known = sum(layer.macs for layer in layers if knows_more(layer, count))
-    if samples.batch is not None or count < FEWEST or 2 * known < sum(layer.macs for layer in layers):
+    if samples.batch is not None or count < _FEWEST or 2 * known < sum(layer.macs for layer in layers):
         return []
     nodes = {str(node.name): node for node in graph.graph}
     places = []
@@ -211,7 +208,7 @@ def follow(
 def _used(layers: Sequence[Layer], samples: Samples) -> int:
     """Samples that are followed at once, by what the network computes and its largest layer holds."""
     macs = sum(layer.macs for layer in layers)
-    enough = max(FEWEST, int(_MOST_MACS / max(1, macs)))
+    enough = max(_FEWEST, int(_MOST_MACS / max(1, macs)))
     return min(samples.count, _MOST, enough, _fitting(layers))
 
 

@@ -15,7 +15,7 @@ from quant_core.calibration import Samples
 from quant_core.checkpoints import TUNING, Checkpoints
 from quant_core.codes import CorrectedBias
 from quant_core.float_islands import Islands
-from quant_core.plan_tuning import _find, _keep, _probe, find_followed, learning, tune_plan
+from quant_core.plan_tuning import _find, _keep, _probe, find_followed, tune_plan
 from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.block_reconstruction import ReconstructedBlocks
 from quant_core.sensitivity.objective import Objective, Term
@@ -85,14 +85,3 @@ def test_a_plan_of_nothing_but_float_is_left_as_it_is(rounding):
     nothing = cast("Any", None)
     choice = Choice(nothing, nothing, {}, {})
     assert tune_plan(nothing, spec, nothing, nothing, choice, lambda *_: None).weights == {}
-
-
-def test_codes_that_will_be_tuned_are_found_without_the_samples_that_judge():
-    samples = Samples({"x": np.arange(32.0)[:, None]})
-    seen = learning(QuantizeSpec(), samples).inputs["x"]
-    np.testing.assert_array_equal(seen, samples.inputs["x"])
-    seen = learning(QuantizeSpec.model_validate({"effort": "best"}), samples).inputs["x"]
-    np.testing.assert_array_equal(seen[:, 0], [i for i in range(32) if i % 8 != 7])
-    for count in (1, 17):
-        few = samples.take(np.arange(count))
-        assert learning(QuantizeSpec.model_validate({"effort": "best"}), few) is few
