@@ -7,6 +7,10 @@ import numpy as np
 from quant_core.calibration.activation_range import ActivationRange
 
 _CANDIDATES = 256
+_CLIPPED = 2.0
+"""How much what is clipped counts: other samples reach further than those that calibration saw, and its errors all
+point one way. Over 21 networks with rounded activations 2 gave 0.42 dB (standard error 0.14) more than 1 on samples
+that calibration had not seen, 1.5 0.25, 4 0.35, 8 0.22."""
 
 
 def search_range(observed: ActivationRange, levels: int = 256) -> tuple[float, float]:
@@ -14,7 +18,7 @@ def search_range(observed: ActivationRange, levels: int = 256) -> tuple[float, f
 
     With step d = (high - low) / (levels - 1) the expected squared error is d^2 / 12 for every value inside (Widrow's
     model of rounding noise) except exact zeros, which the grid holds, and the squared distance to the nearer end for
-    every value outside. Both ends are searched jointly over edges of the histogram.
+    every value outside, which counts twice. Both ends are searched jointly over edges of the histogram.
 
     Args:
         observed: The distribution of the tensor.
@@ -33,7 +37,7 @@ def search_range(observed: ActivationRange, levels: int = 256) -> tuple[float, f
     below, below_counts = _clipping(observed, lows, sign=-1)
     inside = np.maximum(observed.count - observed.zeros - above_counts[None, :] - below_counts[:, None], 0)
     step = (highs[None, :] - lows[:, None]) / (levels - 1)
-    error = inside * step**2 / 12 + above[None, :] + below[:, None]
+    error = inside * step**2 / 12 + _CLIPPED * (above[None, :] + below[:, None])
     error[step <= 0] = np.inf
     row, column = np.unravel_index(int(error.argmin()), error.shape)
     return float(lows[row]), float(highs[column])
