@@ -25,7 +25,7 @@ from quant_core.ingest import Layer
 from quant_core.journal import Journal
 from quant_core.open_activations import note_narrow
 from quant_core.open_widths import layers_at
-from quant_core.plan_tuning import find_followed, follow_plan, tune_plan
+from quant_core.plan_tuning import as_followed, find_followed, follow_plan, tune_plan
 from quant_core.preparation import Prepared
 from quant_core.quantizers import ActivationGrid, QuantizedWeight, activation_grid
 from quant_core.quantizers.activation import float8_grid, symmetric_grid
@@ -264,7 +264,12 @@ class FileMaker:
         with self.journal.timed("allocation"):
             self.journal.tell("allocation", 0, f"bits for {len(job.layers)} layers")
             settled = settle(
-                self.problem, limits, self.meter, rounds=rounds, on_progress=self.journal.tells("allocation")
+                self.problem,
+                limits,
+                self.meter,
+                rounds=rounds,
+                on_progress=self.journal.tells("allocation"),
+                solved=as_followed(job, self.spec, self.problem, self.samples),
             )
             plan = settled.plan
         self.journal.tell(

@@ -41,6 +41,7 @@ def settle(
     *,
     rounds: int,
     on_progress: Callable[[float, str], None],
+    solved: PlanProblem | None = None,
 ) -> Settled:
     """Choose the plan of least measured loss among the solved one, the largest uniform one, and what refining gives.
 
@@ -53,16 +54,20 @@ def settle(
         meter: Measures plans.
         rounds: Most rounds of refinement.
         on_progress: Called with the fraction done and a message; may raise to stop.
+        solved: The problem that the plan is solved by, where scores that foretell its loss are not those to spend by.
 
     Returns:
         The plan and what it was held against.
     """
-    solved = plan_bits(problem, limits)
+    by = problem if solved is None else solved
+    best = plan_bits(by, limits)
+    if by is not problem:
+        best = best.model_copy(update={"predicted_loss": problem.loss(best.widths)})
     chosen: str = problem.allocation
     history: tuple[RefinementRound, ...] = ()
-    candidates: dict[str, Mapping[str, int]] = {chosen: solved.widths}
+    candidates: dict[str, Mapping[str, int]] = {chosen: best.widths}
     for width, bits in largest_uniform(problem, limits):
-        if bits != solved.widths:
+        if bits != best.widths:
             candidates[f"uniform {format_width(width)}"] = bits
     measured = {name: meter.loss(bits) for name, bits in candidates.items()}
     if problem.allocation == "optimal":
@@ -74,10 +79,10 @@ def settle(
             if refined != candidates[chosen]:
                 candidates[REFINED], measured[REFINED] = refined, meter.loss(refined)
                 chosen = REFINED
-    plan = solved
+    plan = best
     if chosen != problem.allocation:
         plan = describe(problem, candidates[chosen], limits, optimal=False, gap=None, solver=chosen)
-        plan = _with_reasons(plan, solved, chosen)
+        plan = _with_reasons(plan, best, chosen)
     trials = tuple(
         PlanTrial(
             name=name,

@@ -96,3 +96,19 @@ def test_refinement_is_spent_where_scores_mislead(tiny):
 def test_effort_is_counted_in_arithmetic(tiny):
     assert affordable_rounds(tiny.problem, macs=10, samples=48) == 3
     assert affordable_rounds(tiny.problem, macs=10**12, samples=48) == 0
+
+
+def test_what_a_plan_is_solved_by_foretells_no_loss(tiny):
+    limits, last = {"bytes": 60}, tiny.names[-1]
+    weighed = {
+        name: {bits: score * (1e4 if name == last else 1) for bits, score in row.items()}
+        for name, row in tiny.problem.scores.items()
+    }
+    by = replace(tiny.problem, scores=weighed)
+    expected = plan_bits(by, limits)
+    assert expected.widths != plan_bits(tiny.problem, limits).widths
+    settled = settle(tiny.problem, limits, tiny.meter, rounds=0, on_progress=quiet, solved=by)
+    trial = settled.trials[0]
+    assert trial.bytes == tiny.problem.files.total(expected.widths)
+    assert trial.predicted_loss == pytest.approx(tiny.problem.loss(expected.widths))
+    assert settled.plan.predicted_loss == pytest.approx(tiny.problem.loss(settled.plan.widths))
