@@ -16,6 +16,7 @@ from quant_core.executor import Program
 from quant_core.executor.layout import fast_layout
 from quant_core.executor.side_by_side import side_by_side
 from quant_core.ingest.layer import Layer
+from quant_core.quantizers.chance import chance_of
 from quant_core.quantizers.input_columns import input_columns
 from quant_core.quantizers.principal_moments import (
     INDEPENDENT_PER_SAMPLE,
@@ -206,7 +207,7 @@ def input_moments(
         samples: What to run.
         batch_size: Samples a run.
         device: Where the program computes.
-        seed: Seed of the choice of positions.
+        seed: Seed of the choice of positions, which is each layer's own.
         on_batch: Called with samples done and samples in all; may raise to stop.
         like: Layer name -> moments of other samples, which these can be joined with.
         watch: Shown the same runs, which spares it its own; not where rows are told from gradients, a few samples at a
@@ -219,7 +220,7 @@ def input_moments(
         NonFiniteError: If a layer's input holds NaN or infinity.
     """
     nodes = {str(node.name): node for node in model.graph}
-    generator = torch.Generator().manual_seed(seed)
+    chances = {layer.name: chance_of(seed, layer.name) for layer in layers}
     inputs = list(dict.fromkeys(use.input for layer in layers for use in layer.uses))
     sums: dict[str, _Sum | _Columns] = {}
     done = 0
@@ -240,7 +241,8 @@ def input_moments(
                 share = batch.count / samples.count / len(layer.uses)
                 for use in layer.uses:
                     node, rows = nodes[use.node], read.get(use.output)
-                    columns = input_columns(layer, use, node, values[use.input], rows, share, generator)
+                    chance = chances[layer.name]
+                    columns = input_columns(layer, use, node, values[use.input], rows, share, chance)
                     if layer.name not in sums:
                         expected = round(columns.shape[1] / share)
                         sums[layer.name] = _total(layer, columns, expected, samples.count, like)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -10,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-import torch
 
 from quant_core.calibration import RangeWatch, Samples
 from quant_core.codes import QuantizedWeight
@@ -19,6 +17,7 @@ from quant_core.executor.side_by_side import side_by_side
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.adaround import adaround
 from quant_core.quantizers.bias_correction import find_bias
+from quant_core.quantizers.chance import chance_of
 from quant_core.quantizers.coordinate_descent import descend
 from quant_core.quantizers.gptq import Improve, gptq
 from quant_core.quantizers.input_moments import KeptMoments, Moments, has_moments, input_moments, joined
@@ -173,7 +172,7 @@ def round_weights(
         rounded[layer.name] = nearest
         if options.rounding == "stochastic":
             rounded[layer.name] = {
-                bits: round_stochastically(weight, start, _chance(seed, layer.name, bits))
+                bits: round_stochastically(weight, start, chance_of(seed, layer.name, bits))
                 for bits, start in nearest.items()
             }
         tell(f"rounded {layer.name}")
@@ -214,12 +213,6 @@ def _of_tables(options: WeightOptions, bits: int) -> WeightGrid:
     """The grid of a table: ranges of least weight error, for rows differ in what is made of them."""
     grid = options.grid(bits)
     return replace(grid, range_search="mse") if grid.range_search == "hessian" else grid
-
-
-def _chance(seed: int, name: str, bits: int) -> torch.Generator:
-    """A source of chance for each layer and width, so that it does not matter which others are rounded."""
-    (state,) = np.random.SeedSequence([seed, zlib.crc32(name.encode()), bits]).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state))
 
 
 def _groups(layers: Sequence[Layer]) -> Iterator[list[Layer]]:

@@ -1,0 +1,35 @@
+"""Where a layer's inputs are looked at does not depend on which other layers are."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import torch
+
+from quant_core.calibration import Samples
+from quant_core.executor import compile_model
+from quant_core.ingest import find_layers, normalise
+from quant_core.quantizers.input_moments import input_moments
+
+
+def test_a_layer_draws_the_same_positions_alone_and_beside_others():
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["": 21]>
+        net (float[n, 300, 8] x) => (float[n, 300, 8] y) { h = MatMul(x, v) r = Relu(h) y = MatMul(r, w) }"""
+    )
+    rng = np.random.default_rng(0)
+    for name in "vw":
+        values = rng.normal(size=(8, 8)).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    normal = normalise(ir.serde.deserialize_model(model))
+    layers = find_layers(normal)
+    samples = Samples(inputs={"x": rng.normal(size=(32, 300, 8)).astype(np.float32)})
+
+    def moments(some, seed=0):
+        program = compile_model(normal)
+        return input_moments(program, normal, some, samples, batch_size=8, device="cpu", seed=seed)
+
+    both, alone = moments(layers), moments(layers[1:])
+    name = layers[1].name
+    assert both[name].columns == 4096  # of 9,600 positions
+    assert torch.equal(alone[name].second, both[name].second)
+    assert not torch.equal(moments(layers, seed=1)[name].second, both[name].second)
