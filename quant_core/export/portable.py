@@ -42,7 +42,6 @@ def portable(opset: int) -> Target:
         opset=lambda _widths: opset,
         storage=PlainOperators(opset),
         exact_opset=True,
-        halves=True,
         runs_here=True,
     )
 
