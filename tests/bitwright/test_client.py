@@ -52,7 +52,7 @@ def test_the_main_path(server: Any, model_file: Path, sample_file: Path, tmp_pat
         assert job.plan(size=0.25).bits == {"fc": 4}  # 50 bytes beside the weight, 100 weights
         assert job.plan(pin={"fc": 2}, bops="1M").bits == {"fc": 2}
         with pytest.raises(InvalidRequestError, match="smallest reachable file is 75 bytes"):
-            job.plan(size=60)
+            job.plan(size=0.12)
         found = client.jobs.get(job.id)
         assert found.info == job.refresh().info
         assert job.id in [listed.id for listed in client.jobs.list(state="succeeded")]
