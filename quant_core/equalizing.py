@@ -32,7 +32,7 @@ from quant_core.quantizers.equalization import (
 from quant_core.spec import FLOAT_BITS, Budget, QuantizeSpec
 
 _MOST_SAMPLES, _ENOUGH = 64, 16
-"""Samples that channels are told from; those that large networks are given."""
+"""Samples that channels are told from; those that large networks are given where all ranges are calibrated."""
 _MOST_MACS = 16e9
 """Multiply-accumulates in one run of all samples, beyond which there need be no more than enough."""
 _BITS_IN_A_BAND = 5.0
@@ -70,7 +70,7 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
 
     Args:
         job: The prepared job.
-        samples: Calibration samples; at most 64 are used, of large networks fewer.
+        samples: Calibration samples; at most 64 are used, of large networks with calibrated ranges fewer.
         spec: The request.
         bits: Mean bits of weights that the scales are made for; they are part of what sensitivities hold for.
         tell: Called with the fraction done and a message.
@@ -100,8 +100,9 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
     if not (wanted or borders.writing):
         return job
     unit = samples.batch or 1
-    affordable = int(_MOST_MACS / max(1, sum(layer.macs for layer in job.layers)))
-    count = min(samples.count, _MOST_SAMPLES, max(_ENOUGH, affordable))
+    affordable = max(_ENOUGH, int(_MOST_MACS / max(1, sum(layer.macs for layer in job.layers))))
+    # Channels of words have few outliers, which some sentences do not hold.
+    count = min(samples.count, _MOST_SAMPLES if dynamic else min(_MOST_SAMPLES, affordable))
     samples = samples.take(np.arange(max(unit, count // unit * unit)))
     few = _feeds(job, samples.take(np.arange(unit)))
     shapes, outputs = _looked_at(job.program, few)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
 
+from quant_core.activation_grids import ActivationGrids
 from quant_core.allocation.file_costs import smallest_reachable
 from quant_core.allocation.plan_bits import Limits
 from quant_core.allocation.plan_problem import BYTES, PlanProblem
 from quant_core.artifacts import MODEL
 from quant_core.assessment import Choice, simulate
-from quant_core.calibration import RangeWatch, Samples, choose_range, ranges_in_parts
-from quant_core.calibration.activation_range import ActivationRange
+from quant_core.calibration import Samples
 from quant_core.checkpoints import Checkpoints
 from quant_core.errors import InfeasibleBudgetError
 from quant_core.export import Placement, place, predict_sizes
@@ -27,14 +27,12 @@ from quant_core.open_activations import note_narrow
 from quant_core.open_widths import layers_at
 from quant_core.plan_tuning import as_followed, find_followed, follow_plan, tune_plan
 from quant_core.preparation import Prepared
-from quant_core.quantizers import ActivationGrid, QuantizedWeight, activation_grid
-from quant_core.quantizers.activation import float8_grid, symmetric_grid
+from quant_core.quantizers import QuantizedWeight
 from quant_core.quantizers.input_moments import KeptMoments
 from quant_core.quantizers.output_means import correct_means
 from quant_core.quantizers.rounding import RoundedWeights, knows_more, round_weights
 from quant_core.sensitivity import Objective
 from quant_core.spec import FLOAT_BITS, BitPlan, QuantizeSpec, Stage
-from quant_core.spec.bits import WIDE_BITS
 from quant_core.spec.weight_options import TUNED
 from quant_core.spec.width import stored_of, width_of
 from quant_core.trials import PlanMeter, Settled, affordable_rounds, settle
@@ -75,9 +73,8 @@ class FileMaker:
         rounded: Every layer at every width.
         parts: The samples that `rounded` has seen, and the others.
         moments: Input moments of the former, as far as they are held.
-        watch: What was shown the samples that `rounded` has seen, if they ran for its sake.
+        activations: Finds grids of activations.
         whole: Whether `rounded` has seen every calibration sample; else chosen widths may be rounded again with all.
-        grids: Activation grids found so far, by tensor and bits.
         checkpoints: What an attempt that was cut off left, and where this one leaves what it has tuned.
         islands: Layers that run in float for their activations' sake; None while none were looked for.
     """
@@ -93,9 +90,8 @@ class FileMaker:
     rounded: RoundedWeights
     parts: tuple[Samples, Samples]
     moments: KeptMoments
-    watch: RangeWatch | None = None
+    activations: ActivationGrids
     whole: bool = False
-    grids: dict[tuple[str, int], ActivationGrid] = field(default_factory=dict)
     checkpoints: Checkpoints | None = None
     islands: Islands | None = None
 
@@ -133,7 +129,7 @@ class FileMaker:
             layers = layers_at(self.job.layers, plan.widths)
             placement = self._place(layers, plan)
             with self.journal.timed("calibration"):
-                grids = self._calibrate(placement)
+                grids = self.activations.of(placement)
             stored = {name: stored_of(width) for name, width in plan.widths.items()}
             weights = {name: self.rounded[name][w] for name, w in stored.items() if w != FLOAT_BITS}
             self.journal.tell("export", 0, "writing model.onnx")
@@ -194,7 +190,7 @@ class FileMaker:
             for layer in plan.layers
         )
         plan = plan.model_copy(update={"layers": told})
-        return replace(choice, plan=plan, placement=placement, grids=self._calibrate(placement))
+        return replace(choice, plan=plan, placement=placement, grids=self.activations.of(placement))
 
     def _foretold(self, layers: Sequence[Layer], plan: BitPlan) -> BitPlan:
         """The plan with the bytes of its own forms: costs are those of integers wherever a layer can have them."""
@@ -370,30 +366,3 @@ class FileMaker:
             given=self.rounded,
             kept=self.moments,
         )
-
-    def _calibrate(self, placement: Placement) -> dict[str, ActivationGrid]:
-        bits = {name: WIDE_BITS if name in placement.wide else 8 for name in placement.points}
-        missing = [name for name in placement.points if (name, bits[name]) not in self.grids]
-        if missing:
-            ranges = ranges_in_parts(
-                self.job.program,
-                self.parts,
-                missing,
-                self.watch,
-                batch_size=self.job.batch_size,
-                device=self.job.device,
-                on_batch=lambda done, total: self.journal.tell(
-                    "calibration", done / total, f"activation ranges: {done} of {total} samples"
-                ),
-            )
-            for name, observed in ranges.items():
-                self.grids[name, bits[name]] = self._grid(observed, bits[name])
-        else:
-            self.journal.tell("calibration", 1, f"{len(placement.points)} tensors have a grid")
-        return {name: self.grids[name, bits[name]] for name in placement.points}
-
-    def _grid(self, observed: ActivationRange, bits: int) -> ActivationGrid:
-        if self.job.target.float8:  # fine near 0 whatever the range, so nothing is clipped
-            return float8_grid(*choose_range(observed, "minmax"))
-        low, high = choose_range(observed, self.spec.activation_range, bits)
-        return symmetric_grid(low, high) if self.job.target.symmetric else activation_grid(low, high, bits)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from quant_core.activation_grids import ActivationGrids
 from quant_core.allocation.limits import check_reach, read_limits
 from quant_core.allocation.plan_bits import file_front
 from quant_core.allocation.plan_problem import PairLosses, PlanProblem
@@ -174,7 +175,7 @@ def _run(
         rounded,
         (seen, unseen),
         moments,
-        watch,
+        ActivationGrids(job, spec, journal, (seen, unseen), watch),
         whole=seen is calibration,
         checkpoints=checkpoints,
     )

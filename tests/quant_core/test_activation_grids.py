@@ -1,0 +1,45 @@
+"""Grids of activations are found once, at the bits that a file gives each."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from quant_core.activation_grids import ActivationGrids
+from quant_core.export import place
+from quant_core.journal import Journal
+from quant_core.preparation import prepare
+from quant_core.spec import QuantizeSpec
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> tuple[ActivationGrids, dict[str, int]]:
+    rng = np.random.default_rng(0)
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["": 21]>
+        net (float[n, 4, 8, 8] x) => (float[n, 8, 8, 8] y) { h = Conv(x, v) r = Relu(h) y = Conv(r, w) }"""
+    )
+    for name, shape in {"v": (16, 4, 1, 1), "w": (8, 16, 1, 1)}.items():
+        values = rng.normal(size=shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    onnx.save(model, tmp_path / "net.onnx")
+    np.savez(tmp_path / "x.npz", x=rng.uniform(-1, 3, (24, 4, 8, 8)).astype(np.float32))
+    spec = QuantizeSpec.model_validate({"size": 0.9, "activation_range": "minmax"})
+    job = prepare(tmp_path / "net.onnx", tmp_path / "x.npz", spec)
+    grids = ActivationGrids(job, spec, Journal(), (job.samples,))
+    return grids, {layer.name: 8 for layer in job.layers}
+
+
+def test_a_grid_reaches_from_the_smallest_to_the_largest_value_and_is_found_once(found):
+    grids, bits = found
+    job = grids.job
+    placement = place(job.model, job.layers, bits, 8, job.target, grids.spec)
+    first = grids.of(placement)
+    assert list(first) == list(placement.points)
+    low, high = (float(extreme(job.samples.inputs["x"])) for extreme in (np.min, np.max))
+    grid = first["x"]
+    assert grid.scale == pytest.approx((high - low) / 255, rel=1e-3)
+    assert grid.zero_point == round(-low / grid.scale)
+    grids.parts = ()  # nothing is run again
+    assert grids.of(placement) == first
