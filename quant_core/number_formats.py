@@ -21,6 +21,8 @@ _EXPONENT_BITS: dict[Minifloat, int] = {"e4m3": 4, "e5m2": 5, "e2m1": 2}
 _MANTISSA_BITS: dict[Minifloat, int] = {"e4m3": 3, "e5m2": 2, "e2m1": 1}
 # Codes after the largest finite one stand for infinity or NaN: none in E2M1, one in E4M3, four in E5M2.
 _LARGEST_CODE: dict[Minifloat, int] = {"e4m3": 0x7E, "e5m2": 0x7B, "e2m1": 0x7}
+_FURTHEST, _NEGLIGIBLE = 1.01, 1 / 256
+"""By how much a number may become larger, unless it is so small beside the largest."""
 _LOST_BY_HALF = 1e-3
 _ELEMENTS: dict[WeightFormat, Minifloat] = {
     "fp8_e4m3": "e4m3",
@@ -122,13 +124,15 @@ def half_from(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         values: Finite float32 values of any shape.
 
     Returns:
-        float32 values in the same shape; what float16 cannot reach stays as it is.
+        float32 values in the same shape; what float16 cannot reach stays as it is, and so does what it takes further
+        than 1 %, below 6e-6, but for what is then still less than 1 / 256 of the largest.
     """
     size = np.abs(values, dtype=np.float32)
     with np.errstate(over="ignore"):
         half = size.astype(np.float16)
         half = np.where(half.astype(np.float32) < size, np.nextafter(half, np.float16(np.inf)), half)
-    found: npt.NDArray[np.float32] = np.where(np.isfinite(half), half, size).astype(np.float32)
+    far = half.astype(np.float32) > np.maximum(_FURTHEST * size, _NEGLIGIBLE * size.max(initial=0))
+    found: npt.NDArray[np.float32] = np.where(np.isfinite(half) & ~far, half, size).astype(np.float32)
     return np.copysign(found, values)
 
 

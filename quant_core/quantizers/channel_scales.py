@@ -41,9 +41,11 @@ class ChannelScales:
         Returns:
             The nearest that are float16 numbers where they are multiplied with, and else have such reciprocals.
         """
-        if group.behind:
-            return cls(group, half_nearest(values.astype(np.float32)).astype(np.float64))
-        return cls(group, 1 / half_nearest((1 / values).astype(np.float32)).astype(np.float64))
+        shares = values if group.behind else 1 / values
+        halves = half_nearest(shares.astype(np.float32)).astype(np.float64)
+        if not halves.all():  # beside much larger ones
+            return cls(group, values)
+        return cls(group, halves if group.behind else 1 / halves)
 
 
 def with_scales(model: ir.Model, layers: Sequence[Layer], scales: Sequence[ChannelScales]) -> ir.Model:

@@ -64,6 +64,14 @@ def test_halves_are_taken_away_from_zero():
     assert half_from(np.float32([65505.0, 1e9])).tolist() == [65505.0, 1e9]
 
 
+def test_small_numbers_become_halves_only_beside_much_larger_ones():
+    small = np.float32([1e-9, -1e-7, 2e-6])  # the halves above them are 60, 1.19 and 1.01 times as large
+    np.testing.assert_array_equal(half_from(small), small)
+    beside = half_from(np.float32([*small, 1.0]))
+    assert (beside == beside.astype(np.float16)).all()
+    assert beside.tolist() == [2.0**-24, -(2.0**-23), *half_from(np.float32([2e-6, 1.0])).tolist()]
+
+
 def test_what_is_nearly_as_good_in_halves_is_taken_to_them():
     values = np.random.default_rng(0).standard_normal(500).astype(np.float32)
     found = half_nearest(values)

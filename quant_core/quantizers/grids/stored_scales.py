@@ -68,7 +68,8 @@ class Float32Scales:
 class HalfScales(Float32Scales):
     """Steps of channels and tensors in two bytes, taken upwards so that a range that fitted still fits.
 
-    float16 knows steps to 1 part in 1,000 down to 6e-5 and none below 6e-8; codes are found under the step.
+    float16 knows steps to 1 part in 1,000 down to 6e-5 and none below 6e-8: a layer whose steps are so small keeps
+    them in float32, but a channel that is small beside others takes the next one up. Codes are found under the step.
     """
 
     def stored(self, scale: Tensor) -> Tensor:  # noqa: D102

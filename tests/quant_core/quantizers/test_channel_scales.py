@@ -134,6 +134,14 @@ def build(text, shapes):
     return model, layers, channel_groups(model, layers, dynamic, shapes), x
 
 
+@pytest.mark.parametrize("apart", [1e-9, 1e9])
+def test_factors_that_lie_far_apart_stay_numbers(apart):
+    *_, (group,), _ = build(*NETS["pair"][:2])
+    for values in (np.array([apart, 1, 1, 1, 1.0]), np.array([1.1, 0.7, 1, 1, 1])):
+        stored = ChannelScales.stored(group, values)
+        np.testing.assert_allclose(stored.values, values, rtol=1e-3)
+
+
 def outputs(model, x):
     session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, {"x": x})

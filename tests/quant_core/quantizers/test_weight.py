@@ -25,6 +25,15 @@ def test_search_is_as_good_as_a_fine_grid_of_scales(bits):
     assert squared_error(row, quantize_weight(row, bits, 0)) <= best * 1.02
 
 
+@pytest.mark.parametrize("size", [1e-5, 1e-7, 1e-9])
+def test_small_weights_lose_no_more_than_large_ones(size):
+    weight = np.random.default_rng(0).standard_normal((8, 200)).astype(np.float32)
+    small = (weight * size).astype(np.float32)
+    for bits in (4, 8):
+        share = squared_error(weight, quantize_weight(weight, bits, 0)) / np.square(weight).sum()
+        assert squared_error(small, quantize_weight(small, bits, 0)) < 1.05 * share * np.square(small).sum()
+
+
 def test_codes_stay_in_range_and_errors_fall_with_bits():
     weight = np.random.default_rng(0).standard_t(3, (16, 3, 3, 3)).astype(np.float32)
     errors = []
