@@ -10,6 +10,7 @@ import torch
 from quant_core.errors import ModelError
 from quant_core.executor import Program
 from quant_core.executor.layout import fast_layout
+from quant_core.sensitivity.sample_axes import shrunk_axis
 
 _FEWEST = 3
 _MOST_NOISE = 1e-2
@@ -58,15 +59,10 @@ def check_independence(
 
 def _noise(whole: torch.Tensor, inner: torch.Tensor, count: int) -> float | None:
     """Share of the inner samples' energy that is different without the outer ones; None where nothing ties them."""
-    if not whole.is_floating_point() or whole.dim() != inner.dim():
+    found = shrunk_axis(whole, inner, count, 2) if whole.is_floating_point() else None
+    if found is None:
         return None
-    changed = [axis for axis in range(whole.dim()) if whole.shape[axis] != inner.shape[axis]]
-    if len(changed) != 1:
-        return None
-    (axis,) = changed
-    rows, uneven = divmod(whole.shape[axis], count)
-    if uneven or inner.shape[axis] != rows * (count - 2):
-        return None
+    axis, rows = found
     # Several rows a sample lie together, or step by step with the samples of each step side by side.
     together = whole.narrow(axis, rows, rows * (count - 2))
     apart = whole.reshape(*whole.shape[:axis], rows, count, *whole.shape[axis + 1 :])

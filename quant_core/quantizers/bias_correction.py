@@ -41,15 +41,14 @@ def corrected_bias(
 
 
 def find_bias(model: ir.Model, layer: Layer) -> CorrectedBias | None:
-    """Find the constant that is added to a layer's output and to nothing else.
+    """Copy a layer's `added_bias`, to be corrected.
 
     Args:
         model: The normalised graph.
         layer: A layer of it.
 
     Returns:
-        The bias input of a Conv or Gemm, or the constant added to a MatMul; None where there is none, where it is
-        shared, as by a stack of matrices, or where it does not hold one float32 value for each output.
+        The bias; None where none may change.
     """
     value = added_bias(model, layer)
     if value is None or value.const_value is None:

@@ -36,10 +36,7 @@ def to_rows(layer: Layer, weight: npt.NDArray[np.generic]) -> torch.Tensor:
     Returns:
         `[groups, outputs per group, inputs]`, a copy.
     """
-    groups, outputs, inputs = rows_shape(layer)
-    if layer.op != "Conv" and _inputs_first(layer):
-        weight = weight.reshape(groups, inputs, outputs).swapaxes(1, 2)
-    return torch.from_numpy(np.array(weight.reshape(groups, outputs, inputs), order="C"))
+    return rows_view(layer, torch.from_numpy(np.array(weight))).contiguous()
 
 
 def rows_view(layer: Layer, weight: torch.Tensor) -> torch.Tensor:

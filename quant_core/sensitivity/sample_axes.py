@@ -55,18 +55,33 @@ def _single(value: torch.Tensor) -> int | None:
     return next((axis for axis, size in enumerate(value.shape) if size == 1), 0)
 
 
-def _shrinking(value: torch.Tensor, less: torch.Tensor, count: int) -> int | None:
-    if value.dim() != less.dim():
+def shrunk_axis(whole: torch.Tensor, part: torch.Tensor, count: int, left_out: int) -> tuple[int, int] | None:
+    """Find the axis along which a tensor is shorter in proportion, and no other, once some samples are left out.
+
+    Args:
+        whole: The tensor of all samples.
+        part: That of the others.
+        count: How many samples there are.
+        left_out: How many of them `part` lacks.
+
+    Returns:
+        The axis, and the rows of a sample along it; None where there is no such axis.
+    """
+    if whole.dim() != part.dim():
         return None
-    changed = [
-        axis for axis, sizes in enumerate(zip(value.shape, less.shape, strict=True)) if sizes[0] != sizes[1]
-    ]
+    changed = [axis for axis in range(whole.dim()) if whole.shape[axis] != part.shape[axis]]
     if len(changed) != 1:
         return None
     (axis,) = changed
-    rows, uneven = divmod(value.shape[axis], count)
-    if uneven or less.shape[axis] != rows * (count - 1):
+    rows, uneven = divmod(whole.shape[axis], count)
+    return None if uneven or part.shape[axis] != rows * (count - left_out) else (axis, rows)
+
+
+def _shrinking(value: torch.Tensor, less: torch.Tensor, count: int) -> int | None:
+    found = shrunk_axis(value, less, count, 1)
+    if found is None:
         return None
+    axis, rows = found
     # Several rows a sample may also lie step by step, with the samples of each step side by side.
     kept = value.narrow(axis, 0, less.shape[axis])
     return axis if rows == 1 or _close(kept, less) else None
