@@ -11,8 +11,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from quant_core.errors import InternalError
+
 DAMPING = 0.01
+_MOST_DAMPING = 1e9
 _INNER = 16
+
+LEAST_MEAN = 1e-24
+"""Taken for the mean diagonal of moments below it, as of inputs that are all 0."""
 
 BLOCK = 128
 """Inputs between two products with all that lies before."""
@@ -106,12 +112,15 @@ class Feedback:
 
         Returns:
             The feedback.
+
+        Raises:
+            InternalError: If no damping makes H positive definite: it is not finite, or was none of second moments.
         """
         order = second.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True, stable=True)
         # R is the Cholesky factor of A read backwards.
         A = _columns(_rows(second, order.flip(1)), order.flip(1))
         diagonal = A.diagonal(dim1=1, dim2=2)
-        mean = diagonal.mean(dim=1, keepdim=True).clamp_min(1e-12)
+        mean = diagonal.mean(dim=1, keepdim=True).clamp_min(LEAST_MEAN)
         damping, added = DAMPING, 0.0
         while True:
             diagonal += (damping - added) * mean
@@ -120,6 +129,8 @@ class Feedback:
                 factor, failed = torch.linalg.cholesky_ex(A.double())
             if not bool(failed.any()):
                 break
+            if damping > _MOST_DAMPING:
+                raise InternalError("second moments of a layer's inputs are not positive semidefinite")
             damping, added = 10 * damping, damping  # rank-deficient beyond rounding error: too few columns
         unit = factor.float().flip(1, 2)
         pivots = unit.diagonal(dim1=1, dim2=2).clone()

@@ -28,6 +28,7 @@ from quant_core.quantizers.read_positions import reads_in_part, run_as_read, see
 
 _BLOCK = 512
 _STACK_BYTES = 1 << 30
+_PLAIN_EXPONENTS = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,13 +99,17 @@ class InputMoments:
             `[groups, inputs, inputs]`.
         """
         independent = self.independent
-        diagonal = self.second.diagonal(dim1=1, dim2=2)
+        # Squares of second moments leave float32 beyond 1e19: quotients are those of H divided by a power of two.
+        exponent = torch.frexp(self.second.diagonal(dim1=1, dim2=2).amax(1)).exponent
+        unit = torch.ldexp(torch.ones_like(exponent, dtype=torch.float32), exponent)[:, None, None]
+        scaled = self.second if bool((exponent.abs() < _PLAIN_EXPONENTS).all()) else self.second / unit
+        diagonal = scaled.diagonal(dim1=1, dim2=2)
         squares = diagonal.square().sum(1)
         products = diagonal.sum(1).square() - squares
-        covariances = torch.linalg.matrix_norm(self.second).square() - squares
+        covariances = torch.linalg.matrix_norm(scaled).square() - squares
         intensity = ((1 + products / covariances.clamp_min(1e-30)) / independent).clamp(0, 1)[:, None, None]
         pulled: torch.Tensor = self.second * (1 - intensity)
-        pulled.diagonal(dim1=1, dim2=2).copy_(diagonal)
+        pulled.diagonal(dim1=1, dim2=2).copy_(self.second.diagonal(dim1=1, dim2=2))
         return pulled
 
 

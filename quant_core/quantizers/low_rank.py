@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quant_core.quantizers.feedback import BLOCK, DAMPING, Carry, Feedback, add_product
+from quant_core.quantizers.feedback import BLOCK, DAMPING, LEAST_MEAN, Carry, Feedback, add_product
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,7 @@ def low_rank_feedback(factor: Tensor, diagonal: Tensor) -> Feedback:
     """
     whole = diagonal.double() + factor.double().square().sum(0)
     order = whole.argsort(descending=True, stable=True)
-    F, D = factor[:, order], (diagonal.double() + DAMPING * whole.mean().clamp_min(1e-12))[order]
+    F, D = factor[:, order], (diagonal.double() + DAMPING * whole.mean().clamp_min(LEAST_MEAN))[order]
     found = _factored(F.float().contiguous(), D) or _factored(F.double(), D)
     assert found is not None
     triangle, pivots = found

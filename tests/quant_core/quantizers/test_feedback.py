@@ -1,8 +1,12 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 
+from quant_core.errors import InternalError
 from quant_core.quantizers.feedback import Feedback
+from quant_core.quantizers.input_moments import InputMoments
 
 
 def moments(groups, inputs, columns, seed=0):
@@ -115,3 +119,22 @@ def test_grids_are_swept_together_as_each_alone(groups, beta):
         values, error = swept(feedback, rows, step, -4, 3, beta)
         assert (feedback.given_back(found)[at] == values).float().mean() > 0.98
         torch.testing.assert_close(lost[:, at], error, rtol=0.05, atol=1e-7)
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e8, 1e11])
+def test_codes_do_not_depend_on_the_scale_of_the_inputs(scale):
+    rows, columns = weights(1, 5, 40), torch.randn(1, 90, 40, generator=torch.Generator().manual_seed(2))
+    columns[:, :, 1:] += columns[:, :, :1]
+
+    def codes(x):
+        second = x.transpose(1, 2) @ x / 90
+        found = InputMoments(second, x.mean(1), 90, 90).shrunk()
+        return swept(Feedback.of(found), rows, 0.1, -4, 3)[0]
+
+    assert not torch.equal(codes(columns), torch.round(rows / 0.1).clamp(-4, 3))
+    assert torch.equal(codes(columns), codes(columns * 2.0 ** round(math.log2(scale))))
+
+
+def test_moments_that_are_none_are_a_fault_of_ours_and_end():
+    with pytest.raises(InternalError, match="positive semidefinite"):
+        Feedback.of(torch.full((1, 3, 3), torch.nan))
