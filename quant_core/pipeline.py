@@ -230,7 +230,7 @@ def _run(
 def _prepared(model: Path, data: Path, spec: QuantizeSpec) -> Prepared:
     job = prepare(model, data, spec)
     budget = spec.budget
-    if (budget.effective_bits, budget.bops, budget.latency) != (None, None, None):
+    if {budget.effective_bits, budget.bops, budget.latency, budget.peak_memory} != {None}:
         check_reach(budget, price(job, spec))
     return job
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from quant_core.allocation.infeasible import number, rounded_up, with_rules
+from quant_core.allocation.peak_memory import check_peak
 from quant_core.allocation.plan_problem import (
     BOPS,
     BYTES,
     EFFECTIVE_BITS,
     LATENCY,
     PEAK_MEMORY,
+    PlanProblem,
     layer_costs,
 )
 from quant_core.errors import InfeasibleBudgetError
@@ -46,7 +48,8 @@ def read_limits(budget: Budget, costs: CostTable) -> dict[str, float]:
 def check_reach(budget: Budget, costs: CostTable) -> None:
     """Refuse what no choice of bits can meet, before anything is measured.
 
-    Layers are taken one by one, as if ties and other budgets were not there; bytes have a check of their own.
+    Layers are taken one by one, as if other budgets were not there, and ties for peak memory alone; bytes have a check
+    of their own.
 
     Args:
         budget: What was asked.
@@ -68,3 +71,5 @@ def check_reach(budget: Budget, costs: CostTable) -> None:
             )
             refusal = with_rules(error, [layer.reason for layer in costs.layers])
             raise refusal
+    problem = PlanProblem.priced(costs)
+    check_peak(problem, problem.candidates, limits)

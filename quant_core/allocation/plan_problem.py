@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -111,24 +111,38 @@ class PlanProblem:
             The problem.
         """
         priced = {layer.name: layer for layer in costs.layers}
-        others = layer_costs(costs)
         traces = {row.name: row.trace / row.parameters for row in table.layers if row.trace is not None}
-        return cls(
-            candidates={layer.name: Candidates(layer.bits, layer.reason) for layer in costs.layers},
+        return replace(
+            cls.priced(costs),
             scores={
                 row.name: _scores(row, priced[row.name]) if row.name in priced else row.sensitivity
                 for row in table.layers
             },
-            files=FileCosts.of(costs),
-            costs=others,
-            ties=costs.ties,
             pairs=pairs,
+            allocation=allocation,
+            priority=traces if allocation == "hawq_v2" else priority or {},
+        )
+
+    @classmethod
+    def priced(cls, costs: CostTable) -> PlanProblem:
+        """Give what plans cost, before any layer is scored.
+
+        Args:
+            costs: Costs and candidates.
+
+        Returns:
+            The problem without scores.
+        """
+        return cls(
+            candidates={layer.name: Candidates(layer.bits, layer.reason) for layer in costs.layers},
+            scores={},
+            files=FileCosts.of(costs),
+            costs=layer_costs(costs),
+            ties=costs.ties,
             peaks={
                 f"{PEAK_MEMORY} at {step.node}": (float(step.fixed), _held(step, costs))
                 for step in costs.memory
             },
-            allocation=allocation,
-            priority=traces if allocation == "hawq_v2" else priority or {},
         )
 
     @property

@@ -8,7 +8,7 @@ from quant_core.allocation.infeasible import rounded_up
 from quant_core.allocation.limits import check_reach
 from quant_core.errors import InfeasibleBudgetError
 from quant_core.spec import Budget, CostTable
-from quant_core.spec.costs import LayerCosts
+from quant_core.spec.costs import LayerCosts, MemoryStep
 
 
 def table(reason: str | None = None) -> CostTable:
@@ -42,6 +42,16 @@ def test_what_cannot_be_reached_is_refused_with_what_can(budget: dict[str, float
     assert told.value.where == next(iter(budget))
     assert f"at least {least}," in (told.value.remedy or "")
     check_reach(Budget(**{name: float(least) for name in budget}), table())
+
+
+def test_a_peak_that_no_bits_keep_is_refused_before_anything_is_scored() -> None:
+    """At one step 100 elements of `a` and 50 of `b` are held in 8 bits, and 30 bytes besides."""
+    step = MemoryStep(node="add", fixed=30, elements={"a": 100, "b": 50})
+    costs = table().model_copy(update={"memory": (step,)})
+    with pytest.raises(InfeasibleBudgetError, match="smallest reachable is 180") as told:
+        check_reach(Budget(peak_memory=179.0), costs)
+    assert told.value.where == "peak_memory"
+    check_reach(Budget(peak_memory=180.0), costs)
 
 
 def test_rules_that_stand_in_the_way_are_named() -> None:
