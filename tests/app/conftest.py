@@ -22,6 +22,8 @@ from quant_core.spec import RUNNING
 
 FAKES = Path(__file__).parent / "fakes"
 MODEL = b"\x08\x0a a small model"
+PATIENCE = 900.0
+"""Seconds that a test waits for what must come: how soon it does is nobody's promise, and machines are busy."""
 
 
 def samples() -> bytes:
@@ -30,19 +32,44 @@ def samples() -> bytes:
     return buffer.getvalue()
 
 
+class Gate:
+    """A file that the fake engine waits for, so that a test alone says when a job or a check goes on.
+
+    Attributes:
+        model: What a job sends whose engine is to wait (seeds 9 and 11).
+        check: What a job sends whose check is to wait.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.model = MODEL + b" until " + bytes(path)
+        self.check = b"check until " + bytes(path)
+
+    def open(self) -> None:
+        self._path.touch()
+
+    @property
+    def reached(self) -> bool:
+        """Whether a check waits, or has waited."""
+        return self._path.with_suffix(".reached").exists()
+
+
 @dataclass
 class Server:
-    """One service process and how to talk to it."""
+    """One service process and how to talk to it; it keeps its address as long as this lives."""
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
 
-    def start(self, port: int = 0) -> None:
-        with socket.socket() as free:
-            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            free.bind(("127.0.0.1", port))
-            self.port = free.getsockname()[1]
+    def __post_init__(self) -> None:
+        # Bound and never listened at: nobody else is given the port, and the service may listen all the same.
+        self._place = socket.socket()
+        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._place.bind(("127.0.0.1", 0))
+        self.port = self._place.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
         environment = {
             **os.environ,
             "PYTHONPATH": str(FAKES),
@@ -60,8 +87,8 @@ class Server:
             stdout=self.log,
             stderr=self.log,
         )
-        self.http = httpx.Client(base_url=self.url, timeout=180, trust_env=False)
-        self.until(lambda: self.answers() or self.process.poll() is not None, "the service to start", 300)
+        self.http = httpx.Client(base_url=self.url, timeout=PATIENCE, trust_env=False)
+        self.until(lambda: self.answers() or self.process.poll() is not None, "the service to start")
         assert self.process.poll() is None, self.folder.with_suffix(".log").read_text()
 
     def answers(self) -> bool:
@@ -73,9 +100,14 @@ class Server:
     def stop(self, sig: int = signal.SIGTERM) -> None:
         if self.process.poll() is None:
             self.process.send_signal(sig)
-            self.process.wait(60)
+            self.process.wait(PATIENCE)
         self.http.close()
         self.log.close()
+
+    def end(self) -> None:
+        """Kill it and give its address back."""
+        self.stop(signal.SIGKILL)
+        self._place.close()
 
     def post(self, *, model: Any = MODEL, data: Any = None, **spec: Any) -> httpx.Response:
         import json
@@ -94,12 +126,19 @@ class Server:
         found: dict[str, Any] = answer.json()
         return found
 
-    def wait_until_running(self, job_id: str, seconds: float = 120) -> dict[str, Any]:
-        return self.wait_for(job_id, *RUNNING, seconds=seconds)
+    def wait_until_running(self, job_id: str) -> dict[str, Any]:
+        return self.wait_for(job_id, *RUNNING)
 
-    def wait_for(self, job_id: str, *states: str, seconds: float = 120) -> dict[str, Any]:
-        self.until(lambda: self.job(job_id)["state"] in states, f"{job_id} to be {states}", seconds)
-        return self.job(job_id)
+    def wait_for(self, job_id: str, *states: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+
+        def there() -> bool:
+            found.update(self.job(job_id))
+            assert found["state"] in {*states, "queued", *RUNNING}, found
+            return found["state"] in states
+
+        self.until(there, f"{job_id} to be {states}")
+        return found
 
     def worker(self, job_id: str, attempt: int = 1) -> int:
         """Wait until the fake engine has told its process id in an attempt."""
@@ -133,12 +172,22 @@ class Server:
         return _parent(pid) is not None
 
     @staticmethod
-    def until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
-        deadline = time.monotonic() + seconds
+    def until(condition: Callable[[], object], what: str) -> None:
+        deadline = time.monotonic() + PATIENCE
         while not condition():
             if time.monotonic() > deadline:
-                raise AssertionError(f"waited {seconds} s for {what}")
+                raise AssertionError(f"waited {PATIENCE} s for {what}")
             time.sleep(0.02)
+
+    def settle(self) -> None:
+        """Wait until no job of earlier tests comes or goes any more."""
+        active = {"state": ["queued", *RUNNING]}
+        self.until(lambda: self.http.get("/jobs", params=active).json()["total"] == 0, "jobs to end")
+        self.until(lambda: not any("/scratch/" in name for name in self.files()), "their files to go")
+
+    def until_gone(self, word: str) -> None:
+        """Wait until no file is left whose name has a word in it, such as a job's id."""
+        self.until(lambda: not any(word in name for name in self.files()), f"files of {word} to go")
 
     def stored(self, job_id: str, part: str) -> dict[str, Path]:
         """Where the files of a job's folder lie, by their names in it; a content may be shared with other jobs."""
@@ -180,7 +229,7 @@ def make_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
 
     yield make
     for running in started:
-        running.stop(signal.SIGKILL)
+        running.end()
 
 
 @pytest.fixture(scope="session")
@@ -191,10 +240,18 @@ def server(make_server: Callable[..., Server]) -> Server:
 
 @pytest.fixture
 def strict_server(make_server: Callable[..., Server]) -> Iterator[Server]:
-    """A service that takes 3 MB at most and checks for a second at most."""
-    running = make_server(BITWRIGHT_UPLOAD_LIMIT=str(3 * 2**20), BITWRIGHT_CHECK_TIMEOUT="1")
+    """A service that takes 3 MB at most."""
+    running = make_server(BITWRIGHT_UPLOAD_LIMIT=str(3 * 2**20))
     yield running
     running.stop()
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """A gate, closed until the test opens it; nothing waits at it afterwards."""
+    made = Gate(tmp_path / "gate")
+    yield made
+    made.open()
 
 
 @pytest.fixture

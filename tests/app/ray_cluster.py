@@ -55,17 +55,19 @@ class RayCluster:
     path: str
     address: str = ""
     nodes: list[Node] = field(default_factory=list)
+    _place: socket.socket = field(default_factory=socket.socket)
 
     def start(self, *, cpus: int, gpus: int = 0) -> Node:
         """Start a node; it is the head where there is none."""
         alive = any(node.process.poll() is None for node in self.nodes)
         host = f"127.0.0.{len(self.nodes) + 2}"  # Ray takes 127.0.0.1 for the machine's address elsewhere
         if not alive:
-            with socket.socket() as free:
-                host, _, port = (self.address or f"{host}:0").partition(":")
-                free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                free.bind((host, int(port)))
-                self.address = f"{host}:{free.getsockname()[1]}"
+            if not self.address:
+                # Bound and never listened at: nobody else is given the port, and Ray may listen all the same.
+                self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                self._place.bind((host, 0))
+                self.address = f"{host}:{self._place.getsockname()[1]}"
+            host = self.address.partition(":")[0]
             role = ["--head", "--port", self.address.rpartition(":")[2], "--temp-dir", str(self.folder)]
             role += ["--include-dashboard", "false"]
         else:
@@ -82,7 +84,7 @@ class RayCluster:
             )
         node = Node(process)
         self.nodes.append(node)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 900
         while b"Ray runtime started" not in Path(log.name).read_bytes():
             assert process.poll() is None, Path(log.name).read_text()
             assert time.monotonic() < deadline, Path(log.name).read_text()
@@ -118,6 +120,7 @@ def ray_cluster(path: Path) -> Iterator[RayCluster]:
     finally:
         for node in reversed(cluster.nodes):
             node.kill()
+        cluster._place.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 

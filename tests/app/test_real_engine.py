@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,9 +46,7 @@ def few() -> bytes:
 
 def _post(real: Any, model: bytes, data: bytes, **spec: Any) -> httpx.Response:
     parts = {"model": ("net.onnx", model), "data": ("few.npz", data)}
-    answer: httpx.Response = real.http.post(
-        "/quantize", files=parts, data={"spec": json.dumps(spec)}, timeout=120
-    )
+    answer: httpx.Response = real.http.post("/quantize", files=parts, data={"spec": json.dumps(spec)})
     return answer
 
 
@@ -74,7 +71,7 @@ def test_the_service_makes_the_same_bytes_as_the_command_line(real: Any, few: by
         check=True,
         capture_output=True,
     )
-    job = real.wait_for(answer.json()["id"], "succeeded", "failed", seconds=120)
+    job = real.wait_for(answer.json()["id"], "succeeded", "failed")
     assert job["state"] == "succeeded", job["error"]
     served = real.http.get(job["links"]["model"]).content
     assert served == (tmp_path / "out" / "model.onnx").read_bytes()
@@ -93,14 +90,14 @@ def test_the_service_makes_the_same_bytes_as_the_command_line(real: Any, few: by
 @pytest.mark.slow
 def test_a_job_takes_over_the_sensitivities_of_another(real: Any, few: bytes) -> None:
     first = _post(real, RESNET.read_bytes(), few, **SPEC).json()["id"]
-    assert real.wait_for(first, "succeeded", "failed", seconds=120)["state"] == "succeeded"
+    assert real.wait_for(first, "succeeded", "failed")["state"] == "succeeded"
     refused = _again(real, first, size=0.14, bits=[4, 8])
     assert (refused.status_code, refused.json()["where"]) == (422, "spec.rounding")
     refused = _again(real, first, **SPEC | {"size": 0.01})
     assert (refused.status_code, refused.json()["code"]) == (422, "infeasible_budget")
     second = _again(real, first, **SPEC | {"size": 0.14})
     assert second.status_code == 202, second.text
-    job = real.wait_for(second.json()["id"], "succeeded", "failed", seconds=120)
+    job = real.wait_for(second.json()["id"], "succeeded", "failed")
     assert job["state"] == "succeeded", job["error"]
     tables = [real.http.get(f"/jobs/{one}/files/sensitivity.json").json() for one in (first, job["id"])]
     assert tables[0] == tables[1]
@@ -120,38 +117,34 @@ def test_a_job_takes_over_the_sensitivities_of_another(real: Any, few: bytes) ->
 def test_probes_of_a_killed_worker_are_not_run_again(real: Any, few: bytes) -> None:
     spec = SPEC | {"sensitivity": "pqi", "bits": [4]}
     job = _post(real, RESNET.read_bytes(), few, **spec).json()["id"]
-    real.until(
-        lambda: any("checkpoint-probes" in name for name in real.files()), "measurements to be kept", 300
-    )
+    real.until(lambda: any("checkpoint-probes" in name for name in real.files()), "measurements to be kept")
     (messages,) = real.folder.glob(f"services/*/scratch/{job}-1/messages.jsonl")
     os.kill(json.loads(messages.read_text().splitlines()[0])["pid"], signal.SIGKILL)
-    ended = real.wait_for(job, "succeeded", "failed", seconds=300)
+    ended = real.wait_for(job, "succeeded", "failed")
     assert (ended["state"], ended["attempt"]) == ("succeeded", 2)
     text = real.http.get(f"/jobs/{job}/events").text
     told = [json.loads(line[5:])["message"] for line in text.splitlines() if line.startswith("data:")]
     (taken,) = [one for one in told if one.endswith("measurements taken from the last attempt")]
     assert int(taken.split()[0]) > 0
     again = _post(real, RESNET.read_bytes(), few, **spec).json()["id"]
-    assert real.wait_for(again, "succeeded", "failed", seconds=300)["attempt"] == 1
+    assert real.wait_for(again, "succeeded", "failed")["attempt"] == 1
     for name in ("model", "files/sensitivity.json"):
         assert real.http.get(f"/jobs/{job}/{name}").content == real.http.get(f"/jobs/{again}/{name}").content
-    assert not any("checkpoint" in name for name in real.files())
+    real.until_gone("checkpoint")
 
 
 def _again(real: Any, job: str, **spec: Any) -> httpx.Response:
     parts = {"from_job": (None, job), "spec": (None, json.dumps(spec))}
-    answer: httpx.Response = real.http.post("/quantize", files=parts, timeout=120)
+    answer: httpx.Response = real.http.post("/quantize", files=parts)
     return answer
 
 
 def test_a_running_job_is_canceled(real: Any, few: bytes) -> None:
     job = _post(real, RESNET.read_bytes(), few, size=0.18).json()["id"]
-    real.until(lambda: real.job(job)["stage"], "the first stage", 60)
-    started = time.monotonic()
+    real.until(lambda: real.job(job)["stage"], "the first stage")
     assert real.http.delete(f"/jobs/{job}").status_code == 202
-    real.wait_for(job, "canceled", seconds=5)
-    assert time.monotonic() - started < 5
-    assert not any(job in name for name in real.files())
+    real.wait_for(job, "canceled")
+    real.until_gone(job)
 
 
 def test_a_model_with_external_data_is_quantized(real: Any, few: bytes, tmp_path: Path) -> None:
@@ -167,9 +160,9 @@ def test_a_model_with_external_data_is_quantized(real: Any, few: bytes, tmp_path
         ("data", ("few.npz", few)),
         ("files", ("deep.bin", (tmp_path / "deep.bin").read_bytes())),
     ]
-    answer = real.http.post("/quantize", files=files, data={"spec": json.dumps(SPEC)}, timeout=120)
+    answer = real.http.post("/quantize", files=files, data={"spec": json.dumps(SPEC)})
     assert answer.status_code == 202, answer.text
-    job = real.wait_for(answer.json()["id"], "succeeded", "failed", seconds=120)
+    job = real.wait_for(answer.json()["id"], "succeeded", "failed")
     assert job["state"] == "succeeded", job["error"]
 
 
@@ -254,6 +247,6 @@ def test_a_service_may_take_less_than_the_engine_can(make_server: Any, few: byte
     answer = _post(strict, RESNET.read_bytes(), few)
     assert (answer.status_code, answer.json()["code"]) == (422, "model")
     assert "20 are allowed" in answer.json()["message"]
-    told = strict.http.post("/inspect", files={"model": ("m.onnx", RESNET.read_bytes())}, timeout=120)
+    told = strict.http.post("/inspect", files={"model": ("m.onnx", RESNET.read_bytes())})
     assert "20 are allowed" in told.json()["message"]
     strict.stop()

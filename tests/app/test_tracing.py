@@ -168,6 +168,6 @@ def test_a_service_sends_its_spans(
     assert [(link.trace_id, link.span_id) for link in whole.links] == [(post.trace_id, post.span_id)]
     stages = {span.name for span in sent if span.parent_span_id == whole.span_id}
     assert {"stage ingest", "stage sensitivity", "stage export", "stage report"} <= stages
-    assert any(span.name == "GET /jobs/{job_id}" for span in sent)
+    server.until(lambda: any(span.name == "GET /jobs/{job_id}" for span in sent), "the span of a question")
     assert "trace" not in server.job(job)
     server.stop()

@@ -76,7 +76,8 @@ def test_an_upload_goes_on_through_a_line_that_breaks_again_and_again(
     model = tmp_path / "large.onnx"
     model.write_bytes(os.urandom(9 * 2**20))
     with _Cutting(server.port, every=3 * 2**20) as line, Client(f"http://127.0.0.1:{line.port}") as client:
-        name = client._connection.run(upload.upload(model, 3))
+        # A busy service may be asked again before it took any of what was sent.
+        name = client._connection.run(upload.upload(model, 1000))
         assert line.cuts >= 2
     assert server.http.get(f"/uploads/{name}").json()["bytes"] == model.stat().st_size
 
@@ -102,7 +103,7 @@ class _Cutting:
         for end in self._ends:
             end.close()
         for thread in self._threads:
-            thread.join(10)
+            thread.join()
 
     def _start(self, target: Callable[..., None], *arguments: socket.socket) -> None:
         self._threads.append(threading.Thread(target=target, args=arguments))

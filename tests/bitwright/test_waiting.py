@@ -66,7 +66,7 @@ def follow(request: pytest.FixtureRequest) -> Callable[[_Service], list[tuple[st
 
     def run(service: _Service) -> list[tuple[str, float]]:
         told: list[tuple[str, float]] = []
-        operation = wait("j", 20, lambda info: told.append((info.state, info.progress)))
+        operation = wait("j", 900, lambda info: told.append((info.state, info.progress)))
         transport = httpx.MockTransport(service)
         if request.param == "sync":
             with httpx.Client(base_url="http://s", transport=transport) as client:

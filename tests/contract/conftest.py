@@ -24,6 +24,7 @@ from quant_core.spec import JobKind, Progress, QuantizeSpec
 APP = Path(__file__).parents[1] / "app"
 FAKES = APP / "fakes"
 MEMORY = 4 * 2**30
+PATIENCE = 900.0
 ENGINES: dict[JobKind, str] = {"quantize": "fake_engine:quantize", "analyze": "fake_engine:analyze"}
 
 
@@ -43,10 +44,10 @@ class Watched:
         self.checkpoints += update.checkpoints
         self.outcome = self.outcome or update.outcome
 
-    def until(self, condition: Callable[[], object], seconds: float = 300) -> None:
-        deadline = time.monotonic() + seconds
+    def until(self, condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + PATIENCE
         while not condition():
-            assert time.monotonic() < deadline, f"waited {seconds} s; so far: {self}"
+            assert time.monotonic() < deadline, f"waited {PATIENCE} s; so far: {self}"
             self.look()
             time.sleep(0.01)
 
@@ -62,8 +63,8 @@ class Watched:
         self.until(told)
         return said[0]
 
-    def end(self, seconds: float = 300) -> Outcome:
-        self.until(lambda: self.outcome, seconds)
+    def end(self) -> Outcome:
+        self.until(lambda: self.outcome)
         assert self.outcome is not None
         return self.outcome
 
@@ -79,6 +80,9 @@ def _load(name: str) -> ModuleType:
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
+
+
+gate = _load("conftest").gate
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,7 @@ def test_a_canceled_attempt_is_killed_whatever_it_does(
     pid = run.pid
     executor.cancel(run.ticket)
     executor.cancel(run.ticket)  # twice is as good as once
-    assert run.end(seconds=20).state == "canceled"
+    assert run.end().state == "canceled"
     assert _gone(pid)  # before the outcome is told: its files can be removed
     _works(start)
 
@@ -115,7 +114,5 @@ def test_the_next_attempt_goes_on_from_the_checkpoint_of_one_that_was_killed(
 def test_nothing_is_left_when_an_executor_is_closed(start: Callable[..., Any], executor: Executor) -> None:
     run = start(1)
     pid = run.pid
-    started = time.monotonic()
     executor.close()
-    assert time.monotonic() - started < 20
     assert _gone(pid)

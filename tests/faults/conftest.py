@@ -28,10 +28,11 @@ def _load(name: str) -> ModuleType:
 _SERVER, _POSTGRESQL, _STORAGE = _load("conftest"), _load("postgresql"), _load("storage/conftest")
 
 QUICK = {
-    "BITWRIGHT_LEASE_SECONDS": "3",
+    "BITWRIGHT_LEASE_SECONDS": "10",  # as long as a busy machine may keep a service from renewing it
     "BITWRIGHT_RENEW_SECONDS": "0.5",
     "BITWRIGHT_MAX_INTERRUPTIONS": "3",
 }
+gate = _SERVER.gate
 
 _RAY = _load("ray_cluster")
 
@@ -65,7 +66,7 @@ def make_services(tmp_path: Path) -> Iterator[Callable[..., Any]]:
 
     yield start
     for server in started:
-        server.stop(signal.SIGKILL)
+        server.end()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -87,7 +88,7 @@ def start_service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ca
     for server in started:
         if server.process.poll() is None:
             server.process.send_signal(signal.SIGCONT)
-        server.stop(signal.SIGKILL)
+        server.end()
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ def make_service(tmp_path: Path) -> Iterator[Callable[..., Any]]:
 
     yield make
     for server in started:
-        server.stop(signal.SIGKILL)
+        server.end()
 
 
 @pytest.fixture

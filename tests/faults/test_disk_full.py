@@ -75,15 +75,16 @@ def test_uploads_that_do_not_fit_are_answered_507_and_leave_nothing(
     assert server.wait_for(server.submit(), "succeeded", "failed")["state"] == "succeeded"
 
 
-def test_a_disk_that_others_fill_while_a_job_runs(make_services: Make, small_disk: Path) -> None:
+def test_a_disk_that_others_fill_while_a_job_runs(make_services: Make, small_disk: Path, gate: Any) -> None:
     server = make_services(small_disk / "data")
-    job = server.submit(seed=9)
-    server.worker(job)
+    job = server.submit(seed=9, model=gate.model)
+    worker = server.worker(job)
     filler = _fill(small_disk)
     refused = server.post()
     assert (refused.status_code, refused.json()["code"]) == (507, "storage"), refused.text
     assert server.job(job)["id"] == job
-    time.sleep(4)  # the job ends where nothing can be written
+    gate.open()
+    server.until(lambda: not server.alive(worker), "the job to end where nothing can be written")
     filler.unlink()
     freed = time.monotonic()
     ended = server.wait_for(job, "succeeded", "failed")

@@ -103,7 +103,7 @@ def test_a_real_job_sent_to_one_service_is_fetched_from_another(
     )
     assert sent.status_code == 202, sent.text
     job = f"/jobs/{sent.json()['id']}"
-    two.until(lambda: here.get(job).json()["state"] in {"succeeded", "failed"}, "the job to end", 500)
+    two.until(lambda: here.get(job).json()["state"] in {"succeeded", "failed"}, "the job to end")
     ended = here.get(job).json()
     assert ended["error"] is None
     for reader in (here, there):

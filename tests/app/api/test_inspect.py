@@ -11,20 +11,16 @@ RESNET = Path(__file__).parents[3] / "benchmarks" / "data" / "resnet20_cifar10.o
 
 
 def test_it_tells_what_a_model_holds_and_keeps_nothing(server: Any) -> None:
-    before = _received(server)
-    answer = server.http.post("/inspect", files={"model": ("net.onnx", RESNET.read_bytes())}, timeout=60)
+    server.settle()
+    before = server.files()
+    answer = server.http.post("/inspect", files={"model": ("net.onnx", RESNET.read_bytes())})
     assert answer.status_code == 200, answer.text
     found = answer.json()
     assert len(found["layers"]) == 22
     assert found["name"] == "net.onnx"
     assert found["float_bytes"] == RESNET.stat().st_size
     assert 0 < found["smallest_bytes"] < found["float_bytes"] / 8
-    assert _received(server) == before
-
-
-def _received(server: Any) -> set[str]:
-    """What requests have left behind; jobs of other tests may come and go meanwhile."""
-    return {name for name in server.files() if "/staging/" in name}
+    assert server.files() == before
 
 
 def test_an_upload_can_be_named(server: Any) -> None:
@@ -48,6 +44,6 @@ def test_an_upload_can_be_named(server: Any) -> None:
 def test_what_is_no_model_is_refused_with_a_remedy(
     server: Any, parts: dict[str, Any], status: int, code: str
 ) -> None:
-    answer = server.http.post("/inspect", files=parts, timeout=60)
+    answer = server.http.post("/inspect", files=parts)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer.json()["remedy"]

@@ -30,18 +30,19 @@ def test_an_upload_goes_on_where_the_connection_broke(server: Any) -> None:
             f"PUT {url} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(_CONTENT)}\r\n\r\n".encode()
         )
         wire.sendall(_CONTENT[:half])
-        server.until(lambda: (server.folder / "uploads" / "local" / _DIGEST).exists(), "the upload to begin")
-    # GET only looks; HEAD would end the transfer wherever it is.
-    server.until(lambda: server.http.get(url).json()["bytes"] == half, "all of it to be written")
+        # GET only looks; HEAD ends the transfer wherever it is, and so does the break: what is on its way may be lost.
+        server.until(lambda: server.http.get(url).json().get("bytes", 0) >= 2**20, "some of it to be written")
     head = server.http.head(url).headers
-    assert (head["Upload-Offset"], head["Upload-Complete"]) == (str(half), "?0")
+    offset = int(head["Upload-Offset"])
+    assert 2**20 <= offset <= half
+    assert head["Upload-Complete"] == "?0"
     wrong = server.http.put(url, content=_CONTENT[5:], headers={"Upload-Offset": "5"})
     assert (wrong.status_code, wrong.json()["code"], wrong.headers["Upload-Offset"]) == (
         409,
         "upload_offset",
-        str(half),
+        str(offset),
     )
-    done = server.http.put(url, content=_CONTENT[half:], headers={"Upload-Offset": str(half)})
+    done = server.http.put(url, content=_CONTENT[offset:], headers={"Upload-Offset": str(offset)})
     assert (done.status_code, done.headers["Upload-Complete"]) == (201, "?1")
     view = server.http.get(url).json()
     assert (view["bytes"], view["complete"], view["sha256"]) == (len(_CONTENT), True, _DIGEST)

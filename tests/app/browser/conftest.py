@@ -128,7 +128,7 @@ def _run(real_service: Any, files: tuple[Path, Path], spec: dict[str, Any], tag:
     )
     assert answer.status_code == 202, answer.text
     job = str(answer.json()["id"])
-    found = real_service.wait_for(job, "succeeded", "failed", seconds=600)
+    found = real_service.wait_for(job, "succeeded", "failed")
     assert found["state"] == "succeeded", found
     return job
 

@@ -114,7 +114,7 @@ def test_three_hundred_layers_stay_smooth(
     )
     assert answer.status_code == 202, answer.text
     job = answer.json()["id"]
-    assert real_service.wait_for(job, "succeeded", "failed", seconds=900)["state"] == "succeeded"
+    assert real_service.wait_for(job, "succeeded", "failed")["state"] == "succeeded"
     page = open_page(f"{real_service.url}/#/jobs/{job}")
     slider = page.get_by_role("slider", name="Budget")
     slider.focus()

@@ -34,7 +34,7 @@ def _killed(executor: LocalExecutor, folder: Path) -> Outcome:
     ticket = executor.submit(
         Task("j", 1, folder / "m.onnx", folder / "d.npz", QuantizeSpec(seed=1), folder), "cpu"
     )
-    pid, outcome, deadline = None, None, time.monotonic() + 300
+    pid, outcome, deadline = None, None, time.monotonic() + 900
     while outcome is None and time.monotonic() < deadline:
         update = executor.poll(ticket)
         for step in update.steps:

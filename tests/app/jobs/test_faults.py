@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,14 @@ def test_a_killed_worker_fails_its_job_and_nothing_else(server: Any) -> None:
     job = server.submit(seed=1)
     waiting = server.submit()
     os.kill(server.worker(job), signal.SIGKILL)
-    server.until(lambda: server.job(job)["attempt"] == 2, "another process to take it", 5)
+    server.until(lambda: server.job(job)["attempt"] == 2, "another process to take it")
     os.kill(server.worker(job, attempt=2), signal.SIGKILL)
-    failed = server.wait_for(job, "failed", seconds=5)
+    failed = server.wait_for(job, "failed")
     assert failed["error"]["code"] == "worker_lost"
     assert "SIGKILL" in failed["error"]["message"]
     assert failed["error"]["remedy"]
     assert server.wait_for(waiting, "succeeded", "failed")["state"] == "succeeded"
-    assert not any(job in name for name in server.files())
+    server.until_gone(job)
 
 
 def test_the_kernel_takes_workers_first_when_memory_runs_out(server: Any) -> None:
@@ -44,15 +43,13 @@ def test_a_crash_in_native_code_fails_the_job(server: Any) -> None:
 def test_a_running_job_is_killed_at_once_when_canceled(server: Any, seed: int) -> None:
     job = server.submit(seed=seed)
     pid = server.worker(job)
-    started = time.monotonic()
     answer = server.http.delete(f"/jobs/{job}")
     assert answer.status_code == 202
-    ended = server.wait_for(job, "canceled", seconds=5)
-    assert time.monotonic() - started < 3
+    ended = server.wait_for(job, "canceled")  # by itself it would go on for an hour
     assert ended["error"] is None
-    server.until(lambda: not server.alive(pid), "the process to end", 3)
+    server.until(lambda: not server.alive(pid), "the process to end")
     assert server.wait_for(server.submit(), "succeeded")
-    assert not any(job in name for name in server.files())
+    server.until_gone(job)
 
 
 def test_a_queued_job_is_canceled_before_it_starts(server: Any) -> None:
@@ -60,7 +57,7 @@ def test_a_queued_job_is_canceled_before_it_starts(server: Any) -> None:
     queued = server.submit()
     answer = server.http.delete(f"/jobs/{queued}")
     assert (answer.status_code, answer.json()["state"]) == (200, "canceled")
-    assert not any(queued in name for name in server.files())
+    server.until_gone(queued)
     server.http.delete(f"/jobs/{running}")
     server.wait_for(running, "canceled")
     assert server.job(queued)["attempt"] == 0
@@ -80,9 +77,7 @@ def test_a_killed_service_starts_its_jobs_again_and_gives_up_in_the_end(own_serv
     children = own_server.children()
     assert worker in children
     own_server.stop(signal.SIGKILL)
-    own_server.until(
-        lambda: not any(map(own_server.alive, children)), "the workers to follow their parent", 5
-    )
+    own_server.until(lambda: not any(map(own_server.alive, children)), "the workers to follow their parent")
 
     own_server.start()
     again = own_server.wait_until_running(job)
@@ -94,7 +89,8 @@ def test_a_killed_service_starts_its_jobs_again_and_gives_up_in_the_end(own_serv
     failed = own_server.wait_for(job, "failed")
     assert failed["error"]["code"] == "interrupted"
     assert own_server.wait_for(queued, "succeeded")["attempt"] == 1
-    assert not any(job in name or "/scratch/" in name for name in own_server.files())
+    own_server.until_gone(job)
+    own_server.until_gone("/scratch/")
 
 
 def test_a_service_that_stops_in_good_order_gives_its_jobs_back(own_server: Any) -> None:
@@ -103,15 +99,13 @@ def test_a_service_that_stops_in_good_order_gives_its_jobs_back(own_server: Any)
         own_server.until(lambda: own_server.job(job)["stage"] == "sensitivity", "the attempt")
         assert own_server.job(job)["attempt"] == attempt
         children = own_server.children()
-        started = time.monotonic()
         with own_server.http.stream("GET", f"/jobs/{job}/events") as stream:
-            next(stream.iter_lines())
+            lines = stream.iter_lines()
+            next(lines)
             own_server.process.terminate()
-            own_server.process.wait(10)
-        assert time.monotonic() - started < 8
-        own_server.until(
-            lambda found=children: not any(map(own_server.alive, found)), "the processes to end", 5
-        )
+            assert not any('"succeeded"' in line for line in lines)  # to its end, which is in good order too
+        assert own_server.process.wait() == -signal.SIGTERM
+        own_server.until(lambda found=children: not any(map(own_server.alive, found)), "the processes to end")
         own_server.stop()
         own_server.start()
     assert own_server.wait_until_running(job)["attempt"] == 3

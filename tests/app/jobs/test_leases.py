@@ -22,7 +22,7 @@ def store(database: Database) -> JobStore:
 
 @pytest.fixture
 def leases(database: Database) -> Leases:
-    return Leases(database, "here", 60)
+    return Leases(database, "here", 3600)
 
 
 def _create(store: JobStore, name: str, **spec: object) -> None:
@@ -45,7 +45,7 @@ def test_every_job_is_claimed_once_and_in_order(store: JobStore, database: Datab
     names = [f"job{number}" for number in range(30)]
     for name in names:
         _create(store, name)
-    services = [Leases(database, f"service{number}", 60) for number in range(6)]
+    services = [Leases(database, f"service{number}", 3600) for number in range(6)]
     with ThreadPoolExecutor(6) as threads:
         found = threads.map(lambda number: services[number % 6].claim(("auto", "cpu")), range(48))
         claimed = [job.id for job in found if job]
@@ -63,7 +63,7 @@ def test_a_device_takes_what_asks_for_it(store: JobStore, leases: Leases) -> Non
 def test_an_attempt_that_lost_its_job_can_write_nothing(store: JobStore, database: Database) -> None:
     slow, quick = (
         Leases(database, "slow", -1),
-        Leases(database, "quick", 60),
+        Leases(database, "quick", 3600),
     )  # a lease that has ended at once
     _create(store, "j")
     first = _claim(slow)
@@ -92,7 +92,7 @@ def test_an_attempt_that_lost_its_job_can_write_nothing(store: JobStore, databas
 def test_a_lease_that_is_renewed_keeps_others_away(store: JobStore, database: Database) -> None:
     _create(store, "j")
     _claim(Leases(database, "a", -1))
-    a, b = Leases(database, "a", 60), Leases(database, "b", 60)
+    a, b = Leases(database, "a", 3600), Leases(database, "b", 3600)
     assert a.renew() == {("j", 1)}
     assert b.take_over(9) == ()
     assert b.take_over(9, dead=["c"]) == ()
@@ -105,7 +105,7 @@ def test_lost_jobs_are_taken_over_once(store: JobStore, database: Database) -> N
     for number in range(12):
         _create(store, f"j{number}")
         _claim(dead)
-    services = [Leases(database, f"s{number}", 60) for number in range(4)]
+    services = [Leases(database, f"s{number}", 3600) for number in range(4)]
     with ThreadPoolExecutor(4) as threads:
         taken = [job.id for jobs in threads.map(lambda s: s.take_over(9), services) for job in jobs]
     assert sorted(taken) == sorted(f"j{number}" for number in range(12))
@@ -141,7 +141,7 @@ def test_a_job_canceled_while_its_service_is_away_stays_canceled(store: JobStore
     _create(store, "j")
     _claim(Leases(database, "gone", -1))
     store.cancel("j")
-    Leases(database, "here", 60).take_over(9)
+    Leases(database, "here", 3600).take_over(9)
     assert _state(store) == "canceled"
 
 

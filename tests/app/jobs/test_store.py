@@ -101,7 +101,7 @@ def test_a_deleted_job_takes_its_events_along(store: JobStore) -> None:
 
 
 def test_old_results_expire_and_others_do_not(store: JobStore, database: Database) -> None:
-    leases = Leases(database, "here", 60)
+    leases = Leases(database, "here", 3600)
     for name in ("done", "failed", "waiting"):
         _create(store, name)
         if name != "waiting":

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -40,17 +38,9 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         assert process.stdin is not None
         assert process.stdout is not None
         endpoint = f"http://127.0.0.1:{int(process.stdout.readline())}"
-        for _ in range(200):
-            try:
-                urllib.request.urlopen(endpoint, timeout=5).close()
-                break
-            except urllib.error.HTTPError:
-                break
-            except OSError:
-                time.sleep(0.05)
         yield endpoint
         process.stdin.close()
-        process.wait(10)
+        process.wait()
 
 
 @pytest.fixture
@@ -59,7 +49,7 @@ def bucket_url(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in _CREDENTIALS.items():
         monkeypatch.setenv(name, value)
     name = f"b{uuid.uuid4().hex}"
-    urllib.request.urlopen(urllib.request.Request(f"{s3_endpoint}/{name}", method="PUT"), timeout=10).close()
+    urllib.request.urlopen(urllib.request.Request(f"{s3_endpoint}/{name}", method="PUT"), timeout=900).close()
     return f"s3://{name}/some/where?endpoint={s3_endpoint}&region=us-east-1"
 
 

@@ -132,7 +132,7 @@ def test_the_client_writes_to_the_bucket_and_reads_from_it(
     model = tmp_path / "m.onnx"
     model.write_bytes(CONTENT)
     with Client(on_bucket.url, api_key=_key(on_bucket)) as client:
-        job = client.quantize(model, data=sample_file, size=0.5).wait(timeout=60)
+        job = client.quantize(model, data=sample_file, size=0.5).wait()
         out = job.download(tmp_path / "out")
         assert (out / "model.onnx").read_bytes() == CONTENT[::-1]
         again = client.quantize(model, data=sample_file, size=0.4)  # the service has it

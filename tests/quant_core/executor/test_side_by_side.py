@@ -21,7 +21,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 def test_pieces_meet_each_other_and_come_in_order(threads: int) -> None:
     together = min(4, threads)
-    meeting = threading.Barrier(together, timeout=30)
+    meeting = threading.Barrier(together, timeout=900)
 
     def piece(number: int) -> tuple[int, int]:
         meeting.wait()  # nobody comes by before so many are there

@@ -130,7 +130,7 @@ def take_one(
     program: Any, layers: Any, objective: Any, batches: Any, *, left: Path, units: int, run: Any
 ) -> int:
     def unit(batch: int, number: int) -> np.ndarray:
-        for _ in range(2000 if number else 0):
+        for _ in range(90_000 if number else 0):
             if left.exists():
                 break
             time.sleep(0.01)
