@@ -6,7 +6,7 @@ The service runs in a folder of its own that is gone at the end; the results sta
 from __future__ import annotations
 
 import argparse
-import socket
+import re
 import subprocess
 import sys
 import tempfile
@@ -70,9 +70,6 @@ def service(console: Console) -> Iterator[str]:
     Yields:
         Its address, once it answers.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="bitwright-demo-") as folder:
         log = Path(folder) / "service.log"
         command = [
@@ -81,30 +78,37 @@ def service(console: Console) -> Iterator[str]:
             "bitwright",
             "serve",
             "--port",
-            str(port),
+            "0",
             "--data-dir",
             f"{folder}/data",
         ]
         console.print("Starting a service: bitwright serve", highlight=False)
         with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
             try:
-                _await(f"http://127.0.0.1:{port}", process, log)
-                yield f"http://127.0.0.1:{port}"
+                yield _await(process, log)
             finally:
                 process.terminate()
 
 
-def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _await(process: subprocess.Popen[bytes], log: Path) -> str:
+    """The address that the service tells, once it answers there."""
     deadline = time.monotonic() + START_SECONDS
+    while not _answers(url := "".join(re.findall(r"listening on (http:\S+),", log.read_text()))):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise BitwrightError(f"The service did not start:\n{log.read_text()}")
+        time.sleep(0.1)
+    return url
+
+
+def _answers(url: str) -> bool:
+    if not url:
+        return False
     with Client(url, retries=0) as client:
-        while True:
-            try:
-                client.health()
-                return
-            except ServiceUnreachableError as error:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise BitwrightError(f"The service did not start:\n{log.read_text()}") from error
-                time.sleep(0.1)
+        try:
+            client.health()
+        except ServiceUnreachableError:
+            return False
+        return True
 
 
 if __name__ == "__main__":
