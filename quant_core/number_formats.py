@@ -24,6 +24,12 @@ _LARGEST_CODE: dict[Minifloat, int] = {"e4m3": 0x7E, "e5m2": 0x7B, "e2m1": 0x7}
 _FURTHEST, _NEGLIGIBLE = 1.01, 1 / 256
 """By how much a number may become larger, unless it is so small beside the largest."""
 _LOST_BY_HALF = 1e-3
+_LEAST_NORMAL_HALF, _LARGEST_HALF = (
+    float(np.finfo(np.float16).smallest_normal),
+    float(np.finfo(np.float16).max),
+)
+_LAST_BITS = np.int32((1 << 13) - 1)
+"""Bits of a float32 that float16 does not have."""
 _ELEMENTS: dict[WeightFormat, Minifloat] = {
     "fp8_e4m3": "e4m3",
     "fp8_e5m2": "e5m2",
@@ -128,6 +134,10 @@ def half_from(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         than 1 %, below 6e-6, but for what is then still less than 1 / 256 of the largest.
     """
     size = np.abs(values, dtype=np.float32)
+    if size.size and size.min() >= _LEAST_NORMAL_HALF and size.max() <= _LARGEST_HALF:
+        bits = size.view(np.int32)
+        rounded = ((bits + _LAST_BITS) & ~_LAST_BITS).view(np.float32)
+        return np.copysign(rounded, values)
     with np.errstate(over="ignore"):
         half = size.astype(np.float16)
         half = np.where(half.astype(np.float32) < size, np.nextafter(half, np.float16(np.inf)), half)

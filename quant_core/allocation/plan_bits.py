@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import repeat
 from typing import Any, NoReturn
 
 import numpy as np
@@ -183,25 +184,30 @@ def file_front(problem: PlanProblem) -> ParetoFront:
     # Unpacking functions come on top of the additive bytes and can undo a small gain.
     smallest_behind = np.minimum.accumulate(sizes[::-1])[::-1]
     kept = np.append(sizes[:-1] < smallest_behind[1:], True)
-    weights, activations, shares = (
-        tuple(function(width) for width in widths) for function in (weight_of, activation_of, sparse_of)
-    )
+    rows = choices[kept]
 
-    def told(values: Sequence[Any], row: Sequence[int]) -> tuple[Any, ...]:
-        found = tuple(values[index] for index in row) if any(values) else ()
-        return found if any(found) else ()
+    def told(function: Callable[[int], Any]) -> Iterable[tuple[Any, ...]]:
+        values = [function(width) for width in widths]
+        if not any(values):
+            return repeat((), len(rows))
+        known = np.array([bool(value) for value in values])[rows].any(axis=1).tolist()
+        laid = np.array(values, dtype=object)[rows].tolist()
+        return (tuple(row) if any_known else () for row, any_known in zip(laid, known, strict=True))
 
-    points = []
-    for row, size, loss in zip(choices[kept].tolist(), sizes[kept], front.objective[kept], strict=True):
-        points.append(
-            ParetoPoint(
-                bytes=int(size),
-                predicted_loss=float(loss),
-                bits=tuple(weights[index] for index in row),
-                activation_bits=told(activations, row),
-                sparse=told(shares, row),
-            )
+    # Nothing is left to be checked in them, and there are tens of thousands.
+    points = [
+        ParetoPoint.model_construct(
+            bytes=size, predicted_loss=loss, bits=bits, activation_bits=activation_bits, sparse=sparse
         )
+        for size, loss, bits, activation_bits, sparse in zip(
+            sizes[kept].astype(np.int64).tolist(),
+            front.objective[kept].tolist(),
+            map(tuple, np.array([weight_of(width) for width in widths])[rows].tolist()),
+            told(activation_of),
+            told(sparse_of),
+            strict=True,
+        )
+    ]
     return ParetoFront(layers=problem.names, points=tuple(points))
 
 

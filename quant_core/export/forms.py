@@ -79,9 +79,9 @@ def layer_nodes(layer: Layer, model: ir.Model) -> list[ir.Node]:
     Returns:
         One node a use.
     """
-    wanted = [use.node for use in layer.uses]
-    found = {node.name: node for node in model.graph if node.name in wanted}
-    return [found[name] for name in wanted]
+    weight = model.graph.initializers[layer.weight]
+    found = {node.name: node for node, _ in weight.uses()}
+    return [found[use.node] for use in layer.uses]
 
 
 def is_right_operand(layer: Layer, model: ir.Model) -> bool:

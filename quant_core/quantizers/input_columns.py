@@ -138,8 +138,9 @@ def _cut_columns(
         taps.append(rows.index_select(0, at))
     if layer.group == 1:
         return torch.cat(taps, dim=1)[None]
-    split = torch.stack(taps, dim=1).view(len(picked), len(taps), layer.group, -1)
-    return split.permute(2, 0, 1, 3).flatten(2)
+    # All columns of an input in one piece, which products of many small matrices run along.
+    split = torch.cat(taps, dim=1).t().contiguous().view(len(taps), layer.group, -1, len(picked))
+    return split.permute(1, 3, 0, 2).flatten(2)
 
 
 def _padding(node: ir.Node, shape: Sequence[int], reach: Sequence[int], strides: Sequence[int]) -> list[int]:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from quant_core.number_formats import half_from, positive_values
 from quant_core.quantizers.grids.elements import Minifloats
 from quant_core.spec.weight_grid import WeightGrid
 
+_TINY = float(np.finfo(np.float32).tiny)
 _LEAST_EXPONENT, _LARGEST_EXPONENT = -126, 127  # of E8M0, but for 2^-127, which is no normal float32
 
 
@@ -73,8 +75,10 @@ class HalfScales(Float32Scales):
     """
 
     def stored(self, scale: Tensor) -> Tensor:  # noqa: D102
-        halves = torch.from_numpy(half_from(scale.cpu().numpy()))
-        return torch.where(scale.abs() <= torch.finfo(torch.float32).tiny, scale, halves)  # of rows of zeros
+        steps = scale.cpu().numpy()
+        halves = half_from(steps)
+        zero = np.abs(steps) <= _TINY  # rows of zeros
+        return torch.from_numpy(np.where(zero, steps, halves) if zero.any() else halves)
 
 
 class BFloat16Scales(Float32Scales):
