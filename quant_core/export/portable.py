@@ -42,6 +42,7 @@ def portable(opset: int) -> Target:
         opset=lambda _widths: opset,
         storage=PlainOperators(opset),
         exact_opset=True,
+        integer_bias=True,
         runs_here=True,
     )
 

@@ -36,7 +36,8 @@ class Target:
         float8: Whether signed activations are E4M3 numbers in place of integers.
         formats: Floating formats of weights that it knows, where it does not know all.
         block_sizes: Sizes of blocks of integers that it knows, where it does not know all.
-        integer_bias: Whether the bias of an integer Gemm with float output is stored in integers.
+        integer_bias: Whether the bias of an integer Gemm with float output is stored in integers, without which
+            onnxruntime dequantizes its weight in every run.
         norms_apart: Whether layer normalization is written so that no addition is fused with it.
         halves: Whether float tensors that float16 holds exactly, such as steps and corrected biases, are stored so,
             each behind a Cast.

@@ -12,6 +12,8 @@ import torch
 
 from quant_core.executor import compile_model
 from quant_core.export import export_model, place
+from quant_core.export.ort_cpu import ORT_CPU
+from quant_core.export.portable import portable
 from quant_core.ingest import find_layers, normalise, read_model
 from quant_core.quantizers import activation_grid, quantize_weight
 from quant_core.spec import FLOAT_BITS, WEIGHT_BITS
@@ -29,9 +31,9 @@ def demo():
     return path, model, find_layers(model), images
 
 
-def export(demo, bits, activation_bits, out):
+def export(demo, bits, activation_bits, out, target):
     _, model, layers, images = demo
-    placement = place(model, layers, bits, activation_bits)
+    placement = place(model, layers, bits, activation_bits, target)
     program = compile_model(model, device="cpu")
     values = program.evaluate({program.inputs[0]: torch.from_numpy(images)}, outputs=list(placement.points))
     grids = {name: activation_grid(float(v.min()), float(v.max())) for name, v in values.items()}
@@ -41,16 +43,20 @@ def export(demo, bits, activation_bits, out):
         for layer in layers
         if bits[layer.name] != FLOAT_BITS
     }
-    onnx.save(export_model(model, layers, weights, placement, grids), out)
+    onnx.save(export_model(model, layers, weights, placement, grids, target), out)
     return placement.forms
 
 
-@pytest.mark.parametrize(("activation_bits", "seed"), [(8, 0), (8, 1), (FLOAT_BITS, 2)])
-def test_every_layer_of_the_demo_model_runs_as_it_was_placed(demo, tmp_path, activation_bits, seed):
+@pytest.mark.parametrize(
+    ("target", "activation_bits", "seed"),
+    [(ORT_CPU, 8, 0), (ORT_CPU, 8, 1), (ORT_CPU, FLOAT_BITS, 2), (portable(18), 8, 3), (portable(21), 8, 1)],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_every_layer_of_the_demo_model_runs_as_it_was_placed(demo, tmp_path, target, activation_bits, seed):
     _, _, layers, _ = demo
     source = random.Random(seed)
     bits = {layer.name: source.choice(WEIGHT_BITS) for layer in layers}
-    forms = export(demo, bits, activation_bits, tmp_path / "q.onnx")
+    forms = export(demo, bits, activation_bits, tmp_path / "q.onnx", target)
     found = kernels(tmp_path / "q.onnx", layers)
     for name, kernel in found.items():
         expected = INT8_OPERATORS if forms[name] in {"static", "dynamic"} else FLOAT_OPERATORS
