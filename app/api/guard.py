@@ -60,7 +60,7 @@ class GuardMiddleware:
             return
         request = Request(scope)
         try:
-            refused = (
+            refused = _refuse_address(scope) or (
                 await self._refuse_key(request) if self._required else _refuse_site(request, self._local_only)
             )
         except OperationalError as away:
@@ -119,6 +119,11 @@ def is_loopback(host: str) -> bool:
         return host.lower().rstrip(".") in {"localhost", "localhost.localdomain"}
 
 
+def _refuse_address(scope: Scope) -> tuple[int, JobFailure, dict[str, str]] | None:
+    """No name of ours has a NUL, and PostgreSQL cannot be asked for one."""
+    return (400, _NUL, {}) if "\0" in scope["path"] or b"%00" in scope["query_string"] else None
+
+
 def _refuse_site(request: Request, local_only: bool) -> tuple[int, JobFailure, dict[str, str]] | None:
     """Without keys, pages of other sites in the user's browser must not reach what listens on loopback."""
     host = request.headers.get("Host", "")
@@ -130,6 +135,11 @@ def _refuse_site(request: Request, local_only: bool) -> tuple[int, JobFailure, d
     return None
 
 
+_NUL = JobFailure(
+    code="address",
+    message="The address has the character NUL, which no name here has.",
+    remedy="Leave %00 out of the path and the query.",
+)
 _UNKNOWN = JobFailure(
     code="key",
     message="This service asks for a key, and there is none here that it knows.",

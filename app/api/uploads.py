@@ -86,7 +86,7 @@ async def receive_upload(
         if take_over is not None and earlier is not None:
             if received.files or named:
                 _refuse_mixture()
-            job_id = earlier.decode("utf-8", "replace").strip()
+            job_id = _word(earlier)
             model, data = await asyncio.to_thread(take_over, job_id, folder / "input", spec)
             return Upload(folder, model, data, spec)
         for name, text in named:
@@ -139,7 +139,7 @@ def take_named(files: FormFiles, field: str, text: bytes, take_upload: TakeUploa
     Raises:
         ProblemError: If there is no such upload.
     """
-    name, _, upload_id = text.decode("utf-8", "replace").strip().rpartition("=")
+    name, _, upload_id = _word(text).rpartition("=")
     path = files.place(field, name or upload_id)
     digest = take_upload(upload_id, path)
     if digest is None:
@@ -151,6 +151,11 @@ def take_named(files: FormFiles, field: str, text: bytes, take_upload: TakeUploa
             where=field,
         )
     return {path: digest}
+
+
+def _word(text: bytes) -> str:
+    # What no id can have stays so: it finds nothing, and no database stumbles over it.
+    return text.decode("utf-8", "replace").replace("\0", "\ufffd").strip()
 
 
 def _only(received: Received, name: str) -> bytes | None:

@@ -178,6 +178,14 @@ def test_every_answer_forbids_what_it_does_not_need(guarded: Any) -> None:
     assert set(re.findall(r"<h2><code>(.*?)</code>", page)) == routes
 
 
+def test_what_no_name_has_finds_nothing_and_is_no_fault_of_ours(server: Any) -> None:
+    for path in ("/jobs?text=%00", "/jobs?tag=a%00b", "/jobs/%00", "/quantize?webhook=https://h.example/%00"):
+        answer = server.http.post(path) if path.startswith("/quantize") else server.http.get(path)
+        assert (answer.status_code, answer.json()["code"]) == (400, "address"), path
+    sent = server.http.post("/quantize", files={"from_job": (None, "a\0b")})
+    assert (sent.status_code, sent.json()["code"], sent.json()["where"]) == (404, "no_such_job", "a\ufffdb")
+
+
 def test_without_keys_other_sites_pages_are_turned_away(server: Any) -> None:
     assert server.http.get("/jobs", headers={"Origin": server.url}).is_success
     for headers in (
