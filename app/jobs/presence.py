@@ -26,9 +26,13 @@ class Presence:
         self._host = socket.gethostname()
         self.holder = f"{self._host}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         self.folder = root / self.holder.replace(":", "+")
-        self.folder.mkdir(parents=True)
-        self._file: IO[bytes] = (self.folder / _LOCK).open("ab")
+        begun = (
+            root / f".{self.folder.name}"
+        )  # seen by no other before it is locked: it would be taken for dead
+        begun.mkdir(parents=True)
+        self._file: IO[bytes] = (begun / _LOCK).open("ab")
         _lock(self._file)
+        begun.rename(self.folder)
 
     def dead(self) -> tuple[str, ...]:
         """Find services of this machine that ended without a word.

@@ -5,8 +5,33 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
+import pytest
+
+from app.jobs import presence
 from app.jobs.presence import Presence
+
+
+def test_nobody_is_taken_for_dead_before_it_has_locked_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, seen = Presence(tmp_path), []
+    lock = presence._lock
+
+    def looked_at(file: IO[bytes]) -> bool:
+        if len(seen) == 0:
+            seen.append(())
+            seen[0] = old.dead()
+        return lock(file)
+
+    monkeypatch.setattr(presence, "_lock", looked_at)
+    new = Presence(tmp_path)
+    assert seen == [()]
+    assert old.dead() == new.dead() == ()
+    for made in (old, new):
+        made.leave()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_the_dead_are_found_and_buried(tmp_path: Path) -> None:
