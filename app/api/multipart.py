@@ -18,6 +18,8 @@ from app.api.problems import ProblemError
 
 _BLOCK = 2**20
 _FIELD_LIMIT = 2**20
+_TEXTS_LIMIT = 2 * 2**20
+"""Texts are kept in memory, however many parts they come in."""
 
 
 class Intake(Protocol):
@@ -150,6 +152,7 @@ class _Parts:
         self._open: list[_File] = []
         self._path: Path | None = None
         self._name = ""
+        self._texts = 0
 
     def begin(self) -> None:
         self._headers: dict[bytes, bytes] = {}
@@ -181,12 +184,15 @@ class _Parts:
         block = data[start:end]
         if self._path is None:
             text = self.received.texts[self._name][-1] + block
-            if len(text) > _FIELD_LIMIT:
+            self._texts += len(block)
+            if len(text) > _FIELD_LIMIT or self._texts > _TEXTS_LIMIT:
+                most = _FIELD_LIMIT if len(text) > _FIELD_LIMIT else _TEXTS_LIMIT
+                whose = "part is" if most == _FIELD_LIMIT else "parts without files are together"
                 raise ProblemError(
                     413,
                     "too_large",
-                    f"The part is larger than {_FIELD_LIMIT} bytes.",
-                    remedy="Send a shorter one.",
+                    f"The {whose} larger than {most} bytes.",
+                    remedy="Send less text.",
                     where=self._name,
                 )
             self.received.texts[self._name][-1] = text

@@ -41,6 +41,9 @@ def test_an_upload_over_the_limit_is_refused(strict_server: Any) -> None:
     assert (streamed.status_code, streamed.json()["code"]) == (413, "too_large")
     spec = strict_server.http.post("/quantize", files={"spec": (None, b" " * (2**20 + 1))})
     assert (spec.status_code, spec.json()["where"]) == (413, "spec")
+    many = strict_server.http.post("/quantize", files=[("spec", (None, b" " * 2**19))] * 5)
+    assert (many.status_code, many.json()["code"]) == (413, "too_large")
+    assert "without files" in many.json()["message"]
     assert strict_server.files() == set()
     assert strict_server.http.post("/quantize", content=_body(2), headers=_TYPE).status_code == 202
 
