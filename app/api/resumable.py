@@ -180,7 +180,7 @@ async def _receive(
     request: Request, service: Service, owner: str, name: str, sent: Sent, limit: int
 ) -> UploadView:
     file = service.uploads.partial(owner, name)
-    here = file.stat().st_size if file.exists() else 0
+    here = service.uploads.begun(owner, name) or 0
     if sent.offset not in {0, here}:
         raise ProblemError(
             409,
@@ -226,9 +226,9 @@ async def _receive(
 
 
 def _find(service: Service, owner: str, name: str) -> UploadView:
-    partial = service.uploads.partial(owner, name)
-    if partial.exists():
-        return UploadView(id=name, bytes=partial.stat().st_size, complete=False)
+    here = service.uploads.begun(owner, name)
+    if here is not None:
+        return UploadView(id=name, bytes=here, complete=False)
     upload = service.uploads.find(owner, name)
     if upload is None:
         raise _unknown(name)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -91,7 +93,7 @@ class Storage:
         if local is not None:
             return local
         cached = self._cache / digest
-        if not cached.is_file():
+        if not _touched(cached):
             part = self._cache / f"{digest}.{uuid.uuid4().hex}"
             self._cache.mkdir(parents=True, exist_ok=True)
             try:
@@ -99,7 +101,6 @@ class Storage:
             except FileNotFoundError:
                 return None
             part.replace(cached)
-        cached.touch()
         return cached
 
     def link(self, key: str) -> str | None:
@@ -223,8 +224,9 @@ class Storage:
                 self.objects.remove(found.key)
                 count, size = count + 1, size + found.size
         for copy in self._cache.glob("*"):
-            if datetime.fromtimestamp(copy.stat().st_mtime, UTC) < before:
-                copy.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another service of this machine was faster
+                if datetime.fromtimestamp(copy.stat().st_mtime, UTC) < before:
+                    copy.unlink()
         return count, size
 
     def _all_digests(self) -> Iterator[str]:
@@ -254,6 +256,15 @@ def file_digest(file: Path) -> str:
     """
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _touched(copy: Path) -> bool:
+    """Keep a local copy for another while; False if there is none, which must not make an empty one."""
+    try:
+        os.utime(copy)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _content(digest: str) -> str:

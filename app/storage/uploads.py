@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -98,8 +99,8 @@ class Uploads:
         Returns:
             Bytes; a content that is stored once but named twice counts twice.
         """
-        folder = self.partial(owner, besides).parent
-        partial = sum(path.stat().st_size for path in folder.iterdir() if path.name != besides)
+        names = (path.name for path in self.partial(owner, besides).parent.iterdir())
+        partial = sum(self.begun(owner, name) or 0 for name in names if name != besides)
         records = tuple(self._storage.objects.list(f"{_ROOT}{quote(owner, safe='')}/"))
         complete = (self._read(found.key) for found in records if found.key != _key(owner, besides))
         done = sum(upload.bytes for upload in complete if upload is not None)
@@ -118,6 +119,21 @@ class Uploads:
         folder = self._folder / quote(owner, safe="")
         folder.mkdir(parents=True, exist_ok=True)
         return folder / name
+
+    def begun(self, owner: str, name: str) -> int | None:
+        """Look for an upload that is not complete.
+
+        Args:
+            owner: Whose it is.
+            name: Its id.
+
+        Returns:
+            How many bytes of it are here; None if there is none, or it has just become complete.
+        """
+        try:
+            return self.partial(owner, name).stat().st_size
+        except FileNotFoundError:
+            return None
 
     def complete(self, owner: str, name: str, digest: str) -> Upload:
         """Keep what was written as a complete upload.
@@ -225,8 +241,9 @@ class Uploads:
             else:
                 yield upload.sha256
         for partial in self._folder.glob("*/*"):
-            if datetime.fromtimestamp(partial.stat().st_mtime, UTC) < now - self._lifetime:
-                partial.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # it has just become complete
+                if datetime.fromtimestamp(partial.stat().st_mtime, UTC) < now - self._lifetime:
+                    partial.unlink()
 
     def _read(self, key: str) -> Upload | None:
         content = self._storage.objects.read(key)

@@ -131,6 +131,22 @@ def test_content_that_a_sweep_may_have_chosen_is_written_again(tmp_path: Path) -
     assert path.stat().st_ino == young
 
 
+def test_a_local_copy_that_was_swept_is_fetched_again(
+    bucket_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from app.storage import open_storage
+
+    storage = open_storage(bucket_url, tmp_path)
+    storage.publish(_folder(tmp_path / "in", f=b"result"), "job/output")
+    monkeypatch.setattr(storage_module, "GRACE", timedelta(seconds=-2))
+    for _ in range(2):
+        copy = storage.find("job/output/f")
+        assert copy is not None
+        assert copy.read_bytes() == b"result"
+        storage.sweep(frozenset())
+        assert not copy.exists()
+
+
 def test_a_bucket_gives_addresses_that_need_no_key(bucket_url: str, s3_endpoint: str, tmp_path: Path) -> None:
     from app.storage import open_storage
 
