@@ -30,8 +30,8 @@ Nearest = Callable[[Floats, int, Floats], Floats]
 go -> the steps."""
 
 Carry = Callable[[Tensor, Tensor, int, int], None]
-"""What is to be rounded, from one input to another, `[inputs, groups, starts, rows]`; what all before left behind;
-the first input and the end. Adds the latter's share in place; asked block after block."""
+"""What is to be rounded, from one input to another, `[inputs, groups, starts, rows]`; what the block before left
+behind; the first input and the end. Adds the share of all that was left behind in place; asked block after block."""
 
 
 class Triangle(Protocol):
@@ -70,10 +70,18 @@ class DenseTriangle:
 
     def carried(self) -> Carry:
         """Give what hands on from block to block: one product with all that was left behind."""
+        held: list[Tensor] = []
+        done = 0
 
         def carry(work: Tensor, behind: Tensor, start: int, stop: int) -> None:
-            if start:
-                add_product(work, self.unit[:, :start, start:stop], behind[:start])
+            nonlocal done
+            if not start:
+                return
+            if not held:
+                held.append(behind.new_empty(self.unit.shape[1], *behind.shape[1:]))
+            held[0][done:start] = behind[: start - done]
+            add_product(work, self.unit[:, :start, start:stop], held[0][:start])
+            done = start
 
         return carry
 
@@ -176,14 +184,15 @@ class Feedback:
             beta: Weight of FOEM's first-order term; 0 is GPTQ to the last bit.
 
         Returns:
-            Values in steps, `[inputs, groups, starts, rows]`, and what every row loses, `(w - q) A (w - q)^T`,
-            `[groups, starts, rows]`.
+            Values in steps, `[inputs, groups, starts, rows]`, in float16, which holds those of all grids exactly; and
+            what every row loses, `(w - q) A (w - q)^T`, `[groups, starts, rows]`.
         """
         inputs, groups, rows = weights.shape
-        values = torch.empty(inputs, groups, starts, rows)
-        behind = torch.empty_like(values)
-        gone = torch.empty_like(values) if beta else behind
-        originals, found = weights.numpy()[:, :, None, :], values.numpy()
+        values = torch.empty(inputs, groups, starts, rows, dtype=torch.float16)
+        block = torch.empty(min(BLOCK, inputs), groups, starts, rows)
+        behind = torch.empty_like(block)
+        gone = torch.empty(values.shape) if beta else behind
+        originals, found = weights.numpy()[:, :, None, :], block.numpy()
         left, lacking = behind.numpy(), gone.numpy()
         lost = np.zeros((groups, starts, rows), dtype=np.float32)
         rounded = np.empty_like(lost)
@@ -199,25 +208,26 @@ class Feedback:
                 part = work[start - outer : stop - outer]
                 first, last = start - outer, stop - outer
                 if first:
-                    add_product(part, unit[:, :first, first:last], behind[outer:start])
+                    add_product(part, unit[:, :first, first:last], behind[:first])
                 columns = part.numpy()
                 shares = unit[:, first:last, first:last].permute(1, 2, 0)[..., None, None].numpy()
                 for at, k in enumerate(range(start, stop)):
-                    column, original = columns[at], originals[k]
+                    column, original, to, here = columns[at], originals[k], found[k - outer], left[k - outer]
                     given = column - beta * (column - original) if beta else column
-                    steps = nearest(given, k, found[k])
-                    np.multiply(found[k], steps, out=rounded)
-                    np.subtract(original, rounded, out=lacking[k])
+                    steps = nearest(given, k, to)
+                    np.multiply(to, steps, out=rounded)
+                    np.subtract(original, rounded, out=lacking[k] if beta else here)
                     if beta:
                         # Of what is then left as much is given back again.
-                        left[k] = given - beta * (given - original) - rounded - (column - original)
+                        here[...] = given - beta * (given - original) - rounded - (column - original)
                     np.subtract(column, rounded, out=column)
                     if later := stop - k - 1:
-                        np.multiply(shares[at, at + 1 :], left[k], out=moved[:later])
+                        np.multiply(shares[at, at + 1 :], here, out=moved[:later])
                         columns[at + 1 :] += moved[:later]
                 np.square(columns, out=columns)
                 columns *= self.pivots[:, start:stop].T[..., None, None].numpy()
                 lost += columns.sum(0)
+            values[outer:end] = block[: end - outer]
         if beta:
             whole = self._through(gone).square_()
             return values, (whole * self.pivots.T[..., None, None]).sum(0)
@@ -228,7 +238,7 @@ class Feedback:
         whole, carry = gone.clone(), self.triangle.carried()
         for start in range(0, len(gone), BLOCK):
             stop = min(start + BLOCK, len(gone))
-            carry(whole[start:stop], gone, start, stop)
+            carry(whole[start:stop], gone[max(0, start - BLOCK) : start], start, stop)
             add_product(whole[start:stop], self.triangle.block(start, stop).triu(1), gone[start:stop])
         return whole
 

@@ -373,6 +373,7 @@ def _stack(starts: Sequence[QuantizedWeight], laid: Sequence[_Laid]) -> _Grid:
 
 
 def _encoded(layer: Layer, start: QuantizedWeight, values: torch.Tensor) -> QuantizedWeight:
+    values = values.float()
     if start.zero_point is not None:
         zero_points = np.broadcast_to(start.spread(start.zero_point), layer.shape)
         values = values + to_rows(layer, zero_points).float()

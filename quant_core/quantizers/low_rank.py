@@ -47,7 +47,7 @@ class LowRankTriangle:
             if not start:
                 held.append(work.new_zeros(len(self.factor), *work.shape[1:]))
                 return
-            add_product(held[0], self.factor[:, done:start].T[None], behind[done:start])
+            add_product(held[0], self.factor[:, done:start].T[None], behind[: start - done])
             add_product(work, self.ahead[:, start:stop][None], held[0])
             done = start
 

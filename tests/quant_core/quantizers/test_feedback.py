@@ -48,7 +48,7 @@ def swept(feedback, rows, step, low, high, beta=0.0):
         return steps
 
     found, lost = feedback.sweep(feedback.taken(rows), nearest, beta=beta)
-    return feedback.given_back(found)[0], lost[:, 0]
+    return feedback.given_back(found)[0].float(), lost[:, 0]
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.1])
