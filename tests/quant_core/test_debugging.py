@@ -150,3 +150,19 @@ def test_layers_that_have_eight_bits_are_not_pinned_to_them(net, tmp_path):
     assert {name: layer.weight_bits for name, layer in found.items()} == {"a": 8, "b": 4, "c": 8}
     assert all(layer.float_gain_db is not None for layer in found.values())
     assert [name for name, layer in found.items() if layer.byte_gain_db is not None] == ["b"]
+
+
+def test_no_message_holds_the_weights_of_the_float_model(net, tmp_path, monkeypatch):
+    """One of 2 GiB could not be written."""
+    model, data, weights, _ = net
+    _with_codes(model, tmp_path / "quantized.onnx", dict.fromkeys(weights, 1e-2))
+    written, save = [], onnx.save
+
+    def watched(proto, *where, **options):
+        written.append(proto.ByteSize())
+        save(proto, *where, **options)
+
+    monkeypatch.setattr(onnx, "save", watched)
+    debug(model, tmp_path / "quantized.onnx", data, worst=1)
+    assert written
+    assert max(written) < sum(weight.nbytes for weight in weights.values()) / 2
