@@ -49,7 +49,8 @@ def _by_budget(name: str, bits: int, left: Sequence[int], problem: PlanProblem) 
         return "budget: the most bits allowed"
     gain = problem.scores[name][bits] - problem.scores[name][wider]
     price = problem.files.layers[name][wider] - problem.files.layers[name][bits]
-    offer = f"{format_width(stored_of(wider))} would cost {price} bytes more and {_lower(gain)}"
+    cost = f"cost {price} bytes more" if price >= 0 else f"take {-price} bytes less"
+    offer = f"{format_width(stored_of(wider))} would {cost} and {_lower(gain)}"
     return f"budget: {offer}{f', {gain / price:.2g} a byte' if price > 0 < gain else ''}"
 
 

@@ -1,10 +1,12 @@
 """Bits of weights and activations chosen together, against every plan of small problems."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from quant_core.allocation.candidates import Candidates
 from quant_core.allocation.plan_bits import file_front, plan_bits
 from quant_core.allocation.plan_problem import PlanProblem
 from quant_core.allocation.reasons import explain_bits
@@ -109,6 +111,16 @@ def test_reasons_name_what_more_of_either_would_buy():
     assert told.endswith(f"lower the predicted loss by {inputs[4] - inputs[8]:.3g}")
     free = plan_bits(problem, {"bytes": 10_000})
     assert {layer.bits for layer in free.layers} == {32}
+
+
+def test_more_bits_can_take_fewer_bytes():
+    """3 bits lie in two planes, with nodes to put them together: in small layers that is more than 4 bits take."""
+    problem = PlanProblem.of(*tables(layers=1))
+    files = replace(problem.files, layers={"l0": {4: 300, 8: 275}})
+    scores = {"l0": {4: 0.5, 8: 0.25}}
+    problem = replace(problem, files=files, scores=scores, candidates={"l0": Candidates((4, 8), None)})
+    told = explain_bits("l0", 4, problem)
+    assert told == "budget: 8 bits would take 25 bytes less and lower the predicted loss by 0.25"
 
 
 def test_neighbours_move_one_or_the_other():
