@@ -25,6 +25,7 @@ from quant_core.quantizers.principal_moments import (
     principal_moments,
 )
 from quant_core.quantizers.read_positions import reads_in_part, run_as_read, seeing_batch
+from quant_core.quantizers.rows import rows_shape
 
 _BLOCK = 512
 _STACK_BYTES = 1 << 30
@@ -255,10 +256,11 @@ def input_moments(
         done += batch.count
         if on_batch is not None:
             on_batch(done, samples.count)
-    with closing(
-        side_by_side(lambda total: total.moments(samples.count), [*sums.values()], device)
-    ) as totals:
-        found: dict[str, Moments] = dict(zip(sums, totals, strict=True))
+    # The longest first, so that no core waits for the last of them.
+    sizes = {layer.name: rows_shape(layer)[2] for layer in layers}
+    turns = sorted(sums, key=sizes.__getitem__, reverse=True)
+    with closing(side_by_side(lambda name: sums.pop(name).moments(samples.count), turns, device)) as totals:
+        found: dict[str, Moments] = dict(zip(turns, totals, strict=True))
     for name, moments in found.items():
         if not moments.finite:
             raise NonFiniteError(

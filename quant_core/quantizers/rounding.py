@@ -135,8 +135,10 @@ def round_weights(
                 given=None if given is None else given[layer.name],
             )
 
-        with closing(side_by_side(fitted, group)) as pieces:
-            for index, (layer, found) in enumerate(zip(group, pieces, strict=True)):
+        # The longest first, so that no core waits for the last of them.
+        turns = sorted(group, key=_operations, reverse=True)
+        with closing(side_by_side(fitted, turns)) as pieces:
+            for index, (layer, found) in enumerate(zip(turns, pieces, strict=True)):
                 rounded[layer.name] = found
                 done = (start + 0.5 * (len(group) + index + 1)) / total
                 on_progress(done, f"{'FOEM' if options.rounding == 'foem' else 'GPTQ'} {layer.name}")
@@ -213,6 +215,11 @@ def _of_tables(options: WeightOptions, bits: int) -> WeightGrid:
     """The grid of a table: ranges of least weight error, for rows differ in what is made of them."""
     grid = options.grid(bits)
     return replace(grid, range_search="mse") if grid.range_search == "hessian" else grid
+
+
+def _operations(layer: Layer) -> int:
+    groups, outputs, inputs = rows_shape(layer)
+    return groups * outputs * inputs**2
 
 
 def _groups(layers: Sequence[Layer]) -> Iterator[list[Layer]]:

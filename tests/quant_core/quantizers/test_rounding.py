@@ -58,9 +58,9 @@ def test_codes_are_the_same_with_one_and_with_several_threads(threads):
         return found
 
     alone, others = rounded(1), [rounded(2), rounded(4), rounded(4, layers[2:])]
-    assert [message for message in told if "GPTQ" in message][:5] == [
-        f"GPTQ {layer.name}" for layer in layers
-    ]
+    turns = [message for message in told if "GPTQ" in message]
+    assert set(turns[:5]) == {f"GPTQ {layer.name}" for layer in layers}
+    assert turns[5:10] == turns[:5]  # whoever is done first
     for found in others:
         for name, widths in found.items():
             for bits, weight in widths.items():
