@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from quant_core.errors import InfeasibleBudgetError
@@ -62,8 +62,8 @@ def search_band(
     """Find the smallest file inside a band.
 
     Sizes are bisected on a logarithmic scale between a file inside and the smallest one, which holds as far as a
-    larger file of the same front is no worse. If even the largest lies outside, the one nearest to the band comes
-    back, with some smaller ones for the curve.
+    larger file of the same front is no worse. If even the largest lies outside, the one that is best by its estimate
+    comes back, with some smaller ones for the curve: on few samples the bound says more of chance than of the file.
 
     Args:
         band: The band.
@@ -80,7 +80,7 @@ def search_band(
         for step in range(_CURVE):
             with suppress(InfeasibleBudgetError):  # another budget needs more bytes than this
                 tried.append(attempt(_between(smallest, tried[0].size, (step + 1) / (_CURVE + 1))))
-        return Outcome(tuple(tried), min(range(len(tried)), key=lambda i: _distance(band, tried[i].verdict)))
+        return Outcome(tuple(tried), min(range(len(tried)), key=lambda i: _rank(band, tried[i].verdict)))
     best, outside = 0, smallest - 1
     while len(tried) < most:
         high = tried[best].size
@@ -109,9 +109,10 @@ def nearer(band: AccuracyBand, first: Verdict, second: Verdict) -> bool:
         second: Verdict on the other.
 
     Returns:
-        True if its value is no worse.
+        True if it is inside where the other is not, or no worse in what counts there: the bound inside, the estimate
+        outside.
     """
-    return _distance(band, first) <= _distance(band, second)
+    return _rank(band, first) <= _rank(band, second)
 
 
 def explain_end(band: AccuracyBand, best: Tried[Made], confidence: float, samples: int, fewest: float) -> str:
@@ -159,6 +160,7 @@ def _between(low: int, high: int, share: float) -> int:
     return round(math.exp((1 - share) * math.log(low) + share * math.log(high)))
 
 
-def _distance(band: AccuracyBand, verdict: Verdict) -> float:
-    worst = verdict.worst(band)
-    return worst - band.limit if band.falls else band.limit - worst
+def _rank(band: AccuracyBand, verdict: Verdict) -> tuple[bool, float]:
+    """How good a file is, the best first."""
+    value = (verdict if verdict.inside else replace(verdict, bound=None)).worst(band)
+    return not verdict.inside, value - band.limit if band.falls else band.limit - value

@@ -7,7 +7,7 @@ import pytest
 from quant_core.errors import InfeasibleBudgetError
 from quant_core.spec import BitPlan
 from quant_core.spec.budget import AccuracyBand
-from quant_core.trials.band import Tried, explain_end, search_band
+from quant_core.trials.band import Tried, explain_end, nearer, search_band
 from quant_core.trials.bounds import mean_bound, share_bound
 from quant_core.trials.judge import Verdict
 
@@ -69,6 +69,33 @@ def test_nothing_inside_gives_the_best_the_curve_and_the_reason():
         "no plan measured keeps a drop of at most 1% with 90% confidence: the best, 1,000 bytes, has 0.1"
         in told
     )
+
+
+def test_outside_the_estimate_says_which_is_best_and_not_the_bound():
+    """On three samples the bound of a good file can be far worse than that of a bad one."""
+
+    def attempt(size):
+        made, _ = attempts(lambda size: 100 / size)
+        found = made(size)
+        return replace(found, verdict=replace(found.verdict, bound=0.2 + size / 1_000))
+
+    found = search_band(BAND, 100, 1_000, attempt)
+    assert found.tried[found.chosen].size == 1_000
+    largest, smaller = (found.tried[at].verdict for at in (0, 1))
+    assert nearer(BAND, largest, smaller)
+    assert not nearer(BAND, smaller, largest)
+
+
+def test_inside_what_counts_is_the_bound():
+    sure, lucky = (
+        Verdict(value, 0, 1, inside, bound=bound)
+        for value, inside, bound in ((0.004, True, 0.009), (0, False, 0.02))
+    )
+    surer = replace(sure, value=0.005, bound=0.008)
+    assert nearer(BAND, sure, lucky)
+    assert not nearer(BAND, lucky, sure)
+    assert nearer(BAND, surer, sure)
+    assert not nearer(BAND, sure, surer)
 
 
 def test_sizes_that_other_budgets_forbid_are_passed_over():
