@@ -56,7 +56,7 @@ def within_target(
             f"{target.name} has no kernel for {_listed(unknown)}-bit weights of this model"
             f"{_as_what(spec.grid(unknown[0]))}.",
             remedy=f"The nearest it has is {_listed(_nearest(unknown[0], anywhere))}"
-            f"{_one_change_away(unknown, layers, model, spec)}; ask for some of {_listed(anywhere)}{_also(target)}.",
+            f"{_one_change_away(unknown, anywhere, layers, model, spec)}; ask for some of {_listed(anywhere)}{_also(target)}.",
             where="weight_bits",
         )
     return {layer.name: _narrow(layer, candidates[layer.name], able[layer.name], target) for layer in layers}
@@ -73,19 +73,26 @@ def _able(layer: Layer, model: ir.Model, spec: QuantizeSpec, target: Target) -> 
 
 
 def _one_change_away(
-    unknown: Sequence[int], layers: Sequence[Layer], model: ir.Model, spec: QuantizeSpec
+    unknown: Sequence[int],
+    anywhere: Sequence[int],
+    layers: Sequence[Layer],
+    model: ir.Model,
+    spec: QuantizeSpec,
 ) -> str:
-    """Which of the widths would be had if one thing were asked for differently, in words."""
+    """Which of the widths, or where there is nothing but float the next, one thing asked for differently would give."""
     words = ""
     for change in _CHANGES:
         if all(getattr(spec, name) in {value, None} for name, value in change.items()):
             continue
         other = spec.model_copy(update=change)
         target = target_of(other)
-        had = {bits for layer in layers for bits in _able(layer, model, other, target)}.intersection(unknown)
-        if had - {FLOAT_BITS}:
+        able = {bits for layer in layers for bits in _able(layer, model, other, target)} - {FLOAT_BITS}
+        had = sorted(able.intersection(unknown))
+        if not had and anywhere == [FLOAT_BITS]:
+            had = _nearest(unknown[0], sorted(able))
+        if had:
             asked = " and ".join(f"{name} {str(value).lower()}" for name, value in change.items())
-            words += f", or {_listed(sorted(had))} with {asked}"
+            words += f", or {_listed(had)} with {asked}"
     return words
 
 

@@ -78,6 +78,7 @@ def test_blocks_that_tensorrt_does_not_read_are_refused_with_those_that_it_does(
     ("name", "options", "nearest"),
     [
         ("conv", {"target": "ort-cuda", "symmetric": False}, "float, or 4, 8 with symmetric true;"),
+        ("conv", {"target": "ort-cuda", "symmetric": False, "bits": [3]}, "float, or 4 with symmetric true;"),
         (
             "conv",
             {"target": "ort-cuda", "bits": [8], "granularity": "block", "block_size": 16},
