@@ -150,7 +150,8 @@ class QuantizedWeight:
         Returns:
             `scale * elements` as float32, in the weight's shape.
         """
-        values: npt.NDArray[np.float32] = self.elements() * self.spread(self.scale)
+        values = self.elements()
+        values *= self.spread(self.scale)
         return values
 
     def stand_ins(self, weight: str) -> dict[str, npt.NDArray[np.float32]]:
