@@ -52,11 +52,12 @@ def within_target(
     anywhere = sorted({bits for widths in able.values() for bits in widths})
     unknown = [bits for bits in _asked(spec, anywhere) if bits not in anywhere]
     if unknown:
+        change = _one_change_away(unknown, anywhere, layers, model, spec)
         raise SpecError(
             f"{target.name} has no kernel for {_listed(unknown)}-bit weights of this model"
             f"{_as_what(spec.grid(unknown[0]))}.",
-            remedy=f"The nearest it has is {_listed(_nearest(unknown[0], anywhere))}"
-            f"{_one_change_away(unknown, anywhere, layers, model, spec)}; ask for some of {_listed(anywhere)}{_also(target)}.",
+            remedy=f"The nearest it has is {_listed(_nearest(unknown[0], anywhere))}{change}; "
+            f"ask for some of {_listed(anywhere)}{_also(target)}.",
             where="weight_bits",
         )
     return {layer.name: _narrow(layer, candidates[layer.name], able[layer.name], target) for layer in layers}
