@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import closing
-from datetime import timedelta
 
 from app import housekeeping
 from app.housekeeping import Collected
-from app.jobs.database import Database, sqlite_url
 from app.jobs.store import JobStore
 from app.keys import SCOPES, Key, KeyStore, Scope
+from app.opening import open_database, open_files
 from app.settings import Settings
-from app.storage import Uploads, open_storage
 from quant_core.errors import UserError
 
 
@@ -20,19 +18,6 @@ class KeyRequestError(UserError):
     """There is no such key or scope."""
 
     code = "key"
-
-
-def open_database(settings: Settings) -> Database:
-    """Open the database that the service works with.
-
-    Args:
-        settings: What the service is told from outside.
-
-    Returns:
-        The database.
-    """
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    return Database(settings.database_url or sqlite_url(settings.data_dir / "bitwright.sqlite"))
 
 
 def create_key(
@@ -98,11 +83,8 @@ def collect(settings: Settings) -> Collected:
     Returns:
         What was removed.
     """
-    folder = settings.data_dir
     with closing(open_database(settings)) as database:
-        storage = open_storage(settings.storage_url, folder, settings.storage_public_endpoint or None)
-        uploads = Uploads(storage, folder / "uploads", timedelta(hours=settings.upload_hours))
-        return housekeeping.collect(JobStore(database), storage, uploads, settings.result_days)
+        return housekeeping.collect(JobStore(database), *open_files(settings), settings.result_days)
 
 
 def _scope(text: str) -> Scope:

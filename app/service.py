@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 from pathlib import Path
 
 from app.executors import Cluster, Executor, LocalExecutor, RayExecutor
 from app.executors.checker import Checker
 from app.executors.devices import find_devices
 from app.housekeeping import Housekeeper
-from app.jobs.database import Database, sqlite_url
+from app.jobs.database import Database
 from app.jobs.heartbeat import Heartbeat, Rhythm
 from app.jobs.job import Job
 from app.jobs.leases import Leases
@@ -19,19 +18,13 @@ from app.jobs.store import JobStore
 from app.jobs.supervisor import Supervisor
 from app.keys import KeyStore, KnownKeys
 from app.metrics import Metrics
+from app.opening import DataFolderError, open_database, open_files
 from app.settings import Settings
-from app.storage import Storage, Uploads, open_storage
+from app.storage import Storage, Uploads
 from app.tracing import open_tracing
 from app.transfers import Transfers
 from app.webhooks import Webhooks
-from quant_core.errors import UserError
 from quant_core.spec import JobKind
-
-
-class DataFolderError(UserError):
-    """The data folder cannot be written to."""
-
-    code = "data_folder"
 
 
 class Service:
@@ -105,18 +98,10 @@ class Service:
             presence = Presence(folder / "services")
             (presence.folder / "staging").mkdir()
         except OSError as error:
-            raise DataFolderError(
-                f"the folder cannot be written to: {error.strerror}.",
-                remedy="Name another one with --data-dir.",
-                where=str(folder.absolute()),
-            ) from error
+            raise DataFolderError(folder, error) from error
         try:
-            self.database = Database(self.settings.database_url or sqlite_url(folder / "bitwright.sqlite"))
-            self.storage = open_storage(
-                self.settings.storage_url, folder, self.settings.storage_public_endpoint or None
-            )
-            lifetime = timedelta(hours=self.settings.upload_hours)
-            self.uploads = Uploads(self.storage, folder / "uploads", lifetime)
+            self.database = open_database(self.settings)
+            self.storage, self.uploads = open_files(self.settings)
         except BaseException:
             presence.leave()
             raise
