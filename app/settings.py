@@ -67,9 +67,9 @@ class Settings(BaseSettings):
     ray_address: str = ""
     ray_token: SecretStr = SecretStr("")
     ray_cpus: float = Field(default=1.0, ge=1)
-    upload_hours: float = Field(default=24.0, gt=0)
+    upload_hours: float = Field(default=24.0, gt=0, le=876_000)
     upload_quota: int = Field(default=0, ge=0)
-    result_days: float = Field(default=0.0, ge=0)
+    result_days: float = Field(default=0.0, ge=0, le=36_500)
     upload_limit: int = Field(default=4 * 2**30, gt=0)
     model_nodes: int = Field(default=100_000, ge=1, le=100_000)
     model_nesting: int = Field(default=16, ge=1, le=16)

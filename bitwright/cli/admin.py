@@ -25,10 +25,7 @@ DataDir = Annotated[
 @admin.command("settings")
 def settings(data_dir: DataDir = None) -> None:
     """Print every setting, what it means, and what it is here."""
-    from bitwright.cli import failures
-
-    with failures.options():
-        told = _settings(data_dir)
+    told = _settings(data_dir)
     from app.settings_table import settings_table
 
     typer.echo(settings_table(told))
@@ -50,10 +47,7 @@ def create(
     data_dir: DataDir = None,
 ) -> None:
     """Make a key and print it; it is shown this once."""
-    from bitwright.cli import failures
-
-    with failures.options():
-        settings = _settings(data_dir)
+    settings = _settings(data_dir)
     from app import admin as operate
 
     key, token = operate.create_key(
@@ -66,9 +60,10 @@ def create(
 @keys.command("list")
 def show(data_dir: DataDir = None) -> None:
     """List keys; their secrets are not kept."""
+    settings = _settings(data_dir)
     from app import admin as operate
 
-    for key in operate.list_keys(_settings(data_dir)):
+    for key in operate.list_keys(settings):
         state = "revoked" if key.revoked else "good"
         limits = f"{key.requests_per_minute}/min, {key.active_jobs} jobs"
         typer.echo(
@@ -81,19 +76,17 @@ def revoke(
     key_id: Annotated[str, typer.Argument(help="The key's id, as `list` shows it.")], data_dir: DataDir = None
 ) -> None:
     """Let a key never be used again; its jobs stay."""
+    settings = _settings(data_dir)
     from app import admin as operate
 
-    operate.revoke_key(_settings(data_dir), key_id)
+    operate.revoke_key(settings, key_id)
     typer.echo(f"revoked {key_id}", err=True)
 
 
 @admin.command("gc")
 def collect(data_dir: DataDir = None) -> None:
     """Remove expired results, uploads nobody uses and contents nothing names; services do it every ten minutes."""
-    from bitwright.cli import failures
-
-    with failures.options():
-        settings = _settings(data_dir)
+    settings = _settings(data_dir)
     from app import admin as operate
 
     done = operate.collect(settings)
@@ -101,10 +94,12 @@ def collect(data_dir: DataDir = None) -> None:
 
 
 def _settings(data_dir: Path | None) -> Settings:
+    from bitwright.cli import failures
     from bitwright.cli.local import refuse
 
     try:
         from app.main import read_settings
     except ModuleNotFoundError as error:
         refuse(error)
-    return read_settings({} if data_dir is None else {"data_dir": data_dir})
+    with failures.options(settings=True):
+        return read_settings({} if data_dir is None else {"data_dir": data_dir})

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeGuard
 
 import typer
 from pydantic import ValidationError
@@ -31,6 +33,12 @@ _SERVICE = {
     "WaitTimeoutError": 12,
 }
 
+# What the user's own disk refuses is no fault of ours.
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+
+# Settings that `bitwright serve` takes as options.
+_OF_SERVE = frozenset({"host", "port", "data_dir", "devices"})
+
 # Fields of the request that go by another name on the command line.
 _OPTIONS = {
     "budget": "--size, --effective-bits, --bops, --peak-memory, --latency, --max-drop",
@@ -48,8 +56,11 @@ class OptionError(Exception):
 
 
 @contextmanager
-def options() -> Iterator[None]:
+def options(*, settings: bool = False) -> Iterator[None]:
     """Read options into a model within this context: what pydantic finds wrong is the user's to correct.
+
+    Args:
+        settings: Whether they are those of the service, most of which come from the environment.
 
     Yields:
         Nothing.
@@ -60,7 +71,7 @@ def options() -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        raise OptionError(_explain(error)) from error
+        raise OptionError(_explain(error, _setting if settings else _option)) from error
 
 
 def read_json(path: Path, option: str) -> object:
@@ -98,7 +109,7 @@ def exit_code(error: BaseException) -> int:
         return error.code if isinstance(error.code, int) else FAULT
     if isinstance(error, KeyboardInterrupt | CancelledError | typer.Abort):
         return INTERRUPTED
-    if isinstance(error, UserError | OptionError | MissingEngineError):
+    if isinstance(error, UserError | OptionError | MissingEngineError) or _is_of_the_disk(error):
         return CORRECT
     for kind in type(error).__mro__:
         if kind.__module__ == "bitwright.errors" and kind.__name__ in _SERVICE:
@@ -121,6 +132,9 @@ def report(error: BaseException) -> None:
         print("Stopped.", file=sys.stderr)
     elif hasattr(error, "format_message"):
         error.show() if hasattr(error, "show") else print(f"Error: {error}", file=sys.stderr)
+    elif _is_of_the_disk(error):
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"Error: {place}{error.strerror}. Make room there, or name another place.", file=sys.stderr)
     elif code != FAULT:
         print(f"Error: {error}", file=sys.stderr)
     else:
@@ -133,16 +147,28 @@ def report(error: BaseException) -> None:
         )
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, named: Callable[[tuple[int | str, ...]], str]) -> str:
     lines: dict[str, None] = {}
     for found in error.errors():
         message = found["msg"].removeprefix("Value error, ")
-        option = _option(found["loc"])
+        option = named(found["loc"])
         given = found["input"]
         if not found["msg"].startswith("Value error") and isinstance(given, str | int | float):
             message = f"{given!r}: {message[0].lower()}{message[1:]}"
         lines[f"{option}: {message}" if option else message] = None
     return "\n".join(lines)
+
+
+def _is_of_the_disk(error: BaseException) -> TypeGuard[OSError]:
+    return isinstance(error, OSError) and error.errno in _DISK
+
+
+def _setting(place: tuple[int | str, ...]) -> str:
+    """The option or the variable of the environment that a setting was read from."""
+    name = str(place[0]) if place else ""
+    if name in _OF_SERVE:
+        return "--" + name.replace("_", "-")
+    return f"BITWRIGHT_{name.upper()}" if name else ""
 
 
 def _option(place: tuple[int | str, ...]) -> str:

@@ -36,6 +36,6 @@ def serve(
     except ModuleNotFoundError as error:
         refuse(error)
     options: dict[str, Any] = {"host": host, "port": port, "data_dir": data_dir, "devices": devices}
-    with failures.options():
+    with failures.options(settings=True):
         settings = main.read_settings({name: value for name, value in options.items() if value is not None})
     main.serve(settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,53 @@ def test_an_option_with_a_wrong_value_is_named_as_it_was_typed(
     assert f"Error: {told}" in said
     assert len(said.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("UPLOAD_LIMIT", "-5", "BITWRIGHT_UPLOAD_LIMIT: '-5': input should be greater than 0"),
+        (
+            "UPLOAD_HOURS",
+            "1e12",
+            "BITWRIGHT_UPLOAD_HOURS: '1e12': input should be less than or equal to 876000",
+        ),
+        ("RESULT_DAYS", "1e9", "BITWRIGHT_RESULT_DAYS: '1e9': input should be less"),
+        ("KEYS", "maybe", "BITWRIGHT_KEYS: 'maybe'"),
+        ("DEVICES", "tpu", "--devices: 'tpu' is not a device"),
+    ],
+)
+@pytest.mark.parametrize("command", [["admin", "keys", "list"], ["admin", "gc"], ["serve"]])
+def test_a_wrong_setting_is_named_as_it_was_set(
+    name: str,
+    value: str,
+    told: str,
+    command: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(f"BITWRIGHT_{name}", value)
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    assert ended.value.code == 2
+    assert f"Error: {told}" in capsys.readouterr().err
+
+
+def test_a_data_folder_that_cannot_be_made_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["admin", "keys", "list", "--data-dir", "/proc/none"])
+    assert ended.value.code == 2
+    assert "Error: /proc/none: the folder cannot be written to" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_the_users_to_clear(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "out/model.onnx")
+
+    monkeypatch.setattr("quant_core.preflight.inspect_model", fail)
+    with pytest.raises(SystemExit) as ended:
+        main(["inspect", "m.onnx"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("Error: out/model.onnx: No space left on device. Make room")
