@@ -36,7 +36,7 @@ def download(info: JobInfo, target: Path, retries: int) -> Operation[Path]:
         The folder.
 
     Raises:
-        InvalidRequestError: If the folder holds a model that no job wrote.
+        InvalidRequestError: If the folder holds a model that no job wrote, or cannot be made.
     """
     if info.kind == "quantize" and (target / "model.onnx").exists() and not (target / "report.json").exists():
         raise InvalidRequestError(
@@ -44,7 +44,15 @@ def download(info: JobInfo, target: Path, retries: int) -> Operation[Path]:
             remedy="Name another folder, such as `result`.",
             where=str(target / "model.onnx"),
         )
-    target.mkdir(parents=True, exist_ok=True)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidRequestError(
+            f"no folder can be made there ({error.strerror}).",
+            remedy="Name another one.",
+            where=str(target),
+            code="folder",
+        ) from error
     files = dict(_FILES) if info.kind == "quantize" else {name: _FILES[name] for name in (_TABLE, _COSTS)}
     if info.spec.spectrum:
         files |= {name: (f"files/{name}", {}) for name in ("spectrum.json", "spectrum.html")}
@@ -53,7 +61,7 @@ def download(info: JobInfo, target: Path, retries: int) -> Operation[Path]:
     if info.kind == "quantize":
         data = json.loads((target / "report.json").read_text())["model"].get("data_file")
         if data:
-            yield from _fetch(f"/jobs/{info.id}/files/model.onnx.data", {}, target / data, retries)
+            yield from _fetch(f"/jobs/{info.id}/files/model.onnx.data", {}, target / Path(data).name, retries)
     if json.loads((target / _TABLE).read_text()).get("interactions"):
         address = f"/jobs/{info.id}/files/interactions.npz"
         yield from _fetch(address, {}, target / "interactions.npz", retries)

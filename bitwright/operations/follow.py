@@ -18,6 +18,7 @@ from bitwright.errors import (
     ServiceUnreachableError,
     WaitTimeoutError,
 )
+from bitwright.operations.jobs import address
 from bitwright.results import JobInfo
 from bitwright.steps import Ask, Close, Line, Open, Operation, Pause, Send
 
@@ -164,7 +165,7 @@ def succeeded(info: JobInfo) -> JobInfo:
 def _open(job_id: str, last: str, deadline: float | None) -> Operation[None]:
     silence = _SILENCE_SECONDS if deadline is None else min(_SILENCE_SECONDS, deadline - time.monotonic())
     headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last} if last else {})
-    request = Send("GET", f"/jobs/{job_id}/events", headers=headers, timeout=(10.0, max(0.001, silence)))
+    request = Send("GET", address(job_id, "/events"), headers=headers, timeout=(10.0, max(0.001, silence)))
     response: httpx.Response = yield Open(request)
     if response.status_code == httpx.codes.NO_CONTENT:
         return
@@ -179,7 +180,7 @@ def _patiently(job_id: str, deadline: float | None) -> Operation[JobInfo]:
         until = min(until, deadline)
     while True:
         try:
-            response: httpx.Response = yield Ask(Send("GET", f"/jobs/{job_id}"))
+            response: httpx.Response = yield Ask(Send("GET", address(job_id)))
             return JobInfo.model_validate_json(response.content)
         except ServiceUnreachableError:
             if time.monotonic() >= until:

@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
 
+from bitwright.errors import InvalidRequestError
 from bitwright.requests import read_answer, read_request
 from bitwright.results import Health, JobInfo, JobState
 from bitwright.steps import Ask, Operation, Send
 from quant_core.spec import BitPlan, PlanSpec, QuantizeSpec, Report, SensitivityTable
 
 JSON = {"Accept": "application/json"}
+
+
+def address(job_id: str, part: str = "") -> str:
+    """Give the address of a job.
+
+    Args:
+        job_id: Its name.
+        part: What of it, such as `/report`.
+
+    Returns:
+        The path of the request.
+
+    Raises:
+        InvalidRequestError: If no job can have this name; a path such as `../uploads/x` would mean something else.
+    """
+    if re.fullmatch(r"[\w-]+", job_id, re.ASCII) is None:
+        raise InvalidRequestError(
+            "this is not the id of a job.",
+            remedy="`bitwright jobs` and client.jobs.list() tell the ids.",
+            where=repr(job_id),
+            code="job_id",
+        )
+    return f"/jobs/{job_id}{part}"
 
 
 def get(job_id: str) -> Operation[JobInfo]:
@@ -24,7 +49,7 @@ def get(job_id: str) -> Operation[JobInfo]:
     Returns:
         The job.
     """
-    response: httpx.Response = yield Ask(Send("GET", f"/jobs/{job_id}"))
+    response: httpx.Response = yield Ask(Send("GET", address(job_id)))
     return JobInfo.model_validate_json(response.content)
 
 
@@ -59,7 +84,7 @@ def cancel(job_id: str) -> Operation[JobInfo]:
     Returns:
         The job.
     """
-    request = Send("DELETE", f"/jobs/{job_id}", params={"cancel_only": "true"}, safe=False)
+    request = Send("DELETE", address(job_id), params={"cancel_only": "true"}, safe=False)
     response: httpx.Response = yield Ask(request)
     return JobInfo.model_validate_json(response.content)
 
@@ -73,7 +98,7 @@ def delete(job_id: str) -> Operation[None]:
     Returns:
         Nothing.
     """
-    yield Ask(Send("DELETE", f"/jobs/{job_id}", safe=False))
+    yield Ask(Send("DELETE", address(job_id), safe=False))
 
 
 def report(job_id: str) -> Operation[Report]:
@@ -85,7 +110,7 @@ def report(job_id: str) -> Operation[Report]:
     Returns:
         The report.
     """
-    response: httpx.Response = yield Ask(Send("GET", f"/jobs/{job_id}/report", headers=JSON))
+    response: httpx.Response = yield Ask(Send("GET", address(job_id, "/report"), headers=JSON))
     return read_answer(Report, response.content)
 
 
@@ -98,7 +123,9 @@ def sensitivities(job_id: str) -> Operation[SensitivityTable]:
     Returns:
         The table.
     """
-    response: httpx.Response = yield Ask(Send("GET", f"/jobs/{job_id}/files/sensitivity.json", headers=JSON))
+    response: httpx.Response = yield Ask(
+        Send("GET", address(job_id, "/files/sensitivity.json"), headers=JSON)
+    )
     return read_answer(SensitivityTable, response.content)
 
 
@@ -113,7 +140,7 @@ def plan(job_id: str, given: Mapping[str, Any]) -> Operation[BitPlan]:
         The plan.
     """
     body = read_request(PlanSpec, given).model_dump_json().encode()
-    request = Send("POST", f"/jobs/{job_id}/plans", headers={"Content-Type": "application/json"}, body=body)
+    request = Send("POST", address(job_id, "/plans"), headers={"Content-Type": "application/json"}, body=body)
     response: httpx.Response = yield Ask(request)
     return read_answer(BitPlan, response.content)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bitwright import Client, InvalidRequestError
 from bitwright.cli import main
 
 Run = Any
@@ -57,6 +58,8 @@ def test_a_job_is_sent_followed_and_fetched(
 def test_exit_codes_tell_what_happened(run: Run, model_file: Path, sample_file: Path, tmp_path: Path) -> None:
     assert "no job of this id" in run("wait", "0" * 32, code=3)
     assert "bitwright serve" in run("jobs", "--url", "http://127.0.0.1:9", code=7)
+    for url in ("nonsense", "ftp://127.0.0.1/", "http://127.0.0.1:99999", "http://"):
+        assert f"{url}: this is not the address of a service" in run("jobs", "--url", url, code=2)
     bad = tmp_path / "bad.onnx"
     bad.write_bytes(b"text")
     assert "Export one" in run("submit", bad, "--data", sample_file, code=2)
@@ -69,6 +72,38 @@ def test_exit_codes_tell_what_happened(run: Run, model_file: Path, sample_file: 
     assert slow in run("cancel", slow)
     assert "canceled" in run("wait", slow, code=11)
     assert "already canceled" in run("cancel", slow, code=4)
+
+
+@pytest.mark.parametrize("name", ["", "..", "../uploads/mine", "a b", "a/b", "%2e%2e", "x?y", "ключ"])
+def test_what_is_no_id_of_a_job_asks_for_nothing_else(
+    run: Run, server: Any, tmp_path: Path, name: str
+) -> None:
+    assert server.http.put("/uploads/mine", content=b"x").is_success
+    for command in (("wait", name), ("cancel", name), ("download", name, "--out", tmp_path / "out")):
+        assert f"{name!r}: this is not the id of a job" in run(*command, code=2)
+    with Client(server.url) as client:
+        job = client.jobs.list(limit=1)[0] if client.jobs.list(limit=1) else None
+        if job is not None:
+            job.info = job.info.model_copy(update={"id": name})
+            with pytest.raises(InvalidRequestError, match="not the id"):
+                job.delete()
+    assert server.http.get("/uploads/mine").is_success
+
+
+def test_a_key_that_can_be_none_is_said_to_be_none(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BITWRIGHT_API_KEY", "ключ")
+    assert "characters that no key has" in run("jobs", code=5)
+    monkeypatch.setenv("BITWRIGHT_API_KEY", "bw_0123456789ab_x\n")  # as a file has it
+    run("jobs")
+
+
+def test_a_place_that_cannot_be_written_to_is_no_fault_of_ours(
+    run: Run, server: Any, model_file: Path, tmp_path: Path
+) -> None:
+    job = server.submit()
+    server.wait_for(job, "succeeded")
+    assert "no folder can be made there" in run("download", job, "--out", model_file, code=2)
+    assert "no folder can be made there" in run("download", job, "--out", "/proc/none/x", code=2)
 
 
 def test_every_shell_gets_its_completion() -> None:
