@@ -118,7 +118,10 @@ def install(app: FastAPI) -> None:
             request,
             422,
             JobFailure(
-                code="request", message=first["msg"], remedy="Correct this part of the request.", where=field
+                code="request",
+                message=f"{first['msg']}.",
+                remedy="Correct this part of the request.",
+                where=field,
             ),
         )
 
@@ -127,7 +130,7 @@ def install(app: FastAPI) -> None:
         phrase = HTTPStatus(error.status_code).phrase
         problem = JobFailure(
             code=phrase.lower().replace(" ", "_"),
-            message=f"{request.method} {request.url.path}: {error.detail}",
+            message=f"{request.method} {request.url.path}: {error.detail}.",
             remedy="See /docs for what this service answers to.",
         )
         return answer(request, error.status_code, problem, error.headers)

@@ -59,6 +59,10 @@ def test_jobs_are_listed_by_owner_state_and_tags(store: JobStore) -> None:
     assert ids(words=("M.onnx", "x"), owner="b") == ["2"]
     assert ids(words=("d.npz", "_")) == ["4"]  # no wildcard
     assert ids(words=("m.onnx", "nothing")) == []
+    _create(store, "5", model="Модель.onnx")
+    assert ids(words=("мОДЕЛЬ",)) == ["5"]
+    store.cancel("5")
+    store.delete("5")
     jobs, total = store.page(Filter(owner="a"), limit=1, offset=1)
     assert ([job.id for job in jobs], total) == (["3"], 3)
     assert store.counts() == {"queued": 3, "canceled": 1}
