@@ -194,7 +194,9 @@ async def _receive(
         total, hashed = await append(request.stream(), file, sent.offset, min(limit, sent.length or limit))
     except TooLargeError:
         file.unlink()
-        refuse_size(min(limit, sent.length or limit))
+        if limit >= service.settings.upload_limit and sent.length is None:
+            refuse_size(limit)
+        raise _unexpected(name, sent, limit) from None
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             file.unlink(missing_ok=True)  # what cannot be completed must not keep the disk full
@@ -246,6 +248,22 @@ def of_upload(name: str, upload: Upload) -> UploadView:
         What its owner sees of it.
     """
     return UploadView(id=name, complete=True, **upload.model_dump())
+
+
+def _unexpected(name: str, sent: Sent, limit: int) -> ProblemError:
+    """More came than was told, or than the quota leaves."""
+    told = sent.length is not None and sent.length <= limit
+    return ProblemError(
+        413,
+        "too_large" if told else "quota",
+        f"More than the {sent.length} bytes came that Upload-Length tells."
+        if told
+        else f"More than the {limit} bytes came that are free for this owner's uploads.",
+        remedy="Send as many bytes as you tell."
+        if told
+        else "Delete uploads that are not needed, or wait until they are forgotten.",
+        where="Upload-Length" if told else name,
+    )
 
 
 def _headers(view: UploadView) -> dict[str, str]:
