@@ -16,8 +16,9 @@ from quant_core.calibration import Samples
 from quant_core.errors import InternalError
 from quant_core.executor import Program, compile_model
 from quant_core.executor.layout import fast_layout
-from quant_core.export import layer_form, place
+from quant_core.export import Placement, layer_form, place
 from quant_core.export.float_borders import FloatBorders, float_borders
+from quant_core.export.run_time import PASS, estimated_time
 from quant_core.ingest import Layer
 from quant_core.open_widths import file_costs, open_widths
 from quant_core.preparation import Prepared
@@ -92,7 +93,8 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
         if form in {"static", "dynamic"}:
             integer[layer.name] = form
     dynamic = {name for name, form in integer.items() if form == "dynamic"}
-    borders = _borders(job, spec, widths)
+    placed = place(job.model, job.layers, widths, spec.default_activation_bits, job.target, spec)
+    borders = _borders(job, placed)
     before = dynamic | borders.reading
     # A depthwise weight has a scale for each channel it reads, so that nothing is lost by scaling these.
     depthwise = {layer.name for layer in job.layers if layer.name in integer and _is_depthwise(layer)}
@@ -135,9 +137,12 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
         )
         for layer in layers
     }
+    elements = {name: math.prod(shape) / unit for name, shape in shapes.items()}
+    whole = estimated_time(job.model, job.layers, placed, elements)
     chosen: list[ChannelScales] = []
     for position, group in enumerate(groups):
-        found = choose_scales(group, [readers[name] for name in group.readers if name in readers])
+        time = PASS * elements[group.tensors[0]] / whole if group.inserted else 0.0
+        found = choose_scales(group, [readers[name] for name in group.readers if name in readers], time)
         if found is not None:
             chosen.append(found)
         tell((position + 1) / len(groups), f"{len(chosen)} of {position + 1} groups of channels scaled")
@@ -161,11 +166,10 @@ def _fits(job: Prepared, spec: QuantizeSpec) -> bool:
     return job.budget is None or smallest_reachable(widths, job.costs) <= job.budget
 
 
-def _borders(job: Prepared, spec: QuantizeSpec, widths: Mapping[str, int]) -> FloatBorders:
+def _borders(job: Prepared, placed: Placement) -> FloatBorders:
     """Layers before and behind which a product costs a pass over a float tensor, and no integer kernel."""
     if job.target.rounding == "operands":  # products there would part what the compiler fuses
         return FloatBorders(frozenset(), frozenset())
-    placed = place(job.model, job.layers, widths, spec.default_activation_bits, job.target, spec)
     return float_borders(job.model, job.layers, placed)
 
 

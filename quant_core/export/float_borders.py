@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from quant_core.export.code_flow import CodeFlow
 from quant_core.export.forms import Placement
-from quant_core.export.kernel_placement import ROUNDED_OPS
 from quant_core.export.tensor_flow import captured_names, value_name
 from quant_core.ingest.layer import Layer
 
@@ -39,37 +39,19 @@ def float_borders(model: ir.Model, layers: Sequence[Layer], placement: Placement
         or a subgraph reads.
     """
     static = [layer for layer in layers if placement.forms[layer.name] == "static" and len(layer.uses) == 1]
-    every = {use.node for layer in layers if placement.forms[layer.name] == "static" for use in layer.uses}
     nodes = {str(node.name): node for node in model.graph}
     captured = captured_names(model.graph)
-
-    def is_code(value: ir.Value | None) -> bool:
-        return value is not None and placement.is_rounded(value_name(value))
-
-    def becomes_code(value: ir.Value) -> bool:
-        """Whether a tensor is rounded, or what an absorbed activation function makes of it."""
-        readers = [node for node, _ in value.uses()]
-        absorbed = bool(readers) and all(str(node.name) in placement.absorbed for node in readers)
-        return is_code(value) or (absorbed and all(becomes_code(node.outputs[0]) for node in readers))
-
-    def runs_in_float(node: ir.Node) -> bool:
-        name = str(node.name)
-        if name in every or name in placement.absorbed:
-            return False
-        if any(value_name(value) in placement.aliases for value in node.outputs):
-            return False
-        known = node.op_type in ROUNDED_OPS and not node.domain
-        return not (known and all(map(is_code, node.inputs)) and all(map(becomes_code, node.outputs)))
+    flow = CodeFlow(layers, placement)
 
     def is_written_in_float(value: ir.Value) -> bool:
         maker = value.producer()
-        return value_name(value) in placement.points and maker is not None and runs_in_float(maker)
+        return value_name(value) in placement.points and maker is not None and flow.runs_in_float(maker)
 
     def is_read_in_float(value: ir.Value) -> bool:
         readers = [node for node, _ in value.uses()]
         if not readers or value.is_graph_output() or value_name(value) in captured:
             return False
-        return value_name(value) in placement.points and all(map(runs_in_float, readers))
+        return value_name(value) in placement.points and all(map(flow.runs_in_float, readers))
 
     reading, writing = set(), set()
     for layer in static:

@@ -24,6 +24,8 @@ _FEWEST = 1e-3
 _STRENGTHS = (0.25, 0.5, 0.65, 0.8, 0.9, 1.0)
 _CLIPS = (1.0, 0.85, 0.7, 0.55, 0.4, 0.28)
 _WORTH = 0.9
+_PRICE = 100
+"""How many dB of noise must go for the time of the whole file: 1 for each per cent of it."""
 _ROWS = 128
 _WORTH_A_PRODUCT = 0.5
 """What is left of the noise where a product is paid for that takes a pass over the tensor."""
@@ -144,7 +146,7 @@ def as_reader(
     return Reader(blocks[:, ::step].astype(np.float32), inputs, bits, dynamic)
 
 
-def choose_scales(group: ChannelGroup, readers: Sequence[Reader]) -> ChannelScales | None:
+def choose_scales(group: ChannelGroup, readers: Sequence[Reader], time: float = 0.0) -> ChannelScales | None:
     """Search the factors under which the readers' outputs are expected to change least.
 
     Candidates are `m_c^a / w_c^(1-a)` with m_c the largest or the root mean square input of channel c, w_c the largest
@@ -156,9 +158,11 @@ def choose_scales(group: ChannelGroup, readers: Sequence[Reader]) -> ChannelScal
     Args:
         group: The group.
         readers: Its readers.
+        time: Share of the file's estimated time that the factors take; 0 where they fold.
 
     Returns:
-        The factors, scaled to a geometric mean of 1; None where they promise less than 10 %.
+        The factors, scaled to a geometric mean of 1; None where they promise less than 10 %, or less than their time
+        is worth.
     """
     before = _error(readers, np.ones(group.channels))
     least, best = before, None
@@ -167,7 +171,7 @@ def choose_scales(group: ChannelGroup, readers: Sequence[Reader]) -> ChannelScal
         error = _error(readers, scaled)
         if error < least:
             least, best = error, scaled
-    if best is None or least > _WORTH * before:
+    if best is None or least > min(_WORTH, 10 ** (-_PRICE * time / 10)) * before:
         return None
     return ChannelScales.stored(group, best)
 
