@@ -13,6 +13,7 @@ import onnx_ir as ir
 from quant_core.calibration import RangeWatch, Samples
 from quant_core.codes import QuantizedWeight
 from quant_core.executor import Program
+from quant_core.executor.heap import trim_heap
 from quant_core.executor.side_by_side import side_by_side
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.adaround import adaround
@@ -178,6 +179,7 @@ def round_weights(
                 for bits, start in nearest.items()
             }
         tell(f"rounded {layer.name}")
+    trim_heap()
     return rounded
 
 

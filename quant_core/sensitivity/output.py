@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from quant_core.executor import Program
+from quant_core.executor.heap import trim_heap
 from quant_core.executor.side_by_side import side_by_side
 from quant_core.ingest.layer import Layer
 from quant_core.sensitivity.batches import Batch
@@ -135,6 +136,7 @@ def output(
             if sums.known(tolerance):
                 break
     result = sums.finish(tolerance, sum(batch.size for batch in batches))
+    trim_heap()
     if on_progress is not None:
         on_progress(1.0, f"{result.samples} samples, {result.stopped}")
     return result
