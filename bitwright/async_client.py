@@ -18,7 +18,7 @@ from bitwright.client import upload_bar_on_demand, words
 from bitwright.connection import AsyncConnection
 from bitwright.ledger import Ledger
 from bitwright.operations import jobs
-from bitwright.operations.batch import BatchResult, QuantizeRequest, run_one
+from bitwright.operations.batch import BatchResult, QuantizeRequest, places, run_one
 from bitwright.operations.submit import Given, send
 from bitwright.options import AnalyzeOptions, QuantizeOptions, request_of
 from bitwright.results import Health, JobInfo, JobState
@@ -133,7 +133,7 @@ class AsyncClient:
     ) -> list[BatchResult[AsyncJob]]:
         """Quantize many models, so many at a time, and wait for all of them."""
         path = None if resume_file is None else Path(resume_file)
-        room = asyncio.Semaphore(concurrency)
+        room = asyncio.Semaphore(places(concurrency))
 
         async def one(request: Mapping[str, Any]) -> BatchResult[AsyncJob]:
             seen: list[AsyncJob] = []

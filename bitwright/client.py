@@ -17,7 +17,7 @@ from bitwright.connection import Connection
 from bitwright.job import Job
 from bitwright.ledger import Ledger
 from bitwright.operations import jobs
-from bitwright.operations.batch import BatchResult, QuantizeRequest, run_one
+from bitwright.operations.batch import BatchResult, QuantizeRequest, places, run_one
 from bitwright.operations.submit import Given, send
 from bitwright.options import AnalyzeOptions, QuantizeOptions, request_of
 from bitwright.results import Health, JobInfo, JobState
@@ -215,7 +215,7 @@ class Client:
                 on_done(result)
             return result
 
-        with Ledger(path) as ledger, ThreadPoolExecutor(concurrency, "bitwright-batch") as threads:
+        with Ledger(path) as ledger, ThreadPoolExecutor(places(concurrency), "bitwright-batch") as threads:
             return list(threads.map(one, requests))
 
     def health(self) -> Health:

@@ -27,7 +27,7 @@ def print_plan(plan: BitPlan, console: Console) -> None:
         table.add_row(escape(layer.name), " / ".join(own), escape(layer.reason))
     console.print(table)
     limit = "" if plan.budget_bytes is None else f" of {plan.budget_bytes:,} allowed"
-    proof = "no plan predicts less" if plan.optimal else f"found by {plan.solver}"
+    proof = "proven optimal" if plan.optimal else f"found by {plan.solver}"
     console.print(
         f"About {plan.predicted_bytes:,} bytes{limit}, predicted loss increase {plan.predicted_loss:.4g} ({proof})",
         highlight=False,

@@ -65,6 +65,28 @@ class BatchResult(Generic[J]):
         return self.error is None
 
 
+def places(concurrency: int) -> int:
+    """Check how many jobs are to be under way at a time.
+
+    Args:
+        concurrency: How many.
+
+    Returns:
+        The same.
+
+    Raises:
+        InvalidRequestError: If none may be.
+    """
+    if concurrency < 1:
+        raise InvalidRequestError(
+            f"{concurrency} jobs at a time are none.",
+            remedy="Ask for 1 or more.",
+            where="concurrency",
+            code="spec",
+        )
+    return concurrency
+
+
 def read_batch_request(request: Mapping[str, Any]) -> Given:
     """Read the arguments of one `quantize`.
 
@@ -77,6 +99,12 @@ def read_batch_request(request: Mapping[str, Any]) -> Given:
     Raises:
         InvalidRequestError: If an argument is missing or cannot be used.
     """
+    if not isinstance(request, Mapping):
+        raise InvalidRequestError(
+            f"A {type(request).__name__} is no request of a batch.",
+            remedy='Give each as {"model": ..., "data": ..., "size": ...}.',
+            code="spec",
+        )
     options = dict(request)
     try:
         model, data = options.pop("model"), options.pop("data")

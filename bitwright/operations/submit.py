@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from pydantic import BaseModel
 
+from bitwright.errors import BitwrightError, InvalidRequestError
 from bitwright.external_data import external_files
 from bitwright.operations.upload import LARGE, OnBytes, upload
 from bitwright.results import JobInfo
@@ -73,14 +74,27 @@ class Given:
 
         Returns:
             The model's and the samples' file.
-        """
-        if isinstance(self.model, str | PathLike):
-            model = existing(self.model)
-        else:
-            from bitwright.torch_model import export  # only those who have modules need it
 
-            model = export(self.model, self.example_inputs, folder)
-        return model, sample_file(self.data, model, folder)
+        Raises:
+            BitwrightError: If they cannot be used.
+            InvalidRequestError: If something of the user's own fails, such as a loader or the export of a module.
+        """
+        try:
+            if isinstance(self.model, str | PathLike):
+                model = existing(self.model)
+            else:
+                from bitwright.torch_model import export  # only those who have modules need it
+
+                model = export(self.model, self.example_inputs, folder)
+            return model, sample_file(self.data, model, folder)
+        except BitwrightError:
+            raise
+        except Exception as error:
+            raise InvalidRequestError(
+                f"Model and samples cannot be made files of: {type(error).__name__}: {error}.",
+                remedy="Give paths, or what `Client.quantize` describes; the cause of this error tells more.",
+                code="files",
+            ) from error
 
 
 @contextmanager

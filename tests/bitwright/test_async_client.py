@@ -17,6 +17,8 @@ import pytest
 from bitwright import AsyncClient, Client, InvalidRequestError, JobFailedError
 from bitwright.operations import submit, upload
 
+_BREAKS: dict[str, Any] = {"data": {"input": np.zeros(3), "labels": [[1], [1, 2]]}}
+
 
 @pytest.fixture
 def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,6 +194,24 @@ def test_a_torch_module_is_exported_here_and_loaders_are_samples(server: Any) ->
 def test_a_batch_gives_results_in_order_and_goes_on_past_failures(
     server: Any, model_file: Path, sample_file: Path, tmp_path: Path
 ) -> None:
+    with Client(server.url) as client:
+        for odd in (
+            5,
+            {"model": model_file},
+            {"model": model_file, "data": object()},
+            _BREAKS | {"model": model_file},
+        ):
+            (refused,) = client.quantize_many([odd])  # type: ignore[list-item]
+            assert isinstance(refused.error, InvalidRequestError)
+        with pytest.raises(InvalidRequestError, match="concurrency"):
+            client.quantize_many([], concurrency=0)
+
+    async def none() -> None:
+        async with AsyncClient(server.url) as client:
+            await client.quantize_many([], concurrency=0)
+
+    with pytest.raises(InvalidRequestError, match="concurrency"):
+        asyncio.run(none())
     wanted: list[Any] = [
         {"model": model_file, "data": sample_file, "size": 0.3},
         {"model": model_file, "data": sample_file, "seed": 5},
