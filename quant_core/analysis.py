@@ -114,7 +114,8 @@ def analyze(
             calibration, _ = split_samples(calibration, spec.held_back, spec.seed)
         scaled_for = expected_bits(job, spec.budget)
         job = equalize(job, calibration, whole, scaled_for, tell("rounding"))
-        seen, unseen = apart(job.shorten(calibration), spec)
+        calibration = job.shorten(calibration)
+        seen, unseen = apart(calibration, spec)
         rounded = find_rounded(checkpoints)
         if rounded is None:
             rounded = round_candidates(job, seen, spec, tell("rounding"))
@@ -122,7 +123,7 @@ def analyze(
         scored = score(job, unseen, rounded, spec, tell("sensitivity"), checkpoints).scaled_for(scaled_for)
         scored = scored.with_outliers(rounded)
         scored.write(made, name)
-        (made / COSTS).write_text(price(job, whole).model_dump_json(indent=1))
+        (made / COSTS).write_text(price(job, whole, calibration).model_dump_json(indent=1))
         if scored.spectra:
             densities = spectrum_table(scored.objective.name, spec.seed, scored.spectra)
             write_densities(model.name, densities, made)

@@ -25,7 +25,7 @@ from quant_core.ingest import Layer
 from quant_core.journal import Journal
 from quant_core.open_activations import note_narrow
 from quant_core.open_widths import layers_at
-from quant_core.plan_tuning import as_followed, find_followed, follow_plan, tune_plan
+from quant_core.plan_tuning import find_followed, follow_plan, tune_plan
 from quant_core.preparation import Prepared
 from quant_core.quantizers import QuantizedWeight
 from quant_core.quantizers.input_moments import KeptMoments
@@ -265,7 +265,6 @@ class FileMaker:
                 self.meter,
                 rounds=rounds,
                 on_progress=self.journal.tells("allocation"),
-                solved=as_followed(job, self.spec, self.problem, self.samples),
             )
             plan = settled.plan
         self.journal.tell(

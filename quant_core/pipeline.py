@@ -156,7 +156,7 @@ def _run(
             found = activations.scores(scored.objective, batches, journal.tells("sensitivity"))
             scored = scored.with_activations(found)
     with journal.timed("allocation"):
-        costs = price(job, spec)
+        costs = price(job, spec, calibration)
         problem = _problem(job, scored, costs, batches, spec)
         front = file_front(problem)
         program, rounding = (

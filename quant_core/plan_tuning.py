@@ -9,8 +9,6 @@ from functools import partial
 
 import torch
 
-from quant_core.allocation.healing import healed
-from quant_core.allocation.plan_problem import PlanProblem
 from quant_core.assessment import Choice, simulate
 from quant_core.calibration import Samples
 from quant_core.checkpoints import TUNING, Checkpoints, find_rounded, keep_rounded
@@ -29,7 +27,7 @@ from quant_core.quantizers.following import FollowedPlace, follow, followed_plac
 from quant_core.quantizers.reconstruction import reconstruct
 from quant_core.quantizers.rounding import RoundedWeights
 from quant_core.sensitivity import Objective
-from quant_core.spec import FLOAT_BITS, QuantizeSpec
+from quant_core.spec import QuantizeSpec
 
 _TOO_FEW = "Codes are those of GPTQ: to tune them takes two samples or more."
 _METHODS = {"brecq": BRECQ, "qdrop": QDROP}
@@ -71,24 +69,6 @@ def find_followed(
         return []
     layers = [layer for layer in job.layers if layer.name in choice.weights]
     return followed_places(job.graph, layers, samples)
-
-
-def as_followed(job: Prepared, spec: QuantizeSpec, problem: PlanProblem, samples: Samples) -> PlanProblem:
-    """Give the problem to solve where the layers of its plan will be followed.
-
-    Args:
-        job: The prepared job.
-        spec: The request.
-        problem: Scores of layers rounded alone.
-        samples: Calibration samples.
-
-    Returns:
-        The problem with what following leaves of the scores; as it was where nothing will be followed.
-    """
-    if not spec.follow or spec.by_value:
-        return problem
-    layers = [layer for layer in job.layers if set(problem.candidates[layer.name].bits) - {FLOAT_BITS}]
-    return healed(problem, {place.layer.name for place in followed_places(job.graph, layers, samples)})
 
 
 def follow_plan(

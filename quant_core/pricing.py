@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from quant_core.allocation.ties import read_ties
+from quant_core.calibration import Samples
 from quant_core.errors import SpecError
 from quant_core.export import Form, layer_form
 from quant_core.export.forms import input_bits
@@ -17,6 +18,7 @@ from quant_core.ingest.live_tensors import activation_owners, live_tensors
 from quant_core.open_widths import layers_at, open_widths
 from quant_core.outliers import PAIR_BITS
 from quant_core.preparation import Prepared
+from quant_core.quantizers.following import followed_places
 from quant_core.sensitivity.batches import tensors
 from quant_core.spec import (
     FLOAT_BITS,
@@ -31,12 +33,13 @@ from quant_core.spec.costs import MemoryStep
 from quant_core.spec.width import activation_of, sparse_of, weight_of
 
 
-def price(job: Prepared, spec: QuantizeSpec) -> CostTable:
+def price(job: Prepared, spec: QuantizeSpec, samples: Samples | None = None) -> CostTable:
     """Put a price on every layer at every width.
 
     Args:
         job: The prepared job.
         spec: The request.
+        samples: Calibration samples, which tell the layers that will be followed.
 
     Returns:
         The table.
@@ -84,7 +87,15 @@ def price(job: Prepared, spec: QuantizeSpec) -> CostTable:
         ),
         layers=tuple(rows),
         memory=memory_steps(job),
+        followed=() if samples is None else _followed(job, spec, samples),
     )
+
+
+def _followed(job: Prepared, spec: QuantizeSpec, samples: Samples) -> tuple[str, ...]:
+    if not spec.follow or spec.by_value:
+        return ()
+    layers = [layer for layer in job.layers if set(job.candidates[layer.name].bits) - {FLOAT_BITS}]
+    return tuple(place.layer.name for place in followed_places(job.graph, layers, samples))
 
 
 def memory_steps(job: Prepared) -> tuple[MemoryStep, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import replace
 
 from quant_core.allocation.plan_problem import PlanProblem
@@ -10,7 +9,7 @@ from quant_core.allocation.plan_problem import PlanProblem
 _LEAST, _POWER = 0.4, 4
 
 
-def healed(problem: PlanProblem, followed: Collection[str]) -> PlanProblem:
+def healed(problem: PlanProblem) -> PlanProblem:
     """Give a problem whose scores count what rounding that follows leaves of them.
 
     Scores are of one layer rounded while all others are float. Where layers are followed, each is fitted to the float
@@ -20,12 +19,12 @@ def healed(problem: PlanProblem, followed: Collection[str]) -> PlanProblem:
 
     Args:
         problem: The problem, candidates in the order of execution.
-        followed: Names of the layers that are followed.
 
     Returns:
         The problem to solve; its scores foretell no loss. As it was where nothing is followed, where pairs count, and
         where the rule is another's.
     """
+    followed = frozenset(problem.followed)
     if not followed or problem.pairs is not None or problem.allocation != "optimal":
         return problem
     scores, behind = {}, sum(name in followed for name in problem.candidates)

@@ -29,12 +29,13 @@ Limits = Mapping[str, float]
 """Cost name, `bytes` among them -> the most a plan may cost."""
 
 
-def plan_bits(problem: PlanProblem, limits: Limits) -> BitPlan:
+def plan_bits(problem: PlanProblem, limits: Limits, by: PlanProblem | None = None) -> BitPlan:
     """Choose the bits of least predicted loss within every limit.
 
     Args:
         problem: Scores, candidates, costs.
         limits: Limits by cost.
+        by: The same with the scores to minimise, where these are not those that foretell the loss.
 
     Returns:
         The plan, every layer with its reason.
@@ -54,10 +55,11 @@ def plan_bits(problem: PlanProblem, limits: Limits) -> BitPlan:
                 else "Drop the limit, or make the tables again.",
                 where=name,
             )
+    solved = problem if by is None else by
     finite = _finite(problem)
     check_peak(problem, finite, limits)
     budget = int(limits[BYTES]) if BYTES in limits else None
-    best, failure = _best(problem, finite, limits)
+    best, failure = _best(solved, finite, limits)
     if best is None:
         if budget is not None and smallest_reachable(finite, problem.files) > budget:
             _refuse(finite, problem, budget)

@@ -76,6 +76,7 @@ class PlanProblem:
             peak of a plan is the largest sum.
         allocation: How bits are chosen.
         priority: Layer name -> mean trace for `hawq_v2`, or importance for `ompq`; not used by `optimal`.
+        followed: Layers that are rounded again for what those before them give.
     """
 
     candidates: Mapping[str, Candidates]
@@ -87,6 +88,7 @@ class PlanProblem:
     peaks: Mapping[str, tuple[float, ByLayer]] = field(default_factory=dict)
     allocation: Allocation = "optimal"
     priority: Mapping[str, float] = field(default_factory=dict)
+    followed: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -143,6 +145,7 @@ class PlanProblem:
                 f"{PEAK_MEMORY} at {step.node}": (float(step.fixed), _held(step, costs))
                 for step in costs.memory
             },
+            followed=costs.followed,
         )
 
     @property

@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
+from quant_core.allocation.healing import healed
 from quant_core.allocation.limits import read_limits
 from quant_core.allocation.plan_bits import plan_bits
 from quant_core.allocation.plan_problem import PairLosses, PlanProblem
@@ -66,7 +67,7 @@ def replan(path: Path, spec: PlanSpec) -> BitPlan:
     if table.interactions is not None and table.method == "interaction":
         pairs = _read_pairs(table_path.with_name(table.interactions), costs)
     problem = PlanProblem.of(table, costs, allocation=spec.allocation, pairs=pairs)
-    return plan_bits(problem, read_limits(spec.budget, costs))
+    return plan_bits(problem, read_limits(spec.budget, costs), healed(problem))
 
 
 def narrow(costs: CostTable, rules: tuple[LayerRule, ...]) -> CostTable:

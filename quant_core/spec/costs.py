@@ -113,6 +113,8 @@ class CostTable(BaseModel):
         groups: Fusion groups of the graph.
         layers: One row a layer, in graph order.
         memory: The steps of a run that can hold the most activations; the peak of a plan is the largest of them.
+        followed: Layers that are rounded again for what those before them give, so that plans are solved with what
+            that leaves of the scores.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -126,6 +128,7 @@ class CostTable(BaseModel):
     groups: tuple[FusionGroup, ...] = ()
     layers: tuple[LayerCosts, ...]
     memory: tuple[MemoryStep, ...] = ()
+    followed: tuple[str, ...] = ()
 
     @property
     def float_bops(self) -> float:

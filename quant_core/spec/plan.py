@@ -40,9 +40,10 @@ class BitPlan(BaseModel):
         predicted_loss: Sum of the expected loss increases.
         predicted_bytes: Size of the file this plan should give.
         budget_bytes: The limit it was solved under; null if the size was left free.
-        optimal: Whether the solver proved that no plan has a smaller predicted loss.
-        gap: The most by which a better plan's predicted loss can lie below this one's, relative to it; 0 when optimal,
-            null where no bound is known.
+        optimal: Whether the solver proved that no plan does better by the scores it was solved with: those of the
+            predicted loss, or what rounding that follows leaves of them.
+        gap: The most by which a better plan can lie below this one in that, relative to it; 0 when optimal, null where
+            no bound is known.
         solver: What found it.
         costs: Other costs by name: `effective_bits`, `bops` and `peak_memory` (bytes) a sample, `latency` in ms.
         limits: Limits on them.

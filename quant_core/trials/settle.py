@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from quant_core.allocation.healing import healed
 from quant_core.allocation.plan_bits import Limits, describe, plan_bits
 from quant_core.allocation.plan_problem import EFFECTIVE_BITS, PlanProblem
 from quant_core.spec import BitPlan
@@ -41,7 +42,6 @@ def settle(
     *,
     rounds: int,
     on_progress: Callable[[float, str], None],
-    solved: PlanProblem | None = None,
 ) -> Settled:
     """Choose the plan of least measured loss among the solved one, the largest uniform one, and what refining gives.
 
@@ -54,15 +54,11 @@ def settle(
         meter: Measures plans.
         rounds: Most rounds of refinement.
         on_progress: Called with the fraction done and a message; may raise to stop.
-        solved: The problem that the plan is solved by, where scores that foretell its loss are not those to spend by.
 
     Returns:
         The plan and what it was held against.
     """
-    by = problem if solved is None else solved
-    best = plan_bits(by, limits)
-    if by is not problem:
-        best = best.model_copy(update={"predicted_loss": problem.loss(best.widths)})
+    best = plan_bits(problem, limits, healed(problem))
     chosen: str = problem.allocation
     history: tuple[RefinementRound, ...] = ()
     candidates: dict[str, Mapping[str, int]] = {chosen: best.widths}

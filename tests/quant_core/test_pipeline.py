@@ -8,10 +8,11 @@ import onnx
 import onnxruntime
 import pytest
 
+from quant_core.allocation.replan import replan
 from quant_core.artifacts import ARTIFACTS
 from quant_core.errors import CancelledError, InfeasibleBudgetError, SamplesError, SpecError
 from quant_core.pipeline import quantize, validate
-from quant_core.spec import STAGES, QuantizeSpec, Report, SensitivityTable
+from quant_core.spec import STAGES, PlanSpec, QuantizeSpec, Report, SensitivityTable
 
 DATA = Path(__file__).parents[2] / "benchmarks" / "data"
 MODEL = DATA / "resnet20_cifar10.onnx"
@@ -171,6 +172,15 @@ def test_sensitivities_of_an_earlier_job_give_a_new_file(result, samples, tmp_pa
         quantize(MODEL, samples, nearest, tmp_path / "other", earlier=out)
     with pytest.raises(SpecError, match="no sensitivities"):
         quantize(MODEL, samples, spec, tmp_path / "none", earlier=tmp_path)
+
+
+def test_a_plan_from_the_tables_is_the_one_that_the_job_solved(result):
+    out, report, _ = result
+    assert json.loads((out / "costs.json").read_text())["followed"]
+    plan = replan(out, PlanSpec.model_validate({"size": report.model.budget_bytes}))
+    solved = report.trials[0]
+    assert (solved.name, solved.bytes) == ("optimal", plan.predicted_bytes)
+    assert solved.predicted_loss == pytest.approx(plan.predicted_loss)
 
 
 def test_the_uniform_plan_is_measured_beside_the_choice(result):

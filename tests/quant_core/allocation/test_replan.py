@@ -43,6 +43,22 @@ def tables(method="output", **more):
     return table, costs
 
 
+def test_layers_that_a_job_follows_count_by_what_that_leaves(folder):
+    """`head` stands behind the others, so that nothing heals it."""
+    table, costs = tables()
+    found = []
+    for followed in ((), tuple(SIZES)):
+        noted = costs.model_copy(update={"followed": followed})
+        (folder / "costs.json").write_text(noted.model_dump_json())
+        limits = [replan(folder, PlanSpec.model_validate({"size": size})) for size in range(440, 900, 10)]
+        problem = PlanProblem.of(table, noted)
+        assert all(plan.predicted_loss == pytest.approx(problem.loss(plan.widths)) for plan in limits)
+        found.append([plan.bits["head"] for plan in limits])
+    plain, healed = map(np.array, found)
+    assert (healed >= plain).all()
+    assert (healed > plain).any()
+
+
 @pytest.fixture
 def folder(tmp_path):
     table, costs = tables()

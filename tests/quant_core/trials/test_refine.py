@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from quant_core.allocation.healing import healed
 from quant_core.allocation.plan_bits import fits, plan_bits
 from quant_core.trials import affordable_rounds, largest_uniform, refine, settle
 from quant_core.trials.refine import neighbours
@@ -99,16 +100,18 @@ def test_effort_is_counted_in_arithmetic(tiny):
 
 
 def test_what_a_plan_is_solved_by_foretells_no_loss(tiny):
-    limits, last = {"bytes": 60}, tiny.names[-1]
-    weighed = {
-        name: {bits: score * (1e4 if name == last else 1) for bits, score in row.items()}
-        for name, row in tiny.problem.scores.items()
-    }
-    by = replace(tiny.problem, scores=weighed)
-    expected = plan_bits(by, limits)
-    assert expected.widths != plan_bits(tiny.problem, limits).widths
-    settled = settle(tiny.problem, limits, tiny.meter, rounds=0, on_progress=quiet, solved=by)
+    problem = replace(tiny.problem, followed=tuple(tiny.names))
+
+    def expected(limits):
+        return plan_bits(healed(problem), limits)
+
+    limits = next(
+        limits
+        for limits in ({"bytes": size} for size in range(40, 100))
+        if expected(limits).widths != plan_bits(problem, limits).widths
+    )
+    settled = settle(problem, limits, tiny.meter, rounds=0, on_progress=quiet)
     trial = settled.trials[0]
-    assert trial.bytes == tiny.problem.files.total(expected.widths)
-    assert trial.predicted_loss == pytest.approx(tiny.problem.loss(expected.widths))
-    assert settled.plan.predicted_loss == pytest.approx(tiny.problem.loss(settled.plan.widths))
+    assert trial.bytes == problem.files.total(expected(limits).widths)
+    assert trial.predicted_loss == pytest.approx(problem.loss(expected(limits).widths))
+    assert settled.plan.predicted_loss == pytest.approx(problem.loss(settled.plan.widths))
