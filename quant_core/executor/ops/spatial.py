@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -101,8 +100,3 @@ def output_size(size: int, before: int, after: int, extent: int, stride: int, ce
     if ceil_mode and (count - 1) * stride >= size + before:
         count -= 1
     return count
-
-
-def flat_batch(x: Tensor) -> torch.Size:
-    """Spatial sizes of an N x C x spatial tensor."""
-    return x.shape[2:]
