@@ -86,6 +86,7 @@ class QuantizeOptions(RequestOptions, total=False):
         activation_range: How the range of an activation is chosen.
         float_islands: Share of the time that layers whose activations bear no 8 bits may take more; 0 for none.
         follow: Whether layers of the plan are rounded again for what the rounded layers before them give.
+        mix_channels: Whether channels of one layer may take two widths.
         allocation: How bits are chosen.
         ties: Layers that get the same bits.
         target: The runtime the file is made for.
@@ -105,6 +106,7 @@ class QuantizeOptions(RequestOptions, total=False):
     activation_range: str
     float_islands: float
     follow: bool
+    mix_channels: bool
     allocation: str
     ties: Sequence[Sequence[str]]
     target: str

@@ -30,7 +30,9 @@ from quant_core.sensitivity import Objective
 from quant_core.spec import (
     BitPlan,
     Latency,
+    LayerPlan,
     LayerReport,
+    LayerSensitivity,
     Metrics,
     ModelSummary,
     ParetoFront,
@@ -346,13 +348,12 @@ def _layers(
             activation_bits=_input_bits(layer, choice.placement),
             form=forms[layer.name],
             kernel=found[layer.name],
-            bytes=job.costs.layers[layer.name][chosen.width],
+            narrow_bits=chosen.narrow_bits,
+            narrow_share=chosen.narrow_share,
+            bytes=_bytes(job.costs.layers[layer.name], chosen),
             trace=rows[layer.name].trace,
             trace_stderr=rows[layer.name].trace_stderr,
-            sensitivity=(rows[layer.name].sensitivity | (rows[layer.name].sparse_sensitivity or {}))[
-                stored_of(chosen.width)
-            ]
-            + (rows[layer.name].activation_sensitivity or {}).get(chosen.activation_bits or FLOAT_BITS, 0.0),
+            sensitivity=_expected_loss(rows[layer.name], chosen),
             sensitivity_stderr=(rows[layer.name].sensitivity_stderr or {}).get(chosen.bits),
             reason=chosen.reason,
             sqnr_db=noise[layer.name].accumulated_db,
@@ -360,6 +361,20 @@ def _layers(
         )
         for layer, chosen in zip(job.layers, choice.plan.layers, strict=True)
     )
+
+
+def _bytes(sizes: Mapping[int, int], chosen: LayerPlan) -> int:
+    """Bytes of a layer's weight; of channels with two widths each at its own, without what puts them in order."""
+    wide = sizes[chosen.width]
+    narrow = wide if chosen.narrow_bits is None else sizes[chosen.narrow_bits]
+    return round(wide + chosen.narrow_share * (narrow - wide))
+
+
+def _expected_loss(row: LayerSensitivity, chosen: LayerPlan) -> float:
+    if chosen.expected_loss is not None:
+        return chosen.expected_loss
+    of_weight = (row.sensitivity | (row.sparse_sensitivity or {}))[stored_of(chosen.width)]
+    return of_weight + (row.activation_sensitivity or {}).get(chosen.activation_bits or FLOAT_BITS, 0.0)
 
 
 def _input_bits(layer: Layer, placement: Placement) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from quant_core.codes import CorrectedBias, QuantizedWeight
+from quant_core.codes import CorrectedBias, NarrowChannels, QuantizedWeight
 from quant_core.outliers import Outliers
 from quant_core.version import __version__
 
@@ -152,6 +152,7 @@ def keep_rounded(
                 "zero_point": weight.zero_point,
                 "bias": None if weight.bias is None else weight.bias.values,
                 "outliers": None if weight.outliers is None else weight.outliers.positions,
+                "narrow": None if weight.narrow is None else weight.narrow.channels,
             }
             arrays |= {f"{number}.{part}": array for part, array in found.items() if array is not None}
             plain = {
@@ -162,7 +163,8 @@ def keep_rounded(
                 "tensor_scale": weight.tensor_scale,
             }
             kept = None if weight.outliers is None else [weight.outliers.pairs, weight.outliers.left]
-            rows.append([name, bits, plain, None if weight.bias is None else weight.bias.name, kept])
+            narrow = None if weight.narrow is None else weight.narrow.bits
+            rows.append([name, bits, plain, None if weight.bias is None else weight.bias.name, kept, narrow])
         np.savez(folder / "weights.npz", allow_pickle=False, **arrays)
         (folder / "weights.json").write_text(json.dumps(rows))
         (folder / _TOLD).write_text(json.dumps(told or {}))
@@ -183,7 +185,7 @@ def find_rounded(checkpoints: Checkpoints | None, stage: str = ROUNDING) -> Roun
         return None
     rounded: dict[str, dict[int, QuantizedWeight]] = {}
     with np.load(folder / "weights.npz", allow_pickle=False) as arrays:
-        for number, (name, bits, plain, bias, kept) in enumerate(
+        for number, (name, bits, plain, bias, kept, narrow) in enumerate(
             json.loads((folder / "weights.json").read_bytes())
         ):
             zero_point = f"{number}.zero_point"
@@ -195,6 +197,7 @@ def find_rounded(checkpoints: Checkpoints | None, stage: str = ROUNDING) -> Roun
                 zero_point=arrays.get(zero_point),
                 bias=None if bias is None else CorrectedBias(bias, arrays[f"{number}.bias"]),
                 outliers=None if kept is None else Outliers(arrays[f"{number}.outliers"], *kept),
+                narrow=None if narrow is None else NarrowChannels(narrow, arrays[f"{number}.narrow"]),
                 **plain,
             )
     return rounded

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from quant_core.number_formats import Minifloat, code_values, element, half_nearest, positive_values
 from quant_core.outliers import EXCESS_BITS, Outliers
 from quant_core.spec.weight_grid import INT8_BITS, WeightFormat
+from quant_core.spec.width import NARROW
 
 SPREAD = "spread"
 """Key of `model.meta` under which constants stand that were one number and became one for each channel: name -> that
@@ -50,6 +51,24 @@ class CorrectedBias:
         return cls(name, half_nearest(values.astype(np.float32)))
 
 
+@dataclass(frozen=True, eq=False)
+class NarrowChannels:
+    """Channels of a weight whose codes take fewer bits than those of the others.
+
+    Attributes:
+        bits: Bits of their codes.
+        channels: Whether each channel is one of them, bool `[C]`; some are, and some are not.
+    """
+
+    bits: int
+    channels: npt.NDArray[np.bool_]
+
+    @property
+    def share(self) -> float:
+        """Share of the channels."""
+        return float(self.channels.mean())
+
+
 @dataclass(frozen=True)
 class QuantizedWeight:
     """Codes and scales of one weight tensor.
@@ -71,6 +90,7 @@ class QuantizedWeight:
         tensor_scale: Factor all scales of NVFP4 have in common; `scale / tensor_scale` is an E4M3 number.
         outliers: Weights whose codes may lie up to eight steps beyond those of b bits, kept apart; None if there are
             none.
+        narrow: Channels whose codes take fewer bits than `bits`; None where all take as many.
     """
 
     codes: npt.NDArray[np.int8]
@@ -83,6 +103,12 @@ class QuantizedWeight:
     format: WeightFormat = "int"
     tensor_scale: float | None = None
     outliers: Outliers | None = None
+    narrow: NarrowChannels | None = None
+
+    @property
+    def widths(self) -> frozenset[int]:
+        """The bits that its codes are stored in, and `NARROW` where these are several."""
+        return frozenset({self.bits} if self.narrow is None else {self.bits, self.narrow.bits, NARROW})
 
     @property
     def suits_int8_kernels(self) -> bool:
@@ -109,9 +135,13 @@ class QuantizedWeight:
         """Give the range of every integer code.
 
         Returns:
-            The smallest and the largest code, int8, shaped as the weight where there are outliers, else `[]`.
+            The smallest and the largest code, int8: shaped as the weight where there are outliers, one for each channel
+            where some are narrow, else `[]`. They broadcast to the weight's shape.
         """
         half = 1 << (self.bits - 1)
+        if self.narrow is not None:
+            halves = np.where(self.narrow.channels, 1 << (self.narrow.bits - 1), half)
+            return self.spread((-halves).astype(np.int8)), self.spread((halves - 1).astype(np.int8))
         low, high = np.array(-half, dtype=np.int8), np.array(half - 1, dtype=np.int8)
         if self.outliers is None:
             return low, high

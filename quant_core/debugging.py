@@ -155,7 +155,7 @@ def _case(model: Path, quantized: Path, data: Path, most: int, tell: Tell) -> _C
     job = equalize(
         job, calibration, report.spec, scaled_for, lambda fraction, message: tell(0.1 * fraction, message)
     )
-    bits = {layer.name: layer.weight_bits for layer in report.layers}
+    bits = {layer.name: layer.narrow_bits or layer.weight_bits for layer in report.layers}
     return _Case(job.model, job.layers, _few(held_back, most), bits)
 
 

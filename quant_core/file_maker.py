@@ -15,6 +15,7 @@ from quant_core.allocation.plan_problem import BYTES, PlanProblem
 from quant_core.artifacts import MODEL
 from quant_core.assessment import Choice, simulate
 from quant_core.calibration import Samples
+from quant_core.channel_mixing import Mixed, Shares, find_shares, mix_channels
 from quant_core.checkpoints import Checkpoints
 from quant_core.errors import InfeasibleBudgetError
 from quant_core.export import Placement, place, predict_sizes
@@ -29,6 +30,7 @@ from quant_core.plan_tuning import find_followed, follow_plan, tune_plan
 from quant_core.preparation import Prepared
 from quant_core.quantizers import QuantizedWeight
 from quant_core.quantizers.input_moments import KeptMoments
+from quant_core.quantizers.mixed_channels import at_width, stored_widths
 from quant_core.quantizers.output_means import correct_means
 from quant_core.quantizers.rounding import RoundedWeights, knows_more, round_weights
 from quant_core.sensitivity import Objective
@@ -77,6 +79,7 @@ class FileMaker:
         whole: Whether `rounded` has seen every calibration sample; else chosen widths may be rounded again with all.
         checkpoints: What an attempt that was cut off left, and where this one leaves what it has tuned.
         islands: Layers that run in float for their activations' sake; None while none were looked for.
+        shares: Layer name -> share of its loss by output channel, where channels may differ; None while not looked for.
     """
 
     job: Prepared
@@ -94,6 +97,7 @@ class FileMaker:
     whole: bool = False
     checkpoints: Checkpoints | None = None
     islands: Islands | None = None
+    shares: Shares | None = None
 
     @property
     def path(self) -> Path:
@@ -113,25 +117,25 @@ class FileMaker:
         Raises:
             InfeasibleBudgetError: If no plan fits, or files keep coming out larger than predicted.
         """
-        margin = 0
+        margin, planned = 0, None
         for _ in range(_REPLANS):
             tight = dict(limits) | ({BYTES: limits[BYTES] - margin} if BYTES in limits else {})
             try:
-                settled = self.settle(tight, quick=quick)
+                planned = planned or self.settle(tight, quick=quick)
             except InfeasibleBudgetError as error:
                 if self.islands is not None and self.islands.shares:
-                    self.islands, margin = Islands(), 0
+                    self.islands, margin, planned = Islands(), 0, None
                     continue
                 if margin and error.where == "size":
                     raise self._too_large(margin) from error
                 raise
-            plan = settled.plan
+            mixed = self._by_channel(planned, tight)
+            settled, plan = mixed.settled, mixed.settled.plan
             layers = layers_at(self.job.layers, plan.widths)
             placement = self._place(layers, plan)
             with self.journal.timed("calibration"):
                 grids = self.activations.of(placement)
-            stored = {name: stored_of(width) for name, width in plan.widths.items()}
-            weights = {name: self.rounded[name][w] for name, w in stored.items() if w != FLOAT_BITS}
+            weights = mixed.weights(self.rounded)
             self.journal.tell("export", 0, "writing model.onnx")
             choice = self._with_islands(layers, Choice(plan, placement, grids, weights), settled)
             plan = self._foretold(layers, choice.plan)
@@ -143,6 +147,7 @@ class FileMaker:
                 )
                 return self._finish(made)
             margin = max(margin + 1, size - settled.plan.predicted_bytes)
+            planned = planned if mixed.narrow else None  # which leaves room for channels to give way
         raise self._too_large(margin)
 
     def _too_large(self, margin: int) -> InfeasibleBudgetError:
@@ -205,7 +210,21 @@ class FileMaker:
         )
         dense = {each.name: width_of(each.bits, each.activation_bits) for each in plan.layers}
         outliers = job.costs.total(plan.widths) - job.costs.total(dense)
+        if any(each.narrow_bits is not None for each in plan.layers):
+            outliers += plan.predicted_bytes - job.costs.total(plan.widths)
         return plan.model_copy(update={"predicted_bytes": sizes.total(plan.bits) + outliers})
+
+    def _by_channel(self, settled: Settled, limits: Limits) -> Mixed:
+        """The plan, or one within the same limits whose layers give their channels two widths."""
+        job, spec = self.job, self.spec
+        with self.journal.timed("allocation"):
+            if self.shares is None:
+                self.shares = find_shares(job, spec, self.objective, settled, self.rounded, self.meter)
+            if not self.shares:
+                return Mixed(settled)
+            self.journal.tell("allocation", 1, f"channels of {len(self.shares)} layers told apart")
+            parts = settled, limits, self.shares, self.rounded, self.meter
+            return mix_channels(job, self.problem, *parts)
 
     def _told(self, settled: Settled) -> tuple[str, ...]:
         islands = () if self.islands is None or not self.islands.shares else (self.islands.note,)
@@ -308,10 +327,10 @@ class FileMaker:
         if not self.whole:
             layers = [layer for layer in self.job.layers if knows_more(layer, self.samples.count)]
             again = {layer.name for layer in layers} - {place.layer.name for place in followed}
-            rounded = self._round(
-                {name: (widths[name],) if name in again else () for name in widths}, "export"
-            )
-            weights |= {name: rounded[name][widths[name]] for name in again if name in weights}
+            narrow = {name: weight.narrow for name, weight in weights.items()}
+            wanted = {n: stored_widths(w, narrow.get(n)) if n in again else () for n, w in widths.items()}
+            rounded = self._round(wanted, "export")
+            weights |= {n: at_width(rounded[n], widths[n], narrow[n]) for n in again if n in weights}
         return follow_plan(
             self.job,
             self.spec,

@@ -103,6 +103,7 @@ _AS_GIVEN = (
     "activation_range",
     "float_islands",
     "follow",
+    "mix_channels",
     "target",
     "opset",
     "sensitivity",
@@ -188,6 +189,12 @@ def quantize(
         bool | None,
         typer.Option(
             "--follow/--no-follow", help="Round layers again for what the rounded layers before them give."
+        ),
+    ] = None,
+    mix_channels: Annotated[
+        bool | None,
+        typer.Option(
+            "--mix-channels/--no-mix-channels", help="Let the channels of one layer take two widths."
         ),
     ] = None,
     target: Annotated[

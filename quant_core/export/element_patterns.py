@@ -29,7 +29,8 @@ def stored_elements(
         writer: Where to write.
         name: Name of the first stored tensor.
         weight: Says what the codes are.
-        codes: They, in the shape they are stored in; that of the weight where there are outliers.
+        codes: They, in the shape they are stored in; that of the weight where there are outliers, or
+            channels of two widths.
 
     Returns:
         Name of an int8 tensor, or of one of 8-bit floats.
@@ -37,6 +38,8 @@ def stored_elements(
     if weight.outliers is not None:
         dense = writer.stored_codes(name, weight.dense_codes(), weight.bits)
         return writer.add_outliers(dense, weight, weight.outliers)
+    if weight.narrow is not None:
+        return writer.stored_channels(name, weight, weight.narrow)
     minifloat = element(weight.format)
     if minifloat in _FLOAT8:
         return writer.store(name, Plane("", _FLOAT8[minifloat], codes.shape, codes.tobytes()))

@@ -89,7 +89,7 @@ def export_parts(
     Returns:
         The model in parts.
     """
-    opset = target.opset({weight.bits for weight in weights.values()})
+    opset = target.opset({width for weight in weights.values() for width in weight.widths})
     proto, held_back = without_large(model)
     proto = at_opset(proto, opset)
     if target.exact_opset:

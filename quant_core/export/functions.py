@@ -98,3 +98,44 @@ def outliers_function() -> onnx.FunctionProto:
         nodes,
         [helper.make_opsetid("", BIT_PLANE_OPSET)],
     )
+
+
+def channels_function() -> onnx.FunctionProto:
+    """Write the function that puts channels of two widths in order: each takes the next one of its width.
+
+    Returns:
+        `Channels`, inputs the int8 codes of the wide channels, those of the narrow ones, and a 1 for every wide and a 0
+        for every narrow channel in 2 bits; attribute axis, along which channels lie.
+    """
+    nodes = [
+        _constant("first", np.array(0, dtype=np.int64)),
+        _constant("one", np.array(1, dtype=np.int32)),
+        helper.make_node("Cast", ["wide"], ["byte"], to=onnx.TensorProto.INT8),
+        helper.make_node("Cast", ["byte"], ["is_wide"], to=onnx.TensorProto.INT32),
+        helper.make_node("Sub", ["one", "is_wide"], ["is_narrow"]),
+        helper.make_node("CumSum", ["is_wide", "first"], ["of_wide"]),
+        helper.make_node("CumSum", ["is_narrow", "first"], ["of_narrow"]),
+        helper.make_node("ReduceSum", ["is_wide"], ["count"]),
+        helper.make_node("Add", ["of_narrow", "count"], ["behind"]),
+        helper.make_node("Cast", ["is_wide"], ["chosen"], to=onnx.TensorProto.BOOL),
+        helper.make_node("Where", ["chosen", "of_wide", "behind"], ["number"]),
+        helper.make_node("Sub", ["number", "one"], ["at"]),
+        _along(helper.make_node("Concat", ["many", "few"], ["all"])),
+        _along(helper.make_node("Gather", ["all", "at"], ["codes"])),
+    ]
+    return helper.make_function(
+        DOMAIN,
+        "Channels",
+        ["many", "few", "wide"],
+        ["codes"],
+        nodes,
+        [helper.make_opsetid("", BIT_PLANE_OPSET)],
+        attributes=["axis"],
+    )
+
+
+def _along(node: onnx.NodeProto) -> onnx.NodeProto:
+    reference = node.attribute.add()
+    reference.name = reference.ref_attr_name = "axis"
+    reference.type = onnx.AttributeProto.INT
+    return node

@@ -11,14 +11,15 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from quant_core.codes import QuantizedWeight
+from quant_core.codes import NarrowChannels, QuantizedWeight
 from quant_core.errors import InternalError
+from quant_core.export.functions import DOMAIN
 from quant_core.export.half_storage import half_type, in_half
-from quant_core.export.packing import Plane, pack
+from quant_core.export.packing import Plane, pack, pack_bits
 from quant_core.export.storage import Storage
 from quant_core.number_formats import Minifloat
 from quant_core.outliers import EXCESS_BITS, Outliers, to_pairs
-from quant_core.spec.width import OUTLIERS
+from quant_core.spec.width import NARROW, OUTLIERS
 
 _MINIFLOATS: dict[Minifloat, int] = {
     "e4m3": onnx.TensorProto.FLOAT8E4M3FN,
@@ -211,3 +212,33 @@ class GraphWriter:
         stored = self.store(self.fresh(), Plane("", onnx.TensorProto.UINT8, gaps.shape, gaps.tobytes()))
         planes = self.pack(excess, EXCESS_BITS)
         return self._storage.write_outliers(self, dense, stored, planes, weight.codes.shape)
+
+    def stored_channels(self, name: str, weight: QuantizedWeight, narrow: NarrowChannels) -> str:
+        """Store channels of two widths, each in their own, and append what puts them in order; that folds at load.
+
+        Args:
+            name: Name of the first stored tensor.
+            weight: All codes, channels along one axis.
+            narrow: Which channels take fewer bits.
+
+        Returns:
+            Name of the int8 tensor.
+
+        Raises:
+            InternalError: If channels do not lie along one axis.
+        """
+        axis = weight.axis
+        if not isinstance(axis, int):
+            raise InternalError(f"channels of {name} have two widths and no axis of their own")
+        self._widths.add(NARROW)
+        wide = ~narrow.channels
+        parts = [
+            self.stored_codes(part, np.compress(channels, weight.codes, axis), bits)
+            for part, channels, bits in (
+                (name, wide, weight.bits),
+                (self.fresh(), narrow.channels, narrow.bits),
+            )
+        ]
+        data = pack_bits(wide.astype(np.uint8), 2).tobytes()
+        which = self.store(self.fresh(), Plane("", onnx.TensorProto.UINT2, wide.shape, data))
+        return self.node("Channels", [*parts, which], domain=DOMAIN, axis=axis)

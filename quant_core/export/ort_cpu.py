@@ -25,8 +25,9 @@ from quant_core.export.target import Target
 from quant_core.ingest.layer import RECURRENT, Layer
 from quant_core.spec import FLOAT_BITS, WeightGrid
 from quant_core.spec.bits import WIDE_BITS
+from quant_core.spec.width import NARROW
 
-_TWO_BIT_TYPES = frozenset({2, 3, 5, 6})
+_TWO_BIT_TYPES = frozenset({2, 3, 5, 6, NARROW})
 _PACKED_OPSET = 21
 _KERNEL_BITS = 8
 _FEWEST_CHANNELS = 16
@@ -151,6 +152,7 @@ ORT_CPU = Target(
     integer_bias=True,
     norms_apart=True,
     halves=True,
+    mixes_channels=True,
     runs_here=True,
 )
 """onnxruntime on a CPU."""

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import onnx
 
-from quant_core.export.functions import DOMAIN, outliers_function, unpack_function
+from quant_core.export.functions import DOMAIN, channels_function, outliers_function, unpack_function
 from quant_core.export.packing import Plane
-from quant_core.spec.width import OUTLIERS
+from quant_core.spec.width import NARROW, OUTLIERS
 
 if TYPE_CHECKING:
     from quant_core.export.graph_writer import GraphWriter
@@ -122,10 +122,11 @@ class LocalFunctions:
         """List the functions that put planes together and add outliers.
 
         Args:
-            widths: Bits in use, and `OUTLIERS` where there are any.
+            widths: Bits in use, `OUTLIERS` where there are any, and `NARROW` where channels have widths of their own.
 
         Returns:
             The functions, by rising width.
         """
         unpacking = [unpack_function(bits) for bits in sorted({3, 5, 6}.intersection(widths))]
-        return [*unpacking, *([outliers_function()] if OUTLIERS in widths else [])]
+        kept_apart = [outliers_function()] if OUTLIERS in widths else []
+        return [*unpacking, *kept_apart, *([channels_function()] if NARROW in widths else [])]

@@ -41,6 +41,7 @@ class Target:
         norms_apart: Whether layer normalization is written so that no addition is fused with it.
         halves: Whether float tensors that float16 holds exactly, such as steps and corrected biases, are stored so,
             each behind a Cast.
+        mixes_channels: Whether channels of one weight may be stored in two widths.
         runs_here: Whether its kernels are those of onnxruntime on this machine's CPU.
     """
 
@@ -58,4 +59,5 @@ class Target:
     integer_bias: bool = False
     norms_apart: bool = False
     halves: bool = False
+    mixes_channels: bool = False
     runs_here: bool = False

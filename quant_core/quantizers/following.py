@@ -23,6 +23,7 @@ from quant_core.quantizers.bias_correction import corrected_bias, find_bias
 from quant_core.quantizers.gptq import gptq
 from quant_core.quantizers.input_columns import columns_at
 from quant_core.quantizers.input_moments import has_moments
+from quant_core.quantizers.mixed_channels import at_width, stored_widths
 from quant_core.quantizers.read_positions import reads_in_part, run_as_read, seeing_batch
 from quant_core.quantizers.refit import Columns, refit
 from quant_core.quantizers.rounding import RoundedWeights, improvement, knows_more
@@ -326,17 +327,18 @@ def _rounded(
             np.float32
         )
         beta = options.foem_beta if options.rounding == "foem" else 0.0
-        return gptq(
+        rounded = gptq(
             layer,
             target,
             found.moments,
-            [width],
+            stored_widths(width, start.narrow),
             bias,
             beta=beta,
             grid_of=options.grid,
             improve=improvement(options),
             given=given,
-        )[width]
+        )
+        return at_width(rounded, width, start.narrow)
     if bias is None or not bool(shift.any()):
         return None
     weight = from_rows(layer, place.rows).astype(np.float32)

@@ -68,7 +68,7 @@ def mean_bits(report: Report) -> float:
         Bits per weight, float counted as 32, what is stored of outliers on top.
     """
     total = sum(layer.parameters for layer in report.layers)
-    bits = sum(layer.parameters * layer.weight_bits + layer.outliers * PAIR_BITS for layer in report.layers)
+    bits = sum(layer.parameters * layer.mean_bits + layer.outliers * PAIR_BITS for layer in report.layers)
     return bits / max(total, 1)
 
 

@@ -15,6 +15,9 @@ class LayerPlan(BaseModel):
         bits: Bits of its weight; 32 is float.
         activation_bits: Bits of its activations where they were open; null elsewhere.
         sparse: Share of its weights that are kept apart from the others, which take `bits`; null where none are.
+        narrow_bits: Bits of the output channels that matter least; null where all take `bits`.
+        narrow_share: Share of the channels that these are.
+        expected_loss: Expected loss increase where channels take two widths; null elsewhere.
         reason: Why: budget, pinned, excluded, limited, tied, unsupported, non-finite; in words.
     """
 
@@ -24,6 +27,9 @@ class LayerPlan(BaseModel):
     bits: int
     activation_bits: int | None = None
     sparse: float | None = None
+    narrow_bits: int | None = None
+    narrow_share: float = 0.0
+    expected_loss: float | None = None
     reason: str
 
     @property

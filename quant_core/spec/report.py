@@ -53,6 +53,8 @@ class LayerReport(_Value):
         parameters: Number of weight elements.
         macs: Multiply-accumulates per sample.
         weight_bits: Bits of the weight; 32 is float.
+        narrow_bits: Bits of the output channels that matter least; null where all take `weight_bits`.
+        narrow_share: Share of the channels that these are.
         outliers: Weights that are stored apart from those, in 12 bits each; 0 for none.
         activation_bits: Bits of the layer's input; 32 is float.
         form: How it runs: `static`, `dynamic`, `block`, `gather`, `weight_only`, `wide` or `float`.
@@ -74,6 +76,8 @@ class LayerReport(_Value):
     parameters: int
     macs: int
     weight_bits: int
+    narrow_bits: int | None = None
+    narrow_share: float = 0.0
     outliers: int = 0
     activation_bits: int
     form: str
@@ -86,6 +90,12 @@ class LayerReport(_Value):
     reason: str
     sqnr_db: float | None = None
     own_sqnr_db: float | None = None
+
+    @property
+    def mean_bits(self) -> float:
+        """Mean bits of its weights, without what outliers take."""
+        narrow = self.weight_bits if self.narrow_bits is None else self.narrow_bits
+        return self.weight_bits + self.narrow_share * (narrow - self.weight_bits)
 
 
 class Metrics(_Value):

@@ -135,6 +135,9 @@ class QuantizeSpec(Request):
         follow: Whether the layers of the chosen plan are rounded again, one after another, each for the inputs that the
             rounded layers before it give; not for `nearest` and `stochastic`, with fewer than 16 samples, or where next
             to nothing is lost.
+        mix_channels: Whether output channels of one layer may take two widths, more bits for those that lose most:
+            where that promises less loss in no more bytes and the measured loss confirms it, the target is `ort-cpu`,
+            weights are integers with a step a channel, no layers are tied and peak memory is not limited.
         allocation: How bits are chosen from the estimates: `optimal` (integer program, and swaps where pairs of layers
             were measured), or for comparison `hawq_v2` (bits follow the order of mean traces) or `ompq` (bits by
             how little a layer's features are like those of others).
@@ -151,6 +154,7 @@ class QuantizeSpec(Request):
     activation_range: RangeMethod = "mse"
     float_islands: float = Field(default=0.15, ge=0, le=1)
     follow: bool = True
+    mix_channels: bool = True
     allocation: Allocation = "optimal"
     ties: tuple[tuple[str, ...], ...] = ()
     latency_table: LatencyTable | None = None

@@ -47,7 +47,7 @@ def _known_share(value: Any) -> Any:
 Sparse = Annotated[float | Literal["auto"], BeforeValidator(_known_share)]
 
 EFFORTS: Mapping[str, Mapping[str, str | bool]] = {
-    "fast": {"descent": False, "equalize": "none", "follow": False},
+    "fast": {"descent": False, "equalize": "none", "follow": False, "mix_channels": False},
     "balanced": {},
     "best": {"rounding": "reconstruction"},
 }

@@ -16,6 +16,9 @@ KERNEL_BITS = 8
 OUTLIERS = 10_000
 """Stands for outliers where functions of a file are listed by the bits that need them; the factor of their share."""
 
+NARROW = 20_000
+"""Stands for channels of fewer bits where functions of a file are listed by the bits that need them."""
+
 _ACTIVATION = 100
 _SHARES = 10_000
 """Shares are counted in parts of this many."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from quant_core.codes import QuantizedWeight
 from quant_core.executor import Program
 from quant_core.executor.side_by_side import side_by_side
 from quant_core.ingest.layer import Layer
@@ -69,6 +70,7 @@ class PlanMeter:
 
     Attributes:
         samples: Number of samples.
+        batches: They, in batches.
     """
 
     def __init__(
@@ -91,7 +93,8 @@ class PlanMeter:
             activations: Plan -> tensor name -> how it is rounded, where bits of activations are open.
         """
         self.samples = sum(batch.size for batch in batches)
-        self._program, self._objective, self._batches = program, objective, batches
+        self.batches = self._batches = batches
+        self._program, self._objective = program, objective
         self._layers = {layer.name: layer for layer in layers}
         self._rounded = rounded
         self._activations = activations
@@ -116,17 +119,34 @@ class PlanMeter:
         """
         key = tuple(bits.items())
         if key not in self._known:
-            weights = _merge(self._stand_ins(bits))
             replace = {} if self._activations is None else self._activations(bits)
-            changes = []
-            for index, batch in enumerate(self._batches):
-                with torch.no_grad():
-                    values = self._program.evaluate(
-                        batch.feeds, outputs=self._objective.tensors, weights=weights, replace=replace
-                    )
-                changes.append(self._increase(index, values))
-            self._known[key] = Measured(torch.cat(changes).double().cpu())
+            self._known[key] = self._measured(self._stand_ins(bits), replace)
         return self._known[key]
+
+    def loss_of(self, weights: Mapping[str, QuantizedWeight]) -> Measured:
+        """Measure rounded weights, with activations in float.
+
+        Args:
+            weights: Layer name -> codes and scales; the others stay as they are.
+
+        Returns:
+            `mean_n [L_n(weights) - L_n(float)]`; not finite if the network gives NaN or infinity.
+        """
+        stand_ins = {
+            name: stand_in_tensors(self._program, self._layers[name], weight)
+            for name, weight in weights.items()
+        }
+        return self._measured(stand_ins, {})
+
+    def _measured(self, stand_ins: Mapping[str, Mapping[str, torch.Tensor]], replace: Replace) -> Measured:
+        weights, changes = _merge(stand_ins), []
+        for index, batch in enumerate(self._batches):
+            with torch.no_grad():
+                values = self._program.evaluate(
+                    batch.feeds, outputs=self._objective.tensors, weights=weights, replace=replace
+                )
+            changes.append(self._increase(index, values))
+        return Measured(torch.cat(changes).double().cpu())
 
     def around(self, bits: Bits, moves: Sequence[Move]) -> list[float]:
         """Measure neighbours of a plan; each is run only from its changed layers on.
