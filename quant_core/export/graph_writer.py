@@ -28,6 +28,10 @@ _MINIFLOATS: dict[Minifloat, int] = {
 }
 
 
+ConstantKey = tuple[str, tuple[int, ...], bytes]
+"""Type, shape and content of a constant."""
+
+
 class GraphWriter:
     """Collects nodes and initializers.
 
@@ -47,7 +51,7 @@ class GraphWriter:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self._taken = set(taken)
-        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._constants: dict[ConstantKey, str] = {}
         self._storage = storage
         self._halves = halves
         self._widths: set[int] = set()

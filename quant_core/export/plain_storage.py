@@ -34,9 +34,11 @@ class PlainOperators:
 
     Attributes:
         opset: Opset of the file.
+        shares_constants: True: layers of one width are unpacked with the same constants.
     """
 
     opset: int
+    shares_constants: bool = True
 
     def write(
         self, writer: GraphWriter, name: str, planes: Sequence[Plane], bits: int, shape: Sequence[int]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from quant_core.codes import ActivationGrid, CorrectedBias, QuantizedWeight, cha
 from quant_core.export.block_patterns import write_blocks
 from quant_core.export.exporter import export_parts
 from quant_core.export.forms import Form
-from quant_core.export.graph_writer import GraphWriter
+from quant_core.export.graph_writer import ConstantKey, GraphWriter
 from quant_core.export.half_storage import SUFFIX, cast, half_type, half_types
 from quant_core.export.model_file import model_bytes
 from quant_core.export.nbits import NBITS_DOMAIN, nbits_attributes, write_nbits
@@ -39,7 +40,10 @@ from quant_core.spec.bits import WIDE_BITS
 from quant_core.spec.width import functions_of, sparse_of, weight_of
 
 _DEFAULT = WeightOptions()
-_CHANNELS = WeightGrid()
+_NAMES = 36
+"""Names given before; later ones have two letters, as most have in a file with many nodes a layer."""
+_MASK = 8
+"""Most numbers that a shape, or a mask of the bits of a byte, has."""
 
 
 @dataclass(frozen=True)
@@ -111,20 +115,8 @@ def predict_sizes(
     Returns:
         Predicted bytes of any plan.
     """
-    sizes = {
-        layer.name: {
-            bits: layer_bytes(
-                layer,
-                bits,
-                layer_form(layer, model, weight_of(bits), activation_bits, target, options),
-                model,
-                target,
-                options.grid(weight_of(bits)),
-            )
-            for bits in candidates[layer.name]
-        }
-        for layer in layers
-    }
+    counter = _Counter(model, activation_bits, target, options)
+    sizes = counter.sizes(layers, candidates)
     reference = {name: min(choices) for name, choices in candidates.items()}  # integers where allowed
     placement = place(model, layers, reference, activation_bits, target, options)
     weights = {
@@ -146,45 +138,79 @@ def predict_sizes(
     }
     widths = {key for choices in candidates.values() for width in choices for key in functions_of(width)}
     functions = {
-        key: sum(map(_field_bytes, found)) for key in widths if (found := target.storage.functions({key}))
+        key: sum(map(_field_bytes, target.storage.functions({key})))
+        + sum(counter.shared.get(key, {}).values())
+        for key in widths
     }
+    functions = {key: size for key, size in functions.items() if size}
     file = export_parts(model, layers, weights, placement, grids, target)
-    used = sum(functions.get(bits, 0) for bits in set(reference.values()))
+    keys = frozenset().union(*map(functions_of, reference.values()))
+    used = sum(functions.get(key, 0) for key in keys)
     base = model_bytes(file) - used - sum(sizes[name][bits] for name, bits in reference.items())
     return SizeModel(base=base, layers=sizes, functions=functions)
 
 
-def layer_bytes(
-    layer: Layer,
-    bits: int,
-    form: Form,
-    model: ir.Model,
-    target: Target = ORT_CPU,
-    grid: WeightGrid = _CHANNELS,
-) -> int:
-    """Give the bytes that one layer's weight takes in the file, with scales and unpacking nodes.
+@dataclass
+class _Counter:
+    """Counts what layers take, and apart from them the constants that layers of one width have in common.
 
-    Args:
-        layer: The layer.
-        bits: Its width, without bits of activations; 32 is float.
-        form: How it runs.
-        model: The model that holds its float weight.
+    Attributes:
+        model: The model that holds their float weights.
+        activation_bits: 8, or 32 for float activations.
         target: The runtime.
-        grid: What its weight is rounded to.
-
-    Returns:
-        Bytes.
+        options: Says which grid weights of each width are rounded to.
+        shared: Bits -> constant -> its bytes, once a file.
     """
-    if form == "float":
-        tensor = model.graph.initializers[layer.weight].const_value
-        assert tensor is not None
-        named = len(layer.weight) + 8 + 2 * len(layer.shape)
-        if half_type(tensor.numpy(), half_types(model, halves=False)) is None:
-            return tensor.nbytes + named
-        stored = layer.weight + SUFFIX
-        return tensor.nbytes // 2 + named + len(SUFFIX) + _field_bytes(cast(stored, layer.weight))
-    writer = _SizeWriter((), target.storage, halves=target.halves)
-    weight = _zeros(layer, bits, grid)
+
+    model: ir.Model
+    activation_bits: int
+    target: Target
+    options: WeightOptions
+    shared: dict[int, dict[ConstantKey, int]] = field(default_factory=dict)
+
+    def sizes(
+        self, layers: Sequence[Layer], candidates: Mapping[str, Collection[int]]
+    ) -> dict[str, dict[int, int]]:
+        """Layer name -> width -> bytes of its stored weight, scales and unpacking nodes."""
+        sizes: dict[str, dict[int, int]] = {}
+        shapes: set[ConstantKey] = set()
+        for layer in layers:
+            sizes[layer.name] = {}
+            seen: set[ConstantKey] = set()
+            for width in candidates[layer.name]:
+                sizes[layer.name][width], constants = self._layer(layer, width, shapes)
+                seen |= constants
+            shapes |= seen  # of a later layer of the same shape they are there already
+        return sizes
+
+    def _layer(self, layer: Layer, width: int, shapes: set[ConstantKey]) -> tuple[int, set[ConstantKey]]:
+        bits = weight_of(width)
+        grid = self.options.grid(bits)
+        form = layer_form(layer, self.model, bits, self.activation_bits, self.target, self.options)
+        if form == "float":
+            return _float_bytes(layer, self.model), set()
+        apart = self.target.storage.shares_constants
+        writer = _SizeWriter((), self.target.storage, halves=self.target.halves, names=_NAMES if apart else 0)
+        _write(writer, layer, _zeros(layer, width, grid), form, self.target)
+        if not apart:
+            return writer.bytes(), set()
+        few, lists = writer.unpacking_constants()
+        self.shared.setdefault(bits, {}).update(few)
+        there = sum(few.values()) + sum(size for key, size in lists.items() if key in shapes)
+        return writer.bytes() - there, set(lists)
+
+
+def _float_bytes(layer: Layer, model: ir.Model) -> int:
+    tensor = model.graph.initializers[layer.weight].const_value
+    assert tensor is not None
+    named = len(layer.weight) + 8 + 2 * len(layer.shape)
+    if half_type(tensor.numpy(), half_types(model, halves=False)) is None:
+        return tensor.nbytes + named
+    stored = layer.weight + SUFFIX
+    return tensor.nbytes // 2 + named + len(SUFFIX) + _field_bytes(cast(stored, layer.weight))
+
+
+def _write(writer: GraphWriter, layer: Layer, weight: QuantizedWeight, form: Form, target: Target) -> None:
     if form == "static":
         write_qdq(writer, layer, weight)
     elif form == "dynamic":
@@ -208,14 +234,14 @@ def layer_bytes(
         write_blocks(writer, layer, weight)
     else:
         write_float(writer, layer, weight)
-    return writer.bytes()
 
 
 class _SizeWriter(GraphWriter):
     """A writer that counts the bytes of codes and never makes them."""
 
-    def __init__(self, taken: Iterable[str], storage: Storage, *, halves: bool) -> None:
+    def __init__(self, taken: Iterable[str], storage: Storage, *, halves: bool, names: int = 0) -> None:
         super().__init__(taken, storage, halves=halves)
+        self._counter = names
         self._raw: list[int] = []
 
     def pack(self, codes: npt.NDArray[np.int8], bits: int) -> tuple[Plane, ...]:
@@ -230,6 +256,23 @@ class _SizeWriter(GraphWriter):
         """
         self._raw += plane_bytes(codes.size, bits)
         return blank_planes(codes.shape, bits)
+
+    def unpacking_constants(self) -> tuple[dict[ConstantKey, int], dict[ConstantKey, int]]:
+        """Tell what other layers' codes are unpacked with as well.
+
+        Returns:
+            Numbers and masks, then lists of integers such as shapes: constant -> bytes in a file.
+        """
+        tensors = {tensor.name: tensor for tensor in self.initializers}
+        few: dict[ConstantKey, int] = {}
+        lists: dict[ConstantKey, int] = {}
+        for key, name in self._constants.items():
+            dtype, shape, _ = key
+            kind, count = np.dtype(dtype), math.prod(shape)
+            if kind.kind in "iu" and count <= _MASK:
+                is_list = kind.itemsize > 1 and count > 1
+                (lists if is_list else few)[key] = _field_bytes(tensors[name])
+        return few, lists
 
     def bytes(self) -> int:
         """Add up what has been written.

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 class Storage(Protocol):
     """One way to store codes of every width."""
 
+    @property
+    def shares_constants(self) -> bool:
+        """Whether layers of one width are unpacked with the same constants, each stored once a file."""
+        ...
+
     def write(
         self, writer: GraphWriter, name: str, planes: Sequence[Plane], bits: int, shape: Sequence[int]
     ) -> str:
@@ -67,7 +72,13 @@ class Storage(Protocol):
 
 @dataclass(frozen=True)
 class LocalFunctions:
-    """ONNX's own types of 2, 4 and 8 bits; planes of other widths are put together by functions of the file."""
+    """ONNX's own types of 2, 4 and 8 bits; planes of other widths are put together by functions of the file.
+
+    Attributes:
+        shares_constants: False: they lie in the functions.
+    """
+
+    shares_constants: bool = False
 
     def write(
         self, writer: GraphWriter, name: str, planes: Sequence[Plane], bits: int, shape: Sequence[int]
