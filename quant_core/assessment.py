@@ -6,6 +6,7 @@ import resource
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -210,14 +211,15 @@ class _Opened:
 
 
 def _open(job: Prepared, path: Path) -> _Opened:
-    reference = timing_session(job.reference.path)
-    with tempfile.TemporaryDirectory() as folder:
+    # Loading keeps one core busy, and it is not Python's.
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1, "bitwright-reference") as pool:
+        reference = pool.submit(timing_session, job.reference.path)
         try:
             # onnxruntime's rewrites for CPUs fail on some signed codes and on E4M3, or make garbage of them.
             quantized = timing_session(path, graph=Path(folder), literal=not job.target.runs_here)
         except ModelError as error:
             raise InternalError(f"The quantized model does not run in onnxruntime. {error}") from error
-        return _Opened(reference, quantized, read_saved(Path(folder)))
+        return _Opened(reference.result(), quantized, read_saved(Path(folder)))
 
 
 def _not_compared(job: Prepared, metrics: Metrics) -> list[str]:
