@@ -14,11 +14,13 @@ from quant_core.calibration import Samples
 from quant_core.executor.layout import fast_layout
 from quant_core.export import Placement, Target, place
 from quant_core.export.ort_cpu import ORT_CPU
+from quant_core.export.run_time import estimated_time
 from quant_core.ingest import Layer
 from quant_core.preparation import Prepared
 from quant_core.quantizers import Simulation
 from quant_core.quantizers.simulation import dynamic_tap
 from quant_core.sensitivity import Batch, Objective
+from quant_core.sensitivity.batches import tensors
 from quant_core.sensitivity.float_run import FloatRun, float_runs
 from quant_core.spec import FLOAT_BITS, QuantizeSpec
 from quant_core.spec.width import KERNEL_BITS
@@ -163,8 +165,9 @@ def find_islands(
     its time first, within `spec.float_islands` of the file's time. The islands are then measured together, and taken
     where the loss of weights and activations falls by a fifth.
 
-    Times are estimates: a product of 8 bits takes a quarter of one in float, in depthwise convolutions as long; reading
-    or writing an element as long as 16 products in float.
+    Times are estimates. Tensors are ranked by what their layers take alone: a product of 8 bits takes a quarter of one
+    in float, in depthwise convolutions as long; reading or writing an element as long as 16 products in float. The
+    bound holds for that, and for the whole file with what else falls back to float (`estimated_time`).
 
     Args:
         job: The prepared job.
@@ -195,7 +198,9 @@ def find_islands(
     for number, tensor in enumerate(hooks):
         scores[tensor] = _alone(run, tensor, hooks[tensor])
         tell((number + 1) / len(hooks), f"{number + 1} of {len(hooks)} tensors rounded alone")
-    search = _Search(job, spec, layers, bits, placement, scores, _Times.of(job, layers, placement, run))
+    times = _Times.of(job, layers, placement, run)
+    elements = {name: value.numel() / run.batch.size for name, value in tensors(run.values).items()}
+    search = _Search(job, spec, layers, bits, placement, scores, times, elements)
     chosen = search.grow(spec.float_islands)
     if not chosen:
         return Islands(before=before, after=before, harmless=harmless)
@@ -203,7 +208,7 @@ def find_islands(
     after = _loss(run, {name: hook for name, hook in hooks.items() if name in kept})
     if not _pays(weights_lose, before, after):
         return Islands(before=before, after=before, harmless=harmless)
-    return Islands(chosen, before, after, search.times.share(chosen), harmless)
+    return Islands(chosen, before, after, max(0.0, search.more_time(chosen)), harmless)
 
 
 def _few(job: Prepared, samples: Samples) -> Batch:
@@ -298,6 +303,7 @@ class _Search:
     placement: Placement
     scores: Mapping[str, float]
     times: _Times
+    elements: Mapping[str, float]
 
     def grow(self, most: float) -> dict[str, float]:
         """Layer name -> share of the loss that went when it joined."""
@@ -309,8 +315,9 @@ class _Search:
             tried = []
             for tensor in sorted(left, key=lambda name: -self.scores[name])[:_TENSORS]:
                 joined = [name for name in askers.get(tensor, ()) if name not in chosen]
-                time = self.times.share([*chosen, *joined])
-                if not joined or time > most:
+                if not joined or self.times.share([*chosen, *joined]) > most:
+                    continue
+                if self.more_time([*chosen, *joined]) > most:
                     continue
                 kept = self.rounded([*chosen, *joined])
                 gain = sum(self.scores[name] for name in left - kept) / total
@@ -325,12 +332,21 @@ class _Search:
 
     def rounded(self, chosen: Collection[str]) -> set[str]:
         """Tensors that are still rounded with some layers in float."""
-        job, spec = self.job, self.spec
-        layers = Islands(dict.fromkeys(chosen, 0.0)).noted_on(self.layers)
-        points = place(job.model, layers, self.bits, KERNEL_BITS, job.target, spec).points
+        points = self._with(chosen).points
         taken = {tap for tap, readers in self.taps.items() if readers <= set(chosen)}
         before = self.placement.points
         return {name for name in self.scores if name in points or (name not in before and name not in taken)}
+
+    def more_time(self, chosen: Collection[str]) -> float:
+        """Share of the file's estimated time that some layers in float add, with what falls back beside them."""
+        return self._time(self._with(chosen)) / self._time(self.placement) - 1
+
+    def _time(self, placement: Placement) -> float:
+        return estimated_time(self.job.model, self.layers, placement, self.elements)
+
+    def _with(self, chosen: Collection[str]) -> Placement:
+        layers = Islands(dict.fromkeys(chosen, 0.0)).noted_on(self.layers)
+        return place(self.job.model, layers, self.bits, KERNEL_BITS, self.job.target, self.spec)
 
     @cached_property
     def taps(self) -> Mapping[str, set[str]]:
