@@ -56,7 +56,7 @@ def plan_bits(problem: PlanProblem, limits: Limits, by: PlanProblem | None = Non
                 where=name,
             )
     solved = problem if by is None else by
-    finite = _finite(problem)
+    finite = scored_candidates(problem)
     check_peak(problem, finite, limits)
     budget = int(limits[BYTES]) if BYTES in limits else None
     best, failure = _best(solved, finite, limits)
@@ -213,7 +213,18 @@ def file_front(problem: PlanProblem) -> ParetoFront:
     return ParetoFront(layers=problem.names, points=tuple(points))
 
 
-def _finite(problem: PlanProblem) -> dict[str, Candidates]:
+def scored_candidates(problem: PlanProblem) -> dict[str, Candidates]:
+    """Leave out the widths that have no score, as of sensitivities that were estimated for other candidates.
+
+    Args:
+        problem: Candidates and scores.
+
+    Returns:
+        Layer name -> what it can be given.
+
+    Raises:
+        NonFiniteError: If a layer has no choice with a finite score.
+    """
     finite = {
         name: Candidates(
             tuple(

@@ -65,6 +65,17 @@ def test_the_widest_uniform_plan_inside_every_limit(tiny):
     assert bits == {name: 8 if name == first else 4 for name in tiny.names}
 
 
+def test_widths_without_a_score_are_in_no_uniform_plan(tiny):
+    """As where sensitivities come from a job that had pinned a layer."""
+    first, *others = tiny.names
+    scores = {**tiny.problem.scores, first: {2: tiny.problem.scores[first][2]}}
+    problem = replace(tiny.problem, scores=scores)
+    ((width, bits),) = largest_uniform(problem, {"bytes": 80})
+    assert bits == {first: 2} | dict.fromkeys(others, width)
+    settled = settle(problem, {"bytes": 80}, tiny.meter, rounds=2, on_progress=quiet)
+    assert settled.plan.bits[first] == 2
+
+
 def test_the_result_is_never_worse_than_uniform(tiny):
     for budget in (35, 51, 60, 68, 90):
         limits = {"bytes": budget}
