@@ -43,10 +43,10 @@ def candidate_bits(layers: Sequence[Layer], spec: QuantizeSpec) -> Mapping[str, 
     """
     for rule in spec.rules:
         if not any(_matches(rule, layer) for layer in layers):
-            known = ", ".join(layer.name for layer in layers[:5])
+            known = ", ".join([layer.name for layer in layers[:5]] + ["..."] * (len(layers) > 5))
             raise SpecError(
                 f"rule {rule.match!r} matches no layer.",
-                remedy=f"Name a layer, a weight, a glob over either, or an operator type; layers are {known}, ...",
+                remedy=f"Name a layer, a weight, a glob over either, or an operator type; layers are {known}.",
                 where="rules",
             )
     result = {layer.name: _candidates(layer, spec) for layer in layers}
