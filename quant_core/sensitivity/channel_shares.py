@@ -119,6 +119,8 @@ def _slopes(
         for term, rows in zip(objective.terms, objective.rows(values, batch.size), strict=True):
             signs = 2.0 * torch.randint(2, rows.shape, generator=chance) - 1
             total = total + (rows * term.root(rows.detach(), signs.to(rows))).sum()
+        if not total.requires_grad:  # there is no layer, or none that an output depends on
+            return {}, {}
         found = torch.autograd.grad(total, list(seen.values()), allow_unused=True)
     gradients: Sequence[Tensor | None] = found
     slopes = {name: slope for name, slope in zip(seen, gradients, strict=True) if slope is not None}

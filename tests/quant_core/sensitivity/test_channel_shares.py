@@ -80,3 +80,9 @@ def test_what_two_halves_share_is_kept():
     assert "even" not in found
     assert all(shares.sum() == pytest.approx(1) for shares in found.values())
     assert found["half"].max() < (alike + blurred).max() / 2
+
+
+def test_nets_without_such_layers_have_no_shares(net):
+    _, _, program, batch = net
+    objective = Objective((Term("y", "y", "squared_error"),))
+    assert channel_shares(program, [], objective, batch, {}, 0) == {}
