@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Header, Query
 from fastapi import Path as ApiPath
 from fastapi.responses import FileResponse, RedirectResponse, Response
 
@@ -30,6 +30,12 @@ FileName = Literal[
 ]
 _BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _MOVED = "The file is in a bucket; Location is good for some minutes, takes Range, and needs no key."
+Redirect = Annotated[
+    bool,
+    Query(
+        description="Whether the answer may be the file's address in a bucket; if not, the service sends it."
+    ),
+]
 _FILE_TYPES = {
     ".data": "application/octet-stream",
     ".json": "application/json",
@@ -47,10 +53,17 @@ _FILE_TYPES = {
         307: {"description": _MOVED},
     },
 )
-def get_model(job: JobDep, service: ServiceDep, conditions: ConditionsDep) -> Response:
+def get_model(
+    job: JobDep,
+    service: ServiceDep,
+    conditions: ConditionsDep,
+    *,
+    redirect: Redirect = True,
+) -> Response:
     """Send the quantized ONNX file, or the address of it in a bucket that clients reach."""
     name = f"{Path(job.model).stem}.quantized.onnx"
-    return _moved(service, job, "model.onnx") or _send(
+    moved = _moved(service, job, "model.onnx") if redirect else None
+    return moved or _send(
         service, job, "model.onnx", conditions, media_type="application/octet-stream", filename=name
     )
 
@@ -111,10 +124,12 @@ def get_file(
     service: ServiceDep,
     conditions: ConditionsDep,
     name: Annotated[FileName, ApiPath(description="The file, as far as the job made it.")],
+    *,
+    redirect: Redirect = True,
 ) -> Response:
     """Send the sensitivity table, the Pareto front, or what every layer costs at every bit-width."""
     kind = _FILE_TYPES[Path(name).suffix]
-    moved = _moved(service, job, name) if kind == "application/octet-stream" else None
+    moved = _moved(service, job, name) if redirect and kind == "application/octet-stream" else None
     return moved or _send(service, job, name, conditions, media_type=kind)
 
 

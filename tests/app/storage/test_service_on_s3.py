@@ -25,6 +25,8 @@ def test_a_job_runs_from_a_bucket_and_its_model_is_fetched_from_there(
     assert moved.status_code == 307
     assert moved.headers["Location"].startswith(s3_endpoint)
     assert server.http.get(f"/jobs/{job}/model", follow_redirects=True).content == content[::-1]
+    sent = server.http.get(f"/jobs/{job}/model", params={"redirect": False})
+    assert (sent.status_code, sent.content) == (200, content[::-1])
     assert server.http.get(f"/jobs/{job}/report").json()["metrics"]["name"] == "top1"
     assert server.http.post(f"/jobs/{job}/plans", json={"size": 0.25}).json()["layers"][0]["bits"] == 4
     assert not (server.folder / "store").exists()

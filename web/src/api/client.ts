@@ -68,6 +68,11 @@ async function post<T>(path: string, body: unknown, signal?: AbortSignal): Promi
   return (await answer.json()) as T;
 }
 
+/** A name that nobody else chooses; `crypto.randomUUID` is missing where a page comes by plain HTTP from another machine. */
+function anyName(): string {
+  return Array.from(crypto.getRandomValues(new Uint32Array(4)), (word) => word.toString(16).padStart(8, "0")).join("");
+}
+
 const job = (id: string) => `jobs/${encodeURIComponent(id)}`;
 
 export const api = {
@@ -81,6 +86,14 @@ export const api = {
   file: <T>(id: string, name: string, signal?: AbortSignal) => get<T>(`${job(id)}/files/${name}`, signal),
   plan: (id: string, request: unknown, signal?: AbortSignal) => post<Plan>(`${job(id)}/plans`, request, signal),
   remove: (id: string) => send(job(id), { method: "DELETE" }),
+  /** Cancel a job; one that has ended meanwhile keeps what it made. */
+  cancel: async (id: string): Promise<void> => {
+    try {
+      await send(`${job(id)}?cancel_only=true`, { method: "DELETE" });
+    } catch (failure) {
+      if (!(failure instanceof ServiceError && failure.problem.code === "already_ended")) throw failure;
+    }
+  },
   inspect: async (form: FormData, signal?: AbortSignal): Promise<Preflight> => {
     const answer = await send("inspect", { method: "POST", body: form, ...(signal && { signal }) });
     return (await answer.json()) as Preflight;
@@ -89,7 +102,7 @@ export const api = {
     const answer = await send("quantize", {
       method: "POST",
       body: form,
-      headers: { "Idempotency-Key": crypto.randomUUID() },
+      headers: { "Idempotency-Key": anyName() },
     });
     return (await answer.json()) as Job;
   },

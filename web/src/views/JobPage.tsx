@@ -129,7 +129,7 @@ function CancelButton({ job, onDone }: { job: Job; onDone: (job: Job) => void })
   const [error, setError] = useState<unknown>(null);
   const cancel = async () => {
     try {
-      await api.remove(job.id);
+      await api.cancel(job.id);
       onDone(await api.job(job.id));
     } catch (failure) {
       setError(failure);

@@ -60,7 +60,7 @@ export function Result({ job }: { job: Job }) {
       )}
       <BeforeAfter report={found.value.report} />
       <div class="row">
-        <button type="button" class="main" onClick={() => download(`jobs/${job.id}/model`, outName(job))}>
+        <button type="button" class="main" onClick={() => download(`jobs/${job.id}/model?redirect=false`, outName(job))}>
           Download the model
         </button>
         <button type="button" onClick={() => download(`jobs/${job.id}/report`, "report.html", "text/html")}>
