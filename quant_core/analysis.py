@@ -21,7 +21,7 @@ from quant_core.pricing import price
 from quant_core.quantizers.input_moments import KeptMoments
 from quant_core.quantizers.rounding import RoundedWeights, round_weights
 from quant_core.report.spectrum_page import render_spectrum
-from quant_core.scored import Scored, read_tables
+from quant_core.scored import Scored, check_reuse, read_tables, refuse_other
 from quant_core.sensitivity import Objective, Spectrum, choose_loss, find_sample_axes, missing_scores
 from quant_core.sensitivity.assignment import Crew
 from quant_core.sensitivity.probe_log import ProbeLog
@@ -267,24 +267,13 @@ def reuse(job: Prepared, samples: Samples, request: Request, folder: Path) -> Sc
     Raises:
         SpecError: If there is no table, or it belongs to another model, loss or rounding.
     """
+    check_reuse(folder, job.layers, request.scored_as)
     table, pairs = read_tables(folder)
-    path = folder / SENSITIVITY
     few = samples.take(np.arange(samples.batch or min(samples.count, _TELLING)))
     feeds = {name: torch.from_numpy(array).to(job.device) for name, array in few.inputs.items()}
     labels = None if few.labels is None else torch.from_numpy(few.labels).to(job.device)
     objective = _objective(job, feeds, labels, few, request)
-    same = {
-        "layers": [(row.name, row.parameters) for row in table.layers]
-        == [(layer.name, layer.parameters) for layer in job.layers],
-        "loss": table.loss == objective.name,
-        "rounding": table.rounding in {None, request.scored_as},
-    }
-    if different := [name for name, equal in same.items() if not equal]:
-        raise SpecError(
-            f"these sensitivities were estimated with other {' and '.join(different)}.",
-            remedy="Ask for what they were estimated with, or estimate them again.",
-            where=str(path),
-        )
+    refuse_other([] if table.loss == objective.name else ["loss"], folder)
     bits = {name: choice.bits for name, choice in job.candidates.items()}
     return Scored(objective, Answer(table, pairs), missing_scores(table, bits), {})
 

@@ -35,7 +35,7 @@ from quant_core.preparation import Prepared, prepare
 from quant_core.pricing import price
 from quant_core.quantizers.input_moments import KeptMoments
 from quant_core.report import write_report
-from quant_core.scored import Scored, equalized_bits
+from quant_core.scored import Scored, check_reuse, equalized_bits
 from quant_core.sensitivity import Batch, activation_bytes, split_batches
 from quant_core.sensitivity.orthogonality import ompq_importance, orm
 from quant_core.spec import FLOAT_BITS, CostTable, ProgressCallback, QuantizeSpec, Report
@@ -119,7 +119,10 @@ def _run(
     calibration, held_back = split_samples(job.samples, spec.held_back, spec.seed)
     judging, held_back = _for_the_band(held_back, spec)
     with journal.timed("rounding"):
-        known = None if earlier is None else equalized_bits(earlier)
+        known = None
+        if earlier is not None:
+            check_reuse(earlier, job.layers, spec.scored_as)
+            known = equalized_bits(earlier)
         scaled_for = known or expected_bits(job, spec.budget)
         job = equalize(job, calibration, spec, scaled_for, journal.tells("rounding"))
     calibration = job.shorten(calibration)

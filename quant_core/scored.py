@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 from quant_core.artifacts import INTERACTIONS, SENSITIVITY
 from quant_core.codes import QuantizedWeight
 from quant_core.errors import SpecError
+from quant_core.ingest import Layer
 from quant_core.sensitivity import Objective, Spectrum
 from quant_core.sensitivity.interaction import Interactions
 from quant_core.sensitivity.table import Answer
@@ -140,3 +141,41 @@ def read_tables(folder: Path) -> tuple[SensitivityTable, Interactions | None]:
             remedy="Name the folder that a quantization of this model wrote.",
             where=str(path),
         ) from error
+
+
+def check_reuse(folder: Path, layers: Sequence[Layer], scored_as: str) -> None:
+    """Refuse sensitivities of an earlier job that cannot be taken, before anything is rounded.
+
+    Args:
+        folder: The earlier job's folder.
+        layers: The layers of this one.
+        scored_as: The rounding and the grids that it asks for.
+
+    Raises:
+        SpecError: If there is no table, or it belongs to another model or rounding.
+    """
+    table, _ = read_tables(folder)
+    same = {
+        "layers": [(row.name, row.parameters) for row in table.layers]
+        == [(layer.name, layer.parameters) for layer in layers],
+        "rounding": table.rounding in {None, scored_as},
+    }
+    refuse_other([name for name, equal in same.items() if not equal], folder)
+
+
+def refuse_other(different: Sequence[str], folder: Path) -> None:
+    """Refuse sensitivities that were estimated otherwise.
+
+    Args:
+        different: What is different; nothing is refused where nothing is.
+        folder: The earlier job's folder.
+
+    Raises:
+        SpecError: If anything is.
+    """
+    if different:
+        raise SpecError(
+            f"these sensitivities were estimated with other {' and '.join(different)}.",
+            remedy="Ask for what they were estimated with, or estimate them again.",
+            where=str(folder / SENSITIVITY),
+        )

@@ -167,9 +167,10 @@ def test_sensitivities_of_an_earlier_job_give_a_new_file(result, samples, tmp_pa
     same = quantize(MODEL, samples, QuantizeSpec.model_validate(SPEC), tmp_path / "same", earlier=out)
     assert (tmp_path / "same" / "model.onnx").read_bytes() == (out / "model.onnx").read_bytes()
     assert same.plan == report.plan
-    nearest = QuantizeSpec.model_validate(SPEC | {"rounding": "nearest"})
+    nearest, told = QuantizeSpec.model_validate(SPEC | {"rounding": "nearest"}), []
     with pytest.raises(SpecError, match="other rounding"):
-        quantize(MODEL, samples, nearest, tmp_path / "other", earlier=out)
+        quantize(MODEL, samples, nearest, tmp_path / "other", told.append, earlier=out)
+    assert {event.stage for event in told} == {"ingest"}
     with pytest.raises(SpecError, match="no sensitivities"):
         quantize(MODEL, samples, spec, tmp_path / "none", earlier=tmp_path)
 
