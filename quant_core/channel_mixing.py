@@ -29,6 +29,9 @@ from quant_core.trials import PlanMeter, Settled
 
 _MACS, _FEWEST, _MOST = 2e9, 4, 32
 """Multiply-accumulates of the samples that tell channels apart, and how many these are."""
+_FORETOLD, _ERRORS = 0.8, 1.0
+"""Where scores promise a gain of 1 dB, by how many standard errors of the difference the measured loss must be worse to
+speak against it: one sample whose answer tips over can make up most of what is measured on few."""
 _FORMS = ("static", "dynamic", "weight_only")
 _MATRIX = 2
 _NAMES = 6
@@ -112,7 +115,7 @@ def mix_channels(
     rounded: RoundedWeights,
     meter: PlanMeter,
 ) -> Mixed:
-    """Plan again by channel, and keep that where the measured loss is no larger.
+    """Plan again by channel, and keep that where the measured loss is no larger, or no surer to be so than the scores.
 
     Args:
         job: The prepared job.
@@ -148,8 +151,8 @@ def mix_channels(
         }
     )
     measured = meter.loss_of(_codes(mixed, narrow, rounded))
-    before = next((trial.measured_loss for trial in settled.trials if trial.chosen), np.inf)
-    chosen = measured.mean <= before
+    before, foretold = meter.loss(plan.widths), mixed.predicted_loss <= _FORETOLD * plan.predicted_loss
+    chosen = measured.mean <= before.mean or (foretold and not before.beats(measured, _ERRORS))
     trial = PlanTrial(
         name=NAME,
         predicted_loss=mixed.predicted_loss,
