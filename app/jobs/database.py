@@ -32,12 +32,13 @@ from app.jobs.migrations import HEAD
 from app.jobs.tables import Base, JobRow
 from quant_core.errors import UserError
 
-_PATIENCE: dict[str, int] = {
+_PATIENCE: dict[str, int | str] = {
     "connect_timeout": 10,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
+    "options": "-c idle_in_transaction_session_timeout=30s",  # who freezes in one would keep its jobs locked
 }
 """What a PostgreSQL whose machine or network is gone may cost: seconds, but for the last, of milliseconds."""
 

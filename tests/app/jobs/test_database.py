@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import select, text
+from sqlalchemy.exc import DBAPIError
 
 from app.jobs.database import Database, DatabaseError, WrongSchemaError, database_time, sqlite_url
 from app.jobs.job import now
@@ -101,3 +103,21 @@ def test_what_cannot_be_opened_says_so_and_hides_the_password(url: str) -> None:
         Database(url)
     assert told.value.remedy
     assert "secret" not in str(told.value) + str(told.value.where)
+
+
+def test_a_service_that_freezes_in_a_transaction_holds_nobody_up(fresh_postgresql: Callable[[], str]) -> None:
+    url = fresh_postgresql()
+    frozen, other = Database(url), Database(url)
+    with pytest.raises(DBAPIError, match="idle-in-transaction"):
+        _freeze(frozen, JobStore(other))
+    frozen.close()
+    other.close()
+
+
+def _freeze(frozen: Database, other: JobStore) -> None:
+    with frozen.write() as session:
+        assert session.scalar(text("SHOW idle_in_transaction_session_timeout")) == "30s"
+        session.execute(text("SET idle_in_transaction_session_timeout = 100"))
+        session.execute(text("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE"))
+        assert other.page(Filter(), limit=1, offset=0) == ((), 0)  # once the lock is let go of
+        session.execute(text("SELECT 1"))
