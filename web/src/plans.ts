@@ -50,7 +50,7 @@ export function nextStep(
   if (next === undefined || here === undefined) return "the most bits allowed";
   const there = losses[String(next)] ?? 0;
   const cost = sizes[String(next)]! - sizes[String(width)]!;
-  return `${next === 32 ? "float" : `${next} bits`} would save ${(here - there).toExponential(1)} of the loss for ${cost} bytes more`;
+  return `${next === 32 ? "float" : `${next} bits`} would save ${(here - there).toExponential(1)} of the loss for ${Math.abs(cost)} bytes ${cost < 0 ? "less" : "more"}`;
 }
 
 /** What the chart shows of one layer at a width. */

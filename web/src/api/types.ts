@@ -111,6 +111,8 @@ export interface LayerReport {
   op: string;
   parameters: number;
   weight_bits: number;
+  narrow_bits?: number | null;
+  narrow_share?: number;
   activation_bits: number;
   form: string;
   kernel: string;

@@ -2,7 +2,7 @@ import { useMemo, useState } from "preact/hooks";
 
 import type { Report } from "../api/types";
 import type { LayerBar } from "../charts/layer_chart";
-import { bits, count, digits } from "../numbers";
+import { bits, count, digits, percent } from "../numbers";
 
 /** What the layer chart shows, in figures, and what the file that was made adds to it. */
 export function LayerTable({ bars, report }: { bars: LayerBar[]; report: Report }) {
@@ -46,7 +46,14 @@ export function LayerTable({ bars, report }: { bars: LayerBar[]; report: Report 
                   <th scope="row">{bar.name}</th>
                   <td>{layer?.op}</td>
                   <td class="number">{layer && count(layer.parameters)}</td>
-                  <td class="number">{bits(bar.bits)}</td>
+                  <td class="number">
+                    {bits(bar.bits)}
+                    {made?.narrow_bits != null && (
+                      <small>
+                        {made.narrow_bits} for {percent(made.narrow_share ?? 0, 0)} of the channels
+                      </small>
+                    )}
+                  </td>
                   <td class="number">{bar.loss === null ? "" : digits(bar.loss)}</td>
                   <td>{bar.reason}</td>
                   <td>{made?.kernel}</td>
