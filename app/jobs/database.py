@@ -32,13 +32,12 @@ from app.jobs.migrations import HEAD
 from app.jobs.tables import Base, JobRow
 from quant_core.errors import UserError
 
-_PATIENCE: dict[str, int | str] = {
+_PATIENCE: dict[str, int] = {
     "connect_timeout": 10,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
-    "options": "-c idle_in_transaction_session_timeout=30s",  # who freezes in one would keep its jobs locked
 }
 """What a PostgreSQL whose machine or network is gone may cost: seconds, but for the last, of milliseconds."""
 
@@ -175,18 +174,26 @@ def _engine(url: str) -> Engine:
         return engine
     if kind in {"postgresql", "postgres"}:
         # A connection that died with the database's last restart is replaced, not handed out.
-        return create_engine(
+        engine = create_engine(
             parsed.set(drivername="postgresql+psycopg"),
             connect_args=_PATIENCE,
             pool_size=16,
             max_overflow=16,
             pool_pre_ping=True,
         )
+        event.listen(engine, "connect", _configure_postgresql)
+        return engine
     raise DatabaseError(
         f"{kind} is no database that Bitwright keeps jobs in.",
         remedy="Write sqlite:///path or postgresql://user:password@host/name.",
         where="BITWRIGHT_DATABASE_URL",
     )
+
+
+def _configure_postgresql(connection: Any, _record: Any) -> None:
+    # Who freezes in a transaction would keep its jobs locked. No option of the start: the URL may have its own.
+    connection.execute("SET idle_in_transaction_session_timeout = '30s'")
+    connection.commit()
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:

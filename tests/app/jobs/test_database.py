@@ -121,3 +121,12 @@ def _freeze(frozen: Database, other: JobStore) -> None:
         session.execute(text("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE"))
         assert other.page(Filter(), limit=1, offset=0) == ((), 0)  # once the lock is let go of
         session.execute(text("SELECT 1"))
+
+
+def test_options_of_the_url_are_kept(fresh_postgresql: Callable[[], str]) -> None:
+    url = fresh_postgresql()
+    database = Database(f"{url}{'&' if '?' in url else '?'}options=-c%20statement_timeout%3D41s")
+    with database.read() as session:
+        assert session.scalar(text("SHOW statement_timeout")) == "41s"
+        assert session.scalar(text("SHOW idle_in_transaction_session_timeout")) == "30s"
+    database.close()
