@@ -261,12 +261,12 @@ def input_moments(
     turns = sorted(sums, key=sizes.__getitem__, reverse=True)
     with closing(side_by_side(lambda name: sums.pop(name).moments(samples.count), turns, device)) as totals:
         found: dict[str, Moments] = dict(zip(turns, totals, strict=True))
-    for name, moments in found.items():
-        if not moments.finite:
+    for layer in layers:  # of those that NaN has reached, the first is where it came from
+        if not found[layer.name].finite:
             raise NonFiniteError(
                 "the layer's input holds NaN or infinity.",
                 remedy="Check the samples and the model.",
-                where=name,
+                where=layer.name,
             )
     return found
 

@@ -3,9 +3,11 @@
 import numpy as np
 import onnx
 import onnx_ir as ir
+import pytest
 import torch
 
 from quant_core.calibration import Samples
+from quant_core.errors import NonFiniteError
 from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers.input_moments import input_moments
@@ -33,3 +35,18 @@ def test_a_layer_draws_the_same_positions_alone_and_beside_others():
     assert both[name].columns == 4096  # of 9,600 positions
     assert torch.equal(alone[name].second, both[name].second)
     assert not torch.equal(moments(layers, seed=1)[name].second, both[name].second)
+
+
+def test_the_first_layer_that_infinity_reaches_is_named_however_small():
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["": 21]>
+        net (float[n, 4] x) => (float[n, 4] y) { h = MatMul(x, v) r = Relu(h) y = MatMul(r, w) }"""
+    )
+    for name, shape in (("v", (4, 32)), ("w", (32, 4))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, np.float32), name))
+    normal = normalise(ir.serde.deserialize_model(model))
+    layers = find_layers(normal)
+    samples = Samples(inputs={"x": np.full((64, 4), np.inf, np.float32)})
+    with pytest.raises(NonFiniteError) as told:
+        input_moments(compile_model(normal), normal, layers, samples, batch_size=8, device="cpu", seed=0)
+    assert told.value.where == layers[0].name
