@@ -94,12 +94,16 @@ def bit_shares(report: Report) -> list[BitShare]:
         report: The report.
 
     Returns:
-        One entry for each bit-width in use, fewest bits first.
+        One entry for each bit-width in use, fewest bits first; layers whose channels have two widths count at both.
     """
-    layers = Counter(layer.weight_bits for layer in report.layers)
+    layers: Counter[int] = Counter()
     weights: Counter[int] = Counter()
     for layer in report.layers:
-        weights[layer.weight_bits] += layer.parameters
+        narrow = round(layer.narrow_share * layer.parameters)
+        for bits, count in ((layer.weight_bits, layer.parameters - narrow), (layer.narrow_bits, narrow)):
+            if bits is not None:
+                layers[bits] += 1
+                weights[bits] += count
     total = max(weights.total(), 1)
     return [
         BitShare(

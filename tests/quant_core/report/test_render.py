@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from quant_core.report import render_html, write_report
+from quant_core.report.layer_table import bit_shares
 from quant_core.report.page import built_file
 from quant_core.spec import Report
 from quant_core.spec.spectrum import SpectrumEntry, SpectrumTable
@@ -91,6 +92,18 @@ def test_the_page_holds_the_headline_numbers(job):
     ):
         assert expected in text
     assert f"{report.model.quantized_bytes:,} bytes" in text
+
+
+def test_layers_of_two_widths_count_at_both(job):
+    report, _, _ = job()
+    two = {"parameters": 1000, "weight_bits": 5, "narrow_bits": 3, "narrow_share": 0.75}
+    one = {"parameters": 1000, "weight_bits": 3}
+    layers = [layer.model_copy(update=told) for layer, told in zip(report.layers, (two, one), strict=False)]
+    found = bit_shares(report.model_copy(update={"layers": tuple(layers)}))
+    assert [(share.bits, share.layers, share.weights) for share in found] == [
+        (3, "2 layers", "88 %"),
+        (5, "1 layer", "12 %"),
+    ]
 
 
 def test_nothing_is_fetched_and_only_our_script_and_style_may_be_used(job):
