@@ -39,8 +39,10 @@ def find_in_band(maker: FileMaker, limits: Limits, judge: Judge) -> tuple[Made, 
     found = search_band(judge.band, smallest, largest, attempt, most=MOST_EVALUATIONS - 1)
     best = found.tried[found.chosen]
     tried, chosen = found.tried, found.chosen
-    limit = maker.problem.files.total(best.plan.widths)
-    if maker.settle({**limits, BYTES: limit}).plan.widths != best.plan.widths:
+    by_layer = best.made.by_layer.widths
+    planned = [trial.bytes for trial in best.made.settled.trials if trial.chosen]  # by channel, if it is so
+    limit = max([maker.problem.files.total(by_layer), *planned])
+    if maker.settle({**limits, BYTES: limit}).plan.widths != by_layer:
         refined = attempt(limit, quick=False)
         tried = (*tried, refined)
         if refined.size <= best.size and nearer(judge.band, refined.verdict, best.verdict):

@@ -49,12 +49,14 @@ class Made:
     Attributes:
         choice: What was decided and written.
         settled: The plan and what it was held against.
+        by_layer: The plan before channels were given two widths.
         size: Bytes of the file.
         notes: What the user should know about its codes.
     """
 
     choice: Choice
     settled: Settled
+    by_layer: BitPlan
     size: int
     notes: tuple[str, ...] = ()
 
@@ -142,10 +144,8 @@ class FileMaker:
             size = self.write(choice)
             if self.job.budget is None or size <= self.job.budget:
                 plan = plan.model_copy(update={"budget_bytes": self.job.budget})
-                made = Made(
-                    replace(choice, plan=plan), replace(settled, plan=plan), size, self._told(settled)
-                )
-                return self._finish(made)
+                told, settled = self._told(settled), replace(settled, plan=plan)
+                return self._finish(Made(replace(choice, plan=plan), settled, planned.plan, size, told))
             margin = max(margin + 1, size - settled.plan.predicted_bytes)
             planned = planned if mixed.narrow else None  # which leaves room for channels to give way
         raise self._too_large(margin)

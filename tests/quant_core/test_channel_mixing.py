@@ -6,9 +6,11 @@ import numpy as np
 import onnx
 import pytest
 
+from quant_core.allocation.plan_problem import BYTES
 from quant_core.channel_mixing import NAME
 from quant_core.checkpoints import Checkpoints, find_rounded, keep_rounded
 from quant_core.codes import NarrowChannels, QuantizedWeight
+from quant_core.file_maker import FileMaker
 from quant_core.pipeline import quantize
 from quant_core.report.headline import mean_bits
 from quant_core.spec import QuantizeSpec
@@ -86,6 +88,20 @@ def test_a_job_that_was_cut_off_gives_the_same_file(inputs, jobs, tmp_path):
     expected = (jobs[True][0] / "model.onnx").read_bytes()
     assert (first / "model.onnx").read_bytes() == expected
     assert (again / "model.onnx").read_bytes() == expected
+
+
+def test_what_is_measured_around_the_result_of_a_band_is_no_larger(inputs, tmp_path, monkeypatch):
+    limits, settle = [], FileMaker.settle
+
+    def settle_seen(maker, within, **options):
+        limits.append(within[BYTES])
+        return settle(maker, within, **options)
+
+    monkeypatch.setattr(FileMaker, "settle", settle_seen)
+    asked = {"max_drop": "sqnr>=16dB", "bits": [2, 3, 4, 5, 8], "loss": "squared_error", "held_back": 0.5}
+    report = quantize(*inputs, QuantizeSpec.model_validate(asked), tmp_path)
+    assert any(layer.narrow_bits for layer in report.layers)
+    assert limits[-1] <= 1.02 * report.band.evaluations[report.band.chosen].bytes
 
 
 @pytest.mark.parametrize(
