@@ -97,7 +97,7 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
     borders = _borders(job, placed)
     before = dynamic | borders.reading
     # A depthwise weight has a scale for each channel it reads, so that nothing is lost by scaling these.
-    depthwise = {layer.name for layer in job.layers if layer.name in integer and _is_depthwise(layer)}
+    depthwise = {layer.name for layer in job.layers if layer.name in integer and layer.is_depthwise}
     wanted = before | depthwise if spec.equalize == "auto" else integer.keys()
     if not (wanted or borders.writing):
         return job
@@ -215,10 +215,6 @@ def _check(program: Program, feeds: Mapping[str, torch.Tensor], expected: Mappin
 def _nearest(candidates: tuple[int, ...], wanted: float) -> int:
     integer = [bits for bits in candidates if bits != FLOAT_BITS]
     return min(integer, key=lambda bits: abs(bits - wanted), default=FLOAT_BITS)
-
-
-def _is_depthwise(layer: Layer) -> bool:
-    return layer.op == "Conv" and layer.group > 1 and layer.shape[1] == 1
 
 
 def _feeds(job: Prepared, samples: Samples) -> dict[str, torch.Tensor]:

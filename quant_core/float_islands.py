@@ -14,7 +14,7 @@ from quant_core.calibration import Samples
 from quant_core.executor.layout import fast_layout
 from quant_core.export import Placement, Target, place
 from quant_core.export.ort_cpu import ORT_CPU
-from quant_core.export.run_time import estimated_time
+from quant_core.export.run_time import KERNEL_SPEED, PASS, estimated_time
 from quant_core.ingest import Layer
 from quant_core.preparation import Prepared
 from quant_core.quantizers import Simulation
@@ -38,10 +38,6 @@ _NEXT_TO_NOTHING = 0.02
 _TENSORS = 12
 """Tensors looked at in each round, those that cost most."""
 _MACS, _FEWEST, _MOST = 3e9, 2, 8
-_KERNEL_SPEED = 4
-"""How many products of 8 bits take the time of one in float."""
-_PASS = 16
-"""Products in float that take the time of reading or writing one element."""
 
 Tell = Callable[[float, str], None]
 
@@ -204,11 +200,12 @@ def find_islands(
     chosen = search.grow(spec.float_islands)
     if not chosen:
         return Islands(before=before, after=before, harmless=harmless)
-    kept = search.rounded(chosen)
+    placed = search.placed(chosen)
+    kept = search.rounded(chosen, placed)
     after = _loss(run, {name: hook for name, hook in hooks.items() if name in kept})
     if not _pays(weights_lose, before, after):
         return Islands(before=before, after=before, harmless=harmless)
-    return Islands(chosen, before, after, max(0.0, search.more_time(chosen)), harmless)
+    return Islands(chosen, before, after, max(0.0, search.more_time(placed)), harmless)
 
 
 def _few(job: Prepared, samples: Samples) -> Batch:
@@ -279,13 +276,13 @@ class _Times:
         elements = sum(
             run.values[name].numel() for name in (*written, *placement.points) if name in run.values
         )
-        whole = _PASS * elements / run.batch.size
+        whole = PASS * elements / run.batch.size
         extra = {}
         for layer in layers:
-            fast = layer.name in integer and not _is_depthwise(layer)
-            whole += layer.macs / (_KERNEL_SPEED if fast else 1)
-            border = _PASS * (layer.input_elements + layer.output_elements)
-            extra[layer.name] = border + (layer.macs * (1 - 1 / _KERNEL_SPEED) if fast else 0.0)
+            fast = layer.name in integer and not layer.is_depthwise
+            whole += layer.macs / (KERNEL_SPEED if fast else 1)
+            border = PASS * (layer.input_elements + layer.output_elements)
+            extra[layer.name] = border + (layer.macs * (1 - 1 / KERNEL_SPEED) if fast else 0.0)
         return cls(whole, extra)
 
     def share(self, layers: Collection[str]) -> float:
@@ -317,9 +314,10 @@ class _Search:
                 joined = [name for name in askers.get(tensor, ()) if name not in chosen]
                 if not joined or self.times.share([*chosen, *joined]) > most:
                     continue
-                if self.more_time([*chosen, *joined]) > most:
+                placed = self.placed([*chosen, *joined])
+                if self.more_time(placed) > most:
                     continue
-                kept = self.rounded([*chosen, *joined])
+                kept = self.rounded([*chosen, *joined], placed)
                 gain = sum(self.scores[name] for name in left - kept) / total
                 if gain >= _NEXT_TO_NOTHING:
                     # What takes next to no time is judged by what it gives.
@@ -330,23 +328,28 @@ class _Search:
             chosen |= dict.fromkeys(joined, gain)
         return {layer.name: chosen[layer.name] for layer in self.layers if layer.name in chosen}
 
-    def rounded(self, chosen: Collection[str]) -> set[str]:
+    def placed(self, chosen: Collection[str]) -> Placement:
+        """How all layers run with some in float."""
+        layers = Islands(dict.fromkeys(chosen, 0.0)).noted_on(self.layers)
+        return place(self.job.model, layers, self.bits, KERNEL_BITS, self.job.target, self.spec)
+
+    def rounded(self, chosen: Collection[str], placed: Placement) -> set[str]:
         """Tensors that are still rounded with some layers in float."""
-        points = self._with(chosen).points
         taken = {tap for tap, readers in self.taps.items() if readers <= set(chosen)}
-        before = self.placement.points
+        points, before = placed.points, self.placement.points
         return {name for name in self.scores if name in points or (name not in before and name not in taken)}
 
-    def more_time(self, chosen: Collection[str]) -> float:
-        """Share of the file's estimated time that some layers in float add, with what falls back beside them."""
-        return self._time(self._with(chosen)) / self._time(self.placement) - 1
+    def more_time(self, placed: Placement) -> float:
+        """Share of the file's estimated time that layers in float add, with what falls back beside them."""
+        return self._time(placed) / self.whole - 1
+
+    @cached_property
+    def whole(self) -> float:
+        """Estimated time of the file without islands."""
+        return self._time(self.placement)
 
     def _time(self, placement: Placement) -> float:
         return estimated_time(self.job.model, self.layers, placement, self.elements)
-
-    def _with(self, chosen: Collection[str]) -> Placement:
-        layers = Islands(dict.fromkeys(chosen, 0.0)).noted_on(self.layers)
-        return place(self.job.model, layers, self.bits, KERNEL_BITS, self.job.target, self.spec)
 
     @cached_property
     def taps(self) -> Mapping[str, set[str]]:
@@ -385,7 +388,3 @@ def _written(node: ir.Node, placement: Placement) -> Iterator[str]:
             return
         value = after.outputs[0]
     yield str(value.name)
-
-
-def _is_depthwise(layer: Layer) -> bool:
-    return layer.op == "Conv" and layer.group > 1 and layer.shape[1] == 1

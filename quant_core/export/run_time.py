@@ -10,7 +10,7 @@ from quant_core.export.code_flow import CodeFlow
 from quant_core.export.forms import Placement
 from quant_core.ingest.layer import Layer
 
-_KERNEL_SPEED = 4
+KERNEL_SPEED = 4
 """How many products of 8 bits take the time of one in float."""
 _DEPTHWISE = 3
 """How many products one of a depthwise convolution takes as long as, in float and in integers."""
@@ -71,7 +71,7 @@ def _names(values: Iterable[ir.Value | None]) -> set[str]:
 
 def _product_time(layer: Layer, placement: Placement) -> float:
     form = placement.forms[layer.name]
-    if layer.op == "Conv" and layer.group > 1 and layer.shape[1] == 1:
+    if layer.is_depthwise:
         return _DEPTHWISE * layer.macs
     rounded = PASS * layer.input_elements if form in {"dynamic", "block"} else 0
-    return layer.macs / (_KERNEL_SPEED if form in _INTEGER else 1) + rounded
+    return layer.macs / (KERNEL_SPEED if form in _INTEGER else 1) + rounded

@@ -47,7 +47,7 @@ def find_fusion_groups(graph: ir.Graph, layers: Sequence[Layer]) -> tuple[Fusion
         if name is None or node.op_type != "Conv" or not node.inputs:
             continue
         before = _layer_behind(node.inputs[0], owner)
-        if before is not None and _is_depthwise(by_name[before]) and _is_pointwise(by_name[name]):
+        if before is not None and by_name[before].is_depthwise and _is_pointwise(by_name[name]):
             depthwise.append((before, name))
     used_twice = [(layer.name,) for layer in layers if len(layer.uses) > 1]
     order = {layer.name: i for i, layer in enumerate(layers)}
@@ -87,10 +87,6 @@ def _layer_behind(value: ir.Value | None, owner: dict[str, str]) -> str | None:
         else:
             return None
     return None
-
-
-def _is_depthwise(layer: Layer) -> bool:
-    return layer.op == "Conv" and layer.group > 1 and layer.shape[1] == 1
 
 
 def _is_pointwise(layer: Layer) -> bool:

@@ -88,6 +88,11 @@ class Layer:
         """Number of matrices in a stack that a MatMul reads; 1 elsewhere."""
         return math.prod(self.shape[:-2]) if self.op == "MatMul" else 1
 
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether it is a convolution each output of which reads one channel."""
+        return self.op == "Conv" and self.group > 1 and self.shape[1] == 1
+
     def step_axis(self, grid: WeightGrid) -> ChannelAxis:
         """Say what has a step of its own.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from quant_core.calibration import Samples
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
-from quant_core.quantizers.random_slopes import random_slopes
+from quant_core.quantizers.slopes import random_slopes
 
 _LOOKED_AT = 4
 _LARGEST_BATCH = 8

@@ -12,7 +12,7 @@ from quant_core.calibration import Samples
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.input_moments import InputMoments
-from quant_core.quantizers.random_slopes import random_slopes
+from quant_core.quantizers.slopes import random_slopes
 
 _MOST_SAMPLES = 64
 _MOST_COLUMNS, _MOST_WEIGHTS = 2048, 1 << 26

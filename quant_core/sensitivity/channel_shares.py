@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
+from quant_core.quantizers.slopes import random_signs, slopes_in
 from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.float_run import Quantized, stand_in_tensors
 from quant_core.sensitivity.objective import Objective
@@ -49,18 +50,19 @@ def channel_shares(
     """
     outputs = {layer.uses[0].output: layer for layer in layers}
     inputs = [layer.uses[0].input for layer in layers]
-    slopes, values = _slopes(program, objective, batch, outputs, inputs, seed)
+    read, slopes = _slopes(program, objective, batch, outputs, inputs, seed)
     shares = {}
     for name, layer in outputs.items():
         if name not in slopes:
             continue
+        value, slope = slopes[name]
         with torch.no_grad():
             rounded = program.evaluate(
-                {**batch.feeds, layer.uses[0].input: values[layer.uses[0].input]},
+                {**batch.feeds, layer.uses[0].input: read[layer.uses[0].input]},
                 outputs=[name],
                 weights=stand_in_tensors(program, layer, weights[layer.name]),
             )[name]
-        lost = _by_channel(layer, slopes[name]) * _by_channel(layer, rounded - values[name])
+        lost = _by_channel(layer, slope) * _by_channel(layer, rounded - value)
         total = float(lost.sum())
         if np.isfinite(total) and total > 0:
             shares[layer.name] = (lost / total).cpu().numpy()
@@ -97,35 +99,24 @@ def _slopes(
     program: Program,
     objective: Objective,
     batch: Batch,
-    outputs: Mapping[str, Layer],
-    inputs: Sequence[str],
+    outputs: Collection[str],
+    inputs: Collection[str],
     seed: int,
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Gradients in the layers' outputs, and values of these and of what the layers read."""
-    seen: dict[str, Tensor] = {}
-
-    def kept(name: str) -> Callable[[Tensor], Tensor]:
-        def hook(value: Tensor) -> Tensor:
-            seen[name] = value if value.requires_grad else value.detach().requires_grad_()
-            return seen[name]
-
-        return hook
-
-    wanted = dict.fromkeys((*objective.tensors, *(name for name in inputs if name not in batch.feeds)))
+) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, Tensor]]]:
+    """What the layers read; what they write and the gradient in it."""
     chance = torch.Generator().manual_seed(seed)
-    with torch.enable_grad():
-        values = program.evaluate(batch.feeds, outputs=list(wanted), replace={n: kept(n) for n in outputs})
-        total = torch.zeros((), device=program.device)
+
+    def total(values: Mapping[str, Tensor]) -> Tensor:
+        number = torch.zeros((), device=program.device)
         for term, rows in zip(objective.terms, objective.rows(values, batch.size), strict=True):
-            signs = 2.0 * torch.randint(2, rows.shape, generator=chance) - 1
-            total = total + (rows * term.root(rows.detach(), signs.to(rows))).sum()
-        if not total.requires_grad:  # there is no layer, or none that an output depends on
-            return {}, {}
-        found = torch.autograd.grad(total, list(seen.values()), allow_unused=True)
-    gradients: Sequence[Tensor | None] = found
-    slopes = {name: slope for name, slope in zip(seen, gradients, strict=True) if slope is not None}
-    known = {**values, **seen, **batch.feeds}
-    return slopes, {name: value.detach() for name, value in known.items()}
+            number = number + (rows * term.root(rows.detach(), random_signs(rows, chance))).sum()
+        return number
+
+    inner = (name for name in inputs if name not in batch.feeds)
+    wanted = list(dict.fromkeys((*objective.tensors, *inner)))
+    values, slopes = slopes_in(program, batch.feeds, outputs, wanted, total)
+    read = {name: value.detach() for name, value in {**values, **batch.feeds}.items()}
+    return read, {name: (value.detach(), slope) for name, (value, slope) in slopes.items()}
 
 
 def _by_channel(layer: Layer, value: Tensor) -> Tensor:

@@ -169,7 +169,16 @@ class Net:
                 rng.integers(0, 20, shape) if integer else rng.standard_normal(shape).astype(np.float32)
             )
 
-    def export(self, bits, activation_bits, path, target=ORT_CPU, options=WeightOptions()):  # noqa: B008 # frozen
+    def export(
+        self,
+        bits,
+        activation_bits,
+        path,
+        target=ORT_CPU,
+        options=WeightOptions(),  # noqa: B008 # frozen
+        rounded=lambda _, *given: quantize_weight(*given),
+    ):
+        """Round, write and simulate; `rounded` makes codes of a layer, its weight, bits, axis and grid."""
         placement = place(self.model, self.layers, bits, activation_bits, target, options)
         tensors = {name: torch.from_numpy(array) for name, array in self.feeds.items()}
         inner = [name for name in placement.points if name not in tensors]
@@ -181,7 +190,8 @@ class Net:
             n: activation_grid(*ends[n], bits=16) if n in placement.wide else lay(*ends[n]) for n in ends
         }
         weights = {
-            layer.name: quantize_weight(
+            layer.name: rounded(
+                layer,
                 self.model.graph.initializers[layer.weight].const_value.numpy(),
                 bits[layer.name],
                 layer.step_axis(options.grid(bits[layer.name])),

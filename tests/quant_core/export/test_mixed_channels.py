@@ -8,13 +8,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
 
 from quant_core.codes import NarrowChannels
-from quant_core.export import export_model, place
 from quant_core.export.channel_size import bytes_apart, function_bytes
 from quant_core.export.ort_cpu import ORT_CPU
-from quant_core.quantizers import Simulation, activation_grid, quantize_weight
+from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.mixed_channels import mix_channels
 from quant_core.spec import FLOAT_BITS, WeightOptions
 from tests.quant_core.export.networks import Net
@@ -30,31 +28,17 @@ def net():
 
 
 def export(net, narrow, bits, activation_bits, path, *, mixed=True, options=WeightOptions()):  # noqa: B008 # frozen
+    def rounded(layer, array, _, axis, grid):
+        row = {width: quantize_weight(array, width, axis, grid) for width in (narrow, bits)}
+        if not mixed or layer.op in CANNOT or not isinstance(axis, int):
+            return row[bits]
+        seed = net.layers.index(layer)
+        channels = np.random.default_rng(seed).permutation(array.shape[axis]) % 3 == 0
+        return mix_channels(row, bits, NarrowChannels(narrow, channels))
+
     plan = {layer.name: bits for layer in net.layers}
-    placement = place(net.model, net.layers, plan, activation_bits, ORT_CPU, options)
-    tensors = {name: torch.from_numpy(array) for name, array in net.feeds.items()}
-    with torch.no_grad():
-        inside = [name for name in placement.points if name not in tensors]
-        values = tensors | net.program.evaluate(tensors, outputs=inside)
-    grids = {
-        name: activation_grid(float(values[name].min()), float(values[name].max()))
-        for name in placement.points
-    }
-    weights = {}
-    for number, layer in enumerate(net.layers):
-        array = net.model.graph.initializers[layer.weight].const_value.numpy()
-        axis = layer.step_axis(options.grid(bits))
-        row = {b: quantize_weight(array, b, axis, options.grid(b)) for b in (narrow, bits)}
-        if mixed and layer.op not in CANNOT and isinstance(axis, int):
-            channels = np.random.default_rng(number).permutation(array.shape[axis]) % 3 == 0
-            row[bits] = mix_channels(row, bits, NarrowChannels(narrow, channels))
-        weights[layer.name] = row[bits]
-    file = export_model(net.model, net.layers, weights, placement, grids, ORT_CPU)
-    onnx.save(file, path)
-    onnx.checker.check_model(path, full_check=True)
-    dynamic = [name for name, form in placement.forms.items() if form == "dynamic"]
-    simulated = Simulation(net.model, net.layers, weights, grids, dynamic).run(net.feeds)["y"]
-    return placement, file, weights, simulated
+    placement, file, simulated = net.export(plan, activation_bits, path, options=options, rounded=rounded)
+    return placement, file, net.weights, simulated
 
 
 @pytest.mark.parametrize("activation_bits", [8, FLOAT_BITS])

@@ -6,13 +6,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
 
-from quant_core.export import export_model, place, predict_sizes
+from quant_core.export import predict_sizes
 from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.export.portable import portable
 from quant_core.outliers import SPARSE_BITS, Outliers, most_that_fit, pairs_for
-from quant_core.quantizers import Simulation, activation_grid, quantize_weight
+from quant_core.quantizers import quantize_weight
 from quant_core.spec import FLOAT_BITS, WeightOptions
 from quant_core.spec.width import stored_of, width_of
 from tests.quant_core.export.networks import Net, uncorrected
@@ -44,30 +43,12 @@ def with_outliers(weight, bits, axis, grid):
 
 
 def export(net, bits, activation_bits, path, target=ORT_CPU, options=WeightOptions()):  # noqa: B008 # frozen
+    def rounded(layer, *given):
+        return quantize_weight(*given) if layer.op in CANNOT else with_outliers(*given)
+
     plan = {layer.name: bits for layer in net.layers}
-    placement = place(net.model, net.layers, plan, activation_bits, target, options)
-    tensors = {name: torch.from_numpy(array) for name, array in net.feeds.items()}
-    with torch.no_grad():
-        values = tensors | net.program.evaluate(
-            tensors, outputs=[name for name in placement.points if name not in tensors]
-        )
-    grids = {
-        name: activation_grid(
-            float(values[name].min()), float(values[name].max()), 16 if name in placement.wide else 8
-        )
-        for name in placement.points
-    }
-    weights = {}
-    for layer in net.layers:
-        array = net.model.graph.initializers[layer.weight].const_value.numpy()
-        make = quantize_weight if layer.op in CANNOT else with_outliers
-        weights[layer.name] = make(array, bits, layer.step_axis(options.grid(bits)), options.grid(bits))
-    file = export_model(net.model, net.layers, weights, placement, grids, target)
-    onnx.save(file, path)
-    onnx.checker.check_model(path, full_check=True)
-    dynamic = [name for name, form in placement.forms.items() if form == "dynamic"]
-    simulated = Simulation(net.model, net.layers, weights, grids, dynamic).run(net.feeds)["y"]
-    return placement, file, weights, simulated
+    placement, file, simulated = net.export(plan, activation_bits, path, target, options, rounded)
+    return placement, file, net.weights, simulated
 
 
 @pytest.mark.parametrize("activation_bits", [8, 16, FLOAT_BITS])
