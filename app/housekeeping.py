@@ -7,6 +7,7 @@ import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from app.jobs.presence import Presence
 from app.jobs.store import JobStore
 from app.storage import Storage, Uploads
 
@@ -53,13 +54,17 @@ def collect(store: JobStore, storage: Storage, uploads: Uploads, result_days: fl
 class Housekeeper:
     """A thread that collects now and then."""
 
-    def __init__(self, store: JobStore, storage: Storage, uploads: Uploads, result_days: float) -> None:
+    def __init__(
+        self, store: JobStore, storage: Storage, uploads: Uploads, result_days: float, presence: Presence
+    ) -> None:
         self._parts = (store, storage, uploads, result_days)
+        self._presence = presence
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="housekeeper", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Remove what services of this machine left half made, and start the thread."""
+        self._presence.tidy()
         self._thread.start()
 
     def stop(self) -> None:
@@ -69,6 +74,7 @@ class Housekeeper:
 
     def _work(self) -> None:
         while not self._stop.wait(_PERIOD):
+            self._presence.tidy()
             try:
                 done = collect(*self._parts)
             except Exception:  # the next time may go better: a bucket may be away for a while

@@ -141,7 +141,7 @@ class Service:
             tracing=self.tracing,
             on_end=self.webhooks.ended,
         )
-        self.housekeeper = Housekeeper(self.store, self.storage, self.uploads, settings.result_days)
+        self.housekeeper = Housekeeper(self.store, self.storage, self.uploads, settings.result_days, presence)
         self.webhooks.start()
         executor.start()
         self.checker.start()

@@ -10,7 +10,9 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from app.jobs.store import JobStore
 
@@ -26,7 +28,10 @@ SIGNATURE = "X-Bitwright-Signature"
 
 
 class Webhooks:
-    """One thread that sends what is due. What was not sent when the service ends is not sent later."""
+    """A thread for each host that is told, so that one that hangs delays no other.
+
+    What was not sent when the service ends is not sent later.
+    """
 
     def __init__(
         self,
@@ -47,18 +52,25 @@ class Webhooks:
         self._secret = secret.encode()
         self._transport = transport
         self._http: httpx.Client | None = None
+        self._lock = threading.Lock()
         self._sleep = sleep
         self._due: queue.Queue[str | None] = queue.Queue()
+        self._hosts: dict[str, _Host] = {}
         self._thread = threading.Thread(target=self._work, name="webhooks", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start to send."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread after what is being sent."""
+        """End the threads after what is being sent."""
+        deadline = time.monotonic() + _TIMEOUT
         self._due.put(None)
         self._thread.join(timeout=_TIMEOUT)
+        for host in tuple(self._hosts.values()):
+            host.due.put(None)
+        for host in tuple(self._hosts.values()):
+            host.thread.join(timeout=max(0.0, deadline - time.monotonic()))
         if self._http is not None:
             self._http.close()
 
@@ -73,43 +85,81 @@ class Webhooks:
     def _work(self) -> None:
         while (job_id := self._due.get()) is not None:
             try:
-                self._tell(job_id)
+                self._hand_over(job_id)
             except Exception:
                 _log.exception("the end of job %s could not be told", job_id)
 
-    def _tell(self, job_id: str) -> None:
+    def _hand_over(self, job_id: str) -> None:
         address, job = self._store.webhook(job_id), self._store.get(job_id)
         if address is None or job is None:
             return
-        import httpx  # with its certificates it weighs as much as all of the routes
-
-        if self._http is None:
-            # Redirects are not followed: they would lead past the list of allowed hosts.
-            self._http = httpx.Client(
-                timeout=_TIMEOUT, transport=self._transport, follow_redirects=False, trust_env=False
-            )
         told = job.model_dump(
             mode="json", include={"id", "kind", "state", "error", "summary", "tags", "finished"}
         )
-        body = json.dumps(told).encode()
+        name = urlsplit(address).hostname or ""  # one of those that the settings list
+        if name not in self._hosts:
+            self._hosts[name] = _Host(name, self._tell)
+        self._hosts[name].due.put(_Call(job_id, address, json.dumps(told).encode()))
+
+    def _tell(self, call: _Call) -> None:
         for number in range(_TRIES):
-            try:
-                answer = self._http.post(
-                    address,
-                    content=body,
-                    headers={
-                        "Content-Type": "application/json",
-                        SIGNATURE: sign(self._secret, body, time.time()),
-                    },
-                )
-                if answer.is_success:
-                    return
-                what = f"status {answer.status_code}"
-            except httpx.HTTPError as error:
-                what = type(error).__name__
-            _log.warning("the end of job %s: try %d failed (%s)", job_id, number + 1, what)
+            what = self._post(call)
+            if what is None:
+                return
+            _log.warning("the end of job %s: try %d failed (%s)", call.job_id, number + 1, what)
             if number + 1 < _TRIES:
                 self._sleep(_PAUSE_SECONDS * 2**number)
+
+    def _post(self, call: _Call) -> str | None:
+        """Send once, and tell what went wrong."""
+        import httpx
+
+        headers = {
+            "Content-Type": "application/json",
+            SIGNATURE: sign(self._secret, call.body, time.time()),
+        }
+        try:
+            answer = self._client().post(call.address, content=call.body, headers=headers)
+        except httpx.HTTPError as error:
+            return type(error).__name__
+        return None if answer.is_success else f"status {answer.status_code}"
+
+    def _client(self) -> httpx.Client:
+        import httpx  # with its certificates it weighs as much as all of the routes
+
+        with self._lock:
+            if self._http is None:
+                # Redirects are not followed: they would lead past the list of allowed hosts.
+                self._http = httpx.Client(
+                    timeout=_TIMEOUT, transport=self._transport, follow_redirects=False, trust_env=False
+                )
+            return self._http
+
+
+@dataclass(frozen=True)
+class _Call:
+    """The end of one job, as it is told."""
+
+    job_id: str
+    address: str
+    body: bytes
+
+
+class _Host:
+    """Tells one host of all that concerns it, one after another."""
+
+    def __init__(self, name: str, tell: Callable[[_Call], None]) -> None:
+        self.due: queue.Queue[_Call | None] = queue.Queue()
+        self._tell = tell
+        self.thread = threading.Thread(target=self._work, name=f"webhooks of {name}", daemon=True)
+        self.thread.start()
+
+    def _work(self) -> None:
+        while (call := self.due.get()) is not None:
+            try:
+                self._tell(call)
+            except Exception:
+                _log.exception("the end of job %s could not be told", call.job_id)
 
 
 def sign(secret: bytes, body: bytes, moment: float) -> str:

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Column,
     Connection,
     Engine,
+    ExceptionContext,
     Float,
     MetaData,
     String,
@@ -23,7 +24,7 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, InternalError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.functions import FunctionElement
@@ -40,6 +41,10 @@ _PATIENCE: dict[str, int] = {
     "tcp_user_timeout": 30_000,
 }
 """What a PostgreSQL whose machine or network is gone may cost: seconds, but for the last, of milliseconds."""
+
+_PASSING = frozenset({"25P03", "25P04", "25006"})
+"""What PostgreSQL says of a transaction that it ended for its length, and of writing to a server that just follows
+another: states of a server that pass, which its driver counts among errors of its own."""
 
 _VERSION = Table(
     "alembic_version", MetaData(), Column("version_num", String(32), primary_key=True)
@@ -182,6 +187,7 @@ def _engine(url: str) -> Engine:
             pool_pre_ping=True,
         )
         event.listen(engine, "connect", _configure_postgresql)
+        event.listen(engine, "handle_error", _name_passing, retval=True)
         return engine
     raise DatabaseError(
         f"{kind} is no database that Bitwright keeps jobs in.",
@@ -194,6 +200,16 @@ def _configure_postgresql(connection: Any, _record: Any) -> None:
     # Who freezes in a transaction would keep its jobs locked. No option of the start: the URL may have its own.
     connection.execute("SET idle_in_transaction_session_timeout = '30s'")
     connection.commit()
+
+
+def _name_passing(context: ExceptionContext) -> BaseException | None:
+    """Give what passes the class that all of us take for that."""
+    error, cause = context.sqlalchemy_exception, context.original_exception
+    if isinstance(error, InternalError) and getattr(cause, "sqlstate", None) in _PASSING:
+        return OperationalError(
+            error.statement, error.params, cause, connection_invalidated=context.is_disconnect
+        )
+    return None
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:

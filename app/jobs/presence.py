@@ -6,11 +6,15 @@ import os
 import shutil
 import socket
 import sys
+import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 _LOCK = "lock"
+_COMING_AND_GOING = 3600.0
+"""Seconds after which nobody still makes a folder, or removes it."""
 
 
 class Presence:
@@ -26,9 +30,7 @@ class Presence:
         self._host = socket.gethostname()
         self.holder = f"{self._host}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         self.folder = root / self.holder.replace(":", "+")
-        begun = (
-            root / f".{self.folder.name}"
-        )  # seen by no other before it is locked: it would be taken for dead
+        begun = _hidden(self.folder)  # seen by no other before it is locked: it would be taken for dead
         begun.mkdir(parents=True)
         self._file: IO[bytes] = (begun / _LOCK).open("ab")
         _lock(self._file)
@@ -55,12 +57,30 @@ class Presence:
         Args:
             holder: Its name.
         """
-        shutil.rmtree(self._root / holder.replace(":", "+"), ignore_errors=True)
+        _remove(self._root / holder.replace(":", "+"))
+
+    def tidy(self) -> None:
+        """Remove what services of this machine left that were killed as they made a folder or removed it."""
+        for folder in self._root.glob(f".{self._host}+*+*"):
+            with suppress(FileNotFoundError):
+                if time.time() - folder.stat().st_mtime > _COMING_AND_GOING:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def leave(self) -> None:
         """Remove the folder, and with it the lock."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _remove(self.folder)
         self._file.close()
+
+
+def _hidden(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}")
+
+
+def _remove(folder: Path) -> None:
+    # Out of sight first: a folder whose lock is gone and whose files are not would be nobody's.
+    with suppress(OSError):  # another service is at it
+        folder.rename(_hidden(folder))
+    shutil.rmtree(_hidden(folder), ignore_errors=True)
 
 
 def _lock(file: IO[bytes]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import threading
 from pathlib import Path
 
 import httpx
@@ -51,6 +52,31 @@ def test_the_end_of_a_job_is_told_signed_until_someone_listens(tmp_path: Path) -
     stamp, digest = (part.split("=")[1] for part in seen[-1].headers[SIGNATURE].split(","))
     expected = hmac.new(SECRET.encode(), f"{stamp}.".encode() + seen[-1].content, hashlib.sha256).hexdigest()
     assert digest == expected
+
+
+def test_a_host_that_hangs_delays_no_other(tmp_path: Path) -> None:
+    store = JobStore(Database(sqlite_url(tmp_path / "jobs.sqlite")))
+    for name in ("hangs", "listens"):
+        store.create(
+            Submission(name, model="m", data="d", spec=QuantizeSpec(), webhook=f"https://{name}.example/hook")
+        )
+        store.cancel(name)
+    listened = threading.Event()
+    order = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "hangs.example":
+            assert listened.wait(60)
+        order.append(request.url.host)
+        listened.set()
+        return httpx.Response(204)
+
+    hooks = Webhooks(store, SECRET, httpx.MockTransport(answer))
+    hooks.start()
+    hooks.ended("hangs")
+    hooks.ended("listens")
+    hooks.stop()
+    assert order == ["listens.example", "hangs.example"]
 
 
 def test_it_gives_up_in_the_end(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import select, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import OperationalError
 
 from app.jobs.database import Database, DatabaseError, WrongSchemaError, database_time, sqlite_url
 from app.jobs.job import now
@@ -108,8 +108,10 @@ def test_what_cannot_be_opened_says_so_and_hides_the_password(url: str) -> None:
 def test_a_service_that_freezes_in_a_transaction_holds_nobody_up(fresh_postgresql: Callable[[], str]) -> None:
     url = fresh_postgresql()
     frozen, other = Database(url), Database(url)
-    with pytest.raises(DBAPIError, match="idle-in-transaction"):
+    with pytest.raises(OperationalError, match="idle-in-transaction"):
         _freeze(frozen, JobStore(other))
+    with frozen.read() as session:  # by another connection
+        assert session.scalar(text("SELECT 1")) == 1
     frozen.close()
     other.close()
 
@@ -121,6 +123,17 @@ def _freeze(frozen: Database, other: JobStore) -> None:
         session.execute(text("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE"))
         assert other.page(Filter(), limit=1, offset=0) == ((), 0)  # once the lock is let go of
         session.execute(text("SELECT 1"))
+
+
+def test_a_server_that_takes_no_writes_for_now_is_an_error_that_passes(
+    fresh_postgresql: Callable[[], str],
+) -> None:
+    database = Database(fresh_postgresql())
+    with database.write() as session:
+        session.execute(text("SET TRANSACTION READ ONLY"))
+        with pytest.raises(OperationalError, match="read-only"):
+            session.execute(text("DELETE FROM jobs"))
+    database.close()
 
 
 def test_options_of_the_url_are_kept(fresh_postgresql: Callable[[], str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +34,28 @@ def test_nobody_is_taken_for_dead_before_it_has_locked_its_folder(
     for made in (old, new):
         made.leave()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_were_half_made_or_half_removed_go_after_their_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    living = Presence(tmp_path)
+    (tmp_path / f".{living.folder.name}0").mkdir()  # of one that was killed before it was seen
+    gone = Presence(tmp_path)
+    (gone.folder / "file").touch()
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", lambda *_, **__: None)
+        gone.leave()
+    left = [folder for folder in tmp_path.iterdir() if folder != living.folder]
+    assert len(left) == 2
+    living.tidy()
+    assert all(folder.exists() for folder in left)  # it could be at work
+    for folder in left:
+        os.utime(folder, (0, 0))
+    assert living.dead() == ()
+    living.tidy()
+    assert list(tmp_path.iterdir()) == [living.folder]
+    living.leave()
 
 
 def test_only_the_dead_are_found_and_buried(tmp_path: Path) -> None:
