@@ -15,11 +15,12 @@ import torch
 from benchmarks.zoo import zoo_folder
 from quant_core.allocation.plan_bits import plan_bits
 from quant_core.allocation.plan_problem import PlanProblem
-from quant_core.analysis import apart, round_candidates, score
 from quant_core.calibration import Samples, split_samples
 from quant_core.preparation import prepare
-from quant_core.pricing import price
+from quant_core.preparation.pricing import price
 from quant_core.quantizers.rounding import RoundedWeights
+from quant_core.scoring.rounded import apart, round_candidates
+from quant_core.scoring.score import score
 from quant_core.sensitivity import split_batches
 from quant_core.spec import QuantizeSpec
 from quant_core.trials import PlanMeter, largest_uniform, refine

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from quant_core.codes import CorrectedBias, NarrowChannels, QuantizedWeight
-from quant_core.outliers import Outliers
+from quant_core.codes.outliers import Outliers
 from quant_core.version import __version__
 
 if TYPE_CHECKING:

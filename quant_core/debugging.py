@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,20 @@ from numpy.typing import NDArray
 
 from quant_core.artifacts import MODEL, REPORT_JSON
 from quant_core.calibration import Samples, load_samples, split_samples
-from quant_core.equalizing import equalize, expected_bits
 from quant_core.errors import ModelError
 from quant_core.ingest import Layer, find_layers, normalise, read_model
 from quant_core.preparation import prepare
+from quant_core.preparation.equalizing import equalize, expected_bits
 from quant_core.quantizers import quantize_weight
-from quant_core.scored import equalized_bits
+from quant_core.scoring.scored import equalized_bits
 from quant_core.spec import Report
 from quant_core.spec.debugging import Debugging, LayerFinding
+from quant_core.spec.progress import Tell
 from quant_core.spec.weight_grid import WeightGrid
 from quant_core.verification import Difference, open_session, run_batches, sqnr_db
 from quant_core.verification.float_twins import FloatTwins
 
 _BYTE = 8
-
-Tell = Callable[[float, str], None]
 
 
 @dataclass(frozen=True, eq=False)

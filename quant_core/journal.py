@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from quant_core.spec import Progress, ProgressCallback, Stage, Timing
+from quant_core.spec.progress import Tell
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Journal:
         if self.on_progress is not None:
             self.on_progress(Progress(stage=stage, fraction=min(1.0, fraction), message=message))
 
-    def tells(self, stage: Stage) -> Callable[[float, str], None]:
+    def tells(self, stage: Stage) -> Tell:
         """Tell of one stage.
 
         Args:

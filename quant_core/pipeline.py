@@ -8,34 +8,29 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from quant_core.activation_grids import ActivationGrids
 from quant_core.allocation.limits import check_reach, read_limits
 from quant_core.allocation.plan_bits import file_front
 from quant_core.allocation.plan_problem import PairLosses, PlanProblem
-from quant_core.analysis import (
-    apart,
-    estimate_densities,
-    reuse,
-    round_candidates,
-    score,
-    write_densities,
-)
 from quant_core.artifacts import COSTS, MODEL, PARETO, check_place, whole_folder
-from quant_core.assessment import assess
-from quant_core.band_search import find_in_band
 from quant_core.calibration import RangeWatch, Samples, split_samples
 from quant_core.checkpoints import SENSITIVITIES, Checkpoints, find_rounded, keep_rounded
-from quant_core.effort import plan_effort
-from quant_core.equalizing import equalize, expected_bits
 from quant_core.export import place
-from quant_core.file_maker import FileMaker
+from quant_core.file_making.activation_grids import ActivationGrids
+from quant_core.file_making.assessment import assess
+from quant_core.file_making.band_search import find_in_band
+from quant_core.file_making.file_maker import FileMaker
+from quant_core.file_making.open_activations import open_activations
 from quant_core.journal import Journal
-from quant_core.open_activations import open_activations
 from quant_core.preparation import Prepared, prepare
-from quant_core.pricing import price
+from quant_core.preparation.equalizing import equalize, expected_bits
+from quant_core.preparation.pricing import price
 from quant_core.quantizers.input_moments import KeptMoments
 from quant_core.report import write_report
-from quant_core.scored import Scored, check_reuse, equalized_bits
+from quant_core.scoring.densities import estimate_densities, write_densities
+from quant_core.scoring.effort import plan_effort
+from quant_core.scoring.rounded import apart, round_candidates
+from quant_core.scoring.score import reuse, score
+from quant_core.scoring.scored import Scored, check_reuse, equalized_bits
 from quant_core.sensitivity import Batch, activation_bytes, split_batches
 from quant_core.sensitivity.orthogonality import ompq_importance, orm
 from quant_core.spec import FLOAT_BITS, CostTable, ProgressCallback, QuantizeSpec, Report

@@ -98,7 +98,7 @@ def _unsupported(model: ir.Model) -> tuple[str, ...]:
 
 def _looked_up(model: ir.Model, shapes: Shapes, data: Path | None) -> Shapes:
     """Run one sample and look, where inference does not tell; what was inferred where that cannot be done."""
-    from quant_core.look import look_at_shapes
+    from quant_core.preparation.look import look_at_shapes
 
     seen = look_at_shapes(model, data)
     return shapes if seen is None else seen

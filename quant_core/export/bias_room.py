@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quant_core.codes import QuantizedWeight
-from quant_core.number_formats import half_from
+from quant_core.codes.number_formats import half_from
 
 _LARGEST = 2.0**30
 """Largest integer bias; the products that are added to it take the rest of 32 bits."""

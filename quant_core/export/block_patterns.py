@@ -9,11 +9,11 @@ import numpy.typing as npt
 import onnx
 
 from quant_core.codes import QuantizedWeight
+from quant_core.codes.number_formats import element, nearest_code
 from quant_core.errors import InternalError
 from quant_core.export.graph_writer import GraphWriter
 from quant_core.export.packing import Plane
 from quant_core.ingest.layer import Layer
-from quant_core.number_formats import element, nearest_code
 
 WriteWeight = Callable[[GraphWriter, Layer, QuantizedWeight], str]
 """Stores a weight; gives the name of what operators read."""

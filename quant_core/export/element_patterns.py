@@ -13,9 +13,9 @@ import numpy.typing as npt
 import onnx
 
 from quant_core.codes import QuantizedWeight
+from quant_core.codes.number_formats import code_values, element, nearest_code
 from quant_core.export.graph_writer import GraphWriter
 from quant_core.export.packing import Plane
-from quant_core.number_formats import code_values, element, nearest_code
 
 _FLOAT8 = {"e4m3": onnx.TensorProto.FLOAT8E4M3FN, "e5m2": onnx.TensorProto.FLOAT8E5M2}
 

@@ -12,13 +12,13 @@ import onnx
 from onnx import helper, numpy_helper
 
 from quant_core.codes import NarrowChannels, QuantizedWeight
+from quant_core.codes.number_formats import Minifloat
+from quant_core.codes.outliers import EXCESS_BITS, Outliers, to_pairs
 from quant_core.errors import InternalError
 from quant_core.export.functions import DOMAIN
 from quant_core.export.half_storage import half_type, in_half
 from quant_core.export.packing import Plane, pack, pack_bits
 from quant_core.export.storage import Storage
-from quant_core.number_formats import Minifloat
-from quant_core.outliers import EXCESS_BITS, Outliers, to_pairs
 from quant_core.spec.width import NARROW, OUTLIERS
 
 _MINIFLOATS: dict[Minifloat, int] = {

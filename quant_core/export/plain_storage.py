@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
+from quant_core.codes.outliers import EXCESS_BITS
 from quant_core.export.packing import Plane
-from quant_core.outliers import EXCESS_BITS
 
 if TYPE_CHECKING:
     from quant_core.export.graph_writer import GraphWriter

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from google.protobuf.message import Message
 
 from quant_core.codes import ActivationGrid, CorrectedBias, QuantizedWeight, channel_count
+from quant_core.codes.outliers import Outliers, pairs_for
 from quant_core.export.block_patterns import write_blocks
 from quant_core.export.exporter import export_parts
 from quant_core.export.forms import Form
@@ -34,7 +35,6 @@ from quant_core.export.weight_patterns import (
 )
 from quant_core.ingest.added_bias import added_bias
 from quant_core.ingest.layer import Layer
-from quant_core.outliers import Outliers, pairs_for
 from quant_core.spec import FLOAT_BITS, WeightGrid, WeightOptions
 from quant_core.spec.bits import WIDE_BITS
 from quant_core.spec.width import functions_of, sparse_of, weight_of

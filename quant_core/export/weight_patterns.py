@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx
 
 from quant_core.codes import QuantizedWeight, channels_first
+from quant_core.codes.number_formats import element
 from quant_core.errors import InternalError
 from quant_core.export.element_patterns import (
     as_values,
@@ -22,7 +23,6 @@ from quant_core.export.element_patterns import (
 )
 from quant_core.export.graph_writer import GraphWriter
 from quant_core.ingest.layer import Layer
-from quant_core.number_formats import element
 
 _MATRIX = 2  # axes
 

@@ -20,6 +20,7 @@ from quant_core.quantizers.blocks import Block, find_blocks
 from quant_core.quantizers.input_moments import has_moments
 from quant_core.quantizers.learned_codes import RATES, Kind, LearnedCodes
 from quant_core.quantizers.tuning_samples import affordable_batch, feeds, random_batches, share
+from quant_core.spec.progress import Tell
 
 Hook = Callable[[Tensor], Tensor]
 Values = Mapping[str, Tensor]
@@ -89,7 +90,7 @@ def reconstruct_blocks(
     batch_size: int,
     device: str,
     seed: int,
-    on_progress: Callable[[float, str], None],
+    on_progress: Tell,
     earlier: ReconstructedBlocks | None = None,
     on_block: Callable[[ReconstructedBlocks], None] = lambda _: None,
 ) -> ReconstructedBlocks:

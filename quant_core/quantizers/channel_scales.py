@@ -11,8 +11,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from quant_core.codes import SPREAD
+from quant_core.codes.number_formats import half_nearest
 from quant_core.ingest.layer import Layer
-from quant_core.number_formats import half_nearest
 from quant_core.quantizers.channel_groups import ChannelGroup, Fold
 
 _SUFFIX = "@scaled"

@@ -32,6 +32,7 @@ from quant_core.quantizers.simulation import Simulation, Visit
 from quant_core.quantizers.tuning_samples import with_mixtures
 from quant_core.spec import WeightOptions
 from quant_core.spec.memory_share import memory_share
+from quant_core.spec.progress import Tell
 
 _FEWEST, _MOST = 16, 512
 _MOST_MACS = 64e9
@@ -141,7 +142,7 @@ def follow(
     batch_size: int,
     seed: int,
     thorough: bool,
-    on_progress: Callable[[float, str], None],
+    on_progress: Tell,
 ) -> dict[str, QuantizedWeight]:
     """Round the layers of a plan again, one after another, each for its inputs in the network rounded so far.
 

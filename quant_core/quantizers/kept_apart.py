@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quant_core.codes import QuantizedWeight
-from quant_core.outliers import Outliers, most_that_fit, pairs_for
+from quant_core.codes.outliers import Outliers, most_that_fit, pairs_for
 from quant_core.quantizers.weight import drawn_in
 from quant_core.spec.weight_grid import WeightGrid
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from quant_core.codes import CorrectedBias, QuantizedWeight
+from quant_core.codes.number_formats import half_from
 from quant_core.ingest.layer import Layer
-from quant_core.number_formats import half_from
 from quant_core.quantizers.bias_correction import find_bias
 from quant_core.quantizers.rows import rows_view
 

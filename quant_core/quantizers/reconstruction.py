@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,6 +25,7 @@ from quant_core.quantizers.read_positions import reads_in_part, run_and_see
 from quant_core.quantizers.rows import rows_shape
 from quant_core.quantizers.simulation import Simulation
 from quant_core.quantizers.tuning_samples import affordable_updates, feeds, mixed, random_batches, share
+from quant_core.spec.progress import Tell
 
 _TRAVEL = 2.4
 """How far a code may move in all, in steps, were its gradient always of one sign: half of it as rates fall."""
@@ -70,7 +71,7 @@ def reconstruct(
     batch_size: int,
     device: str,
     seed: int,
-    on_progress: Callable[[float, str], None],
+    on_progress: Tell,
     steps: int | None = None,
 ) -> Reconstructed:
     """Tune rounded weights, starting from given ones; bit-widths and bytes stay.

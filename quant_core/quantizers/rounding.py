@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 
@@ -29,6 +29,7 @@ from quant_core.quantizers.stochastic import round_stochastically
 from quant_core.quantizers.table_moments import is_table, table_moments
 from quant_core.quantizers.weight import quantize_weight
 from quant_core.spec import FLOAT_BITS, WeightOptions
+from quant_core.spec.progress import Tell
 from quant_core.spec.weight_grid import WeightGrid
 
 _MOMENT_BYTES = 1 << 30
@@ -48,7 +49,7 @@ def round_weights(
     batch_size: int,
     device: str,
     seed: int,
-    on_progress: Callable[[float, str], None],
+    on_progress: Tell,
     more: Samples | None = None,
     given: RoundedWeights | None = None,
     kept: KeptMoments | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from quant_core.outliers import PAIR_BITS
+from quant_core.codes.outliers import PAIR_BITS
 from quant_core.report.numbers import format_bytes, format_ms, format_share
 from quant_core.spec import Metrics, Report
 

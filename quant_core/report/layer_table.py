@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from quant_core.outliers import PAIR_BITS
+from quant_core.codes.outliers import PAIR_BITS
 from quant_core.report.numbers import format_bytes, format_count, format_loss, format_share
 from quant_core.spec import FLOAT_BITS, LayerReport, Report, format_bits
 

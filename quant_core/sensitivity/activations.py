@@ -23,8 +23,9 @@ from quant_core.sensitivity.derivatives import (
 )
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.probes import probe_generator, rademacher, signed_root
-from quant_core.sensitivity.traces import Floats, OnProgress, average_traces
+from quant_core.sensitivity.traces import Floats, average_traces
 from quant_core.sensitivity.units import RunUnits, in_turn
+from quant_core.spec.progress import Tell
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +79,7 @@ def activation_traces(
     curvature: Literal["gauss_newton", "hessian"] = "gauss_newton",
     tolerance: float = 0.05,
     max_probes: int = 2000,
-    on_progress: OnProgress | None = None,
+    on_progress: Tell | None = None,
     run: RunUnits = in_turn,
 ) -> ActivationTraces:
     """Estimate `Tr(H_a) = 1/N sum_n Tr(d^2 L_n / d a_n^2)` for the inputs a of all layers at once.

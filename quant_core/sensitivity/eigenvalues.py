@@ -17,7 +17,8 @@ from quant_core.sensitivity.hessian import batch_stderr, hessian_product, sweep_
 from quant_core.sensitivity.lanczos import Lanczos
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.probes import normal, probe_generator
-from quant_core.sensitivity.traces import Floats, OnProgress
+from quant_core.sensitivity.traces import Floats
+from quant_core.spec.progress import Tell
 
 _FEWEST, _MOST = 6, 32
 """Bounds on how many vectors a Krylov space holds before it starts again from its best."""
@@ -56,7 +57,7 @@ def hawq(
     max_iterations: int = 64,
     memory: int = MEMORY,
     seconds: float | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: Tell | None = None,
 ) -> EigenvalueEstimate:
     """Find the largest eigenvalue of every layer's diagonal block of the Hessian by Lanczos, all layers in step.
 

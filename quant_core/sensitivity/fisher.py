@@ -14,8 +14,9 @@ from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.derivatives import forward, inner, leaves, random_gradient
 from quant_core.sensitivity.objective import Objective, Term
 from quant_core.sensitivity.probes import Draw, probe_generator, rademacher, sampled_score
-from quant_core.sensitivity.traces import Floats, OnProgress, TraceEstimate, average_traces
+from quant_core.sensitivity.traces import Floats, TraceEstimate, average_traces
 from quant_core.sensitivity.units import RunUnits, in_turn
+from quant_core.spec.progress import Tell
 
 Labels = Literal["given", "model"]
 
@@ -30,7 +31,7 @@ def fisher(
     labels: Labels = "given",
     tolerance: float = 0.05,
     max_probes: int = 2000,
-    on_progress: OnProgress | None = None,
+    on_progress: Tell | None = None,
     run: RunUnits = in_turn,
 ) -> TraceEstimate:
     """Estimate `Tr(F_i)` of the empirical Fisher matrix `F = 1/N sum_n g_n g_n^T`, one backward pass a probe.

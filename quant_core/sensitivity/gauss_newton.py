@@ -14,8 +14,9 @@ from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.derivatives import forward, inner, leaves, pull_back, random_gradient
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.probes import probe_generator, signed_root
-from quant_core.sensitivity.traces import Floats, OnProgress, TraceEstimate, average_traces
+from quant_core.sensitivity.traces import Floats, TraceEstimate, average_traces
 from quant_core.sensitivity.units import RunUnits, in_turn
+from quant_core.spec.progress import Tell
 
 
 def gauss_newton(
@@ -27,7 +28,7 @@ def gauss_newton(
     seed: int,
     tolerance: float = 0.05,
     max_probes: int = 2000,
-    on_progress: OnProgress | None = None,
+    on_progress: Tell | None = None,
     run: RunUnits = in_turn,
 ) -> TraceEstimate:
     """Estimate `Tr(G_i)` with one plain backward pass a probe.
@@ -74,7 +75,7 @@ def gauss_newton_exact(
     objective: Objective,
     batches: Sequence[Batch],
     *,
-    on_progress: OnProgress | None = None,
+    on_progress: Tell | None = None,
     run: RunUnits = in_turn,
 ) -> TraceEstimate:
     """Compute `Tr(G_i)` of every sample with one backward pass for each of its outputs, and average.

@@ -12,8 +12,9 @@ from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.derivatives import forward, inner, leaves, random_gradient
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.probes import probe_generator, sampled_score
-from quant_core.sensitivity.traces import Floats, OnProgress, TraceEstimate, average_traces
+from quant_core.sensitivity.traces import Floats, TraceEstimate, average_traces
 from quant_core.sensitivity.units import RunUnits, in_turn
+from quant_core.spec.progress import Tell
 
 
 def gnb(
@@ -25,7 +26,7 @@ def gnb(
     seed: int,
     tolerance: float = 0.05,
     max_probes: int = 2000,
-    on_progress: OnProgress | None = None,
+    on_progress: Tell | None = None,
     run: RunUnits = in_turn,
 ) -> TraceEstimate:
     """Estimate `Tr(G_i)` from labels drawn from the model's own output distribution, one backward pass a probe.
@@ -69,7 +70,7 @@ def gnb_diagonal(
     *,
     seed: int,
     sweeps: int = 1,
-    on_progress: OnProgress | None = None,
+    on_progress: Tell | None = None,
 ) -> dict[str, torch.Tensor]:
     """Estimate the diagonal of the Gauss-Newton matrix, `E[B * g * g]` element by element.
 

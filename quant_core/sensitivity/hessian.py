@@ -11,7 +11,8 @@ from quant_core.executor import Program
 from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.derivatives import bend, forward, inner, losses, slopes
 from quant_core.sensitivity.objective import Objective
-from quant_core.sensitivity.traces import Floats, OnProgress
+from quant_core.sensitivity.traces import Floats
+from quant_core.spec.progress import Tell
 
 Vectors = Mapping[str, torch.Tensor]
 
@@ -85,7 +86,7 @@ def batch_stderr(values: Floats, sizes: Sequence[int]) -> Floats:
 
 
 def sweep_progress(
-    on_progress: OnProgress | None, sweep: int, sweeps: int, batches: int, message: str
+    on_progress: Tell | None, sweep: int, sweeps: int, batches: int, message: str
 ) -> Callable[[], None]:
     """Count the batches of one sweep among several as progress.
 

@@ -16,7 +16,8 @@ from quant_core.sensitivity.batches import MEMORY, Batch
 from quant_core.sensitivity.hessian import batch_stderr, hessian_product, sweep_progress
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.probes import probe_generator, rademacher
-from quant_core.sensitivity.traces import Floats, OnProgress, TraceEstimate
+from quant_core.sensitivity.traces import Floats, TraceEstimate
+from quant_core.spec.progress import Tell
 
 _SPENT = 1e-5
 _FEWEST = 5
@@ -36,7 +37,7 @@ def hutch_plus_plus(
     blocks: bool = True,
     memory: int = MEMORY,
     seconds: float | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: Tell | None = None,
 ) -> TraceEstimate:
     """Estimate `Tr(H_i)` with a third of the products spent on a subspace that holds the large eigenvalues.
 

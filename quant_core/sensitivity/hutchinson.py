@@ -10,8 +10,9 @@ from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.derivatives import bend, forward, inner, leaves, losses, slopes
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.probes import probe_generator, rademacher
-from quant_core.sensitivity.traces import Floats, OnProgress, TraceEstimate, average_traces
+from quant_core.sensitivity.traces import Floats, TraceEstimate, average_traces
 from quant_core.sensitivity.units import RunUnits, in_turn
+from quant_core.spec.progress import Tell
 
 
 def hawq_v2(
@@ -23,7 +24,7 @@ def hawq_v2(
     seed: int,
     tolerance: float = 0.05,
     max_probes: int = 2000,
-    on_progress: OnProgress | None = None,
+    on_progress: Tell | None = None,
     run: RunUnits = in_turn,
 ) -> TraceEstimate:
     """Estimate `Tr(H_i)` by joint random signs over all weights.

@@ -18,8 +18,9 @@ from quant_core.sensitivity.float_run import FloatRun, Quantized, Replace, Rows,
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.output import IncreaseSums, LossIncrease, mean_and_error
 from quant_core.sensitivity.probes import probe_generator, rademacher
-from quant_core.sensitivity.traces import Floats, OnProgress
+from quant_core.sensitivity.traces import Floats
 from quant_core.sensitivity.units import RunUnits, in_turn
+from quant_core.spec.progress import Tell
 
 _STORED = 256 << 20
 """Bytes of output changes that may be held at a time."""
@@ -133,7 +134,7 @@ def interactions(
     replace: Replace | None = None,
     tolerance: float = 0.0,
     seed: int = 0,
-    on_progress: OnProgress | None = None,
+    on_progress: Tell | None = None,
     run: RunUnits = in_turn,
 ) -> Interactions:
     """Measure what every pair of layers and bit-widths costs together.

@@ -14,7 +14,7 @@ from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.derivatives import leaves
 from quant_core.sensitivity.fisher import Labels, check_labels, signed_gradient
 from quant_core.sensitivity.objective import Objective
-from quant_core.sensitivity.traces import OnProgress
+from quant_core.spec.progress import Tell
 
 _CHUNK = 1 << 20
 """Numbers of the gradients held in double precision at a time."""
@@ -98,7 +98,7 @@ def inverse_fisher(
     gradients: int,
     damping: float,
     labels: Labels = "given",
-    on_progress: OnProgress | None = None,
+    on_progress: Tell | None = None,
 ) -> InverseFisher:
     """Invert the empirical Fisher matrix of each layer from m gradients.
 

@@ -15,8 +15,9 @@ from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.derivatives import forward, inner, leaves, random_gradient
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.probes import probe_generator, signed_root
-from quant_core.sensitivity.traces import Floats, OnProgress
+from quant_core.sensitivity.traces import Floats
 from quant_core.sensitivity.weight_matrix import input_matrices, output_matrix, weight_matrix
+from quant_core.spec.progress import Tell
 
 Uses = Sequence[tuple[Layer, Use]]
 Moments = tuple[int, torch.Tensor | None, torch.Tensor]
@@ -109,7 +110,7 @@ def kfac(
     seed: int,
     sweeps: int = 4,
     factors: Literal["gradients", "activations"] = "gradients",
-    on_progress: OnProgress | None = None,
+    on_progress: Tell | None = None,
 ) -> KroneckerFactors:
     """Estimate a Kronecker product for every layer, with the random cotangents of `gauss_newton`.
 

@@ -20,8 +20,9 @@ from quant_core.sensitivity.foretold import Changes, changes_of
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.probe_log import Once, anew
 from quant_core.sensitivity.proportions import proportions
-from quant_core.sensitivity.traces import Floats, OnProgress
+from quant_core.sensitivity.traces import Floats
 from quant_core.sensitivity.units import RunUnits, in_turn
+from quant_core.spec.progress import Tell
 
 _FEW = 32
 """Samples before a standard error is believed."""
@@ -65,7 +66,7 @@ def output(
     tolerance: float = 0.0,
     foretell: bool = False,
     divisible: bool = True,
-    on_progress: OnProgress | None = None,
+    on_progress: Tell | None = None,
     run: RunUnits = in_turn,
     once: Once = anew,
 ) -> LossIncrease:

@@ -17,8 +17,9 @@ from quant_core.sensitivity.float_run import FloatRun, Quantized, float_runs, st
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.output import LossIncrease
 from quant_core.sensitivity.probe_log import Once, anew
-from quant_core.sensitivity.traces import Floats, OnProgress
+from quant_core.sensitivity.traces import Floats
 from quant_core.sensitivity.units import RunUnits, in_turn
+from quant_core.spec.progress import Tell
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,7 @@ def pqi(
     quantized: Sequence[Sequence[Quantized]],
     *,
     gradients: int = 16,
-    on_progress: OnProgress | None = None,
+    on_progress: Tell | None = None,
     run: RunUnits = in_turn,
     once: Once = anew,
 ) -> LossIncrease:
@@ -124,7 +125,7 @@ def pqi_elements(
     quantized: Sequence[Quantized],
     *,
     gradients: int = 16,
-    on_progress: OnProgress | None = None,
+    on_progress: Tell | None = None,
 ) -> ElementIntegral:
     """Integrate the gradient, weight by weight, along the path on which all layers are rounded together.
 

@@ -22,10 +22,11 @@ from quant_core.sensitivity.float_run import Quantized, Replace
 from quant_core.sensitivity.memory import is_out_of_memory
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.probe_log import ProbeLog
-from quant_core.sensitivity.traces import Floats, OnProgress
+from quant_core.sensitivity.traces import Floats
 from quant_core.sensitivity.units import in_turn, within
 from quant_core.spec import FLOAT_BITS
 from quant_core.spec.memory_share import memory_share
+from quant_core.spec.progress import Tell
 
 Widths = Sequence[int] | Mapping[str, Sequence[int]]
 
@@ -75,7 +76,7 @@ class Question:
     seconds: float | None = None
     crew: Crew | None = None
     log: ProbeLog | None = None
-    on_progress: OnProgress | None = None
+    on_progress: Tell | None = None
 
     @property
     def samples(self) -> int:

@@ -15,7 +15,8 @@ from quant_core.sensitivity.hessian import hessian_product, sweep_progress
 from quant_core.sensitivity.lanczos import Lanczos
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.probes import probe_generator, rademacher
-from quant_core.sensitivity.traces import Floats, OnProgress
+from quant_core.sensitivity.traces import Floats
+from quant_core.spec.progress import Tell
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +84,7 @@ def spectrum(
     probes: int = 4,
     layer: int | None = None,
     memory: int = MEMORY,
-    on_progress: OnProgress | None = None,
+    on_progress: Tell | None = None,
 ) -> Spectrum:
     """Estimate the eigenvalue density of the Hessian of the mean loss over all batches.
 

@@ -18,8 +18,9 @@ from quant_core.sensitivity.interaction import Interactions
 from quant_core.sensitivity.methods import MEASURED, METHODS, explaining_activations, explaining_traces
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.question import Question, Widths
-from quant_core.sensitivity.traces import Floats, OnProgress
+from quant_core.sensitivity.traces import Floats
 from quant_core.spec import FLOAT_BITS, LayerSensitivity, SensitivityMethod, SensitivityTable
+from quant_core.spec.progress import Tell
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +66,7 @@ def build_table(
     tolerance: float = 0.05,
     max_probes: int = 2000,
     score_tolerance: float = 0.1,
-    on_progress: OnProgress | None = None,
+    on_progress: Tell | None = None,
 ) -> SensitivityTable:
     """Estimate what each layer loses at each bit-width.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from quant_core.sensitivity.units import RunUnits, Unit, in_turn
+from quant_core.spec.progress import Tell
 
 Floats = npt.NDArray[np.float64]
-OnProgress = Callable[[float, str], None]
-
 _FEW = 16
 """Batches, or probes of a single batch, before a standard error is believed."""
 
@@ -49,7 +48,7 @@ def average_traces(
     *,
     tolerance: float,
     max_probes: int,
-    on_progress: OnProgress | None = None,
+    on_progress: Tell | None = None,
     run: RunUnits = in_turn,
 ) -> TraceEstimate:
     """Visit the batches in turn, a fresh probe each time, until every layer's share is known well enough.

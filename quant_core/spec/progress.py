@@ -40,3 +40,6 @@ class Progress(BaseModel):
 
 ProgressCallback = Callable[[Progress], None]
 """Called between units of work; raising `quant_core.errors.CancelledError` from it stops the job."""
+
+Tell = Callable[[float, str], None]
+"""Told, within one stage, the fraction that is done and what is being done; may raise as well."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from quant_core.allocation.plan_bits import Limits, plan_bits
 from quant_core.allocation.plan_problem import PlanProblem
 from quant_core.errors import InfeasibleBudgetError
 from quant_core.spec import FLOAT_BITS
+from quant_core.spec.progress import Tell
 from quant_core.spec.trials import LayerMove, RefinementRound
 from quant_core.spec.width import activation_of, rank, sparse_of, stored_of
 from quant_core.trials.meter import Measured, Move, PlanMeter
@@ -54,7 +55,7 @@ def refine(
     meter: PlanMeter,
     *,
     rounds: int,
-    on_progress: Callable[[float, str], None],
+    on_progress: Tell,
     sure: float = SURE,
 ) -> tuple[Bits, tuple[RefinementRound, ...]]:
     """Lower the measured loss of a plan within its limits.

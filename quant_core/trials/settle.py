@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from quant_core.allocation.healing import healed
 from quant_core.allocation.plan_bits import Limits, describe, plan_bits
 from quant_core.allocation.plan_problem import EFFECTIVE_BITS, PlanProblem
 from quant_core.spec import BitPlan
+from quant_core.spec.progress import Tell
 from quant_core.spec.trials import PlanTrial, RefinementRound
 from quant_core.spec.width import format_width
 from quant_core.trials.meter import Measured, PlanMeter
@@ -41,7 +42,7 @@ def settle(
     meter: PlanMeter,
     *,
     rounds: int,
-    on_progress: Callable[[float, str], None],
+    on_progress: Tell,
 ) -> Settled:
     """Choose the plan of least measured loss among the solved one, the largest uniform one, and what refining gives.
 

@@ -18,9 +18,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from quant_core.codes import ActivationGrid
+from quant_core.codes.number_formats import code_values
 from quant_core.errors import InternalError
 from quant_core.export import Placement
-from quant_core.number_formats import code_values
 from quant_core.verification.session import Arrays, open_session, run
 
 _SIGNED_OFFSET = 128  # int8 codes lie this much below those of the grid

@@ -12,7 +12,7 @@ from quant_core.allocation.plan_bits import plan_bits
 from quant_core.allocation.plan_problem import PlanProblem
 from quant_core.errors import SpecError
 from quant_core.preparation import prepare
-from quant_core.pricing import price
+from quant_core.preparation.pricing import price
 from quant_core.profiling import profile
 from quant_core.spec import LatencyTable, LayerLatency, LayerSensitivity, QuantizeSpec, SensitivityTable
 from quant_core.spec.latency import FormLatency

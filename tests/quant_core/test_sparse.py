@@ -11,7 +11,7 @@ from bitwright.cli.plan_table import print_plan
 from quant_core.allocation.replan import replan
 from quant_core.checkpoints import Checkpoints, find_rounded, keep_rounded
 from quant_core.codes import QuantizedWeight
-from quant_core.outliers import Outliers, pairs_for
+from quant_core.codes.outliers import Outliers, pairs_for
 from quant_core.pipeline import quantize
 from quant_core.report.headline import mean_bits
 from quant_core.spec import PlanSpec, QuantizeSpec, SensitivityTable

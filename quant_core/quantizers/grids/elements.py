@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from quant_core.codes.number_formats import Minifloat, element, mantissa_bits, nearest_code, positive_values
 from quant_core.errors import SpecError
-from quant_core.number_formats import Minifloat, element, mantissa_bits, nearest_code, positive_values
 from quant_core.spec.weight_grid import WeightGrid
 
 _MANTISSA_OF_FLOAT32 = 23

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quant_core.number_formats import half_from, positive_values
+from quant_core.codes.number_formats import half_from, positive_values
 from quant_core.quantizers.grids.elements import Minifloats
 from quant_core.spec.weight_grid import WeightGrid
 

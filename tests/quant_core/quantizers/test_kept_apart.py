@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from quant_core.outliers import SPARSE_BITS, pairs_for, pairs_needed
+from quant_core.codes.outliers import SPARSE_BITS, pairs_for, pairs_needed
 from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.coordinate_descent import descend
 from quant_core.quantizers.gptq import gptq

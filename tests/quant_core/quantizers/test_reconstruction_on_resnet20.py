@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 from scipy.special import log_softmax
 
-from quant_core import plan_tuning
+from quant_core.file_making import plan_tuning
 from quant_core.pipeline import quantize
 from quant_core.quantizers.reconstruction import Reconstructed
 from quant_core.spec import QuantizeSpec

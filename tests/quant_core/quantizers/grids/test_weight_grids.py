@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quant_core.codes.number_formats import code_values, nearest_code, positive_values
 from quant_core.errors import SpecError
-from quant_core.number_formats import code_values, nearest_code, positive_values
 from quant_core.quantizers import code_range, quantize_weight
 from quant_core.quantizers.grids.elements import Integers, Minifloats
 from quant_core.quantizers.grids.scaled_rows import from_scaled_rows, to_scaled_rows

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 
-from quant_core.assessment import Choice, simulate
 from quant_core.calibration import Samples
 from quant_core.checkpoints import TUNING, Checkpoints, find_rounded, keep_rounded
-from quant_core.float_islands import Islands
+from quant_core.file_making.assessment import Choice, simulate
+from quant_core.file_making.float_islands import Islands
 from quant_core.preparation import Prepared
 from quant_core.quantizers import ActivationGrid, QuantizedWeight, fake_quantize
 from quant_core.quantizers.block_reconstruction import (
@@ -28,6 +28,7 @@ from quant_core.quantizers.reconstruction import reconstruct
 from quant_core.quantizers.rounding import RoundedWeights
 from quant_core.sensitivity import Objective
 from quant_core.spec import QuantizeSpec
+from quant_core.spec.progress import Tell
 
 _TOO_FEW = "Codes are those of GPTQ: to tune them takes two samples or more."
 _METHODS = {"brecq": BRECQ, "qdrop": QDROP}
@@ -79,7 +80,7 @@ def follow_plan(
     places: Sequence[FollowedPlace],
     samples: Samples,
     rounded: RoundedWeights,
-    on_progress: Callable[[float, str], None],
+    on_progress: Tell,
 ) -> Mapping[str, QuantizedWeight]:
     """Round the layers of a plan again, each for the inputs that the rounded network gives it; the bytes stay.
 
@@ -118,7 +119,7 @@ def tune_plan(
     objective: Objective,
     samples: Samples,
     choice: Choice,
-    on_progress: Callable[[float, str], None],
+    on_progress: Tell,
     checkpoints: Checkpoints | None = None,
 ) -> Tuned:
     """Tune the codes of a plan; bit-widths and bytes stay.
@@ -170,7 +171,7 @@ def _by_blocks(
     samples: Samples,
     weights: Mapping[str, QuantizedWeight],
     grids: Mapping[str, ActivationGrid],
-    on_progress: Callable[[float, str], None],
+    on_progress: Tell,
     checkpoints: Checkpoints | None,
 ) -> Tuned:
     tuned = reconstruct_blocks(

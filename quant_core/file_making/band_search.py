@@ -5,7 +5,7 @@ from __future__ import annotations
 from quant_core.allocation.file_costs import smallest_reachable
 from quant_core.allocation.plan_bits import Limits, plan_bits
 from quant_core.allocation.plan_problem import BYTES, EFFECTIVE_BITS
-from quant_core.file_maker import FileMaker, Made
+from quant_core.file_making.file_maker import FileMaker, Made
 from quant_core.spec import BandEvaluation, BandSearch
 from quant_core.trials import MOST_EVALUATIONS, Judge, Tried, explain_end, nearer, search_band
 

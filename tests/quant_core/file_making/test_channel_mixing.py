@@ -7,10 +7,10 @@ import onnx
 import pytest
 
 from quant_core.allocation.plan_problem import BYTES
-from quant_core.channel_mixing import NAME
 from quant_core.checkpoints import Checkpoints, find_rounded, keep_rounded
 from quant_core.codes import NarrowChannels, QuantizedWeight
-from quant_core.file_maker import FileMaker
+from quant_core.file_making.channel_mixing import NAME
+from quant_core.file_making.file_maker import FileMaker
 from quant_core.pipeline import quantize
 from quant_core.report.headline import mean_bits
 from quant_core.spec import QuantizeSpec

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,8 +20,8 @@ from quant_core.export import Placement, layer_form, place
 from quant_core.export.float_borders import FloatBorders, float_borders
 from quant_core.export.run_time import PASS, estimated_time
 from quant_core.ingest import Layer
-from quant_core.open_widths import file_costs, open_widths
 from quant_core.preparation import Prepared
+from quant_core.preparation.open_widths import file_costs, open_widths
 from quant_core.quantizers.channel_groups import ChannelGroup, channel_groups, output_groups
 from quant_core.quantizers.channel_scales import ChannelScales, with_inputs, with_scales
 from quant_core.quantizers.equalization import (
@@ -31,6 +31,7 @@ from quant_core.quantizers.equalization import (
     choose_scales,
 )
 from quant_core.spec import FLOAT_BITS, Budget, QuantizeSpec
+from quant_core.spec.progress import Tell
 
 _MOST_SAMPLES, _ENOUGH = 64, 16
 """Samples that channels are told from; those that large networks are given where all ranges are calibrated."""
@@ -43,8 +44,6 @@ _FEWEST_VALUES = 1000
 """Values of a channel that its calibrated range can be told from; on other samples more would be cut off."""
 
 _TOLERANCE = 1e-3
-
-Tell = Callable[[float, str], None]
 
 
 def expected_bits(job: Prepared, budget: Budget) -> float:

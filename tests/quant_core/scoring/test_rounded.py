@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quant_core.analysis import apart
 from quant_core.calibration import Samples
 from quant_core.pipeline import quantize
+from quant_core.scoring.rounded import apart
 from quant_core.spec import QuantizeSpec, SensitivityTable
 from tests.quant_core.test_first_use import CHAIN, write
 

@@ -14,18 +14,18 @@ from quant_core.calibration.activation_range import ActivationRange
 from quant_core.executor import Program, compile_model
 from quant_core.export import Placement, place
 from quant_core.ingest import Layer
-from quant_core.open_widths import layers_at
 from quant_core.preparation import Prepared
+from quant_core.preparation.open_widths import layers_at
 from quant_core.quantizers import activation_grid
 from quant_core.quantizers.activation import dynamic_fake_quantize, fake_quantize
 from quant_core.sensitivity import Batch, Objective
 from quant_core.sensitivity.float_run import float_runs
 from quant_core.spec import FLOAT_BITS, BitPlan, QuantizeSpec
 from quant_core.spec.bits import WIDE_BITS
+from quant_core.spec.progress import Tell
 from quant_core.spec.width import KERNEL_BITS, activation_of, weight_of
 
 Rounding = Callable[[torch.Tensor], torch.Tensor]
-Tell = Callable[[float, str], None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from quant_core.assessment import Choice
 from quant_core.calibration import Samples
 from quant_core.checkpoints import TUNING, Checkpoints
 from quant_core.codes import CorrectedBias
-from quant_core.float_islands import Islands
-from quant_core.plan_tuning import _find, _keep, _probe, find_followed, tune_plan
+from quant_core.file_making.assessment import Choice
+from quant_core.file_making.float_islands import Islands
+from quant_core.file_making.plan_tuning import _find, _keep, _probe, find_followed, tune_plan
 from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.block_reconstruction import ReconstructedBlocks
 from quant_core.sensitivity.objective import Objective, Term
@@ -72,7 +72,7 @@ def test_draws_have_the_curvature_of_the_loss(kind):
     ],
 )
 def test_a_plan_is_followed_where_something_is_lost(monkeypatch, islands, wanted, followed):
-    monkeypatch.setattr("quant_core.plan_tuning.followed_places", lambda *_: ["a place"])
+    monkeypatch.setattr("quant_core.file_making.plan_tuning.followed_places", lambda *_: ["a place"])
     job = cast("Any", SimpleNamespace(layers=(), graph=None))
     choice = cast("Any", SimpleNamespace(weights={}, plan=SimpleNamespace(predicted_loss=2.0)))
     places = find_followed(job, QuantizeSpec(follow=wanted), choice, cast("Any", None), islands)

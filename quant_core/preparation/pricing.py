@@ -9,15 +9,15 @@ import torch
 
 from quant_core.allocation.ties import read_ties
 from quant_core.calibration import Samples
+from quant_core.codes.outliers import PAIR_BITS
 from quant_core.errors import SpecError
 from quant_core.export import Form, layer_form
 from quant_core.export.forms import input_bits
 from quant_core.ingest import Layer
 from quant_core.ingest.fusion_groups import find_fusion_groups
 from quant_core.ingest.live_tensors import activation_owners, live_tensors
-from quant_core.open_widths import layers_at, open_widths
-from quant_core.outliers import PAIR_BITS
 from quant_core.preparation import Prepared
+from quant_core.preparation.open_widths import layers_at, open_widths
 from quant_core.quantizers.following import followed_places
 from quant_core.sensitivity.batches import tensors
 from quant_core.spec import (

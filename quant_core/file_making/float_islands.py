@@ -23,6 +23,7 @@ from quant_core.sensitivity import Batch, Objective
 from quant_core.sensitivity.batches import tensors
 from quant_core.sensitivity.float_run import FloatRun, float_runs
 from quant_core.spec import FLOAT_BITS, QuantizeSpec
+from quant_core.spec.progress import Tell
 from quant_core.spec.width import KERNEL_BITS
 
 _HARMLESS = 0.01
@@ -38,8 +39,6 @@ _NEXT_TO_NOTHING = 0.02
 _TENSORS = 12
 """Tensors looked at in each round, those that cost most."""
 _MACS, _FEWEST, _MOST = 3e9, 2, 8
-
-Tell = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)

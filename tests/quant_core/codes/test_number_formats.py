@@ -7,7 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quant_core.number_formats import code_values, half_from, half_nearest, nearest_code, positive_values
+from quant_core.codes.number_formats import (
+    code_values,
+    half_from,
+    half_nearest,
+    nearest_code,
+    positive_values,
+)
 
 ORACLES = {
     "e4m3": ml_dtypes.float8_e4m3fn,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -19,12 +19,12 @@ import onnx_ir as ir
 import onnxruntime
 
 from quant_core.calibration import Samples
+from quant_core.codes.outliers import pairs_for
 from quant_core.errors import InternalError, ModelError
 from quant_core.export import Placement
 from quant_core.export.forms import input_bits
 from quant_core.export.model_file import data_file, file_bytes
 from quant_core.ingest import Layer
-from quant_core.outliers import pairs_for
 from quant_core.preparation import Prepared
 from quant_core.quantizers import ActivationGrid, QuantizedWeight, Simulation
 from quant_core.sensitivity import Objective
@@ -44,6 +44,7 @@ from quant_core.spec import (
 from quant_core.spec import Simulation as Agreement
 from quant_core.spec.bits import FLOAT_BITS
 from quant_core.spec.preflight import PreflightPart
+from quant_core.spec.progress import Tell
 from quant_core.spec.width import KERNEL_BITS, stored_of
 from quant_core.verification import (
     INT8_OPERATORS,
@@ -109,7 +110,7 @@ def assess(
     choice: Choice,
     warnings: Sequence[str],
     *,
-    on_progress: Callable[[float, str], None],
+    on_progress: Tell,
 ) -> Report:
     """Run the file in onnxruntime and report quality, agreement with the simulation, kernels and latency.
 

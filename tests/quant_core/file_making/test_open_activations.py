@@ -10,10 +10,10 @@ import torch
 
 from quant_core.calibration import choose_range
 from quant_core.export import export_model, place
-from quant_core.open_activations import open_activations
-from quant_core.open_widths import layers_at
+from quant_core.file_making.open_activations import open_activations
 from quant_core.pipeline import quantize
 from quant_core.preparation import prepare
+from quant_core.preparation.open_widths import layers_at
 from quant_core.quantizers import Simulation, activation_grid, quantize_weight
 from quant_core.sensitivity import Objective, Term, split_batches
 from quant_core.spec import QuantizeSpec

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quant_core.outliers import from_pairs, most_that_fit, pairs_for, pairs_needed, to_pairs
+from quant_core.codes.outliers import from_pairs, most_that_fit, pairs_for, pairs_needed, to_pairs
 
 
 @st.composite

@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
-from quant_core.activation_grids import ActivationGrids
 from quant_core.export import place
+from quant_core.file_making.activation_grids import ActivationGrids
 from quant_core.journal import Journal
 from quant_core.preparation import prepare
 from quant_core.spec import QuantizeSpec

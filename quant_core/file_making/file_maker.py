@@ -8,26 +8,26 @@ from pathlib import Path
 
 import onnx
 
-from quant_core.activation_grids import ActivationGrids
 from quant_core.allocation.file_costs import smallest_reachable
 from quant_core.allocation.plan_bits import Limits
 from quant_core.allocation.plan_problem import BYTES, PlanProblem
 from quant_core.artifacts import MODEL
-from quant_core.assessment import Choice, simulate
 from quant_core.calibration import Samples
-from quant_core.channel_mixing import Mixed, Shares, find_shares, mix_channels
 from quant_core.checkpoints import Checkpoints
 from quant_core.errors import InfeasibleBudgetError
 from quant_core.export import Placement, place, predict_sizes
 from quant_core.export.exporter import export_parts
 from quant_core.export.model_file import write_model
-from quant_core.float_islands import Islands, find_islands, takes_islands
+from quant_core.file_making.activation_grids import ActivationGrids
+from quant_core.file_making.assessment import Choice, simulate
+from quant_core.file_making.channel_mixing import Mixed, Shares, find_shares, mix_channels
+from quant_core.file_making.float_islands import Islands, find_islands, takes_islands
+from quant_core.file_making.open_activations import note_narrow
+from quant_core.file_making.plan_tuning import find_followed, follow_plan, tune_plan
 from quant_core.ingest import Layer
 from quant_core.journal import Journal
-from quant_core.open_activations import note_narrow
-from quant_core.open_widths import layers_at
-from quant_core.plan_tuning import find_followed, follow_plan, tune_plan
 from quant_core.preparation import Prepared
+from quant_core.preparation.open_widths import layers_at
 from quant_core.quantizers import QuantizedWeight
 from quant_core.quantizers.input_moments import KeptMoments
 from quant_core.quantizers.mixed_channels import at_width, stored_widths

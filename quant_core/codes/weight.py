@@ -1,28 +1,18 @@
-"""Codes of weights and the grids of activations: plain values, which whoever writes or sizes a file needs.
-
-They stand apart from what computes them, which loads torch.
-"""
+"""A quantized weight: integer codes, scales, zero points, and what is stored of them."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from quant_core.number_formats import Minifloat, code_values, element, half_nearest, positive_values
-from quant_core.outliers import EXCESS_BITS, Outliers
+from quant_core.codes.channels import ChannelAxis, spread
+from quant_core.codes.number_formats import code_values, element, half_nearest
+from quant_core.codes.outliers import EXCESS_BITS, Outliers
 from quant_core.spec.weight_grid import INT8_BITS, WeightFormat
 from quant_core.spec.width import NARROW
-
-SPREAD = "spread"
-"""Key of `model.meta` under which constants stand that were one number and became one for each channel: name -> that
-number, and the factor of each channel, float32."""
-
-ChannelAxis = int | tuple[int, ...] | None
-"""Where the channels of a weight lie: along an axis, along several in rising order, or nowhere."""
 
 
 @dataclass(frozen=True)
@@ -195,108 +185,3 @@ class QuantizedWeight:
         """
         corrected = {} if self.bias is None else {self.bias.name: self.bias.values}
         return {weight: self.dequantize()} | corrected
-
-
-@dataclass(frozen=True)
-class ActivationGrid:
-    """`x ~ scale * (q - zero_point)` with q in `0..2^b - 1`; zero is always on the grid.
-
-    Attributes:
-        scale: Step, positive, exactly representable in float32.
-        zero_point: Code of the value 0, in `0..2^b - 1`.
-        bits: Bits b of each code.
-        element: Minifloat that q is in place of an integer; the zero point is then 0.
-    """
-
-    scale: float
-    zero_point: int
-    bits: int = 8
-    element: Minifloat | None = None
-
-    @property
-    def highest(self) -> int:
-        """Largest code."""
-        return (1 << self.bits) - 1
-
-    @property
-    def low(self) -> float:
-        """Smallest value on the grid."""
-        return -self.high if self.element else -self.zero_point * self.scale
-
-    @property
-    def high(self) -> float:
-        """Largest value on the grid."""
-        if self.element:
-            return float(positive_values(self.element)[-1]) * self.scale
-        return (self.highest - self.zero_point) * self.scale
-
-    @property
-    def largest_step(self) -> float:
-        """Largest distance between neighbours on the grid."""
-        if self.element:
-            return float(np.diff(positive_values(self.element)[-2:])[0]) * self.scale
-        return self.scale
-
-
-def spread(
-    values: npt.NDArray[Any], shape: tuple[int, ...], axis: ChannelAxis, block_size: int | None
-) -> npt.NDArray[Any]:
-    """Lay out one value per scale as the weights lie.
-
-    Args:
-        values: `[]`, `[C]`, or `[C, blocks]` where there is a block size.
-        shape: The weight's shape.
-        axis: Its channel axes, or None for one channel.
-        block_size: Weights in a block, or None.
-
-    Returns:
-        An array that broadcasts to the weight's shape.
-    """
-    axes = channel_axes(axis)
-    if block_size is None:
-        return values.reshape([size if i in axes else 1 for i, size in enumerate(shape)]) if axes else values
-    order = channels_first(len(shape), axis)
-    weights = math.prod(shape) // max(1, len(values))
-    rows = np.repeat(values, block_size, axis=1)[:, :weights].reshape([shape[i] for i in order])
-    return rows.transpose(np.argsort(order))
-
-
-def channel_axes(axis: ChannelAxis) -> tuple[int, ...]:
-    """List channel axes.
-
-    Args:
-        axis: One, several or none.
-
-    Returns:
-        The axes.
-    """
-    if axis is None:
-        return ()
-    return (axis,) if isinstance(axis, int) else axis
-
-
-def channels_first(rank: int, axis: ChannelAxis) -> tuple[int, ...]:
-    """Give the order of axes that brings channels to the front.
-
-    Args:
-        rank: Number of axes of the weight.
-        axis: Its channel axes.
-
-    Returns:
-        Channel axes, then the others, both in rising order.
-    """
-    axes = channel_axes(axis)
-    return (*axes, *(i for i in range(rank) if i not in axes))
-
-
-def channel_count(shape: tuple[int, ...], axis: ChannelAxis) -> int:
-    """Count channels.
-
-    Args:
-        shape: The weight's shape.
-        axis: Its channel axes, or None for one channel.
-
-    Returns:
-        The number; 1 without an axis.
-    """
-    return math.prod(shape[i] for i in channel_axes(axis))

@@ -13,7 +13,7 @@ from quant_core.calibration import Samples
 from quant_core.calibration.padding import Filled, Padding
 from quant_core.executor import compile_model
 from quant_core.ingest import normalise
-from quant_core.padding import find_padding
+from quant_core.preparation.padding import find_padding
 from quant_core.sensitivity import split_batches
 
 LENGTH, LONGEST = 9, 6

@@ -14,12 +14,12 @@ from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from benchmarks.architectures import ARCHITECTURES
 from benchmarks.architectures import build as build_net
 from quant_core.artifacts import MODEL
-from quant_core.batching import free_samples
 from quant_core.calibration import Samples
 from quant_core.executor import compile_beside, compile_model
 from quant_core.ingest import find_layers, normalise, read_model
 from quant_core.pipeline import quantize
 from quant_core.preparation import prepare
+from quant_core.preparation.batching import free_samples
 from quant_core.sensitivity import find_sample_axes
 from quant_core.spec import QuantizeSpec
 

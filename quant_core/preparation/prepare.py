@@ -13,14 +13,12 @@ import torch
 
 from quant_core.allocation.candidates import Candidates, candidate_bits, with_activation_bits
 from quant_core.allocation.file_costs import FileCosts, smallest_reachable, with_zero_points
-from quant_core.batching import free_samples
 from quant_core.calibration import Samples, load_samples
 from quant_core.calibration.padding import Padding
 from quant_core.errors import InfeasibleBudgetError, ModelError, NonFiniteError, SpecError
 from quant_core.executor import Program, compile_model
 from quant_core.executor.layout import fast_layout
 from quant_core.export import Form, Target, target_of, within_target
-from quant_core.independence import check_independence
 from quant_core.ingest import (
     Layer,
     Source,
@@ -32,9 +30,11 @@ from quant_core.ingest import (
 )
 from quant_core.ingest.already_quantized import name_parts
 from quant_core.ingest.declared_outputs import correct_declared
-from quant_core.open_widths import file_costs, open_widths
-from quant_core.padding import find_padding
-from quant_core.reference import Reference, find_reference
+from quant_core.preparation.batching import free_samples
+from quant_core.preparation.independence import check_independence
+from quant_core.preparation.open_widths import file_costs, open_widths
+from quant_core.preparation.padding import find_padding
+from quant_core.preparation.reference import Reference, find_reference
 from quant_core.spec import FLOAT_BITS, QuantizeSpec, WeightOptions
 from quant_core.spec.memory_share import memory_share
 from quant_core.spec.width import stored_of

@@ -1,0 +1,1 @@
+"""Scoring: sensitivities of a prepared job."""

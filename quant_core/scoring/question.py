@@ -1,0 +1,134 @@
+"""What the estimators are asked about a prepared job, and by which loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import numpy as np
+import torch
+
+from quant_core.calibration import Samples
+from quant_core.errors import SpecError
+from quant_core.executor.layout import fast_layout
+from quant_core.preparation import Prepared
+from quant_core.quantizers.rounding import RoundedWeights
+from quant_core.scoring.effort import Effort, plan_effort
+from quant_core.sensitivity import Objective, choose_loss, find_sample_axes
+from quant_core.sensitivity.assignment import Crew
+from quant_core.sensitivity.probe_log import ProbeLog
+from quant_core.sensitivity.question import Question
+from quant_core.sensitivity.workers import OneThread, Workers
+from quant_core.spec import AnalyzeSpec, Request
+from quant_core.spec.progress import Tell
+
+TELLING = 4
+"""Samples that tell the loss."""
+
+
+@contextmanager
+def asked(
+    job: Prepared,
+    samples: Samples,
+    rounded: RoundedWeights,
+    request: Request,
+    tell: Tell,
+    log: ProbeLog | None = None,
+) -> Iterator[Question]:
+    """Put the question to the estimators, while those who share the work are there.
+
+    Args:
+        job: The prepared job.
+        samples: Samples to score with; as many are used as the effort allows.
+        rounded: Every layer at each of its widths.
+        request: What is asked.
+        tell: Called with the fraction done and a message.
+        log: What was measured before, and where this is written down.
+
+    Yields:
+        The question.
+    """
+    effort = _limits(job, samples, request)
+    samples = samples.take(np.arange(effort.samples))
+    feeds = {name: torch.from_numpy(array).to(job.device) for name, array in samples.inputs.items()}
+    labels = None if samples.labels is None else torch.from_numpy(samples.labels).to(job.device)
+    objective = find_objective(job, feeds, labels, samples, request)
+    bits = {name: choice.bits for name, choice in job.candidates.items()}
+    with _crew(job, feeds, labels, request) as crew:
+        yield Question(
+            job.program,
+            job.layers,
+            feeds,
+            lambda layer, bits: rounded[layer.name][bits],
+            objective,
+            labels=labels,
+            bits=bits,
+            seed=request.seed,
+            fixed_batch=samples.batch,
+            padding=job.padding,
+            max_probes=effort.probes,
+            thrifty=request.effort != "best",
+            seconds=request.seconds if isinstance(request, AnalyzeSpec) else None,
+            crew=crew,
+            log=log,
+            on_progress=tell,
+        )
+
+
+def _limits(job: Prepared, samples: Samples, request: Request) -> Effort:
+    effort = plan_effort(job, samples.count, request.sensitivity, fast=request.effort == "fast")
+    if not isinstance(request, AnalyzeSpec):
+        return effort
+    batch = samples.batch or 1
+    used = effort.samples if request.samples is None else min(samples.count, request.samples)
+    return Effort(samples=max(batch, used // batch * batch), probes=request.probes or effort.probes)
+
+
+def find_objective(
+    job: Prepared,
+    feeds: Mapping[str, torch.Tensor],
+    labels: torch.Tensor | None,
+    samples: Samples,
+    request: Request,
+) -> Objective:
+    """Choose the loss by what the first samples give.
+
+    Args:
+        job: The prepared job.
+        feeds: The samples' inputs as tensors.
+        labels: Their labels, if there are any.
+        samples: The samples.
+        request: What is asked.
+
+    Returns:
+        The loss.
+    """
+    few = samples.batch or min(samples.count, TELLING)
+    first = {name: fast_layout(tensor[:few]) for name, tensor in feeds.items()}
+    with torch.no_grad():
+        outputs = job.program.evaluate(first)
+    axes = find_sample_axes(job.program, first, outputs, samples.batch)
+    few_labels = None if labels is None else labels[:few]
+    return choose_loss(job.model, outputs, few, axes, few_labels, request.loss, request.loss_weights)
+
+
+def _crew(
+    job: Prepared, feeds: Mapping[str, torch.Tensor], labels: torch.Tensor | None, request: Request
+) -> AbstractContextManager[Crew | None]:
+    if job.device == "cpu":
+        if request.workers == 1:
+            return nullcontext(OneThread())
+        devices = ["cpu"] * (request.workers or 0)
+    else:
+        present = torch.cuda.device_count()
+        wanted = request.workers or (present if request.device == "auto" else 1)
+        if wanted > present:
+            raise SpecError(
+                f"{wanted} workers need as many GPUs, and torch sees {present}.",
+                remedy="Ask for fewer workers, or none to use all GPUs.",
+                where="workers",
+            )
+        devices = [f"cuda:{index}" for index in range(wanted)] if wanted > 1 else []
+    if not devices:
+        return nullcontext(None)
+    return Workers(job.graph, feeds, labels, devices)

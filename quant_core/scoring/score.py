@@ -1,0 +1,95 @@
+"""What each layer of a prepared job loses at each of its widths: measured, or taken up from an earlier job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from quant_core.artifacts import INTERACTIONS
+from quant_core.calibration import Samples
+from quant_core.checkpoints import Checkpoints, probe_log
+from quant_core.preparation import Prepared
+from quant_core.quantizers.rounding import RoundedWeights
+from quant_core.scoring.question import TELLING, asked, find_objective
+from quant_core.scoring.scored import Scored, check_reuse, read_tables, refuse_other
+from quant_core.sensitivity import Spectrum, missing_scores
+from quant_core.sensitivity.question import Question
+from quant_core.sensitivity.spectra import spectra
+from quant_core.sensitivity.table import Answer, answer
+from quant_core.spec import AnalyzeSpec, Request
+from quant_core.spec.progress import Tell
+
+
+def score(
+    job: Prepared,
+    samples: Samples,
+    rounded: RoundedWeights,
+    request: Request,
+    tell: Tell,
+    checkpoints: Checkpoints | None = None,
+) -> Scored:
+    """Estimate what each layer loses at each of its candidate widths.
+
+    Args:
+        job: The prepared job.
+        samples: Samples to score with.
+        rounded: Every layer at each of its widths.
+        request: What is asked.
+        tell: Called with the fraction done and a message.
+        checkpoints: What was measured by an attempt that was cut off, and where this one writes it down.
+
+    Returns:
+        The loss, the table, and warnings.
+    """
+    log = probe_log(checkpoints)
+    if log is not None and log.known:
+        tell(0.0, f"{log.known} measurements taken from the last attempt")
+    with asked(job, samples, rounded, request, tell, log) as question:
+        if isinstance(request, AnalyzeSpec):
+            found, densities = _answer_all(question, request)
+        else:
+            found, densities = answer(question, request.sensitivity, request.scored_as), {}
+    if found.interactions is not None or found.similarity is not None:
+        found = found.referring_to(INTERACTIONS)
+    bits = {name: choice.bits for name, choice in job.candidates.items()}
+    return Scored(question.objective, found, missing_scores(found.table, bits), densities)
+
+
+def reuse(job: Prepared, samples: Samples, request: Request, folder: Path) -> Scored:
+    """Take the sensitivities of an earlier job on the same model instead of estimating them again.
+
+    Args:
+        job: The prepared job.
+        samples: Samples to score with, of which a few tell the loss.
+        request: What is asked; its method plays no part.
+        folder: The earlier job's folder.
+
+    Returns:
+        The loss, the table, and warnings.
+
+    Raises:
+        SpecError: If there is no table, or it belongs to another model, loss or rounding.
+    """
+    check_reuse(folder, job.layers, request.scored_as)
+    table, pairs = read_tables(folder)
+    few = samples.take(np.arange(samples.batch or min(samples.count, TELLING)))
+    feeds = {name: torch.from_numpy(array).to(job.device) for name, array in few.inputs.items()}
+    labels = None if few.labels is None else torch.from_numpy(few.labels).to(job.device)
+    objective = find_objective(job, feeds, labels, few, request)
+    refuse_other([] if table.loss == objective.name else ["loss"], folder)
+    bits = {name: choice.bits for name, choice in job.candidates.items()}
+    return Scored(objective, Answer(table, pairs), missing_scores(table, bits), {})
+
+
+def _answer_all(question: Question, request: AnalyzeSpec) -> tuple[Answer, dict[str, Spectrum]]:
+    question = question.within(request.tolerance)
+    table_share = 0.4 if request.spectrum else 1.0
+    found = answer(
+        question.part(0.0, table_share),
+        request.sensitivity,
+        request.scored_as,
+        activations=request.activations,
+    )
+    return found, spectra(question.part(table_share, 1.0)) if request.spectrum else {}
