@@ -1,6 +1,7 @@
 import { useEffect, useState } from "preact/hooks";
 
 import { api, apiKey, ServiceError, setApiKey } from "./api/client";
+import { Pause } from "./parts/Pause";
 import { ProblemBox } from "./parts/ProblemBox";
 import { chooseTheme, useTheme } from "./parts/theme";
 import { learnDefaults } from "./recipes";
@@ -10,6 +11,8 @@ import { JobList } from "./views/JobList";
 import { JobPage } from "./views/JobPage";
 import { NewJob } from "./views/NewJob";
 import { SignIn } from "./views/SignIn";
+
+const VIEWS = ["jobs", "new", "compare"];
 
 /** The frame around every view: navigation, theme, sign-in. */
 export function Page() {
@@ -76,12 +79,21 @@ export function Page() {
         </div>
       </header>
       <main id="content" tabIndex={-1}>
+        <Pause />
         {failure !== null && <ProblemBox error={failure} />}
         {entry === "closed" && <SignIn onKey={knock} />}
         {entry === "open" && place.view === "jobs" && place.id === null && <JobList place={place} />}
         {entry === "open" && place.view === "jobs" && place.id !== null && <JobPage id={place.id} key={place.id} />}
         {entry === "open" && place.view === "new" && <NewJob place={place} />}
         {entry === "open" && place.view === "compare" && <Compare place={place} />}
+        {entry === "open" && !VIEWS.includes(place.view) && (
+          <div class="card empty">
+            <h1>No such page</h1>
+            <p>
+              Nothing is at <code>{location.hash}</code>. <a href="#/jobs">Show all jobs</a>
+            </p>
+          </div>
+        )}
       </main>
     </>
   );

@@ -10,7 +10,16 @@ export interface Place {
 export function parsePlace(hash: string): Place {
   const [path = "", query = ""] = hash.replace(/^#\/?/, "").split("?");
   const [view = "", id = null] = path.split("/");
-  return { view: view || "jobs", id: id === null ? null : decodeURIComponent(id), query: new URLSearchParams(query) };
+  return { view: view || "jobs", id: id === null ? null : decoded(id), query: new URLSearchParams(query) };
+}
+
+/** What is no proper escape is taken as it stands: the service then says that it knows no such job. */
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
 }
 
 export function usePlace(): Place {

@@ -113,8 +113,35 @@ def test_owners_see_their_own_jobs_alone(
     assert job not in mine.content()
 
 
-def _new_key(service: Any, name: str) -> str:
-    command = [sys.executable, "-m", "bitwright", "admin", "keys", "create", name]
+def test_too_many_requests_are_made_up_for_later(
+    make_server: Callable[..., Any], open_page: Callable[..., Any]
+) -> None:
+    service = make_server(BITWRIGHT_KEYS="on")
+    page = open_page(f"{service.url}/#/jobs", allow=("401", "429"))
+    page.get_by_label("API key").fill(_new_key(service, "hasty", "--requests-per-minute", "20"))
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("heading", name="No job yet").wait_for()
+    for _ in range(20):
+        page.evaluate(
+            "fetch('jobs', {headers: {Authorization: `Bearer ${sessionStorage['bitwright-key']}`}})"
+        )
+    page.get_by_label("State").select_option("failed")
+    page.get_by_text("The page goes on by itself in").wait_for()
+    page.get_by_text("No job matches").wait_for()
+    page.get_by_text("The page goes on by itself in").wait_for(state="detached")
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"), [("#/jobs/%", "There is no job of this id."), ("#/nowhere", "No such page")]
+)
+def test_an_address_that_leads_nowhere_says_so(
+    server: Any, open_page: Callable[..., Any], address: str, shown: str
+) -> None:
+    open_page(f"{server.url}/{address}", allow=("404",)).get_by_text(shown).wait_for()
+
+
+def _new_key(service: Any, name: str, *options: str) -> str:
+    command = [sys.executable, "-m", "bitwright", "admin", "keys", "create", name, *options]
     made = subprocess.run(
         [*command, "--data-dir", str(service.folder)], capture_output=True, text=True, check=True
     )

@@ -26,11 +26,21 @@ export function authorization(): Record<string, string> {
   return key ? { Authorization: `Bearer ${key}` } : {};
 }
 
-/** Send a request; throw `ServiceError` where the answer is no success. */
+/** Send a request; throw `ServiceError` where the answer is no success. What came too soon is sent again in its time. */
 export async function send(path: string, options: RequestInit = {}): Promise<Response> {
-  let answer: Response;
+  for (;;) {
+    const answer = await sendOnce(path, options);
+    if (answer.ok) return answer;
+    const problem = await problemOf(answer);
+    const wait = problem.code === "rate" ? Number(answer.headers.get("Retry-After")) : 0;
+    if (!(wait > 0)) throw new ServiceError(answer.status, problem);
+    await itsTurn(wait, options.signal);
+  }
+}
+
+async function sendOnce(path: string, options: RequestInit): Promise<Response> {
   try {
-    answer = await fetch(path, { ...options, headers: { ...authorization(), ...options.headers } });
+    return await fetch(path, { ...options, headers: { ...authorization(), ...options.headers } });
   } catch (cause) {
     if (cause instanceof DOMException && cause.name === "AbortError") throw cause;
     throw new ServiceError(0, {
@@ -39,8 +49,15 @@ export async function send(path: string, options: RequestInit = {}): Promise<Res
       remedy: "Check that it runs; this page goes on by itself once it does.",
     });
   }
-  if (!answer.ok) throw new ServiceError(answer.status, await problemOf(answer));
-  return answer;
+}
+
+/** Told of requests that wait because the key may make no more of them for now: `detail` is when they go on. */
+export const pauses = new EventTarget();
+
+async function itsTurn(seconds: number, signal?: AbortSignal | null): Promise<void> {
+  pauses.dispatchEvent(new CustomEvent("pause", { detail: Date.now() + 1000 * seconds }));
+  await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
+  signal?.throwIfAborted();
 }
 
 export async function problemOf(answer: Response): Promise<Problem> {

@@ -1,4 +1,4 @@
-import { authorization, problemOf, ServiceError } from "./client";
+import { send, ServiceError } from "./client";
 
 export interface ServerEvent {
   id: number;
@@ -46,13 +46,12 @@ export async function follow(
   let last = 0;
   for (let wait = 500; !signal.aborted; wait = Math.min(2 * wait, 8000)) {
     try {
-      const answer = await fetch(`jobs/${encodeURIComponent(id)}/events`, {
-        headers: { ...authorization(), ...(last > 0 && { "Last-Event-ID": String(last) }) },
+      const answer = await send(`jobs/${encodeURIComponent(id)}/events`, {
+        ...(last > 0 && { headers: { "Last-Event-ID": String(last) } }),
         signal,
       });
       if (answer.status === 204) return;
-      if (answer.status < 500 && !answer.ok) throw new ServiceError(answer.status, await problemOf(answer));
-      if (answer.ok && answer.body) {
+      if (answer.body) {
         onConnection(true);
         wait = 250;
         const parser = new EventParser();
@@ -67,7 +66,7 @@ export async function follow(
       } else onConnection(false);
     } catch (error) {
       if (signal.aborted) return;
-      if (error instanceof ServiceError) throw error;
+      if (error instanceof ServiceError && error.status >= 400 && error.status < 500) throw error;
       onConnection(false);
     }
     await new Promise((resolve) => setTimeout(resolve, wait));

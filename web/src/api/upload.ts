@@ -67,7 +67,7 @@ export async function upload(file: File, onShare: (share: number) => void, signa
       localStorage.removeItem(path);
       return id;
     } catch (error) {
-      const passing = error instanceof ServiceError && [0, 409, 429, 503].includes(error.status);
+      const passing = error instanceof ServiceError && [0, 409, 503].includes(error.status);
       failures += 1;
       if (!passing || failures > TRIES || signal.aborted) throw error;
       await new Promise((resolve) => setTimeout(resolve, 400 * 2 ** failures));

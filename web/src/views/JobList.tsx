@@ -20,7 +20,7 @@ export function JobList({ place }: { place: Place }) {
   const tags = place.query.getAll("tag");
   const state = place.query.get("state") ?? "";
   const text = place.query.get("text") ?? "";
-  const offset = Number(place.query.get("offset") ?? 0);
+  const offset = Math.max(0, Math.trunc(Number(place.query.get("offset"))) || 0);
   useEffect(() => {
     const controller = new AbortController();
     let timer = 0;

@@ -49,7 +49,14 @@ export function JobPage({ id }: { id: string }) {
     run().catch((failure: unknown) => controller.signal.aborted || setError(failure));
     return () => controller.abort();
   }, [id]);
-  if (error !== null) return <ProblemBox error={error} />;
+  if (error !== null)
+    return (
+      <ProblemBox error={error}>
+        <a class="button" href="#/jobs">
+          Show all jobs
+        </a>
+      </ProblemBox>
+    );
   if (job === null) return <p role="status">Loading</p>;
   return (
     <article aria-labelledby="job-title">
