@@ -10,6 +10,7 @@ _MOVERS = frozenset(
         "DepthToSpace",
         "Flatten",
         "Gather",
+        "Identity",
         "MaxPool",
         "Pad",
         "ReduceMax",

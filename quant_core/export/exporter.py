@@ -165,8 +165,15 @@ class _Exporter:
             self._write_layer(node, layers)
         elif node.output and node.output[0] in self.placement.aliases:
             self._move(node)
+        elif node.op_type == "Identity" and self._is_left_out(node):
+            self._finish(node.output[0], node.input[0])
         else:
             self._emit(node, [self._read(name) for name in node.input])
+
+    def _is_left_out(self, node: onnx.NodeProto) -> bool:
+        """Whether those that read an Identity can read what it reads, which bears its own name in the file."""
+        (source,), (name,) = node.input, node.output
+        return name not in self.outputs and self._read(source) == source
 
     def _move(self, node: onnx.NodeProto) -> None:
         """Copy a node that moves values, for codes; what it fills up with is the code of zero."""

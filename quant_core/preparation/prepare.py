@@ -18,7 +18,8 @@ from quant_core.calibration.padding import Padding
 from quant_core.errors import InfeasibleBudgetError, ModelError, NonFiniteError, SpecError
 from quant_core.executor import Program, compile_model
 from quant_core.executor.layout import fast_layout
-from quant_core.export import Form, Target, target_of, within_target
+from quant_core.export import Form, Target, place, target_of, within_target
+from quant_core.export.float_readers import part_readers
 from quant_core.ingest import (
     Layer,
     Source,
@@ -138,6 +139,8 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     target, candidates = target_of(spec), candidate_bits(layers, spec)
     layers = with_activation_bits(layers, spec)
     candidates = within_target(candidates, layers, model, spec, target)
+    model = _with_float_readers(model, layers, candidates, spec, target)
+    layers = with_activation_bits(find_layers(model), spec)
     costs = file_costs(model, layers, candidates, spec, target)
     widths = open_widths(candidates, layers, model, spec, target)
     budget = spec.budget.limit_bytes(source.file_bytes)
@@ -193,6 +196,20 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
             *_grid_notes(layers, candidates, model, spec, target),
         ),
     )
+
+
+def _with_float_readers(
+    model: ir.Model,
+    layers: Sequence[Layer],
+    candidates: Mapping[str, Candidates],
+    spec: QuantizeSpec,
+    target: Target,
+) -> ir.Model:
+    """Let operators in float read tensors as they are computed, where kernels read their codes beside them."""
+    if target.rounding == "operands":  # GPUs' compilers would keep such a tensor twice
+        return model
+    bits = {name: min(choice.bits) for name, choice in candidates.items()}
+    return part_readers(model, layers, place(model, layers, bits, spec.default_activation_bits, target, spec))
 
 
 def _grid_notes(

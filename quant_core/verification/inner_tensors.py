@@ -114,13 +114,21 @@ class _Finder:
                 return str(self.quantizers[raw].output[0])
         elif name in self.written or name in self.given:
             return name
+        elif self._is_left_out(name):
+            return self.find(self._source(name))
         raise InternalError(f"the exported file has no tensor that stands for {name}")
 
     def _raw(self, name: str) -> str:
-        """What the producer of a rounded tensor writes: an absorbed node's input."""
+        """What the producer of a rounded tensor writes: the input of an absorbed node or of an Identity left out."""
         maker = self.makers.get(name)
-        if maker is None or maker.name not in self.placement.absorbed:
+        if maker is None or not (maker.name in self.placement.absorbed or self._is_left_out(name)):
             return name
-        (source, *_) = maker.inputs
+        return self._raw(self._source(name))
+
+    def _is_left_out(self, name: str) -> bool:
+        return name in self.makers and self.makers[name].op_type == "Identity" and name not in self.written
+
+    def _source(self, name: str) -> str:
+        source = self.makers[name].inputs[0]
         assert source is not None
-        return self._raw(str(source.name))
+        return str(source.name)

@@ -221,6 +221,23 @@ def test_an_output_that_no_layer_reaches(tmp_path):
     assert {layer.name for layer in report.layers} == {"product", "head"}
 
 
+def test_an_output_beside_integer_kernels_is_no_rounded_one(tmp_path):
+    nodes = [N("Conv", ["x", "w"], ["a"]), N("Sin", ["a"], ["b"]), N("Conv", ["b", "v"], ["y"])]
+    nodes.append(N("Identity", ["x"], ["same"]))
+    path, data = save(
+        tmp_path,
+        nodes,
+        {"x": (FLOAT, ["n", 3, 8, 8])},
+        {"y": (FLOAT, ["n", 12, 4, 4]), "b": (FLOAT, ["n", 16, 6, 6]), "same": (FLOAT, ["n", 3, 8, 8])},
+        {"w": floats(16, 3, 3, 3), "v": floats(12, 16, 3, 3)},
+        {"x": floats(12, 3, 8, 8)},
+    )
+    agree(path, data, tmp_path)
+    x = np.load(data)["x"]
+    session = onnxruntime.InferenceSession(tmp_path / "out" / MODEL, providers=["CPUExecutionProvider"])
+    assert np.array_equal(session.run(["same"], {"x": x})[0], x)
+
+
 def test_rows_that_a_constant_picks(tmp_path):
     """Positions of a transformer with a fixed length: the layer's other operand is no value of a run."""
     nodes = [
