@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 
 from quant_core.codes.outliers import EXCESS_BITS
+from quant_core.export.graph_nodes import GraphNodes
 from quant_core.export.packing import Plane
-
-if TYPE_CHECKING:
-    from quant_core.export.graph_writer import GraphWriter
 
 _WIDTHS: dict[int, int] = {
     onnx.TensorProto.INT2: 2,
@@ -41,7 +38,7 @@ class PlainOperators:
     shares_constants: bool = True
 
     def write(
-        self, writer: GraphWriter, name: str, planes: Sequence[Plane], bits: int, shape: Sequence[int]
+        self, writer: GraphNodes, name: str, planes: Sequence[Plane], bits: int, shape: Sequence[int]
     ) -> str:
         """Store planes and append what turns them into int8.
 
@@ -73,7 +70,7 @@ class PlainOperators:
         return writer.node("Sub", [as_int8, writer.constant(np.array(sign, dtype=np.int8))])
 
     def write_outliers(
-        self, writer: GraphWriter, dense: str, gaps: str, excess: Sequence[Plane], shape: Sequence[int]
+        self, writer: GraphNodes, dense: str, gaps: str, excess: Sequence[Plane], shape: Sequence[int]
     ) -> str:
         """Store excesses as codes of 4 bits and append what adds them: `codes[sum of gaps so far] += excess`.
 
@@ -109,9 +106,7 @@ class PlainOperators:
     def _has(self, dtype: int) -> bool:
         return dtype in _WIDTHS and self.opset >= _FIRST_OPSET[_WIDTHS[dtype]]
 
-    def _unsigned(
-        self, writer: GraphWriter, name: str, plane: Plane, width: int, shape: Sequence[int]
-    ) -> str:
+    def _unsigned(self, writer: GraphNodes, name: str, plane: Plane, width: int, shape: Sequence[int]) -> str:
         """One plane as uint8 values in the shape of the codes."""
         if self._has(plane.dtype):
             stored = writer.store(name + plane.suffix, plane)

@@ -16,7 +16,8 @@ from quant_core.codes.outliers import Outliers, pairs_for
 from quant_core.export.block_patterns import write_blocks
 from quant_core.export.exporter import export_parts
 from quant_core.export.forms import Form
-from quant_core.export.graph_writer import ConstantKey, GraphWriter
+from quant_core.export.graph_nodes import ConstantKey
+from quant_core.export.graph_writer import GraphWriter
 from quant_core.export.half_storage import SUFFIX, cast, half_type, half_types
 from quant_core.export.model_file import model_bytes
 from quant_core.export.nbits import NBITS_DOMAIN, nbits_attributes, write_nbits

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import onnx
 
 from quant_core.export.functions import DOMAIN, channels_function, outliers_function, unpack_function
+from quant_core.export.graph_nodes import GraphNodes
 from quant_core.export.packing import Plane
 from quant_core.spec.width import NARROW, OUTLIERS
-
-if TYPE_CHECKING:
-    from quant_core.export.graph_writer import GraphWriter
 
 
 class Storage(Protocol):
@@ -25,7 +23,7 @@ class Storage(Protocol):
         ...
 
     def write(
-        self, writer: GraphWriter, name: str, planes: Sequence[Plane], bits: int, shape: Sequence[int]
+        self, writer: GraphNodes, name: str, planes: Sequence[Plane], bits: int, shape: Sequence[int]
     ) -> str:
         """Store the planes of one tensor and append what turns them into int8.
 
@@ -42,7 +40,7 @@ class Storage(Protocol):
         ...
 
     def write_outliers(
-        self, writer: GraphWriter, dense: str, gaps: str, excess: Sequence[Plane], shape: Sequence[int]
+        self, writer: GraphNodes, dense: str, gaps: str, excess: Sequence[Plane], shape: Sequence[int]
     ) -> str:
         """Store what outliers add and append what adds it.
 
@@ -81,7 +79,7 @@ class LocalFunctions:
     shares_constants: bool = False
 
     def write(
-        self, writer: GraphWriter, name: str, planes: Sequence[Plane], bits: int, shape: Sequence[int]
+        self, writer: GraphNodes, name: str, planes: Sequence[Plane], bits: int, shape: Sequence[int]
     ) -> str:
         """Store planes in types of their own width.
 
@@ -108,7 +106,7 @@ class LocalFunctions:
 
     def write_outliers(
         self,
-        writer: GraphWriter,
+        writer: GraphNodes,
         dense: str,
         gaps: str,
         excess: Sequence[Plane],
