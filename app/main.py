@@ -31,6 +31,7 @@ from app.api import (
 )
 from app.api.answers import AnswersMiddleware
 from app.api.guard import GuardMiddleware, is_loopback
+from app.api.head import HeadMiddleware
 from app.api.request_id import RequestIdMiddleware
 from app.environment import forget_secrets
 from app.log import configure
@@ -82,6 +83,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.service = service
     told, local = service.settings, is_loopback(service.settings.host)
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(
         GuardMiddleware,
         keys=lambda: service.keys,

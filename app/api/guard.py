@@ -60,7 +60,7 @@ class GuardMiddleware:
             return
         request = Request(scope)
         try:
-            refused = _refuse_address(scope) or (
+            refused = _refuse_form(request) or (
                 await self._refuse_key(request) if self._required else _refuse_site(request, self._local_only)
             )
         except OperationalError as away:
@@ -119,9 +119,14 @@ def is_loopback(host: str) -> bool:
         return host.lower().rstrip(".") in {"localhost", "localhost.localdomain"}
 
 
-def _refuse_address(scope: Scope) -> tuple[int, JobFailure, dict[str, str]] | None:
-    """No name of ours has a NUL, and PostgreSQL cannot be asked for one."""
-    return (400, _NUL, {}) if "\0" in scope["path"] or b"%00" in scope["query_string"] else None
+def _refuse_form(request: Request) -> tuple[int, JobFailure, dict[str, str]] | None:
+    """No name of ours has a NUL, and PostgreSQL cannot be asked for one; packed bodies would be kept as they are."""
+    if "\0" in request.scope["path"] or b"%00" in request.scope["query_string"]:
+        return 400, _NUL, {}
+    packed = request.headers.get("Content-Encoding", "identity").strip().lower() != "identity"
+    if packed and request.method in {"POST", "PUT"}:
+        return 415, _PACKED, {"Accept-Encoding": "identity"}
+    return None
 
 
 def _refuse_site(request: Request, local_only: bool) -> tuple[int, JobFailure, dict[str, str]] | None:
@@ -139,6 +144,12 @@ _NUL = JobFailure(
     code="address",
     message="The address has the character NUL, which no name here has.",
     remedy="Leave %00 out of the path and the query.",
+)
+_PACKED = JobFailure(
+    code="encoding",
+    message="The body is compressed, and this service takes bodies as they are.",
+    remedy="Send it uncompressed, without Content-Encoding.",
+    where="Content-Encoding",
 )
 _UNKNOWN = JobFailure(
     code="key",

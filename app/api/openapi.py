@@ -89,8 +89,10 @@ def _complete(operation: dict[str, Any]) -> None:
 
 
 def _refusals(operation: dict[str, Any], address: str) -> None:
-    """Any request can be refused for its key, and for a database that is away."""
+    """Any request can be refused for its key, and for a database that is away; any body for its type or packing."""
     statuses = () if address in _OPEN else (401, 403, 429, 503)
+    if "requestBody" in operation:
+        statuses = (*statuses, 415)
     for status, described in responses(*statuses).items():
         operation["responses"].setdefault(str(status), described)
     operation["responses"] = dict(sorted(operation["responses"].items()))

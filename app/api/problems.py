@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from app.api.request_id import request_id
 from quant_core.spec import JobFailure
@@ -113,27 +114,26 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
+        place = ".".join(map(str, first["loc"]))
+        if place == "body" and not _is_json(request):
+            return answer(request, 415, _NOT_JSON)
+        remedy = "Correct this part of the request; /docs lists what it takes."
         return answer(
-            request,
-            422,
-            JobFailure(
-                code="request",
-                message=f"{first['msg']}.",
-                remedy="Correct this part of the request.",
-                where=field,
-            ),
+            request, 422, JobFailure(code="request", message=_wrong(first), remedy=remedy, where=place)
         )
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
         phrase = HTTPStatus(error.status_code).phrase
+        allowed = ", ".join(_methods(request)) if error.status_code == 405 else ""
         problem = JobFailure(
             code=phrase.lower().replace(" ", "_"),
             message=f"{request.method} {request.url.path}: {error.detail}.",
-            remedy="See /docs for what this service answers to.",
+            remedy=(f"This address takes {allowed}. " if allowed else "")
+            + "See /docs for what this service answers to.",
         )
-        return answer(request, error.status_code, problem, error.headers)
+        headers = {**(error.headers or {}), **({"Allow": allowed} if allowed else {})}
+        return answer(request, error.status_code, problem, headers)
 
     @app.exception_handler(OperationalError)
     async def _no_database(request: Request, error: OperationalError) -> JSONResponse:
@@ -148,6 +148,39 @@ def install(app: FastAPI) -> None:
             remedy="Please report it with the request id; the service's log has the details.",
         )
         return answer(request, 500, problem)
+
+
+_NOT_JSON = JobFailure(
+    code="not_json",
+    message="The body must be application/json.",
+    remedy="Send it with the header Content-Type: application/json.",
+    where="Content-Type",
+)
+
+
+def _is_json(request: Request) -> bool:
+    kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    return kind == "application/json" or kind.endswith("+json")
+
+
+def _wrong(first: Mapping[str, Any]) -> str:
+    if first["type"] == "extra_forbidden":
+        return f"There is no field {first['loc'][-1]!r}."
+    if first["type"] == "json_invalid":
+        return f"This is no JSON: {first['ctx']['error']}."
+    return f"{first['msg']}."
+
+
+def _methods(request: Request) -> list[str]:
+    """What any route of an address takes; the router itself names what its first one does."""
+    asked = {method: {**request.scope, "method": method} for method in ("DELETE", "GET", "POST", "PUT")}
+    routes = request.app.routes
+    found = [
+        method
+        for method, scope in asked.items()
+        if any(route.matches(scope)[0] is Match.FULL for route in routes)
+    ]
+    return sorted([*found, "HEAD"] if "GET" in found else found)
 
 
 def no_database(request: Request, error: OperationalError) -> JSONResponse:
