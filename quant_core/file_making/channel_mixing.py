@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from quant_core.allocation.candidates import Candidates
 from quant_core.allocation.channel_plan import ChannelPlan, plan_channels, told
 from quant_core.allocation.plan_bits import Limits
 from quant_core.allocation.plan_problem import BYTES, EFFECTIVE_BITS, PlanProblem
@@ -108,6 +109,7 @@ def find_shares(
 
 def mix_channels(
     job: Prepared,
+    spec: QuantizeSpec,
     problem: PlanProblem,
     settled: Settled,
     limits: Limits,
@@ -119,6 +121,7 @@ def mix_channels(
 
     Args:
         job: The prepared job.
+        spec: The request.
         problem: Scores, candidates and costs.
         settled: The plan by layer.
         limits: Limits by cost.
@@ -132,6 +135,7 @@ def mix_channels(
     plan = settled.plan
     apart = {layer.name: _apart(layer, job, shares) for layer in job.layers if layer.name in shares}
     function = function_bytes(job.target)
+    problem = replace(problem, candidates=_as_fast(job, spec, problem, plan)) if shares else problem
     found = plan_channels(problem, plan.widths, limits, shares, apart, function) if shares else None
     if found is None or all(given.narrow is None for given in found.layers.values()):
         return Mixed(settled)
@@ -208,6 +212,22 @@ def _halves(batches: Sequence[Batch], job: Prepared) -> tuple[Batch, Batch] | No
 
 def _form(layer: Layer, job: Prepared, spec: QuantizeSpec) -> Form:
     return layer_form(layer, job.model, 3, spec.default_activation_bits, job.target, spec)
+
+
+def _as_fast(job: Prepared, spec: QuantizeSpec, problem: PlanProblem, plan: BitPlan) -> dict[str, Candidates]:
+    """Leave out widths whose grid no integer kernel takes, of layers that the plan gives to one."""
+
+    def form(layer: Layer, bits: int) -> Form:
+        return layer_form(layer, job.model, bits, spec.default_activation_bits, job.target, spec)
+
+    kept = dict(problem.candidates)
+    for layer in job.layers:
+        if form(layer, plan.bits[layer.name]) in {"static", "dynamic"}:
+            bits = tuple(
+                b for b in kept[layer.name].bits if b == FLOAT_BITS or form(layer, b) != "weight_only"
+            )
+            kept[layer.name] = replace(kept[layer.name], bits=bits)
+    return kept
 
 
 def _apart(layer: Layer, job: Prepared, shares: Shares) -> dict[int, float]:

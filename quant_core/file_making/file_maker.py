@@ -224,7 +224,7 @@ class FileMaker:
                 return Mixed(settled)
             self.journal.tell("allocation", 1, f"channels of {len(self.shares)} layers told apart")
             parts = settled, limits, self.shares, self.rounded, self.meter
-            return mix_channels(job, self.problem, *parts)
+            return mix_channels(job, spec, self.problem, *parts)
 
     def _told(self, settled: Settled) -> tuple[str, ...]:
         islands = () if self.islands is None or not self.islands.shares else (self.islands.note,)

@@ -80,6 +80,14 @@ def test_costs_and_words_are_those_of_the_file(jobs):
             assert f"{layer.narrow_bits} for {100 * layer.narrow_share:.0f}" in page
 
 
+def test_no_layer_leaves_its_integer_kernel(inputs, tmp_path):
+    """Codes of 8 bits with a zero point have none."""
+    report = quantize(
+        *inputs, QuantizeSpec.model_validate(SPEC | {"bits": [2, 4, 8], "symmetric": False}), tmp_path
+    )
+    assert {layer.kernel for layer in report.layers} == {"QLinearConv"}
+
+
 def test_a_job_that_was_cut_off_gives_the_same_file(inputs, jobs, tmp_path):
     spec = QuantizeSpec(**SPEC)
     first, again = tmp_path / "first", tmp_path / "again"
