@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from quant_core.codes import CorrectedBias, QuantizedWeight
+from quant_core.codes import ChannelAxis, CorrectedBias, QuantizedWeight
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.bias_correction import corrected_bias
 from quant_core.quantizers.feedback import Feedback, Floats
@@ -20,7 +20,7 @@ from quant_core.quantizers.input_moments import Moments
 from quant_core.quantizers.kept_apart import compared, narrowed
 from quant_core.quantizers.principal_moments import PrincipalMoments
 from quant_core.quantizers.rows import from_rows, scale_to_rows, to_rows
-from quant_core.quantizers.weight import drawn_in, find_steps
+from quant_core.quantizers.weight import ScaledRows, drawn_in, find_steps
 from quant_core.spec.weight_grid import WeightGrid
 from quant_core.spec.width import sparse_of, weight_of
 
@@ -121,7 +121,7 @@ def gptq(
     result: dict[int, QuantizedWeight] = {}
     dense = sorted(set(map(weight_of, widths)))
     known = {} if given is None else {bits: given[bits] for bits in dense if bits in given}
-    tried = {bits: _starts(weight, bits, layer, grid_of(bits)) for bits in dense if bits not in known}
+    tried = _starts(weight, [bits for bits in dense if bits not in known], layer, grid_of)
     if outputs <= _TRIED_ROWS:
         started = known | _searched(tried, rows.shape, swept)
     else:
@@ -186,20 +186,36 @@ def gptq(
 
 
 def _starts(
-    weight: npt.NDArray[np.floating], bits: int, layer: Layer, grid: WeightGrid
-) -> list[QuantizedWeight]:
-    """The scales to try."""
-    if grid.range_search != "hessian" or grid.format != "int":
-        table = weight.size >= _LARGE_TABLE and weight.size <= _LOOKED_AT * len(weight) and bits in _SHARES
-        return [find_steps(weight, bits, layer.step_axis(grid), grid, most=_LOOKED_AT if table else None)]
-    whole = find_steps(weight, bits, layer.step_axis(grid), replace(grid, range_search="minmax"))
-    if bits not in _SHARES:
-        return [whole]
-    # Rows with few weights far out are better off with much less than any share of their range.
-    least = find_steps(
-        weight, bits, layer.step_axis(grid), replace(grid, range_search="mse"), most=_LOOKED_AT
-    )
-    return [whole, *(drawn_in(weight, whole, grid, share) for share in _SHARES[bits]), least]
+    weight: npt.NDArray[np.floating],
+    widths: Sequence[int],
+    layer: Layer,
+    grid_of: Callable[[int], WeightGrid],
+) -> dict[int, list[QuantizedWeight]]:
+    """The scales to try at each width."""
+
+    @cache
+    def laid_out(axis: ChannelAxis, grid: WeightGrid) -> ScaledRows:
+        return ScaledRows.of(weight, axis, grid)
+
+    def found(bits: int, grid: WeightGrid, most: int | None) -> QuantizedWeight:
+        axis = layer.step_axis(grid)
+        laid = laid_out(axis, WeightGrid(granularity=grid.granularity, block_size=grid.block_size))
+        return find_steps(weight, bits, axis, grid, most=most, laid=laid)
+
+    def starts(bits: int, grid: WeightGrid) -> list[QuantizedWeight]:
+        if grid.range_search != "hessian" or grid.format != "int":
+            table = (
+                weight.size >= _LARGE_TABLE and weight.size <= _LOOKED_AT * len(weight) and bits in _SHARES
+            )
+            return [found(bits, grid, _LOOKED_AT if table else None)]
+        whole = found(bits, replace(grid, range_search="minmax"), None)
+        if bits not in _SHARES:
+            return [whole]
+        # Rows with few weights far out are better off with much less than any share of their range.
+        least = found(bits, replace(grid, range_search="mse"), _LOOKED_AT)
+        return [whole, *(drawn_in(whole, grid, share) for share in _SHARES[bits]), least]
+
+    return {bits: starts(bits, grid_of(bits)) for bits in widths}
 
 
 def _tried_step(outputs: int, inputs: int) -> int:

@@ -41,7 +41,7 @@ def narrowed(
         Steps and outliers to round from, the largest steps first; codes do not count.
     """
     pairs = pairs_for(share, weight.size)
-    starts = [drawn_in(weight, dense, grid, factor) for factor in _FACTORS]
+    starts = [drawn_in(dense, grid, factor) for factor in _FACTORS]
     return [
         replace(start, outliers=Outliers(_most_expensive(weight, start, price, pairs), pairs))
         for start in starts

@@ -14,15 +14,55 @@ from quant_core.errors import SpecError
 from quant_core.quantizers.grids.elements import code_range, elements
 from quant_core.quantizers.grids.range_search import Best, range_of, search_asymmetric, search_symmetric
 from quant_core.quantizers.grids.scaled_rows import from_scaled_rows, scales_shape, to_scaled_rows
-from quant_core.quantizers.grids.stored_scales import StoredScales, stored_scales
+from quant_core.quantizers.grids.stored_scales import StoredScales, stored_scales, tensor_factor
 from quant_core.spec import FORMAT_BITS
 from quant_core.spec.weight_grid import WeightGrid
 
-_CHUNK_ELEMENTS = 1 << 20
+_CHUNK_ELEMENTS = 1 << 18
 _NOT_CLIPPED = 0.999
 """Share of the weights on either side that `percentile` does not clip."""
 
 _CHANNELS = WeightGrid()
+
+
+@dataclass(frozen=True, eq=False)
+class ScaledRows:
+    """Weights that share a scale side by side, laid out once for every width that is searched.
+
+    Attributes:
+        rows: `[scales, weights]`.
+        low: The smallest weight of each scale, `[scales, 1]`; no column where there are no weights.
+        high: The largest.
+    """
+
+    rows: Tensor
+    low: Tensor
+    high: Tensor
+
+    @classmethod
+    def of(cls, weight: npt.NDArray[np.floating], axis: ChannelAxis, grid: WeightGrid) -> ScaledRows:
+        """Lay a weight out.
+
+        Args:
+            weight: Float weights of any shape.
+            axis: Channel axes, with a scale for each channel, or None for one scale.
+            grid: The grid, which tells how weights share scales.
+
+        Returns:
+            Its rows.
+        """
+        rows = to_scaled_rows(weight, _axis(axis, grid), grid.block)
+        if not rows.numel():
+            return cls(rows, rows, rows)
+        # aminmax takes 17 times as long
+        return cls(rows, rows.amin(1, keepdim=True), rows.amax(1, keepdim=True))
+
+    @property
+    def signs(self) -> Tensor:
+        """-1 where the largest weight lies above 0: the grid, which reaches further below, is then turned round."""
+        if not self.rows.numel():
+            return torch.ones(len(self.rows), 1)
+        return torch.where(self.high > -self.low, -1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -65,6 +105,7 @@ def find_steps(
     grid: WeightGrid = _CHANNELS,
     *,
     most: int | None = None,
+    laid: ScaledRows | None = None,
 ) -> QuantizedWeight:
     """Search the scales of `quantize_weight`, without codes.
 
@@ -74,6 +115,7 @@ def find_steps(
         axis: Channel axes, with a scale for each channel, or None for one scale.
         grid: The grid.
         most: About how many weights of each scale to look at, evenly drawn, beside its smallest and largest.
+        laid: The weight as `ScaledRows.of` gives it for this axis and grid, where it is laid out already.
 
     Returns:
         Scales, and codes that do not count.
@@ -87,20 +129,21 @@ def find_steps(
             f"{grid.format} has {FORMAT_BITS[grid.format]} bits, not {bits}.",
             remedy=f"Give {FORMAT_BITS[grid.format]} bits, or the format int.",
         )
-    axis = None if grid.granularity == "tensor" else axis
-    rows = to_scaled_rows(weight, axis, grid.block)
+    laid = ScaledRows.of(weight, axis, grid) if laid is None else laid
+    axis, rows = _axis(axis, grid), laid.rows
     every = 0 if most is None or not rows.numel() else max(1, rows.shape[1] // most)
     counts = None
-    sign = _signs(rows) if grid.turns(bits) else None
-    if every > 1:
-        low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)  # aminmax takes 17 times as long
-        rows = torch.cat([rows[:, ::every], low, high], dim=1)
+    sign = laid.signs if grid.turns(bits) else None
+    if grid.range_search == "minmax":
+        rows = torch.cat([laid.low, laid.high], dim=1)  # nothing else is asked for
+    elif every > 1:
+        rows = torch.cat([rows[:, ::every], laid.low, laid.high], dim=1)
         counts = torch.full(rows.shape[1:], float(every))
         counts[-2:] = 1
     elif every:
         counts = torch.ones(rows.shape[1:])
-    steps = _find_steps(rows if sign is None else rows * sign[:, None], bits, grid, counts)
-    scale = steps.scale if sign is None else steps.scale * sign
+    steps = _find_steps(rows if sign is None else rows * sign, bits, grid, counts)
+    scale = steps.scale if sign is None else steps.scale * sign[:, 0]
     shape = scales_shape(weight.shape, axis, grid.block)
     zero_point = steps.zero_point
     return QuantizedWeight(
@@ -115,21 +158,18 @@ def find_steps(
     )
 
 
-def drawn_in(
-    weight: npt.NDArray[np.floating], start: QuantizedWeight, grid: WeightGrid, share: float
-) -> QuantizedWeight:
+def drawn_in(start: QuantizedWeight, grid: WeightGrid, share: float) -> QuantizedWeight:
     """Draw the ranges of all scales in; zero points stay, so that both ends move alike.
 
     Args:
-        weight: Float weights.
-        start: Their scales.
+        start: Scales.
         grid: The grid they belong to.
         share: Factor of the steps.
 
     Returns:
         The same with the nearest steps that the file can store, and codes that do not count.
     """
-    scales = stored_scales(to_scaled_rows(weight, start.axis, start.block_size), grid)
+    scales = stored_scales(grid, start.tensor_scale)
     steps = scales.stored(torch.from_numpy(start.scale.reshape(-1) * np.float32(share)))
     return replace(start, scale=steps.numpy().reshape(start.scale.shape).copy())
 
@@ -163,7 +203,7 @@ def round_to_nearest(weight: npt.NDArray[np.floating], start: QuantizedWeight) -
 
 
 def _find_steps(rows: Tensor, bits: int, grid: WeightGrid, counts: Tensor | None) -> _Steps:
-    scales = stored_scales(rows, grid)
+    scales = stored_scales(grid, tensor_factor(rows, grid))
     if not rows.numel():
         return _Steps(
             torch.ones(len(rows)), None if grid.symmetric else torch.zeros(len(rows)), scales.factor
@@ -183,11 +223,8 @@ def _search(rows: Tensor, bits: int, grid: WeightGrid, scales: StoredScales, cou
     return search(rows, kinds, scales, bits, counts)
 
 
-def _signs(rows: Tensor) -> Tensor:
-    """-1 where the largest weight lies above 0: the grid, which reaches further below, is then turned round."""
-    if not rows.numel():
-        return torch.ones(len(rows))
-    return torch.where(rows.amax(1) > -rows.amin(1), -1.0, 1.0)
+def _axis(axis: ChannelAxis, grid: WeightGrid) -> ChannelAxis:
+    return None if grid.granularity == "tensor" else axis
 
 
 def _chunks(rows: Tensor) -> tuple[Tensor, ...]:

@@ -128,22 +128,36 @@ class E4M3Scales:
         return code * self.factor
 
 
-def stored_scales(rows: Tensor, grid: WeightGrid) -> StoredScales:
-    """Say which steps a grid's scales may take.
+def tensor_factor(rows: Tensor, grid: WeightGrid) -> float | None:
+    """Give what all steps of a tensor have in common and is stored beside them.
 
     Args:
-        rows: The weights, by scale.
+        rows: The weights, or at least those of largest size.
         grid: The grid.
 
     Returns:
-        Its steps. The factor of NVFP4 is `max |w| / (6 * 448)`, so that the largest block has the largest scale
-        (NVIDIA, Pretraining large language models with NVFP4, arXiv:2509.25149, appendix C).
+        For NVFP4 `max |w| / (6 * 448)`, so that the largest block has the largest scale (NVIDIA, Pretraining large
+        language models with NVFP4, arXiv:2509.25149, appendix C); None elsewhere.
     """
-    if grid.format == "nvfp4":
-        largest = rows.abs().amax() if rows.numel() else torch.tensor(0.0)
-        most = positive_values("e2m1")[-1] * positive_values("e4m3")[-1]
-        factor = float(largest / float(most))
-        return E4M3Scales(factor if factor >= torch.finfo(torch.float32).tiny else 1.0)
+    if grid.format != "nvfp4":
+        return None
+    largest = rows.abs().amax() if rows.numel() else torch.tensor(0.0)
+    factor = float(largest / float(positive_values("e2m1")[-1] * positive_values("e4m3")[-1]))
+    return factor if factor >= torch.finfo(torch.float32).tiny else 1.0
+
+
+def stored_scales(grid: WeightGrid, factor: float | None = None) -> StoredScales:
+    """Say which steps a grid's scales may take.
+
+    Args:
+        grid: The grid.
+        factor: Its `tensor_factor`.
+
+    Returns:
+        Its steps.
+    """
+    if factor is not None:
+        return E4M3Scales(factor)
     if grid.format == "mxfp4":
         return PowerOfTwoScales()
     if grid.block is not None:

@@ -7,6 +7,7 @@ from quant_core.calibration import Samples
 from quant_core.executor import compile_model
 from quant_core.quantizers.bias_correction import find_bias
 from quant_core.quantizers.gptq import gptq
+from quant_core.quantizers.grids.scaled_rows import to_scaled_rows
 from quant_core.quantizers.input_moments import input_moments
 from quant_core.quantizers.weight import drawn_in, find_steps
 from quant_core.spec.weight_grid import WeightGrid
@@ -112,7 +113,7 @@ def test_each_of_many_outputs_finds_its_range_without_a_sweep():
     for bits in (2, 3):
         tried = []
         for share in (1, 0.9, 0.8, 0.7, 0.6, 0.5):
-            given = drawn_in(weight, whole[bits], WeightGrid(), share)
+            given = drawn_in(whole[bits], WeightGrid(), share)
             swept = gptq(layer, weight, moments, [bits], given={bits: given})[bits]
             tried.append(expected(weight, swept, moments))
         ours = expected(weight, found[bits], moments)
@@ -139,3 +140,16 @@ def test_a_corrected_bias_takes_the_mean_off_the_codes():
     np.testing.assert_allclose(
         (x @ (corrected.dequantize() - weight) + shift).mean(0), 0, atol=1e-3 * np.abs(x @ weight).mean()
     )
+
+
+def test_a_weight_is_laid_out_once_for_all_its_widths(monkeypatch):
+    _, layer, weight, _, moments = setting(20)
+    laid = []
+
+    def counted(*given):
+        laid.append(given)
+        return to_scaled_rows(*given)
+
+    monkeypatch.setattr("quant_core.quantizers.weight.to_scaled_rows", counted)
+    gptq(layer, weight, moments, [2, 3, 4, 8], grid_of=lambda _: WeightGrid(range_search="hessian"))
+    assert len(laid) == 1
