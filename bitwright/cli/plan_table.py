@@ -8,6 +8,11 @@ from rich.table import Table
 
 from quant_core.spec import BitPlan, format_bits
 
+_BEFORE_MEASURING = (
+    "These are scores of layers, one by one. A quantization measures the plan, and may give another one within the same "
+    "limits: refined around it, or with two widths a layer."
+)
+
 
 def print_plan(plan: BitPlan, console: Console) -> None:
     """Print a plan: what it costs, and each layer's bits with the reason.
@@ -36,3 +41,4 @@ def print_plan(plan: BitPlan, console: Console) -> None:
     for name, cost in plan.costs.items():
         limit = f", at most {plan.limits[name]:.6g}" if name in plan.limits else ""
         console.print(f"{name.replace('_', ' ')}: {cost:.6g}{limit}", highlight=False, markup=False)
+    console.print(_BEFORE_MEASURING, highlight=False, markup=False)

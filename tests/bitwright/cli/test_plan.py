@@ -52,6 +52,7 @@ def test_a_plan_for_people_and_for_programs(folder: Path, capsys: pytest.Capture
     assert code == 0
     assert "About 380 bytes of 400 allowed" in said
     assert "pinned to 8" in said
+    assert "two widths a layer" in said  # what a job may do and this does not
     code, said, _ = run(capsys, folder / "sensitivity.json", "--size", "0.2", "--json")
     assert code == 0
     plan = BitPlan.model_validate(json.loads(said))
