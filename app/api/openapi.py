@@ -89,8 +89,8 @@ def _complete(operation: dict[str, Any]) -> None:
 
 
 def _refusals(operation: dict[str, Any], address: str) -> None:
-    """Any request can be refused for its key, and for a database that is away; any body for its type or packing."""
-    statuses = () if address in _OPEN else (401, 403, 429, 503)
+    """Any request can be refused for its address, its key, or a database that is away; bodies for type and packing."""
+    statuses = () if address in _OPEN else (400, 401, 403, 429, 503)
     if "requestBody" in operation:
         statuses = (*statuses, 415)
     for status, described in responses(*statuses).items():

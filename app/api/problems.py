@@ -124,6 +124,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 400:  # FastAPI's own, of a body that is no text
+            return answer(request, 400, _NO_TEXT)
         phrase = HTTPStatus(error.status_code).phrase
         allowed = ", ".join(_methods(request)) if error.status_code == 405 else ""
         problem = JobFailure(
@@ -155,6 +157,14 @@ _NOT_JSON = JobFailure(
     message="The body must be application/json.",
     remedy="Send it with the header Content-Type: application/json.",
     where="Content-Type",
+)
+
+
+_NO_TEXT = JobFailure(
+    code="not_json",
+    message="The body is not JSON in UTF-8.",
+    remedy="Send JSON as text in UTF-8.",
+    where="body",
 )
 
 

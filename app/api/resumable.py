@@ -122,7 +122,7 @@ async def put_upload(
     return view
 
 
-@router.head("", status_code=204, summary="Ask how far an upload is", responses=responses(404))
+@router.head("", status_code=204, summary="Ask how far an upload is", responses=responses(404, 422))
 async def head_upload(upload_id: UploadId, service: ServiceDep, owner: OwnerDep) -> Response:
     """Tell in `Upload-Offset` where to go on; a transfer that is still open is ended first."""
     await service.transfers.stop((owner, upload_id))
@@ -131,13 +131,13 @@ async def head_upload(upload_id: UploadId, service: ServiceDep, owner: OwnerDep)
     )
 
 
-@router.get("", summary="Look at an upload", responses=responses(404))
+@router.get("", summary="Look at an upload", responses=responses(404, 422))
 def get_upload(upload_id: UploadId, service: ServiceDep, owner: OwnerDep) -> UploadView:
     """Tell how many bytes are here, and when they are forgotten."""
     return _find(service, owner, upload_id)
 
 
-@router.delete("", status_code=204, summary="Forget an upload", responses=responses(404))
+@router.delete("", status_code=204, summary="Forget an upload", responses=responses(404, 422))
 async def delete_upload(upload_id: UploadId, service: ServiceDep, owner: OwnerDep) -> Response:
     """Forget it; jobs that were given it keep what they need."""
     await service.transfers.stop((owner, upload_id))

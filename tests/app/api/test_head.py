@@ -65,6 +65,7 @@ def test_compressed_bodies_are_refused_and_not_kept(server: Any) -> None:
         (b'{"size": 0.2}', "application/x-www-form-urlencoded", 415, "Content-Type", "application/json"),
         (b'{"size": ', "application/json", 422, "body.9", "no JSON"),
         (b'{"sise": 0.2}', "application/json", 422, "body.sise", "no field 'sise'"),
+        (b"\xff", "application/json", 400, "body", "UTF-8"),
         (b"[]", "application/json", 422, "body", "valid dictionary"),
     ],
 )

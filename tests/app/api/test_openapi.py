@@ -67,7 +67,7 @@ def test_examples_are_what_they_are_examples_of(document: dict[str, Any]) -> Non
 
 def test_refusals_are_told_of_on_every_route(document: dict[str, Any]) -> None:
     for path, _, operation in _operations(document):
-        wanted = set() if path in OPEN else {"401", "403", "429", "503"}
+        wanted = set() if path in OPEN else {"400", "401", "403", "429", "503"}
         if "requestBody" in operation:
             wanted.add("415")
         assert wanted <= operation["responses"].keys(), path
