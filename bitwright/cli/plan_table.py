@@ -9,8 +9,8 @@ from rich.table import Table
 from quant_core.spec import BitPlan, format_bits
 
 _BEFORE_MEASURING = (
-    "These are scores of layers, one by one. A quantization measures the plan, and may give another one within the same "
-    "limits: refined around it, or with two widths a layer."
+    "These are scores of layers, one by one. A quantization measures the plan, and may give another one within the "
+    "same limits: refined around it, or with two widths a layer."
 )
 
 
