@@ -14,7 +14,7 @@ from quant_core.checkpoints import TUNING, Checkpoints, find_rounded, keep_round
 from quant_core.file_making.assessment import Choice, simulate
 from quant_core.file_making.float_islands import Islands
 from quant_core.preparation import Prepared
-from quant_core.quantizers import ActivationGrid, QuantizedWeight, fake_quantize
+from quant_core.quantizers import ActivationGrid, QuantizedWeight, Simulation, fake_quantize
 from quant_core.quantizers.block_reconstruction import (
     BRECQ,
     QDROP,
@@ -23,7 +23,8 @@ from quant_core.quantizers.block_reconstruction import (
     reconstruct_blocks,
 )
 from quant_core.quantizers.block_reconstruction import STEPS as BLOCK_STEPS
-from quant_core.quantizers.following import FollowedPlace, follow, followed_places
+from quant_core.quantizers.following import FollowedPlace, Look, follow, followed_places
+from quant_core.quantizers.mixture_trial import mixtures_help
 from quant_core.quantizers.reconstruction import reconstruct
 from quant_core.quantizers.rounding import RoundedWeights
 from quant_core.sensitivity import Objective
@@ -84,6 +85,8 @@ def follow_plan(
 ) -> Mapping[str, QuantizedWeight]:
     """Round the layers of a plan again, each for the inputs that the rounded network gives it; the bytes stay.
 
+    With the effort `best` more columns are looked at, and mixed samples where others confirm that they help.
+
     Args:
         job: The prepared job.
         spec: The request.
@@ -97,20 +100,37 @@ def follow_plan(
     Returns:
         Layer name -> codes.
     """
-    return follow(
+
+    def simulated(weights: Mapping[str, QuantizedWeight]) -> Simulation:
+        return simulate(job.graph, job, replace(choice, weights=weights))
+
+    def followed(some: Samples, look: Look, tell: Tell = on_progress) -> Mapping[str, QuantizedWeight]:
+        return follow(
+            job.program,
+            places,
+            choice.weights,
+            widths,
+            some,
+            simulated,
+            spec,
+            rounded,
+            batch_size=job.batch_size,
+            seed=spec.seed,
+            look=look,
+            on_progress=tell,
+        )
+
+    if spec.effort != "best" or not places:
+        return followed(samples, "few")
+    mixed = mixtures_help(
         job.program,
-        places,
-        choice.weights,
-        widths,
+        partial(followed, tell=lambda _, message: on_progress(0.0, f"whether mixtures help: {message}")),
+        simulated,
         samples,
-        lambda weights: simulate(job.graph, job, replace(choice, weights=weights)),
-        spec,
-        rounded,
+        job.program.outputs,
         batch_size=job.batch_size,
-        seed=spec.seed,
-        thorough=spec.effort == "best",
-        on_progress=on_progress,
     )
+    return followed(samples, "mixed" if mixed else "many")
 
 
 def tune_plan(

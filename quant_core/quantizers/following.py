@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -34,17 +34,23 @@ from quant_core.spec import WeightOptions
 from quant_core.spec.memory_share import memory_share
 from quant_core.spec.progress import Tell
 
-_FEWEST, _MOST = 16, 512
+FEWEST = 16
+"""Samples that it takes to follow a layer."""
+
+_MOST = 512
 _MOST_MACS = 64e9
 _BYTES, _BYTES_AN_ELEMENT = 1 << 30, 16
 """What one layer may take in memory, and what each element that it reads or writes does."""
 _COLUMN_ELEMENTS = 1 << 22
 _ALL_ELEMENTS = 1 << 27
 _FEWEST_COLUMNS, _MOST_COLUMNS = 256, 8192
-_THOROUGH = 4
-"""How many times more columns are looked at where there is time, half of them of mixed samples."""
+_MORE = 4
+"""How many times more columns are looked at where there is time."""
 _SAME = 1e-3
 """Share of the largest value by which rows of one sample may differ when it is run beside others."""
+
+Look = Literal["few", "many", "mixed"]
+"""Columns that are looked at: few, four times as many, or as many with those of mixed samples among them."""
 
 Weights = Mapping[str, QuantizedWeight]
 
@@ -107,7 +113,7 @@ def followed_places(graph: ir.Model, layers: Sequence[Layer], samples: Samples) 
     """
     count = _used(layers, samples)
     known = sum(layer.macs for layer in layers if knows_more(layer, count))
-    if samples.batch is not None or count < _FEWEST or 2 * known < sum(layer.macs for layer in layers):
+    if samples.batch is not None or count < FEWEST or 2 * known < sum(layer.macs for layer in layers):
         return []
     nodes = {str(node.name): node for node in graph.graph}
     places = []
@@ -141,7 +147,7 @@ def follow(
     *,
     batch_size: int,
     seed: int,
-    thorough: bool,
+    look: Look,
     on_progress: Tell,
 ) -> dict[str, QuantizedWeight]:
     """Round the layers of a plan again, one after another, each for its inputs in the network rounded so far.
@@ -151,8 +157,8 @@ def follow(
     Layers whose target other samples do not confirm keep the float weight as theirs, and their codes where the inputs
     are not known well (`knows_more`). Rows that no output reads, such as those of padding, do not count.
 
-    All samples run at once, layer by layer; at most 512 of them, of large networks fewer. With `thorough`, as many
-    mixtures of them do so too, if memory allows.
+    All samples run at once, layer by layer; at most 512 of them, of large networks fewer. With the look `mixed`, as
+    many mixtures of them do so too, if memory allows.
 
     Args:
         program: The float network.
@@ -165,7 +171,7 @@ def follow(
         given: Codes at all widths, whose ranges are kept.
         batch_size: Samples a run of the float network.
         seed: Seed of the choice of places, and of mixtures.
-        thorough: Whether to look at four times as many columns, and at mixed samples.
+        look: Which columns are looked at.
         on_progress: Called with the fraction done and a message; may raise to stop.
 
     Returns:
@@ -177,11 +183,11 @@ def follow(
     known = count = _used(layers, samples)
     # One length for all, so that places in one batch are those in all together.
     samples = replace(samples.take(np.arange(count) * samples.count // count).shortened(), padding=None)
-    if thorough:
+    if look == "mixed":
         samples = with_mixtures(samples, _fitting(layers) - count, np.random.default_rng(seed))
         count = samples.count
     on_progress(0.0, "rounding that follows: the float network")
-    columns = _MOST_COLUMNS * (_THOROUGH if thorough else 1)
+    columns = _MOST_COLUMNS * (1 if look == "few" else _MORE)
     expected = _expected(program, places, samples, batch_size, columns, torch.Generator().manual_seed(seed))
     simulation = simulate(
         dict(weights) | {p.layer.name: _with_bias(weights[p.layer.name], p.bias) for p in places}
@@ -210,7 +216,7 @@ def follow(
 def _used(layers: Sequence[Layer], samples: Samples) -> int:
     """Samples that are followed at once, by what the network computes and its largest layer holds."""
     macs = sum(layer.macs for layer in layers)
-    enough = max(_FEWEST, int(_MOST_MACS / max(1, macs)))
+    enough = max(FEWEST, int(_MOST_MACS / max(1, macs)))
     return min(samples.count, _MOST, enough, _fitting(layers))
 
 

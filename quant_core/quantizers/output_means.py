@@ -16,9 +16,9 @@ from torch import Tensor
 from quant_core.calibration import Samples
 from quant_core.codes import CorrectedBias, QuantizedWeight
 from quant_core.executor import Program
-from quant_core.executor.layout import fast_layout
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.bias_correction import find_bias
+from quant_core.quantizers.output_errors import error_falls, float_tensors
 from quant_core.quantizers.simulation import Simulation
 
 _MOST_SAMPLES = 64
@@ -34,8 +34,6 @@ _ERRORS = 1.0
 """By how many of its standard errors the error must fall on samples that did not correct."""
 _LOG_ERRORS = 2.0
 """The same for its logarithm, where an answer that tips over outweighs all other samples."""
-_SAME = 1e-12
-"""Share of the outputs' energy that is no error."""
 _TINY = 1e-30
 
 Vector = npt.NDArray[np.float64]
@@ -102,7 +100,7 @@ def correct_means(
     def tried(fitting: Samples, judging: Samples) -> tuple[dict[str, _Seen], Vector]:
         shown = _watched(program, plain, places, fitting, batch_size)
         corrected = plain.with_biases(_biases(_moved(weights, places, shown), places))
-        return shown, _falls(program, plain, corrected, judging, outputs, batch_size)
+        return shown, error_falls(program, plain, corrected, judging, outputs, batch_size)
 
     if count >= _TRIED_FROM and not (tried(part(0, 4), part(1, 4))[1].sum(1) > 0).any():
         return None
@@ -200,7 +198,7 @@ def _watched(
     """Find all steps in one run over the samples."""
     seen = {name: _Seen() for name in places}
     for batch in samples.batches(samples.batch or batch_size):
-        expected = _float(program, batch, places)
+        expected = float_tensors(program, batch, places)
         hooks = {
             name: partial(_shift, seen=seen[name], place=place, expected=expected[name])
             for name, place in places.items()
@@ -238,57 +236,9 @@ def _shift(value: Tensor, *, seen: _Seen, place: _Place, expected: Tensor) -> Te
     return value - torch.from_numpy(seen.step(last=1)).to(value).reshape(shape)
 
 
-def _float(program: Program, batch: Samples, names: Collection[str]) -> dict[str, Tensor]:
-    device = program.device
-    feeds = {
-        name: fast_layout(torch.from_numpy(np.ascontiguousarray(array)).to(device))
-        for name, array in batch.inputs.items()
-    }
-    with torch.no_grad():
-        return program.evaluate(feeds, outputs=list(names))
-
-
-def _falls(
-    program: Program,
-    before: Simulation,
-    after: Simulation,
-    samples: Samples,
-    outputs: Collection[str],
-    batch_size: int,
-) -> Vector:
-    # How far the squared error of the float outputs falls from one network to the other, relative to their energy, and
-    # its logarithm: a number each for every sample, or for every batch where the graph prescribes it.
-    unit = samples.batch or 1
-    size = samples.batch or batch_size
-    errors, energies = [], []
-    for batch in samples.batches(size):
-        expected = {
-            name: value.double().cpu().numpy()
-            for name, value in _float(program, batch, outputs).items()
-            if value.is_floating_point()
-        }
-        if not expected:
-            return np.zeros((2, 0))
-        if size > unit and any(value.ndim == 0 or len(value) != batch.count for value in expected.values()):
-            return _falls(program, before, after, samples, outputs, unit)
-        given = [network.tensors(batch.inputs, [*expected]) for network in (before, after)]
-        rows = batch.count // unit
-        errors.append(np.array([[_squares(each[n] - expected[n], rows) for n in expected] for each in given]))
-        energies.append(np.array([_squares(value, rows) for value in expected.values()]))
-    energy = np.maximum(np.concatenate(energies, 1).mean(1, keepdims=True), _TINY)
-    old, new = (np.concatenate(errors, 2) / energy).mean(1)
-    return np.stack([old - new, np.log(old + _SAME) - np.log(new + _SAME)])
-
-
 def _helps(falls: Vector) -> bool:
-    """Whether errors fall by more than chance, from what `_falls` gives."""
+    """Whether errors fall by more than chance, from what `error_falls` gives."""
     if falls.shape[1] < 2:
         return False
     plain, logarithm = falls.mean(1) * math.sqrt(falls.shape[1]) / np.maximum(falls.std(1, ddof=1), _TINY)
     return bool(plain > _ERRORS or (logarithm > _LOG_ERRORS and plain > -_ERRORS))
-
-
-def _squares(values: npt.NDArray[np.floating], rows: int) -> Vector:
-    """Sums of squares of so many parts of an array."""
-    squares: Vector = np.square(values, dtype=np.float64).reshape(rows, -1).sum(1)
-    return squares

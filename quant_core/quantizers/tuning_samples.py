@@ -72,7 +72,7 @@ def mixed(batch: Samples, random: np.random.Generator) -> Samples:
         As many samples; the same where an input is not of floating point, and where the graph prescribes the batch.
     """
     others, much = random.permutation(batch.count), random.uniform(-0.5, 0.5, batch.count).clip(0)
-    return _between(batch, others, much) if _mixable(batch) else batch
+    return _between(batch, others, much) if mixable(batch) else batch
 
 
 def with_mixtures(samples: Samples, most: int, random: np.random.Generator) -> Samples:
@@ -87,7 +87,7 @@ def with_mixtures(samples: Samples, most: int, random: np.random.Generator) -> S
         Up to as many mixtures, an even number, and all samples; samples alone where they cannot be mixed.
     """
     count = min(samples.count, most) // 2 * 2
-    if count < _FEWEST_MIXED or not _mixable(samples):
+    if count < _FEWEST_MIXED or not mixable(samples):
         return samples
     others = np.empty(count, np.int64)
     for parity in (0, 1):
@@ -97,7 +97,15 @@ def with_mixtures(samples: Samples, most: int, random: np.random.Generator) -> S
     return replace(samples, inputs=arrays, labels=None)
 
 
-def _mixable(samples: Samples) -> bool:
+def mixable(samples: Samples) -> bool:
+    """Tell whether samples can be mixed.
+
+    Args:
+        samples: Samples.
+
+    Returns:
+        True if all inputs are numbers of floating point and the graph prescribes no batch.
+    """
     return samples.batch is None and all(array.dtype.kind == "f" for array in samples.inputs.values())
 
 

@@ -67,7 +67,8 @@ def asked(
             fixed_batch=samples.batch,
             padding=job.padding,
             max_probes=effort.probes,
-            thrifty=request.effort != "best",
+            # To measure every width on few samples gives a plan more chance to follow, not a better one.
+            thrifty=not isinstance(request, AnalyzeSpec) or request.effort != "best",
             seconds=request.seconds if isinstance(request, AnalyzeSpec) else None,
             crew=crew,
             log=log,

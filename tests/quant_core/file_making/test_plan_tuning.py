@@ -15,7 +15,7 @@ from quant_core.checkpoints import TUNING, Checkpoints
 from quant_core.codes import CorrectedBias
 from quant_core.file_making.assessment import Choice
 from quant_core.file_making.float_islands import Islands
-from quant_core.file_making.plan_tuning import _find, _keep, _probe, find_followed, tune_plan
+from quant_core.file_making.plan_tuning import _find, _keep, _probe, find_followed, follow_plan, tune_plan
 from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.block_reconstruction import ReconstructedBlocks
 from quant_core.sensitivity.objective import Objective, Term
@@ -77,6 +77,24 @@ def test_a_plan_is_followed_where_something_is_lost(monkeypatch, islands, wanted
     choice = cast("Any", SimpleNamespace(weights={}, plan=SimpleNamespace(predicted_loss=2.0)))
     places = find_followed(job, QuantizeSpec(follow=wanted), choice, cast("Any", None), islands)
     assert bool(places) == followed
+
+
+@pytest.mark.parametrize(
+    ("effort", "mixtures_help", "wanted"),
+    [("balanced", True, "few"), ("best", False, "many"), ("best", True, "mixed")],
+)
+def test_mixtures_are_followed_where_others_confirm_them(monkeypatch, effort, mixtures_help, wanted):
+    looks = []
+    monkeypatch.setattr(
+        "quant_core.file_making.plan_tuning.follow", lambda *_, look, **__: looks.append(look) or {}
+    )
+    monkeypatch.setattr("quant_core.file_making.plan_tuning.mixtures_help", lambda *_, **__: mixtures_help)
+    job = cast("Any", SimpleNamespace(program=SimpleNamespace(outputs=("y",)), graph=None, batch_size=8))
+    choice = Choice(cast("Any", None), cast("Any", None), {}, {})
+    nothing = cast("Any", None)
+    spec = QuantizeSpec(effort=effort)
+    follow_plan(job, spec, choice, {}, [nothing], nothing, nothing, lambda *_: None)
+    assert looks == [wanted]
 
 
 @pytest.mark.parametrize("rounding", ["reconstruction", "brecq"])
