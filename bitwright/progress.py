@@ -66,12 +66,17 @@ def upload_bar(console: Console | None = None) -> Iterator[Callable[[str, int, i
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console or Console(stderr=True)) as bar:
-        tasks: dict[str, TaskID] = {}
+    bar = Progress(*columns, console=console or Console(stderr=True))
+    tasks: dict[str, TaskID] = {}
 
-        def show(name: str, done: int, size: int) -> None:
-            if name not in tasks:
-                tasks[name] = bar.add_task(escape(name), total=size)
-            bar.update(tasks[name], completed=done)
+    def show(name: str, done: int, size: int) -> None:
+        bar.start()
+        if name not in tasks:
+            tasks[name] = bar.add_task(escape(name), total=size)
+        bar.update(tasks[name], completed=done)
 
+    try:
         yield show
+    finally:
+        if tasks:  # its end is a line of its own, also where nothing was drawn
+            bar.stop()

@@ -89,6 +89,8 @@ def jobs(
     if as_json:
         typer.echo(json.dumps([job.info.model_dump(mode="json") for job in found], indent=2))
         return
+    if not found:
+        typer.echo("No job matches.", err=True)
     for job in found:
         _print(job, as_json=False)
 
@@ -105,7 +107,11 @@ def wait(
     """Wait until a job has succeeded; the exit code says how it ended."""
     with _client(url) as client:
         job = client.jobs.get(job_id)
-        job.wait(timeout, progress=True)
+        try:
+            job.wait(timeout, progress=True)
+        except KeyboardInterrupt:
+            typer.echo(f"The job goes on; bitwright cancel {job.id} ends it.", err=True)
+            raise
         _print(job, as_json=as_json)
 
 

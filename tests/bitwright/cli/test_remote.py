@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bitwright import Client, InvalidRequestError
+from bitwright import Client, InvalidRequestError, Job
 from bitwright.cli import main
 
 Run = Any
@@ -53,6 +53,32 @@ def test_a_job_is_sent_followed_and_fetched(
         json.loads(run("plan", info["id"], "--size", "0.25", "--pin", "fc=4", "--json"))["layers"][0]["bits"]
         == 4
     )
+
+
+def test_who_stops_waiting_is_told_that_the_job_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Client(os.environ["BITWRIGHT_URL"]) as client:
+        (job,) = client.jobs.list(limit=1)
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Job, "wait", interrupted)
+    assert f"bitwright cancel {job.id}" in run("wait", job.id, code=130)
+
+
+def test_an_empty_list_says_so_beside_its_output(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["jobs", "--text", "no such words"])
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "No job matches.\n")
+
+
+def test_what_is_small_is_sent_without_a_bar(
+    server: Any, model_file: Path, sample_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Client(server.url) as client:
+        client.quantize(model_file, data=sample_file, progress=True)
+    assert capsys.readouterr().err == ""
 
 
 def test_exit_codes_tell_what_happened(run: Run, model_file: Path, sample_file: Path, tmp_path: Path) -> None:
