@@ -67,9 +67,8 @@ def descend(
     # Inputs lie along the first axis, so that one input of all rows is one piece of memory.
     target = to_rows(layer, np.asarray(weight, dtype=np.float32)).permute(2, 0, 1)
     rows = target.shape[2]
-    codes, scale, low, high = (
-        torch.cat(parts, dim=2) for parts in zip(*(_laid_out(layer, s) for s in starts), strict=True)
-    )
+    laid = zip(*(_laid_out(layer, start) for start in starts), strict=True)
+    codes, scale, low, high = (_side_by_side(parts) for parts in laid)
     slope = _product(second, codes * scale - target.repeat(1, 1, len(starts)))
     curvature = second.diagonal(dim1=1, dim2=2).T[:, :, None].clamp_min(_TINY)
     for left in reversed(range(passes)):
@@ -84,15 +83,26 @@ def descend(
 
 
 def _laid_out(layer: Layer, start: QuantizedWeight) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Codes from the zero point, steps, least and greatest codes, `[inputs, groups, rows]` each."""
+    """Codes from the zero point, steps, least and greatest codes, `[inputs or 1, groups, rows]` each."""
 
-    def laid(values: npt.NDArray[np.generic]) -> Tensor:
+    def laid(values: npt.NDArray[np.generic], *, alike: bool = False) -> Tensor:
         whole = np.broadcast_to(values, layer.shape).astype(np.float32)
-        return to_rows(layer, whole).permute(2, 0, 1).contiguous()
+        rows = to_rows(layer, whole).permute(2, 0, 1)
+        return (rows[:1] if alike else rows).contiguous()
 
+    by_row = start.block_size is None
     shift = np.zeros((), np.float32) if start.zero_point is None else start.spread(start.zero_point)
-    low, high = (laid(limit - shift.astype(np.float32)) for limit in start.code_limits())
-    return laid(start.elements()), laid(start.spread(start.scale)), low, high
+    low, high = (
+        laid(limit - shift.astype(np.float32), alike=by_row and start.outliers is None)
+        for limit in start.code_limits()
+    )
+    return laid(start.elements()), laid(start.spread(start.scale), alike=by_row), low, high
+
+
+def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    """Rows of every start; what is the same for all inputs lies in memory once."""
+    inputs = max(len(part) for part in parts)
+    return torch.cat([part.expand(inputs, -1, -1) for part in parts], dim=2)
 
 
 def _sweep(
@@ -112,7 +122,8 @@ def _sweep(
     moved = torch.empty(_BLOCK, *codes.shape[1:])
     steps, added = moved.numpy(), np.empty((_INNER, *codes.shape[1:]), dtype=np.float32)
     best = np.empty_like(steps[0])
-    values, scales, curvatures, lows, highs = (part.numpy() for part in (codes, scale, curvature, low, high))
+    parts = (codes, scale, curvature, low, high)
+    values, scales, curvatures, lows, highs = (part.expand(inputs, -1, -1).numpy() for part in parts)
     for start in range(0, inputs, _BLOCK):
         stop = min(start + _BLOCK, inputs)
         for inner in range(start, stop, _INNER):

@@ -18,7 +18,7 @@ from quant_core.quantizers.grids.stored_scales import StoredScales, stored_scale
 from quant_core.spec import FORMAT_BITS
 from quant_core.spec.weight_grid import WeightGrid
 
-_CHUNK_ELEMENTS = 1 << 18
+_CHUNK_ELEMENTS = 1 << 17
 _NOT_CLIPPED = 0.999
 """Share of the weights on either side that `percentile` does not clip."""
 

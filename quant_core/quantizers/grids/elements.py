@@ -35,7 +35,7 @@ class Elements(Protocol):
         """Round to the nearest value, ties to the even code, and clip.
 
         Args:
-            x: Weights in units of their step.
+            x: Weights in units of their step; may be overwritten.
 
         Returns:
             Values on the grid.
@@ -73,7 +73,7 @@ class Integers:
     high: int
 
     def nearest(self, x: Tensor) -> Tensor:  # noqa: D102 # as the protocol says
-        return torch.round(x).clamp_(self.low, self.high)
+        return x.round_().clamp_(self.low, self.high)
 
     def neighbours(self, x: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
         below = torch.floor(x)

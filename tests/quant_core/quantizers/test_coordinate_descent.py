@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from quant_core.quantizers import quantize_weight
+from quant_core.quantizers import coordinate_descent, quantize_weight
 from quant_core.quantizers.coordinate_descent import affordable_passes, descend
 from quant_core.quantizers.gptq import gptq
 from quant_core.quantizers.input_moments import InputMoments
@@ -109,3 +109,18 @@ def test_few_columns_are_not_learned_by_heart():
         / row_errors(layer, weight, first.dequantize(), unseen).sum()
     )
     assert ratio > 1
+
+
+def test_steps_and_limits_of_rows_are_held_once_for_all_inputs(monkeypatch):
+    """Memory of a descent is that of codes, whatever the number of inputs."""
+    _, layer, weight, _ = build(*CASES["gemm"])
+    start = quantize_weight(weight, 3, layer.axis)
+    inner, laid = coordinate_descent._sweep, []
+
+    def watched(codes, slope, scale, curvature, low, high, second, *, last):
+        laid.extend((scale, low, high))
+        return inner(codes, slope, scale, curvature, low, high, second, last=last)
+
+    monkeypatch.setattr(coordinate_descent, "_sweep", watched)
+    descend(layer, weight, [start], moments(layer).second, passes=1)
+    assert [len(part) for part in laid] == [1, 1, 1]

@@ -185,6 +185,14 @@ def test_integers_have_neighbours():
     assert above.tolist() == [-1, 0, 1]
 
 
+def test_integers_are_rounded_in_place():
+    """A search rounds whole weights many times over; a second tensor each time would be a third of its time."""
+    x = torch.tensor([-2.6, -0.5, 0.5, 0.7, 1.5])
+    rounded = Integers(-2, 1).nearest(x)
+    assert rounded.data_ptr() == x.data_ptr()
+    assert rounded.tolist() == [-2, 0, 0, 1, 1]
+
+
 def test_a_format_has_its_own_width():
     with pytest.raises(SpecError, match="nvfp4 has 4 bits"):
         quantize_weight(np.ones((2, 2), np.float32), 3, 0, WeightGrid("block", 16, format="nvfp4"))
