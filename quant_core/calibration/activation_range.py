@@ -68,10 +68,11 @@ def measure(values: Tensor, extremes: tuple[float, float] | None = None) -> Acti
     exact = normal and abs(origin) < _INTEGERS
     counts, zeros = np.zeros(BINS, np.int64), 0
     # What is in between stays in the cache. Widths are powers of two, so that the product is exact in either precision.
-    for part in torch.split(flat, _PART):
-        bins = ((part if exact else part.double()) * (1 / width)).floor_().sub_(origin).int()
+    for piece in torch.split(flat, _PART):
+        part = piece if exact else piece.double()
+        bins = (part * (1 / width)).floor_().sub_(origin).int()
         counts += torch.bincount(bins, minlength=BINS).cpu().numpy()
-        zeros += int(np.count_nonzero((part == 0).cpu().numpy()))
+        zeros += int(np.count_nonzero(part.cpu().numpy() == 0))  # torch's comparison takes ten times as long
     return ActivationRange(
         minimum=low,
         maximum=high,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from typing import Protocol
 
 import torch
@@ -13,6 +14,7 @@ from quant_core.calibration.activation_range import ActivationRange, measure, me
 from quant_core.calibration.samples import Samples
 from quant_core.errors import NonFiniteError
 from quant_core.executor.layout import fast_layout
+from quant_core.executor.side_by_side import side_by_side
 
 
 class Evaluates(Protocol):
@@ -132,15 +134,20 @@ class RangeWatch:
         Raises:
             NonFiniteError: If a tensor holds NaN or infinity; names the tensor.
         """
-        for name in self.tensors:
-            if not values[name].numel():
-                continue
-            low, high = (float(extreme) for extreme in torch.aminmax(values[name]))
-            if not (math.isfinite(low) and math.isfinite(high)):
-                raise NonFiniteError(
-                    "this tensor became NaN or infinite in the float model.",
-                    remedy="Check that the samples are scaled as the model was trained.",
-                    where=name,
-                )
-            seen = measure(values[name], (low, high))
-            self._seen[name] = merge(self._seen[name], seen) if name in self._seen else seen
+        names = [name for name in self.tensors if values[name].numel()]
+        accelerators = [values[name].device for name in names if values[name].device.type != "cpu"]
+        device = accelerators[0] if accelerators else "cpu"
+        with closing(side_by_side(lambda name: _measured(name, values[name]), names, device)) as found:
+            for name, seen in zip(names, found, strict=True):
+                self._seen[name] = merge(self._seen[name], seen) if name in self._seen else seen
+
+
+def _measured(name: str, value: Tensor) -> ActivationRange:
+    low, high = (float(extreme) for extreme in torch.aminmax(value))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise NonFiniteError(
+            "this tensor became NaN or infinite in the float model.",
+            remedy="Check that the samples are scaled as the model was trained.",
+            where=name,
+        )
+    return measure(value, (low, high))

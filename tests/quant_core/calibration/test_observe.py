@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 from quant_core.calibration import RangeWatch, Samples, activation_ranges, load_samples, ranges_in_parts
+from quant_core.calibration.activation_range import measure
 from quant_core.errors import CancelledError, NonFiniteError
 from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise
@@ -113,3 +116,21 @@ def test_overflow_names_the_tensor():
     with pytest.raises(NonFiniteError) as caught:
         activation_ranges(Doubling(), samples, ["y"], batch_size=2, device=torch.device("cpu"))
     assert caught.value.where == "y"
+
+
+def test_tensors_are_measured_side_by_side(monkeypatch):
+    both = threading.Barrier(2, timeout=60)
+
+    def waiting(values, extremes):
+        both.wait()
+        return measure(values, extremes)
+
+    monkeypatch.setattr("quant_core.calibration.observe.measure", waiting)
+    rows = torch.randn(2, 100, generator=torch.Generator().manual_seed(0))
+    watch, threads = RangeWatch(["one", "other"]), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        watch.add({"one": rows[0], "other": rows[1]})
+    finally:
+        torch.set_num_threads(threads)
+    assert [found.maximum for found in watch.ranges.values()] == [float(row.max()) for row in rows]
