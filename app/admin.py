@@ -13,9 +13,11 @@ from app.opening import open_database, open_files
 from app.settings import Settings
 from quant_core.errors import UserError
 
+_LONGEST_NAME = 255
+
 
 class KeyRequestError(UserError):
-    """There is no such key or scope."""
+    """There is no such key or scope, or no key can have this name."""
 
     code = "key"
 
@@ -34,7 +36,16 @@ def create_key(
 
     Returns:
         The key and its secret text.
+
+    Raises:
+        KeyRequestError: If the name is none, or there is no such scope.
     """
+    if not name.strip() or not name.isprintable() or len(name) > _LONGEST_NAME:
+        raise KeyRequestError(
+            f"a key's name is one line of 1 to {_LONGEST_NAME} characters.",
+            remedy="Name the person or the program that it is for.",
+            where="NAME",
+        )
     chosen = [_scope(text) for text in scopes]
     with closing(open_database(settings)) as database:
         return KeyStore(database).create(

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from app.admin import KeyRequestError, create_key
 from app.jobs.database import Database, sqlite_url
 from app.jobs.job import now
 from app.keys import Allowances, Key, KeyStore, KnownKeys
+from app.settings import Settings
 
 
 @pytest.fixture
@@ -67,3 +69,9 @@ def test_requests_are_allowed_evenly_after_the_first_minute_is_spent() -> None:
     assert allowances.take(key) == pytest.approx(10.0)
     moment[0] = 1e6  # no more is saved up than a minute's
     assert [allowances.take(key) == 0.0 for _ in range(7)] == [True] * 6 + [False]
+
+
+@pytest.mark.parametrize("name", ["", "  ", "two\nlines", "\x1b[2J", "n" * 256])
+def test_a_key_without_a_name_that_can_be_shown_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(KeyRequestError, match="one line"):
+        create_key(Settings(data_dir=tmp_path), name, ["read"], 1, 1)
