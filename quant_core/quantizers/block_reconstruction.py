@@ -103,8 +103,8 @@ def reconstruct_blocks(
     rounding, scales and biases with them (`learned_codes.py`): in the hundreds of steps that there is time for, the
     rectified sigmoids of those papers, which take thousands, do not settle.
 
-    One sample in eight, of few samples one in two, tunes nothing and tells for each block whether it is better. What a
-    block reads and should give is kept for as many samples as take a gigabyte.
+    One sample in eight, of few samples eight or half, tunes nothing and tells for each block whether it is better. What
+    a block reads and should give is kept for as many samples as take a gigabyte.
 
     Args:
         program: The float network.

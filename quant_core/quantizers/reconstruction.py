@@ -86,7 +86,7 @@ def reconstruct(
     For a quarter of the updates scales and biases move (Esser et al., LSQ, arXiv:1902.08153), which a few samples
     cannot spoil; then codes as well, by Adam on their value before rounding, straight through the rounding. A bias
     takes up what its layer's weight moves the mean output by. What is judged and kept is the running average of what is
-    tuned, so that codes which flip to and fro come to rest. One sample in eight, of few samples one in two, tunes
+    tuned, so that codes which flip to and fro come to rest. One sample in eight, of few samples eight or half, tunes
     nothing; on these `(ln e_t + ln e_o) / 2` is measured eight times, in logarithms so that no sample whose answer tips
     over decides alone. The best weights are kept if it falls by more than its standard error over samples; where it
     has not fallen by half of that after the first quarter, the rest is left out. Memory does not grow with the samples.

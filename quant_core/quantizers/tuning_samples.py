@@ -19,7 +19,8 @@ _MIXED_BATCH = 16
 _FEWEST_MIXED = 4
 _FEWEST_UPDATES, _MOST_UPDATES = 150, 600
 _CHECKED_SHARE = 8
-_FEWEST_CHECKED = 2
+_FEWEST_CHECKED = 8
+"""Samples that judge where there are twice as many: what two or three of them say is chance."""
 
 
 def affordable_batch(layers: Sequence[Layer], samples: Samples, steps: int, batch_size: int) -> int:
@@ -118,7 +119,7 @@ def _between(samples: Samples, others: np.ndarray, much: np.ndarray) -> Samples:
 
 
 def share(samples: Samples) -> tuple[Samples, Samples] | None:
-    """Take samples to check with apart from those to tune with: one in eight, of few samples at least two.
+    """Take samples to check with apart from those to tune with: one in eight, of few samples eight or half.
 
     Args:
         samples: All samples.

@@ -22,6 +22,7 @@ from quant_core.quantizers.learned_codes import LearnedCodes
 from quant_core.quantizers.reconstruction import reconstruct
 from quant_core.quantizers.rounding import round_weights
 from quant_core.quantizers.simulation import Simulation
+from quant_core.quantizers.tuning_samples import share
 from quant_core.spec import WeightGrid, WeightOptions
 from tests.quant_core.quantizers.test_read_positions import padded, tokens
 
@@ -187,7 +188,8 @@ def test_error_told_is_that_of_activations_and_outputs():
     _, model, layers, program = small_net()
     samples = Samples(inputs={"x": images(16, 1)})
     start = by_gptq(model, layers, program, samples, 2)
-    feeds = {"x": torch.from_numpy(samples.inputs["x"][7::8])}
+    _, judges = share(samples)
+    feeds = {"x": torch.from_numpy(judges.inputs["x"])}
     values = {
         n: torch.from_numpy(v)
         for layer in layers
@@ -269,7 +271,7 @@ def test_padding_does_not_count():
         }
         errors.append(tune(model, layers, program, weights, padded(scale), steps=12))
     assert errors[0].before == pytest.approx(errors[1].before, rel=1e-5)
-    assert errors[0].after == pytest.approx(errors[1].after, rel=1e-4)
+    assert errors[0].after == pytest.approx(errors[1].after, rel=5e-3)
 
 
 def test_layers_without_codes_stay_in_float():

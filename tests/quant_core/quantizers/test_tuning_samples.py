@@ -6,9 +6,10 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from quant_core.calibration import Samples
-from quant_core.quantizers.tuning_samples import affordable_updates, mixed, with_mixtures
+from quant_core.quantizers.tuning_samples import affordable_updates, mixed, share, with_mixtures
 
 
 def test_mixtures_lie_between_two_samples_in_all_inputs_alike():
@@ -58,3 +59,26 @@ def test_large_networks_get_fewer_samples_and_updates():
     assert updates(10**10) == (4, 150)
     assert updates(10**10, batch=8) == (8, 150)
     assert updates(40_000_000, inputs={"x": np.zeros((5, 1))}) == (5, 600)
+
+
+@pytest.mark.parametrize(
+    ("count", "batch", "judges"),
+    [
+        (2, None, 1),
+        (11, None, 5),
+        (16, None, 8),
+        (24, None, 8),
+        (100, None, 12),
+        (384, None, 48),
+        (32, 4, 16),
+    ],
+)
+def test_enough_samples_judge(count, batch, judges):
+    tuning, checking = share(Samples(inputs={"x": np.arange(count)[:, None]}, batch=batch))
+    assert (tuning.count, checking.count) == (count - judges, judges)
+    both = np.concatenate([tuning.inputs["x"], checking.inputs["x"]])
+    np.testing.assert_array_equal(np.sort(both[:, 0]), np.arange(count))
+
+
+def test_one_sample_cannot_both_tune_and_judge():
+    assert share(Samples(inputs={"x": np.zeros((1, 1))})) is None
