@@ -65,7 +65,7 @@ def _locate(location: str, name: str, path: Path) -> Path:
     except (OSError, RuntimeError) as error:
         raise ModelError(
             f"the external data file {location!r} of tensor {name!r} is missing.",
-            remedy=f"Put {location!r} into the folder of the model.",
+            remedy=f"Put {location!r} beside the model; over HTTP, send it as a part `files` of that name.",
             where=str(path),
         ) from error
     if not file.is_relative_to(folder):

@@ -51,8 +51,9 @@ def test_sizes_add_up_and_values_arrive(external, run, floats):
 def test_missing_file(external):
     proto, folder = external
     (folder / "w.bin").unlink()
-    with pytest.raises(ModelError, match=r"'w\.bin' of tensor 'w' is missing"):
+    with pytest.raises(ModelError, match=r"'w\.bin' of tensor 'w' is missing") as raised:
         read_model(_save(proto, folder))
+    assert "as a part `files` of that name" in (raised.value.remedy or "")
 
 
 @pytest.mark.parametrize(
