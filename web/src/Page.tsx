@@ -81,6 +81,7 @@ export function Page() {
       <main id="content" tabIndex={-1}>
         <Pause />
         {failure !== null && <ProblemBox error={failure} />}
+        {entry === "asking" && <p role="status">Loading</p>}
         {entry === "closed" && <SignIn onKey={knock} />}
         {entry === "open" && place.view === "jobs" && place.id === null && <JobList place={place} />}
         {entry === "open" && place.view === "jobs" && place.id !== null && <JobPage id={place.id} key={place.id} />}

@@ -66,3 +66,18 @@ def test_nothing_yet_says_what_to_do(make_server: Callable[..., Any], open_page:
     page.get_by_role("heading", name="No job yet").wait_for()
     page.get_by_role("link", name="Send a model").click()
     page.get_by_role("heading", name="New job").wait_for()
+
+
+def test_who_waits_for_the_list_is_told_so(server: Any, open_page: Callable[..., Any]) -> None:
+    page = open_page(f"{server.url}/")
+    page.get_by_role("heading", name="Jobs").wait_for()
+    held: list[Any] = []
+    let_go = False
+    page.route("**/jobs?*", lambda route: route.continue_() if let_go else held.append(route))
+    page.reload()
+    page.get_by_text("Loading").wait_for()
+    let_go = True
+    for route in held:
+        route.continue_()
+    page.get_by_role("heading", name="Jobs").wait_for()
+    page.get_by_text("Loading").wait_for(state="detached")

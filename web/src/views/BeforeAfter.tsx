@@ -91,6 +91,7 @@ function rows(report: Report): Row[] {
     after: `${digits(latency.quantized)} ms`,
     afterDetail: `spread ${digits(latency.quantized_spread)} ms`,
     change: `${digits(faster ? latency.speedup : 1 / latency.speedup)}× ${faster ? "faster" : "slower"}`,
+    changeDetail: "median of pairs of runs",
   });
   if (metrics.sqnr_db !== null) {
     found.push({

@@ -107,6 +107,7 @@ export function JobList({ place }: { place: Place }) {
         </button>
       </div>
       {error !== null && <ProblemBox error={error} />}
+      {page === null && error === null && <p role="status">Loading</p>}
       {page && shown.length === 0 && (
         <div class="card empty">
           {filtered ? (
