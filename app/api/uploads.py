@@ -215,7 +215,7 @@ def check_model(model: Path) -> None:
     if not start:
         what = "The file is empty."
     elif start[:4] in {_ZIP, _EMPTY_ZIP}:
-        what = "This is a zip archive, such as PyTorch's .pt and .pth files, not an ONNX model."
+        what = "This is a zip archive, such as numpy's .npz and PyTorch's .pt files, not an ONNX model."
     elif start[:1] == b"\x80" and start[1:2] in {bytes([version]) for version in range(6)}:
         what = "This is a Python pickle, not an ONNX model; pickles can run code and are never opened here."
     else:
@@ -224,7 +224,7 @@ def check_model(model: Path) -> None:
         400,
         "model",
         what,
-        remedy="Export the model with torch.onnx.export and send the .onnx file.",
+        remedy="Send an .onnx file as `model`, such as torch.onnx.export writes, and samples as `data`.",
         where=model.name,
     )
 

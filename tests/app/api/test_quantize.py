@@ -49,7 +49,7 @@ def _zip() -> bytes:
         ({"model": b""}, 400, "model", "m.onnx", "empty"),
         ({"model": pickle.dumps({"a": 1}, protocol=2)}, 400, "model", "m.onnx", "pickle"),
         ({"model": pickle.dumps({"a": 1}, protocol=5)}, 400, "model", "m.onnx", "pickle"),
-        ({"model": _zip()}, 400, "model", "m.onnx", "zip"),
+        ({"model": _zip()}, 400, "model", "m.onnx", "such as numpy's .npz"),
         ({"model": b"plain text"}, 422, "model", "m.onnx", "not an ONNX"),
         ({"model": b"crash"}, 422, "model", "m.onnx", "crashed"),
         ({"model": b"external weights.bin"}, 422, "model", "weights.bin", "external"),
