@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from quant_core.executor.budget import CALL, STEP, Budget
+from quant_core.executor.registry import Kernel
 from quant_core.executor.step import Step
 
 _CONTROL = frozenset({"If", "Loop", "Scan", "SequenceMap"})
@@ -37,11 +38,12 @@ Sizes = tuple[float, float]
 """Elements of the largest tensor made, and work."""
 
 
-def admit(step: Step, arguments: Sequence[Any], budget: Budget) -> Any:
+def admit(step: Step, kernel: Kernel, arguments: Sequence[Any], budget: Budget) -> Any:
     """Calls a kernel within a budget.
 
     Args:
         step: The step.
+        kernel: Its kernel, or what does the same over its first argument.
         arguments: Its arguments.
         budget: What is left.
 
@@ -51,14 +53,14 @@ def admit(step: Step, arguments: Sequence[Any], budget: Budget) -> Any:
     budget.spend(STEP)
     modest = step.op in _MODEST
     if step.op in _CONTROL or (modest and _reach(arguments) <= _QUICK):
-        return step.kernel(*arguments)
+        return kernel(*arguments)
     key = _key(arguments, () if modest else step.host_inputs)
     work = None if key is None else step.costs.get(key)
     if work is not None:
         budget.spend(work)
-        return step.kernel(*arguments)
+        return kernel(*arguments)
     with Guard(budget) as guard:
-        result = step.kernel(*arguments)
+        result = kernel(*arguments)
     if key is not None:
         if len(step.costs) >= _REMEMBERED:
             step.costs.clear()

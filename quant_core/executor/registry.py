@@ -14,6 +14,24 @@ if TYPE_CHECKING:
 Kernel = Callable[..., Any]
 """Called with one tensor (or None where an optional input is absent) per node input; returns one tensor or a tuple."""
 
+
+@dataclass(frozen=True)
+class Overwriting:
+    """A kernel that can also write its result over its first argument: the same values, without a new tensor.
+
+    Attributes:
+        plain: Leaves its arguments as they are.
+        over: Overwrites the first one, which nothing else may read.
+    """
+
+    plain: Kernel
+    over: Kernel
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Leaves the arguments as they are."""
+        return self.plain(*arguments)
+
+
 Builder = Callable[["Node"], Kernel]
 """Called once at compile time with everything known about a node; returns its kernel."""
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from quant_core.errors import BitwrightError, ModelError
 from quant_core.executor import budget
 from quant_core.executor.guard import admit
+from quant_core.executor.registry import Overwriting
 from quant_core.executor.step import ABSENT, Step
+
+_NEW = frozenset({"Add", "Conv", "Gemm"})
+"""Operators whose result is always a tensor of its own, no view of an argument."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +29,14 @@ class Planned:
         outputs: Its results' slots, with those that were fed from outside left out.
         hooks: Results to pass through a caller's function.
         release: Slots that nothing later reads.
+        overwrites: Whether its result may take the place of its first argument.
     """
 
     step: Step
     outputs: tuple[int, ...]
     hooks: tuple[int, ...]
     release: tuple[int, ...]
+    overwrites: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,12 +77,19 @@ def schedule(
     needed.discard(ABSENT)
     planned: list[Planned] = []
     alive = set(wanted)
+    made_anew = {slot for step in kept if step.op in _NEW for slot in step.outputs} - set(hooked)
+    readers = Counter(slot for step in kept for slot in step.inputs)
     for step in kept:
         outputs = tuple(ABSENT if slot in fed else slot for slot in step.outputs)
         release = {slot for slot in (*step.inputs, *outputs) if slot not in alive}
         alive.update(step.inputs)
         hooks = tuple(slot for slot in outputs if slot in hooked)
-        planned.append(Planned(step, outputs, hooks, tuple(release - {ABSENT})))
+        overwrites = (
+            isinstance(step.kernel, Overwriting)
+            and step.inputs[0] in release & made_anew
+            and readers[step.inputs[0]] == 1
+        )
+        planned.append(Planned(step, outputs, hooks, tuple(release - {ABSENT}), overwrites))
     planned.reverse()
     return Schedule(tuple(planned), frozenset(needed))
 
@@ -98,6 +113,11 @@ def execute(
     """
     hooks = hooks or {}
     held = budget.current()
+    watched = (
+        torch.is_grad_enabled()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    )
     for planned in plan.steps:
         step = planned.step
         try:
@@ -105,7 +125,10 @@ def execute(
             for position in step.moves:
                 if isinstance(arguments[position], torch.Tensor):
                     arguments[position] = arguments[position].to(step.placement.device)
-            result = step.kernel(*arguments) if held is None else admit(step, arguments, held)
+            kernel = step.kernel
+            if planned.overwrites and not watched and isinstance(kernel, Overwriting):
+                kernel = kernel.over
+            result = kernel(*arguments) if held is None else admit(step, kernel, arguments, held)
         except (BitwrightError, torch.OutOfMemoryError):
             raise
         except budget.ExhaustedError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,9 +12,9 @@ from torch.nn import functional
 
 from quant_core.executor.node import Node
 from quant_core.executor.ops.tracking import differentiated
-from quant_core.executor.registry import STEPS, Kernel, direct, operator
+from quant_core.executor.registry import STEPS, Kernel, Overwriting, direct, operator
 
-direct("Relu", torch.relu)
+direct("Relu", Overwriting(torch.relu, torch.relu_))
 direct("Sigmoid", torch.sigmoid)
 direct("Softplus", functional.softplus)
 direct("Softsign", lambda x: x / (1 + x.abs()))
@@ -101,18 +102,20 @@ def _clip(node: Node) -> Kernel:
         return (lambda x: x) if low is None and high is None else (lambda x: torch.clamp(x, low, high))
     lower, upper = node.host(1), node.host(2)
 
-    def clip(x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
+    def clip(
+        x: Tensor, low: Tensor | None = None, high: Tensor | None = None, *, over: bool = False
+    ) -> Tensor:
         floor = None if low is None else lower.stored(low)
         ceiling = None if high is None else upper.stored(high)
         if (low is None or floor is not None) and (high is None or ceiling is not None):
             if floor is not None and ceiling is not None and x.is_floating_point() and floor <= ceiling:
                 # The same values as clamp's, and a gradient in one pass instead of four.
-                return functional.hardtanh(x, floor, ceiling)
+                return functional.hardtanh(x, floor, ceiling, inplace=over)
             return x if low is None and high is None else torch.clamp(x, floor, ceiling)
         x = x if low is None else torch.maximum(x, low)
         return x if high is None else torch.minimum(x, high)
 
-    return clip
+    return Overwriting(clip, partial(clip, over=True))
 
 
 def softmax_axes(node: Node) -> tuple[int, bool]:
