@@ -165,10 +165,9 @@ def test_it_goes_on_after_the_service_restarts(
     service.wait_until_running(job)
     page = open_page(f"{service.url}/#/jobs/{job}", allow=("ERR_", "Failed to load"))
     page.get_by_text("sensitivity").first.wait_for()
-    port = service.port
     service.stop(signal.SIGKILL)
     page.get_by_text("connection lost").wait_for()
-    service.start(port)
+    service.start()
     page.get_by_text("connection lost").wait_for(state="detached")
     page.get_by_role("button", name="Cancel").click()
     page.locator(".badge-canceled").wait_for()
