@@ -24,7 +24,7 @@ from quant_core.quantizers.block_reconstruction import (
 )
 from quant_core.quantizers.block_reconstruction import STEPS as BLOCK_STEPS
 from quant_core.quantizers.following import FollowedPlace, Look, follow, followed_places
-from quant_core.quantizers.mixture_trial import mixtures_help
+from quant_core.quantizers.look_trial import best_look
 from quant_core.quantizers.reconstruction import reconstruct
 from quant_core.quantizers.rounding import RoundedWeights
 from quant_core.sensitivity import Objective
@@ -85,7 +85,7 @@ def follow_plan(
 ) -> Mapping[str, QuantizedWeight]:
     """Round the layers of a plan again, each for the inputs that the rounded network gives it; the bytes stay.
 
-    With the effort `best` more columns are looked at, and mixed samples where others confirm that they help.
+    With the effort `best` more columns are looked at, and mixed samples, where others confirm that these help.
 
     Args:
         job: The prepared job.
@@ -120,17 +120,17 @@ def follow_plan(
             on_progress=tell,
         )
 
-    if spec.effort != "best" or not places:
-        return followed(samples, "few")
-    mixed = mixtures_help(
-        job.program,
-        partial(followed, tell=lambda _, message: on_progress(0.0, f"whether mixtures help: {message}")),
-        simulated,
-        samples,
-        job.program.outputs,
-        batch_size=job.batch_size,
-    )
-    return followed(samples, "mixed" if mixed else "many")
+    look: Look = "few"
+    if spec.effort == "best" and places:
+        look = best_look(
+            job.program,
+            partial(followed, tell=lambda _, message: on_progress(0.0, f"which columns help: {message}")),
+            simulated,
+            samples,
+            job.program.outputs,
+            batch_size=job.batch_size,
+        )
+    return followed(samples, look)
 
 
 def tune_plan(

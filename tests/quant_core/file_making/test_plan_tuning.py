@@ -79,16 +79,13 @@ def test_a_plan_is_followed_where_something_is_lost(monkeypatch, islands, wanted
     assert bool(places) == followed
 
 
-@pytest.mark.parametrize(
-    ("effort", "mixtures_help", "wanted"),
-    [("balanced", True, "few"), ("best", False, "many"), ("best", True, "mixed")],
-)
-def test_mixtures_are_followed_where_others_confirm_them(monkeypatch, effort, mixtures_help, wanted):
+@pytest.mark.parametrize(("effort", "wanted"), [("balanced", "few"), ("best", "mixed")])
+def test_more_is_followed_where_others_confirm_it(monkeypatch, effort, wanted):
     looks = []
     monkeypatch.setattr(
         "quant_core.file_making.plan_tuning.follow", lambda *_, look, **__: looks.append(look) or {}
     )
-    monkeypatch.setattr("quant_core.file_making.plan_tuning.mixtures_help", lambda *_, **__: mixtures_help)
+    monkeypatch.setattr("quant_core.file_making.plan_tuning.best_look", lambda *_, **__: "mixed")
     job = cast("Any", SimpleNamespace(program=SimpleNamespace(outputs=("y",)), graph=None, batch_size=8))
     choice = Choice(cast("Any", None), cast("Any", None), {}, {})
     nothing = cast("Any", None)

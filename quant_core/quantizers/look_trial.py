@@ -1,4 +1,4 @@
-"""Whether following mixed samples helps, judged by samples that were neither mixed nor followed."""
+"""Which columns are worth following, judged by samples that were not followed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ERRORS = 2.0
 """By how many of its standard errors the logarithm of the error must fall."""
 
 
-def mixtures_help(
+def best_look(
     program: Program,
     followed: Callable[[Samples, Look], Weights],
     simulate: Callable[[Weights], Simulation],
@@ -28,11 +28,12 @@ def mixtures_help(
     outputs: Collection[str],
     *,
     batch_size: int,
-) -> bool:
-    """Tell by cross-validation whether layers come out better where mixtures of samples are followed as well.
+) -> Look:
+    """Choose by cross-validation which columns layers follow.
 
-    A mixture of two images looks much like an image; one of two lines of text is none that the network will be asked
-    to read. Each third of the samples judges what follows the other two, with mixtures and without.
+    More columns know the inputs better where there are more; a mixture of two images looks much like an image, and one
+    of two lines of text is none that the network will be asked to read. Each third of the samples judges what follows
+    the other two.
 
     Args:
         program: The float network.
@@ -43,21 +44,28 @@ def mixtures_help(
         batch_size: Samples a run.
 
     Returns:
-        True if the logarithm of the outputs' error, sample by sample, falls by more than two of its standard errors;
-        False too where samples cannot be mixed, or two thirds of them are too few to be followed.
+        The look by which the logarithm of the outputs' error, sample by sample, falls furthest from that of few
+        columns, of those where it does by more than two of its standard errors. Few where there is none, and where two
+        thirds of the samples are too few to be followed; no mixtures of samples that cannot be mixed.
     """
-    if not mixable(samples) or samples.count * (_FOLDS - 1) // _FOLDS < FEWEST:
-        return False
-    fold, falls = np.arange(samples.count) % _FOLDS, np.zeros(0)
+    if samples.count * (_FOLDS - 1) // _FOLDS < FEWEST:
+        return "few"
+    looks: list[Look] = ["many", "mixed"] if mixable(samples) else ["many"]
+    fold, falls = np.arange(samples.count) % _FOLDS, {look: np.zeros(0) for look in looks}
     for judging in range(_FOLDS):
         others = samples.take(np.flatnonzero(fold != judging))
-        plain, mixed = followed(others, "many"), followed(others, "mixed")
         judges = samples.take(np.flatnonzero(fold == judging)[:_MOST_JUDGES])
-        found = error_falls(program, simulate(plain), simulate(mixed), judges, outputs, batch_size)[1]
-        falls = np.concatenate([falls, found])
-        if not len(falls) or falls.mean() <= 0:
-            return False
-    return _sure(falls)
+        few = simulate(followed(others, "few"))
+        for look in [*falls]:
+            more = simulate(followed(others, look))
+            found = error_falls(program, few, more, judges, outputs, batch_size)[1]
+            falls[look] = np.concatenate([falls[look], found])
+            if not len(found) or falls[look].mean() <= 0:
+                del falls[look]
+        if not falls:
+            return "few"
+    sure = {look: float(fall.mean()) for look, fall in falls.items() if _sure(fall)}
+    return max(sure, key=lambda look: sure[look], default="few")
 
 
 def _sure(falls: Vector) -> bool:

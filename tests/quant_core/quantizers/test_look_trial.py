@@ -1,4 +1,4 @@
-"""Mixed samples are followed only where samples that were not followed confirm it."""
+"""More columns and mixed samples are followed only where samples that were not followed confirm it."""
 
 import numpy as np
 import onnx
@@ -10,16 +10,16 @@ from quant_core.calibration import Samples
 from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers import Simulation, quantize_weight
-from quant_core.quantizers.mixture_trial import mixtures_help
+from quant_core.quantizers.look_trial import best_look
 
 TEXT = """<ir_version: 10, opset_import: ["" : 21]>
 g (float[n,6] x) => (float[n,4] y) { y = MatMul(x, w) }"""
 
 
 class Trial:
-    """A product whose weight comes out in `plain` bits without mixtures, and in `mixed` with them."""
+    """A product whose weight comes out in as many bits as each look is given."""
 
-    def __init__(self, plain=4, mixed=4, count=24, **samples):
+    def __init__(self, few=4, many=4, mixed=4, count=24, **samples):
         rng = np.random.default_rng(0)
         proto = onnx.parser.parse_model(TEXT)
         weight = rng.standard_normal((6, 4)).astype(np.float32)
@@ -30,7 +30,7 @@ class Trial:
         (layer,) = self.layers
         self.codes = {
             look: {layer.name: quantize_weight(weight, bits, layer.axis)}
-            for look, bits in {"many": plain, "mixed": mixed}.items()
+            for look, bits in {"few": few, "many": many, "mixed": mixed}.items()
         }
         x = rng.standard_normal((count, 6)).astype(np.float32)
         self.samples = Samples({"x": x}, **samples)
@@ -40,8 +40,8 @@ class Trial:
         self.asked.append((look, samples.inputs["x"]))
         return self.codes[look]
 
-    def helps(self):
-        return mixtures_help(
+    def best(self):
+        return best_look(
             self.program,
             self.followed,
             lambda weights: Simulation(self.model, self.layers, weights, {}, ()),
@@ -51,22 +51,25 @@ class Trial:
         )
 
 
-@pytest.mark.parametrize(("plain", "mixed", "helps"), [(3, 6, True), (6, 3, False), (4, 4, False)])
-def test_the_error_on_other_samples_decides(plain, mixed, helps):
-    assert Trial(plain, mixed).helps() == helps
+@pytest.mark.parametrize(
+    ("few", "many", "mixed", "best"),
+    [(3, 4, 6, "mixed"), (3, 6, 4, "many"), (4, 6, 3, "many"), (6, 4, 3, "few"), (4, 4, 4, "few")],
+)
+def test_the_error_on_other_samples_decides(few, many, mixed, best):
+    assert Trial(few, many, mixed).best() == best
 
 
 def test_every_sample_judges_what_has_not_followed_it(monkeypatch):
-    trial, judged = Trial(3, 6), []
+    trial, judged = Trial(3, 6, 6), []
 
     def falls(program, before, after, samples, outputs, batch_size):
         judged.append(samples.inputs["x"])
         return np.stack([np.ones(samples.count)] * 2) + np.arange(samples.count) / 100
 
-    monkeypatch.setattr("quant_core.quantizers.mixture_trial.error_falls", falls)
-    assert trial.helps()
-    assert [look for look, _ in trial.asked] == ["many", "mixed"] * 3
-    for (_, followed), others in zip(trial.asked[::2], judged, strict=True):
+    monkeypatch.setattr("quant_core.quantizers.look_trial.error_falls", falls)
+    assert trial.best() == "many"
+    assert [look for look, _ in trial.asked] == ["few", "many", "mixed"] * 3
+    for (_, followed), others in zip(trial.asked[::3], judged[::2], strict=True):
         both = np.concatenate([followed, others])
         np.testing.assert_array_equal(np.sort(both, 0), np.sort(trial.samples.inputs["x"], 0))
         assert not (followed[:, None] == others[None]).all(2).any()
@@ -75,14 +78,25 @@ def test_every_sample_judges_what_has_not_followed_it(monkeypatch):
 def test_one_sample_does_not_decide(monkeypatch):
     trial = Trial()
     monkeypatch.setattr(
-        "quant_core.quantizers.mixture_trial.error_falls",
+        "quant_core.quantizers.look_trial.error_falls",
         lambda *given: np.stack([np.eye(given[3].count)[0]] * 2),
     )
-    assert not trial.helps()
+    assert trial.best() == "few"
 
 
-@pytest.mark.parametrize("given", [{"count": 23}, {"batch": 1}])
-def test_nothing_is_followed_for_it_where_it_cannot_be_told(given):
-    trial = Trial(3, 6, **given)
-    assert not trial.helps()
+def test_a_look_that_a_third_speaks_against_is_not_tried_again():
+    trial = Trial(few=4, many=6, mixed=3)
+    assert trial.best() == "many"
+    assert [look for look, _ in trial.asked] == ["few", "many", "mixed", *["few", "many"] * 2]
+
+
+def test_few_samples_tell_nothing():
+    trial = Trial(3, 6, 6, count=23)
+    assert trial.best() == "few"
     assert not trial.asked
+
+
+def test_samples_that_cannot_be_mixed_are_not():
+    trial = Trial(3, 4, 6, batch=1)
+    assert trial.best() == "many"
+    assert {look for look, _ in trial.asked} == {"few", "many"}
