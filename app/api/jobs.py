@@ -61,7 +61,7 @@ def get_job(job: JobDep, owner_name: OwnerNameDep) -> JobView:
             "description": "It runs and was asked to stop; its process is killed at once.",
         },
         204: {"description": "It had ended; the job and its files are deleted."},
-        **responses(404, 409),
+        **responses(404, 409, 422),
     },
     response_model=None,
 )

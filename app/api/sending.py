@@ -67,7 +67,7 @@ def answers(content: dict[str, Any], description: str = "The file.") -> dict[int
         200: {"description": description, "content": content, "headers": _HEADERS},
         206: {"description": "The bytes that Range asks for.", "content": content, "headers": _HEADERS},
         304: {"description": "What If-None-Match names is what the file still is."},
-        **responses(400, 404, 409, 416),
+        **responses(400, 404, 409, 416, 422),
     }
 
 

@@ -77,3 +77,18 @@ def test_what_is_wrong_with_a_json_body_is_told(
     told = answer.json()
     assert (answer.status_code, told["where"]) == (status, where)
     assert words in told["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "part", "query"),
+    [("DELETE", "", "cancel_only"), ("GET", "/model", "redirect"), ("GET", "/files/{name}", "redirect")],
+)
+def test_a_parameter_that_cannot_be_read_is_answered_as_the_document_says(
+    server: Any, method: str, part: str, query: str
+) -> None:
+    job = server.submit()
+    address = f"/jobs/{job}{part}".replace("{name}", "costs.json")
+    answer = server.http.request(method, address, params={query: "perhaps"})
+    assert (answer.status_code, answer.json()["where"]) == (422, f"query.{query}")
+    described = server.http.get("/openapi.json").json()["paths"][f"/jobs/{{job_id}}{part}"]
+    assert "422" in described[method.lower()]["responses"]
