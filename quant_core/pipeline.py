@@ -173,7 +173,7 @@ def _run(
         rounded,
         (seen, unseen),
         moments,
-        ActivationGrids(job, spec, journal, (seen, unseen), watch),
+        ActivationGrids(job, spec, journal, (seen, unseen), watch, batches),
         whole=seen is calibration,
         checkpoints=checkpoints,
     )

@@ -175,7 +175,8 @@ def quantize(
     activation_range: Annotated[
         str | None,
         typer.Option(
-            "--activation-range", help="How activations are clipped: mse, minmax, percentile or entropy."
+            "--activation-range",
+            help="How activations are clipped: mse, minmax, percentile, entropy or output.",
         ),
     ] = None,
     float_islands: Annotated[

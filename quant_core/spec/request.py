@@ -30,7 +30,7 @@ SensitivityMethod = Literal[
     "orm",
 ]
 Allocation = Literal["optimal", "hawq_v2", "ompq"]
-RangeMethod = Literal["mse", "minmax", "percentile", "entropy"]
+RangeMethod = Literal["mse", "minmax", "percentile", "entropy", "output"]
 QuantizedParts = Literal["refuse", "keep"]
 TargetName = Literal["ort-cpu", "ort-cuda", "tensorrt", "portable"]
 Loss = Literal["auto", "cross_entropy", "kl", "squared_error"]

@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from quant_core.export import place
 from quant_core.file_making.activation_grids import ActivationGrids
 from quant_core.journal import Journal
 from quant_core.preparation import prepare
+from quant_core.sensitivity import Batch
 from quant_core.spec import QuantizeSpec
 
 
@@ -43,3 +45,25 @@ def test_a_grid_reaches_from_the_smallest_to_the_largest_value_and_is_found_once
     assert grid.zero_point == round(-low / grid.scale)
     grids.parts = ()  # nothing is run again
     assert grids.of(placement) == first
+
+
+def test_by_output_a_grid_holds_what_comes_through_a_maximum(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["": 21]>
+        net (float[n, 4, 24, 24] x) => (float[n, 8, 1, 1] y) { h = Conv(x, v) g = GlobalMaxPool(h) y = Conv(g, w) }"""
+    )
+    for name, shape in {"v": (16, 4, 1, 1), "w": (8, 16, 1, 1)}.items():
+        values = rng.normal(size=shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    onnx.save(model, tmp_path / "net.onnx")
+    np.savez(tmp_path / "x.npz", x=rng.standard_t(4, (24, 4, 24, 24)).astype(np.float32))
+    highs = {}
+    for method in ("output", "mse"):
+        spec = QuantizeSpec.model_validate({"size": 0.9, "activation_range": method})
+        job = prepare(tmp_path / "net.onnx", tmp_path / "x.npz", spec)
+        feeds = {"x": torch.from_numpy(job.samples.inputs["x"])}
+        grids = ActivationGrids(job, spec, Journal(), (job.samples,), batches=(Batch(feeds, None, 24),))
+        placement = place(job.model, job.layers, {layer.name: 8 for layer in job.layers}, 8, job.target, spec)
+        highs[method] = grids.of(placement)["h"].high
+    assert highs["output"] > 1.03 * highs["mse"]
