@@ -183,7 +183,8 @@ def quantize(
         str | None,
         typer.Option(
             "--float-islands",
-            help="Share of the time that layers whose activations bear no 8 bits may take more; 0 for none.",
+            help="Share of the time that layers whose activations bear no 8 bits may take more; 0 for none, 0.15 if "
+            "left out and more where 8 bits ruin the answer.",
         ),
     ] = None,
     follow: Annotated[

@@ -28,6 +28,10 @@ from quant_core.spec.width import KERNEL_BITS
 
 _HARMLESS = 0.01
 """Divergence in nats, or share of an output's energy (20 dB), below which rounded activations are left alone."""
+_BOUNDS = (0.15, 0.3, 0.6, 1.0)
+"""Shares of the file's time, one after another while the answer is ruined."""
+_RUINOUS = 5.0
+"""How many times the harmless loss ruins the answer: 0.05 nats, 13 dB."""
 _LEAST_GAIN = 1.25
 """How many times smaller the loss of weights and activations together must get: by 1 dB."""
 _NEXT_TO_WEIGHTS = 0.05
@@ -133,7 +137,7 @@ def takes_islands(spec: QuantizeSpec, target: Target) -> bool:
     """
     budget = spec.budget
     return (
-        spec.float_islands > 0
+        spec.float_islands != 0
         and spec.activation_bits == KERNEL_BITS
         and target.name == ORT_CPU.name
         and (budget.bops, budget.peak_memory, budget.latency) == (None, None, None)
@@ -158,7 +162,8 @@ def find_islands(
     little, or little beside the weights, that is the end of it: two runs. Else every rounded tensor is rounded alone,
     and one tensor after another is left in float, with every layer whose kernel asks for it: the one of most loss for
     its time first, within `spec.float_islands` of the file's time. The islands are then measured together, and taken
-    where the loss of weights and activations falls by a fifth.
+    where the loss of weights and activations falls by a fifth. Where the request leaves the bound open it grows from
+    0.15 for as long as what is measured ruins the answer: a fast file that answers wrongly is of no use.
 
     Times are estimates. Tensors are ranked by what their layers take alone: a product of 8 bits takes a quarter of one
     in float, in depthwise convolutions as long; reading or writing an element as long as 16 products in float. The
@@ -196,15 +201,20 @@ def find_islands(
     times = _Times.of(job, layers, placement, run)
     elements = {name: value.numel() / run.batch.size for name, value in tensors(run.values).items()}
     search = _Search(job, spec, layers, bits, placement, scores, times, elements)
-    chosen = search.grow(spec.float_islands)
-    if not chosen:
-        return Islands(before=before, after=before, harmless=harmless)
-    placed = search.placed(chosen)
-    kept = search.rounded(chosen, placed)
-    after = _loss(run, {name: hook for name, hook in hooks.items() if name in kept})
-    if not _pays(weights_lose, before, after):
-        return Islands(before=before, after=before, harmless=harmless)
-    return Islands(chosen, before, after, max(0.0, search.more_time(placed)), harmless)
+    found = Islands(before=before, after=before, harmless=harmless)
+    bounds = _BOUNDS if spec.float_islands is None else (spec.float_islands,)
+    for bound in bounds:
+        if bound > bounds[0] and found.after <= _RUINOUS * harmless:
+            break
+        chosen = search.grow(bound)
+        if not chosen:
+            continue
+        placed = search.placed(chosen)
+        kept = search.rounded(chosen, placed)
+        after = _loss(run, {name: hook for name, hook in hooks.items() if name in kept})
+        if _pays(weights_lose, found.after, after):
+            found = Islands(chosen, before, after, max(0.0, search.more_time(placed)), harmless)
+    return found
 
 
 def _few(job: Prepared, samples: Samples) -> Batch:

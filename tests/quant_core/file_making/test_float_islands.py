@@ -99,6 +99,19 @@ def test_a_bound_on_time_is_kept(stretched: Path) -> None:
     assert not any("run in float" in told for told in report.warnings)
 
 
+def test_a_bound_that_is_left_open_grows_while_the_answer_is_ruined(stretched: Path, tmp_path: Path) -> None:
+    first, _ = job(stretched, "first", float_islands=0.15)
+    open_, _ = job(stretched, "open", float_islands=None)
+    assert {layer.form for layer in first.layers} == {"static"}
+    assert {layer.name for layer in open_.layers if layer.form == "weight_only"} == {"two"}
+    assert error_db(stretched, "open") > error_db(stretched, "first") + 10
+
+    net(tmp_path, 100.0)  # loses more than is harmless, and less than ruins
+    report, told = job(tmp_path, "mild", float_islands=None)
+    assert any("rounded alone" in message for message in told)
+    assert {layer.form for layer in report.layers} == {"static"}
+
+
 def test_harmless_activations_take_one_look(tmp_path: Path) -> None:
     net(tmp_path, 1.0)
     report, told = job(tmp_path, "out")
