@@ -27,6 +27,7 @@ from quant_core.export.nbits import NBITS_DOMAIN, nbits_attributes, write_nbits
 from quant_core.export.norms_apart import keep_norms_apart
 from quant_core.export.opset import at_opset, lower_opset, opset_of
 from quant_core.export.ort_cpu import ORT_CPU
+from quant_core.export.subgraphs import names_inside
 from quant_core.export.target import Target
 from quant_core.export.weight_patterns import (
     StoredTable,
@@ -131,11 +132,17 @@ class _Exporter:
             if weight.bias is not None:
                 bias = onnx.numpy_helper.from_array(weight.bias.values, weight.bias.name)
                 self.initializers[weight.bias.name] = bias
-        self.outputs = {output.name for output in graph.output}
+        # Subgraphs read tensors by their names, as callers read outputs.
+        inside = names_inside(graph)
+        made = {name for node in graph.node for name in node.output if name}
+        self.captured = inside & made
+        self.outputs = {output.name for output in graph.output} | self.captured
         # onnxruntime moves rounding from behind these readers in front of them, and would round the output too.
         self.copied = {name for node in graph.node if node.op_type in _MOVED_PAST for name in node.input[:1]}
+        # Behind them it moves dequantization, and fails where a subgraph alone reads what they write.
+        self.copied |= {name for node in graph.node if node.op_type in _MOVED_PAST for name in node.output}
         self.copied &= self.outputs if target.runs_here else set()
-        taken = {value.name for value in graph.input} | self.outputs | set(self.initializers)
+        taken = {value.name for value in graph.input} | self.outputs | set(self.initializers) | inside
         for node in graph.node:
             taken.update(node.input, node.output, [node.name])
         self.writer = GraphWriter(taken, target.storage, halves=target.halves)
@@ -237,7 +244,8 @@ class _Exporter:
         if self.placement.is_rounded(name):
             self._round(name, raw)
         elif name in self.copied:
-            self.writer.node("Identity", [raw], [name])
+            # An Identity that a subgraph reads is taken out before rounding is moved.
+            self.writer.node("Sum" if name in self.captured else "Identity", [raw], [name])
 
     def _round(self, name: str, raw: str) -> None:
         scale, zero_point = self._grid_constants(name)

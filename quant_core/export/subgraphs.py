@@ -1,0 +1,24 @@
+"""Names that the bodies of If, Loop and Scan mention."""
+
+from __future__ import annotations
+
+import onnx
+
+
+def names_inside(graph: onnx.GraphProto) -> set[str]:
+    """Collect every name that the subgraphs of a graph's nodes read or make.
+
+    Args:
+        graph: The graph.
+
+    Returns:
+        Names of tensors and nodes inside them, at any depth.
+    """
+    found: set[str] = set()
+    for node in graph.node:
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                found |= {name for inner in body.node for name in (*inner.input, *inner.output, inner.name)}
+                found |= {value.name for value in (*body.input, *body.initializer)}
+                found |= names_inside(body)
+    return found
