@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import onnx
 
@@ -10,6 +10,7 @@ from quant_core.export.functions import DOMAIN
 from quant_core.export.graph_writer import GraphWriter
 from quant_core.export.nbits import NBITS_DOMAIN
 from quant_core.export.opset import opset_of
+from quant_core.export.subgraphs import names_inside
 from quant_core.export.target import Target
 from quant_core.version import __version__
 
@@ -39,7 +40,7 @@ def assemble(
     graph.output.extend(old.output)
     graph.node.extend(writer.nodes)
     used = {name for node in writer.nodes for name in node.input} | {output.name for output in old.output}
-    used |= _names_in_subgraphs(writer.nodes)
+    used |= names_inside(writer.nodes)
     written = {tensor.name for tensor in writer.initializers}
     graph.initializer.extend(
         tensor for name, tensor in initializers.items() if name in used and name not in written
@@ -67,14 +68,3 @@ def _add_functions(model: onnx.ModelProto, proto: onnx.ModelProto, writer: Graph
     needed += [NBITS_DOMAIN] if any(node.domain == NBITS_DOMAIN for node in writer.nodes) else []
     known = {entry.domain for entry in model.opset_import}
     model.opset_import.extend(onnx.helper.make_opsetid(name, 1) for name in needed if name not in known)
-
-
-def _names_in_subgraphs(nodes: Sequence[onnx.NodeProto]) -> set[str]:
-    names: set[str] = set()
-    for node in nodes:
-        for attribute in node.attribute:
-            for graph in [attribute.g, *attribute.graphs]:
-                for inner in graph.node:
-                    names.update(inner.input)
-                names |= _names_in_subgraphs(graph.node)
-    return names

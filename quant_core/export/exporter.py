@@ -133,7 +133,7 @@ class _Exporter:
                 bias = onnx.numpy_helper.from_array(weight.bias.values, weight.bias.name)
                 self.initializers[weight.bias.name] = bias
         # Subgraphs read tensors by their names, as callers read outputs.
-        inside = names_inside(graph)
+        inside = names_inside(graph.node)
         made = {name for node in graph.node for name in node.output if name}
         self.captured = inside & made
         self.outputs = {output.name for output in graph.output} | self.captured

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import onnx
 
 
-def names_inside(graph: onnx.GraphProto) -> set[str]:
-    """Collect every name that the subgraphs of a graph's nodes read or make.
+def names_inside(nodes: Iterable[onnx.NodeProto]) -> set[str]:
+    """Collect every name that the subgraphs of nodes read or make.
 
     Args:
-        graph: The graph.
+        nodes: The nodes.
 
     Returns:
         Names of tensors and nodes inside them, at any depth.
     """
     found: set[str] = set()
-    for node in graph.node:
+    for node in nodes:
         for attribute in node.attribute:
             for body in (attribute.g, *attribute.graphs):
                 found |= {name for inner in body.node for name in (*inner.input, *inner.output, inner.name)}
                 found |= {value.name for value in (*body.input, *body.initializer)}
-                found |= names_inside(body)
+                found |= names_inside(body.node)
     return found
