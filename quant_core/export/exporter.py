@@ -6,7 +6,7 @@ onnxruntime fuses to one kernel.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -19,6 +19,7 @@ from quant_core.export.bias_room import with_room_for_bias
 from quant_core.export.block_patterns import WriteWeight, write_blocks
 from quant_core.export.code_movers import fills
 from quant_core.export.copying import copy_node
+from quant_core.export.file_tensors import FileTensors
 from quant_core.export.forms import Placement
 from quant_core.export.graph_writer import GraphWriter
 from quant_core.export.half_storage import half_types, store_in_half, store_spread
@@ -39,10 +40,6 @@ from quant_core.export.weight_patterns import (
     write_table,
 )
 from quant_core.ingest.layer import Layer
-
-_BYTE = 8  # bits
-_MOVED_PAST = frozenset({"Flatten", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
-_SIGNED_OFFSET = 128  # a grid's codes count from 0; as int8 they are this much lower
 
 
 def export_model(
@@ -132,23 +129,8 @@ class _Exporter:
             if weight.bias is not None:
                 bias = onnx.numpy_helper.from_array(weight.bias.values, weight.bias.name)
                 self.initializers[weight.bias.name] = bias
-        # Subgraphs read tensors by their names, as callers read outputs.
-        inside = names_inside(graph.node)
-        made = {name for node in graph.node for name in node.output if name}
-        self.captured = inside & made
-        self.outputs = {output.name for output in graph.output} | self.captured
-        # onnxruntime moves rounding from behind these readers in front of them, and would round the output too.
-        self.copied = {name for node in graph.node if node.op_type in _MOVED_PAST for name in node.input[:1]}
-        # Behind them it moves dequantization, and fails where a subgraph alone reads what they write.
-        self.copied |= {name for node in graph.node if node.op_type in _MOVED_PAST for name in node.output}
-        self.copied &= self.outputs if target.runs_here else set()
-        taken = {value.name for value in graph.input} | self.outputs | set(self.initializers) | inside
-        for node in graph.node:
-            taken.update(node.input, node.output, [node.name])
-        self.writer = GraphWriter(taken, target.storage, halves=target.halves)
-        self.codes: dict[str, str] = {}  # rounded tensor -> its codes
-        self.floats: dict[str, str] = {}  # rounded tensor -> its float form, read by operators
-        self.raw: dict[str, str] = {}  # tensor -> the name its producer writes
+        self.writer = GraphWriter(_names(graph, self.initializers), target.storage, halves=target.halves)
+        self.tensors = FileTensors(graph, placement, grids, target, self.writer)
         self.ready: dict[str, str] = {}  # layer -> its weight as operators read it
         self.tables: dict[str, StoredTable] = {}  # layer -> its weight as nodes look rows up in it
         self.blocks: dict[str, tuple[str, ...]] = {}  # layer -> its weight as MatMulNBits reads it
@@ -158,7 +140,7 @@ class _Exporter:
         graph = self.proto.graph
         for value in graph.input:
             if self.placement.is_rounded(value.name):
-                self._round(value.name, value.name)
+                self.tensors.round(value.name, value.name)
         for node in graph.node:
             self._write(node)
         return assemble(self.proto, self.writer, self.initializers, self.target)
@@ -167,31 +149,31 @@ class _Exporter:
         layers = self.layers.get(node.name)
         if node.name in self.placement.absorbed:
             # The consumer of the grid sees this tensor; its producer now writes it.
-            self._finish(node.output[0], self.raw.get(node.input[0], node.input[0]))
+            self.tensors.finish(node.output[0], self.tensors.raw.get(node.input[0], node.input[0]))
         elif layers is not None:
             self._write_layer(node, layers)
         elif node.output and node.output[0] in self.placement.aliases:
             self._move(node)
         elif node.op_type == "Identity" and self._is_left_out(node):
-            self._finish(node.output[0], node.input[0])
+            self.tensors.finish(node.output[0], node.input[0])
         else:
-            self._emit(node, [self._read(name) for name in node.input])
+            self._emit(node, [self.tensors.read(name) for name in node.input])
 
     def _is_left_out(self, node: onnx.NodeProto) -> bool:
         """Whether those that read an Identity can read what it reads, which bears its own name in the file."""
         (source,), (name,) = node.input, node.output
-        return name not in self.outputs and self._read(source) == source
+        return name not in self.tensors.outputs and self.tensors.read(source) == source
 
     def _move(self, node: onnx.NodeProto) -> None:
         """Copy a node that moves values, for codes; what it fills up with is the code of zero."""
-        inputs = [self._code(node.input[0]), *map(self._read, node.input[1:])]
+        inputs = [self.tensors.codes[node.input[0]], *map(self.tensors.read, node.input[1:])]
         modes = [attribute.s.decode() for attribute in node.attribute if attribute.name == "mode"]
         if fills(node.op_type, modes[0] if modes else "constant"):
-            _, zero_point = self._grid_constants(node.output[0])
+            _, zero_point = self.tensors.grid_constants(node.output[0])
             inputs = [*inputs[:2], zero_point, *inputs[3:]]
         outputs = [self.writer.fresh() if name else "" for name in node.output]
         self._copy(node, inputs, outputs)
-        self.codes |= dict(zip(node.output, outputs, strict=True))
+        self.tensors.codes |= dict(zip(node.output, outputs, strict=True))
 
     def _write_layer(self, node: onnx.NodeProto, layers: Sequence[Layer]) -> None:
         layer = layers[0]
@@ -203,7 +185,7 @@ class _Exporter:
         elif form == "gather":
             self._write_gather(node, layer)
         else:
-            operands = [self._read(name) for name in node.input]
+            operands = [self.tensors.read(name) for name in node.input]
             if form == "static":
                 operands[1] = self._stored_weight(layer)
                 if self._wants_integer_bias(operands, node.output[0]):
@@ -219,7 +201,7 @@ class _Exporter:
 
     def _emit(self, node: onnx.NodeProto, inputs: list[str], *, guarded: bool = False) -> None:
         """Copy a node, then round those of its outputs that are to be rounded."""
-        outputs = [self._raw_name(name) for name in node.output]
+        outputs = [self.tensors.raw_name(name) for name in node.output]
         if guarded:
             inner = self.writer.fresh()
             self._copy(node, inputs, [inner, *outputs[1:]])
@@ -228,59 +210,11 @@ class _Exporter:
         else:
             self._copy(node, inputs, outputs)
         for name, raw in zip(node.output, outputs, strict=True):
-            self._finish(name, raw)
+            self.tensors.finish(name, raw)
 
     def _copy(self, node: onnx.NodeProto, inputs: Sequence[str], outputs: Sequence[str]) -> str:
         self.writer.nodes.append(copy_node(node, inputs, outputs, self.opset))
         return outputs[0]
-
-    def _raw_name(self, name: str) -> str:
-        # A graph output keeps its name for the rounded value, or for the copy that is handed out.
-        apart = name in self.outputs and (self.placement.is_rounded(name) or name in self.copied)
-        return self.writer.fresh() if apart else name
-
-    def _finish(self, name: str, raw: str) -> None:
-        self.raw[name] = raw
-        if self.placement.is_rounded(name):
-            self._round(name, raw)
-        elif name in self.copied:
-            # An Identity that a subgraph reads is taken out before rounding is moved.
-            self.writer.node("Sum" if name in self.captured else "Identity", [raw], [name])
-
-    def _round(self, name: str, raw: str) -> None:
-        scale, zero_point = self._grid_constants(name)
-        self.codes[name] = self.writer.node("QuantizeLinear", [raw, scale, zero_point])
-        if name in self.outputs:
-            self._dequantize(name, name)
-
-    def _dequantize(self, name: str, output: str) -> str:
-        scale, zero_point = self._grid_constants(name)
-        self.floats[name] = self.writer.node(
-            "DequantizeLinear", [self.codes[name], scale, zero_point], [output]
-        )
-        return output
-
-    def _grid_constants(self, name: str) -> tuple[str, str]:
-        grid = self.grids[self.placement.aliases.get(name, name)]
-        scale = self.writer.constant(np.array(grid.scale, dtype=np.float32))
-        if grid.element:
-            return scale, self.writer.float8_zero()
-        if self.target.symmetric:
-            zero_point = np.array(grid.zero_point - _SIGNED_OFFSET, dtype=np.int8)
-            return scale, self.writer.constant(zero_point)
-        dtype = np.uint16 if grid.bits > _BYTE else np.uint8
-        return scale, self.writer.constant(np.array(grid.zero_point, dtype=dtype))
-
-    def _read(self, name: str) -> str:
-        """Name of the float value an operator reads."""
-        if name in self.floats:
-            return self.floats[name]
-        if self.placement.is_rounded(name):
-            return self._dequantize(name, self.writer.fresh())
-        return self.raw.get(name, name)
-
-    def _code(self, name: str) -> str:
-        return self.codes[name]
 
     def _is_requantized(self, output: str) -> bool:
         """Whether a static node's output is rounded, itself or after an absorbed Relu."""
@@ -343,7 +277,7 @@ class _Exporter:
     def _write_dynamic(self, node: onnx.NodeProto, layer: Layer) -> None:
         weight = self.weights[layer.name]
         transpose = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
-        source = self._read(node.input[0])
+        source = self.tensors.read(node.input[0])
         if source not in self.dynamic:
             names = (self.writer.fresh(), self.writer.fresh(), self.writer.fresh())
             self.writer.node("DynamicQuantizeLinear", [source], names)
@@ -357,22 +291,22 @@ class _Exporter:
         as_float = self.writer.node("Cast", [product], to=onnx.TensorProto.FLOAT)
         steps = self.writer.node("Mul", [scale, self.writer.constant(product_scale(layer, weight))])
         bias = _bias(node)
-        raw = self._raw_name(node.output[0])
+        raw = self.tensors.raw_name(node.output[0])
         if bias is None:
             self.writer.node("Mul", [as_float, steps], [raw])
         else:
             scaled = self.writer.node("Mul", [as_float, steps])
             self.writer.node("Add", [scaled, bias], [raw])
-        self._finish(node.output[0], raw)
+        self.tensors.finish(node.output[0], raw)
 
     def _write_block(self, node: onnx.NodeProto, layer: Layer) -> None:
         weight, bias = self.weights[layer.name], _bias(node)
         if layer.name not in self.blocks:
             self.blocks[layer.name] = write_nbits(self.writer, layer, weight)
-        raw = self._raw_name(node.output[0])
+        raw = self.tensors.raw_name(node.output[0])
         product = self.writer.node(
             "MatMulNBits",
-            [self._read(node.input[0]), *self.blocks[layer.name]],
+            [self.tensors.read(node.input[0]), *self.blocks[layer.name]],
             [self.writer.fresh() if bias else raw],
             name=node.name,
             domain=NBITS_DOMAIN,
@@ -380,23 +314,31 @@ class _Exporter:
         )
         if bias:
             self.writer.node("Add", [product, bias], [raw])
-        self._finish(node.output[0], raw)
+        self.tensors.finish(node.output[0], raw)
 
     def _write_gather(self, node: onnx.NodeProto, layer: Layer) -> None:
         weight = self.weights[layer.name]
-        raw = self._raw_name(node.output[0])
+        raw = self.tensors.raw_name(node.output[0])
         if layer.name not in self.tables:
             self.tables[layer.name] = write_table(self.writer, layer, weight)
-        table, indices = self.tables[layer.name], self._read(node.input[1])
+        table, indices = self.tables[layer.name], self.tensors.read(node.input[1])
         codes, scale = write_rows(self.writer, layer, weight, table, indices, node.name)
         self.writer.node("Mul", [codes, scale], [raw])
-        self._finish(node.output[0], raw)
+        self.tensors.finish(node.output[0], raw)
 
     def _operand(self, node: onnx.NodeProto, layer: Layer) -> int:
         for use in layer.uses:
             if use.node == node.name:
                 return use.operand
         raise InternalError(f"node {node.name} is not a use of layer {layer.name}")
+
+
+def _names(graph: onnx.GraphProto, initializers: Iterable[str]) -> set[str]:
+    """Every name that is taken, in bodies too."""
+    found = (
+        {value.name for value in (*graph.input, *graph.output)} | set(initializers) | names_inside(graph.node)
+    )
+    return found.union(*((*node.input, *node.output, node.name) for node in graph.node))
 
 
 def _bias(node: onnx.NodeProto) -> str | None:

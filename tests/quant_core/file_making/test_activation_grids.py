@@ -15,6 +15,13 @@ from quant_core.sensitivity import Batch
 from quant_core.spec import QuantizeSpec
 
 
+def save_with_weights(model: onnx.ModelProto, rng: np.random.Generator, path: Path) -> None:
+    for name, shape in {"v": (16, 4, 1, 1), "w": (8, 16, 1, 1)}.items():
+        values = rng.normal(size=shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    onnx.save(model, path)
+
+
 @pytest.fixture
 def found(tmp_path: Path) -> tuple[ActivationGrids, dict[str, int]]:
     rng = np.random.default_rng(0)
@@ -22,10 +29,7 @@ def found(tmp_path: Path) -> tuple[ActivationGrids, dict[str, int]]:
         """<ir_version: 10, opset_import: ["": 21]>
         net (float[n, 4, 8, 8] x) => (float[n, 8, 8, 8] y) { h = Conv(x, v) r = Relu(h) y = Conv(r, w) }"""
     )
-    for name, shape in {"v": (16, 4, 1, 1), "w": (8, 16, 1, 1)}.items():
-        values = rng.normal(size=shape).astype(np.float32)
-        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
-    onnx.save(model, tmp_path / "net.onnx")
+    save_with_weights(model, rng, tmp_path / "net.onnx")
     np.savez(tmp_path / "x.npz", x=rng.uniform(-1, 3, (24, 4, 8, 8)).astype(np.float32))
     spec = QuantizeSpec.model_validate({"size": 0.9, "activation_range": "minmax"})
     job = prepare(tmp_path / "net.onnx", tmp_path / "x.npz", spec)
@@ -53,10 +57,7 @@ def test_by_output_a_grid_holds_what_comes_through_a_maximum(tmp_path: Path):
         """<ir_version: 10, opset_import: ["": 21]>
         net (float[n, 4, 24, 24] x) => (float[n, 8, 1, 1] y) { h = Conv(x, v) g = GlobalMaxPool(h) y = Conv(g, w) }"""
     )
-    for name, shape in {"v": (16, 4, 1, 1), "w": (8, 16, 1, 1)}.items():
-        values = rng.normal(size=shape).astype(np.float32)
-        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
-    onnx.save(model, tmp_path / "net.onnx")
+    save_with_weights(model, rng, tmp_path / "net.onnx")
     np.savez(tmp_path / "x.npz", x=rng.standard_t(4, (24, 4, 24, 24)).astype(np.float32))
     highs = {}
     for method in ("output", "mse"):
