@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Container, Mapping
 
 import numpy as np
 import onnx
@@ -16,15 +17,15 @@ SMALL = 1024
 _CODE_BITS = 8
 _MATRIX = 2
 
-# Data movement and elementwise operators whose reference implementation in onnx is exact.
+# Operators whose reference implementation in onnx is right and quick: no convolutions, pools or interpolations.
 _EVALUATED = re.compile(
-    r"Abs|Add|And|Cast|CastLike|Ceil|Clip|Concat|ConstantOfShape|CumSum|Div|Equal|"
-    r"Erf|Exp|Expand|Flatten|Floor|Gather|GatherElements|GatherND|Greater|"
-    r"GreaterOrEqual|Identity|IsInf|IsNaN|Less|LessOrEqual|Log|Max|Mean|Min|Mod|Mul|"
-    r"Neg|Not|OneHot|Or|Pow|Range|Reciprocal|ReduceL2|ReduceMax|ReduceMean|"
-    r"ReduceMin|ReduceProd|ReduceSum|ReduceSumSquare|Reshape|ScatterElements|ScatterND|"
-    r"Shape|Sigmoid|Sign|Size|Slice|Sqrt|Squeeze|Sub|Sum|Tanh|Tile|Transpose|"
-    r"Trilu|Unsqueeze|Where|Xor"
+    r"Abs|Add|And|BatchNormalization|Cast|CastLike|Ceil|Clip|Concat|ConstantOfShape|Cos|CumSum|Div|"
+    r"Einsum|Equal|Erf|Exp|Expand|Flatten|Floor|Gather|GatherElements|GatherND|Gemm|Greater|"
+    r"GreaterOrEqual|Identity|InstanceNormalization|IsInf|IsNaN|LayerNormalization|Less|LessOrEqual|Log|"
+    r"LpNormalization|MatMul|Max|Mean|Min|Mod|Mul|Neg|Not|OneHot|Or|Pad|Pow|Range|Reciprocal|ReduceL1|"
+    r"ReduceL2|ReduceMax|ReduceMean|ReduceMin|ReduceProd|ReduceSum|ReduceSumSquare|Relu|Reshape|"
+    r"ScatterElements|ScatterND|Shape|Sigmoid|Sign|Sin|Size|Slice|Softmax|Softplus|Split|Sqrt|Squeeze|Sub|"
+    r"Sum|Tanh|Tile|Transpose|Trilu|Unsqueeze|Where|Xor"
 )
 
 
@@ -52,7 +53,7 @@ class FoldConstants(ir.passes.InPlacePass):
         version = model.graph.opset_imports[""]
         modified = False
         for node in list(ir.traversal.RecursiveGraphIterator(model.graph)):
-            result = _evaluate(node, version) if _is_candidate(node) else None
+            result = _evaluate(node, version) if len(node.outputs) == 1 and is_foldable(node) else None
             if result is not None:
                 replace_by_constant(node, result)
                 modified = True
@@ -67,18 +68,10 @@ def replace_by_constant(node: ir.Node, result: ir.TensorProtocol) -> None:
         result: Its value.
     """
     output, graph = node.outputs[0], node.graph
-    assert graph is not None  # only nodes of a graph are folded
-    result.name = output.name
-    value = ir.Value(
-        name=output.name,
-        type=ir.TensorType(result.dtype),
-        shape=ir.Shape(result.shape.numpy()),
-        const_value=result,
-    )
+    assert isinstance(graph, ir.Graph)  # only nodes of a graph are folded
     operands = [operand for operand in node.inputs if operand is not None]
-    output.replace_all_uses_with(value)
+    store_constant(output, result, graph)
     graph.remove(node, safe=True)
-    graph.register_initializer(value)
     for operand in operands:
         # What nobody reads any more makes room at once, so that sizes are judged by what really stays.
         if operand.is_initializer() and not operand.uses() and not operand.is_graph_output():
@@ -87,19 +80,59 @@ def replace_by_constant(node: ir.Node, result: ir.TensorProtocol) -> None:
                 owner.initializers.pop(operand.name, None)
 
 
-def _is_candidate(node: ir.Node) -> bool:
+def store_constant(output: ir.Value, result: ir.TensorProtocol, graph: ir.Graph) -> None:
+    """Let an initializer of the same name take the place of what a node writes.
+
+    Args:
+        output: What the node writes; no graph output.
+        result: Its value.
+        graph: Where the initializer is kept.
+    """
+    result.name = output.name
+    value = ir.Value(
+        name=output.name,
+        type=ir.TensorType(result.dtype),
+        shape=ir.Shape(result.shape.numpy()),
+        const_value=result,
+    )
+    output.replace_all_uses_with(value)
+    graph.register_initializer(value)
+
+
+def is_foldable(node: ir.Node, known: Container[ir.Value] = ()) -> bool:
+    """Tell whether a node can be computed beforehand.
+
+    Args:
+        node: Any node.
+        known: What counts as constant beside initializers.
+
+    Returns:
+        False as well where its operands are codes of weights, or where a graph output is what it writes.
+    """
     return (
         not node.domain
-        and len(node.outputs) == 1
-        and not node.outputs[0].is_graph_output()
+        and not any(output.is_graph_output() for output in node.outputs)
         and _EVALUATED.fullmatch(node.op_type) is not None
         and not any(_holds_codes(value) for value in node.inputs)
         and all(
             value is None
+            or value in known
             or (value.is_initializer() and not value.is_graph_input() and value.const_value is not None)
             for value in node.inputs
         )
     )
+
+
+def picks_rows(node: ir.Node) -> bool:
+    """Tell whether a node looks rows up in a float table, which can be quantized, and no matrix in a stack.
+
+    Args:
+        node: Any node.
+
+    Returns:
+        False for everything but Gather.
+    """
+    return node.op_type == "Gather" and any(True for _ in weight_operands(node)) and not _picks_one(node)
 
 
 def _holds_codes(value: ir.Value | None) -> bool:
@@ -117,7 +150,7 @@ def _is_cut_up(value: ir.Value, version: int) -> bool:
     readers = [node for node, position in value.uses() if position == 0]
     if len(readers) < len(value.uses()) or value.const_value is None:
         return False
-    if not all((node.op_type == "Slice" or _picks_one(node)) and _is_candidate(node) for node in readers):
+    if not all((node.op_type == "Slice" or _picks_one(node)) and is_foldable(node) for node in readers):
         return False
     sizes = [_output_elements(ir.to_proto(node), _constants(node), version) for node in readers]
     return sum(math.inf if size is None else size for size in sizes) <= value.const_value.size
@@ -153,29 +186,47 @@ def _evaluate(node: ir.Node, version: int) -> ir.TensorProtocol | None:
         and (len(value.uses()) == 1 or _is_cut_up(value, version))
         and not value.is_graph_output()
     )
-    is_table = any(True for _ in weight_operands(node)) and not _picks_one(node)
-    limit = SMALL if is_table else max(SMALL, freed)
+    limit = SMALL if picks_rows(node) else max(SMALL, freed)
     if elements is None or elements > limit:
         return None
+    results = evaluate_node(node, tensors, version)
+    return results[0] if results is not None and results[0].size == elements else None
+
+
+def evaluate_node(
+    node: ir.Node, tensors: Mapping[str, ir.TensorProtocol], version: int
+) -> tuple[ir.TensorProtocol, ...] | None:
+    """Run one node in onnx's reference implementation.
+
+    Args:
+        node: The node.
+        tensors: Its operands by name.
+        version: The opset.
+
+    Returns:
+        What it writes; None where the reference implementation fails.
+    """
+    proto = ir.to_proto(node)
     graph = onnx.helper.make_graph(
         [proto],
         "constant",
         [onnx.helper.make_tensor_value_info(name, tensor.dtype, None) for name, tensor in tensors.items()],
-        [onnx.helper.make_tensor_value_info(proto.output[0], onnx.TensorProto.UNDEFINED, None)],
+        [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UNDEFINED, None) for name in proto.output],
     )
     from onnx.reference import ReferenceEvaluator  # slow to load, and many graphs have nothing to fold
 
     evaluator = ReferenceEvaluator(graph, opsets={"": version})
     try:
         with np.errstate(all="ignore"):
-            (result,) = evaluator.run(None, {name: tensor.numpy() for name, tensor in tensors.items()})
+            results = evaluator.run(None, {name: tensor.numpy() for name, tensor in tensors.items()})
     except Exception:
         # What cannot be evaluated here stays a node, for onnxruntime to evaluate or to refuse.
         return None
-    array = np.array(result, order="C")
-    # Like the tensors of a file: what several stages share is not written to.
-    array.flags.writeable = False
-    return ir.tensor(array) if array.size == elements else None
+    arrays = [np.array(result, order="C") for result in results]
+    for array in arrays:
+        # Like the tensors of a file: what several stages share is not written to.
+        array.flags.writeable = False
+    return tuple(ir.tensor(array) for array in arrays)
 
 
 def _output_elements(

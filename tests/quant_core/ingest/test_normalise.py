@@ -133,6 +133,68 @@ def test_weight_arithmetic_becomes_one_weight(build, run, floats):
     _check_same(run, before, after, feeds)
 
 
+STANDARDIZED = [
+    N("ReduceMean", ["w", "axes"], ["mean"]),
+    N("Sub", ["w", "mean"], ["centred"]),
+    N("Mul", ["centred", "centred"], ["squares"]),
+    N("ReduceMean", ["squares", "axes"], ["variance"]),
+    N("Sqrt", ["variance"], ["deviation"]),
+    N("Div", ["centred", "deviation"], ["weight"]),
+]
+IN_TRAINING = [
+    N("Reshape", ["w", "as_channels"], ["rows"]),
+    N("BatchNormalization", ["rows", "one", "none", "none", "one"], ["n", "m", "v"], training_mode=1),
+    N("Reshape", ["n", "as_weight"], ["weight"]),
+]
+SPECTRAL = [
+    N("MatMul", ["w", "v"], ["wv"]),
+    N("Mul", ["wv", "u"], ["along"]),
+    N("ReduceSum", ["along"], ["largest"], keepdims=0),
+    N("Div", ["w", "largest"], ["weight"]),
+]
+LOW_RANK = [N("MatMul", ["a", "b"], ["ab"]), N("Add", ["w", "ab"], ["weight"])]
+CUT = [N("Split", ["w"], ["q", "k"], axis=0, num_outputs=2), N("Concat", ["k", "q"], ["weight"], axis=0)]
+
+
+@pytest.mark.parametrize("made", [STANDARDIZED, IN_TRAINING, SPECTRAL, LOW_RANK, CUT])
+def test_what_several_nodes_make_of_a_weight_becomes_one_weight(made, build, run, floats):
+    feeds = {"x": floats(2, 48)}
+    constants = {"w": floats(48, 48), "axes": np.array([1]), "v": floats(48), "u": floats(48)}
+    constants |= {
+        "a": floats(48, 4),
+        "b": floats(4, 48),
+        "one": np.ones(48, np.float32),
+        "none": 0 * floats(48),
+    }
+    constants |= {"as_channels": np.array([1, 48, 48]), "as_weight": np.array([48, 48])}
+    read = {name for node in made for name in node.input}
+    before = build(
+        [*made, N("MatMul", ["x", "weight"], ["y"])],
+        feeds,
+        {name: array for name, array in constants.items() if name in read},
+    )
+    after = _normal(before)
+    assert _ops(after) == ["MatMul"]
+    assert list(after.graph.initializers) == ["weight"]
+    _check_same(run, before, after, feeds)
+
+
+def test_cuts_that_are_read_apart_become_weights_and_shared_ones_stay(build, run, floats):
+    """The projections of torch's attention between two sequences: one cut for the query, one for key and value."""
+    feeds = {"x": floats(2, 40)}
+    nodes = [
+        N("Split", ["w"], ["q", "kv"], axis=1, num_outputs=2),
+        N("MatMul", ["x", "q"], ["a"], "first"),
+        N("MatMul", ["a", "kv"], ["b"], "second"),
+    ]
+    alone = build([*nodes, N("Identity", ["b"], ["y"])], feeds, {"w": floats(40, 80)})
+    after = _normal(alone)
+    assert [layer.shape for layer in find_layers(after)] == [(40, 40), (40, 40)]
+    _check_same(run, alone, after, feeds)
+    read_whole = build([*nodes, N("MatMul", ["b", "w"], ["y"])], feeds, {"w": floats(40, 80)})
+    assert _ops(_normal(read_whole)).count("Split") == 1
+
+
 @pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 2, 3)])
 def test_tied_table_is_one_layer_and_not_copied(shape, build, run):
     feeds = {"x": np.arange(np.prod(shape)).reshape(shape)}
@@ -206,7 +268,11 @@ def test_gates_in_another_order_become_one_weight(stops, build, run, floats):
         N("LSTM", ["x", "stacked", "r"], ["h"], "memory", hidden_size=16),
     ]
     if len(stops) > 4:
-        nodes += [N("ReduceSum", ["part4"], ["sum"], keepdims=0), N("Add", ["h", "sum"], ["y"])]
+        nodes += [
+            N("Transpose", ["part4"], ["turned"], perm=[1, 0]),
+            N("MatMul", ["x", "turned"], ["again"], "again"),
+            N("Add", ["h", "again"], ["y"]),
+        ]
     else:
         nodes.append(N("Identity", ["h"], ["y"]))
     weights = {"w": floats(64, 80), "r": floats(1, 64, 16)}
