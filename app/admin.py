@@ -9,7 +9,7 @@ from app import housekeeping
 from app.housekeeping import Collected
 from app.jobs.store import JobStore
 from app.keys import SCOPES, Key, KeyStore, Scope
-from app.opening import open_database, open_files
+from app.opening import open_database, open_files, require_database, require_files
 from app.settings import Settings
 from quant_core.errors import UserError
 
@@ -62,6 +62,7 @@ def list_keys(settings: Settings) -> tuple[Key, ...]:
     Returns:
         All keys, oldest first.
     """
+    require_database(settings)
     with closing(open_database(settings)) as database:
         return KeyStore(database).list()
 
@@ -76,6 +77,7 @@ def revoke_key(settings: Settings, key_id: str) -> None:
     Raises:
         KeyRequestError: If there is no such key.
     """
+    require_database(settings)
     with closing(open_database(settings)) as database:
         if not KeyStore(database).revoke(key_id):
             raise KeyRequestError(
@@ -94,6 +96,8 @@ def collect(settings: Settings) -> Collected:
     Returns:
         What was removed.
     """
+    require_database(settings)
+    require_files(settings)
     with closing(open_database(settings)) as database:
         return housekeeping.collect(JobStore(database), *open_files(settings), settings.result_days)
 

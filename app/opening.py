@@ -24,6 +24,19 @@ class DataFolderError(UserError):
         )
 
 
+class NoServiceError(UserError):
+    """No service has ever worked in the data folder."""
+
+    code = "data_folder"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            "no service has worked in this folder.",
+            remedy="Name the service's own with --data-dir, or set BITWRIGHT_DATA_DIR as it is set there.",
+            where=str(folder.absolute()),
+        )
+
+
 def open_database(settings: Settings) -> Database:
     """Open the database of the jobs.
 
@@ -42,7 +55,45 @@ def open_database(settings: Settings) -> Database:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataFolderError(settings.data_dir, error) from error
-    return Database(sqlite_url(settings.data_dir / "bitwright.sqlite"))
+    return Database(sqlite_url(_database_file(settings.data_dir)))
+
+
+def require_database(settings: Settings) -> None:
+    """Refuse to look after what is not there, such as in a folder whose name is mistyped.
+
+    Args:
+        settings: What the service is told from outside.
+
+    Raises:
+        NoServiceError: If the database is that of the data folder, and there is none.
+    """
+    if not has_database(settings):
+        raise NoServiceError(settings.data_dir)
+
+
+def require_files(settings: Settings) -> None:
+    """Refuse to look after files that are not there.
+
+    Args:
+        settings: What the service is told from outside.
+
+    Raises:
+        NoServiceError: If they are those of the data folder, and there is none.
+    """
+    if not (settings.storage_url or settings.data_dir.is_dir()):
+        raise NoServiceError(settings.data_dir)
+
+
+def has_database(settings: Settings) -> bool:
+    """Tell whether there is a database, or one that only asking would tell of.
+
+    Args:
+        settings: What the service is told from outside.
+
+    Returns:
+        False where it would be a file of the data folder that is not there.
+    """
+    return bool(settings.database_url) or _database_file(settings.data_dir).is_file()
 
 
 def open_files(settings: Settings) -> tuple[Storage, Uploads]:
@@ -57,3 +108,7 @@ def open_files(settings: Settings) -> tuple[Storage, Uploads]:
     folder = settings.data_dir
     storage = open_storage(settings.storage_url, folder, settings.storage_public_endpoint or None)
     return storage, Uploads(storage, folder / "uploads", timedelta(hours=settings.upload_hours))
+
+
+def _database_file(folder: Path) -> Path:
+    return folder / "bitwright.sqlite"

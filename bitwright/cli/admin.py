@@ -46,13 +46,17 @@ def create(
     ] = 100,
     data_dir: DataDir = None,
 ) -> None:
-    """Make a key and print it; it is shown this once."""
+    """Make a key and print it; it is shown this once. A service that is not yet there may have keys."""
     settings = _settings(data_dir)
     from app import admin as operate
+    from app.opening import has_database
 
+    known = has_database(settings)
     key, token = operate.create_key(
         settings, name, scopes or ["read", "write"], requests_per_minute, active_jobs
     )
+    if not known:
+        typer.echo(f"made a new database in {settings.data_dir.absolute()}", err=True)
     typer.echo(f"key {key.id} of {key.name}: {', '.join(sorted(key.scopes))}", err=True)
     typer.echo(token)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bitwright.cli.quantize import Model
+from bitwright.cli.quantize import Model, is_a_file
 
 
 def inspect(
@@ -19,6 +19,7 @@ def inspect(
             metavar="FILE",
             help="Samples; one is run to measure shapes that the model leaves open.",
             show_default=False,
+            callback=is_a_file,
         ),
     ] = None,
     *,

@@ -11,7 +11,28 @@ import typer
 if TYPE_CHECKING:
     from quant_core.spec import QuantizeSpec
 
-Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The trained model.", show_default=False)]
+
+def is_a_file(path: Path | None) -> Path | None:
+    """Refuse what stands for standard input, and take all else.
+
+    Args:
+        path: As written.
+
+    Returns:
+        The same.
+
+    Raises:
+        BadParameter: If it is a hyphen.
+    """
+    if str(path) == "-":
+        raise typer.BadParameter("standard input cannot be read here; write it to a file and name that")
+    return path
+
+
+Model = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL.onnx", help="The trained model.", show_default=False, callback=is_a_file),
+]
 Data = Annotated[
     Path,
     typer.Option(
@@ -19,6 +40,7 @@ Data = Annotated[
         metavar="FILE",
         help="Samples: .npz with one array per graph input and optional labels, or .npy.",
         show_default=False,
+        callback=is_a_file,
     ),
 ]
 EffectiveBits = Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
 
@@ -76,13 +76,22 @@ def jobs(
         str, typer.Option("--text", help="Only jobs with these words in their file names, tags or id.")
     ] = "",
     limit: Annotated[int, typer.Option("--limit", min=1, max=200, help="How many at most.")] = 20,
-    offset: Annotated[int, typer.Option("--offset", min=0, help="How many newer ones to pass over.")] = 0,
+    offset: Annotated[
+        int, typer.Option("--offset", min=0, max=2**31, help="How many newer ones to pass over.")
+    ] = 0,
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:
     """List the jobs of a service, newest first."""
     import json
 
+    from quant_core.spec import JobState
+
+    states = get_args(JobState)
+    if unknown := [one for one in state or () if one not in states]:
+        raise typer.BadParameter(
+            f"{unknown[0]!r} is no state of a job; choose from {', '.join(states)}", param_hint="--state"
+        )
     with _client(url) as client:
         wanted: Any = state or ()
         found = client.jobs.list(state=wanted, tag=tag or (), text=text, limit=limit, offset=offset)

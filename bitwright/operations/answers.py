@@ -150,7 +150,8 @@ def refuse(error: httpx.TransportError) -> NoReturn:
         url = "the service"
     raise ServiceUnreachableError(
         f"No answer from {url}: {str(error) or type(error).__name__}.",
-        remedy='Start a service with `bitwright serve`, or give its address: Client("http://host:port").',
+        remedy="Start a service with `bitwright serve`, or give its address: "
+        'Client("http://host:port"), --url or BITWRIGHT_URL.',
         code="unreachable",
     ) from error
 

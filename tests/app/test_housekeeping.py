@@ -74,7 +74,8 @@ def test_files_of_jobs_that_are_gone_go_and_those_of_others_stay(
     assert storage.prefixes() == {"waits"}
 
 
-def test_an_operator_collects_by_command(storage: Storage, tmp_path: Path) -> None:
+def test_an_operator_collects_by_command(storage: Storage, store: JobStore, tmp_path: Path) -> None:
+    assert not store.ids_with_files()  # a service has worked here
     _upload(Uploads(storage, tmp_path / "uploads", timedelta(seconds=-1)), "old", b"content")
     (content,) = (path for path in (tmp_path / "store" / "contents").rglob("*") if path.is_file())
     os.utime(content, (0, 0))

@@ -16,7 +16,7 @@ _NO_WIDTH = "is not a supported bit-width; choose from 2, 3, 4, 5, 6, 8, float"
     ("arguments", "told"),
     [
         (["--size", "abc"], "--size: cannot read 'abc' as a size"),
-        (["--size", "0"], "--size: '0': input should be greater than 0"),
+        (["--size", "0"], "--size: '0' is too small; write more than 0"),
         (
             ["--bits", "4,seven"],
             f"--bits: 'seven' {_NO_WIDTH}",
@@ -26,15 +26,15 @@ _NO_WIDTH = "is not a supported bit-width; choose from 2, 3, 4, 5, 6, 8, float"
         (["--bits", ","], "--bits: weight_bits is empty; name at least one bit-width"),
         (
             ["--pin", "fc=x"],
-            "--pin, --exclude, --float-activations, --layer-activations: 'x' is not a supported bit-width",
+            "--pin: 'x' is not a supported bit-width",
         ),
-        (["--activation-bits", "5"], "--activation-bits: 5 is nothing that activations can be given"),
+        (["--activation-bits", "5"], "--activation-bits: '5' is nothing that activations can be given"),
         (
             ["--sensitivity", "magic"],
-            "--sensitivity: 'magic': input should be 'output', 'interaction'",
+            "--sensitivity: 'magic' is not known here; write 'output', 'interaction'",
         ),
         (["--device", "tpu"], "--device: 'tpu' is not a device; write auto, cpu, cuda or cuda:N"),
-        (["--seed", "-1"], "--seed: -1: input should be greater than or equal to 0"),
+        (["--seed", "-1"], "--seed: -1 is too small; write at least 0"),
     ],
 )
 def test_an_option_with_a_wrong_value_is_named_as_it_was_typed(
@@ -52,13 +52,13 @@ def test_an_option_with_a_wrong_value_is_named_as_it_was_typed(
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
-        ("UPLOAD_LIMIT", "-5", "BITWRIGHT_UPLOAD_LIMIT: '-5': input should be greater than 0"),
+        ("UPLOAD_LIMIT", "-5", "BITWRIGHT_UPLOAD_LIMIT: '-5' is too small; write more than 0"),
         (
             "UPLOAD_HOURS",
             "1e12",
-            "BITWRIGHT_UPLOAD_HOURS: '1e12': input should be less than or equal to 876000",
+            "BITWRIGHT_UPLOAD_HOURS: '1e12' is too large; write at most 876000",
         ),
-        ("RESULT_DAYS", "1e9", "BITWRIGHT_RESULT_DAYS: '1e9': input should be less"),
+        ("RESULT_DAYS", "1e9", "BITWRIGHT_RESULT_DAYS: '1e9' is too large; write at most 36500"),
         ("KEYS", "maybe", "BITWRIGHT_KEYS: 'maybe'"),
         ("DEVICES", "tpu", "--devices: 'tpu' is not a device"),
     ],
@@ -81,9 +81,63 @@ def test_a_wrong_setting_is_named_as_it_was_set(
 
 def test_a_data_folder_that_cannot_be_made_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["admin", "keys", "list", "--data-dir", "/proc/none"])
+        main(["admin", "keys", "create", "a", "--data-dir", "/proc/none"])
     assert ended.value.code == 2
     assert "Error: /proc/none: the folder cannot be written to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["keys", "list"], ["keys", "revoke", "a"], ["gc"]])
+def test_a_folder_in_which_no_service_has_worked_is_refused_and_not_made(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("BITWRIGHT_DATABASE_URL", raising=False)
+    place = tmp_path / "mistyped"
+    with pytest.raises(SystemExit) as ended:
+        main(["admin", *command, "--data-dir", str(place)])
+    assert ended.value.code == 2
+    assert (
+        f"Error: {place}: no service has worked in this folder. Name the service's own"
+        in capsys.readouterr().err
+    )
+    assert not place.exists()
+
+
+def test_a_key_may_be_made_before_a_service_is_there_and_that_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("BITWRIGHT_DATABASE_URL", raising=False)
+    told = []
+    for name in ("first", "second"):
+        with pytest.raises(SystemExit) as ended:
+            main(["admin", "keys", "create", name, "--data-dir", str(tmp_path)])
+        assert ended.value.code == 0
+        told.append(f"made a new database in {tmp_path}" in capsys.readouterr().err)
+    assert told == [True, False]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["inspect", "-"],
+        ["inspect", "m.onnx", "--data", "-"],
+        ["quantize", "-", "--data", "s.npz", "--out", "out"],
+        ["evaluate", "m.onnx", "--data", "-"],
+        ["submit", "-", "--data", "s.npz"],
+    ],
+)
+def test_standard_input_is_refused_by_name(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    assert ended.value.code == 2
+    assert "standard input cannot be read here; write it to a file and name that" in capsys.readouterr().err
+
+
+def test_a_state_that_no_job_has_is_named_by_its_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["jobs", "--state", "queued", "--state", "foo"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "Invalid value for --state: 'foo' is no state of a job; choose from queued, validating," in said
 
 
 def test_a_full_disk_is_the_users_to_clear(
