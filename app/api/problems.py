@@ -18,6 +18,7 @@ from starlette.routing import Match
 
 from app.api.request_id import request_id
 from quant_core.spec import JobFailure
+from quant_core.spec.wrong_field import what_is_wrong
 
 _log = logging.getLogger("bitwright.api")
 
@@ -178,7 +179,7 @@ def _wrong(first: Mapping[str, Any]) -> str:
         return f"There is no field {first['loc'][-1]!r}."
     if first["type"] == "json_invalid":
         return f"This is no JSON: {first['ctx']['error']}."
-    return f"{first['msg']}."
+    return f"{what_is_wrong(first)}."
 
 
 def _methods(request: Request) -> list[str]:

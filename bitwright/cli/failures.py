@@ -16,6 +16,7 @@ import typer
 from pydantic import ValidationError
 
 from quant_core.errors import CancelledError, UserError
+from quant_core.spec.wrong_field import what_is_wrong
 
 FAULT, CORRECT, INTERRUPTED = 1, 2, 130
 # What a service answers or a job ends as, by the name of the client's error; nearest class first.
@@ -44,6 +45,10 @@ _OPTIONS = {
     "budget": "--size, --effective-bits, --bops, --peak-memory, --latency, --max-drop",
     "weight_bits": "--bits",
     "rules": "--pin, --exclude, --float-activations, --layer-activations",
+    "loss_weights": "--loss-weight",
+    "ties": "--tie",
+    "symmetric": "--asymmetric",
+    "quantized_parts": "--keep-quantized",
 }
 
 
@@ -150,11 +155,7 @@ def report(error: BaseException) -> None:
 def _explain(error: ValidationError, named: Callable[[tuple[int | str, ...]], str]) -> str:
     lines: dict[str, None] = {}
     for found in error.errors():
-        message = found["msg"].removeprefix("Value error, ")
-        option = named(found["loc"])
-        given = found["input"]
-        if not found["msg"].startswith("Value error") and isinstance(given, str | int | float):
-            message = f"{given!r}: {message[0].lower()}{message[1:]}"
+        message, option = what_is_wrong(found), named(found["loc"])
         lines[f"{option}: {message}" if option else message] = None
     return "\n".join(lines)
 

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from quant_core.spec.bits import FLOAT_BITS, WIDE_BITS, format_bits, parse_bits
+from quant_core.spec.bits import FLOAT_BITS, WIDE_BITS, format_bits
+from quant_core.spec.quoting import quote
 from quant_core.spec.width import KERNEL_BITS
 
 ACTIVATION_BITS = (4, KERNEL_BITS, WIDE_BITS, FLOAT_BITS)
@@ -28,14 +29,32 @@ def read_activation_bits(value: Any) -> int | tuple[int, ...]:
     if isinstance(value, str):
         value = [part for part in value.split(",") if part.strip()]
     several = value if isinstance(value, list | tuple | set | frozenset) else [value]
-    bits = [parse_bits(one) for one in several]
-    if unknown := [one for one in bits if type(one) is not int or one not in ACTIVATION_BITS]:
-        known = ", ".join(map(format_bits, ACTIVATION_BITS))
-        raise ValueError(f"{unknown[0]} is nothing that activations can be given; choose from {known}")
+    bits = [read_one_of(ACTIVATION_BITS, one) for one in several]
     if not bits:
         raise ValueError("activation_bits is empty; name 8, 16, float or several of them")
     chosen = tuple(sorted(set(bits)))
     return chosen[0] if len(chosen) == 1 and chosen[0] >= KERNEL_BITS else chosen
+
+
+def read_one_of(choices: tuple[int, ...], value: Any) -> int:
+    """Read one of the numbers that activations can be given.
+
+    Args:
+        choices: These numbers.
+        value: A number, digits or `"float"`.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: If it is none of them.
+    """
+    words = {format_bits(bits): bits for bits in choices} | {str(bits): bits for bits in choices}
+    found = words.get(value.strip().lower()) if isinstance(value, str) else value
+    if type(found) is not int or found not in choices:
+        known = ", ".join(map(format_bits, choices))
+        raise ValueError(f"{quote(value)} is nothing that activations can be given; choose from {known}")
+    return found
 
 
 ActivationBits = Annotated[int | tuple[int, ...], BeforeValidator(read_activation_bits)]

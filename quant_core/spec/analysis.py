@@ -7,7 +7,9 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from quant_core.spec.budget import Budget
-from quant_core.spec.request import Request, expand_budget
+from quant_core.spec.number import Real, Whole
+from quant_core.spec.request import Request
+from quant_core.spec.shorthand import expand_budget
 
 
 class AnalyzeSpec(Request):
@@ -29,12 +31,12 @@ class AnalyzeSpec(Request):
     """
 
     budget: Budget = Budget()
-    held_back: float = Field(default=0.25, gt=0, lt=1)
+    held_back: Real = Field(default=0.25, gt=0, lt=1)
     activations: bool = False
-    tolerance: float = Field(default=0.05, gt=0, lt=1)
-    probes: int | None = Field(default=None, ge=1)
-    seconds: float | None = Field(default=None, gt=0)
-    samples: int | None = Field(default=None, ge=1)
+    tolerance: Real = Field(default=0.05, gt=0, lt=1)
+    probes: Whole | None = Field(default=None, ge=1)
+    seconds: Real | None = Field(default=None, gt=0)
+    samples: Whole | None = Field(default=None, ge=1)
 
     @model_validator(mode="before")
     @classmethod

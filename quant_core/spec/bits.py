@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
+from quant_core.spec.quoting import quote
+
 FLOAT_BITS = 32
 """Stands for "kept in float" wherever a number of bits is expected."""
 
@@ -37,7 +39,9 @@ def parse_bits(value: Any) -> Any:
             return FLOAT_BITS
         if text.isdecimal():
             return int(text)
-        raise ValueError(_unknown_bits(repr(value)))
+        raise ValueError(_unknown_bits(quote(value)))
+    if isinstance(value, bool | list | dict):
+        raise ValueError(_unknown_bits(quote(value)))
     return value
 
 

@@ -16,6 +16,8 @@ from pydantic import (
     model_validator,
 )
 
+from quant_core.spec.number import Real
+
 DEFAULT_SIZE = 0.25
 """The size budget of a request that names no budget at all."""
 
@@ -182,7 +184,7 @@ class AccuracyBand(_Frozen):
     """
 
     metric: Literal["drop", "sqnr", "cosine", "loss"]
-    limit: float = Field(allow_inf_nan=False)
+    limit: Real = Field(allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _in_range(self) -> AccuracyBand:
@@ -228,12 +230,12 @@ def _ratio_or_file(size: float) -> float:
     return size
 
 
-PeakMemory = Annotated[float, BeforeValidator(parse_size), Field(gt=0, allow_inf_nan=False)]
+PeakMemory = Annotated[Real, BeforeValidator(parse_size), Field(gt=0, allow_inf_nan=False)]
 Size = Annotated[PeakMemory, AfterValidator(_ratio_or_file)]
-Bops = Annotated[float, BeforeValidator(parse_bops), Field(gt=0, allow_inf_nan=False)]
-Milliseconds = Annotated[float, BeforeValidator(parse_latency), Field(gt=0, allow_inf_nan=False)]
+Bops = Annotated[Real, BeforeValidator(parse_bops), Field(gt=0, allow_inf_nan=False)]
+Milliseconds = Annotated[Real, BeforeValidator(parse_latency), Field(gt=0, allow_inf_nan=False)]
 Band = Annotated[AccuracyBand, BeforeValidator(parse_band)]
-Confidence = Annotated[float, BeforeValidator(parse_confidence), Field(ge=0.5, lt=1)]
+Confidence = Annotated[Real, BeforeValidator(parse_confidence), Field(ge=0.5, lt=1)]
 
 
 class Budget(_Frozen):
@@ -252,7 +254,7 @@ class Budget(_Frozen):
     """
 
     size: Size | None = None
-    effective_bits: float | None = Field(default=None, gt=0, le=32)
+    effective_bits: Real | None = Field(default=None, gt=0, le=32)
     bops: Bops | None = None
     peak_memory: PeakMemory | None = None
     latency: Milliseconds | None = None

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from quant_core.spec.bits import FLOAT_BITS, Bits, format_bits, known_bits, parse_bits
+from quant_core.spec.activation_bits import read_one_of
+from quant_core.spec.bits import FLOAT_BITS, WIDE_BITS, Bits, format_bits, known_bits
+from quant_core.spec.width import KERNEL_BITS
+
+
+def _known_activations(bits: Any) -> int | None:
+    return None if bits is None else read_one_of((KERNEL_BITS, WIDE_BITS, FLOAT_BITS), bits)
 
 
 class LayerRule(BaseModel):
@@ -30,7 +36,7 @@ class LayerRule(BaseModel):
     exclude: bool = False
     min_bits: Bits | None = None
     max_bits: Bits | None = None
-    activation_bits: Annotated[Literal[8, 16, 32] | None, BeforeValidator(parse_bits)] = None
+    activation_bits: Annotated[Literal[8, 16, 32] | None, BeforeValidator(_known_activations)] = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:

@@ -5,13 +5,24 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from quant_core.spec.activation_bits import ActivationBits
-from quant_core.spec.bits import DEFAULT_WEIGHT_BITS, FLOAT_BITS, WIDE_BITS, Bits, known_bits
+from quant_core.spec.bits import DEFAULT_WEIGHT_BITS, WIDE_BITS, Bits, known_bits
 from quant_core.spec.budget import Budget
 from quant_core.spec.latency import LatencyTable
 from quant_core.spec.layer_rule import LayerRule
+from quant_core.spec.number import Real, Whole
+from quant_core.spec.quoting import quote
+from quant_core.spec.shorthand import as_written, expand_bits, expand_budget, expand_rules
 from quant_core.spec.weight_grid import FORMAT_BITS
 from quant_core.spec.weight_options import WeightOptions
 from quant_core.spec.width import KERNEL_BITS
@@ -36,9 +47,6 @@ TargetName = Literal["ort-cpu", "ort-cuda", "tensorrt", "portable"]
 Loss = Literal["auto", "cross_entropy", "kl", "squared_error"]
 
 _DEVICE = r"^(auto|cpu|cuda(:[0-9]+)?)$"
-
-
-_SHORT_BUDGETS = tuple(Budget.model_fields)
 
 
 class Request(WeightOptions):
@@ -68,30 +76,32 @@ class Request(WeightOptions):
     weight_bits: tuple[Bits, ...] = DEFAULT_WEIGHT_BITS
     sensitivity: SensitivityMethod = "output"
     loss: Loss = "auto"
-    loss_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
+    loss_weights: dict[str, Annotated[Real, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
     rules: tuple[LayerRule, ...] = ()
     quantized_parts: QuantizedParts = "refuse"
     spectrum: bool = False
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    seed: Whole = Field(default=0, ge=0, lt=2**63)
     device: str = Field(default="auto", pattern=_DEVICE)
-    workers: int | None = Field(default=None, ge=1, le=256)
+    workers: Whole | None = Field(default=None, ge=1, le=256)
 
     @model_validator(mode="before")
     @classmethod
     def _expand_layers(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        if "bits" in data:
-            if "weight_bits" in data:
-                raise ValueError("give either bits or weight_bits, not both")
-            data = {"weight_bits" if name == "bits" else name: value for name, value in data.items()}
-        return _expand_rules(data)
+        return expand_rules(expand_bits(data)) if isinstance(data, dict) else data
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _places_as_written(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise as_written(error, data) from None
 
     @field_validator("device", mode="before")
     @classmethod
     def _known_device(cls, device: Any) -> Any:
-        if isinstance(device, str) and re.fullmatch(_DEVICE, device) is None:
-            raise ValueError(f"{device!r} is not a device; write auto, cpu, cuda or cuda:N")
+        if not isinstance(device, str) or re.fullmatch(_DEVICE, device) is None:
+            raise ValueError(f"{quote(device)} is not a device; write auto, cpu, cuda or cuda:N")
         return device
 
     @field_validator("weight_bits", mode="before")
@@ -153,15 +163,15 @@ class QuantizeSpec(Request):
     budget: Budget = Budget()
     activation_bits: ActivationBits = 8
     activation_range: RangeMethod = "mse"
-    float_islands: float | None = Field(default=None, ge=0, le=1)
+    float_islands: Real | None = Field(default=None, ge=0, le=1)
     follow: bool = True
     mix_channels: bool = True
     allocation: Allocation = "optimal"
     ties: tuple[tuple[str, ...], ...] = ()
     latency_table: LatencyTable | None = None
     target: TargetName = "ort-cpu"
-    opset: int | None = Field(default=None, ge=18, le=25)
-    held_back: float = Field(default=0.25, gt=0, lt=1)
+    opset: Whole | None = Field(default=None, ge=18, le=25)
+    held_back: Real = Field(default=0.25, gt=0, lt=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -257,7 +267,15 @@ class PlanSpec(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _expand_short(cls, data: Any) -> Any:
-        return _expand_rules(expand_budget(data)) if isinstance(data, dict) else data
+        return expand_rules(expand_budget(data)) if isinstance(data, dict) else data
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _places_as_written(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise as_written(error, data) from None
 
     @field_validator("rules")
     @classmethod
@@ -275,47 +293,3 @@ class PlanSpec(BaseModel):
         if budget.max_drop is not None:
             raise ValueError("an accuracy band is kept by measuring files; ask for it in a quantization")
         return budget
-
-
-def expand_budget(data: dict[str, Any]) -> dict[str, Any]:
-    """Read budgets by name as shorthand.
-
-    Args:
-        data: Fields of a request.
-
-    Returns:
-        The fields with `budget` in place of its parts.
-
-    Raises:
-        ValueError: If there are both.
-    """
-    if given := [name for name in _SHORT_BUDGETS if data.get(name) is not None]:
-        if "budget" in data:
-            raise ValueError(f"give either {given[0]} or budget, not both")
-        data = data | {"budget": {name: data[name] for name in given}}
-    return {name: value for name, value in data.items() if name not in _SHORT_BUDGETS}
-
-
-def _expand_rules(data: dict[str, Any]) -> dict[str, Any]:
-    data = dict(data)
-    pins, excludes = data.pop("pin", None) or {}, data.pop("exclude", None) or ()
-    floats = data.pop("float_activations", None) or ()
-    activations = data.pop("layer_activations", None) or {}
-    if pins or excludes or floats or activations:
-        if not isinstance(pins, dict):
-            raise ValueError("pin must map a layer name or glob to bits")
-        if not isinstance(activations, dict):
-            raise ValueError("layer_activations must map a layer name or glob to 8, 16 or float")
-        rules = list(data.get("rules", ()))
-        rules += [{"match": match, "pin": bits} for match, bits in pins.items()]
-        rules += [
-            {"match": match, "exclude": True}
-            for match in ([excludes] if isinstance(excludes, str) else excludes)
-        ]
-        rules += [
-            {"match": match, "activation_bits": FLOAT_BITS}
-            for match in ([floats] if isinstance(floats, str) else floats)
-        ]
-        rules += [{"match": match, "activation_bits": bits} for match, bits in activations.items()]
-        data["rules"] = rules
-    return data

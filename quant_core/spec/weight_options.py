@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from quant_core.spec.number import Real, Whole
+from quant_core.spec.quoting import quote
 from quant_core.spec.weight_grid import (
     FORMAT_BITS,
     FORMAT_BLOCK,
@@ -35,11 +37,11 @@ def _known_share(value: Any) -> Any:
         return value
     try:
         share = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         share = float("nan")
     if share != 0 and not _SMALLEST_SHARE <= share <= _LARGEST_SHARE:
         raise ValueError(
-            f"{value!r} is not a share of outliers; write auto, 0, or {_SMALLEST_SHARE} to {_LARGEST_SHARE}"
+            f"{quote(value)} is not a share of outliers; write auto, 0, or {_SMALLEST_SHARE} to {_LARGEST_SHARE}"
         )
     return share
 
@@ -87,11 +89,11 @@ class WeightOptions(BaseModel):
 
     effort: Effort = "balanced"
     rounding: Rounding = "gptq"
-    foem_beta: float = Field(default=0.05, ge=0, le=1)
+    foem_beta: Real = Field(default=0.05, ge=0, le=1)
     descent: bool = True
     sparse: Sparse = 0.0
     granularity: Granularity = "channel"
-    block_size: int = Field(default=32, ge=16, le=256)
+    block_size: Whole = Field(default=32, ge=16, le=256)
     symmetric: bool = True
     weight_format: WeightFormat = "int"
     weight_range: WeightRange = "hessian"

@@ -35,7 +35,11 @@ def test_what_is_wrong_stays_wrong() -> None:
         (AnalyzeSpec, {"probe": 3}, "no field 'probe'; did you mean 'probes'?"),
         (PlanSpec, {"pins": {"fc": 8}}, "no field 'pins'; did you mean 'pin'?"),
         (QuantizeSpec, {"watts": 3}, "no field 'watts'."),
-        (QuantizeSpec, {"budget": {"sizes": 0.2}}, "budget.sizes: there is no field 'sizes'."),
+        (
+            QuantizeSpec,
+            {"budget": {"sizes": 0.2}},
+            "budget.sizes: there is no field 'sizes'; did you mean 'size'?",
+        ),
     ],
 )
 def test_misspelt_options_are_named_with_what_may_be_meant(kind, given, said) -> None:

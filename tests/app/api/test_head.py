@@ -66,7 +66,7 @@ def test_compressed_bodies_are_refused_and_not_kept(server: Any) -> None:
         (b'{"size": ', "application/json", 422, "body.9", "no JSON"),
         (b'{"sise": 0.2}', "application/json", 422, "body.sise", "no field 'sise'"),
         (b"\xff", "application/json", 400, "body", "UTF-8"),
-        (b"[]", "application/json", 422, "body", "valid dictionary"),
+        (b"[]", "application/json", 422, "body", "[] is not an object"),
     ],
 )
 def test_what_is_wrong_with_a_json_body_is_told(

@@ -1,0 +1,146 @@
+"""What a request may say in fewer words, and where that stands in what the user wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails
+
+from quant_core.spec.bits import FLOAT_BITS
+from quant_core.spec.budget import Budget
+
+BUDGETS = tuple(Budget.model_fields)
+
+_TO_RULE: Mapping[str, Callable[[Any], dict[str, Any]]] = {
+    "pin": lambda bits: {"pin": bits},
+    "exclude": lambda _: {"exclude": True},
+    "float_activations": lambda _: {"activation_bits": FLOAT_BITS},
+    "layer_activations": lambda bits: {"activation_bits": bits},
+}
+"""What each kind of rule by name says of its layers, in the order that rules are made of them."""
+
+SHORTHAND = ("bits", *_TO_RULE)
+"""Fields that requests are read with beside their own and those of the budget."""
+
+
+class _Entry(NamedTuple):
+    """A rule by name: where it stands, whom it is about, and with how many bits."""
+
+    place: tuple[int | str, ...]
+    match: Any
+    bits: Any
+
+
+def expand_bits(data: dict[str, Any]) -> dict[str, Any]:
+    """Read `bits` as `weight_bits`.
+
+    Args:
+        data: Fields of a request.
+
+    Returns:
+        The fields without the shorthand.
+
+    Raises:
+        ValueError: If there are both.
+    """
+    if "bits" in data and "weight_bits" in data:
+        raise ValueError("give either bits or weight_bits, not both")
+    return {"weight_bits" if name == "bits" else name: value for name, value in data.items()}
+
+
+def expand_budget(data: dict[str, Any]) -> dict[str, Any]:
+    """Read budgets by name.
+
+    Args:
+        data: Fields of a request.
+
+    Returns:
+        The fields with `budget` in place of its parts.
+
+    Raises:
+        ValueError: If there are both.
+    """
+    if given := [name for name in BUDGETS if data.get(name) is not None]:
+        if "budget" in data:
+            raise ValueError(f"give either {given[0]} or budget, not both")
+        data = data | {"budget": {name: data[name] for name in given}}
+    return {name: value for name, value in data.items() if name not in BUDGETS}
+
+
+def expand_rules(data: dict[str, Any]) -> dict[str, Any]:
+    """Read rules by name.
+
+    Args:
+        data: Fields of a request.
+
+    Returns:
+        The fields with these rules behind those that are given in full.
+    """
+    made = [_TO_RULE[str(entry.place[0])](entry.bits) | {"match": entry.match} for entry in _entries(data)]
+    rest = {name: value for name, value in data.items() if name not in _TO_RULE}
+    rules = rest.get("rules", ())
+    return rest | {"rules": [*rules, *made]} if made and isinstance(rules, list | tuple) else rest
+
+
+def as_written(error: ValidationError, given: Any) -> ValidationError:
+    """Name places as the user wrote them, such as `pin.fc` where a rule was made of it.
+
+    Args:
+        error: What reading a request ended with.
+        given: The request as it came.
+
+    Returns:
+        The same error with these places.
+    """
+    if not isinstance(given, Mapping):
+        return error
+    found = [
+        InitErrorDetails(
+            type=one["type"], loc=_written(one["loc"], given), input=one["input"], ctx=one.get("ctx", {})
+        )
+        for one in error.errors()
+    ]
+    return ValidationError.from_exception_data(error.title, found)
+
+
+def _entries(data: Mapping[str, Any]) -> list[_Entry]:
+    found = []
+    for name in _TO_RULE:
+        value = data.get(name)
+        if value is None:
+            continue
+        if name in {"pin", "layer_activations"}:
+            if not isinstance(value, Mapping):
+                raise _wrong("dict_type", (name,), value)
+            for match, bits in value.items():
+                if bits is None:
+                    raise _wrong("int_type", (name, match), bits)
+                found.append(_Entry((name, match), match, bits))
+        elif isinstance(value, str):
+            found.append(_Entry((name,), value, None))
+        elif isinstance(value, list | tuple | set | frozenset):
+            found += [_Entry((name, index), match, None) for index, match in enumerate(value)]
+        else:
+            raise _wrong("list_type", (name,), value)
+    return found
+
+
+def _wrong(
+    kind: Literal["dict_type", "list_type", "int_type"], place: tuple[str, ...], value: Any
+) -> ValidationError:
+    return ValidationError.from_exception_data(
+        "request", [InitErrorDetails(type=kind, loc=place, input=value)]
+    )
+
+
+def _written(place: tuple[int | str, ...], given: Mapping[str, Any]) -> tuple[int | str, ...]:
+    match place:
+        case ("weight_bits", *rest) if "bits" in given:
+            return ("bits", *rest)
+        case ("budget", *rest) if "budget" not in given:
+            return tuple(rest)
+        case ("rules", int(index), *_) if index >= (before := len(given.get("rules", ()))):
+            return _entries(given)[index - before].place
+    return place
