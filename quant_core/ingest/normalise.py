@@ -14,6 +14,7 @@ from quant_core.ingest.passes.einsum import EinsumToMatMul
 from quant_core.ingest.passes.external import AttachExternalData
 from quant_core.ingest.passes.float_types import ComputeInFloat32
 from quant_core.ingest.passes.folding import Fold
+from quant_core.ingest.passes.fused_layers import UnfuseLayers
 from quant_core.ingest.passes.gather_rows import GatherRows
 from quant_core.ingest.passes.hard_sigmoid import FuseHardSigmoid
 from quant_core.ingest.passes.identity import ResolveIdentity
@@ -44,6 +45,7 @@ def passes() -> tuple[ir.passes.InPlacePass, ...]:
         NoOpsToIdentity(),
         ResolveIdentity(),
         ComputeInFloat32(),
+        UnfuseLayers(),
         Fold(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         NoOpsToIdentity(),

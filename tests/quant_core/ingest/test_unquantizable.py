@@ -52,7 +52,7 @@ def test_einsum_and_tables_read_along_two_axes(build, floats):
 
 
 def test_operators_of_other_domains(build, floats):
-    node = N("FusedMatMul", ["x", "w"], ["y"], "fused", domain="com.microsoft")
+    node = N("FusedMatMul", ["x", "w"], ["y"], "fused", domain="com.microsoft", transA=1)
     model = build([node], {"x": floats(4, 4)}, {"w": floats(4, 3)})
     (reason,) = _reasons(model).values()
     assert "FusedMatMul 'fused'" in reason
