@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from statistics import fmean
 
 import numpy as np
 import onnx_ir as ir
@@ -187,19 +188,18 @@ def find_islands(
     hooks = simulation.rounding
     if not hooks:
         return Islands()
-    batch = _few(job, samples)
-    (run,) = float_runs(simulation.program, (), objective, (batch,))
-    tell(0.0, f"rounded activations of {batch.size} samples")
-    before = _loss(run, hooks)
-    harmless = _harmless(objective, run)
+    runs = tuple(float_runs(simulation.program, (), objective, _few(job, samples)))
+    tell(0.0, f"rounded activations of {sum(run.batch.size for run in runs)} samples")
+    before = _loss(runs, hooks)
+    harmless = _harmless(objective, runs)
     if before < harmless or not _pays(weights_lose, before, 0.0):
         return Islands(before=before, after=before, harmless=harmless)
     scores = {}
     for number, tensor in enumerate(hooks):
-        scores[tensor] = _alone(run, tensor, hooks[tensor])
+        scores[tensor] = fmean(_alone(run, tensor, hooks[tensor]) for run in runs)
         tell((number + 1) / len(hooks), f"{number + 1} of {len(hooks)} tensors rounded alone")
-    times = _Times.of(job, layers, placement, run)
-    elements = {name: value.numel() / run.batch.size for name, value in tensors(run.values).items()}
+    times = _Times.of(job, layers, placement, runs[0])
+    elements = {name: value.numel() / runs[0].batch.size for name, value in tensors(runs[0].values).items()}
     search = _Search(job, spec, layers, bits, placement, scores, times, elements)
     found = Islands(before=before, after=before, harmless=harmless)
     bounds = _BOUNDS if spec.float_islands is None else (spec.float_islands,)
@@ -211,31 +211,37 @@ def find_islands(
             continue
         placed = search.placed(chosen)
         kept = search.rounded(chosen, placed)
-        after = _loss(run, {name: hook for name, hook in hooks.items() if name in kept})
+        after = _loss(runs, {name: hook for name, hook in hooks.items() if name in kept})
         if _pays(weights_lose, found.after, after):
             found = Islands(chosen, before, after, max(0.0, search.more_time(placed)), harmless)
     return found
 
 
-def _few(job: Prepared, samples: Samples) -> Batch:
-    """As many samples as a test of every job may take."""
+def _few(job: Prepared, samples: Samples) -> tuple[Batch, ...]:
+    """As many samples as a test of every job may take, in one batch where the graph takes any number."""
     macs = sum(layer.macs for layer in job.layers)
     unit = samples.batch or 1
     wanted = min(max(int(_MACS / max(1, macs)), _FEWEST), _MOST, samples.count)
     few = samples.take(np.arange(max(1, wanted // unit) * unit))
+    return tuple(_batch(job, part) for part in few.batches(few.count))
+
+
+def _batch(job: Prepared, samples: Samples) -> Batch:
     feeds = {
         name: fast_layout(torch.from_numpy(np.ascontiguousarray(array)).to(job.device))
-        for name, array in few.inputs.items()
+        for name, array in samples.inputs.items()
     }
-    labels = None if few.labels is None else torch.from_numpy(few.labels).to(job.device)
-    return Batch(feeds, labels, few.count)
+    labels = None if samples.labels is None else torch.from_numpy(samples.labels).to(job.device)
+    return Batch(feeds, labels, samples.count)
 
 
-def _harmless(objective: Objective, run: FloatRun) -> float:
+def _harmless(objective: Objective, runs: Sequence[FloatRun]) -> float:
     """The loss increase that is left alone."""
     energies = [
-        0.5 * float(rows.square().sum(dim=(1, 2)).mean()) if term.kind == "squared_error" else 1.0
-        for term, rows in zip(objective.terms, run.reference, strict=True)
+        fmean(0.5 * float(run.reference[place].square().sum(dim=(1, 2)).mean()) for run in runs)
+        if term.kind == "squared_error"
+        else 1.0
+        for place, term in enumerate(objective.terms)
     ]
     return _HARMLESS * sum(t.weight * energy for t, energy in zip(objective.terms, energies, strict=True))
 
@@ -249,10 +255,13 @@ def _increase(run: FloatRun, values: Mapping[str, torch.Tensor]) -> float:
     return float((run.per_sample(rows) - run.before).double().mean())
 
 
-def _loss(run: FloatRun, hooks: Mapping[str, Callable[[torch.Tensor], torch.Tensor]]) -> float:
-    with torch.no_grad():
-        values = run.program.evaluate(run.batch.feeds, outputs=run.objective.tensors, replace=hooks)
-        return _increase(run, values)
+def _loss(runs: Sequence[FloatRun], hooks: Mapping[str, Callable[[torch.Tensor], torch.Tensor]]) -> float:
+    found = []
+    for run in runs:
+        with torch.no_grad():
+            values = run.program.evaluate(run.batch.feeds, outputs=run.objective.tensors, replace=hooks)
+            found.append(_increase(run, values))
+    return fmean(found)
 
 
 def _alone(run: FloatRun, tensor: str, rounding: Callable[[torch.Tensor], torch.Tensor]) -> float:
