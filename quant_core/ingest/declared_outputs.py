@@ -22,7 +22,10 @@ def correct_declared(model: ir.Model, found: Mapping[str, tuple[int, ...]]) -> t
     notes = []
     for value in model.graph.outputs:
         shape, declared = found.get(value.name or ""), value.shape
-        if shape is None or declared is None:
+        if shape is None:
+            continue
+        if declared is None:
+            value.shape = ir.Shape([None] * len(shape))
             continue
         if len(declared) != len(shape):
             value.shape = ir.Shape([None] * len(shape))

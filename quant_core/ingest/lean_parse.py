@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
@@ -76,18 +75,6 @@ def attach_own_data(model: ir.Model, path: Path) -> None:
             shape = tuple(tensor.shape.numpy())
             array = held.view(tensor.dtype.numpy().newbyteorder("<")).reshape(shape)
             value.const_value = ir.Tensor(array, dtype=tensor.dtype, name=tensor.name)
-
-
-def without_values(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
-    """A copy for the official checker, in which tensors that were left in the file are empty."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    for tensor in copy.graph.initializer:
-        if refers_to(tensor, path):
-            tensor.ClearField("external_data")
-            tensor.ClearField("data_location")
-            tensor.dims[:] = [0]
-    return copy
 
 
 def refers_to(tensor: TensorProto, path: Path) -> bool:

@@ -20,6 +20,7 @@ from quant_core.ingest.passes.hard_sigmoid import FuseHardSigmoid
 from quant_core.ingest.passes.identity import ResolveIdentity
 from quant_core.ingest.passes.no_op import NoOpsToIdentity
 from quant_core.ingest.passes.opset import RaiseOpset
+from quant_core.ingest.passes.simplified_norm import SpellOutSimplifiedNorm
 from quant_core.ingest.passes.tied_table import ReadTiedTable
 from quant_core.ingest.passes.unknown_axes import ForgetNegativeAxes
 
@@ -39,6 +40,7 @@ def passes() -> tuple[ir.passes.InPlacePass, ...]:
         common.RemoveInitializersFromInputsPass(),
         common.InlinePass(lambda function: function.domain != UNPACKING_DOMAIN),
         AttachExternalData(),
+        SpellOutSimplifiedNorm(),
         RaiseOpset(),
         common.TopologicalSortPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),

@@ -15,7 +15,7 @@ from quant_core.ingest.already_quantized import refuse_quantized
 from quant_core.ingest.external_data import check_external_data
 from quant_core.ingest.file_kind import EXPORT_REMEDY, foreign_kind
 from quant_core.ingest.finite_weights import check_finite_weights
-from quant_core.ingest.lean_parse import attach_own_data, read_skeleton, without_values
+from quant_core.ingest.lean_parse import attach_own_data, read_skeleton
 from quant_core.ingest.node_order import sort_nodes
 from quant_core.ingest.quantized_parts import QuantizedPart, find_quantized_parts
 from quant_core.ingest.structure import check_specification, check_structure
@@ -68,11 +68,9 @@ def read_model(path: Path, quantized_parts: Literal["refuse", "keep"] = "refuse"
     if quantized_parts == "refuse":
         refuse_quantized(parts, str(path))
     # By path only where files beside the model must be seen: the checker holds what it reads three times over.
-    if external_bytes:
-        check_specification(path)
-    else:
+    if not external_bytes:
         sort_nodes(proto.graph)
-        check_specification(path, without_values(proto, path))
+    check_specification(path, proto, by_path=bool(external_bytes))
     model = _deserialize(proto, path)
     attach_own_data(model, path)
     check_finite_weights(model, str(path))

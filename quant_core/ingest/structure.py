@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 import onnx.checker
 import onnx.defs
+import onnx.helper
 
 from quant_core.errors import ModelError, UnsupportedOperatorError
 from quant_core.ingest.graph_size import check_graph_size
@@ -26,6 +27,8 @@ MIN_OPSET = 7
 _DAMAGED = "The file is damaged or was written wrongly; export the model again."
 # Domains whose operators onnxruntime brings along; the ONNX schemas do not know them.
 _RUNTIME_DOMAINS = {"com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc", "ai.onnx.contrib"}
+_RUNTIME_OPERATORS = {"SimplifiedLayerNormalization"}
+"""What onnxruntime adds to the domain of the standard; language models are written with it."""
 
 
 def check_structure(model: onnx.ModelProto, path: Path) -> None:
@@ -77,24 +80,66 @@ def check_structure(model: onnx.ModelProto, path: Path) -> None:
             )
 
 
-def check_specification(path: Path, model: onnx.ModelProto | None = None) -> None:
+def check_specification(path: Path, model: onnx.ModelProto, *, by_path: bool) -> None:
     """Run the official ONNX checker on a file.
 
+    The checker wants outputs to have shapes, and knows none of the operators that onnxruntime adds to the standard's
+    domain. Neither is in the way of running the model, so a copy is checked in which that is put right.
+
     Args:
-        path: The model; read by path, with the files it refers to, unless it is given.
-        model: The model as it will be used, without external data.
+        path: The model's file.
+        model: The same, parsed and sorted; values in files are left out of the check.
+        by_path: Whether files beside the model must be seen.
 
     Raises:
         ModelError: If the model breaks the specification; names the node where the checker does.
     """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    changed = _put_right(copy)
     try:
-        onnx.checker.check_model(str(path) if model is None else model)
+        if by_path and not changed:
+            onnx.checker.check_model(str(path))
+        else:
+            onnx.checker.check_model(_without_values(copy))
     except onnx.checker.ValidationError as error:
         raise ModelError(
             f"the model breaks the ONNX specification: {_summary(str(error))}",
             remedy=_DAMAGED,
             where=str(path),
         ) from error
+
+
+def _put_right(model: onnx.ModelProto) -> bool:
+    """Change what the checker refuses and onnxruntime runs; tell whether there was any."""
+    shapeless = [value.type.tensor_type for value in model.graph.output if not _has_shape(value)]
+    for kind in shapeless:
+        kind.shape.SetInParent()
+    added = [
+        node
+        for graph in walk_graphs(model)
+        for node in graph.nodes
+        if node.domain in {"", "ai.onnx"} and node.op_type in _RUNTIME_OPERATORS
+    ]
+    for node in added:
+        node.domain = "com.microsoft"
+    if added and all(entry.domain != "com.microsoft" for entry in model.opset_import):
+        model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    return bool(shapeless or added)
+
+
+def _has_shape(value: onnx.ValueInfoProto) -> bool:
+    return not value.type.HasField("tensor_type") or value.type.tensor_type.HasField("shape")
+
+
+def _without_values(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Empty the tensors whose values lie in a file; those of large ones were left there."""
+    for tensor in model.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            tensor.ClearField("external_data")
+            tensor.ClearField("data_location")
+            tensor.dims[:] = [0]
+    return model
 
 
 def _summary(message: str) -> str:
@@ -166,6 +211,8 @@ def _check_operators(model: onnx.ModelProto, where: str) -> None:
         for node in graph.nodes:
             domain = node.domain or "ai.onnx"
             if domain in _RUNTIME_DOMAINS or (domain, node.op_type) in local or domain not in versions:
+                continue
+            if domain == "ai.onnx" and node.op_type in _RUNTIME_OPERATORS:
                 continue
             schema_domain = "" if domain == "ai.onnx" else domain
             if not onnx.defs.has(node.op_type, versions[domain], schema_domain):

@@ -53,11 +53,11 @@ def _read_directly(node: ir.Node, table: ir.Value, graph: ir.Graph) -> bool:
         node.replace_input_with(1, table)
         node.attributes["transB"] = ir.AttrInt64("transB", 1 - node.attributes.get_int("transB", 0))
         return True
-    if source.shape is None or len(source.shape) < 2:
+    if source.shape is not None and len(source.shape) < 2:
         return False
     assert table.const_value is not None  # checked by _transposed_table
     rows, columns = table.const_value.shape.numpy()
-    if len(source.shape) == 2:
+    if source.shape is not None and len(source.shape) == 2:
         nodes = [ir.node("Gemm", [source, table], {"transB": 1}, name=node.name)]
     else:
         nodes = _merge_leading_axes(node, source, table, rows, columns, graph)

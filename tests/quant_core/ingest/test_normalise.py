@@ -213,6 +213,22 @@ def test_tied_table_is_one_layer_and_not_copied(shape, build, run):
     _check_same(run, before, after, feeds)
 
 
+def test_tied_table_behind_an_operator_whose_shapes_nobody_infers(build, run):
+    feeds = {"x": np.arange(6).reshape(2, 3)}
+    nodes = [
+        N("Gather", ["table", "x"], ["h"], "embed"),
+        N("QuickGelu", ["h"], ["q"], "gate", domain="com.microsoft"),
+        N("Transpose", ["table"], ["turned"], "turn", perm=[1, 0]),
+        N("MatMul", ["q", "turned"], ["y"], "head"),
+    ]
+    table = np.random.default_rng(0).standard_normal((100, 32)).astype(np.float32)
+    before = build(nodes, feeds, {"table": table})
+    after = _normal(before)
+    (layer,) = find_layers(after)
+    assert [use.op for use in layer.uses] == ["Gather", "Gemm"]
+    _check_same(run, before, after, feeds)
+
+
 @pytest.mark.parametrize("transposed", [0, 1])
 def test_gemm_with_a_tied_table(transposed, build, run, floats):
     feeds = {"x": floats(4, 40)}
