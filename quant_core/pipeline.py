@@ -14,6 +14,7 @@ from quant_core.allocation.plan_problem import PairLosses, PlanProblem
 from quant_core.artifacts import COSTS, MODEL, PARETO, check_place, whole_folder
 from quant_core.calibration import RangeWatch, Samples, split_samples
 from quant_core.checkpoints import SENSITIVITIES, Checkpoints, find_rounded, keep_rounded
+from quant_core.errors import SamplesError
 from quant_core.export import place
 from quant_core.file_making.activation_grids import ActivationGrids
 from quant_core.file_making.assessment import assess
@@ -243,6 +244,14 @@ def _for_the_band(held_back: Samples, spec: QuantizeSpec) -> tuple[Samples, Samp
     """Samples to search an accuracy band with, and others for the report."""
     if spec.budget.max_drop is None:
         return held_back, held_back
+    runs = held_back.count // (held_back.batch or 1)
+    if runs < 2:
+        raise SamplesError(
+            f"an accuracy band is searched with some of the held-back samples and verified with others, and held_back "
+            f"{spec.held_back:g} leaves {held_back.count} in all.",
+            remedy="Give more samples, or raise held_back.",
+            where="held_back",
+        )
     return split_samples(held_back, _VERIFYING_SHARE, spec.seed)
 
 

@@ -48,8 +48,8 @@ def solve_monotone(problem: Problem, order: Sequence[int]) -> Plan:
     if len(groups.budgets) > 1 or groups.pairs is not None or groups.conflicts:
         raise SpecError(
             "the rule of HAWQ-V2 is solved for one budget and without interactions or forbidden pairs.",
-            remedy="Keep one budget, or solve() with all of them.",
-            where="budgets",
+            remedy="Keep one budget, or use the allocation `optimal`.",
+            where="allocation",
         )
     check_each_budget(groups)
     rows = _search(groups, _row_order(groups, order))

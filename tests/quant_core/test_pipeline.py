@@ -149,6 +149,16 @@ def test_a_single_sample_is_refused_before_the_job_starts(samples, tmp_path):
         validate(MODEL, tmp_path / "one.npz", QuantizeSpec())
 
 
+def test_too_few_held_back_samples_for_a_band_are_told_as_such(samples, tmp_path):
+    with np.load(samples) as several:
+        np.savez(tmp_path / "few.npz", input=several["input"][:6])
+    spec = QuantizeSpec.model_validate({"max_drop": "sqnr>=20dB", "held_back": 0.1})
+    with pytest.raises(SamplesError, match="leaves 1 in all") as caught:
+        validate(MODEL, tmp_path / "few.npz", spec)
+    assert caught.value.where == "held_back"
+    validate(MODEL, tmp_path / "few.npz", spec.model_copy(update={"held_back": 0.4}))
+
+
 def test_a_folder_that_cannot_be_written_is_named(samples, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("x")

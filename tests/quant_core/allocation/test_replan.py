@@ -182,3 +182,10 @@ def test_hawq_v2_follows_the_traces(folder):
     plan = replan(folder, PlanSpec.model_validate({"size": 550, "allocation": "hawq_v2"}))
     assert plan.bits["head"] >= plan.bits["body"] >= plan.bits["stem"]
     assert "by mean trace" in plan.layers[0].reason
+
+
+def test_hawq_v2_with_two_budgets_names_the_field_to_change(folder):
+    spec = PlanSpec.model_validate({"size": 550, "effective_bits": 5, "allocation": "hawq_v2"})
+    with pytest.raises(SpecError, match="Keep one budget, or use the allocation `optimal`") as caught:
+        replan(folder, spec)
+    assert caught.value.where == "allocation"
