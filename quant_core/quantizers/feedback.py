@@ -174,8 +174,8 @@ class Feedback:
     ) -> tuple[Tensor, Tensor]:
         """Round input by input, under several grids at once.
 
-        What one input loses reaches those of its 16 at once, those of its 128 and all others as products of matrices.
-        The loop over inputs is numpy's, whose calls cost a tenth of torch's.
+        What inputs lose reaches one of the same 16 as a product with a vector, those of the same 128 and all others as
+        products of matrices. The loop over inputs is numpy's, whose calls cost a tenth of torch's.
 
         Args:
             weights: As `taken` lays them out; left as they are.
@@ -196,7 +196,6 @@ class Feedback:
         left, lacking = behind.numpy(), gone.numpy()
         lost = np.zeros((groups, starts, rows), dtype=np.float32)
         rounded = np.empty_like(lost)
-        moved = np.empty((_INNER, *lost.shape), dtype=np.float32)
         carry = self.triangle.carried()
         for outer in range(0, inputs, BLOCK):
             end = min(outer + BLOCK, inputs)
@@ -210,9 +209,11 @@ class Feedback:
                 if first:
                     add_product(part, unit[:, :first, first:last], behind[:first])
                 columns = part.numpy()
-                shares = unit[:, first:last, first:last].permute(1, 2, 0)[..., None, None].numpy()
+                shares = unit[:, first:last, first:last].transpose(1, 2).contiguous().numpy()
                 for at, k in enumerate(range(start, stop)):
                     column, original, to, here = columns[at], originals[k], found[k - outer], left[k - outer]
+                    if at:
+                        add_rows(column, shares[:, at, :at], left[first : first + at])
                     given = column - beta * (column - original) if beta else column
                     steps = nearest(given, k, to)
                     np.multiply(to, steps, out=rounded)
@@ -221,9 +222,6 @@ class Feedback:
                         # Of what is then left as much is given back again.
                         here[...] = given - beta * (given - original) - rounded - (column - original)
                     np.subtract(column, rounded, out=column)
-                    if later := stop - k - 1:
-                        np.multiply(shares[at, at + 1 :], here, out=moved[:later])
-                        columns[at + 1 :] += moved[:later]
                 np.square(columns, out=columns)
                 columns *= self.pivots[:, start:stop].T[..., None, None].numpy()
                 lost += columns.sum(0)
@@ -256,6 +254,20 @@ def add_product(work: Tensor, shares: Tensor, behind: Tensor) -> None:
         return
     given = behind.transpose(0, 1).reshape(len(shares), len(behind), -1)
     work += (shares.transpose(1, 2) @ given).transpose(0, 1).reshape(work.shape)
+
+
+def add_rows(column: Floats, shares: Floats, behind: Floats) -> None:
+    """Add what some inputs left behind to one.
+
+    Args:
+        column: `[groups, starts, rows]`, in place.
+        shares: `[groups, inputs]`.
+        behind: `[inputs, groups, starts, rows]`.
+    """
+    if len(shares) == 1:
+        column += (shares[0] @ behind.reshape(len(behind), -1)).reshape(column.shape)
+        return
+    column += np.einsum("gi,igsr->gsr", shares, behind)
 
 
 def _rows(values: Tensor, order: Tensor) -> Tensor:
