@@ -36,7 +36,7 @@ def corrected_bias(
         The bias to use with these codes.
     """
     error = to_rows(layer, rounded.dequantize() - np.asarray(weight, dtype=np.float32))
-    shift = (error * moments.mean.cpu()[:, None, :]).sum(2).flatten().numpy()
+    shift = (error @ moments.mean.cpu()[:, :, None]).flatten().numpy()
     return CorrectedBias.stored(bias.name, bias.values - shift.reshape(bias.values.shape))
 
 

@@ -125,7 +125,7 @@ class Question:
             weight = self.program.weights[layer.weight].detach().cpu().numpy()
             for k, rounded in enumerate(self.weights[i]):
                 lost = (rounded.dequantize() - weight).reshape(-1)
-                norms[i, k] = np.einsum("i,i->", lost, lost, dtype=np.float64)
+                norms[i, k] = np.dot(lost, lost)
         return norms
 
     def cut(self, copies: int, clusters: int = 32) -> Cut:
