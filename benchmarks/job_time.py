@@ -6,10 +6,10 @@
 
 ResNet-18 for 1,000 classes on 32 images of 224 x 224: photographs of the zoo and their mirror images, random weights
 under batch norms with the statistics of these images. Ours goes from the float file to the verified file and its
-report; ModelOpt's search chooses bits for each layer by gradients over the same images and writes no file, once among 4
-and 8 bits, once among the six widths that ours chooses from. Each runs in a process of its own with the same number of
-threads; what importing takes is not counted on either side. On a machine with other work only processor seconds mean
-anything.
+report; ModelOpt's search chooses bits for each layer by gradients over the same images and writes no file: among 4 and
+8 bits, among the six widths that ours chooses from, and between two formats that it has names for. Each runs in a
+process of its own with the same number of threads; what importing takes is not counted on either side. On a machine
+with other work only processor seconds mean anything.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,12 @@ from benchmarks.zoo import zoo_folder
 
 _SIZES = {"resnet18": 0.15, "resnet20": 0.18, "efficientnet-lite0": 0.20, "minilm": 0.25}
 _IMAGES, _BATCH, _CLASSES = 32, 8, 1000
-_SEARCHED = {
+_SEARCHED: Mapping[str, tuple[tuple[int | str, ...], float]] = {
     "modelopt-two": ((4, 8), 6.0),
     "modelopt-six": ((2, 3, 4, 5, 6, 8), 4.8),
-}  # widths, and bits on average
+    # Its own default, NVFP4 and FP8, needs a GPU.
+    "modelopt-named": (("INT4_BLOCKWISE_WEIGHT_ONLY_CFG", "INT8_DEFAULT_CFG"), 4.8),
+}  # widths of channels or names of formats, and bits on average
 
 
 def main() -> None:
@@ -63,11 +65,11 @@ def main() -> None:
         print(f"{model} ({made.name}): {ours['wall']:.1f} / {ours['cpu']:.1f}; {stages}")
         print(f"  {ours['bytes']:,} bytes, {ours['sqnr']:.1f} dB, {ours['memory'] >> 20} MB at most")
         if model == "resnet18" and not arguments.no_modelopt:
-            for child, (widths, bits) in _SEARCHED.items():
+            for child, (formats, bits) in _SEARCHED.items():
                 theirs = _run(child, model, arguments)
                 ratio = ours["wall"] / theirs["wall"], ours["cpu"] / theirs["cpu"]
                 print(
-                    f"  ModelOpt's search alone, {len(widths)} widths, {bits} bits on average: "
+                    f"  ModelOpt's search alone, {', '.join(map(str, formats))}, {bits} bits on average: "
                     f"{theirs['wall']:.1f} / {theirs['cpu']:.1f}; our whole job takes {ratio[0]:.2f} / "
                     f"{ratio[1]:.2f} of it"
                 )
@@ -134,18 +136,8 @@ def _modelopt(child: str, model: str, _: str, threads: int) -> dict[str, Any]:
     net = _resnet18()
     net.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
     images = torch.from_numpy(np.load(folder / "samples.npz")["input"])
-    widths, bits = _SEARCHED[child]
-    formats = [
-        {
-            "quant_cfg": [
-                {"quantizer_name": "*", "enable": False},
-                {"quantizer_name": "*weight_quantizer", "cfg": {"num_bits": width, "axis": 0}},
-                {"quantizer_name": "*input_quantizer", "cfg": {"num_bits": 8, "axis": None}},
-            ],
-            "algorithm": "max",
-        }
-        for width in widths
-    ]
+    wanted, bits = _SEARCHED[child]
+    formats = [getattr(mtq, each) if isinstance(each, str) else _by_channel(each) for each in wanted]
     batches = list(torch.split(images, _BATCH))
     wall, cpu = time.perf_counter(), time.process_time()
     mtq.auto_quantize(
@@ -160,6 +152,18 @@ def _modelopt(child: str, model: str, _: str, threads: int) -> dict[str, Any]:
         verbose=False,
     )
     return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+
+
+def _by_channel(width: int) -> dict[str, Any]:
+    """Weights of so many bits and a scale for each channel, activations of 8, as ModelOpt asks for a format."""
+    return {
+        "quant_cfg": [
+            {"quantizer_name": "*", "enable": False},
+            {"quantizer_name": "*weight_quantizer", "cfg": {"num_bits": width, "axis": 0}},
+            {"quantizer_name": "*input_quantizer", "cfg": {"num_bits": 8, "axis": None}},
+        ],
+        "algorithm": "max",
+    }
 
 
 _CHILDREN: dict[str, Callable[[str, str, int], dict[str, Any]]] = {"ours": _ours} | {
