@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter, Header, Response
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 from app.api.deps import JobDep, ServiceDep
 from app.api.problems import responses
 from app.service import Service
+from quant_core.spec import STAGES, JobState
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -26,6 +27,33 @@ _EXAMPLE = (
     'event: progress\ndata: {"stage": "ingest", "fraction": 1.0, "message": "22 layers", "progress": 0.04}\nid: 3\n\n'
 )
 
+_EVENT: dict[str, Any] = {
+    "type": "object",
+    "required": ["event", "data", "id"],
+    "properties": {
+        "event": {"type": "string", "enum": ["state", "progress"]},
+        "id": {"type": "string", "description": "Number of the event, from 1."},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {
+                "type": "object",
+                "required": ["message"],
+                "properties": {
+                    "state": {"type": "string", "enum": list(get_args(JobState))},
+                    "attempt": {"type": "integer"},
+                    "message": {"type": "string"},
+                    "error": {"anyOf": [{"$ref": "#/components/schemas/JobFailure"}, {"type": "null"}]},
+                    "stage": {"type": "string", "enum": list(STAGES)},
+                    "fraction": {"type": "number", "minimum": 0, "maximum": 1},
+                    "progress": {"type": "number", "minimum": 0, "maximum": 1},
+                },
+                "additionalProperties": False,
+            },
+        },
+    },
+}
+
 
 @router.get(
     "/{job_id}/events",
@@ -35,7 +63,7 @@ _EXAMPLE = (
         200: {
             "description": "Events from the first, or after Last-Event-ID, until the job ends. `state` events carry "
             "state, message and error; `progress` events carry stage, fraction, message and overall progress.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
+            "content": {"text/event-stream": {"itemSchema": _EVENT, "example": _EXAMPLE}},
         },
         204: {"description": "The job has ended and nothing comes after Last-Event-ID."},
         **responses(404, 422),

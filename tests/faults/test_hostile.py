@@ -30,7 +30,7 @@ REAL = {
 }
 _CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
-    "unsupported_method"
+    "unsupported_method,response_schema_conformance"
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -98,3 +99,22 @@ def test_docstrings_are_read_as_they_are_written() -> None:
         """
 
     assert attributes(Below) == {"first": "The first, on two lines.", "second": "Of the class: its own."}
+
+
+def test_events_are_what_the_document_says(server: Any, document: dict[str, Any]) -> None:
+    described = document["paths"]["/jobs/{job_id}/events"]["get"]["responses"]["200"]["content"]
+    whole = {**described["text/event-stream"]["itemSchema"], "components": document["components"]}
+    data = {
+        **whole["properties"]["data"]["contentSchema"],
+        "components": document["components"],
+    }
+    seen = set()
+    for seed in (0, 5):  # one succeeds, one fails
+        text = server.http.get(f"/jobs/{server.submit(seed=seed)}/events").text
+        for block in text.strip().split("\n\n"):
+            event = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+            jsonschema.Draft202012Validator(whole).validate(event)
+            told = json.loads(event["data"])
+            jsonschema.Draft202012Validator(data).validate(told)
+            seen |= told.keys()
+    assert seen == data["properties"].keys()
