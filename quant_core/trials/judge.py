@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ Floats = npt.NDArray[np.float64]
 _Z = 1.959964
 _NEPER = 10 / math.log(10)
 _RESAMPLES = 2000
+_EXACT = 1e-30  # share of the signal: 300 dB, for outputs without any noise
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,8 @@ class Judge:
         `mean_n p_n(float answer) - p_n(quantized answer)`. A file is inside only if both lie in the band, and so
         does the end of a one-sided confidence interval of the latter, or of the value where there is none.
 
+        A cosine and a signal-to-noise ratio hold for each output that counts in the loss; the worst one is given.
+
         Args:
             path: The quantized file.
 
@@ -143,8 +147,16 @@ class Judge:
             The band's metric with its confidence interval.
         """
         values = self._run(path, literal=self._literal)
+        names = [term.output for term in self._objective.terms]
+        alike = self.band.metric in {"cosine", "sqnr"}
+        # Of an output that is zero throughout there are no shares.
+        judged = [name for name in names[1:] if alike and self._float[name].any()]
+        found = [self._verdict(values, name) for name in (names[0], *judged)]
+        return min(found, key=lambda verdict: (verdict.inside, verdict.worst(self.band)))
+
+    def _verdict(self, values: Mapping[str, npt.NDArray[Any]], name: str) -> Verdict:
+        """Measure one output."""
         expected = None
-        name = self._objective.terms[0].output
         before, after = self._float[name], values[name]
         if self.band.metric == "drop":
             value, low, high = self._drop(before, after, name)
@@ -219,7 +231,7 @@ class Judge:
         lost = scores.max(axis=axis) - np.take_along_axis(scores, answers, axis).squeeze(axis)
         return np.asarray(lost.reshape(self.samples, -1).mean(axis=1))
 
-    def _increase(self, values: dict[str, npt.NDArray[Any]]) -> Floats:
+    def _increase(self, values: Mapping[str, npt.NDArray[Any]]) -> Floats:
         labels = None if self._samples.labels is None else torch.from_numpy(self._samples.labels)
         rows, reference = (
             self._objective.rows({name: torch.from_numpy(side[name]) for name in side}, self.samples)
@@ -273,5 +285,6 @@ def paired(lost: int, won: int, count: int) -> tuple[float, float, float]:
 
 def _decibels(sums: Floats) -> Floats:
     signal, noise = sums[..., 0], sums[..., 1]
+    least = np.maximum(_EXACT * signal, np.finfo(np.float64).tiny)
     with np.errstate(divide="ignore"):
-        return np.asarray(10 * np.log10(signal / np.maximum(noise, np.finfo(np.float64).tiny)))
+        return np.asarray(10 * np.log10(signal / np.maximum(noise, least)))

@@ -106,6 +106,36 @@ def test_noise_cosine_and_loss(pair, softmax):
         assert made.judge(path).value == pytest.approx(cosines.mean(), rel=1e-5)
 
 
+def two_outputs(path, first, second):
+    nodes = [helper.make_node("MatMul", ["x", f"w_{name}"], [name]) for name in "ab"]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 5])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "ab"],
+        [onnx.numpy_helper.from_array(w, f"w_{n}") for n, w in zip("ab", (first, second), strict=True)],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
+    return path
+
+
+@pytest.mark.parametrize("text", ["sqnr>=20dB", "cosine>=0.99"])
+def test_a_band_holds_for_every_output(pair, text):
+    folder, x, w, noisy, _ = pair
+    objective = Objective(tuple(Term(name, name, "squared_error") for name in "ab"))
+    made = Judge(band(text), two_outputs(folder / "f.onnx", w, w), Samples({"x": x}), objective, 64, seed=0)
+    one, path = judge(pair, text, kind="squared_error")
+    worst = one.judge(path)
+    assert not worst.inside
+    assert made.judge(two_outputs(folder / "a.onnx", w, noisy)) == worst
+    assert made.judge(two_outputs(folder / "b.onnx", noisy, w)) == worst
+    assert made.judge(two_outputs(folder / "c.onnx", w, w)).inside
+    # An output that is always zero has no signal to compare noise with.
+    blank = two_outputs(folder / "z.onnx", w, 0 * w)
+    made = Judge(band(text), blank, Samples({"x": x}), objective, 64, seed=0)
+    assert made.judge(blank).inside
+
+
 def test_no_answers_to_count(pair):
     with pytest.raises(SpecError, match="no classes"):
         judge(pair, "1%", kind="squared_error")
