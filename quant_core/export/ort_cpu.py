@@ -34,7 +34,8 @@ _FEWEST_CHANNELS = 16
 _FEWEST_IN_GROUPS, _FEWEST_ON_SMALL_PLANES, _SMALL_PLANE = 12, 8, 150
 _MATRIX = 2  # axes
 _PLANE = 4  # axes of the weight of a convolution in two dimensions
-_STEM_OUTPUTS, _STEM_PRODUCTS = 16, 27
+_STEM_OUTPUTS = {1: 64, 2: 16, 3: 16}
+"""Input channels of a stem -> outputs up to which float is faster."""
 _RECTIFIERS = frozenset({"Clip", "Relu"})
 _CHANNELS = WeightGrid()
 
@@ -120,16 +121,16 @@ def _fills_integer_kernels(layer: Layer) -> bool:
 
 def _is_small_stem(layer: Layer, model: ir.Model) -> bool:
     # Laying out patches of an image's few channels takes an integer kernel about as long as the float kernel takes for
-    # everything, so long as products and outputs are few, and in float the image is not rounded. 3 x 3 on 3 channels
-    # with 16 outputs: 0.68 to 0.70 of the time, with the layer behind; whole ResNet-20 0.95 to 1.03, in batches
-    # of 64 1.00 to 1.09. EfficientNet-Lite0, with 32 outputs, up to 1.04, in batches of 8 up to 1.11; others 1.1 to 1.5
-    # with 64 outputs, 1.6 with 7 x 7, 1.5 in front of a MaxPool, which is fast on codes (1.31, one and two threads).
+    # everything, so long as outputs are few, and in float the image is not rounded. 3 x 3 on 3 channels with 16
+    # outputs: 0.68 to 0.70 of the time, with the layer behind; whole ResNet-20 0.95 to 1.03, in batches of 64 1.00 to
+    # 1.09. EfficientNet-Lite0, with 32 outputs, up to 1.04, in batches of 8 up to 1.11; others 1.1 to 1.5 with 64
+    # outputs, 1.6 with 7 x 7, 1.5 in front of a MaxPool, which is fast on codes (1.31, one and two threads). Nets of a
+    # stem and two layers on 32 x 32 to 224 x 224, batch 1 and 4, one thread: 5 x 5 and 7 x 7 on 3 channels with 8 and
+    # 16 outputs 0.80 to 1.00; 3 x 3 and 7 x 7 on one channel 0.67 to 0.96 with 8 to 32 outputs, 0.86 to 1.04 with 64.
     if not layer.first or {use.op for use in layer.uses} != {"Conv"} or len(layer.shape) != _PLANE:
         return False
     outputs, inputs, *kernel = layer.shape
-    taps = math.prod(kernel)
-    few = outputs <= _STEM_OUTPUTS and inputs * taps <= _STEM_PRODUCTS
-    small = few and layer.group == 1 and inputs > 1 and taps > 1
+    small = layer.group == 1 and math.prod(kernel) > 1 and outputs <= _STEM_OUTPUTS.get(inputs, 0)
     return small and not any(_is_pooled(node.outputs[0]) for node in layer_nodes(layer, model))
 
 
