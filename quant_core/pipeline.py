@@ -123,11 +123,12 @@ def _run(
         job = equalize(job, calibration, spec, scaled_for, journal.tells("rounding"))
     calibration = job.shorten(calibration)
     seen, unseen = apart(calibration, spec)
-    moments, watch = KeptMoments(), RangeWatch(_rounded_tensors(job, spec))
+    moments, rounded_tensors = KeptMoments(), _rounded_tensors(job, spec)
+    watches = RangeWatch(rounded_tensors), RangeWatch(rounded_tensors)
     with journal.timed("rounding"):
         rounded = find_rounded(checkpoints)
         if rounded is None:
-            rounded = round_candidates(job, seen, spec, journal.tells("rounding"), moments, watch)
+            rounded = round_candidates(job, seen, spec, journal.tells("rounding"), moments, watches[0])
             keep_rounded(checkpoints, rounded)
         journal.tell("rounding", 1, f"{len(rounded)} layers rounded")
     with journal.timed("sensitivity"):
@@ -161,7 +162,10 @@ def _run(
         program, rounding = (
             (activations.program, activations.rounding) if activations else (job.program, None)
         )
-        meter = PlanMeter(program, job.layers, scored.objective, batches, rounded, rounding)
+        # Without padding all tensors are those that the samples have when they are run for their ranges.
+        whole = sum(batch.size for batch in batches) == unseen.count and job.padding is None
+        watch = watches[1] if whole and program is job.program else None
+        meter = PlanMeter(program, job.layers, scored.objective, batches, rounded, rounding, watch)
     maker = FileMaker(
         job,
         spec,
@@ -174,7 +178,7 @@ def _run(
         rounded,
         (seen, unseen),
         moments,
-        ActivationGrids(job, spec, journal, (seen, unseen), watch, batches),
+        ActivationGrids(job, spec, journal, (seen, unseen), watches, batches),
         whole=seen is calibration,
         checkpoints=checkpoints,
     )

@@ -70,19 +70,19 @@ def ranges_in_parts(
     program: Evaluates,
     parts: Sequence[Samples],
     tensors: Collection[str],
-    watch: RangeWatch | None = None,
+    watches: Sequence[RangeWatch] = (),
     *,
     batch_size: int,
     device: torch.device | str,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> dict[str, ActivationRange]:
-    """Collect distributions over samples in parts, without a run of the first part where a watch has seen it.
+    """Collect distributions over samples in parts, without a run of those that a watch has seen.
 
     Args:
         program: The float model.
         parts: What to run; one that comes twice counts once.
         tensors: Names of float tensors.
-        watch: What was shown the first part, or nothing yet.
+        watches: What was shown the parts, each its own or nothing yet; of later parts they may be missing.
         batch_size: Samples a run.
         device: Where the program computes.
         on_batch: Called after each run with samples done and samples in all; may raise to stop.
@@ -90,21 +90,27 @@ def ranges_in_parts(
     Returns:
         Distributions by tensor name, in the order asked for.
     """
+    known: dict[int, dict[str, ActivationRange]] = {id(part): {} for part in parts}
+    for part, watch in zip(parts, watches, strict=False):
+        known[id(part)] = known[id(part)] or watch.ranges
     parts = list({id(part): part for part in parts}.values())
     total, done = sum(part.count for part in parts), 0
-    known = {} if watch is None else watch.ranges
-    found = {name: known[name] for name in tensors} if known.keys() >= set(tensors) else {}
+    found: dict[str, ActivationRange] = {}
 
     def told(now: int, _: int) -> None:
         if on_batch is not None:
             on_batch(done + now, total)
 
     for part in parts:
-        if part is not parts[0] or not found:
+        seen = known[id(part)]
+        if seen.keys() >= set(tensors):
+            seen = {name: seen[name] for name in tensors}
+            told(part.count, part.count)
+        else:
             seen = activation_ranges(
                 program, part, tensors, batch_size=batch_size, device=device, on_batch=told
             )
-            found |= {name: merge(found[name], new) if name in found else new for name, new in seen.items()}
+        found |= {name: merge(found[name], new) if name in found else new for name, new in seen.items()}
         done += part.count
     return found
 

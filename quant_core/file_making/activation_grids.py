@@ -31,7 +31,7 @@ class ActivationGrids:
         spec: The request.
         journal: Told what happens.
         parts: Calibration samples; a part that comes twice counts once.
-        watch: What was shown the first part, if it ran for another's sake.
+        watches: What was shown the parts, where they ran for another's sake.
         batches: Samples that tell what errors are worth at the outputs; none are needed but for ranges by `output`.
         found: Grids found so far, by tensor and bits.
     """
@@ -40,7 +40,7 @@ class ActivationGrids:
     spec: QuantizeSpec
     journal: Journal
     parts: Sequence[Samples]
-    watch: RangeWatch | None = None
+    watches: Sequence[RangeWatch] = ()
     batches: Sequence[Batch] = ()
     found: dict[tuple[str, int], ActivationGrid] = field(default_factory=dict)
 
@@ -63,7 +63,7 @@ class ActivationGrids:
                 self.job.program,
                 self.parts,
                 missing,
-                self.watch,
+                self.watches,
                 batch_size=self.job.batch_size,
                 device=self.job.device,
                 on_batch=lambda done, total: self.journal.tell(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from quant_core.calibration import RangeWatch
 from quant_core.codes import QuantizedWeight
 from quant_core.executor import Program
 from quant_core.executor.side_by_side import side_by_side
@@ -81,6 +82,7 @@ class PlanMeter:
         batches: Sequence[Batch],
         rounded: RoundedWeights,
         activations: Callable[[Bits], Replace] | None = None,
+        watch: RangeWatch | None = None,
     ) -> None:
         """Run the float network once.
 
@@ -91,6 +93,7 @@ class PlanMeter:
             batches: The samples.
             rounded: Every layer at every width.
             activations: Plan -> tensor name -> how it is rounded, where bits of activations are open.
+            watch: Shown this run.
         """
         self.samples = sum(batch.size for batch in batches)
         self.batches = self._batches = batches
@@ -101,9 +104,14 @@ class PlanMeter:
         self._known: dict[tuple[tuple[str, int], ...], Measured] = {}
         self._reference: list[Rows] = []
         self._before: list[torch.Tensor] = []
+        wanted = list(dict.fromkeys((*objective.tensors, *(() if watch is None else watch.tensors))))
         for batch in batches:
             with torch.no_grad():
-                values = program.evaluate(batch.feeds, outputs=objective.tensors)
+                values = program.evaluate(
+                    batch.feeds, outputs=[name for name in wanted if name not in batch.feeds]
+                )
+                if watch is not None:
+                    watch.add({**batch.feeds, **values})
                 rows = objective.rows(values, batch.size)
                 self._reference.append(rows)
                 self._before.append(objective.per_sample(rows, rows, batch.labels))

@@ -78,19 +78,30 @@ class Counting(Doubling):
         return super().evaluate(feeds, outputs)
 
 
-@pytest.mark.parametrize("watched", [("x", "y"), ("x",), ()])
-def test_parts_give_what_the_whole_gives_and_what_was_watched_is_not_run_again(watched):
+@pytest.mark.parametrize(
+    ("watched", "run"),
+    [
+        ((("x", "y"), ("y", "x", "z")), 0),
+        ((("x", "y"), ()), 10),
+        ((("x", "y"),), 10),
+        ((("x",), ("x", "y")), 20),
+        ((), 30),
+    ],
+)
+def test_parts_give_what_the_whole_gives_and_what_was_watched_is_not_run_again(watched, run):
     values = np.random.default_rng(0).standard_normal((30, 50)).astype(np.float32)
     parts = Samples({"x": values[:20]}), Samples({"x": values[20:]})
     program, told = Counting(), []
-    watch = RangeWatch(watched)
-    for part in np.split(values[:20], 4):
-        watch.add({"x": torch.from_numpy(part), "y": torch.from_numpy(2 * part)})
+    watches = [RangeWatch(names) for names in watched]
+    for part, watch in zip((values[:20], values[20:]), watches, strict=False):
+        for some in np.split(part, 5):
+            x = torch.from_numpy(some)
+            watch.add({"x": x, "y": 2 * x, "z": 3 * x})
     found = ranges_in_parts(
         program,
         parts,
         ["y", "x"],
-        watch,
+        watches,
         batch_size=4,
         device="cpu",
         on_batch=lambda *step: told.append(step),
@@ -101,7 +112,7 @@ def test_parts_give_what_the_whole_gives_and_what_was_watched_is_not_run_again(w
         np.testing.assert_array_equal(found[name].counts, seen.counts)
         assert (found[name].minimum, found[name].maximum) == (seen.minimum, seen.maximum)
         assert (found[name].width, found[name].origin) == (seen.width, seen.origin)
-    assert program.samples == (10 if watched == ("x", "y") else 30)
+    assert program.samples == run
     assert told[-1] == (30, 30)
 
 
@@ -109,6 +120,15 @@ def test_a_part_that_comes_twice_counts_once():
     samples = Samples({"x": np.ones((3, 2), np.float32)})
     found = ranges_in_parts(Doubling(), (samples, samples), ["y"], batch_size=2, device="cpu")
     assert found["y"].count == 6
+
+
+def test_of_a_part_that_comes_twice_either_watch_will_do():
+    samples = Samples({"x": np.ones((3, 2), np.float32)})
+    program, watch = Counting(), RangeWatch(["y"])
+    watch.add({"y": torch.full((3, 2), 2.0)})
+    for watches in ((watch, RangeWatch(["y"])), (RangeWatch(["y"]), watch)):
+        found = ranges_in_parts(program, (samples, samples), ["y"], watches, batch_size=2, device="cpu")
+        assert (found["y"].count, program.samples) == (6, 0)
 
 
 def test_overflow_names_the_tensor():

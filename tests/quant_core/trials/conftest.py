@@ -81,4 +81,14 @@ def tiny():
             EFFECTIVE_BITS: {name: {b: sizes[name] * b / sum(sizes.values()) for b in BITS} for name in names}
         },
     )
-    return SimpleNamespace(meter=meter, loss=loss, names=names, problem=problem, bits=BITS)
+    return SimpleNamespace(
+        program=program,
+        layers=layers,
+        objective=objective,
+        rounded=rounded,
+        meter=meter,
+        loss=loss,
+        names=names,
+        problem=problem,
+        bits=BITS,
+    )

@@ -3,6 +3,9 @@ import math
 
 import pytest
 
+from quant_core.calibration import RangeWatch
+from quant_core.trials import PlanMeter
+
 
 def test_whole_plans_are_measured_as_numpy_does(tiny):
     for widths in itertools.product((2, 4, 32), repeat=3):
@@ -24,3 +27,15 @@ def test_better_means_better_on_the_same_samples(tiny):
     assert not coarse.beats(fine, errors=0)
     assert not fine.beats(fine, errors=0)
     assert math.isfinite(fine.stderr)
+
+
+def test_a_watch_is_shown_the_float_run(tiny):
+    watch = RangeWatch(["x", "y"])
+    arguments = tiny.program, tiny.layers, tiny.objective, tiny.meter.batches, tiny.rounded
+    meter = PlanMeter(*arguments, watch=watch)
+    feeds = [batch.feeds["x"] for batch in meter.batches]
+    assert watch.ranges["x"].count == sum(x.numel() for x in feeds)
+    largest = max(float(tiny.program.evaluate({"x": x})["y"].max()) for x in feeds)
+    assert watch.ranges["y"].maximum == pytest.approx(largest)
+    bits = dict.fromkeys(tiny.names, 4)
+    assert meter.loss(bits).mean == tiny.meter.loss(bits).mean
