@@ -36,7 +36,7 @@ def part_readers(model: ir.Model, layers: Sequence[Layer], placement: Placement)
     nodes = {str(node.name): node for node in graph}
     values = {value_name(value): value for value in graph.inputs}
     values |= {str(value.name): value for node in graph for value in node.outputs}
-    taken = {*values, *graph.initializers, *nodes}
+    taken = {*nodes, *_names(parted)}
     first = graph[0]
     for name, readers in found.items():
         source = values[name]
@@ -65,10 +65,22 @@ def _shared(model: ir.Model, flow: CodeFlow) -> Iterator[tuple[str, list[tuple[s
         if maker is not None and not flow.runs_in_float(maker):
             continue
         uses = list(value.uses())
-        in_codes = [(node, at) for node, at in uses if not flow.runs_in_float(node)]
+        # Nodes inside bodies read floats whatever they are.
+        in_codes = [
+            (node, at) for node, at in uses if node.graph is model.graph and not flow.runs_in_float(node)
+        ]
         others = len(in_codes) < len(uses) or value.is_graph_output() or name in captured
         if in_codes and others:
             yield name, [(str(node.name), at) for node, at in in_codes]
+
+
+def _names(model: ir.Model) -> Iterator[str]:
+    """Names of tensors, of those inside bodies too: these must not be made twice."""
+    for graph in model.graphs():
+        for value in (*graph.inputs, *graph.initializers.values()):
+            yield str(value.name)
+        for node in graph:
+            yield from (str(value.name) for value in node.outputs)
 
 
 def _free(name: str, taken: Collection[str]) -> str:

@@ -8,6 +8,7 @@ from onnx_ir.passes import common
 from quant_core.errors import ModelError
 from quant_core.ingest.passes.annotations import DropAnnotations
 from quant_core.ingest.passes.batch_norm import FoldBatchNorm
+from quant_core.ingest.passes.body_names import NameBodyNodes
 from quant_core.ingest.passes.dead_uses import DropDeadUses
 from quant_core.ingest.passes.domain import ShortDomain
 from quant_core.ingest.passes.einsum import EinsumToMatMul
@@ -64,6 +65,7 @@ def passes() -> tuple[ir.passes.InPlacePass, ...]:
         common.RemoveUnusedOpsetsPass(),
         DropAnnotations(),
         common.NameFixPass(),
+        NameBodyNodes(),
     )
 
 
@@ -74,7 +76,8 @@ def normalise(model: ir.Model) -> ir.Model:
     is an initializer, no initializer is a graph input or lies in another file, no Identity or Dropout stands between
     a weight and its readers, expressions of constants are folded, batch normalization is part of the layer in front
     of it where possible, a hard sigmoid in pieces is one operator, layers in half or double precision are in float32,
-    nothing is unused, and nodes have unique names. Graph inputs and outputs keep names, types and dynamic axes.
+    nothing is unused, and nodes have unique names, those inside of bodies too. Graph inputs and outputs keep names,
+    types and dynamic axes.
     `alpha`, `beta` and `transB` of Gemm stay attributes, and MatMul followed by Add stays two nodes. Einsum with a
     constant is MatMul where it is one product, GatherND of a constant's rows is Gather. A product with a transposed
     table that other nodes read as well becomes Gemm, so that the table stays one weight.

@@ -79,6 +79,23 @@ def test_outputs_of_the_graph_stay_as_they_were_computed(between, tmp_path):
     assert np.quantile(np.abs(given - expected), 0.99) < 1e-5  # a code of `a` may lie between two
 
 
+def test_names_inside_of_bodies_stand_for_nothing_outside(tmp_path):
+    text = f"""{HEADER} g (float[n,8,6,6] x, bool yes) => (float[n,16,h,w] y) {{
+        a = Conv(x, w1, b1)  t = Sin(a)  c = Conv(t, w2)  e = Atan(c)
+        i = If(yes) <then_branch = g1 () => (float[n,16,h,w] p) {{ inner = Tanh(t)  p = Cos(inner) }},
+                     else_branch = g2 () => (float[n,16,h,w] q) {{ q = Sin(t) }}>
+        y = Add(e, i)
+    }}"""
+    net = Net((text, WEIGHTS, {}, {}))
+    (body,) = (graph for graph in net.model.graphs() if graph.name == "g1")
+    body[0].outputs[0].name = "t:codes"
+    net = _parted(net)
+    net.feeds["yes"] = np.array(True)
+    assert "t:codes_" in {str(node.outputs[0].name) for node in net.model.graph}
+    _, _, simulated = net.export({layer.name: 8 for layer in net.layers}, 8, tmp_path / "m.onnx")
+    assert np.median(np.abs(net.run(tmp_path / "m.onnx") - simulated)) < 1e-5
+
+
 def test_what_kernels_alone_read_or_write_is_left_as_it_is():
     text = f"""{HEADER} g (float[n,8,6,6] x) => (float[n,16,h,w] y) {{
         a = Conv(x, w1, b1)  s = Sin(a)  c = Conv(s, w2)  d = Sin(c)  e = Conv(c, w3)  f = Sin(e)  y = Add(d, f)

@@ -428,6 +428,32 @@ def test_names_are_unique_and_metadata_of_the_model_stay(build, floats):
     assert ir.to_proto(after).ByteSize() < 500
 
 
+def test_names_of_nodes_are_unique_across_bodies(run, floats):
+    feeds = {"x": floats(2, 4), "c": np.array(True)}
+    branches = {
+        name: helper.make_graph(
+            [N(op, ["h"], [out], "same")],
+            name,
+            [],
+            [helper.make_tensor_value_info(out, TensorProto.FLOAT, None)],
+        )
+        for name, op, out in (("then_branch", "Tanh", "p"), ("else_branch", "Sin", "q"))
+    }
+    nodes = [N("Relu", ["x"], ["h"], "same"), N("If", ["c"], ["y"], "choice", **branches)]
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4]),
+        helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+    ]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])]
+    graph = helper.make_graph(nodes, "g", inputs, outputs)
+    before = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    after = _normal(before)
+    names = [node.name for node in ir.traversal.RecursiveGraphIterator(after.graph)]
+    assert len(set(names)) == len(names) == 4
+    assert after.graph[0].name == "same"
+    _check_same(run, before, after, feeds)
+
+
 def test_unused_tensors_go(build, floats):
     model = build(
         [N("Relu", ["x"], ["y"]), N("Neg", ["x"], ["z"])], {"x": floats(2, 3)}, {"spare": floats(50)}
