@@ -29,8 +29,8 @@ from quant_core.quantizers.input_moments import KeptMoments
 from quant_core.report import write_report
 from quant_core.scoring.densities import estimate_densities, write_densities
 from quant_core.scoring.effort import plan_effort
-from quant_core.scoring.rounded import apart, round_candidates
-from quant_core.scoring.score import reuse, score
+from quant_core.scoring.rounded import apart, further_folds, round_candidates
+from quant_core.scoring.score import fold_of, reuse, score
 from quant_core.scoring.scored import Scored, check_reuse, equalized_bits
 from quant_core.sensitivity import Batch, activation_bytes, split_batches
 from quant_core.sensitivity.orthogonality import ompq_importance, orm
@@ -130,6 +130,14 @@ def _run(
         if rounded is None:
             rounded = round_candidates(job, seen, spec, journal.tells("rounding"), moments, watches[0])
             keep_rounded(checkpoints, rounded)
+        folds = further_folds(seen, unseen, rounded, spec)
+        further = [
+            (
+                scored_on,
+                round_candidates(job, given, spec, fold_of(journal.tells("rounding"), number, len(folds))),
+            )
+            for number, (given, scored_on) in enumerate(folds)
+        ]
         journal.tell("rounding", 1, f"{len(rounded)} layers rounded")
     with journal.timed("sensitivity"):
         source, told = earlier, None if earlier is None else earlier.name
@@ -139,7 +147,8 @@ def _run(
             scored = reuse(job, unseen, spec, source)
             journal.tell("sensitivity", 1, f"taken from {told}")
         else:
-            measured = score(job, unseen, rounded, spec, journal.tells("sensitivity"), checkpoints)
+            tells = journal.tells("sensitivity")
+            measured = score(job, unseen, rounded, spec, tells, checkpoints, further)
             scored = measured.scaled_for(scaled_for)
             if checkpoints is not None:
                 with checkpoints.keep(SENSITIVITIES) as kept:
@@ -165,7 +174,8 @@ def _run(
         # Without padding all tensors are those that the samples have when they are run for their ranges.
         whole = sum(batch.size for batch in batches) == unseen.count and job.padding is None
         watch = watches[1] if whole and program is job.program else None
-        meter = PlanMeter(program, job.layers, scored.objective, batches, rounded, rounding, watch)
+        others = [(_batches(job, samples, spec), codes) for samples, codes in further]
+        meter = PlanMeter(program, job.layers, scored.objective, batches, rounded, rounding, watch, others)
     maker = FileMaker(
         job,
         spec,

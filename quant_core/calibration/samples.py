@@ -46,6 +46,22 @@ class Samples:
             labels=None if self.labels is None else self.labels[indices],
         )
 
+    def joined(self, other: Samples) -> Samples:
+        """Put others of the same kind and length behind these.
+
+        Args:
+            other: The others.
+
+        Returns:
+            New samples holding copies of both.
+        """
+        mine, others = self.labels, other.labels
+        return replace(
+            self,
+            inputs={name: np.concatenate([array, other.inputs[name]]) for name, array in self.inputs.items()},
+            labels=None if mine is None or others is None else np.concatenate([mine, others]),
+        )
+
     def shortened(self) -> Samples:
         """Leave out what is padding in all samples.
 

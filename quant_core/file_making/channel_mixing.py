@@ -114,7 +114,6 @@ def mix_channels(
     settled: Settled,
     limits: Limits,
     shares: Shares,
-    rounded: RoundedWeights,
     meter: PlanMeter,
 ) -> Mixed:
     """Plan again by channel, and keep that where the measured loss is no larger, or no surer to be so than the scores.
@@ -126,7 +125,6 @@ def mix_channels(
         settled: The plan by layer.
         limits: Limits by cost.
         shares: Layer name -> share of its loss by channel.
-        rounded: Every layer at every width.
         meter: Measures plans.
 
     Returns:
@@ -154,7 +152,7 @@ def mix_channels(
             "costs": plan.costs | {name: cost for name, cost in found.costs.items() if name in plan.costs},
         }
     )
-    measured = meter.loss_of(_codes(mixed, narrow, rounded))
+    measured = meter.loss_of(lambda rounded: _codes(mixed, narrow, rounded))
     before, foretold = meter.loss(plan.widths), mixed.predicted_loss <= _FORETOLD * plan.predicted_loss
     chosen = measured.mean <= before.mean or (foretold and not before.beats(measured, _ERRORS))
     trial = PlanTrial(

@@ -223,7 +223,7 @@ class FileMaker:
             if not self.shares:
                 return Mixed(settled)
             self.journal.tell("allocation", 1, f"channels of {len(self.shares)} layers told apart")
-            parts = settled, limits, self.shares, self.rounded, self.meter
+            parts = settled, limits, self.shares, self.meter
             return mix_channels(job, spec, self.problem, *parts)
 
     def _told(self, settled: Settled) -> tuple[str, ...]:

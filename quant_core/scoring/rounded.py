@@ -10,6 +10,10 @@ from quant_core.spec import Request
 from quant_core.spec.progress import Tell
 
 _SCORING_SHARE = 1 / 3
+_ENOUGH = 32
+"""Samples to score with that need no help by others."""
+_MOST_CODES = 1 << 29
+"""Codes, of one byte each, that a fold may hold."""
 
 
 def apart(samples: Samples, request: Request) -> tuple[Samples, Samples]:
@@ -28,6 +32,35 @@ def apart(samples: Samples, request: Request) -> tuple[Samples, Samples]:
     if request.by_value or samples.count < 2 * (samples.batch or 1):
         return samples, samples
     return split_samples(samples, _SCORING_SHARE, request.seed)
+
+
+def further_folds(
+    seen: Samples, unseen: Samples, rounded: RoundedWeights, request: Request
+) -> tuple[tuple[Samples, Samples], ...]:
+    """Let each half of the samples to round with change places with those to score on.
+
+    Scores are means over samples, and few samples give a plan much chance to follow. In three folds each sample scores
+    codes that it has not seen, so that three times as many tell, at three times the work (cross-fitting: Chernozhukov
+    et al., Double/debiased machine learning, arXiv:1608.00060).
+
+    Args:
+        seen: Samples to round with.
+        unseen: Samples to score with.
+        rounded: Every layer at each of its widths, as each fold has it once more.
+        request: How codes are chosen, the method that scores them, the effort, and the seed of the choice.
+
+    Returns:
+        Two more pairs of samples to round with and to score with; none but at the effort `best`, and none where no
+        samples stand apart, or so many that the mean over them is known, or codes would take too much memory.
+    """
+    codes = sum(weight.codes.size for widths in rounded.values() for weight in widths.values())
+    known = seen is unseen or unseen.count >= _ENOUGH
+    if request.effort != "best" or request.sensitivity != "output" or known or codes > _MOST_CODES:
+        return ()
+    if seen.count < 2 * (seen.batch or 1):
+        return ()
+    one, other = split_samples(seen, 1 / 2, request.seed)
+    return (other.joined(unseen), one), (one.joined(unseen), other)
 
 
 def round_candidates(

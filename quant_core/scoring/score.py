@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from quant_core.calibration import Samples
 from quant_core.checkpoints import Checkpoints, probe_log
 from quant_core.preparation import Prepared
 from quant_core.quantizers.rounding import RoundedWeights
+from quant_core.scoring.cross_fitted import cross_fitted
 from quant_core.scoring.question import TELLING, asked, find_objective
 from quant_core.scoring.scored import Scored, check_reuse, read_tables, refuse_other
 from quant_core.sensitivity import Spectrum, missing_scores
@@ -29,6 +32,7 @@ def score(
     request: Request,
     tell: Tell,
     checkpoints: Checkpoints | None = None,
+    further: Sequence[tuple[Samples, RoundedWeights]] = (),
 ) -> Scored:
     """Estimate what each layer loses at each of its candidate widths.
 
@@ -39,6 +43,7 @@ def score(
         request: What is asked.
         tell: Called with the fraction done and a message.
         checkpoints: What was measured by an attempt that was cut off, and where this one writes it down.
+        further: Further samples, each with codes that have not seen them; scores are then means over all samples.
 
     Returns:
         The loss, the table, and warnings.
@@ -46,15 +51,38 @@ def score(
     log = probe_log(checkpoints)
     if log is not None and log.known:
         tell(0.0, f"{log.known} measurements taken from the last attempt")
-    with asked(job, samples, rounded, request, tell, log) as question:
+    folds = 1 + len(further)
+    with asked(job, samples, rounded, request, fold_of(tell, 0, folds), log) as question:
         if isinstance(request, AnalyzeSpec):
             found, densities = _answer_all(question, request)
         else:
             found, densities = answer(question, request.sensitivity, request.scored_as), {}
+    tables = [found.table]
+    for number, (others, codes) in enumerate(further, 1):
+        with asked(job, others, codes, request, fold_of(tell, number, folds), log) as another:
+            asked_alike = replace(another, objective=question.objective)
+            tables.append(answer(asked_alike, request.sensitivity, request.scored_as).table)
+    found = replace(found, table=cross_fitted(tables))
     if found.interactions is not None or found.similarity is not None:
         found = found.referring_to(INTERACTIONS)
     bits = {name: choice.bits for name, choice in job.candidates.items()}
     return Scored(question.objective, found, missing_scores(found.table, bits), densities)
+
+
+def fold_of(tell: Tell, number: int, folds: int) -> Tell:
+    """Tell of one fold among several.
+
+    Args:
+        tell: Called with the fraction done of all and a message.
+        number: Which it is.
+        folds: How many there are.
+
+    Returns:
+        What takes the fraction done of this one.
+    """
+    if folds == 1:
+        return tell
+    return lambda done, message: tell((number + done) / folds, f"fold {number + 1} of {folds}: {message}")
 
 
 def reuse(job: Prepared, samples: Samples, request: Request, folder: Path) -> Scored:

@@ -61,8 +61,8 @@ class WeightOptions(BaseModel):
 
     Attributes:
         effort: What the options below are where they are not given: `fast` leaves channels, and codes of GPTQ, as they
-            are, and scores layers on 32 samples at most; `balanced` takes the defaults, `best` reconstructs (integer
-            codes; formats are rounded by GPTQ).
+            are, and scores layers on 32 samples at most; `balanced` takes the defaults, `best` scores on all samples in
+            folds, and reconstructs (integer codes; formats are rounded by GPTQ).
         rounding: How weights find their codes. Layers are scored with the rounding that is exported; `brecq`, `qdrop`
             and `reconstruction` tune the codes of the chosen plan alone, and score with GPTQ, which they start from.
         foem_beta: Weight of the first-order term of `foem`; 0 is GPTQ.

@@ -26,6 +26,7 @@ Move = Mapping[str, int]
 """Layers that change together -> their new bits."""
 
 Rows = tuple[torch.Tensor, ...]
+StandIns = Mapping[str, Mapping[str, torch.Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +64,23 @@ class Measured:
         return float(fall.mean()) > errors * error
 
 
+@dataclass(frozen=True, eq=False)
+class _Fold:
+    """Samples, and codes that have not seen them.
+
+    Attributes:
+        rounded: Every layer at every width.
+        batches: The samples.
+        reference: What the float network gives for each batch.
+        before: Its loss, sample by sample.
+    """
+
+    rounded: RoundedWeights
+    batches: Sequence[Batch]
+    reference: Sequence[Rows]
+    before: Sequence[torch.Tensor]
+
+
 class PlanMeter:
     """Measures plans on the samples that scored the layers.
 
@@ -71,7 +89,7 @@ class PlanMeter:
 
     Attributes:
         samples: Number of samples.
-        batches: They, in batches.
+        batches: Those of the first fold, in batches.
     """
 
     def __init__(
@@ -83,6 +101,7 @@ class PlanMeter:
         rounded: RoundedWeights,
         activations: Callable[[Bits], Replace] | None = None,
         watch: RangeWatch | None = None,
+        further: Sequence[tuple[Sequence[Batch], RoundedWeights]] = (),
     ) -> None:
         """Run the float network once.
 
@@ -93,28 +112,17 @@ class PlanMeter:
             batches: The samples.
             rounded: Every layer at every width.
             activations: Plan -> tensor name -> how it is rounded, where bits of activations are open.
-            watch: Shown this run.
+            watch: Shown the run over `batches`.
+            further: Further samples, each with codes of their own.
         """
-        self.samples = sum(batch.size for batch in batches)
-        self.batches = self._batches = batches
+        self.batches = batches
         self._program, self._objective = program, objective
         self._layers = {layer.name: layer for layer in layers}
-        self._rounded = rounded
         self._activations = activations
         self._known: dict[tuple[tuple[str, int], ...], Measured] = {}
-        self._reference: list[Rows] = []
-        self._before: list[torch.Tensor] = []
-        wanted = list(dict.fromkeys((*objective.tensors, *(() if watch is None else watch.tensors))))
-        for batch in batches:
-            with torch.no_grad():
-                values = program.evaluate(
-                    batch.feeds, outputs=[name for name in wanted if name not in batch.feeds]
-                )
-                if watch is not None:
-                    watch.add({**batch.feeds, **values})
-                rows = objective.rows(values, batch.size)
-                self._reference.append(rows)
-                self._before.append(objective.per_sample(rows, rows, batch.labels))
+        others = [self._fold(samples, codes) for samples, codes in further]
+        self._folds = [self._fold(batches, rounded, watch), *others]
+        self.samples = sum(batch.size for fold in self._folds for batch in fold.batches)
 
     def loss(self, bits: Bits) -> Measured:
         """Measure one plan.
@@ -128,32 +136,56 @@ class PlanMeter:
         key = tuple(bits.items())
         if key not in self._known:
             replace = {} if self._activations is None else self._activations(bits)
-            self._known[key] = self._measured(self._stand_ins(bits), replace)
+            self._known[key] = self._measured(lambda rounded: self._stand_ins(bits, rounded), replace)
         return self._known[key]
 
-    def loss_of(self, weights: Mapping[str, QuantizedWeight]) -> Measured:
+    def loss_of(self, weights: Callable[[RoundedWeights], Mapping[str, QuantizedWeight]]) -> Measured:
         """Measure rounded weights, with activations in float.
 
         Args:
-            weights: Layer name -> codes and scales; the others stay as they are.
+            weights: Takes them from every layer at every width: layer name -> codes and scales; the others stay as they
+                are.
 
         Returns:
             `mean_n [L_n(weights) - L_n(float)]`; not finite if the network gives NaN or infinity.
         """
-        stand_ins = {
-            name: stand_in_tensors(self._program, self._layers[name], weight)
-            for name, weight in weights.items()
-        }
+
+        def stand_ins(rounded: RoundedWeights) -> StandIns:
+            return {
+                name: stand_in_tensors(self._program, self._layers[name], weight)
+                for name, weight in weights(rounded).items()
+            }
+
         return self._measured(stand_ins, {})
 
-    def _measured(self, stand_ins: Mapping[str, Mapping[str, torch.Tensor]], replace: Replace) -> Measured:
-        weights, changes = _merge(stand_ins), []
-        for index, batch in enumerate(self._batches):
+    def _fold(
+        self, batches: Sequence[Batch], rounded: RoundedWeights, watch: RangeWatch | None = None
+    ) -> _Fold:
+        reference: list[Rows] = []
+        before: list[torch.Tensor] = []
+        wanted = dict.fromkeys((*self._objective.tensors, *(() if watch is None else watch.tensors)))
+        for batch in batches:
             with torch.no_grad():
                 values = self._program.evaluate(
-                    batch.feeds, outputs=self._objective.tensors, weights=weights, replace=replace
+                    batch.feeds, outputs=[name for name in wanted if name not in batch.feeds]
                 )
-            changes.append(self._increase(index, values))
+                if watch is not None:
+                    watch.add({**batch.feeds, **values})
+                rows = self._objective.rows(values, batch.size)
+                reference.append(rows)
+                before.append(self._objective.per_sample(rows, rows, batch.labels))
+        return _Fold(rounded, batches, reference, before)
+
+    def _measured(self, stand_ins: Callable[[RoundedWeights], StandIns], replace: Replace) -> Measured:
+        changes = []
+        for fold in self._folds:
+            weights = _merge(stand_ins(fold.rounded))
+            for index, batch in enumerate(fold.batches):
+                with torch.no_grad():
+                    values = self._program.evaluate(
+                        batch.feeds, outputs=self._objective.tensors, weights=weights, replace=replace
+                    )
+                changes.append(self._increase(fold, index, values))
         return Measured(torch.cat(changes).double().cpu())
 
     def around(self, bits: Bits, moves: Sequence[Move]) -> list[float]:
@@ -168,47 +200,55 @@ class PlanMeter:
         """
         if self._activations is not None:
             return [self.loss({**bits, **move}).mean for move in moves]
-        planned = self._stand_ins(bits)
-        weights = _merge(planned)
         names = tuple(dict.fromkeys((*self._program.order, *self._objective.tensors)))
         sums = [0.0] * len(moves)
-        for index, batch in enumerate(self._batches):
-            with torch.no_grad():
-                kept = tensors(self._program.evaluate(batch.feeds, outputs=names, weights=weights))
-            kept = {**batch.feeds, **kept}
-
-            def moved(move: Move, index: int = index, kept: Mapping[str, torch.Tensor] = kept) -> float:
-                behind = self._behind(move)
+        for fold in self._folds:
+            planned = self._stand_ins(bits, fold.rounded)
+            weights = _merge(planned)
+            for index, batch in enumerate(fold.batches):
                 with torch.no_grad():
-                    values = self._program.evaluate(
-                        {name: value for name, value in kept.items() if name not in behind},
-                        outputs=self._objective.tensors,
-                        weights=_merge({**planned, **self._stand_ins(move)}),
-                    )
-                    return float(self._increase(index, values).double().sum())
+                    kept = tensors(self._program.evaluate(batch.feeds, outputs=names, weights=weights))
+                kept = {**batch.feeds, **kept}
 
-            with closing(side_by_side(moved, moves, self._program.device)) as increases:
-                sums = [total + increase for total, increase in zip(sums, increases, strict=True)]
+                def moved(
+                    move: Move,
+                    fold: _Fold = fold,
+                    index: int = index,
+                    planned: StandIns = planned,
+                    kept: Mapping[str, torch.Tensor] = kept,
+                ) -> float:
+                    behind = self._behind(move)
+                    with torch.no_grad():
+                        values = self._program.evaluate(
+                            {name: value for name, value in kept.items() if name not in behind},
+                            outputs=self._objective.tensors,
+                            weights=_merge({**planned, **self._stand_ins(move, fold.rounded)}),
+                        )
+                        return float(self._increase(fold, index, values).double().sum())
+
+                with closing(side_by_side(moved, moves, self._program.device)) as increases:
+                    sums = [total + increase for total, increase in zip(sums, increases, strict=True)]
         return [total / self.samples for total in sums]
 
     def _behind(self, layers: Iterable[str]) -> frozenset[str]:
         return frozenset().union(*(self._program.downstream(self._layers[name].weight) for name in layers))
 
-    def _increase(self, index: int, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        batch = self._batches[index]
+    def _increase(self, fold: _Fold, index: int, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        batch = fold.batches[index]
         rows = self._objective.rows(values, batch.size)
-        return self._objective.per_sample(rows, self._reference[index], batch.labels) - self._before[index]
+        changed = self._objective.per_sample(rows, fold.reference[index], batch.labels)
+        return changed - fold.before[index]
 
-    def _stand_ins(self, bits: Bits) -> dict[str, dict[str, torch.Tensor]]:
+    def _stand_ins(self, bits: Bits, rounded: RoundedWeights) -> StandIns:
         return {
             name: {}
             if weight_of(width) == FLOAT_BITS
-            else stand_in_tensors(self._program, self._layers[name], self._rounded[name][stored_of(width)])
+            else stand_in_tensors(self._program, self._layers[name], rounded[name][stored_of(width)])
             for name, width in bits.items()
         }
 
 
-def _merge(stand_ins: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+def _merge(stand_ins: StandIns) -> dict[str, torch.Tensor]:
     return {initializer: value for found in stand_ins.values() for initializer, value in found.items()}
 
 

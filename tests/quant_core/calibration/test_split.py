@@ -29,6 +29,15 @@ def test_every_sample_once_and_in_order(count, share, seed):
     np.testing.assert_array_equal(np.sort(together), np.arange(count))
 
 
+def test_parts_join_to_all_samples_again():
+    first, second = split_samples(_samples(9, 3), 0.5, 0)
+    joined = second.joined(first)
+    order = np.argsort(joined.inputs["x"])
+    np.testing.assert_array_equal(joined.inputs["z"][order], np.arange(9) * 10)
+    np.testing.assert_array_equal(joined.labels[order], np.arange(9) % 3)
+    assert joined.batch == 3
+
+
 def test_seed_decides():
     once, again, other = (split_samples(_samples(100), 0.25, seed)[1].inputs["x"] for seed in (1, 1, 2))
     np.testing.assert_array_equal(once, again)

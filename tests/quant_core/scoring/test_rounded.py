@@ -9,11 +9,13 @@ import pytest
 
 from quant_core.calibration import Samples
 from quant_core.pipeline import quantize
-from quant_core.scoring.rounded import apart
+from quant_core.quantizers import quantize_weight
+from quant_core.scoring.rounded import apart, further_folds
 from quant_core.spec import QuantizeSpec, SensitivityTable
 from tests.quant_core.test_first_use import CHAIN, write
 
 SAMPLES = Samples(inputs={"x": np.arange(30.0)})
+ROUNDED = {"layer": {4: quantize_weight(np.ones((3, 2), np.float32), 4, 1)}}
 
 
 def values(samples: Samples) -> set[float]:
@@ -36,13 +38,52 @@ def test_a_single_sample_does_both() -> None:
     assert apart(one, QuantizeSpec(size=0.5, effort="fast")) == (one, one)
 
 
-@pytest.mark.parametrize(("effort", "scored"), [("balanced", 40), ("fast", 32)])
-def test_a_fast_job_scores_on_some_dozens_of_samples_and_refines_no_plan(
-    tmp_path: Path, effort: str, scored: int
+def test_at_the_effort_best_every_sample_scores_codes_that_have_not_seen_it() -> None:
+    spec = QuantizeSpec(size=0.5, effort="best")
+    first = apart(SAMPLES, spec)
+    folds = (first, *further_folds(*first, ROUNDED, spec))
+    assert [seen.count for seen, _ in folds] == [20, 20, 20]
+    assert sorted(value for _, unseen in folds for value in values(unseen)) == sorted(values(SAMPLES))
+    for seen, unseen in folds:
+        assert values(seen) | values(unseen) == values(SAMPLES)
+        assert not values(seen) & values(unseen)
+
+
+@pytest.mark.parametrize("asked", [{"effort": "balanced"}, {"effort": "best", "sensitivity": "gauss_newton"}])
+def test_other_efforts_and_scores_that_are_not_measured_make_do_with_one_fold(
+    asked: dict[str, str],
 ) -> None:
-    feeds = {"x": np.random.default_rng(1).standard_normal((160, 4)).astype(np.float32)}
+    spec = QuantizeSpec.model_validate({"size": 0.5} | asked)
+    assert further_folds(*apart(SAMPLES, spec), ROUNDED, spec) == ()
+
+
+def test_no_folds_where_nothing_stands_apart_and_where_samples_abound() -> None:
+    spec = QuantizeSpec(size=0.5, effort="best")
+    assert further_folds(SAMPLES, SAMPLES, ROUNDED, spec) == ()
+    one = SAMPLES.take(np.array([0]))
+    assert further_folds(one, SAMPLES.take(np.array([1])), ROUNDED, spec) == ()
+    many = Samples(inputs={"x": np.arange(96.0)})
+    assert further_folds(*apart(many, spec), ROUNDED, spec) == ()
+
+
+def test_no_folds_where_codes_would_take_too_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = QuantizeSpec(size=0.5, effort="best")
+    monkeypatch.setattr("quant_core.scoring.rounded._MOST_CODES", 6)
+    assert len(further_folds(*apart(SAMPLES, spec), ROUNDED, spec)) == 2
+    monkeypatch.setattr("quant_core.scoring.rounded._MOST_CODES", 5)
+    assert further_folds(*apart(SAMPLES, spec), ROUNDED, spec) == ()
+
+
+@pytest.mark.parametrize(
+    ("effort", "given", "scored"), [("balanced", 160, 40), ("fast", 160, 32), ("best", 80, 60)]
+)
+def test_jobs_score_on_as_many_samples_as_their_effort_takes(
+    tmp_path: Path, effort: str, given: int, scored: int
+) -> None:
+    feeds = {"x": np.random.default_rng(1).standard_normal((given, 4)).astype(np.float32)}
     paths = write(tmp_path, CHAIN, feeds, w=(4, 4), r=(4, 4))
-    spec = QuantizeSpec.model_validate({"effective_bits": 3, "effort": effort})
+    untuned = {"rounding": "gptq", "follow": False} if effort == "best" else {}
+    spec = QuantizeSpec.model_validate({"effective_bits": 3, "effort": effort} | untuned)
     report = quantize(*paths, spec, tmp_path / "out")
     table = SensitivityTable.model_validate_json((tmp_path / "out" / "sensitivity.json").read_text())
     assert table.samples == scored

@@ -59,6 +59,8 @@ def tiny():
     objective = Objective((Term("y", "y", "squared_error"),))
     batches = split_batches({"x": torch.from_numpy(x)}, None, sample_bytes=100, seed=0, clusters=3)
     meter = PlanMeter(program, layers, objective, batches, rounded)
+    coarser = {name: {b: row[max(2, b - 1) if b < 8 else 4] for b in BITS} for name, row in rounded.items()}
+    in_folds = PlanMeter(program, layers, objective, batches[:1], rounded, further=[(batches[1:], coarser)])
     names = [layer.name for layer in layers]
 
     def loss(bits):
@@ -87,6 +89,7 @@ def tiny():
         objective=objective,
         rounded=rounded,
         meter=meter,
+        in_folds=in_folds,
         loss=loss,
         names=names,
         problem=problem,

@@ -2,6 +2,7 @@ import itertools
 import math
 
 import pytest
+import torch
 
 from quant_core.calibration import RangeWatch
 from quant_core.trials import PlanMeter
@@ -39,3 +40,15 @@ def test_a_watch_is_shown_the_float_run(tiny):
     assert watch.ranges["y"].maximum == pytest.approx(largest)
     bits = dict.fromkeys(tiny.names, 4)
     assert meter.loss(bits).mean == tiny.meter.loss(bits).mean
+
+
+def test_every_fold_is_measured_with_codes_of_its_own(tiny):
+    """The second fold's codes of 3, 4 and 8 bits are those that the first has at 2, 3 and 4."""
+    plan, coarser = (dict(zip(tiny.names, bits, strict=True)) for bits in ((4, 8, 3), (3, 4, 2)))
+    size = tiny.meter.batches[0].size
+    expected = torch.cat([tiny.meter.loss(plan).increase[:size], tiny.meter.loss(coarser).increase[size:]])
+    found = tiny.in_folds.loss(plan).increase
+    assert torch.allclose(found, expected)
+    unmoved, moved = tiny.in_folds.around({**plan, tiny.names[0]: 2}, [{}, {tiny.names[0]: 4}])
+    assert moved == pytest.approx(float(expected.mean()), rel=1e-5)
+    assert unmoved != pytest.approx(moved, rel=1e-2)
