@@ -27,6 +27,7 @@ _SIZING = {
 }
 _SAME_FOR_ALL = 0.02  # nats between the likeliest and the least likely class
 _CERTAIN = 10.0  # nats between the two likeliest classes
+_NO_DOUBT = 1e-9  # mean probability of all classes but the likeliest
 _ENOUGH_ROWS = 8
 _POOLING = {"GlobalAveragePool", "ReduceMean", "AveragePool"}
 _SOUNDS_LIKE_CLASSES = re.compile(r"logit|prob|class|score", re.IGNORECASE)
@@ -206,6 +207,9 @@ def _guess(value: ir.Value, tensor: torch.Tensor, sample_axis: int) -> tuple[Ter
     divergence = Term(name, name, "kl", -1, sample_axis)
     if _SOUNDS_LIKE_FEATURES.search(name):
         return squared, "is named like features"
+    if _leaves_no_doubt(tensor):
+        # All divergences would lie below what float32 resolves, and bits be given by chance.
+        return squared, "would give every sample its class beyond doubt, so it is read as a regression"
     if _SOUNDS_LIKE_CLASSES.search(name):
         return divergence, "is named like class scores"
     if op in _LINEAR and (why := _no_scores(tensor)):
@@ -230,6 +234,12 @@ def _no_scores(tensor: torch.Tensor) -> str | None:
     if same and float((best.values[:, 0] - best.values[:, -1]).median()) > _CERTAIN:
         return "would give every sample to one class for sure, so it is read as a regression"
     return None
+
+
+def _leaves_no_doubt(tensor: torch.Tensor) -> bool:
+    rows = torch.log_softmax(tensor.detach().double().reshape(-1, tensor.shape[-1]), 1)
+    others = rows.scatter(1, rows.argmax(1, keepdim=True), -torch.inf).exp().sum(1)
+    return float(others.mean()) < _NO_DOUBT
 
 
 def _maker(value: ir.Value) -> ir.Node | None:

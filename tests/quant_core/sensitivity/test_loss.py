@@ -238,6 +238,15 @@ def test_the_output_that_the_labels_are_right_about_comes_first() -> None:
     assert "'wide' holds the 20 classes that the labels number" in (found.guessed or "")
 
 
+@pytest.mark.parametrize("name", ["y", "logits"])
+@pytest.mark.parametrize(("gap", "kind"), [(60.0, "squared_error"), (12.0, "kl")])
+def test_answers_beyond_doubt_are_a_regression(name: str, gap: float, kind: str) -> None:
+    """Where all other classes have next to no probability, a divergence is nothing but what float32 rounds away."""
+    values = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    values[range(8), [0, 1, 2, 3] * 2] += gap
+    assert told(**{name: values}).name == kind
+
+
 @pytest.mark.parametrize(
     ("scale", "offset", "kind"),
     [(1.0, 0.0, "kl"), (1e-3, 0.0, "squared_error"), (30.0, 100.0, "squared_error"), (30.0, 0.0, "kl")],
