@@ -20,7 +20,7 @@ from quant_core.quantizers.input_moments import Moments
 from quant_core.quantizers.kept_apart import compared, narrowed
 from quant_core.quantizers.principal_moments import PrincipalMoments
 from quant_core.quantizers.rows import from_rows, scale_to_rows, to_rows
-from quant_core.quantizers.weight import ScaledRows, drawn_in, find_steps
+from quant_core.quantizers.weight import ScaledRows, drawn_in, find_steps, with_steps_of
 from quant_core.spec.weight_grid import WeightGrid
 from quant_core.spec.width import sparse_of, weight_of
 
@@ -44,6 +44,10 @@ _SHARES = {
 _CLIPPED_SWEPT, _CLIPPED = 2.0, 1.5
 """How much better ranges of least weight error must be, for a channel that was swept and otherwise: they clip most,
 which takes from the size of every output, and what layers lose of it adds up where other errors do not."""
+_FAR_OUT, _LONG_ROW = {2: 0.0, 3: 4.5, 4: 4.5, 5: 4.5, 6: 4.5}, 64
+"""Bits -> root mean squares of a row beyond which a weight lies far out. Without one the range of least weight error
+lies among the shares, or so near to them that it is not that much better; but at 2 bits it may lie below them anywhere,
+and a few weights may all lie on some grid."""
 _CHANNELS = WeightGrid()
 _COLUMNS_AN_INPUT = 2
 
@@ -76,9 +80,10 @@ def gptq(
     Where the grid's search is `hessian`, the ranges of least weight error and several shares of the whole range are
     tried, and each channel keeps the one under which this error comes out least: GPTQ makes up for rounding, but not
     for clipping, so that its best ranges are often wider than those of least weight error. These must be better by half
-    or more, as they are where a few weights lie far out. In layers of more than 64 outputs the error is foretold as
-    `sum_k R_kk^2 (Q(w_k) - w_k)^2`, R the triangular factor and Q the nearest code: what GPTQ loses at input k is
-    `R_kk^2 e_k^2`, and e_k is what rounding changes there, in one weight that was moved little.
+    or more, as they are where a few weights lie far out; among 64 weights or more, from 3 bits on, they are searched in
+    such rows alone. In layers of more than 64 outputs the error is foretold as `sum_k R_kk^2 (Q(w_k) - w_k)^2`, R the
+    triangular factor and Q the nearest code: what GPTQ loses at input k is `R_kk^2 e_k^2`, and e_k is what rounding
+    changes there, in one weight that was moved little.
 
     A bias that is corrected makes up for the mean error, which leaves the inputs' covariance in place of H.
 
@@ -197,10 +202,12 @@ def _starts(
     def laid_out(axis: ChannelAxis, grid: WeightGrid) -> ScaledRows:
         return ScaledRows.of(weight, axis, grid)
 
+    def laid_for(grid: WeightGrid) -> ScaledRows:
+        plain = WeightGrid(granularity=grid.granularity, block_size=grid.block_size)
+        return laid_out(layer.step_axis(grid), plain)
+
     def found(bits: int, grid: WeightGrid, most: int | None) -> QuantizedWeight:
-        axis = layer.step_axis(grid)
-        laid = laid_out(axis, WeightGrid(granularity=grid.granularity, block_size=grid.block_size))
-        return find_steps(weight, bits, axis, grid, most=most, laid=laid)
+        return find_steps(weight, bits, layer.step_axis(grid), grid, most=most, laid=laid_for(grid))
 
     def starts(bits: int, grid: WeightGrid) -> list[QuantizedWeight]:
         if grid.range_search != "hessian" or grid.format != "int":
@@ -212,7 +219,9 @@ def _starts(
         if bits not in _SHARES:
             return [whole]
         # Rows with few weights far out are better off with much less than any share of their range.
-        least = found(bits, replace(grid, range_search="mse"), _LOOKED_AT)
+        laid = laid_for(grid)
+        far_out = laid.beyond(_FAR_OUT[bits] if laid.rows.shape[1] >= _LONG_ROW else 0.0)
+        least = with_steps_of(whole, replace(grid, range_search="mse"), laid, far_out, most=_LOOKED_AT)
         return [whole, *(drawn_in(whole, grid, share) for share in _SHARES[bits]), least]
 
     return {bits: starts(bits, grid_of(bits)) for bits in widths}
@@ -394,4 +403,4 @@ def _encoded(layer: Layer, start: QuantizedWeight, values: torch.Tensor) -> Quan
         zero_points = np.broadcast_to(start.spread(start.zero_point), layer.shape)
         values = values + to_rows(layer, zero_points).float()
     codes = elements(start.bits, WeightGrid(format=start.format)).encode(values)
-    return replace(start, codes=from_rows(layer, torch.from_numpy(codes)).astype(np.int8))
+    return replace(start, codes=from_rows(layer, torch.from_numpy(codes)).astype(np.int8, copy=False))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +65,26 @@ class ScaledRows:
         if not self.rows.numel():
             return torch.ones(len(self.rows), 1)
         return torch.where(self.high > -self.low, -1.0, 1.0)
+
+    def beyond(self, share: float) -> Tensor:
+        """Tell where a few weights lie far out.
+
+        Args:
+            share: How many root mean squares of their row.
+
+        Returns:
+            Rows with a weight that lies further out, `[scales]`.
+        """
+        if not self.rows.numel():
+            return torch.zeros(len(self.rows), dtype=torch.bool)
+        largest = torch.maximum(self.high, -self.low)[:, 0]
+        return largest > share * self.mean_size
+
+    @cached_property
+    def mean_size(self) -> Tensor:
+        """Root mean square of each row, `[scales]`."""
+        found: Tensor = torch.linalg.vector_norm(self.rows, dim=1) / math.sqrt(self.rows.shape[1])
+        return found
 
 
 @dataclass(frozen=True)
@@ -130,25 +152,12 @@ def find_steps(
             remedy=f"Give {FORMAT_BITS[grid.format]} bits, or the format int.",
         )
     laid = ScaledRows.of(weight, axis, grid) if laid is None else laid
-    axis, rows = _axis(axis, grid), laid.rows
-    every = 0 if most is None or not rows.numel() else max(1, rows.shape[1] // most)
-    counts = None
-    sign = laid.signs if grid.turns(bits) else None
-    if grid.range_search == "minmax":
-        rows = torch.cat([laid.low, laid.high], dim=1)  # nothing else is asked for
-    elif every > 1:
-        rows = torch.cat([rows[:, ::every], laid.low, laid.high], dim=1)
-        counts = torch.full(rows.shape[1:], float(every))
-        counts[-2:] = 1
-    elif every:
-        counts = torch.ones(rows.shape[1:])
-    steps = _find_steps(rows if sign is None else rows * sign, bits, grid, counts)
-    scale = steps.scale if sign is None else steps.scale * sign[:, 0]
+    axis, steps = _axis(axis, grid), _steps_of(laid, bits, grid, most)
     shape = scales_shape(weight.shape, axis, grid.block)
     zero_point = steps.zero_point
     return QuantizedWeight(
         codes=np.zeros(weight.shape, dtype=np.int8),
-        scale=scale.numpy().reshape(shape).copy(),
+        scale=steps.scale.numpy().reshape(shape).copy(),
         axis=axis,
         bits=bits,
         zero_point=None if zero_point is None else zero_point.numpy().astype(np.int8).reshape(shape),
@@ -156,6 +165,33 @@ def find_steps(
         format=grid.format,
         tensor_scale=steps.factor,
     )
+
+
+def with_steps_of(
+    start: QuantizedWeight, grid: WeightGrid, laid: ScaledRows, chosen: Tensor, *, most: int | None = None
+) -> QuantizedWeight:
+    """Search the scales of some rows; the others keep theirs.
+
+    Args:
+        start: Scales of all rows.
+        grid: The grid, of integers.
+        laid: The weight's rows.
+        chosen: Which of them are searched, `[scales]`.
+        most: As `find_steps` has it.
+
+    Returns:
+        The same with those scales and zero points.
+    """
+    if not bool(chosen.any()):
+        return start
+    rows = ScaledRows(laid.rows[chosen], laid.low[chosen], laid.high[chosen])
+    steps, at = _steps_of(rows, start.bits, grid, most), chosen.numpy().reshape(start.scale.shape)
+    scale, zero_point = start.scale.copy(), start.zero_point
+    scale[at] = steps.scale.numpy()
+    if zero_point is not None and steps.zero_point is not None:
+        zero_point = zero_point.copy()
+        zero_point[at] = steps.zero_point.numpy().astype(np.int8)
+    return replace(start, scale=scale, zero_point=zero_point)
 
 
 def drawn_in(start: QuantizedWeight, grid: WeightGrid, share: float) -> QuantizedWeight:
@@ -200,6 +236,23 @@ def round_to_nearest(weight: npt.NDArray[np.floating], start: QuantizedWeight) -
         codes[begin:end] = kinds.encode(kinds.nearest(scaled))
         begin = end
     return replace(start, codes=from_scaled_rows(codes, weight.shape, start.axis, start.block_size))
+
+
+def _steps_of(laid: ScaledRows, bits: int, grid: WeightGrid, most: int | None) -> _Steps:
+    rows = laid.rows
+    every = 0 if most is None or not rows.numel() else max(1, rows.shape[1] // most)
+    counts = None
+    sign = laid.signs if grid.turns(bits) else None
+    if grid.range_search == "minmax":
+        rows = torch.cat([laid.low, laid.high], dim=1)  # nothing else is asked for
+    elif every > 1:
+        rows = torch.cat([rows[:, ::every], laid.low, laid.high], dim=1)
+        counts = torch.full(rows.shape[1:], float(every))
+        counts[-2:] = 1
+    elif every:
+        counts = torch.ones(rows.shape[1:])
+    steps = _find_steps(rows if sign is None else rows * sign, bits, grid, counts)
+    return steps if sign is None else replace(steps, scale=steps.scale * sign[:, 0])
 
 
 def _find_steps(rows: Tensor, bits: int, grid: WeightGrid, counts: Tensor | None) -> _Steps:

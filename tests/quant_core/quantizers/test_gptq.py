@@ -11,6 +11,7 @@ from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.coordinate_descent import descend
 from quant_core.quantizers.gptq import gptq
+from quant_core.quantizers.grids import range_search
 from quant_core.quantizers.input_moments import InputMoments, KeptMoments, has_moments, input_moments
 from quant_core.quantizers.rounding import knows_more, round_weights
 from quant_core.quantizers.rows import from_rows, rows_shape, scale_to_rows, to_rows
@@ -232,3 +233,22 @@ def test_codes_are_found_again_from_as_many_columns_as_inputs_on(case, inputs):
     enough = -(-inputs // 16)
     assert knows_more(layer, enough)
     assert not knows_more(layer, enough - 1)
+
+
+@pytest.mark.parametrize(("channels", "rows"), [(8, 1), (7, 8)])
+def test_in_long_rows_ranges_of_least_error_are_searched_where_weights_lie_far_out(
+    channels, rows, monkeypatch
+):
+    _, layer, weight, _ = build("Conv", (3, channels, 9, 9), (8, channels, 3, 3), {})
+    weight[3, 0, 0, 0] = 40
+    plain, searched = range_search.search_symmetric, []
+
+    def search(rows, elements, scales, bits, counts=None):
+        searched.append((bits, len(rows)))
+        return plain(rows, elements, scales, bits, counts)
+
+    monkeypatch.setattr("quant_core.quantizers.weight.search_symmetric", search)
+    inputs = weight[0].size
+    moments = InputMoments(torch.eye(inputs)[None], torch.zeros(1, inputs), 10_000, 1_000)
+    gptq(layer, weight, moments, (2, 3, 4, 8), grid_of=WeightOptions().grid)
+    assert searched == [(2, len(weight)), (3, rows), (4, rows)]

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from quant_core.errors import SpecError
 from quant_core.quantizers import QuantizedWeight, code_range, quantize_weight, round_to_nearest
-from quant_core.quantizers.weight import find_steps
+from quant_core.quantizers.weight import ScaledRows, find_steps, with_steps_of
 from quant_core.spec.weight_grid import WeightGrid
 
 
@@ -110,3 +110,26 @@ def test_some_weights_of_each_row_are_enough_to_find_its_scale(bits):
     exact = np.full(6, 9 / code_range(bits)[1])
     np.testing.assert_allclose(full.scale, exact, rtol=1e-3)
     assert (full.scale >= np.float32(exact)).all()  # taken to float16 upwards
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_scales_of_some_rows_are_searched_and_the_others_stay(symmetric):
+    weight = np.random.default_rng(0).standard_normal((6, 300)).astype(np.float32)
+    weight[[1, 4], 7] = 20
+    whole = WeightGrid(range_search="minmax", symmetric=symmetric)
+    least = WeightGrid(range_search="mse", symmetric=symmetric)
+    laid = ScaledRows.of(weight, 0, least)
+    chosen = laid.beyond(4.5)
+    assert chosen.tolist() == [False, True, False, False, True, False]
+    start, expected = find_steps(weight, 4, 0, whole), find_steps(weight, 4, 0, least)
+    found = with_steps_of(start, least, laid, chosen)
+    searched = chosen.numpy()
+    np.testing.assert_array_equal(found.scale, np.where(searched, expected.scale, start.scale))
+    if not symmetric:
+        np.testing.assert_array_equal(
+            found.zero_point, np.where(searched, expected.zero_point, start.zero_point)
+        )
+    assert not np.array_equal(start.scale[searched], expected.scale[searched])
+    assert with_steps_of(start, least, laid, laid.beyond(100)) is start
+    zeros = ScaledRows.of(np.zeros((2, 3), np.float32), 0, least)
+    assert not zeros.beyond(0).any()
