@@ -147,8 +147,8 @@ def _parts(batch: Batch) -> list[Batch]:
     """Samples to compare widths on, others that are measured with them, and those that may follow from both."""
     if not _FEWEST_SHARED <= batch.size < _FEW:
         return [batch]
-    quarter, half = batch.size // 4, batch.size // 2
-    return [batch.part(0, quarter), batch.part(quarter, half), batch.part(half, batch.size)]
+    few, half = batch.size // 8, batch.size // 2
+    return [batch.part(0, few), batch.part(few, half), batch.part(half, batch.size)]
 
 
 def _all_changes(

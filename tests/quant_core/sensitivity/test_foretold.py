@@ -145,8 +145,8 @@ def test_half_of_the_samples_are_measured_where_the_last_layers_tell_of_the_othe
 
     monkeypatch.setattr(program, "evaluate", evaluate)
     found = output(*arguments, foretell=True)
-    # Twelve layers take 6 samples of the first width and 12 of the second, the last four 6 and 24; and own errors.
-    assert sum(sizes) < 12 * (6 + 12) + 4 * (6 + 24) + 16 * 24 * 3 / 8
+    # Twelve layers take 3 samples of the first width and 12 of the second, the last four 12 and 24.
+    assert sum(sizes) == 12 * (3 + 12) + 4 * (12 + 24)
     assert np.std(np.log(found.increase / whole.increase)) < 0.3
     assert np.abs(np.log(found.increase / whole.increase)).max() < 0.7
 
