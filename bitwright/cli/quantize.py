@@ -198,7 +198,8 @@ def quantize(
         str | None,
         typer.Option(
             "--activation-range",
-            help="How activations are clipped: mse, minmax, percentile, entropy or output.",
+            help="How activations are clipped: mse, minmax, percentile, entropy or output; mse if left out, and output "
+            "in front of a maximum over many places.",
         ),
     ] = None,
     float_islands: Annotated[

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from quant_core.calibration import RangeWatch, Samples, choose_range, ranges_in_parts
 from quant_core.calibration.activation_range import ActivationRange
 from quant_core.export import Placement
+from quant_core.ingest.maxima import before_maxima
 from quant_core.journal import Journal
 from quant_core.preparation import Prepared
 from quant_core.quantizers import ActivationGrid, activation_grid
@@ -70,7 +71,7 @@ class ActivationGrids:
                     "calibration", done / total, f"activation ranges: {done} of {total} samples"
                 ),
             )
-            worth = self._worth({n: seen for n, seen in ranges.items() if bits[n] == _BYTE})
+            worth = self._worth({name: seen for name, seen in ranges.items() if bits[name] == _BYTE})
             for name, observed in ranges.items():
                 self.found[name, bits[name]] = self._grid(observed, bits[name], worth.get(name))
         else:
@@ -79,7 +80,12 @@ class ActivationGrids:
 
     def _worth(self, ranges: Mapping[str, ActivationRange]) -> Mapping[str, Floats]:
         """Tensor -> what errors of its values are worth, where ranges are chosen by that."""
-        if self.spec.activation_range != "output" or self.job.target.float8 or not ranges:
+        if self.spec.activation_range is None:
+            maximised = before_maxima(self.job.model)
+            ranges = {name: observed for name, observed in ranges.items() if name in maximised}
+        elif self.spec.activation_range != "output":
+            return {}
+        if self.job.target.float8 or not ranges:
             return {}
         left = int(min(_MOST, max(_FEWEST, _MACS / max(1, sum(layer.macs for layer in self.job.layers)))))
         feeds = []
@@ -93,5 +99,5 @@ class ActivationGrids:
     def _grid(self, observed: ActivationRange, bits: int, worth: Floats | None) -> ActivationGrid:
         if self.job.target.float8:  # fine near 0 whatever the range, so nothing is clipped
             return float8_grid(*choose_range(observed, "minmax"))
-        low, high = choose_range(observed, self.spec.activation_range, bits, worth)
+        low, high = choose_range(observed, self.spec.activation_range or "output", bits, worth)
         return symmetric_grid(low, high) if self.job.target.symmetric else activation_grid(low, high, bits)

@@ -160,7 +160,7 @@ class OpenActivations:
         return partial(dynamic_fake_quantize, bits=bits) if tensor in taps else self._static(tensor, bits)
 
     def _static(self, tensor: str, bits: int) -> Rounding:
-        low, high = choose_range(self.ranges[tensor], self.spec.activation_range, bits)
+        low, high = choose_range(self.ranges[tensor], self.spec.activation_range or "mse", bits)
         return partial(fake_quantize, grid=activation_grid(low, high, bits))
 
     def _place(self, widths: Mapping[str, int]) -> Placement:

@@ -51,7 +51,7 @@ def test_a_grid_reaches_from_the_smallest_to_the_largest_value_and_is_found_once
     assert grids.of(placement) == first
 
 
-def test_by_output_a_grid_holds_what_comes_through_a_maximum(tmp_path: Path):
+def test_by_output_and_by_default_a_grid_holds_what_comes_through_a_maximum(tmp_path: Path):
     rng = np.random.default_rng(0)
     model = onnx.parser.parse_model(
         """<ir_version: 10, opset_import: ["": 21]>
@@ -59,12 +59,14 @@ def test_by_output_a_grid_holds_what_comes_through_a_maximum(tmp_path: Path):
     )
     save_with_weights(model, rng, tmp_path / "net.onnx")
     np.savez(tmp_path / "x.npz", x=rng.standard_t(4, (24, 4, 24, 24)).astype(np.float32))
-    highs = {}
-    for method in ("output", "mse"):
+    found = {}
+    for method in ("output", "mse", None):
         spec = QuantizeSpec.model_validate({"size": 0.9, "activation_range": method})
         job = prepare(tmp_path / "net.onnx", tmp_path / "x.npz", spec)
         feeds = {"x": torch.from_numpy(job.samples.inputs["x"])}
         grids = ActivationGrids(job, spec, Journal(), (job.samples,), batches=(Batch(feeds, None, 24),))
         placement = place(job.model, job.layers, {layer.name: 8 for layer in job.layers}, 8, job.target, spec)
-        highs[method] = grids.of(placement)["h"].high
-    assert highs["output"] > 1.03 * highs["mse"]
+        found[method] = grids.of(placement)
+    assert found["output"]["h"].high > 1.03 * found["mse"]["h"].high
+    assert found[None]["h"] == found["output"]["h"]
+    assert found[None]["x"] == found["mse"]["x"]
