@@ -14,7 +14,7 @@ import onnx.helper
 from quant_core.errors import ModelError, UnsupportedOperatorError
 from quant_core.ingest.graph_size import check_graph_size
 from quant_core.ingest.names import check_text
-from quant_core.ingest.proto_tensors import walk_graphs
+from quant_core.ingest.proto_tensors import walk_graphs, walk_tensors
 from quant_core.spec.limits import limits
 
 MAX_OPSET = 26
@@ -134,7 +134,7 @@ def _has_shape(value: onnx.ValueInfoProto) -> bool:
 
 def _without_values(model: onnx.ModelProto) -> onnx.ModelProto:
     """Empty the tensors whose values lie in a file; those of large ones were left there."""
-    for tensor in model.graph.initializer:
+    for _, tensor in walk_tensors(model):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             tensor.ClearField("external_data")
             tensor.ClearField("data_location")

@@ -56,9 +56,7 @@ def _spell_out(node: ir.Node, version: int) -> None:
         return add("Constant", value=ir.tensor(value, dtype=kind))
 
     squares = add("Pow", source, number(2.0))
-    first = node.attributes.get_int("axis", -1)
-    # The scale has the axes that are normalized, whatever the rank of what it multiplies.
-    axes = list(range(first if first < 0 or scale.shape is None else -len(scale.shape), 0))
+    axes = _axes(node)
     if version < _AXES_AS_INPUT:
         mean = add("ReduceMean", squares, axes=axes)
     else:
@@ -71,3 +69,21 @@ def _spell_out(node: ir.Node, version: int) -> None:
     for value, result in zip(outputs, results, strict=True):
         result.type, result.shape = value.type, value.shape
     ir.convenience.replace_nodes_and_values(node.graph, node, [node], nodes, outputs, results)
+
+
+def _axes(node: ir.Node) -> list[int]:
+    """The axes that are normalized, counted from the last."""
+    first = node.attributes.get_int("axis", -1)
+    source, scale = node.inputs[:2]
+    assert source is not None  # both are required
+    assert scale is not None
+    if first < 0:
+        return list(range(first, 0))
+    if source.shape is not None:
+        return list(range(first - len(source.shape), 0))
+    # The scale has these axes, behind ones that may be put in front.
+    tensor = ir.convenience.get_const_tensor(scale)
+    shape = list(scale.shape or ()) if tensor is None else list(tensor.shape)
+    while shape[:1] == [1]:
+        shape = shape[1:]
+    return list(range(-max(1, len(shape)), 0))

@@ -41,6 +41,70 @@ def test_the_norm_is_spelt_out(opset, axis, run, floats, tmp_path):
     onnx.checker.check_model(ir.to_proto(after), full_check=True)
 
 
+@pytest.mark.parametrize("opset", [17, 18])
+@pytest.mark.parametrize("kind", ["constant", "behind ones", "for all channels"])
+def test_the_axes_are_those_of_the_source(kind, opset, run, floats, tmp_path):
+    axis, shape = (
+        (1, (64,)) if kind == "for all channels" else (2, (1, 1, 64) if kind == "behind ones" else (64,))
+    )
+    scale = onnx.numpy_helper.from_array(floats(*shape), "g")
+    nodes = [
+        helper.make_node("SimplifiedLayerNormalization", ["x", "g"], ["h"], "norm", axis=axis),
+        helper.make_node("MatMul", ["h", "w"], ["y"], "product"),
+    ]
+    if kind == "constant":
+        nodes.insert(0, helper.make_node("Constant", [], ["g"], value=scale))
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 5, 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 5, 64])],
+        [onnx.numpy_helper.from_array(floats(64, 64), "w"), *([] if kind == "constant" else [scale])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    onnx.save(model, tmp_path / "m.onnx")
+    feeds = {"x": floats(3, 5, 64)}
+    after = normalise(read_model(tmp_path / "m.onnx").model)
+    np.testing.assert_allclose(run(after, feeds)[0], run(model, feeds)[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("attribute", [False, True])
+def test_values_in_files_of_their_own_may_lie_in_bodies(attribute, run, floats, tmp_path):
+    def branch(name):
+        weight = onnx.numpy_helper.from_array(floats(64, 64), f"{name}_w")
+        nodes = [helper.make_node("MatMul", ["h", f"{name}_w"], [f"{name}_y"])]
+        if attribute:
+            nodes.insert(0, helper.make_node("Constant", [], [f"{name}_w"], value=weight))
+        out = helper.make_tensor_value_info(f"{name}_y", TensorProto.FLOAT, ["n", 64])
+        return helper.make_graph(nodes, name, [], [out], [] if attribute else [weight])
+
+    norm = helper.make_node("SimplifiedLayerNormalization", ["x", "g"], ["h"], "norm")
+    either = helper.make_node("If", ["c"], ["y"], "if", then_branch=branch("a"), else_branch=branch("b"))
+    graph = helper.make_graph(
+        [norm, either],
+        "g",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 64]),
+            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 64])],
+        [onnx.numpy_helper.from_array(floats(64), "g")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    feeds = {"x": floats(3, 64), "c": np.array(True)}
+    wanted = run(model, feeds)[0]
+    onnx.save(
+        model,
+        tmp_path / "m.onnx",
+        save_as_external_data=True,
+        location="w.bin",
+        size_threshold=1000,
+        convert_attribute=True,
+    )
+    after = normalise(read_model(tmp_path / "m.onnx").model)
+    np.testing.assert_allclose(run(after, feeds)[0], wanted, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("external", [False, True])
 def test_a_job_on_such_a_file(external, run, floats, tmp_path):
     model = norm_and_product(floats, 17)
