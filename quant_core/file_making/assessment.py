@@ -133,7 +133,7 @@ def assess(
         InternalError: If onnxruntime contradicts the simulation, in a layer or at the end, or quantizes a layer that
             was to stay float.
     """
-    classes = objective.terms[0].kind in {"kl", "cross_entropy"}
+    classes = objective.terms[0].holds_classes
     output = objective.terms[0].output
     on_progress(0.0, f"running {samples.count} held-back samples in onnxruntime and in the simulation")
     held, coarse = _as_held(job, choice)

@@ -119,7 +119,7 @@ def _choose(
         )
     if loss == "squared_error":
         return Objective(_balance([_squared(term) for term, _ in guesses], outputs, samples))
-    classes = [(term, why) for term, why in guesses if term.kind == "kl"]
+    classes = [(term, why) for term, why in guesses if term.holds_classes]
     labelled = _labelled([term for term, _ in guesses], outputs, samples, labels)
     if loss == "kl":
         named = classes or [
@@ -127,7 +127,7 @@ def _choose(
         ]
         if not named:
             raise SpecError("no output holds one value a class.", remedy="Use squared_error.", where="loss")
-        return Objective(tuple(replace(term, kind="kl") for term, _ in named))
+        return Objective(tuple(replace(term, kind="kl", beyond_doubt=False) for term, _ in named))
     if loss == "cross_entropy":
         if labels is None:
             raise SpecError(
@@ -204,24 +204,29 @@ def _guess(value: ir.Value, tensor: torch.Tensor, sample_axis: int) -> tuple[Ter
         return squared, f"has {tensor.dim()} axes, so it is read as a map"
     if op == "Sigmoid":
         return squared, "ends in Sigmoid, so each value is read by itself"
-    divergence = Term(name, name, "kl", -1, sample_axis)
     if _SOUNDS_LIKE_FEATURES.search(name):
         return squared, "is named like features"
+    if _SOUNDS_LIKE_CLASSES.search(name):
+        reading = "is named like class scores"
+    elif op in _LINEAR:
+        if why := _no_scores(tensor):
+            return squared, why
+        reading = f"ends in a linear layer ({op}), so it is read as class scores"
+    elif made_by is not None and tensor.dim() == 2 and _averages_convolution(made_by):
+        reading = "averages a convolution, so it is read as class scores"
+    else:
+        return squared, f"ends in {op}, so it is read as an embedding or a regression"
     if _leaves_no_doubt(tensor):
         # All divergences would lie below what float32 resolves, and bits be given by chance.
-        return squared, "would give every sample its class beyond doubt, so it is read as a regression"
-    if _SOUNDS_LIKE_CLASSES.search(name):
-        return divergence, "is named like class scores"
-    if op in _LINEAR and (why := _no_scores(tensor)):
-        return squared, why
-    if op in _LINEAR:
-        return divergence, f"ends in a linear layer ({op}), so it is read as class scores"
-    if made_by is not None and op in _POOLING and tensor.dim() == 2:
-        source = made_by.inputs[0]
-        before = _maker(source) if source is not None else None
-        if before is not None and before.op_type == "Conv":
-            return divergence, "averages a convolution, so it is read as class scores"
-    return squared, f"ends in {op}, so it is read as an embedding or a regression"
+        why = "would give every sample its class beyond doubt, so it is read as a regression"
+        return replace(squared, beyond_doubt=True), why
+    return Term(name, name, "kl", -1, sample_axis), reading
+
+
+def _averages_convolution(node: ir.Node) -> bool:
+    source = node.inputs[0] if node.op_type in _POOLING else None
+    before = None if source is None else _maker(source)
+    return before is not None and before.op_type == "Conv"
 
 
 def _no_scores(tensor: torch.Tensor) -> str | None:
@@ -291,7 +296,7 @@ def _labelled(
             axis = term.axis if term.kind == "kl" else list(tensor.shape).index(count, 1)
             answers = tensor.reshape(samples, count).argmax(1).to(labels.device)
             right = int((answers == labels.reshape(labels.shape[0], -1)[:samples, 0]).sum())
-            found.append((right, replace(term, kind="cross_entropy", axis=axis)))
+            found.append((right, replace(term, kind="cross_entropy", axis=axis, beyond_doubt=False)))
     return max(found, key=lambda each: each[0])[1] if found else None
 
 

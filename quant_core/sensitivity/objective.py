@@ -29,6 +29,7 @@ class Term:
         sample_axis: Axis that counts samples. 0 also where the first axis holds several rows a sample.
         probabilities: Whether the tensor holds probabilities rather than logits; their logarithms stand in.
         weight: Factor of this loss among several.
+        beyond_doubt: Whether squared error stands in for the divergence of class scores that leave no doubt.
     """
 
     output: str
@@ -38,6 +39,12 @@ class Term:
     sample_axis: int = 0
     probabilities: bool = False
     weight: float = 1.0
+    beyond_doubt: bool = False
+
+    @property
+    def holds_classes(self) -> bool:
+        """Whether the output holds scores of classes, so that answers can be counted."""
+        return self.kind != "squared_error" or self.beyond_doubt
 
     def rows(self, value: torch.Tensor, samples: int) -> torch.Tensor:
         """Arrange a tensor by sample, position and class.

@@ -106,8 +106,7 @@ class Judge:
         Raises:
             SpecError: If a drop was asked for and the output of the loss's first term holds no classes.
         """
-        classes = objective.terms[0].kind in {"kl", "cross_entropy"}
-        if band.metric == "drop" and not classes:
+        if band.metric == "drop" and not objective.terms[0].holds_classes:
             raise SpecError(
                 f"{objective.terms[0].output!r} holds no classes, so that no answers can be counted.",
                 remedy="Ask for sqnr>=20dB, cosine>=0.99 or loss<=0.05 instead.",

@@ -244,7 +244,9 @@ def test_answers_beyond_doubt_are_a_regression(name: str, gap: float, kind: str)
     """Where all other classes have next to no probability, a divergence is nothing but what float32 rounds away."""
     values = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
     values[range(8), [0, 1, 2, 3] * 2] += gap
-    assert told(**{name: values}).name == kind
+    found = told(**{name: values})
+    assert found.name == kind
+    assert found.terms[0].holds_classes
 
 
 @pytest.mark.parametrize(

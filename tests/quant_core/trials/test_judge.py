@@ -141,6 +141,14 @@ def test_no_answers_to_count(pair):
         judge(pair, "1%", kind="squared_error")
 
 
+def test_answers_beyond_doubt_are_counted(pair):
+    folder, x, w, _, _ = pair
+    doubtless = Objective((Term("a", "a", "squared_error", beyond_doubt=True),))
+    made = Judge(band("5%"), two_outputs(folder / "f.onnx", w, w), Samples({"x": x}), doubtless, 64, seed=0)
+    assert made.judge(two_outputs(folder / "same.onnx", w, w)).value == 0
+    assert made.judge(two_outputs(folder / "turned.onnx", -w, w)).value > 0.5
+
+
 def test_paired_interval_covers_the_truth() -> None:
     rng = np.random.default_rng(0)
     lost, won, count = 0.05, 0.02, 150
