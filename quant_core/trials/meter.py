@@ -166,11 +166,12 @@ class PlanMeter:
         wanted = dict.fromkeys((*self._objective.tensors, *(() if watch is None else watch.tensors)))
         for batch in batches:
             with torch.no_grad():
-                values = self._program.evaluate(
+                found = self._program.evaluate(
                     batch.feeds, outputs=[name for name in wanted if name not in batch.feeds]
                 )
+                values = {**batch.feeds, **found}
                 if watch is not None:
-                    watch.add({**batch.feeds, **values})
+                    watch.add(values)
                 rows = self._objective.rows(values, batch.size)
                 reference.append(rows)
                 before.append(self._objective.per_sample(rows, rows, batch.labels))

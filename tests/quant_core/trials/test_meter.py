@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from quant_core.calibration import RangeWatch
+from quant_core.sensitivity import Objective, Term
 from quant_core.trials import PlanMeter
 
 
@@ -40,6 +41,14 @@ def test_a_watch_is_shown_the_float_run(tiny):
     assert watch.ranges["y"].maximum == pytest.approx(largest)
     bits = dict.fromkeys(tiny.names, 4)
     assert meter.loss(bits).mean == tiny.meter.loss(bits).mean
+
+
+def test_a_loss_may_be_taken_on_what_a_graph_reads(tiny):
+    """As where an output is the softmax of an input."""
+    objective = Objective((*tiny.objective.terms, Term("p", "x", "kl")))
+    meter = PlanMeter(tiny.program, tiny.layers, objective, tiny.meter.batches, tiny.rounded)
+    bits = dict.fromkeys(tiny.names, 4)
+    assert meter.loss(bits).mean == pytest.approx(tiny.meter.loss(bits).mean)
 
 
 def test_every_fold_is_measured_with_codes_of_its_own(tiny):
