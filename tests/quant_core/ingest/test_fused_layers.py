@@ -56,6 +56,23 @@ def test_matrices(build, run, floats):
     assert ops == {"Gemm", "Elu", "MatMul", "Mul"}
 
 
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.DOUBLE])
+def test_weights_of_other_precision_are_layers(kind, build, run, floats):
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+    node = fused("FusedMatMul", ["x", "w"], ["y"], alpha=0.5)
+    before = build(
+        [node],
+        {"x": floats(2, 32).astype(dtype)},
+        {"w": floats(32, 32).astype(dtype)},
+        opset=18,
+        output_types={"y": kind},
+    )
+    after = normalise(ir.from_proto(before))
+    assert [layer.op for layer in find_layers(after)] == ["MatMul"]
+    feeds = {"x": floats(2, 32).astype(dtype)}
+    np.testing.assert_allclose(run(after, feeds)[0], run(before, feeds)[0], rtol=1e-3, atol=1e-5)
+
+
 ATTENTION = {"w": (16, 48), "b": (48,)}
 
 
