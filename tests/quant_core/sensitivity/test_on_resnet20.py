@@ -130,14 +130,13 @@ def test_output_tells_the_loss_at_2_bits_where_the_trace_is_off_by_several_times
     assert np.mean(np.abs(np.log(taylor)) > np.log(2)) > 0.5
 
 
-def test_interactions_tell_the_loss_of_whole_plans_where_single_layers_fall_short(study: Study) -> None:
+def test_interactions_and_single_layers_tell_the_loss_of_whole_plans(study: Study) -> None:
     index = np.arange(study.plans.shape[1])
     alone = np.array([study.scored.increase[index, plan].sum() for plan in study.plans])
     together = np.array([study.scored.plan_loss(plan) for plan in study.plans])
-    # Both rank plans well; what single layers miss is how large the loss is.
-    assert min(spearmanr(told, study.losses)[0] for told in (together, alone)) > 0.85  # of 40 plans
-    off = [np.sqrt(np.mean(np.log(told / study.losses) ** 2)) for told in (together, alone)]
-    assert off[0] < 0.7 * off[1]
+    for told in (together, alone):
+        assert spearmanr(told, study.losses)[0] > 0.85  # of 40 plans
+        assert np.sqrt(np.mean(np.log(told / study.losses) ** 2)) < 0.4
 
 
 def test_the_integral_is_what_is_measured_at_2_bits(study: Study) -> None:
