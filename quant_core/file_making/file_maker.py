@@ -21,7 +21,8 @@ from quant_core.export.model_file import write_model
 from quant_core.file_making.activation_grids import ActivationGrids
 from quant_core.file_making.assessment import Choice, simulate
 from quant_core.file_making.channel_mixing import Mixed, Shares, find_shares, mix_channels
-from quant_core.file_making.float_islands import Islands, find_islands, takes_islands
+from quant_core.file_making.float_islands import find_islands, takes_islands
+from quant_core.file_making.islands import Islands
 from quant_core.file_making.open_activations import note_narrow
 from quant_core.file_making.plan_tuning import find_followed, follow_plan, tune_plan
 from quant_core.ingest import Layer

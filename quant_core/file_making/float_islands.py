@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 
@@ -16,6 +16,7 @@ from quant_core.executor.layout import fast_layout
 from quant_core.export import Placement, Target, place
 from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.export.run_time import KERNEL_SPEED, PASS, estimated_time
+from quant_core.file_making.islands import Islands
 from quant_core.ingest import Layer
 from quant_core.preparation import Prepared
 from quant_core.quantizers import Simulation
@@ -23,7 +24,7 @@ from quant_core.quantizers.simulation import dynamic_tap
 from quant_core.sensitivity import Batch, Objective
 from quant_core.sensitivity.batches import tensors
 from quant_core.sensitivity.float_run import FloatRun, float_runs
-from quant_core.spec import FLOAT_BITS, QuantizeSpec
+from quant_core.spec import QuantizeSpec
 from quant_core.spec.progress import Tell
 from quant_core.spec.width import KERNEL_BITS
 
@@ -35,95 +36,11 @@ _RUINOUS = 5.0
 """How many times the harmless loss ruins the answer: 0.05 nats, 13 dB."""
 _LEAST_GAIN = 1.25
 """How many times smaller the loss of weights and activations together must get: by 1 dB."""
-_NEXT_TO_WEIGHTS = 0.05
-"""Share of the weights' loss below which rounded activations lose next to nothing beside them."""
-_LOST = 0.01
-"""Share of the harmless loss that is next to none."""
 _NEXT_TO_NOTHING = 0.02
 """Share of the loss of all rounded activations that a further island must take away."""
 _TENSORS = 12
 """Tensors looked at in each round, those that cost most."""
 _MACS, _FEWEST, _MOST = 3e9, 2, 8
-
-
-@dataclass(frozen=True)
-class Islands:
-    """Layers that run in float although the request says 8 bits.
-
-    Attributes:
-        shares: Layer name -> share of the loss of all rounded activations that went when it joined.
-        before: Loss increase of 8-bit activations everywhere, the weights in float.
-        after: The same with the islands.
-        time: Share of the file's estimated time that they add.
-        harmless: Loss increase that is left alone; 0 where none was measured.
-    """
-
-    shares: Mapping[str, float] = field(default_factory=dict)
-    before: float = 0.0
-    after: float = 0.0
-    time: float = 0.0
-    harmless: float = 0.0
-
-    def noted_on(self, layers: Sequence[Layer]) -> tuple[Layer, ...]:
-        """Note float activations on those of the layers that are islands.
-
-        Args:
-            layers: All layers.
-
-        Returns:
-            The layers.
-        """
-        return tuple(
-            replace(layer, activation_bits=FLOAT_BITS) if layer.name in self.shares else layer
-            for layer in layers
-        )
-
-    def reason(self, layer: str) -> str | None:
-        """Say why a layer runs in float.
-
-        Args:
-            layer: Its name.
-
-        Returns:
-            The reason; None if it is no island.
-        """
-        if layer not in self.shares:
-            return None
-        return (
-            f"kept float: with its activations in 8 bits the network loses {self.shares[layer]:.0%} of what "
-            "all rounded activations lose"
-        )
-
-    def harmless_beside(self, weights: float) -> bool:
-        """Tell whether rounded activations lose next to nothing.
-
-        Args:
-            weights: Loss increase of the rounded weights.
-
-        Returns:
-            True if what all of them lose was measured, and is less than a twentieth of that.
-        """
-        return 0 < self.before < _NEXT_TO_WEIGHTS * weights
-
-    def nothing_lost(self, weights: float) -> bool:
-        """Tell whether the file is as good as the float network.
-
-        Args:
-            weights: Loss increase of the rounded weights.
-
-        Returns:
-            True if weights and activations together lose less than 0.0001 nats, or 40 dB below the output.
-        """
-        return weights + self.after < _LOST * self.harmless
-
-    @property
-    def note(self) -> str:
-        """What the user should know."""
-        return (
-            f"{len(self.shares)} layers run in float on packed weights ({', '.join(self.shares)}): 8-bit activations "
-            f"lose {self.before:.3g} with them in integers and {self.after:.3g} so, for an estimated {self.time:.0%} "
-            "more time; float_islands bounds it, and 0 keeps every layer in integers."
-        )
 
 
 def takes_islands(spec: QuantizeSpec, target: Target) -> bool:

@@ -12,7 +12,7 @@ import torch
 from quant_core.calibration import Samples
 from quant_core.checkpoints import TUNING, Checkpoints, find_rounded, keep_rounded
 from quant_core.file_making.assessment import Choice, simulate
-from quant_core.file_making.float_islands import Islands
+from quant_core.file_making.islands import Islands
 from quant_core.preparation import Prepared
 from quant_core.quantizers import ActivationGrid, QuantizedWeight, Simulation, fake_quantize
 from quant_core.quantizers.block_reconstruction import (

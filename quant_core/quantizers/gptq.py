@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from quant_core.codes import ChannelAxis, CorrectedBias, QuantizedWeight
+from quant_core.codes import CorrectedBias, QuantizedWeight
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.bias_correction import corrected_bias
 from quant_core.quantizers.feedback import Feedback, Floats
@@ -19,8 +19,8 @@ from quant_core.quantizers.grids.elements import Elements, Integers, code_range,
 from quant_core.quantizers.input_moments import Moments
 from quant_core.quantizers.kept_apart import compared, narrowed
 from quant_core.quantizers.principal_moments import PrincipalMoments
+from quant_core.quantizers.range_candidates import LOOKED_AT, range_candidates
 from quant_core.quantizers.rows import from_rows, scale_to_rows, to_rows
-from quant_core.quantizers.weight import ScaledRows, drawn_in, find_steps, with_steps_of
 from quant_core.spec.weight_grid import WeightGrid
 from quant_core.spec.width import sparse_of, weight_of
 
@@ -29,25 +29,9 @@ _TRIED_ROWS, _WIDE, _TRIED_OF_WIDE = 64, 1024, 32
 """Outputs up to which ranges are tried by a sweep, and rows on which steps of outliers are tried in layers of more; in
 those with many inputs, which make up for it, half as many."""
 _CHUNK_ELEMENTS = 1 << 17
-_LOOKED_AT = 512
-"""About how many weights of a row choose its range, and its smallest and largest."""
-_LARGE_TABLE = 1 << 22
-"""Weights in short rows of which half of the candidates for a step are tried: they lose 0.01 to 0.03 dB by it."""
-_SHARES = {
-    2: (0.9, 0.8, 0.7, 0.6, 0.5),
-    3: (0.9, 0.8, 0.7, 0.6),
-    4: (0.92, 0.84, 0.76, 0.66),
-    5: (0.92, 0.84, 0.76),
-    6: (0.92, 0.84),
-}
-"""Bits -> shares of the whole range that are tried beside it; at 8 bits there is nothing to gain."""
 _CLIPPED_SWEPT, _CLIPPED = 2.0, 1.5
 """How much better ranges of least weight error must be, for a channel that was swept and otherwise: they clip most,
 which takes from the size of every output, and what layers lose of it adds up where other errors do not."""
-_FAR_OUT, _LONG_ROW = {2: 0.0, 3: 4.5, 4: 4.5, 5: 4.5, 6: 4.5}, 64
-"""Bits -> root mean squares of a row beyond which a weight lies far out. Without one the range of least weight error
-lies among the shares, or so near to them that it is not that much better; but at 2 bits it may lie below them anywhere,
-and a few weights may all lie on some grid."""
 _CHANNELS = WeightGrid()
 _COLUMNS_AN_INPUT = 2
 
@@ -126,7 +110,7 @@ def gptq(
     result: dict[int, QuantizedWeight] = {}
     dense = sorted(set(map(weight_of, widths)))
     known = {} if given is None else {bits: given[bits] for bits in dense if bits in given}
-    tried = _starts(weight, [bits for bits in dense if bits not in known], layer, grid_of)
+    tried = range_candidates(weight, [bits for bits in dense if bits not in known], layer, grid_of)
     if outputs <= _TRIED_ROWS:
         started = known | _searched(tried, rows.shape, swept)
     else:
@@ -190,43 +174,6 @@ def gptq(
     return result
 
 
-def _starts(
-    weight: npt.NDArray[np.floating],
-    widths: Sequence[int],
-    layer: Layer,
-    grid_of: Callable[[int], WeightGrid],
-) -> dict[int, list[QuantizedWeight]]:
-    """The scales to try at each width."""
-
-    @cache
-    def laid_out(axis: ChannelAxis, grid: WeightGrid) -> ScaledRows:
-        return ScaledRows.of(weight, axis, grid)
-
-    def laid_for(grid: WeightGrid) -> ScaledRows:
-        plain = WeightGrid(granularity=grid.granularity, block_size=grid.block_size)
-        return laid_out(layer.step_axis(grid), plain)
-
-    def found(bits: int, grid: WeightGrid, most: int | None) -> QuantizedWeight:
-        return find_steps(weight, bits, layer.step_axis(grid), grid, most=most, laid=laid_for(grid))
-
-    def starts(bits: int, grid: WeightGrid) -> list[QuantizedWeight]:
-        if grid.range_search != "hessian" or grid.format != "int":
-            table = (
-                weight.size >= _LARGE_TABLE and weight.size <= _LOOKED_AT * len(weight) and bits in _SHARES
-            )
-            return [found(bits, grid, _LOOKED_AT if table else None)]
-        whole = found(bits, replace(grid, range_search="minmax"), None)
-        if bits not in _SHARES:
-            return [whole]
-        # Rows with few weights far out are better off with much less than any share of their range.
-        laid = laid_for(grid)
-        far_out = laid.beyond(_FAR_OUT[bits] if laid.rows.shape[1] >= _LONG_ROW else 0.0)
-        least = with_steps_of(whole, replace(grid, range_search="mse"), laid, far_out, most=_LOOKED_AT)
-        return [whole, *(drawn_in(whole, grid, share) for share in _SHARES[bits]), least]
-
-    return {bits: starts(bits, grid_of(bits)) for bits in widths}
-
-
 def _tried_step(outputs: int, inputs: int) -> int:
     """Steps of outliers are tried on one row in so many."""
     rows = _TRIED_OF_WIDE if inputs > _WIDE and outputs > _TRIED_ROWS else _TRIED_ROWS
@@ -256,7 +203,7 @@ def _searched(
 def _looked_at(turned: torch.Tensor, pivots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     # Weights that tell what rows lose, `[weights, groups, rows]`, and what each counts, `[weights, groups, 1 or rows]`:
     # evenly drawn from the order of rounding, with the smallest and the largest, which ranges cut off first.
-    prices, every = pivots.T[..., None], len(turned) // _LOOKED_AT
+    prices, every = pivots.T[..., None], len(turned) // LOOKED_AT
     if every <= 1:
         return turned, prices
     ends = torch.stack([turned.argmin(0), turned.argmax(0)])

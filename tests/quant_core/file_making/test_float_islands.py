@@ -11,7 +11,8 @@ import onnxruntime
 import pytest
 
 from quant_core.export.targets import target_of
-from quant_core.file_making.float_islands import Islands, takes_islands
+from quant_core.file_making.float_islands import takes_islands
+from quant_core.file_making.islands import Islands
 from quant_core.pipeline import quantize
 from quant_core.spec import QuantizeSpec, Report
 

@@ -14,7 +14,7 @@ from quant_core.calibration import Samples
 from quant_core.checkpoints import TUNING, Checkpoints
 from quant_core.codes import CorrectedBias
 from quant_core.file_making.assessment import Choice
-from quant_core.file_making.float_islands import Islands
+from quant_core.file_making.islands import Islands
 from quant_core.file_making.plan_tuning import _find, _keep, _probe, find_followed, follow_plan, tune_plan
 from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.block_reconstruction import ReconstructedBlocks
