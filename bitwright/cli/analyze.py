@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bitwright.cli.quantize import (
+from bitwright.cli.request_options import (
     Asymmetric,
     BlockSize,
     Data,

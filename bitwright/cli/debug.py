@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bitwright.cli.quantize import Data, Model
+from bitwright.cli.request_options import Data, Model
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bitwright.cli.quantize import Data, Model
+from bitwright.cli.request_options import Data, Model
 
 
 def evaluate(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bitwright.cli.quantize import Model, is_a_file
+from bitwright.cli.request_options import Model, is_a_file
 
 
 def inspect(

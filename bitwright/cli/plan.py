@@ -7,7 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from bitwright.cli.quantize import EffectiveBits, Exclude, Latency, Operations, PeakMemory, Pin, read_pins
+from bitwright.cli.request_options import (
+    EffectiveBits,
+    Exclude,
+    Latency,
+    Operations,
+    PeakMemory,
+    Pin,
+    read_pins,
+)
 from bitwright.cli.service_options import Url
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bitwright.cli.quantize import BlockSize, Data, Model
+from bitwright.cli.request_options import BlockSize, Data, Model
 
 
 def profile(
