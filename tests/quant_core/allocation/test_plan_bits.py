@@ -152,7 +152,7 @@ def test_activation_rules_are_noted_on_layers_and_narrow_nothing():
     ("rule", "message"),
     [
         ({}, "exactly one of pin"),
-        ({"activation_bits": 4}, "8, 16 or 32"),
+        ({"activation_bits": 4}, "8, 16, float"),
         ({"activation_bits": 8, "exclude": True}, "leave activation_bits out"),
         ({"activation_bits": "float", "pin": 4, "max_bits": 8}, "exactly one of pin"),
     ],

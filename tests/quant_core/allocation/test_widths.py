@@ -169,7 +169,7 @@ def test_one_number_is_for_all_and_several_are_chosen_from(asked, read):
         ({"activation_bits": 5}, "5 is nothing that activations can be given; choose from 4, 8, 16, float"),
         ({"activation_bits": []}, "activation_bits is empty"),
         ({"activation_bits": "lots"}, "lots"),
-        ({"activation_bits": True}, "True is nothing that activations"),
+        ({"activation_bits": True}, "true is nothing that activations"),
         ({"activation_bits": [8, 16], "allocation": "hawq_v2"}, "orders the bits of weights alone"),
         ({"activation_bits": [8, "float"], "target": "tensorrt"}, "for ort-cpu alone"),
     ],
