@@ -5,58 +5,34 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
-from quant_core.ingest import find_layers, normalise
-
-N = helper.make_node
-
-
-def _normal(model) -> ir.Model:
-    return normalise(ir.from_proto(model))
-
-
-def _ops(model: ir.Model) -> list[str]:
-    return [node.op_type for node in model.graph]
-
-
-def _check_same(run, before, after, feeds, rtol=1e-5):
-    for expected, found in zip(run(before, feeds), run(after, feeds), strict=True):
-        scale = float(np.abs(expected.astype(np.float64)).max())
-        np.testing.assert_allclose(found, expected, rtol=rtol, atol=rtol * scale)
-
-
-def _norm(floats, channels):
-    names = dict(zip(("s", "b", "m"), floats(3, channels), strict=True))
-    return names | {"v": np.abs(floats(channels)) + 0.5}
-
-
-def _bn(source="h", name="bn", **attributes):
-    return N("BatchNormalization", [source, "s", "b", "m", "v"], ["y"], name, **attributes)
+from quant_core.ingest import find_layers
+from tests.quant_core.ingest.normalised import N, bn, check_same, norm, normal, ops
 
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("group", [1, 2])
 def test_batch_norm_into_conv(bias, group, build, run, floats):
     feeds = {"x": floats(2, 4, 8, 8)}
-    weights = _norm(floats, 6) | {"w": floats(6, 4 // group, 3, 3)} | ({"c": floats(6)} if bias else {})
+    weights = norm(floats, 6) | {"w": floats(6, 4 // group, 3, 3)} | ({"c": floats(6)} if bias else {})
     conv = N("Conv", ["x", "w", "c"] if bias else ["x", "w"], ["h"], "conv", group=group)
-    before = build([conv, _bn()], feeds, weights)
-    after = _normal(before)
-    assert _ops(after) == ["Conv"]
+    before = build([conv, bn()], feeds, weights)
+    after = normal(before)
+    assert ops(after) == ["Conv"]
     assert len(after.graph.initializers) == 2
-    _check_same(run, before, after, feeds)
+    check_same(run, before, after, feeds)
 
 
 @pytest.mark.parametrize("group", [1, 2])
 def test_batch_norm_into_transposed_conv(group, build, run, floats):
     feeds = {"x": floats(2, 4, 5, 5)}
-    weights = _norm(floats, 6) | {"w": floats(4, 6 // group, 3, 3)}
-    nodes = [N("ConvTranspose", ["x", "w"], ["h"], "deconv", group=group, strides=[2, 2]), _bn()]
+    weights = norm(floats, 6) | {"w": floats(4, 6 // group, 3, 3)}
+    nodes = [N("ConvTranspose", ["x", "w"], ["h"], "deconv", group=group, strides=[2, 2]), bn()]
     before = build(nodes, feeds, weights)
-    after = _normal(before)
-    assert _ops(after) == ["ConvTranspose"]
-    _check_same(run, before, after, feeds)
+    after = normal(before)
+    assert ops(after) == ["ConvTranspose"]
+    check_same(run, before, after, feeds)
 
 
 @pytest.mark.parametrize("transposed", [0, 1])
@@ -64,15 +40,15 @@ def test_batch_norm_into_transposed_conv(group, build, run, floats):
 def test_batch_norm_into_gemm(transposed, bias, build, run, floats):
     feeds = {"x": floats(3, 5)}
     constants = {"vector": floats(6), "scalar": floats(1), "row": floats(1, 6)}
-    weights = _norm(floats, 6) | {"w": floats(6, 5) if transposed else floats(5, 6)}
+    weights = norm(floats, 6) | {"w": floats(6, 5) if transposed else floats(5, 6)}
     if bias != "none":
         weights["c"] = constants[bias]
     operands = ["x", "w"] if bias == "none" else ["x", "w", "c"]
     gemm = N("Gemm", operands, ["h"], "fc", transB=transposed, alpha=0.7, beta=1.3)
-    before = build([gemm, _bn()], feeds, weights)
-    after = _normal(before)
-    assert _ops(after) == ["Gemm"]
-    _check_same(run, before, after, feeds)
+    before = build([gemm, bn()], feeds, weights)
+    after = normal(before)
+    assert ops(after) == ["Gemm"]
+    check_same(run, before, after, feeds)
 
 
 @pytest.mark.parametrize("group", [1, 2])
@@ -91,18 +67,18 @@ def test_scale_and_shift_behind_conv(layer, group, build, run, floats):
         N("Sub", ["h4", "s"], ["y"]),
     ]
     before = build(nodes, feeds, constants)
-    after = _normal(before)
-    assert _ops(after) == [layer]
-    _check_same(run, before, after, feeds)
+    after = normal(before)
+    assert ops(after) == [layer]
+    check_same(run, before, after, feeds)
 
 
 def test_scale_alone_brings_no_bias(build, run, floats):
     feeds = {"x": floats(2, 3, 7, 7)}
     nodes = [N("Conv", ["x", "w"], ["h"]), N("Mul", ["h", "two"], ["y"])]
     before = build(nodes, feeds, {"w": floats(4, 3, 3, 3), "two": np.float32(2)})
-    after = _normal(before)
+    after = normal(before)
     assert [len(node.inputs) for node in after.graph] == [2]
-    _check_same(run, before, after, feeds)
+    check_same(run, before, after, feeds)
 
 
 @pytest.mark.parametrize("shape", [(5,), (5, 5), (1, 1, 4, 5, 5), (2, 4, 1, 1), (4, 5, 5)])
@@ -110,80 +86,80 @@ def test_other_constants_behind_conv_stay(shape, build, run, floats):
     feeds = {"x": floats(2, 3, 7, 7)}
     nodes = [N("Conv", ["x", "w"], ["h"]), N("Mul", ["h", "c"], ["y"])]
     before = build(nodes, feeds, {"w": floats(4, 3, 3, 3), "c": floats(*shape)})
-    after = _normal(before)
-    assert _ops(after) == ["Conv", "Mul"]
-    _check_same(run, before, after, feeds)
+    after = normal(before)
+    assert ops(after) == ["Conv", "Mul"]
+    check_same(run, before, after, feeds)
 
 
 def test_constant_minus_conv_stays(build, run, floats):
     feeds = {"x": floats(2, 3, 7, 7)}
     nodes = [N("Conv", ["x", "w"], ["h"]), N("Sub", ["c", "h"], ["y"])]
     before = build(nodes, feeds, {"w": floats(4, 3, 3, 3), "c": floats(4, 1, 1)})
-    after = _normal(before)
-    assert _ops(after) == ["Conv", "Sub"]
-    _check_same(run, before, after, feeds)
+    after = normal(before)
+    assert ops(after) == ["Conv", "Sub"]
+    check_same(run, before, after, feeds)
 
 
 def test_batch_norm_behind_matmul_becomes_add(build, run, floats):
     feeds = {"x": floats(3, 5)}
-    before = build([N("MatMul", ["x", "w"], ["h"]), _bn()], feeds, _norm(floats, 6) | {"w": floats(5, 6)})
-    after = _normal(before)
-    assert _ops(after) == ["MatMul", "Add"]
-    _check_same(run, before, after, feeds)
+    before = build([N("MatMul", ["x", "w"], ["h"]), bn()], feeds, norm(floats, 6) | {"w": floats(5, 6)})
+    after = normal(before)
+    assert ops(after) == ["MatMul", "Add"]
+    check_same(run, before, after, feeds)
 
 
 def test_batch_norm_behind_batched_matmul_stays(build, run, floats):
     # Channels of batch normalization are axis 1, outputs of this product are axis 2.
     feeds = {"x": floats(3, 6, 5)}
-    before = build([N("MatMul", ["x", "w"], ["h"]), _bn()], feeds, _norm(floats, 6) | {"w": floats(5, 6)})
-    after = _normal(before)
-    assert _ops(after) == ["MatMul", "BatchNormalization"]
-    _check_same(run, before, after, feeds)
+    before = build([N("MatMul", ["x", "w"], ["h"]), bn()], feeds, norm(floats, 6) | {"w": floats(5, 6)})
+    after = normal(before)
+    assert ops(after) == ["MatMul", "BatchNormalization"]
+    check_same(run, before, after, feeds)
 
 
 def test_batch_norm_stays_where_the_conv_has_other_readers(build, run, floats):
     feeds = {"x": floats(2, 3, 6, 6)}
-    weights = _norm(floats, 4) | {"w": floats(4, 3, 3, 3)}
-    nodes = [N("Conv", ["x", "w"], ["h"]), _bn(), N("Relu", ["h"], ["z"])]
+    weights = norm(floats, 4) | {"w": floats(4, 3, 3, 3)}
+    nodes = [N("Conv", ["x", "w"], ["h"]), bn(), N("Relu", ["h"], ["z"])]
     before = build(nodes, feeds, weights, outputs=("y", "z"))
-    after = _normal(before)
-    assert "BatchNormalization" in _ops(after)
-    _check_same(run, before, after, feeds)
+    after = normal(before)
+    assert "BatchNormalization" in ops(after)
+    check_same(run, before, after, feeds)
 
 
 def test_batch_norm_stays_where_the_conv_is_an_output(build, run, floats):
     feeds = {"x": floats(2, 3, 6, 6)}
-    weights = _norm(floats, 4) | {"w": floats(4, 3, 3, 3)}
-    before = build([N("Conv", ["x", "w"], ["h"]), _bn()], feeds, weights, outputs=("y", "h"))
-    after = _normal(before)
-    assert "BatchNormalization" in _ops(after)
-    _check_same(run, before, after, feeds)
+    weights = norm(floats, 4) | {"w": floats(4, 3, 3, 3)}
+    before = build([N("Conv", ["x", "w"], ["h"]), bn()], feeds, weights, outputs=("y", "h"))
+    after = normal(before)
+    assert "BatchNormalization" in ops(after)
+    check_same(run, before, after, feeds)
 
 
 def test_shared_weight_stays_one_and_its_batch_norm_apart(build, run, floats):
     feeds = {"x": floats(2, 3, 6, 6)}
-    weights = _norm(floats, 3) | {"w": floats(3, 3, 1, 1)}
+    weights = norm(floats, 3) | {"w": floats(3, 3, 1, 1)}
     nodes = [
         N("Identity", ["w"], ["copy"]),
         N("Conv", ["x", "w"], ["a"], "first"),
         N("Conv", ["a", "copy"], ["h"], "second"),
-        _bn(),
+        bn(),
     ]
     before = build(nodes, feeds, weights)
-    after = _normal(before)
-    assert _ops(after) == ["Conv", "Conv", "BatchNormalization"]
+    after = normal(before)
+    assert ops(after) == ["Conv", "Conv", "BatchNormalization"]
     (layer,) = find_layers(after)
     assert [use.node for use in layer.uses] == ["first", "second"]
-    _check_same(run, before, after, feeds)
+    check_same(run, before, after, feeds)
 
 
 def test_float16_is_folded_in_float32(build, run, floats):
     feeds = {"x": floats(2, 3, 6, 6).astype(np.float16)}
-    weights = _norm(floats, 4) | {"w": floats(4, 3, 3, 3)}
+    weights = norm(floats, 4) | {"w": floats(4, 3, 3, 3)}
     half = {name: value.astype(np.float16) for name, value in weights.items()}
     types = {"y": TensorProto.FLOAT16}
-    before = build([N("Conv", ["x", "w"], ["h"]), _bn()], feeds, half, output_types=types)
-    after = _normal(before)
-    assert _ops(after) == ["Cast", "Conv", "Cast"]
+    before = build([N("Conv", ["x", "w"], ["h"]), bn()], feeds, half, output_types=types)
+    after = normal(before)
+    assert ops(after) == ["Cast", "Conv", "Cast"]
     assert after.graph.initializers["w"].dtype == ir.DataType.FLOAT
-    _check_same(run, before, after, feeds, rtol=1e-2)
+    check_same(run, before, after, feeds, rtol=1e-2)
