@@ -6,11 +6,8 @@ import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
-    ModelWrapValidatorHandler,
-    ValidationError,
     field_validator,
     model_validator,
 )
@@ -22,7 +19,7 @@ from quant_core.spec.latency import LatencyTable
 from quant_core.spec.layer_rule import LayerRule
 from quant_core.spec.number import Real, Whole
 from quant_core.spec.quoting import quote
-from quant_core.spec.shorthand import as_written, expand_bits, expand_budget, expand_rules
+from quant_core.spec.shorthand import AsWritten, expand_bits, expand_budget, expand_rules
 from quant_core.spec.weight_grid import FORMAT_BITS
 from quant_core.spec.weight_options import WeightOptions
 from quant_core.spec.width import KERNEL_BITS
@@ -49,7 +46,7 @@ Loss = Literal["auto", "cross_entropy", "kl", "squared_error"]
 _DEVICE = r"^(auto|cpu|cuda(:[0-9]+)?)$"
 
 
-class Request(WeightOptions):
+class Request(AsWritten, WeightOptions):
     """What a quantization and an analysis have in common.
 
     `bits`, `pin`, `exclude`, `float_activations` and `layer_activations` at the top level are read as shorthand, in the
@@ -88,14 +85,6 @@ class Request(WeightOptions):
     @classmethod
     def _expand_layers(cls, data: Any) -> Any:
         return expand_rules(expand_bits(data)) if isinstance(data, dict) else data
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _places_as_written(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        try:
-            return handler(data)
-        except ValidationError as error:
-            raise as_written(error, data) from None
 
     @field_validator("device", mode="before")
     @classmethod
@@ -250,7 +239,7 @@ class QuantizeSpec(Request):
         return method
 
 
-class PlanSpec(BaseModel):
+class PlanSpec(AsWritten):
     """A new plan from the tables of an ended job; budgets by name, `pin` and `exclude` are read as shorthand.
 
     Attributes:
@@ -269,14 +258,6 @@ class PlanSpec(BaseModel):
     @classmethod
     def _expand_short(cls, data: Any) -> Any:
         return expand_rules(expand_budget(data)) if isinstance(data, dict) else data
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _places_as_written(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        try:
-            return handler(data)
-        except ValidationError as error:
-            raise as_written(error, data) from None
 
     @field_validator("rules")
     @classmethod

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 
 from quant_core.spec.bits import FLOAT_BITS
@@ -144,3 +144,15 @@ def _written(place: tuple[int | str, ...], given: Mapping[str, Any]) -> tuple[in
         case ("rules", int(index), *_) if index >= (before := len(given.get("rules", ()))):
             return _entries(given)[index - before].place
     return place
+
+
+class AsWritten(BaseModel):
+    """A request whose errors name fields as they were written, shorthand included."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _places_as_written(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise as_written(error, data) from None
