@@ -193,7 +193,7 @@ def open_tracing(environment: Mapping[str, str] = os.environ) -> Tracing | None:
     except ModuleNotFoundError as error:
         raise TracingError(
             "spans are asked for, and OpenTelemetry is not installed.",
-            remedy="Install bitwright[otel], or leave the endpoint out.",
+            remedy="In a clone: pip install '.[otel]'; or leave the endpoint out.",
             where=next(name for name in _ENDPOINTS if environment.get(name)),
         ) from error
     named = {} if environment.get("OTEL_SERVICE_NAME") else {"service.name": "bitwright"}

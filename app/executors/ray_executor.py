@@ -211,7 +211,9 @@ class RayExecutor:
             NoRayError: If Ray is not installed here.
         """
         if importlib.util.find_spec("ray") is None:
-            raise NoRayError("Ray is not installed.", remedy="pip install 'bitwright[cluster]'")
+            raise NoRayError(
+                "Ray is not installed.", remedy="In a clone: pip install '.[cluster]' -c constraints.txt"
+            )
         self._now()
 
     def submit(self, task: Task, device: str) -> RayTicket:

@@ -7,22 +7,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bitwright.cli.help_pages import SectionedCommand, SectionedGroup
+
 if TYPE_CHECKING:
     from app.settings import Settings
 
 admin = typer.Typer(
-    help="Operate a service: settings, keys, and what is no longer needed.", no_args_is_help=True
+    cls=SectionedGroup,
+    help="Operate a service: settings, keys, and what is no longer needed.",
+    no_args_is_help=True,
 )
-keys = typer.Typer(help="Who may use a service.", no_args_is_help=True)
+keys = typer.Typer(cls=SectionedGroup, help="Who may use a service.", no_args_is_help=True)
 admin.add_typer(keys, name="keys")
 
 DataDir = Annotated[
     Path | None,
-    typer.Option("--data-dir", help="The service's data folder [default: data].", show_default=False),
+    typer.Option(
+        "--data-dir", metavar="DIR", help="The service's data folder. Default: data.", show_default=False
+    ),
 ]
 
 
-@admin.command("settings")
+@admin.command("settings", cls=SectionedCommand)
 def settings(data_dir: DataDir = None) -> None:
     """Print every setting, what it means, and what it is here."""
     told = _settings(data_dir)
@@ -31,22 +37,27 @@ def settings(data_dir: DataDir = None) -> None:
     typer.echo(settings_table(told))
 
 
-@keys.command("create")
+@keys.command("create", cls=SectionedCommand)
 def create(
-    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is.")],
     scopes: Annotated[
         list[str] | None,
-        typer.Option("--scope", help="read, write or metrics; repeat it [default: read and write]."),
+        typer.Option(
+            "--scope", metavar="SCOPE", help="read, write or metrics; repeat it. Default: read and write."
+        ),
     ] = None,
     requests_per_minute: Annotated[
-        int, typer.Option("--requests-per-minute", min=1, help="How many requests it may make.")
+        int, typer.Option("--requests-per-minute", metavar="N", min=1, help="How many requests it may make.")
     ] = 600,
     active_jobs: Annotated[
-        int, typer.Option("--active-jobs", min=1, help="How many of its jobs may wait or run at once.")
+        int,
+        typer.Option(
+            "--active-jobs", metavar="N", min=1, help="How many of its jobs may wait or run at once."
+        ),
     ] = 100,
     data_dir: DataDir = None,
 ) -> None:
-    """Make a key and print it; it is shown this once. A service that is not yet there may have keys."""
+    """Make a key and print it; it is shown this once. The service need not have been started yet."""
     settings = _settings(data_dir)
     from app import admin as operate
     from app.opening import has_database
@@ -61,7 +72,7 @@ def create(
     typer.echo(token)
 
 
-@keys.command("list")
+@keys.command("list", cls=SectionedCommand)
 def show(data_dir: DataDir = None) -> None:
     """List keys; their secrets are not kept."""
     settings = _settings(data_dir)
@@ -75,9 +86,10 @@ def show(data_dir: DataDir = None) -> None:
         )
 
 
-@keys.command("revoke")
+@keys.command("revoke", cls=SectionedCommand)
 def revoke(
-    key_id: Annotated[str, typer.Argument(help="The key's id, as `list` shows it.")], data_dir: DataDir = None
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `list` shows it.")],
+    data_dir: DataDir = None,
 ) -> None:
     """Let a key never be used again; its jobs stay."""
     settings = _settings(data_dir)
@@ -87,7 +99,7 @@ def revoke(
     typer.echo(f"revoked {key_id}", err=True)
 
 
-@admin.command("gc")
+@admin.command("gc", cls=SectionedCommand)
 def collect(data_dir: DataDir = None) -> None:
     """Remove expired results, uploads nobody uses and contents nothing names; services do it every ten minutes."""
     settings = _settings(data_dir)

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from bitwright.cli.request_options import (
+    CODES,
+    SCORES,
     Asymmetric,
     BlockSize,
     Data,
@@ -19,6 +21,9 @@ from bitwright.cli.request_options import (
     read_loss_weights,
 )
 
+_LONG = "How long to measure"
+_AS_LATER = "What a later quantization will ask for"
+
 
 def analyze(
     model: Model,
@@ -26,72 +31,130 @@ def analyze(
     *,
     out: Annotated[
         Path,
-        typer.Option("--out", metavar="FILE", help="Where the table goes; companions are put beside it."),
+        typer.Option("--out", metavar="FILE", help="Where the table goes; other tables are put beside it."),
     ] = Path("sensitivity.json"),
     sensitivity: Annotated[
         str | None,
         typer.Option(
             "--sensitivity",
-            help="output, interaction, pqi, gauss_newton, hawq_v2, hutch++, hawq, gnb, fisher, kfac or orm.",
+            metavar="NAME",
+            help="Method: output, interaction, pqi, gauss_newton, hawq_v2, hutch++, hawq, gnb, fisher, kfac or orm. "
+            "Default: output.",
         ),
     ] = None,
     bits: Annotated[
-        str | None, typer.Option("--bits", metavar="B,B", help="Weight bits to estimate, such as 2,4,8.")
-    ] = None,
-    rounding: Annotated[
-        str | None, typer.Option("--rounding", help="gptq, foem, adaround, nearest or stochastic.")
-    ] = None,
-    size: Annotated[
         str | None,
         typer.Option(
-            "--size", help="Size that plans will have: channels are scaled for it, as quantize does; 0.25."
+            "--bits", metavar="B,B", help="Weight bits to estimate, such as 2,4,8. Default: all but float."
         ),
     ] = None,
-    effective_bits: Annotated[
-        float | None,
-        typer.Option("--effective-bits", help="Mean bits that plans will have, in place of --size."),
-    ] = None,
-    equalize: Annotated[
-        str | None,
-        typer.Option("--equalize", help="Where channels are scaled before rounding: auto, all or none."),
-    ] = None,
-    held_back: Annotated[
-        float | None, typer.Option("--held-back", help="Share of the samples left out, as by quantize; 0.25.")
-    ] = None,
-    sparse: Sparse = None,
-    granularity: Granularity = None,
-    block_size: BlockSize = None,
-    asymmetric: Asymmetric = False,
-    weight_format: WeightFormat = None,
-    loss: Annotated[
-        str | None, typer.Option("--loss", help="auto, cross_entropy, kl or squared_error.")
-    ] = None,
-    loss_weight: LossWeight = None,
     activations: Annotated[
-        bool, typer.Option("--activations", help="Estimate activation traces as well.")
+        bool, typer.Option("--activations", help="Estimate the traces of activations as well.")
     ] = False,
     spectrum: Annotated[
         bool, typer.Option("--spectrum", help="Write the Hessian's eigenvalue density as well.")
     ] = False,
-    tolerance: Annotated[
-        float | None, typer.Option("--tolerance", help="Wanted relative standard error of each share.")
-    ] = None,
-    probes: Annotated[int | None, typer.Option("--probes", help="Most random probes.")] = None,
-    samples: Annotated[int | None, typer.Option("--samples", help="Most samples.")] = None,
-    seconds: Annotated[
-        float | None, typer.Option("--seconds", help="About how long the estimates may take.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option("--workers", help="Processes that share the work, one for each GPU.")
-    ] = None,
     keep_quantized: Annotated[
         bool, typer.Option("--keep-quantized", help="Leave out what is quantized already.")
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of everything random.")] = 0,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of everything random.")] = 0,
+    device: Annotated[
+        str, typer.Option("--device", metavar="NAME", help="Where to compute: auto, cpu, cuda or cuda:N.")
+    ] = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers", metavar="N", help="Processes that share the work. Default: one for each GPU."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--seconds",
+            metavar="S",
+            help="About how long the estimates may take. Default: no limit.",
+            rich_help_panel=_LONG,
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            "--tolerance",
+            metavar="T",
+            help="Stop once every layer's share of the traces has this relative standard error. Default: 0.05.",
+            rich_help_panel=_LONG,
+        ),
+    ] = None,
+    probes: Annotated[
+        int | None,
+        typer.Option("--probes", metavar="N", help="Most random probes.", rich_help_panel=_LONG),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", metavar="N", help="Most samples.", rich_help_panel=_LONG)
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            "--loss",
+            metavar="NAME",
+            help="What counts as worse: auto, cross_entropy, kl or squared_error. Default: auto.",
+            rich_help_panel=SCORES,
+        ),
+    ] = None,
+    loss_weight: LossWeight = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            "--size",
+            metavar="SIZE",
+            help="The size that plans will be asked for; channels are scaled for it. Default: 0.25.",
+            rich_help_panel=_AS_LATER,
+        ),
+    ] = None,
+    effective_bits: Annotated[
+        float | None,
+        typer.Option(
+            "--effective-bits",
+            metavar="B",
+            help="Or the mean bits that plans will be asked for.",
+            rich_help_panel=_AS_LATER,
+        ),
+    ] = None,
+    held_back: Annotated[
+        float | None,
+        typer.Option(
+            "--held-back",
+            metavar="SHARE",
+            help="Share of the samples that `quantize` will leave out to check the file. Default: 0.25.",
+            rich_help_panel=_AS_LATER,
+        ),
+    ] = None,
+    rounding: Annotated[
+        str | None,
+        typer.Option(
+            "--rounding",
+            metavar="NAME",
+            help="How weights find their codes: gptq, foem, adaround, nearest or stochastic. Default: gptq.",
+            rich_help_panel=CODES,
+        ),
+    ] = None,
+    equalize: Annotated[
+        str | None,
+        typer.Option(
+            "--equalize",
+            metavar="WHERE",
+            help="Where channels are scaled before rounding: auto, all or none. Default: auto.",
+            rich_help_panel=CODES,
+        ),
+    ] = None,
+    granularity: Granularity = None,
+    block_size: BlockSize = None,
+    asymmetric: Asymmetric = False,
+    weight_format: WeightFormat = None,
+    sparse: Sparse = None,
 ) -> None:
-    """Estimate what each layer of MODEL.onnx loses in few bits; nothing is quantized."""
+    """Estimate how much each layer of MODEL.onnx suffers at each bit-width; nothing is quantized."""
     from rich.console import Console
 
     from bitwright.cli import failures, local

@@ -11,6 +11,7 @@ from bitwright.cli.admin import admin
 from bitwright.cli.analyze import analyze
 from bitwright.cli.debug import debug
 from bitwright.cli.evaluate import evaluate
+from bitwright.cli.help_pages import SectionedCommand, SectionedGroup
 from bitwright.cli.inspect import inspect
 from bitwright.cli.plan import plan
 from bitwright.cli.profile import profile
@@ -19,7 +20,11 @@ from bitwright.cli.remote import cancel, download, jobs, submit, wait
 from bitwright.cli.serve import serve
 
 app = typer.Typer(
-    help="Make ONNX models smaller with mixed-precision quantization, and see why each layer got its bits.",
+    cls=SectionedGroup,
+    help="Make trained ONNX models smaller and faster: each layer gets as few bits as it can bear. "
+    "`bitwright COMMAND --help` explains a command.",
+    epilog="bitwright inspect model.onnx\n"
+    "bitwright quantize model.onnx --data samples.npz --size 0.18 --out result",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -43,10 +48,34 @@ def _root(
     pass
 
 
-_COMMANDS: tuple[Callable[..., None], ...] = (
-    *(quantize, analyze, plan, profile, inspect, evaluate, debug, serve),
-    *(submit, jobs, wait, cancel, download),
+_QUANTIZE = "Make a model smaller (on this machine, with the engine)"
+_UNDERSTAND = "Look at a model or a result"
+_SERVICE = "Have it done by a service"
+_RUN = "Run a service"
+_SAMPLES = "--data samples.npz"
+_COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
+    (_QUANTIZE, quantize, f"bitwright quantize model.onnx {_SAMPLES} --size 0.18 --out result"),
+    (_QUANTIZE, plan, "bitwright plan result --size 0.2 --pin 'fc*=8'"),
+    (_UNDERSTAND, inspect, "bitwright inspect model.onnx"),
+    (_UNDERSTAND, evaluate, f"bitwright evaluate result/model.onnx {_SAMPLES}"),
+    (_UNDERSTAND, debug, f"bitwright debug model.onnx result {_SAMPLES}"),
+    (_UNDERSTAND, analyze, f"bitwright analyze model.onnx {_SAMPLES} --out sensitivity.json"),
+    (
+        _UNDERSTAND,
+        profile,
+        f"bitwright profile model.onnx {_SAMPLES} --out latency.json",
+    ),
+    (
+        _SERVICE,
+        submit,
+        f"export BITWRIGHT_URL=http://127.0.0.1:8000\nbitwright submit model.onnx {_SAMPLES} --size 0.18 --wait",
+    ),
+    (_SERVICE, jobs, "bitwright jobs --state succeeded --text resnet"),
+    (_SERVICE, wait, "bitwright wait JOB"),
+    (_SERVICE, download, "bitwright download JOB --out result"),
+    (_SERVICE, cancel, "bitwright cancel JOB"),
+    (_RUN, serve, "bitwright serve --port 8000 --data-dir data"),
 )
-for command in _COMMANDS:
-    app.command()(command)
-app.add_typer(admin, name="admin")
+for _heading, _command, _example in _COMMANDS:
+    app.command(cls=SectionedCommand, rich_help_panel=_heading, epilog=_example)(_command)
+app.add_typer(admin, name="admin", rich_help_panel=_RUN)

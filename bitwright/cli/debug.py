@@ -29,12 +29,15 @@ def debug(
     data: Data,
     *,
     worst: Annotated[
-        int, typer.Option("--worst", min=1, help="Layers to try other weights for; one or two runs each.")
+        int,
+        typer.Option(
+            "--worst", metavar="N", min=1, help="Layers to try other weights for; one or two runs each."
+        ),
     ] = 10,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="The most samples run.")] = 32,
+    samples: Annotated[int, typer.Option("--samples", metavar="N", min=1, help="The most samples run.")] = 32,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """List the layers of a quantized file that lose most, and what pinning each would give back."""
+    """List the layers where a quantized file loses most, and what more bits for each would give back."""
     from rich.console import Console
 
     from bitwright.cli import local

@@ -15,7 +15,7 @@ def evaluate(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Measure MODEL.onnx, float or quantized, on labelled samples in onnxruntime."""
+    """Measure the accuracy of MODEL.onnx, float or quantized, on labelled samples in onnxruntime."""
     from bitwright.cli import local
 
     found = local.evaluate(model, data)

@@ -17,7 +17,7 @@ def inspect(
         typer.Option(
             "--data",
             metavar="FILE",
-            help="Samples; one is run to measure shapes that the model leaves open.",
+            help="Samples; one is run to measure sizes that the model leaves open.",
             show_default=False,
             callback=is_a_file,
         ),
@@ -25,7 +25,7 @@ def inspect(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Say what can be quantized in MODEL.onnx, what cannot, and how small it can get."""
+    """Say what of MODEL.onnx can be quantized, what cannot and why, and how small it can get."""
     from bitwright.cli import local
     from bitwright.cli.preflight_tables import print_preflight
     from bitwright.cli.tables import standard_output

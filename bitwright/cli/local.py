@@ -186,6 +186,6 @@ def refuse(error: ModuleNotFoundError) -> NoReturn:
     if name.partition(".")[0] in _OURS:
         raise error
     raise MissingEngineError(
-        f"The engine is not installed (there is no {name}). "
-        "Install it: pip install 'bitwright[cpu]', or 'bitwright[gpu]' where there is an NVIDIA GPU."
+        f"The engine is not installed (there is no {name}). Install it, in a clone of the repository: "
+        "pip install '.[cpu]' -c constraints.txt, or '.[gpu]' where there is an NVIDIA GPU."
     ) from error

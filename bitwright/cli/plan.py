@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from bitwright.cli.request_options import (
+    BUDGETS,
+    CHOICES,
     EffectiveBits,
     Exclude,
     Latency,
@@ -24,26 +26,39 @@ def plan(
         Path,
         typer.Argument(
             metavar="DIR|JOB",
-            help="Folder of quantize or analyze, or its sensitivity.json with costs.json beside it; or the id of a job "
-            "at a service.",
+            help="Folder that `quantize` or `analyze` wrote, or its sensitivity.json; or the id of a job at a service.",
             show_default=False,
         ),
     ],
     *,
     size: Annotated[
-        str | None, typer.Option("--size", help="Ratio of the float file (0.18) or bytes (2.5MB).")
+        str | None,
+        typer.Option(
+            "--size",
+            metavar="SIZE",
+            help="Size of the file: a ratio of the float file (0.18, 18%) or bytes (2.5MB).",
+            rich_help_panel=BUDGETS,
+        ),
     ] = None,
     effective_bits: EffectiveBits = None,
     bops: Operations = None,
     peak_memory: PeakMemory = None,
     latency: Latency = None,
-    allocation: Annotated[str | None, typer.Option("--allocation", help="optimal or hawq_v2.")] = None,
+    allocation: Annotated[
+        str | None,
+        typer.Option(
+            "--allocation",
+            metavar="NAME",
+            help="How bits are chosen: optimal, or for comparison hawq_v2. Default: optimal.",
+            rich_help_panel=CHOICES,
+        ),
+    ] = None,
     pin: Pin = None,
     exclude: Exclude = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
     url: Url = None,
 ) -> None:
-    """Make a plan from the tables that quantize or analyze wrote, at once: no model, no samples."""
+    """Say at once which bits another budget would give, from the tables of an earlier run; no file is made."""
     from bitwright.cli import failures, local
     from bitwright.cli.plan_table import print_plan
     from bitwright.cli.remote import is_job, plan_at_service

@@ -14,17 +14,24 @@ def profile(
     model: Model,
     data: Data,
     *,
-    target: Annotated[str, typer.Option("--target", help="The runtime: ort-cpu.")] = "ort-cpu",
+    target: Annotated[
+        str, typer.Option("--target", metavar="NAME", help="The runtime; only ort-cpu can be timed.")
+    ] = "ort-cpu",
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the table goes.")] = Path(
         "latency.json"
     ),
     activation_bits: Annotated[
-        str | None, typer.Option("--activation-bits", help="8, 16, or float to pack weights only.")
+        str | None,
+        typer.Option(
+            "--activation-bits", metavar="B", help="Bits of activations: 8, 16 or float. Default: 8."
+        ),
     ] = None,
     block_size: BlockSize = None,
-    runs: Annotated[int, typer.Option("--runs", min=5, max=10000, help="Timed runs of each form.")] = 100,
+    runs: Annotated[
+        int, typer.Option("--runs", metavar="N", min=5, max=10000, help="Timed runs of each form.")
+    ] = 100,
 ) -> None:
-    """Measure what each layer of MODEL.onnx takes in every form it can be given, for quantize --latency."""
+    """Measure how long each layer of MODEL.onnx runs in float and in integers, for `quantize --latency`."""
     from rich.table import Table
 
     from bitwright.cli import failures, local

@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bitwright.cli.request_options import (
+    BUDGETS,
+    CHOICES,
+    CODES,
+    LAYERS,
+    SCORES,
     Asymmetric,
     BlockSize,
     Data,
@@ -74,149 +79,140 @@ def quantize(
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Folder for the results.", show_default=False)
     ],
+    effort: Annotated[
+        str | None,
+        typer.Option(
+            "--effort",
+            metavar="LEVEL",
+            help="How much time to spend: fast, balanced or best. Default: balanced.",
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            metavar="NAME",
+            help="Runtime the file is made for: ort-cpu, ort-cuda, tensorrt or portable. Default: ort-cpu.",
+        ),
+    ] = None,
+    opset: Annotated[
+        int | None,
+        typer.Option("--opset", metavar="N", help="Opset of a portable file, 18 to 25. Default: 21."),
+    ] = None,
+    seed: Annotated[
+        int,
+        typer.Option(
+            "--seed", metavar="N", help="Seed of everything random; the same seed gives the same file."
+        ),
+    ] = 0,
+    device: Annotated[
+        str, typer.Option("--device", metavar="NAME", help="Where to compute: auto, cpu, cuda or cuda:N.")
+    ] = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers", metavar="N", help="Processes that share the measurements. Default: one for each GPU."
+        ),
+    ] = None,
     size: Annotated[
         str | None,
         typer.Option(
             "--size",
-            help="Budget: ratio of the float file (0.18) or bytes (2.5MB); 0.25 if no budget is given.",
+            metavar="SIZE",
+            help="Size of the file: a ratio of the float file (0.18, 18%) or bytes (2.5MB). 0.25 if no budget is "
+            "given.",
+            rich_help_panel=BUDGETS,
         ),
     ] = None,
     effective_bits: EffectiveBits = None,
-    bops: Operations = None,
-    peak_memory: PeakMemory = None,
+    max_drop: Annotated[
+        str | None,
+        typer.Option(
+            "--max-drop",
+            metavar="BAND",
+            help="The smallest file that stays this close to the float model: 0.5% (accuracy), sqnr>=20dB, "
+            "cosine>=0.99 or loss<=0.05.",
+            rich_help_panel=BUDGETS,
+        ),
+    ] = None,
+    confidence: Annotated[
+        str | None,
+        typer.Option(
+            "--confidence",
+            metavar="C",
+            help="How sure it must be that --max-drop is kept on other samples. Default: 95%.",
+            rich_help_panel=BUDGETS,
+        ),
+    ] = None,
     latency: Latency = None,
     latency_table: Annotated[
         Path | None,
         typer.Option(
             "--latency-table",
             metavar="FILE",
-            help="Times of the layers, from bitwright profile.",
+            help="That table, from `bitwright profile`.",
             show_default=False,
+            rich_help_panel=BUDGETS,
         ),
     ] = None,
-    max_drop: Annotated[
+    bops: Operations = None,
+    peak_memory: PeakMemory = None,
+    bits: Annotated[
         str | None,
         typer.Option(
-            "--max-drop",
-            metavar="BAND",
-            help="Smallest file that keeps this: 0.5% of top-1, or sqnr>=20dB, cosine>=0.99, loss<=0.05.",
+            "--bits",
+            metavar="B,B",
+            help="Bits that weights may get, among 2, 3, 4, 5, 6, 8 and float. Default: all but float.",
+            rich_help_panel=CHOICES,
         ),
-    ] = None,
-    confidence: Annotated[
-        str | None,
-        typer.Option("--confidence", help="How sure it must be that --max-drop is kept; 95% if left out."),
-    ] = None,
-    allocation: Annotated[str | None, typer.Option("--allocation", help="optimal, hawq_v2 or ompq.")] = None,
-    bits: Annotated[
-        str | None, typer.Option("--bits", metavar="B,B", help="Candidate weight bits, such as 2,4,8,float.")
     ] = None,
     activation_bits: Annotated[
         str | None,
         typer.Option(
             "--activation-bits",
-            help="8, 16 or float (weights packed only), or several to choose from layer by layer: 8,16,float.",
-        ),
-    ] = None,
-    activation_range: Annotated[
-        str | None,
-        typer.Option(
-            "--activation-range",
-            help="How activations are clipped: mse, minmax, percentile, entropy or output; mse if left out, and output "
-            "in front of a maximum over many places.",
+            metavar="B",
+            help="Bits of activations: 8, 16, or float (only weights get smaller); several, such as 8,16,float, to "
+            "choose layer by layer. Default: 8.",
+            rich_help_panel=CHOICES,
         ),
     ] = None,
     float_islands: Annotated[
         str | None,
         typer.Option(
             "--float-islands",
-            help="Share of the time that layers whose activations bear no 8 bits may take more; 0 for none, 0.15 if "
-            "left out and more where 8 bits ruin the answer.",
-        ),
-    ] = None,
-    follow: Annotated[
-        bool | None,
-        typer.Option(
-            "--follow/--no-follow", help="Round layers again for what the rounded layers before them give."
+            metavar="SHARE",
+            help="How much longer the file may run so that layers that bear no 8-bit activations stay in float; 0 "
+            "for not at all. Default: 0.15, more where 8 bits would ruin the answer.",
+            rich_help_panel=CHOICES,
         ),
     ] = None,
     mix_channels: Annotated[
         bool | None,
         typer.Option(
-            "--mix-channels/--no-mix-channels", help="Let the channels of one layer take two widths."
+            "--mix-channels/--no-mix-channels",
+            help="Let the output channels of one layer have two different bit-widths. Default: yes.",
+            rich_help_panel=CHOICES,
         ),
     ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option("--target", help="The runtime: ort-cpu, ort-cuda, tensorrt or portable."),
-    ] = None,
-    opset: Annotated[int | None, typer.Option("--opset", help="Opset of a portable file, 18 to 25.")] = None,
-    sensitivity: Annotated[
+    allocation: Annotated[
         str | None,
         typer.Option(
-            "--sensitivity", help="How losses are estimated: output, interaction, gauss_newton, ..."
+            "--allocation",
+            metavar="NAME",
+            help="How bits are chosen: optimal, or for comparison hawq_v2 or ompq. Default: optimal.",
+            rich_help_panel=CHOICES,
         ),
     ] = None,
-    effort: Annotated[
-        str | None,
-        typer.Option("--effort", help="fast, balanced or best; options given beside it go before it."),
-    ] = None,
-    rounding: Annotated[
-        str | None,
-        typer.Option(
-            "--rounding",
-            help="gptq, foem, adaround, brecq, qdrop, reconstruction, nearest or stochastic.",
-        ),
-    ] = None,
-    foem_beta: Annotated[
-        str | None, typer.Option("--foem-beta", help="Weight of the first-order term of foem, 0 to 1.")
-    ] = None,
-    descent: Annotated[
-        bool | None,
-        typer.Option("--descent/--no-descent", help="Improve codes one by one behind GPTQ and FOEM."),
-    ] = None,
-    sparse: Sparse = None,
-    granularity: Granularity = None,
-    block_size: BlockSize = None,
-    asymmetric: Asymmetric = False,
-    weight_format: WeightFormat = None,
-    weight_range: Annotated[
-        str | None,
-        typer.Option("--weight-range", help="Ranges of weights: hessian, mse, minmax or percentile."),
-    ] = None,
-    equalize: Annotated[
-        str | None,
-        typer.Option("--equalize", help="Where channels are scaled before rounding: auto, all or none."),
-    ] = None,
-    bias_correction: Annotated[
-        bool | None,
-        typer.Option("--bias-correction/--no-bias-correction", help="Let biases make up for mean errors."),
-    ] = None,
-    loss: Annotated[
-        str | None, typer.Option("--loss", help="auto, cross_entropy, kl or squared_error.")
-    ] = None,
-    loss_weight: LossWeight = None,
-    spectrum: Spectrum = False,
     pin: Pin = None,
     exclude: Exclude = None,
+    layer_activations: LayerActivations = None,
     float_activations: Annotated[
         list[str] | None,
         typer.Option(
             "--float-activations",
             metavar="GLOB",
-            help="Run these layers in float, with packed weights; may be repeated.",
-        ),
-    ] = None,
-    layer_activations: LayerActivations = None,
-    keep_quantized: Annotated[
-        bool, typer.Option("--keep-quantized", help="Keep what is quantized already; quantize the rest.")
-    ] = False,
-    earlier: Annotated[
-        Path | None,
-        typer.Option(
-            "--from",
-            metavar="DIR",
-            help="Take the sensitivities of an earlier job on this model; no probe is run.",
-            show_default=False,
+            help="Run these layers in float on packed weights; may be repeated.",
+            rich_help_panel=LAYERS,
         ),
     ] = None,
     tie: Annotated[
@@ -224,17 +220,129 @@ def quantize(
         typer.Option(
             "--tie",
             metavar="GLOB,GLOB",
-            help="Give these layers the same bits, or every group of a kind: shared_input, residual, depthwise; "
+            help="Give these layers the same bits, or all groups of one kind: shared_input, residual, depthwise; "
             "may be repeated.",
+            rich_help_panel=LAYERS,
         ),
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option("--workers", help="Processes that share the estimates, one for each GPU.")
+    keep_quantized: Annotated[
+        bool,
+        typer.Option(
+            "--keep-quantized",
+            help="Of a model that is quantized in part, keep these parts and quantize the rest.",
+            rich_help_panel=LAYERS,
+        ),
+    ] = False,
+    sensitivity: Annotated[
+        str | None,
+        typer.Option(
+            "--sensitivity",
+            metavar="NAME",
+            help="How the loss of a layer at few bits is estimated: output, interaction, pqi, gauss_newton, "
+            "hawq_v2, hutch++, hawq, gnb, fisher or kfac. Default: output.",
+            rich_help_panel=SCORES,
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of everything random.")] = 0,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            "--loss",
+            metavar="NAME",
+            help="What counts as worse: auto, cross_entropy, kl or squared_error. Default: auto.",
+            rich_help_panel=SCORES,
+        ),
+    ] = None,
+    loss_weight: LossWeight = None,
+    spectrum: Spectrum = False,
+    earlier: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="DIR",
+            help="Take the sensitivities of an earlier job on this model and these samples, and measure nothing again.",
+            show_default=False,
+            rich_help_panel=SCORES,
+        ),
+    ] = None,
+    rounding: Annotated[
+        str | None,
+        typer.Option(
+            "--rounding",
+            metavar="NAME",
+            help="How weights find their codes: gptq, foem, adaround, brecq, qdrop, reconstruction, nearest or "
+            "stochastic. Default: gptq.",
+            rich_help_panel=CODES,
+        ),
+    ] = None,
+    descent: Annotated[
+        bool | None,
+        typer.Option(
+            "--descent/--no-descent",
+            help="Improve the codes of GPTQ and FOEM one by one. Default: yes.",
+            rich_help_panel=CODES,
+        ),
+    ] = None,
+    foem_beta: Annotated[
+        str | None,
+        typer.Option(
+            "--foem-beta",
+            metavar="BETA",
+            help="Weight of the first-order term of foem, 0 to 1. Default: 0.05.",
+            rich_help_panel=CODES,
+        ),
+    ] = None,
+    follow: Annotated[
+        bool | None,
+        typer.Option(
+            "--follow/--no-follow",
+            help="Round the chosen layers again, one after another, for the inputs that the rounded layers before "
+            "them give. Default: yes.",
+            rich_help_panel=CODES,
+        ),
+    ] = None,
+    bias_correction: Annotated[
+        bool | None,
+        typer.Option(
+            "--bias-correction/--no-bias-correction",
+            help="Let biases take up what rounding adds to mean outputs. Default: yes.",
+            rich_help_panel=CODES,
+        ),
+    ] = None,
+    equalize: Annotated[
+        str | None,
+        typer.Option(
+            "--equalize",
+            metavar="WHERE",
+            help="Where channels are scaled before rounding: auto, all or none. Default: auto.",
+            rich_help_panel=CODES,
+        ),
+    ] = None,
+    weight_range: Annotated[
+        str | None,
+        typer.Option(
+            "--weight-range",
+            metavar="NAME",
+            help="How the steps of weights are chosen: hessian, mse, minmax or percentile. Default: hessian.",
+            rich_help_panel=CODES,
+        ),
+    ] = None,
+    activation_range: Annotated[
+        str | None,
+        typer.Option(
+            "--activation-range",
+            metavar="NAME",
+            help="How the range of an 8-bit activation is chosen: mse, minmax, percentile, entropy or output. "
+            "Default: mse, and output in front of a maximum over many places.",
+            rich_help_panel=CODES,
+        ),
+    ] = None,
+    granularity: Granularity = None,
+    block_size: BlockSize = None,
+    asymmetric: Asymmetric = False,
+    weight_format: WeightFormat = None,
+    sparse: Sparse = None,
 ) -> None:
-    """Quantize MODEL.onnx within budgets and write the result with its report to DIR."""
+    """Make MODEL.onnx smaller within a budget, and write the new file with a report to DIR."""
     spec = read_spec(locals())
     from rich.console import Console
 

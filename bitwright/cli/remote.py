@@ -22,7 +22,7 @@ _LOCAL = {"out", "earlier"}
 
 
 def submit(**given: Any) -> None:
-    """Send MODEL.onnx to a service to be quantized, and print the job's id; the options are those of `quantize`."""
+    """Send MODEL.onnx to a service to be quantized, with the options of `quantize`, and print the job's id."""
     spec = read_spec(given)
     with _client(given["url"]) as client:
         job = client.quantize(
@@ -67,17 +67,28 @@ submit.__annotations__ = {name: p.annotation for name, p in _signature_of_submit
 
 def jobs(
     state: Annotated[
-        list[str] | None, typer.Option("--state", help="Only jobs in this state; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--state",
+            metavar="STATE",
+            help="Only jobs in this state, such as queued, succeeded or failed; may be repeated.",
+        ),
     ] = None,
     tag: Annotated[
-        list[str] | None, typer.Option("--tag", help="Only jobs with this tag; may be repeated.")
+        list[str] | None,
+        typer.Option("--tag", metavar="WORD", help="Only jobs with this tag; may be repeated."),
     ] = None,
     text: Annotated[
-        str, typer.Option("--text", help="Only jobs with these words in their file names, tags or id.")
+        str,
+        typer.Option(
+            "--text", metavar="WORDS", help="Only jobs with these words in their file names, tags or id."
+        ),
     ] = "",
-    limit: Annotated[int, typer.Option("--limit", min=1, max=200, help="How many at most.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, max=200, help="How many at most.")
+    ] = 20,
     offset: Annotated[
-        int, typer.Option("--offset", min=0, max=2**31, help="How many newer ones to pass over.")
+        int, typer.Option("--offset", metavar="N", min=0, max=2**31, help="How many newer ones to pass over.")
     ] = 0,
     as_json: AsJson = False,
     url: Url = None,
@@ -108,12 +119,14 @@ def wait(
     job_id: JobId,
     timeout: Annotated[
         float | None,
-        typer.Option("--timeout", min=0, help="Seconds after which to give up; the job goes on."),
+        typer.Option(
+            "--timeout", metavar="SECONDS", min=0, help="Seconds after which to give up; the job goes on."
+        ),
     ] = None,
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:
-    """Wait until a job has succeeded; the exit code says how it ended."""
+    """Wait until a job has ended; the exit code says how."""
     with _client(url) as client:
         job = client.jobs.get(job_id)
         try:

@@ -25,6 +25,12 @@ def is_a_file(path: Path | None) -> Path | None:
     return path
 
 
+BUDGETS = "Budgets (any of them together)"
+CHOICES = "What may be chosen"
+LAYERS = "Single layers (names as `bitwright inspect` prints them; * and ? stand for any letters)"
+SCORES = "How sensitivities are measured"
+CODES = "How weights and activations are rounded (the defaults are meant to be left alone)"
+
 Model = Annotated[
     Path,
     typer.Argument(metavar="MODEL.onnx", help="The trained model.", show_default=False, callback=is_a_file),
@@ -34,46 +40,74 @@ Data = Annotated[
     typer.Option(
         "--data",
         metavar="FILE",
-        help="Samples: .npz with one array per graph input and optional labels, or .npy.",
+        help="Samples: an .npz with one array for each graph input (and `labels`, if there are any), or an .npy "
+        "for one input.",
         show_default=False,
         callback=is_a_file,
     ),
 ]
 EffectiveBits = Annotated[
     str | None,
-    typer.Option("--effective-bits", help="Budget: mean bits over all weights, float counting 32."),
+    typer.Option(
+        "--effective-bits",
+        metavar="B",
+        help="Mean bits over all weights, such as 4; weights in float count 32.",
+        rich_help_panel=BUDGETS,
+    ),
 ]
 Operations = Annotated[
     str | None,
     typer.Option(
-        "--bops", help="Budget: bit operations a sample (3.5G), or share of the float model's (5%)."
+        "--bops",
+        metavar="N",
+        help="Bit operations for one sample (3.5G), or a share of the float model's (5%).",
+        rich_help_panel=BUDGETS,
     ),
 ]
 PeakMemory = Annotated[
     str | None,
     typer.Option(
         "--peak-memory",
-        help="Budget: most bytes of activations at once, for one sample (300kB), or share of the float model's (30%).",
+        metavar="N",
+        help="Most bytes of activations held at once, for one sample (300kB), or a share of the float model's (30%).",
+        rich_help_panel=BUDGETS,
     ),
 ]
 Latency = Annotated[
-    str | None, typer.Option("--latency", help="Budget: time of the layers by a latency table (2.5ms).")
+    str | None,
+    typer.Option(
+        "--latency",
+        metavar="T",
+        help="Time of all layers (2.5ms), added up from a table of `bitwright profile`.",
+        rich_help_panel=BUDGETS,
+    ),
 ]
 Pin = Annotated[
     list[str] | None,
-    typer.Option("--pin", metavar="GLOB=BITS", help="Fix the bits of layers; may be repeated."),
+    typer.Option(
+        "--pin",
+        metavar="GLOB=BITS",
+        help="Fix the bits of these layers, such as 'fc*=8'; may be repeated.",
+        rich_help_panel=LAYERS,
+    ),
 ]
 LossWeight = Annotated[
     list[str] | None,
     typer.Option(
         "--loss-weight",
         metavar="OUTPUT=WEIGHT",
-        help="Factor of an output's loss among several, 0 to leave it out; may be repeated.",
+        help="How much an output counts among several; 0 leaves it out; may be repeated.",
+        rich_help_panel=SCORES,
     ),
 ]
 Exclude = Annotated[
     list[str] | None,
-    typer.Option("--exclude", metavar="GLOB", help="Keep layers in float; may be repeated."),
+    typer.Option(
+        "--exclude",
+        metavar="GLOB",
+        help="Keep these layers in float; may be repeated.",
+        rich_help_panel=LAYERS,
+    ),
 ]
 LayerActivations = Annotated[
     list[str] | None,
@@ -81,29 +115,57 @@ LayerActivations = Annotated[
         "--layer-activations",
         metavar="GLOB=BITS",
         help="Give the activations of these layers 8 or 16 bits, or float; may be repeated.",
+        rich_help_panel=LAYERS,
     ),
 ]
 Granularity = Annotated[
-    str | None, typer.Option("--granularity", help="What has a scale of its own: tensor, channel or block.")
+    str | None,
+    typer.Option(
+        "--granularity",
+        metavar="WHAT",
+        help="What has a scale of its own: tensor, channel or block. Default: channel.",
+        rich_help_panel=CODES,
+    ),
 ]
 BlockSize = Annotated[
-    int | None, typer.Option("--block-size", help="Consecutive inputs in a block, 16 to 256.")
+    int | None,
+    typer.Option(
+        "--block-size",
+        metavar="N",
+        help="Consecutive inputs in a block, 16 to 256. Default: 32.",
+        rich_help_panel=CODES,
+    ),
 ]
 Sparse = Annotated[
     str | None,
     typer.Option(
-        "--sparse", metavar="SHARE", help="Outliers that layers may keep apart: 0.02 of the weights, or auto."
+        "--sparse",
+        metavar="SHARE",
+        help="Let layers store their outliers apart: a share of their weights (0.02), or auto. Default: 0.",
+        rich_help_panel=CODES,
     ),
 ]
 Asymmetric = Annotated[
-    bool, typer.Option("--asymmetric", help="Give every scale of integer weights a zero point.")
+    bool,
+    typer.Option(
+        "--asymmetric", help="Give every scale of integer weights a zero point.", rich_help_panel=CODES
+    ),
 ]
 WeightFormat = Annotated[
-    str | None, typer.Option("--weight-format", help="int, fp8_e4m3, fp8_e5m2, nvfp4 or mxfp4.")
+    str | None,
+    typer.Option(
+        "--weight-format",
+        metavar="NAME",
+        help="int, fp8_e4m3, fp8_e5m2, nvfp4 or mxfp4. Default: int.",
+        rich_help_panel=CODES,
+    ),
 ]
 
 Spectrum = Annotated[
-    bool, typer.Option("--spectrum", help="Estimate the Hessian's eigenvalue density as well.")
+    bool,
+    typer.Option(
+        "--spectrum", help="Estimate the Hessian's eigenvalue density as well.", rich_help_panel=SCORES
+    ),
 ]
 
 

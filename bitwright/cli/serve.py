@@ -11,23 +11,38 @@ import typer
 def serve(
     host: Annotated[
         str | None,
-        typer.Option("--host", help="Address to listen on [default: 127.0.0.1].", show_default=False),
+        typer.Option(
+            "--host", metavar="HOST", help="Address to listen on. Default: 127.0.0.1.", show_default=False
+        ),
     ] = None,
     port: Annotated[
-        int | None, typer.Option("--port", min=0, max=65535, help="Port [default: 8000].", show_default=False)
+        int | None,
+        typer.Option(
+            "--port",
+            metavar="N",
+            min=0,
+            max=65535,
+            help="Port; 0 takes a free one. Default: 8000.",
+            show_default=False,
+        ),
     ] = None,
     data_dir: Annotated[
         Path | None,
-        typer.Option("--data-dir", help="Folder of jobs and results [default: data].", show_default=False),
+        typer.Option(
+            "--data-dir", metavar="DIR", help="Folder of jobs and results. Default: data.", show_default=False
+        ),
     ] = None,
     devices: Annotated[
         str | None,
         typer.Option(
-            "--devices", help="auto, or a list such as cuda:0,cuda:1 [default: auto].", show_default=False
+            "--devices",
+            metavar="LIST",
+            help="auto, or a list such as cuda:0,cuda:1; one job at a time on each. Default: auto.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Start the service; options not given come from BITWRIGHT_* in the environment."""
+    """Start the service and its page; `bitwright admin settings` lists what the environment can set."""
     from bitwright.cli import failures
     from bitwright.cli.local import refuse
 

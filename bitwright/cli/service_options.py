@@ -10,8 +10,9 @@ Url = Annotated[
     str | None,
     typer.Option(
         "--url",
-        help="Address of the service; the API key comes from BITWRIGHT_API_KEY [default: BITWRIGHT_URL, "
-        "else http://127.0.0.1:8000].",
+        metavar="URL",
+        help="Address of the service. Default: BITWRIGHT_URL, else http://127.0.0.1:8000. A key, where one is asked "
+        "for, is read from BITWRIGHT_API_KEY.",
         show_default=False,
     ),
 ]

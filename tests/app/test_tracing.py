@@ -126,7 +126,7 @@ def test_nothing_is_made_where_no_endpoint_is_named(monkeypatch: pytest.MonkeyPa
     )
     with pytest.raises(TracingError, match="not installed") as told:
         open_tracing({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"})
-    assert "bitwright[otel]" in told.value.remedy
+    assert "pip install '.[otel]'" in told.value.remedy
 
 
 @pytest.fixture
