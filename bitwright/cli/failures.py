@@ -141,7 +141,7 @@ def report(error: BaseException) -> None:
         place = f"{error.filename}: " if error.filename else ""
         print(f"Error: {place}{error.strerror}. Make room there, or name another place.", file=sys.stderr)
     elif code != FAULT:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {_as_option(error)}", file=sys.stderr)
     else:
         if os.environ.get("BITWRIGHT_DEBUG"):
             traceback.print_exception(error)
@@ -150,6 +150,14 @@ def report(error: BaseException) -> None:
             "This is a fault of Bitwright. Set BITWRIGHT_DEBUG=1 to see where, and please report it.",
             file=sys.stderr,
         )
+
+
+def _as_option(error: BaseException) -> str:
+    """What is wrong, with the option in place of the part of the query that it was sent as."""
+    place = getattr(error, "where", None) or ""
+    if not place.startswith("query."):
+        return str(error)
+    return str(error).replace(place, "--" + place.removeprefix("query.").replace("_", "-"), 1)
 
 
 def _explain(error: ValidationError, named: Callable[[tuple[int | str, ...]], str]) -> str:

@@ -37,7 +37,7 @@ def parse_bits(value: Any) -> Any:
         text = value.strip().lower()
         if text == "float":
             return FLOAT_BITS
-        if text.isdecimal():
+        if text.isdecimal() and len(text) <= len(str(FLOAT_BITS)):
             return int(text)
         raise ValueError(_unknown_bits(quote(value)))
     if isinstance(value, bool | list | dict):
@@ -73,7 +73,7 @@ def known_bits(bits: int) -> int:
         ValueError: If it is none of `WEIGHT_BITS`.
     """
     if bits not in WEIGHT_BITS:
-        raise ValueError(_unknown_bits(str(bits)))
+        raise ValueError(_unknown_bits(quote(bits)))
     return bits
 
 

@@ -55,6 +55,11 @@ def test_a_job_is_sent_followed_and_fetched(
     )
 
 
+def test_what_is_too_long_to_look_for_is_named_by_its_option(run: Run) -> None:
+    told = run("jobs", "--text", "a" * 300, code=2)
+    assert told.startswith("Error: --text: the text is longer than 256 characters")
+
+
 def test_who_stops_waiting_is_told_that_the_job_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with Client(os.environ["BITWRIGHT_URL"]) as client:
         (job,) = client.jobs.list(limit=1)

@@ -63,6 +63,8 @@ def test_every_field_with_every_wrong_value_is_refused_in_words_of_our_own(kind:
         ({"layer_activations": {"fc": 4}}, "layer_activations.fc", "4 is nothing that activations can be given"),
         ({"bits": 4}, "bits", "4 cannot be used here; write a list of bit-widths, such as [2, 4, 8]"),
         ({"bits": [4, "x"]}, "bits.1", "'x' is not a supported bit-width"),
+        ({"pin": {"fc": "9" * 5000}}, "pin.fc", f"'{'9' * 76}... is not a supported bit-width"),
+        ({"bits": [10**400]}, "bits", f"1{'0' * 76}... is not a supported bit-width"),
         ({"weight_bits": [7]}, "weight_bits", "7 is not a supported bit-width"),
         ({"size": []}, "size", "[] cannot be used here; write a ratio such as 0.18"),
         ({"budget": {"size": True}}, "budget.size", "true cannot be used here; write a ratio"),
