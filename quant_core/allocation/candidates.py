@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from quant_core.allocation.unmatched_rule import refuse_unmatched
 from quant_core.errors import SpecError
 from quant_core.spec import WEIGHT_BITS, LayerRule, QuantizeSpec, format_bits
 
@@ -39,16 +40,9 @@ def candidate_bits(layers: Sequence[Layer], spec: QuantizeSpec) -> Mapping[str, 
         Layer name -> candidates.
 
     Raises:
-        SpecError: If a rule matches no layer, or rules contradict each other; all such layers are named.
+        SpecError: If rules contradict each other; all such layers are named.
     """
-    for rule in spec.rules:
-        if not any(_matches(rule, layer) for layer in layers):
-            known = ", ".join([layer.name for layer in layers[:5]] + ["..."] * (len(layers) > 5))
-            raise SpecError(
-                f"rule {rule.match!r} matches no layer.",
-                remedy=f"Name a layer, a weight, a glob over either, or an operator type; layers are {known}.",
-                where="rules",
-            )
+    refuse_unmatched(spec.rules, layers)
     result = {layer.name: _candidates(layer, spec) for layer in layers}
     empty = [name for name, candidates in result.items() if not candidates.bits]
     if empty:

@@ -12,6 +12,7 @@ from quant_core.allocation.healing import healed
 from quant_core.allocation.limits import read_limits
 from quant_core.allocation.plan_bits import plan_bits
 from quant_core.allocation.plan_problem import PairLosses, PlanProblem
+from quant_core.allocation.unmatched_rule import refuse_unmatched
 from quant_core.errors import SpecError
 from quant_core.spec import (
     FLOAT_BITS,
@@ -81,15 +82,9 @@ def narrow(costs: CostTable, rules: tuple[LayerRule, ...]) -> CostTable:
         The table with fewer bits to choose from.
 
     Raises:
-        SpecError: If a rule matches no layer, or leaves one nothing that the table has.
+        SpecError: If a rule leaves a layer nothing that the table has.
     """
-    for rule in rules:
-        if not any(_matches(rule, layer) for layer in costs.layers):
-            raise SpecError(
-                f"rule {rule.match!r} matches no layer.",
-                remedy="Name a layer, a weight, a glob over either, or an operator type.",
-                where="rules",
-            )
+    refuse_unmatched(rules, costs.layers)
     rows = []
     for layer in costs.layers:
         holding = [rule for rule in rules if _matches(rule, layer)]

@@ -1,0 +1,62 @@
+"""Rules that match no layer are refused with what may be meant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Protocol
+
+from quant_core.errors import SpecError
+from quant_core.spec import LayerRule
+
+
+class Named(Protocol):
+    """What a rule can match a layer by."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def weight(self) -> str:
+        """Its weight's name."""
+
+    @property
+    def op(self) -> str:
+        """Its operator type."""
+
+
+def refuse_unmatched(rules: Sequence[LayerRule], layers: Sequence[Named]) -> None:
+    """Refuse rules that match nothing, with a glob or a name that would.
+
+    Args:
+        rules: The rules.
+        layers: The layers.
+
+    Raises:
+        SpecError: If one matches no layer.
+    """
+    for rule in rules:
+        if not any(rule.matches(name=layer.name, weight=layer.weight, op=layer.op) for layer in layers):
+            raise SpecError(
+                f"rule {rule.match!r} matches no layer.",
+                remedy="Name a layer, a weight, a glob over either, or an operator type; "
+                f"{_hint(rule.match, layers)}",
+                where="rules",
+            )
+
+
+def _hint(written: str, layers: Sequence[Named]) -> str:
+    part = written.strip("*")
+    holding = [layer.name for layer in layers if part and (part in layer.name or part in layer.weight)]
+    if holding:
+        return f"'*{part}*' matches {_listed(holding)}."
+    if near := get_close_matches(
+        written, [text for layer in layers for text in (layer.name, layer.weight)], 1
+    ):
+        return f"did you mean {near[0]!r}?"
+    return f"layers are {_listed([layer.name for layer in layers])}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
