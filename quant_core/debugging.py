@@ -127,8 +127,8 @@ def debug(
         )
     names = {layer.name for layer in twins.found}
     return Debugging(
-        model=model.name,
-        quantized=path.name,
+        model=str(model),
+        quantized=str(path),
         output=", ".join(base.parts),
         samples=case.samples.count,
         output_sqnr_db=base.sqnr_db,

@@ -50,6 +50,12 @@ def profile(
         raise failures.OptionError(f"--out: {out} is there already and no .json file; name another one")
     found = local.profile(model, data, spec, runs)
     out.write_text(found.model_dump_json(indent=1))
+    if found.disturbed:
+        typer.echo(
+            "Warning: the layers add up to more than twice the whole run, so other work kept the machine busy. "
+            "Measure again when it is idle.",
+            err=True,
+        )
     table = Table("layer", "form")
     more = [(file.form, file.bits) for file in found.others]
     names = [f"{form.replace('_', ' ')}{f' {bits}' if bits else ''} ms" for form, bits in more]

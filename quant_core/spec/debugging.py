@@ -40,8 +40,8 @@ class Debugging(BaseModel):
 
     Attributes:
         version: Version of this format.
-        model: File name of the float model.
-        quantized: File name of the quantized one.
+        model: The float file.
+        quantized: The quantized one.
         output: The outputs that were compared: all that hold floats, by name.
         samples: Samples that were run.
         output_sqnr_db: The output's SQNR against the float model; of several, that of their mean shares of error.

@@ -122,6 +122,13 @@ class LatencyTable(BaseModel):
     others: tuple[FileLatency, ...] = ()
     layers: tuple[LayerLatency, ...]
 
+    @property
+    def disturbed(self) -> bool:
+        """Whether layers add up to more than twice the time of the whole run, which only other work explains."""
+        float_layers = sum(layer.float_ms for layer in self.layers)
+        integer_layers = sum(layer.integer_ms for layer in self.layers)
+        return float_layers > 2 * self.float_total or integer_layers > 2 * self.integer_total
+
     def rest(self, forms: Collection[str]) -> float:
         """Give the time of what is no layer, beside layers in some forms.
 

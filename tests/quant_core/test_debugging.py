@@ -75,6 +75,10 @@ def test_a_spoiled_layer_comes_first_with_the_gain_that_numpy_finds(net, tmp_pat
 
     found = debug(model, tmp_path / "quantized.onnx", data, worst=2, samples=SAMPLES)
 
+    assert (found.model, found.quantized) == (
+        str(model),
+        str(tmp_path / "quantized.onnx"),
+    )  # often named alike
     assert found.not_found == ()
     assert found.samples == SAMPLES
     assert found.output_sqnr_db == pytest.approx(before, abs=0.01)

@@ -181,3 +181,13 @@ def test_the_plan_takes_the_width_whose_kernel_for_blocks_is_fast_enough(matrice
     other = spec.model_copy(update={"block_size": 64})
     with pytest.raises(SpecError, match="its blocks have 32 weights"):
         price(job, other)
+
+
+@pytest.mark.parametrize(("slow", "disturbed"), [(1.0, False), (30.0, True)])
+def test_layers_that_add_up_to_more_than_the_run_tell_of_a_busy_machine(slow, disturbed):
+    row = {"name": "a", "form": "static", "float_spread": 0.0, "integer_ms": 0.5, "integer_spread": 0.0}
+    table = LatencyTable(
+        model="m.onnx", target="ort-cpu", threads=1, batch=1, runs=9, activation_bits=8, float_rest=0,
+        integer_rest=0, float_total=1.4, integer_total=0.9, layers=[LayerLatency(float_ms=slow, **row)],
+    )  # fmt: skip
+    assert table.disturbed is disturbed
