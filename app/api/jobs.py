@@ -94,7 +94,7 @@ def delete_job(
             f"The job has already {before.state}."
             if before.state != "canceled"
             else "The job is already canceled.",
-            remedy="Nothing is left to cancel; leave out cancel_only to delete the job and its files.",
+            remedy="Nothing is left to cancel; DELETE without cancel_only removes the job and its files.",
             where=job_id,
         )
     service.store.delete(job_id)

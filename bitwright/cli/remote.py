@@ -204,4 +204,5 @@ def _print(job: Job, *, as_json: bool) -> None:
         result = f"  {summary.ratio:.3f} of the size, {summary.metric} {summary.metric_quantized:.4g}"
     elif info.error is not None:
         result = f"  {info.error.message}"
-    typer.echo(f"{info.id}  {info.state:<10} {info.progress:4.0%}  {info.model}{result}")
+    kind = "" if info.kind == "quantize" else f" ({info.kind})"
+    typer.echo(f"{info.id}  {info.state:<10} {info.progress:4.0%}  {info.model}{kind}{result}")

@@ -55,6 +55,12 @@ def test_a_job_is_sent_followed_and_fetched(
     )
 
 
+def test_a_list_tells_analyses_from_quantizations(run: Run, model_file: Path, sample_file: Path) -> None:
+    with Client(os.environ["BITWRIGHT_URL"]) as client:
+        job = client.analyze(model_file, data=sample_file, tags=["analysis"]).wait()
+    assert f"{job.id}  succeeded  100%  {model_file.name} (analyze)\n" == run("jobs", "--tag", "analysis")
+
+
 def test_what_is_too_long_to_look_for_is_named_by_its_option(run: Run) -> None:
     told = run("jobs", "--text", "a" * 300, code=2)
     assert told.startswith("Error: --text: the text is longer than 256 characters")
