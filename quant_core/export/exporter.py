@@ -39,6 +39,7 @@ from quant_core.export.weight_patterns import (
     write_rows,
     write_table,
 )
+from quant_core.export.whole_constants import read_constants_directly
 from quant_core.ingest.layer import Layer
 
 
@@ -92,6 +93,7 @@ def export_parts(
     proto = at_opset(proto, opset)
     if target.exact_opset:
         proto = lower_opset(proto, opset)
+    read_constants_directly(proto, model)
     quantized = _Exporter(proto, layers, weights, placement, grids, target).export()
     if target.norms_apart:
         keep_norms_apart(quantized, model)

@@ -8,6 +8,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
+from quant_core.ingest.find_layers import reads_whole
 from quant_core.ingest.layer import Layer
 from quant_core.spec.bits import FLOAT_BITS, WIDE_BITS
 
@@ -82,6 +83,19 @@ def layer_nodes(layer: Layer, model: ir.Model) -> list[ir.Node]:
     weight = model.graph.initializers[layer.weight]
     found = {node.name: node for node, _ in weight.uses()}
     return [found[use.node] for use in layer.uses]
+
+
+def is_read_whole(layer: Layer, model: ir.Model) -> bool:
+    """Tell whether a layer is a constant that is unpacked as it is, for operators that are no layers.
+
+    Args:
+        layer: The layer.
+        model: The normalised model it belongs to.
+
+    Returns:
+        True if so.
+    """
+    return all(reads_whole(node) for node in layer_nodes(layer, model))
 
 
 def is_right_operand(layer: Layer, model: ir.Model) -> bool:

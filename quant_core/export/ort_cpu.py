@@ -15,6 +15,7 @@ from quant_core.export.forms import (
     Form,
     has_convolution,
     is_plain_product,
+    is_read_whole,
     is_right_operand,
     layer_nodes,
 )
@@ -64,7 +65,7 @@ def ort_form(
     if any(use.op in RECURRENT for use in layer.uses):
         return "weight_only"
     if layer.op == "Gather":
-        looks_up = all(use.op == "Gather" for use in layer.uses)
+        looks_up = all(use.op == "Gather" for use in layer.uses) and not is_read_whole(layer, model)
         in_rows = len(layer.shape) == _MATRIX and layer.axis == 0
         return "gather" if looks_up and (grid.block is None or in_rows) else "weight_only"
     rounded_to = layer.activation_bits or activation_bits

@@ -22,7 +22,7 @@ from quant_core.calibration import Samples
 from quant_core.codes.outliers import pairs_for
 from quant_core.errors import InternalError, ModelError
 from quant_core.export import Placement
-from quant_core.export.forms import input_bits
+from quant_core.export.forms import input_bits, is_read_whole
 from quant_core.export.model_file import data_file, file_bytes
 from quant_core.ingest import Layer
 from quant_core.preparation import Prepared
@@ -47,6 +47,7 @@ from quant_core.spec.preflight import PreflightPart
 from quant_core.spec.progress import Tell
 from quant_core.spec.width import KERNEL_BITS, stored_of
 from quant_core.verification import (
+    FOLDED,
     INT8_OPERATORS,
     NOT_FOUND,
     LayerNoise,
@@ -169,6 +170,7 @@ def assess(
     on_progress(0.8, "reading onnxruntime's optimized graph")
     if job.target.runs_here:
         found = kernels(path, job.layers, optimized)
+        found |= {layer.name: FOLDED for layer in job.layers if is_read_whole(layer, job.model)}
         fallen = _check_kernels(choice.placement, found)
     else:
         found = {layer.name: NOT_FOUND for layer in job.layers}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from quant_core.codes import ChannelAxis
@@ -129,6 +130,25 @@ def gathered_axis(node: ir.Node, rank: int) -> int:
     """
     axis: int = node.attributes.get_int("axis", 0)
     return axis % rank
+
+
+def reads_whole(node: ir.Node) -> bool:
+    """Tell whether a node looks up all rows of a constant in their order.
+
+    Args:
+        node: Any node.
+
+    Returns:
+        False for everything but such a Gather.
+    """
+    if node.op_type != "Gather" or node.domain:
+        return False
+    table, rows = (None if value is None else value.const_value for value in node.inputs)
+    if table is None or rows is None or len(rows.shape) != 1:
+        return False
+    shape = table.shape.numpy()
+    length = shape[gathered_axis(node, len(shape))]
+    return rows.size == length and np.array_equal(rows.numpy(), np.arange(length))
 
 
 def channel_axis(node: ir.Node, operand: int, shape: tuple[int, ...]) -> ChannelAxis:

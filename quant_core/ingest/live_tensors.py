@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import onnx_ir as ir
 
+from quant_core.ingest.find_layers import reads_whole
 from quant_core.ingest.layer import Layer
 
 _VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
@@ -39,8 +40,9 @@ def live_tensors(graph: ir.Graph) -> tuple[tuple[str, tuple[str, ...]], ...]:
             if name in memory:
                 last[memory[name]] = step
         source = node.inputs[0] if node.inputs else None
+        folded = reads_whole(node)
         for value in node.outputs:
-            if not value.name or value.const_value is not None or node.op_type == "Constant":
+            if not value.name or value.const_value is not None or node.op_type == "Constant" or folded:
                 continue
             if source is not None and _shares(node, source, memory, outputs | captured):
                 memory[value.name] = memory[str(source.name)]

@@ -19,6 +19,7 @@ from quant_core.ingest.passes.fused_layers import UnfuseLayers
 from quant_core.ingest.passes.gather_rows import GatherRows
 from quant_core.ingest.passes.hard_sigmoid import FuseHardSigmoid
 from quant_core.ingest.passes.identity import ResolveIdentity
+from quant_core.ingest.passes.large_constants import ReadLargeConstantsWhole
 from quant_core.ingest.passes.no_op import NoOpsToIdentity
 from quant_core.ingest.passes.opset import RaiseOpset
 from quant_core.ingest.passes.simplified_norm import SpellOutSimplifiedNorm
@@ -63,6 +64,7 @@ def passes() -> tuple[ir.passes.InPlacePass, ...]:
         DropDeadUses(),
         common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
         common.RemoveUnusedOpsetsPass(),
+        ReadLargeConstantsWhole(),
         DropAnnotations(),
         common.NameFixPass(),
         NameBodyNodes(),

@@ -8,10 +8,12 @@ import onnx_ir as ir
 
 from quant_core.ingest.find_layers import FLOAT_TYPES, QUANTIZABLE_TYPE, picks_alike, weight_operands
 from quant_core.ingest.layer import RECURRENT, Layer
+from quant_core.ingest.passes.large_constants import FEWEST
 from quant_core.ingest.quantized_parts import works_on_codes
 
 _SHOWN = 3
-_NO_LAYER = "not as the weight of a quantizable layer"
+_TOO_SMALL = f"what no layer reads is packed from {FEWEST:,} values on, but for masks and grids"
+_NO_LAYER = f"not as the weight of a quantizable layer; {_TOO_SMALL}"
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def _owners(model: ir.Model) -> dict[ir.Graph, str]:
 
 def _reason(value: ir.Value, graph: ir.Graph, main: ir.Graph, owners: dict[ir.Graph, str]) -> str:
     if graph is not main:
-        return f"it is stored inside {owners[graph]}; layers there stay float"
+        return f"it is stored inside {owners[graph]}; {_TOO_SMALL}"
     if value.const_value is not None and value.const_value.dtype != QUANTIZABLE_TYPE:
         return f"it is {value.const_value.dtype.name.lower()}; only layers in float types are quantized"
     if value.is_graph_output():
@@ -73,7 +75,7 @@ def _reason(value: ir.Value, graph: ir.Graph, main: ir.Graph, owners: dict[ir.Gr
     inside = next((node for node, _ in value.uses() if node.graph is not main), None)
     if inside is not None:
         assert isinstance(inside.graph, ir.Graph)  # functions read no initializers of the model
-        return f"{inside.op_type} {inside.name!r} reads it inside {owners[inside.graph]}; layers there stay float"
+        return f"{inside.op_type} {inside.name!r} reads it inside {owners[inside.graph]}; {_TOO_SMALL}"
     others = [node for node, operand in value.uses() if operand not in weight_operands(node)]
     if not others and not picks_alike([node for node, _ in value.uses()], value):
         picking = ", ".join(f"{node.op_type} {node.name!r}" for node, _ in list(value.uses())[:_SHOWN])
@@ -87,9 +89,9 @@ def _why(node: ir.Node) -> str:
     if works_on_codes(node.op_type):
         return "a part that is quantized already"
     if node.domain not in {"", "ai.onnx"}:
-        return f"an operator of {node.domain}; export the model without fusions to have its layers quantized"
+        return f"an operator of {node.domain}; {_TOO_SMALL}"
     if node.op_type in RECURRENT:
         return "whose weights W and R alone are quantized, not biases and states"
     if node.op_type == "Einsum":
-        return "whose equation is not one matrix product with it; written as MatMul it could be quantized"
+        return f"whose equation is not one product with it, such as MatMul is; {_TOO_SMALL}"
     return _NO_LAYER

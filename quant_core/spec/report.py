@@ -58,7 +58,8 @@ class LayerReport(_Value):
         outliers: Weights that are stored apart from those, in 12 bits each; 0 for none.
         activation_bits: Bits of the layer's input; 32 is float.
         form: How it runs: `static`, `dynamic`, `block`, `gather`, `weight_only`, `wide` or `float`.
-        kernel: Operator that runs it in onnxruntime's optimized graph.
+        kernel: Operator that runs it in onnxruntime's optimized graph; "folded at load" for a constant that is unpacked
+            for operators that are no layers.
         bytes: Bytes of the weight in the file, scales included.
         trace: Tr(H_i); null where the method gives none.
         trace_stderr: Standard error of `trace`.

@@ -7,6 +7,7 @@ from quant_core.verification.layer_sqnr import LayerNoise, layer_sqnr
 from quant_core.verification.metrics import Difference, MetricAccumulator, count_correct, sqnr_db
 from quant_core.verification.optimized_graph import (
     FLOAT_OPERATORS,
+    FOLDED,
     INT8_OPERATORS,
     NOT_FOUND,
     kernels,
@@ -24,6 +25,7 @@ from quant_core.verification.simulation import SimulationCheck
 
 __all__ = [
     "FLOAT_OPERATORS",
+    "FOLDED",
     "INT8_OPERATORS",
     "NOT_FOUND",
     "Difference",

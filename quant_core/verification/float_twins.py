@@ -159,7 +159,7 @@ class FloatTwins:
                 if weight is not None:
                     values = np.ascontiguousarray(weight, dtype=np.float32)
                     tensors.append(numpy_helper.from_array(values, f"{own}.weight"))
-            elif name == use.input:
+            elif name == use.input and name not in self._constants:
                 twin.input[position] = activation
             elif original.op_type in RECURRENT:
                 if name:  # the other weight and the states stay what they are in the file
@@ -204,6 +204,8 @@ class FloatTwins:
             return [helper.make_node("DequantizeLinear", [codes, *steps], [made], name=made)], made
         if standing.op_type == "MatMulNBits":
             return [], standing.input[0]
+        if use.input in self._constants:
+            return [], use.input
         if standing.op_type != original.op_type:
             return None
         return [], standing.input[list(original.input).index(use.input)]

@@ -57,7 +57,8 @@ def read_inner_tensors(
     proto = onnx.load(path, load_external_data=False)
     finder = _Finder(proto.graph, model, placement)
     given = {name for name in names if name in feeds and not placement.is_rounded(name)}
-    shown = {name: finder.find(name) for name in names if name not in given}
+    constant = {name: model.graph.initializers[name] for name in names if name in model.graph.initializers}
+    shown = {name: finder.find(name) for name in names if name not in given and name not in constant}
     known = {output.name for output in proto.graph.output}
     for name, inner in shown.items():
         if inner not in known:
@@ -76,6 +77,9 @@ def read_inner_tensors(
         zip([o.name for o in session.get_outputs()], run(session, {n: feeds[n] for n in wanted}), strict=True)
     )
     result = {name: np.asarray(feeds[name]) for name in given}
+    result |= {
+        name: np.array(value.const_value.numpy()) for name, value in constant.items() if value.const_value
+    }
     for name, inner in shown.items():
         array = found[inner]
         if placement.is_rounded(name):

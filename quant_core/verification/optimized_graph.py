@@ -63,6 +63,9 @@ FLOAT_OPERATORS = frozenset(
 NOT_FOUND = "not found"
 """Stands for the kernel of a layer whose node could not be told in the optimized graph."""
 
+FOLDED = "folded at load"
+"""Stands for the kernel of a constant that is unpacked as it is: none runs it."""
+
 _DEQUANTIZE = "DequantizeLinear"
 _SAVED = "optimized.onnx"
 

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from quant_core.ingest.passes.constants import SMALL, evaluate_node, is_foldable, picks_rows, store_constant
+from quant_core.ingest.passes.constants import (
+    SMALL,
+    evaluate_node,
+    is_foldable,
+    picks_rows,
+    room,
+    store_constant,
+)
 
 _WIDEST = 16
 """How many times as large as the constants that it frees a tensor on the way may be."""
@@ -90,11 +97,11 @@ def _is_read_outside(value: ir.Value, region: _Region) -> bool:
 def _shrinks(region: _Region, kept: list[ir.Value]) -> bool:
     """Whether the results take no more room than the constants that nothing else reads."""
     freed = sum(
-        _size(leaf)
+        room(_size(leaf), leaf.dtype)
         for leaf in region.leaves
         if not leaf.is_graph_output() and all(node in region.nodes for node, _ in leaf.uses())
     )
-    sizes = {value: _size(value) for value in region.made if value.uses()}
+    sizes = {value: room(_size(value), value.dtype) for value in region.made if value.uses()}
     return (
         not any(value.is_graph_output() for value in region.made)
         and all(0 <= size <= _WIDEST * max(freed, SMALL) for size in sizes.values())

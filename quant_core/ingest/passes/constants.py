@@ -13,9 +13,10 @@ import onnx_ir as ir
 from quant_core.ingest.find_layers import weight_operands
 
 SMALL = 1024
-"""Elements up to which a folded tensor may be larger than what it replaces."""
+"""Numbers up to which a folded tensor may be larger than what it replaces."""
 _CODE_BITS = 8
 _MATRIX = 2
+_TRUTHS = 4  # truth values that take the room of one number
 
 # Operators whose reference implementation in onnx is right and quick: no convolutions, pools or interpolations.
 _EVALUATED = re.compile(
@@ -152,8 +153,8 @@ def _is_cut_up(value: ir.Value, version: int) -> bool:
         return False
     if not all((node.op_type == "Slice" or _picks_one(node)) and is_foldable(node) for node in readers):
         return False
-    sizes = [_output_elements(ir.to_proto(node), _constants(node), version) for node in readers]
-    return sum(math.inf if size is None else size for size in sizes) <= value.const_value.size
+    made = [_output_elements(ir.to_proto(node), _constants(node), version) for node in readers]
+    return sum(math.inf if one is None else one[0] for one in made) <= value.const_value.size
 
 
 def _picks_one(node: ir.Node) -> bool:
@@ -177,9 +178,9 @@ def _evaluate(node: ir.Node, version: int) -> ir.TensorProtocol | None:
     tensors = _constants(node)
     proto = ir.to_proto(node)
     # Evaluated first and measured later is too late for ConstantOfShape([10**12]).
-    elements = _output_elements(proto, tensors, version)
+    made = _output_elements(proto, tensors, version)
     freed = sum(
-        value.const_value.size
+        room(value.const_value.size, value.const_value.dtype)
         for value in node.inputs
         if value is not None
         and value.const_value is not None
@@ -187,10 +188,23 @@ def _evaluate(node: ir.Node, version: int) -> ir.TensorProtocol | None:
         and not value.is_graph_output()
     )
     limit = SMALL if picks_rows(node) else max(SMALL, freed)
-    if elements is None or elements > limit:
+    if made is None or room(*made) > limit:
         return None
     results = evaluate_node(node, tensors, version)
-    return results[0] if results is not None and results[0].size == elements else None
+    return results[0] if results is not None and results[0].size == made[0] else None
+
+
+def room(elements: int, dtype: ir.DataType | None) -> int:
+    """Count a tensor in numbers of 32 bits; truth values take a quarter of one.
+
+    Args:
+        elements: Its elements.
+        dtype: Its type; half precision, which is computed in float32, counts as that.
+
+    Returns:
+        What it takes.
+    """
+    return elements // _TRUTHS if dtype == ir.DataType.BOOL else elements
 
 
 def evaluate_node(
@@ -231,8 +245,8 @@ def evaluate_node(
 
 def _output_elements(
     proto: onnx.NodeProto, tensors: dict[str, ir.TensorProtocol], version: int
-) -> int | None:
-    """Infer how many elements a node with constant operands gives; None if that cannot be told."""
+) -> tuple[int, ir.DataType] | None:
+    """Infer how many elements of which type a node with constant operands gives; None if that cannot be told."""
     types = {
         name: onnx.helper.make_tensor_type_proto(tensor.dtype, tensor.shape.numpy())
         for name, tensor in tensors.items()
@@ -250,4 +264,4 @@ def _output_elements(
         return None
     sizes = [size.dim_value if size.HasField("dim_value") else None for size in found.tensor_type.shape.dim]
     known = [size for size in sizes if size is not None]
-    return math.prod(known) if len(known) == len(sizes) else None
+    return (math.prod(known), ir.DataType(found.tensor_type.elem_type)) if len(known) == len(sizes) else None

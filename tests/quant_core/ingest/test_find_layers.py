@@ -141,7 +141,7 @@ def test_shared_weight_is_one_layer_without_axis_where_uses_disagree(build, floa
 
 def test_weight_with_another_reader_is_no_layer_and_is_explained(build, floats):
     nodes = [N("MatMul", ["x", "w"], ["a"], "one"), N("Mul", ["a", "w"], ["y"], "scale")]
-    model = normalise(ir.from_proto(build(nodes, {"x": floats(40, 40)}, {"w": floats(40, 40)})))
+    model = normalise(ir.from_proto(build(nodes, {"x": floats(30, 30)}, {"w": floats(30, 30)})))
     assert find_layers(model) == ()
     (weight,) = find_float_weights(model, ())
     assert weight.name == "w"

@@ -35,6 +35,19 @@ def test_a_residual_branch_is_held_until_it_is_added():
     }
 
 
+def test_a_constant_that_is_read_whole_is_none():
+    values = ", ".join(str(number / 7) for number in range(1024))
+    model = normalise(
+        parsed(f"""net (float[n, 32, 32] x) => (float[n, 32, 32] y) <float[32, 32] t = {{{values}}}>
+        {{ [only] y = Add(x, t) }}""")
+    )
+    assert [layer.weight for layer in find_layers(model)] == ["t"]
+    assert {node: set(alive) for node, alive in live_tensors(model.graph)} == {
+        "t": {"x"},
+        "only": {"x", "y"},
+    }
+
+
 def test_an_output_lives_to_the_end_and_is_not_written_over():
     graph = parsed("""net (float[n, 4] x) => (float[n, 4] h, float[n, 4] y)
     { [one] h = Sigmoid(x) [two] r = Relu(h) [three] v = Identity(r) [four] y = Sigmoid(v) }""").graph

@@ -1,0 +1,30 @@
+"""Constants that operators read as they are, without the look-up of all their rows that made layers of them."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+
+from quant_core.ingest.find_layers import reads_whole
+
+
+def read_constants_directly(proto: onnx.ModelProto, model: ir.Model) -> None:
+    """Put an Identity in the place of each Gather that looks up all rows of a constant, and leave out the row numbers.
+
+    Args:
+        proto: The normalised model as a message, changed in place.
+        model: The same.
+    """
+    names = {node.name for node in model.graph if reads_whole(node)}
+    graph = proto.graph
+    orders = set()
+    for node in graph.node:
+        if node.name in names:
+            orders.add(node.input[1])
+            node.op_type = "Identity"
+            del node.input[1:]
+            del node.attribute[:]
+    orders.difference_update(name for node in graph.node for name in node.input)
+    kept = [tensor for tensor in graph.initializer if tensor.name not in orders]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
