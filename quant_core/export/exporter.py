@@ -158,6 +158,11 @@ class _Exporter:
             self._move(node)
         elif node.op_type == "Identity" and self._is_left_out(node):
             self.tensors.finish(node.output[0], node.input[0])
+        elif node.name in self.placement.float_pools:
+            source = self.tensors.read(node.input[0])
+            if self.placement.is_rounded(node.input[0]):
+                source = self.writer.node("LeakyRelu", [source], alpha=1.0)
+            self._emit(node, [source], guarded=True)
         else:
             self._emit(node, [self.tensors.read(name) for name in node.input])
 
@@ -207,7 +212,7 @@ class _Exporter:
         if guarded:
             inner = self.writer.fresh()
             self._copy(node, inputs, [inner, *outputs[1:]])
-            # onnxruntime fuses this into the operator; without it the float weights would be quantized at load.
+            # onnxruntime fuses this into a layer, whose float weights would be quantized at load without it.
             self.writer.node("LeakyRelu", [inner], outputs[:1], alpha=1.0)
         else:
             self._copy(node, inputs, outputs)

@@ -10,11 +10,11 @@ import onnx
 from quant_core.codes import ActivationGrid
 from quant_core.export.forms import Placement
 from quant_core.export.graph_writer import GraphWriter
+from quant_core.export.guards import MOVED_PAST
 from quant_core.export.subgraphs import names_inside
 from quant_core.export.target import Target
 
 _BYTE = 8  # bits
-_MOVED_PAST = frozenset({"Flatten", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 _SIGNED_OFFSET = 128  # a grid's codes count from 0; as int8 they are this much lower
 
 
@@ -47,7 +47,7 @@ class FileTensors:
         self.outputs = {output.name for output in graph.output} | self.captured
         # onnxruntime moves rounding from behind these readers in front of them, and would round the output too. Behind
         # them it moves dequantization, and fails where a subgraph alone reads what they write.
-        moved = [node for node in graph.node if node.op_type in _MOVED_PAST]
+        moved = [node for node in graph.node if node.op_type in MOVED_PAST]
         self.copied = {name for node in moved for name in (*node.input[:1], *node.output)}
         self.copied &= self.outputs if target.runs_here else set()
         self.codes: dict[str, str] = {}  # rounded tensor -> its codes

@@ -1,7 +1,8 @@
-"""Layers that stay float between rounded tensors, and must be told to.
+"""What stays float between rounded tensors, and must be told to.
 
 onnxruntime quantizes a float Conv or Gemm between DequantizeLinear and QuantizeLinear per tensor when it loads a file
-(its optimizer `WeightBiasQuantization`), whatever provider runs it.
+(its optimizer `WeightBiasQuantization`), whatever provider runs it. It also moves rounding from behind a MaxPool in
+front of it, and DequantizeLinear from the front behind it, so that codes are pooled.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from collections.abc import Callable, Collection
 
 import onnx_ir as ir
 
-from quant_core.export.tensor_flow import feeds_quantizer, is_rectifier
+from quant_core.export.tensor_flow import feeds_quantizer, is_rectifier, value_name
 from quant_core.ingest.layer import Layer
 
 _ENDANGERED = frozenset({"Conv", "ConvTranspose", "Gemm"})
+MOVED_PAST = frozenset({"Flatten", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
+"""Operators from behind which onnxruntime moves rounding, and from in front of which dequantization."""
 
 
 def guarded_layers(
@@ -48,4 +51,33 @@ def guarded_layers(
         and node.name not in integer_nodes
         and is_rounded(node.inputs[0])
         and reaches_rounding(node.outputs[0])
+    )
+
+
+def guarded_pools(graph: ir.Graph, points: Collection[str], channels_last: Collection[str]) -> frozenset[str]:
+    """Find the MaxPools that run in float and that onnxruntime would run on codes, which is slow there.
+
+    Args:
+        graph: The graph.
+        points: Names of the tensors that are rounded.
+        channels_last: Names of those whose codes it pools fast.
+
+    Returns:
+        Names of the nodes that need a guard behind them, and in front of them where that is rounded.
+    """
+
+    def reaches_rounding(value: ir.Value) -> bool:
+        return value.name in points or any(
+            (is_rectifier(node) or (node.op_type in MOVED_PAST and not node.domain))
+            and reaches_rounding(node.outputs[0])
+            for node, _ in value.uses()
+        )
+
+    return frozenset(
+        str(node.name)
+        for node in graph
+        if node.op_type == "MaxPool"
+        and not node.domain
+        and value_name(node.inputs[0]) not in channels_last
+        and (value_name(node.inputs[0]) in points or reaches_rounding(node.outputs[0]))
     )

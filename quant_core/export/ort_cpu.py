@@ -17,7 +17,6 @@ from quant_core.export.forms import (
     is_plain_product,
     is_read_whole,
     is_right_operand,
-    layer_nodes,
 )
 from quant_core.export.functions import BIT_PLANE_OPSET
 from quant_core.export.nbits import has_nbits_kernel
@@ -37,7 +36,6 @@ _MATRIX = 2  # axes
 _PLANE = 4  # axes of the weight of a convolution in two dimensions
 _STEM_OUTPUTS = {1: 64, 2: 16, 3: 16}
 """Input channels of a stem -> outputs up to which float is faster."""
-_RECTIFIERS = frozenset({"Clip", "Relu"})
 _CHANNELS = WeightGrid()
 
 
@@ -97,7 +95,7 @@ def _form(
     asked = layer.activation_bits == _KERNEL_BITS
     if form != "static" or asked:
         return form
-    return "static" if _fills_integer_kernels(layer) and not _is_small_stem(layer, model) else "weight_only"
+    return "static" if _fills_integer_kernels(layer) and not _is_small_stem(layer) else "weight_only"
 
 
 def _fills_integer_kernels(layer: Layer) -> bool:
@@ -120,26 +118,19 @@ def _fills_integer_kernels(layer: Layer) -> bool:
     return layer.group == 1 or fewest >= _FEWEST_IN_GROUPS or on_small_plane
 
 
-def _is_small_stem(layer: Layer, model: ir.Model) -> bool:
+def _is_small_stem(layer: Layer) -> bool:
     # Laying out patches of an image's few channels takes an integer kernel about as long as the float kernel takes for
     # everything, so long as outputs are few, and in float the image is not rounded. 3 x 3 on 3 channels with 16
     # outputs: 0.68 to 0.70 of the time, with the layer behind; whole ResNet-20 0.95 to 1.03, in batches of 64 1.00 to
     # 1.09. EfficientNet-Lite0, with 32 outputs, up to 1.04, in batches of 8 up to 1.11; others 1.1 to 1.5 with 64
-    # outputs, 1.6 with 7 x 7, 1.5 in front of a MaxPool, which is fast on codes (1.31, one and two threads). Nets of a
-    # stem and two layers on 32 x 32 to 224 x 224, batch 1 and 4, one thread: 5 x 5 and 7 x 7 on 3 channels with 8 and
-    # 16 outputs 0.80 to 1.00; 3 x 3 and 7 x 7 on one channel 0.67 to 0.96 with 8 to 32 outputs, 0.86 to 1.04 with 64.
+    # outputs, 1.6 with 7 x 7 (1.31, one and two threads). Nets of a stem and two layers on 32 x 32 to 224 x 224, batch
+    # 1 and 4, one thread: 5 x 5 and 7 x 7 on 3 channels with 8 and 16 outputs 0.80 to 1.00; 3 x 3 and 7 x 7 on one
+    # channel 0.67 to 0.96 with 8 to 32 outputs, 0.86 to 1.04 with 64. The same with a MaxPool behind the stem, which is
+    # then in float too, batch 1 and 8: 0.53 to 0.93 with one channel, 0.61 to 0.72 with 3 and 16 outputs.
     if not layer.first or {use.op for use in layer.uses} != {"Conv"} or len(layer.shape) != _PLANE:
         return False
     outputs, inputs, *kernel = layer.shape
-    small = layer.group == 1 and math.prod(kernel) > 1 and outputs <= _STEM_OUTPUTS.get(inputs, 0)
-    return small and not any(_is_pooled(node.outputs[0]) for node in layer_nodes(layer, model))
-
-
-def _is_pooled(value: ir.Value) -> bool:
-    return any(
-        node.op_type == "MaxPool" or (node.op_type in _RECTIFIERS and _is_pooled(node.outputs[0]))
-        for node in value.consumers()
-    )
+    return layer.group == 1 and math.prod(kernel) > 1 and outputs <= _STEM_OUTPUTS.get(inputs, 0)
 
 
 def _opset(widths: Collection[int]) -> int:
