@@ -8,17 +8,17 @@ are timed in turn with the float model, one sample a run, one thread's processor
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import onnxruntime as ort
 
 from benchmarks.latency import measure
-from benchmarks.peers.made import Contestant, make, results_folder
-from benchmarks.peers.tools import Arrays, batches, samples_of
+from benchmarks.peers.made import Contestant, Made, make, results_folder
+from benchmarks.peers.tools import Arrays, batch_of, batches, samples_of
 from benchmarks.zoo import prepare
 from benchmarks.zoo_check import MODELS
 from quant_core.verification.metrics import Difference
@@ -47,6 +47,23 @@ def split(samples: Path, kept: Path) -> tuple[Path, Arrays]:
     path = kept / "calibration.npz"
     np.savez(path, **{name: array[used] for name, array in arrays.items()})
     return path, {name: array[others] for name, array in samples_of(samples).items()}
+
+
+def loadable(made: Made) -> Made:
+    """Hold a file to what it is for.
+
+    Args:
+        made: A file, or why there is none.
+
+    Returns:
+        The same, or why onnxruntime does not load it.
+    """
+    if made.path is not None:
+        try:
+            ort.InferenceSession(made.path, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own errors have no common class
+            return replace(made, path=None, failure=f"does not load: {error}")
+    return made
 
 
 def outputs(path: Path, inputs: Arrays, batch: int) -> list[list[npt.NDArray[Any]]]:
@@ -96,12 +113,14 @@ def compare(name: str, seconds: float) -> None:
         seconds: Of timing.
     """
     folder, kept = prepare(name), results_folder("zoo_files") / name
+    if not (folder / "samples.npz").exists():
+        print(f"{name:<20} has runs with a state, no samples")
+        return
     model = folder / "model.onnx"
     samples, inputs = split(folder / "samples.npz", kept)
-    first = onnx.load(model, load_external_data=False).graph.input[0]
-    batch = first.type.tensor_type.shape.dim[0].dim_value or _BATCH
+    batch = batch_of(model, inputs, _BATCH)
     reference = outputs(model, inputs, batch)
-    made = [make(each, model, samples, kept) for each in THEIRS]
+    made = [loadable(make(each, model, samples, kept)) for each in THEIRS]
     if sizes := [file.bytes for file in made if file.path is not None]:
         made.append(make(Contestant("Bitwright", "ours", {"size": min(sizes)}), model, samples, kept))
     paths = [file.path for file in made if file.path is not None]

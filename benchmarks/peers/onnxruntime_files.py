@@ -18,7 +18,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from benchmarks.peers.tools import batches, samples_of
+from benchmarks.peers.tools import batch_of, batches, samples_of
 
 _TYPES = {"S8": QuantType.QInt8, "U8": QuantType.QUInt8, "S4": QuantType.QInt4, "U4": QuantType.QUInt4}
 _BATCH = 8
@@ -26,9 +26,9 @@ _CHANNELS_OPSET = 13
 
 
 class _Reader(CalibrationDataReader):
-    def __init__(self, samples: Path, count: int) -> None:
+    def __init__(self, model: Path, samples: Path, count: int) -> None:
         few = {name: array[:count] for name, array in samples_of(samples).items()}
-        self._left = iter(batches(few, _BATCH))
+        self._left = iter(batches(few, batch_of(model, few, _BATCH)))
 
     def get_next(self) -> dict[str, Any] | None:
         return next(self._left, None)
@@ -62,7 +62,7 @@ def static(
     quantize_static(
         str(_prepared(model, folder)),
         str(folder / "model.onnx"),
-        _Reader(samples, count),
+        _Reader(model, samples, count),
         quant_format=QuantFormat.QDQ if qdq else QuantFormat.QOperator,
         per_channel=per_channel,
         activation_type=_TYPES[activations],

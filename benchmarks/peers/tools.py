@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -52,6 +53,22 @@ def batches(samples: Arrays, size: int) -> list[dict[str, NDArray[Any]]]:
     """
     count = len(next(iter(samples.values())))
     return [{name: a[at : at + size] for name, a in samples.items()} for at in range(0, count, size)]
+
+
+def batch_of(model: Path, samples: Arrays, most: int) -> int:
+    """Tell how many samples a run may have.
+
+    Args:
+        model: The model.
+        samples: Graph input name -> array.
+        most: The most wanted.
+
+    Returns:
+        As many, or the fewest that an input is fixed at.
+    """
+    inputs = onnx.load(model, load_external_data=False).graph.input
+    first = [entry.type.tensor_type.shape.dim[0] for entry in inputs if entry.name in samples]
+    return min([axis.dim_value for axis in first if axis.dim_value > 0], default=most)
 
 
 def main(arguments: list[str]) -> None:

@@ -6,11 +6,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks.zoo_files import decibels, split
+from benchmarks.peers.made import Contestant, Made
+from benchmarks.peers.tools import batch_of
+from benchmarks.zoo_files import compare, decibels, loadable, split
 
 
 @pytest.mark.parametrize(("count", "used", "judges"), [(9, 4, 5), (100, 32, 16)])
@@ -37,3 +40,25 @@ def test_every_float_output_is_judged_over_all_runs():
     first, second = decibels(reference, found)
     assert first == pytest.approx(20)
     assert second == 200
+
+
+@pytest.mark.parametrize(("first", "second", "batch"), [("n", "n", 8), ("n", "1", 1), ("2", "4", 2)])
+def test_runs_have_as_many_samples_as_every_input_takes(first, second, batch, tmp_path):
+    text = f"""<ir_version: 10, opset_import: ["" : 21]>
+        g (float[{first},3] x, float[{second},3] h) => (float[n,3] y) {{ y = Add(x, h) }}"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "model.onnx")
+    assert batch_of(tmp_path / "model.onnx", {"x": np.zeros((16, 3)), "h": np.zeros((16, 3))}, 8) == batch
+
+
+def test_a_file_that_does_not_load_is_told(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    found = loadable(Made(Contestant("other", "dynamic"), tmp_path / "model.onnx", 1.0))
+    assert found.path is None
+    assert found.failure.startswith("does not load: ")
+
+
+def test_models_without_samples_are_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("BITWRIGHT_ZOO", str(tmp_path))
+    (tmp_path / "silero-vad").mkdir()
+    compare("silero-vad", 0.0)
+    assert capsys.readouterr().out.split() == "silero-vad has runs with a state, no samples".split()
