@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from quant_core.calibration import Samples
-from quant_core.errors import SpecError
+from quant_core.errors import SamplesError, SpecError
 from quant_core.executor.layout import fast_layout
 from quant_core.preparation import Prepared
 from quant_core.quantizers.rounding import RoundedWeights
@@ -22,6 +22,7 @@ from quant_core.sensitivity.workers import OneThread, Workers
 from quant_core.spec import AnalyzeSpec, Request
 from quant_core.spec.progress import Tell
 
+_ENOUGH = 8  # of which a quarter is held back and two thirds of the others round
 TELLING = 4
 """Samples that tell the loss."""
 
@@ -103,12 +104,22 @@ def find_objective(
 
     Returns:
         The loss.
+
+    Raises:
+        SamplesError: If no output keeps an axis that counts samples, where there is only one to score with.
     """
     few = samples.batch or min(samples.count, TELLING)
     first = {name: fast_layout(tensor[:few]) for name, tensor in feeds.items()}
     with torch.no_grad():
         outputs = job.program.evaluate(first)
     axes = find_sample_axes(job.program, first, outputs, samples.batch)
+    if few == 1 and samples.batch is None and all(axis is None for axis in axes.values()):
+        # Of one sample these models leave a scalar; of two they may well leave a value each.
+        raise SamplesError(
+            "one sample is left to score with, and for one sample alone no output has an axis that counts samples.",
+            remedy=f"Give {_ENOUGH} samples or more.",
+            where="data",
+        )
     few_labels = None if labels is None else labels[:few]
     return choose_loss(job.model, outputs, few, axes, few_labels, request.loss, request.loss_weights)
 

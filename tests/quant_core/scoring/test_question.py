@@ -3,9 +3,13 @@
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from quant_core.calibration import Samples
+from quant_core.errors import SamplesError
+from quant_core.pipeline import quantize
 from quant_core.scoring.question import asked
 from quant_core.spec import AnalyzeSpec, QuantizeSpec
 
@@ -28,3 +32,24 @@ def test_a_quantization_scores_alike_at_every_effort_above_fast(monkeypatch, spe
     with asked(job, samples, {}, spec(effort=effort), lambda *_: None) as question:
         assert question.thrifty == thrifty
         assert question.samples == 8
+
+
+NET = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[n,40] x) => (float[] y) { h = MatMul(x, w) r = Relu(h) s = MatMul(r, v) y = Squeeze(s) }"""
+
+
+@pytest.mark.parametrize("count", [4, 8])
+def test_one_sample_whose_axis_is_squeezed_away_is_too_few(count, tmp_path):
+    proto, random = onnx.parser.parse_model(NET), np.random.default_rng(0)
+    for name, shape in {"w": (40, 32), "v": (32, 1)}.items():
+        values = random.standard_normal(shape).astype(np.float32)
+        proto.graph.initializer.append(numpy_helper.from_array(values, name))
+    onnx.save(proto, tmp_path / "net.onnx")
+    np.savez(tmp_path / "data.npz", x=random.standard_normal((count, 40)).astype(np.float32))
+    paths, spec = (tmp_path / "net.onnx", tmp_path / "data.npz"), QuantizeSpec(size=0.4, effort="fast")
+    if count == 8:
+        assert quantize(*paths, spec, tmp_path / "out").metrics.sqnr_db > 10
+    else:
+        with pytest.raises(SamplesError, match="one sample is left to score with") as caught:
+            quantize(*paths, spec, tmp_path / "out")
+        assert "8 samples" in caught.value.remedy
