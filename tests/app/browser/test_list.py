@@ -81,3 +81,18 @@ def test_who_waits_for_the_list_is_told_so(server: Any, open_page: Callable[...,
         route.continue_()
     page.get_by_role("heading", name="Jobs").wait_for()
     page.get_by_text("Loading").wait_for(state="detached")
+
+
+def test_fields_stand_in_line_and_states_at_the_edge_of_a_phone(
+    crowded: Any, open_page: Callable[..., Any]
+) -> None:
+    page = open_page(f"{crowded.url}/#/jobs", viewport={"width": 390, "height": 844})
+    page.get_by_text("1 to 25 of 31").wait_for()
+    words = page.get_by_label("Model, samples, tag or id").bounding_box()
+    state = page.locator(".filters select").bounding_box()
+    assert (words["y"], words["height"]) == (state["y"], state["height"])
+    edges = {
+        round(badge.bounding_box()["x"] + badge.bounding_box()["width"])
+        for badge in page.locator(".jobs .badge-queued").all()[:5]
+    }
+    assert len(edges) == 1

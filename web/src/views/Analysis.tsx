@@ -55,7 +55,7 @@ function Layers({ table }: { table: Sensitivity }) {
       </div>
       <Canvas
         label={`Expected increase of the loss with each of ${bars.length} layers alone at ${width} bits; the table below has the figures`}
-        height={360}
+        height={600}
         draw={(canvas) => new LayerChart(canvas, bars, scale)}
         inputs={[table, width]}
       />

@@ -56,7 +56,7 @@ export function BudgetForm({ draft, onDraft, preflight }: Props) {
       </Budget>
       <LatencyBudget draft={draft} set={set} />
       <fieldset>
-        <legend>Widths of weights</legend>
+        <legend>Bits that weights may get</legend>
         <div class="row tight">
           {WIDTHS.map((width) => (
             <label class="inline" key={width}>
@@ -86,7 +86,7 @@ export function BudgetForm({ draft, onDraft, preflight }: Props) {
               disabled={!descends(draft.rounding)}
               onChange={(event) => set({ descent: event.currentTarget.checked })}
             />
-            improve codes one by one
+            improve the rounding weight by weight
           </label>
           <label class="inline">
             <input

@@ -181,7 +181,7 @@ function DropZone({ onFiles, children }: { onFiles: (files: FileList | null) => 
     >
       <label class="drop-label">
         <strong>Drop a model and samples here, or choose files</strong>
-        <span class="quiet">.onnx, .npz or .npy, and the model's external data if it has any</span>
+        <span class="quiet">The model as .onnx, with its external data if it has any; samples as .npz, one array for each input, or as .npy</span>
         <input
           type="file"
           multiple

@@ -167,7 +167,7 @@ function Chooser({ job, found }: { job: Job; found: Found }) {
       <section class="card" aria-labelledby="curve-title">
         <h2 id="curve-title">Every best plan by size</h2>
         <p class="quiet">
-          Predicted and measured increase of the loss ({report.loss}). Drag the point or the slider to another budget.
+          Predicted and measured increase of the loss: {report.loss}. Drag the point or the slider to another budget.
         </p>
         <Canvas
           label={`Pareto curve of ${points.length} plans from ${bytes(points[0]?.bytes ?? 0)} to ${bytes(points.at(-1)?.bytes ?? 0)}; the slider below chooses among them`}
