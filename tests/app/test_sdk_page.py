@@ -1,0 +1,32 @@
+"""The page on the Python client: what it shows of the engine runs as it stands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # of torch, about itself
+def test_the_engine_is_used_without_a_service_as_the_page_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = (ROOT / "docs" / "sdk.md").read_text().split("## Without a service")[1]
+    found = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+    assert found is not None
+    monkeypatch.chdir(tmp_path)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 24, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(24 * 36, 32)
+    )
+    names: dict[str, Any] = {"net": net, "images": torch.randn(32, 3, 8, 8)}
+    exec(found[1], names)
+    assert names["report"].model.quantized_bytes == (tmp_path / "result" / "model.onnx").stat().st_size
+    assert names["report"].model.ratio <= 0.25
+    onnx.checker.check_model(tmp_path / "result" / "model.onnx")
