@@ -32,6 +32,7 @@ from quant_core.scoring.effort import plan_effort
 from quant_core.scoring.rounded import apart, further_folds, round_candidates
 from quant_core.scoring.score import fold_of, reuse, score
 from quant_core.scoring.scored import Scored, check_reuse, equalized_bits
+from quant_core.scoring.unreached import spare_unreached
 from quant_core.sensitivity import Batch, activation_bytes, split_batches
 from quant_core.sensitivity.orthogonality import ompq_importance, orm
 from quant_core.spec import FLOAT_BITS, CostTable, ProgressCallback, QuantizeSpec, Report
@@ -154,6 +155,7 @@ def _run(
                 with checkpoints.keep(SENSITIVITIES) as kept:
                     scored.write(kept)
     scored = scored.with_outliers(rounded)
+    job, scored = spare_unreached(job, scored, spec)
     densities = None
     if spec.spectrum:
         with journal.timed("sensitivity"):

@@ -1,0 +1,68 @@
+"""Weights that no sample reaches keep the bits that the budget leaves a weight."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from quant_core.pipeline import quantize
+from quant_core.spec import QuantizeSpec
+
+N = helper.make_node
+INFO = helper.make_tensor_value_info
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    """A branch that is taken where an input is above 1,000, beside one that is taken elsewhere."""
+    random = np.random.default_rng(0)
+
+    def weight(name):
+        values = (random.standard_normal((40, 40)) / np.sqrt(40)).astype(np.float32)
+        return numpy_helper.from_array(values, name)
+
+    branches = {
+        f"{name}_branch": helper.make_graph(
+            [N("MatMul", ["h", name], [f"of_{name}"])],
+            name,
+            [],
+            [INFO(f"of_{name}", TensorProto.FLOAT, None)],
+            [weight(name)],
+        )
+        for name in ("then", "else")
+    }
+    nodes = [
+        N("MatMul", ["x", "first"], ["h"], "front"),
+        N("ReduceMax", ["x"], ["largest"], keepdims=0),
+        N("Greater", ["largest", "limit"], ["is_large"]),
+        N("If", ["is_large"], ["chosen"], **branches),
+        N("MatMul", ["chosen", "last"], ["y"], "back"),
+    ]
+    stored = [weight("first"), weight("last"), numpy_helper.from_array(np.float32(1000), "limit")]
+    graph = helper.make_graph(nodes, "net", [INFO("x", 1, ["n", 40])], [INFO("y", 1, ["n", 40])], stored)
+    folder = tmp_path_factory.mktemp("net")
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(model, folder / "net.onnx")
+    np.savez(folder / "data.npz", x=random.standard_normal((64, 40)).astype(np.float32))
+    return folder / "net.onnx", folder / "data.npz"
+
+
+@pytest.mark.parametrize(
+    ("request_", "fewest"),
+    [
+        ({"size": 0.25}, 5),
+        ({"bops": 0.15}, 2),
+        ({"size": 0.25, "rules": [{"match": "then", "pin": 3}]}, 3),
+    ],
+    ids=["size", "bops", "pin"],
+)
+def test_a_branch_that_no_sample_takes(request_, fewest, paths, tmp_path):
+    quantize(*paths, QuantizeSpec.model_validate({"effort": "fast", **request_}), tmp_path / "out")
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    bits = {layer["name"]: layer["weight_bits"] for layer in report["layers"]}
+    assert bits["then"] >= fewest
+    told = [warning for warning in report["warnings"] if "no answer that counts depends on then " in warning]
+    assert len(told) == ("rules" not in request_)
+    assert all(("may be the fewest" in warning) == ("bops" in request_) for warning in told)
