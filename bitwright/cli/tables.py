@@ -5,10 +5,12 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from quant_core.spec import Report, format_bits
+from quant_core.spec import FLOAT_BITS, Report
 
 _WIDE = 200
 _UNITS = ("B", "KB", "MB", "GB")
+_DISTURBED = 1.1
+"""How far the ratio of two medians may lie from the median of ratios on a quiet machine."""
 
 
 def standard_output() -> Console:
@@ -62,10 +64,18 @@ def print_summary(report: Report, console: Console) -> None:
     )
     table.add_row("output SQNR", "", f"{metrics.sqnr_db:.1f} dB", "")
     console.print(table)
+    if not 1 / _DISTURBED < latency.float_ / latency.quantized / latency.speedup < _DISTURBED:
+        console.print(
+            "Other work disturbed the times: the speed is the median of pairs of runs, one after the other.",
+            highlight=False,
+        )
     counts: dict[int, int] = {}
     for layer in report.layers:
         counts[layer.weight_bits] = counts.get(layer.weight_bits, 0) + 1
-    spent = ", ".join(f"{count} at {format_bits(bits)}" for bits, count in sorted(counts.items()))
+    spent = ", ".join(
+        f"{count} in float" if bits == FLOAT_BITS else f"{count} at {bits} bits"
+        for bits, count in sorted(counts.items())
+    )
     kept = sum(1 for layer in report.layers if layer.outliers)
     apart = f"; {kept} with outliers apart" if kept else ""
     console.print(f"Layers by bits: {spent or 'none'}{apart}", highlight=False)

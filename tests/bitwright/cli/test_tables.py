@@ -1,0 +1,31 @@
+"""What is printed of a result."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from app.api.report_example import REPORT
+from bitwright.cli.tables import print_summary
+from quant_core.spec import Report
+
+
+def _said(**latency: float) -> str:
+    report = Report.model_validate(REPORT)
+    timed = report.latency_ms.model_copy(update=latency)
+    out = io.StringIO()
+    print_summary(report.model_copy(update={"latency_ms": timed}), Console(file=out, width=120))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(("float_", "disturbed"), [(2.0, False), (2.3, True), (1.7, True)])
+def test_a_speed_that_the_times_contradict_is_explained(float_: float, disturbed: bool) -> None:
+    said = _said(float_=float_, quantized=1.0, speedup=2.0)
+    assert "2.00x the speed" in said
+    assert ("median of pairs" in said) is disturbed
+
+
+def test_layers_are_counted_in_words() -> None:
+    assert "Layers by bits: 1 at 8 bits" in _said()
