@@ -23,6 +23,7 @@ _SHARE = 1 / 200
 """Share of all constants from which a tensor that is no operator's weight is packed."""
 _FEWEST_VALUES, _ENOUGH_VALUES, _PER_PLACE = 512, 4096, 4
 _LARGEST = 1e4
+_STEPS, _FEW = 64, 0.1
 _ROW = 64  # elements that a step of their own is worth
 _STATES = 3  # operands of recurrent nodes from here on are biases, lengths and states
 
@@ -85,7 +86,10 @@ def _is_packed(value: ir.Value, main: ir.Graph, least: float) -> bool:
     if value.graph is main and only_layers_read(value, main):
         return False
     is_weight = all(operand in weight_operands(node) for node, operand in readers)
-    return (is_weight or tensor.size >= least) and _is_learned(tensor.numpy())
+    if not is_weight and tensor.size < least:
+        return False
+    values = tensor.numpy()
+    return _is_learned(values) and _bears_steps(values, _step_axis(value))
 
 
 def _keeps_floats(node: ir.Node, operand: int) -> bool:
@@ -93,11 +97,21 @@ def _keeps_floats(node: ir.Node, operand: int) -> bool:
 
 
 def _is_learned(values: npt.NDArray[np.float32]) -> bool:
-    """Tell whether values differ as learned ones do; a grid has about as many as it has places along its axes."""
+    """Whether values differ as learned ones do; a grid has about as many as it has places along its axes."""
     if not np.isfinite(values).all() or np.abs(values).max() > _LARGEST:
         return False
     fewest = min(max(_FEWEST_VALUES, _PER_PLACE * sum(values.shape)), _ENOUGH_VALUES)
     return np.unique(values).size > fewest
+
+
+def _bears_steps(values: npt.NDArray[np.float32], axis: int) -> bool:
+    """Whether 8 bits with a step for each slice leave something of what is not largest."""
+    # Learned values that a mask was added to lie far from what it marks, and all would round to almost nothing.
+    sizes = np.abs(np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1))
+    largest = sizes.max(axis=1, keepdims=True)
+    others = ((sizes > 0) & (sizes <= largest / 2)).sum(axis=1)
+    lost = ((sizes > 0) & (sizes < largest / _STEPS)).sum(axis=1)
+    return bool((lost > others / 2).mean() <= _FEW)
 
 
 def _read_whole(value: ir.Value, main: ir.Graph) -> None:

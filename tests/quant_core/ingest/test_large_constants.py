@@ -40,11 +40,13 @@ def test_a_name_that_a_node_has(build, run, floats):
     assert list(_check(model, run, feeds)) == ["t/read"]
 
 
-@pytest.mark.parametrize("kind", ["mask", "grid", "far", "infinite", "twos"])
+@pytest.mark.parametrize("kind", ["mask", "masked", "grid", "far", "infinite", "twos"])
 def test_what_stays(kind, build, run, floats):
     values = floats(64, 64)
     if kind == "mask":
         values = np.triu(np.full((64, 64), -1e9, np.float32))
+    elif kind == "masked":
+        values = np.where(np.tri(64) > 0, values, -100).astype(np.float32)
     elif kind == "grid":
         values = np.add.outer(np.linspace(-1, 1, 64), np.zeros(64)).astype(np.float32)
     elif kind == "far":
