@@ -160,7 +160,7 @@ class _Exporter:
             self.tensors.finish(node.output[0], node.input[0])
         elif node.name in self.placement.float_pools:
             source = self.tensors.read(node.input[0])
-            if self.placement.is_rounded(node.input[0]):
+            if node.op_type == "MaxPool" and self.placement.is_rounded(node.input[0]):
                 source = self.writer.node("LeakyRelu", [source], alpha=1.0)
             self._emit(node, [source], guarded=True)
         else:

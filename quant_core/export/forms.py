@@ -48,8 +48,8 @@ class Placement:
         absorbed: Names of Relu and Clip nodes that the grid's lower end makes redundant.
         guarded: Names of layers that stay float between rounded tensors and need protection: onnxruntime would
             quantize their weights per tensor when it loads the file.
-        float_pools: Names of MaxPool nodes that run in float beside integer kernels and need protection:
-            onnxruntime would run them on codes.
+        float_pools: Names of pools that run in float beside integer kernels and need protection: onnxruntime would run
+            them on codes.
         wide: Those of the points whose grid has 16 bits; that of others has 8.
     """
 

@@ -22,7 +22,7 @@ from quant_core.ingest.layer import Layer
 _LAYOUT_KEEPERS = frozenset({"Identity", "MaxPool", "Pad", "Resize", "Slice", "Split"})
 """Movers of codes that onnxruntime runs channels last behind convolutions that do."""
 
-ROUNDED_OPS = frozenset({"Add", "Mul", "GlobalAveragePool", "AveragePool", "Concat", "Sigmoid", "LeakyRelu"})
+ROUNDED_OPS = frozenset({"Add", "Mul", "GlobalAveragePool", "Concat", "Sigmoid", "LeakyRelu"})
 """Operators with an integer kernel of their own in onnxruntime; they take and give 8-bit tensors."""
 
 
@@ -31,9 +31,9 @@ def round_kernels(model: ir.Model, layers: Collection[Layer], forms: Mapping[str
 
     Inputs and outputs of static layers are rounded, but for those that a part which is quantized already rounds to its
     own grid. A Relu, or a Clip that starts at zero, right after such an output is absorbed: the unsigned grid starts at
-    zero and clips by itself. Additions, pools and other operators with integer kernels between rounded tensors are
-    rounded too, and operators that only move values run on codes, but for a MaxPool of codes that are not channels
-    last. What wide layers read is rounded to 16 bits, unless an integer kernel has it in 8 already.
+    zero and clips by itself. Additions and other operators with integer kernels between rounded tensors are rounded
+    too, and operators that only move values run on codes, but for a MaxPool of codes that are not channels last. What
+    wide layers read is rounded to 16 bits, unless an integer kernel has it in 8 already.
 
     Args:
         model: The normalised model.
@@ -117,7 +117,8 @@ class _Placer:
         for node, _ in value.uses():
             if node.name in self.static_nodes or (node.op_type in ROUNDED_OPS and node.domain == ""):
                 return True
-            if (is_rectifier(node) or moves_codes(node)) and any(map(self._feeds_integers, node.outputs)):
+            passed_on = is_rectifier(node) or moves_codes(node) or node.op_type == "AveragePool"
+            if passed_on and any(map(self._feeds_integers, node.outputs)):
                 return True
         return False
 
