@@ -30,6 +30,7 @@ from quant_core.quantizers.rows import rows_shape
 _BLOCK = 512
 _STACK_BYTES = 1 << 30
 _PLAIN_EXPONENTS = 40
+_ROUNDING = 8 * torch.finfo(torch.float32).eps
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +68,14 @@ class InputMoments:
         """Take the mean out: the moments of x - E[x].
 
         Returns:
-            The covariance, and a mean of 0.
+            The covariance, and a mean of 0. Inputs that hardly vary, as all do over a single column, have exactly none:
+            what is left of them is rounding error, of either sign.
         """
         second = torch.baddbmm(self.second, self.mean[:, :, None], self.mean[:, None, :], alpha=-1)
+        squares = self.second.diagonal(dim1=1, dim2=2)
+        constant = second.diagonal(dim1=1, dim2=2) <= _ROUNDING * squares
+        if bool((constant & (squares > 0)).any()):
+            second = second.masked_fill(constant[:, :, None] | constant[:, None, :], 0)
         return replace(self, second=second, mean=torch.zeros_like(self.mean))
 
     def joined(self, other: InputMoments) -> InputMoments:

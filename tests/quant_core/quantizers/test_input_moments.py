@@ -1,4 +1,4 @@
-"""Where a layer's inputs are looked at does not depend on which other layers are."""
+"""Where a layer's inputs are looked at does not depend on other layers; what hardly varies is no noise."""
 
 import numpy as np
 import onnx
@@ -10,7 +10,8 @@ from quant_core.calibration import Samples
 from quant_core.errors import NonFiniteError
 from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise
-from quant_core.quantizers.input_moments import input_moments
+from quant_core.quantizers.feedback import Feedback
+from quant_core.quantizers.input_moments import InputMoments, input_moments
 
 
 def test_a_layer_draws_the_same_positions_alone_and_beside_others():
@@ -50,3 +51,24 @@ def test_the_first_layer_that_infinity_reaches_is_named_however_small():
     with pytest.raises(NonFiniteError) as told:
         input_moments(compile_model(normal), normal, layers, samples, batch_size=8, device="cpu", seed=0)
     assert told.value.where == layers[0].name
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+def test_inputs_that_do_not_vary_have_no_covariance_and_are_rounded_all_the_same(columns):
+    generator = torch.Generator().manual_seed(0)
+    x = 10 * torch.rand(1, 64, 1, generator=generator).expand(1, 64, columns).clone()
+    if columns > 1:
+        x[:, :2] += torch.randn(1, 2, columns, generator=generator)
+    mean = x.mean(2)
+    moments = InputMoments(x @ x.transpose(1, 2) / columns, mean, columns, columns)
+    covariance = moments.centred().second
+    varying = 2 if columns > 1 else 0
+    assert bool((covariance[:, varying:] == 0).all() and (covariance[:, :, varying:] == 0).all())
+    exact = (x - mean[:, :, None]).double()
+    torch.testing.assert_close(
+        covariance[:, :varying, :varying].double(),
+        (exact @ exact.transpose(1, 2) / columns)[:, :varying, :varying],
+        rtol=1e-3,
+        atol=1e-4,
+    )
+    Feedback.of(moments.centred().shrunk())
