@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from quant_core.artifacts import MODEL, REPORT_JSON
@@ -80,8 +81,16 @@ def debug(
             remedy="Give an .onnx file or a job's folder.",
             where=str(path),
         )
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except DecodeError as error:
+        raise ModelError(
+            "this is not an ONNX file.",
+            remedy="Give the quantized .onnx file, or its job's folder.",
+            where=str(path),
+        ) from error
     case = _case(model, quantized, data, samples, tell)
-    twins = FloatTwins(onnx.load(path, load_external_data=False), case.model, case.layers)
+    twins = FloatTwins(proto, case.model, case.layers)
     if not twins.found:
         raise ModelError(
             "no layer of the float model is found in the quantized file by the name of its node or output.",

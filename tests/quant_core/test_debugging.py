@@ -144,6 +144,12 @@ def test_a_file_of_another_model_is_refused(net, tmp_path):
         debug(model, tmp_path / "other.onnx", data)
 
 
+def test_what_is_no_model_is_refused(net, tmp_path):
+    model, data, *_ = net
+    with pytest.raises(ModelError, match="not an ONNX file"):
+        debug(model, data, data)
+
+
 def test_layers_that_have_eight_bits_are_not_pinned_to_them(net, tmp_path):
     model, data, *_ = net
     spec = QuantizeSpec.model_validate(
