@@ -17,6 +17,7 @@ from quant_core.ingest.passes.float_types import ComputeInFloat32
 from quant_core.ingest.passes.folding import Fold
 from quant_core.ingest.passes.fused_layers import UnfuseLayers
 from quant_core.ingest.passes.gather_rows import GatherRows
+from quant_core.ingest.passes.gelu import FuseGelu
 from quant_core.ingest.passes.hard_sigmoid import FuseHardSigmoid
 from quant_core.ingest.passes.identity import ResolveIdentity
 from quant_core.ingest.passes.large_constants import ReadLargeConstantsWhole
@@ -59,6 +60,7 @@ def passes() -> tuple[ir.passes.InPlacePass, ...]:
         DropDeadUses(),
         FoldBatchNorm(),
         FuseHardSigmoid(),
+        FuseGelu(),
         ReadTiedTable(),
         common.RemoveUnusedNodesPass(),
         DropDeadUses(),
@@ -77,9 +79,9 @@ def normalise(model: ir.Model) -> ir.Model:
     Afterwards the opset is at least 21, local functions are inlined but for those that unpack codes, every constant
     is an initializer, no initializer is a graph input or lies in another file, no Identity or Dropout stands between
     a weight and its readers, expressions of constants are folded, batch normalization is part of the layer in front
-    of it where possible, a hard sigmoid in pieces is one operator, layers in half or double precision are in float32,
-    nothing is unused, and nodes have unique names, those inside of bodies too. Graph inputs and outputs keep names,
-    types and dynamic axes.
+    of it where possible, a hard sigmoid or a GELU in pieces is one operator, layers in half or double precision are in
+    float32, nothing is unused, and nodes have unique names, those inside of bodies too. Graph inputs and outputs keep
+    names, types and dynamic axes.
     `alpha`, `beta` and `transB` of Gemm stay attributes, and MatMul followed by Add stays two nodes. Einsum with a
     constant is MatMul where it is one product, GatherND of a constant's rows is Gather. A product with a transposed
     table that other nodes read as well becomes Gemm, so that the table stays one weight.

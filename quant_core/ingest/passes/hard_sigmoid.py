@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from quant_core.ingest.passes.pieces import only_reader, the_number
+
 
 class FuseHardSigmoid(ir.passes.InPlacePass):
     """Rewrite `x * Clip(x + b, 0, c) / c` as `x * HardSigmoid(x)` with `alpha = 1/c` and `beta = b/c`.
@@ -26,18 +28,18 @@ class FuseHardSigmoid(ir.passes.InPlacePass):
 
 
 def _fuse(clip: ir.Node) -> bool:
-    low, high = (_number(clip.inputs[k]) if len(clip.inputs) > k else None for k in (1, 2))
+    low, high = (the_number(clip.inputs[k]) if len(clip.inputs) > k else None for k in (1, 2))
     if low != 0 or high is None or high <= 0:
         return False
     shift = None if clip.inputs[0] is None else clip.inputs[0].producer()
-    if shift is None or shift.op_type != "Add" or shift.domain or _only_reader(shift) is not clip:
+    if shift is None or shift.op_type != "Add" or shift.domain or only_reader(shift) is not clip:
         return False
     source, offset = _with_number(shift)
-    first = _only_reader(clip)
+    first = only_reader(clip)
     if source is None or offset is None or first is None:
         return False
     product = first if first.op_type == "Mul" and source in first.inputs else None
-    last = first if product is None else _only_reader(product)
+    last = first if product is None else only_reader(product)
     if last is None or not _divides(last, high, product or clip) or last.outputs[0].is_graph_output():
         return False
     value = clip.outputs[0]
@@ -61,31 +63,14 @@ def _fuse(clip: ir.Node) -> bool:
     return True
 
 
-def _only_reader(node: ir.Node) -> ir.Node | None:
-    """The node of the same graph that alone reads what a node writes."""
-    value = node.outputs[0]
-    readers = [reader for reader, _ in value.uses()]
-    if len(readers) != 1 or value.is_graph_output() or readers[0].graph is not node.graph:
-        return None
-    return None if readers[0].domain else readers[0]
-
-
-def _number(value: ir.Value | None) -> float | None:
-    """The number that a constant holds for all channels."""
-    if value is None or not value.is_initializer() or value.const_value is None:
-        return None
-    array = value.const_value.numpy()
-    return float(array.reshape(-1)[0]) if array.size == 1 and array.ndim <= 1 else None
-
-
 def _with_number(node: ir.Node) -> tuple[ir.Value | None, float | None]:
     first, second = node.inputs
-    number = _number(second)
-    return (first, number) if number is not None else (second, _number(first))
+    number = the_number(second)
+    return (first, number) if number is not None else (second, the_number(first))
 
 
 def _divides(node: ir.Node, by: float, dividend: ir.Node) -> bool:
     """Whether a node divides what another writes by a number."""
     if node.op_type == "Div" and node.inputs[0] is dividend.outputs[0]:
-        return _number(node.inputs[1]) == by
+        return the_number(node.inputs[1]) == by
     return False
