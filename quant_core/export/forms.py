@@ -12,6 +12,7 @@ from quant_core.ingest.find_layers import reads_whole
 from quant_core.ingest.layer import Layer
 from quant_core.spec.bits import FLOAT_BITS, WIDE_BITS
 
+_CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 Form = Literal["static", "dynamic", "block", "gather", "weight_only", "wide", "float"]
 """How a layer runs.
 
@@ -134,16 +135,33 @@ def is_plain_product(layer: Layer, model: ir.Model) -> bool:
     )
 
 
-def has_convolution(model: ir.Model) -> bool:
-    """Tell whether a network convolves.
+def follows_convolution(layer: Layer, model: ir.Model) -> bool:
+    """Tell whether a layer reads what convolutions give, past other operators and Gemm.
 
     Args:
-        model: The model.
+        layer: The layer.
+        model: The normalised model it belongs to.
 
     Returns:
-        True if it has a Conv.
+        False also where a MatMul lies as near, as in the residual sums of a vision transformer: what it reads was
+        computed in float, and has a range for each sample.
     """
-    return any(node.op_type == "Conv" for node in model.graph)
+    waiting = [node.inputs[0] for node in layer_nodes(layer, model)]
+    seen: set[ir.Value] = set()
+    found = False
+    while waiting:
+        value = waiting.pop()
+        node = None if value is None or value in seen else value.producer()
+        if value is None or node is None:
+            continue
+        seen.add(value)
+        if node.op_type == "MatMul":
+            return False
+        if node.op_type in _CONVOLUTIONS:
+            found = True
+        else:
+            waiting.extend(node.inputs)
+    return found
 
 
 def _has_constant_bias(node: ir.Node) -> bool:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from quant_core.export.forms import (
     Form,
-    has_convolution,
+    follows_convolution,
     is_plain_product,
     is_read_whole,
     is_right_operand,
@@ -79,7 +79,7 @@ def ort_form(
     if ops == {"Conv"}:
         return "static"
     if ops == {"Gemm"} and is_plain_product(layer, model):
-        return "static" if has_convolution(model) else "dynamic"
+        return "static" if follows_convolution(layer, model) else "dynamic"
     if ops == {"MatMul"} and layer.by_rows:
         return "dynamic"
     return "weight_only"

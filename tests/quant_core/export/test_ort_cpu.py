@@ -211,3 +211,24 @@ def test_small_stems_run_in_float(behind):
     (layer,) = find_layers(model)
     assert layer_form(layer, model, 4, 8) == "weight_only"
     assert layer_form(replace(layer, first=False), model, 4, 8) == "static"
+
+
+@pytest.mark.parametrize(
+    ("body", "form"),
+    [
+        ("p = ReduceMean<keepdims=0>(c, axes)", "static"),
+        ("r = Flatten<axis=1>(c) g = Gemm(r, v) p = Relu(g)", "static"),
+        ("m = MatMul(c, w) p = ReduceMean<keepdims=0>(m, axes)", "dynamic"),
+        ("m = MatMul(c, w) s = Add(c, m) p = ReduceMean<keepdims=0>(s, axes)", "dynamic"),
+    ],
+    ids=["convolution", "products behind it", "product", "residual sum"],
+)
+def test_products_behind_a_matmul_are_rounded_at_run_time(body, form):
+    """As the last one of a vision transformer: what it reads was computed in float."""
+    text = f"""{HEADER} g (float[n,8,4,4] x) => (float[n,5] y) <int64[2] axes = {{2, 3}}> {{
+        c = Conv(x, k) {body} y = Gemm(p, u)
+    }}"""
+    proto = parse(text, k=(8, 8, 1, 1), w=(4, 4), v=(128, 8), u=(8, 5))
+    model = normalise(ir.from_proto(proto))
+    layers = find_layers(model)
+    assert {layer_form(layer, model, 8, 8) for layer in layers if layer.op == "Gemm"} == {form}
