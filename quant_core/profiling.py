@@ -40,7 +40,7 @@ def profile(model: Path, data: Path, spec: QuantizeSpec, *, runs: int = 100) -> 
     Args:
         model: The float ONNX file.
         data: The sample file.
-        spec: Activation bits, block size and rules; its budget and granularity play no part.
+        spec: Activation bits, block size and rules; its budget, granularity and islands play no part.
         runs: Timed runs of each form.
 
     Returns:
@@ -55,7 +55,7 @@ def profile(model: Path, data: Path, spec: QuantizeSpec, *, runs: int = 100) -> 
             remedy="Profile ort-cpu or portable files.",
             where="target",
         )
-    spec = spec.model_copy(update={"budget": _ANY_SIZE, "granularity": "channel"})
+    spec = spec.model_copy(update={"budget": _ANY_SIZE, "granularity": "channel", "float_islands": 0.0})
     job = prepare(model, data, spec)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from quant_core.export.channel_blocks import ChannelBlocks, gate_of
 from quant_core.export.code_flow import CodeFlow
 from quant_core.export.forms import Placement
+from quant_core.export.kernel_times import (
+    BORDER,
+    PASS,
+    START,
+    dynamic_time,
+    float_time,
+    integer_time,
+    operator_time,
+)
 from quant_core.ingest.layer import Layer
 
-KERNEL_SPEED = 4
-"""How many products of 8 bits take the time of one in float."""
-_DEPTHWISE = 3
-"""How many products one of a depthwise convolution takes as long as, in float and in integers."""
-PASS = 16
-"""Products in float that take the time of reading or writing one element."""
-_LAYOUT = 12
-"""The same for what lays an element out for a float convolution between integer ones, or back."""
-_MOVE = 4
-"""The same for a code that is moved."""
 _FREE = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
-_INTEGER = frozenset({"static", "dynamic", "block"})
+_ARITHMETIC = frozenset({"Add", "Div", "Mul", "Sub"})
 
 
 def estimated_time(
@@ -29,9 +30,9 @@ def estimated_time(
 ) -> float:
     """Estimate the time of one run with one sample.
 
-    A product of 8 bits takes a quarter of one in float. An operator takes a pass over what it writes, a shorter one
-    where it moves codes, none where nothing moves. Where codes become float numbers, or float numbers codes, there is
-    one more pass, and around float convolutions the layout changes.
+    Layers and operators take what their kernels take (`kernel_times`), but for what onnxruntime computes inside a float
+    convolution, and what moves nothing. Where codes become float numbers, or float numbers codes, there is one more
+    pass, and where channels are laid out in blocks for float convolutions, or back, another.
 
     Args:
         model: The normalised model.
@@ -43,35 +44,70 @@ def estimated_time(
         Time in products in float.
     """
     flow = CodeFlow(layers, placement)
-    nodes = {use.node for layer in layers for use in layer.uses}
-
-    def count(names: Iterable[str]) -> float:
-        return sum(elements.get(name, 0) for name in sorted(names))
-
-    time = sum(_product_time(layer, placement) for layer in layers)
-    read = _names(filter(flow.is_code, model.graph.outputs))
-    time += PASS * count(_names(model.graph.inputs) & set(placement.points))
+    owners = {use.node: layer for layer in layers for use in layer.uses}
+    estimate = _Operators(flow, ChannelBlocks(flow, owners, elements), elements)
+    points = set(placement.points)
+    time = sum(_layer_time(layer, placement) for layer in layers)
+    time += estimate.passes(_names(filter(flow.is_code, model.graph.outputs)), BORDER)
+    time += estimate.passes(_names(model.graph.inputs) & points, BORDER)
+    time += estimate.layouts(model.graph.inputs)
     for node in model.graph:
-        written, in_float = _names(node.outputs), flow.runs_in_float(node)
-        if in_float:
-            time += PASS * count(written & set(placement.points))
-            read |= _names(filter(flow.is_code, node.inputs))
-        if str(node.name) in nodes:
-            if in_float and node.op_type == "Conv":
-                time += _LAYOUT * count([*written, *_names(node.inputs[:1])])
-        elif str(node.name) not in placement.absorbed and node.op_type not in _FREE:
-            moves = not written.isdisjoint(placement.aliases)
-            time += (_MOVE if moves else PASS) * count(written)
-    return time + PASS * count(read)  # what is read in float is dequantized once
+        if flow.runs_in_float(node):
+            time += estimate.passes(_names(node.outputs) & points, BORDER)
+            if gate_of(node) is None:  # which reads the same, dequantized once for both
+                time += estimate.passes(_names(filter(flow.is_code, node.inputs)), BORDER)
+        time += estimate.layouts(node.outputs)
+        if not (str(node.name) in owners or str(node.name) in placement.absorbed or node.op_type in _FREE):
+            time += estimate.time(node)
+    return time
+
+
+@dataclass(frozen=True, eq=False)
+class _Operators:
+    flow: CodeFlow
+    blocks: ChannelBlocks
+    elements: Mapping[str, float]
+
+    def passes(self, names: Collection[str], each: float) -> float:
+        """What it takes to go over tensors."""
+        return START * len(names) + each * self._count(names)
+
+    def layouts(self, values: Iterable[ir.Value]) -> float:
+        """What it takes to lay out tensors in blocks, or back."""
+        return self.passes(_names(value for value in values if self.blocks.are_laid_out(value)), PASS)
+
+    def _count(self, names: Collection[str]) -> float:
+        return sum(self.elements.get(name, 0) for name in sorted(names))
+
+    def time(self, node: ir.Node) -> float:
+        """What an operator takes that is no layer."""
+        if self.blocks.is_fused(node):
+            return 0.0
+        written = self._count(_names(node.outputs))
+        sizes = [_size(value, self.elements) for value in node.inputs if value is not None]
+        factors = [size for size in sizes if 1 < size < written] if node.op_type in _ARITHMETIC else []
+        rows = 0.0 if not factors or any(map(self.blocks.lie_in, node.inputs)) else written / min(factors)
+        return operator_time(
+            node,
+            written,
+            max(sizes, default=0.0),
+            in_float=self.flow.runs_in_float(node),
+            rounded=any(map(self.flow.is_code, node.outputs)),
+            rows=rows,
+        )
 
 
 def _names(values: Iterable[ir.Value | None]) -> set[str]:
     return {str(value.name) for value in values if value is not None}
 
 
-def _product_time(layer: Layer, placement: Placement) -> float:
+def _size(value: ir.Value, elements: Mapping[str, float]) -> float:
+    held = value.const_value
+    return elements.get(str(value.name), 0) if held is None else float(held.size)
+
+
+def _layer_time(layer: Layer, placement: Placement) -> float:
     form = placement.forms[layer.name]
-    if layer.is_depthwise:
-        return _DEPTHWISE * layer.macs
-    rounded = PASS * layer.input_elements if form in {"dynamic", "block"} else 0
-    return layer.macs / (KERNEL_SPEED if form in _INTEGER else 1) + rounded
+    if form == "static":
+        return integer_time(layer)
+    return dynamic_time(layer) if form in {"dynamic", "block"} else float_time(layer)

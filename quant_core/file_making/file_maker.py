@@ -21,13 +21,14 @@ from quant_core.export.model_file import write_model
 from quant_core.file_making.activation_grids import ActivationGrids
 from quant_core.file_making.assessment import Choice, simulate
 from quant_core.file_making.channel_mixing import Mixed, Shares, find_shares, mix_channels
-from quant_core.file_making.float_islands import find_islands, takes_islands
+from quant_core.file_making.float_islands import find_islands
 from quant_core.file_making.islands import Islands
 from quant_core.file_making.open_activations import note_narrow
 from quant_core.file_making.plan_tuning import find_followed, follow_plan, tune_plan
 from quant_core.ingest import Layer
 from quant_core.journal import Journal
 from quant_core.preparation import Prepared
+from quant_core.preparation.float_speed import may_leave_integers
 from quant_core.preparation.open_widths import layers_at
 from quant_core.quantizers import QuantizedWeight
 from quant_core.quantizers.input_moments import KeptMoments
@@ -166,7 +167,7 @@ class FileMaker:
 
     def _with_islands(self, layers: Sequence[Layer], choice: Choice, settled: Settled) -> Choice:
         """The plan with the layers in float that lose most by rounded activations; found once, for the first plan."""
-        if not takes_islands(self.spec, self.job.target):
+        if not may_leave_integers(self.spec, self.job.target):
             return choice
         plan = choice.plan
         if self.islands is None:

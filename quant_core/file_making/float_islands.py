@@ -13,9 +13,8 @@ import torch
 
 from quant_core.calibration import Samples
 from quant_core.executor.layout import fast_layout
-from quant_core.export import Placement, Target, place
-from quant_core.export.ort_cpu import ORT_CPU
-from quant_core.export.run_time import KERNEL_SPEED, PASS, estimated_time
+from quant_core.export import Placement, place
+from quant_core.export.run_time import estimated_time
 from quant_core.file_making.islands import Islands
 from quant_core.ingest import Layer
 from quant_core.preparation import Prepared
@@ -43,25 +42,6 @@ _TENSORS = 12
 _MACS, _FEWEST, _MOST = 3e9, 2, 8
 
 
-def takes_islands(spec: QuantizeSpec, target: Target) -> bool:
-    """Tell whether islands are looked for.
-
-    Args:
-        spec: The request.
-        target: The runtime.
-
-    Returns:
-        True where all activations have 8 bits and nothing but bytes and accuracy is limited.
-    """
-    budget = spec.budget
-    return (
-        spec.float_islands != 0
-        and spec.activation_bits == KERNEL_BITS
-        and target.name == ORT_CPU.name
-        and (budget.bops, budget.peak_memory, budget.latency) == (None, None, None)
-    )
-
-
 def find_islands(
     job: Prepared,
     spec: QuantizeSpec,
@@ -83,9 +63,7 @@ def find_islands(
     where the loss of weights and activations falls by a fifth. Where the request leaves the bound open it grows from
     0.15 for as long as what is measured ruins the answer: a fast file that answers wrongly is of no use.
 
-    Times are estimates. Tensors are ranked by what their layers take alone: a product of 8 bits takes a quarter of one
-    in float, in depthwise convolutions as long; reading or writing an element as long as 16 products in float. The
-    bound holds for that, and for the whole file with what else falls back to float (`estimated_time`).
+    Times are estimates of the whole file, with what else falls back to float (`estimated_time`).
 
     Args:
         job: The prepared job.
@@ -115,9 +93,8 @@ def find_islands(
     for number, tensor in enumerate(hooks):
         scores[tensor] = fmean(_alone(run, tensor, hooks[tensor]) for run in runs)
         tell((number + 1) / len(hooks), f"{number + 1} of {len(hooks)} tensors rounded alone")
-    times = _Times.of(job, layers, placement, runs[0])
     elements = {name: value.numel() / runs[0].batch.size for name, value in tensors(runs[0].values).items()}
-    search = _Search(job, spec, layers, bits, placement, scores, times, elements)
+    search = _Search(job, spec, layers, bits, placement, scores, elements)
     found = Islands(before=before, after=before, harmless=harmless)
     bounds = _BOUNDS if spec.float_islands is None else (spec.float_islands,)
     for bound in bounds:
@@ -189,41 +166,6 @@ def _alone(run: FloatRun, tensor: str, rounding: Callable[[torch.Tensor], torch.
         return _increase(run, run.program.evaluate(feeds, outputs=run.objective.tensors))
 
 
-@dataclass(frozen=True)
-class _Times:
-    """Estimated times, in products in float.
-
-    Attributes:
-        whole: Of the file, for one sample.
-        extra: Layer name -> what it takes more in float.
-    """
-
-    whole: float
-    extra: Mapping[str, float]
-
-    @classmethod
-    def of(cls, job: Prepared, layers: Sequence[Layer], placement: Placement, run: FloatRun) -> _Times:
-        integer = {layer.name for layer in layers if placement.forms[layer.name] in {"static", "dynamic"}}
-        nodes = {use.node for layer in layers for use in layer.uses}
-        written = [
-            str(value.name) for node in job.graph.graph if node.name not in nodes for value in node.outputs
-        ]
-        elements = sum(
-            run.values[name].numel() for name in (*written, *placement.points) if name in run.values
-        )
-        whole = PASS * elements / run.batch.size
-        extra = {}
-        for layer in layers:
-            fast = layer.name in integer and not layer.is_depthwise
-            whole += layer.macs / (KERNEL_SPEED if fast else 1)
-            border = PASS * (layer.input_elements + layer.output_elements)
-            extra[layer.name] = border + (layer.macs * (1 - 1 / KERNEL_SPEED) if fast else 0.0)
-        return cls(whole, extra)
-
-    def share(self, layers: Collection[str]) -> float:
-        return sum(self.extra[name] for name in layers) / self.whole
-
-
 @dataclass(eq=False)
 class _Search:
     """Adds one island after another."""
@@ -234,7 +176,6 @@ class _Search:
     bits: Mapping[str, int]
     placement: Placement
     scores: Mapping[str, float]
-    times: _Times
     elements: Mapping[str, float]
 
     def grow(self, most: float) -> dict[str, float]:
@@ -242,24 +183,25 @@ class _Search:
         askers = self._askers()
         total = sum(max(0.0, score) for score in self.scores.values())
         chosen: dict[str, float] = {}
-        left = set(self.scores)
+        left, spent = set(self.scores), 0.0
         while total > 0:
             tried = []
             for tensor in sorted(left, key=lambda name: -self.scores[name])[:_TENSORS]:
                 joined = [name for name in askers.get(tensor, ()) if name not in chosen]
-                if not joined or self.times.share([*chosen, *joined]) > most:
+                if not joined:
                     continue
                 placed = self.placed([*chosen, *joined])
-                if self.more_time(placed) > most:
+                time = self.more_time(placed)
+                if time > most:
                     continue
                 kept = self.rounded([*chosen, *joined], placed)
                 gain = sum(self.scores[name] for name in left - kept) / total
                 if gain >= _NEXT_TO_NOTHING:
                     # What takes next to no time is judged by what it gives.
-                    tried.append((gain / (0.01 + self.times.share(joined)), gain, joined, kept))
+                    tried.append((gain / (0.01 + max(0.0, time - spent)), gain, time, joined, kept))
             if not tried:
                 break
-            _, gain, joined, left = max(tried, key=lambda found: (found[0], found[1]))
+            _, gain, spent, joined, left = max(tried, key=lambda found: found[:2])
             chosen |= dict.fromkeys(joined, gain)
         return {layer.name: chosen[layer.name] for layer in self.layers if layer.name in chosen}
 

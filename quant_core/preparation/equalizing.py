@@ -18,7 +18,8 @@ from quant_core.executor import Program, compile_model
 from quant_core.executor.layout import fast_layout
 from quant_core.export import Placement, layer_form, place
 from quant_core.export.float_borders import FloatBorders, float_borders
-from quant_core.export.run_time import PASS, estimated_time
+from quant_core.export.kernel_times import product_time
+from quant_core.export.run_time import estimated_time
 from quant_core.ingest import Layer
 from quant_core.preparation import Prepared
 from quant_core.preparation.open_widths import file_costs, open_widths
@@ -140,14 +141,16 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
     whole = estimated_time(job.model, job.layers, placed, elements)
     chosen: list[ChannelScales] = []
     for position, group in enumerate(groups):
-        time = PASS * elements[group.tensors[0]] / whole if group.inserted else 0.0
+        time = product_time(elements[group.tensors[0]], group.channels) / whole if group.inserted else 0.0
         found = choose_scales(group, [readers[name] for name in group.readers if name in readers], time)
         if found is not None:
             chosen.append(found)
         tell((position + 1) / len(groups), f"{len(chosen)} of {position + 1} groups of channels scaled")
     taken = {name for found in chosen for name in found.group.tensors}
     scaled = [
-        choose_output_scales(group, seen[group.tensors[0]])
+        choose_output_scales(
+            group, seen[group.tensors[0]], product_time(elements[group.tensors[0]], group.channels) / whole
+        )
         for group in written
         if taken.isdisjoint(group.tensors)
     ]

@@ -32,6 +32,7 @@ from quant_core.ingest import (
 from quant_core.ingest.already_quantized import name_parts
 from quant_core.ingest.declared_outputs import correct_declared
 from quant_core.preparation.batching import free_samples
+from quant_core.preparation.float_speed import FloatForSpeed, faster_in_float, may_leave_integers
 from quant_core.preparation.independence import check_independence
 from quant_core.preparation.open_widths import file_costs, open_widths
 from quant_core.preparation.padding import find_padding
@@ -139,7 +140,7 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     target, candidates = target_of(spec), candidate_bits(layers, spec)
     layers = with_activation_bits(layers, spec)
     candidates = within_target(candidates, layers, model, spec, target)
-    model = _with_float_readers(model, layers, candidates, spec, target)
+    whole, model = model, _with_float_readers(model, layers, candidates, spec, target)
     layers = with_activation_bits(find_layers(model), spec)
     costs = file_costs(model, layers, candidates, spec, target)
     widths = open_widths(candidates, layers, model, spec, target)
@@ -156,6 +157,16 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     samples = load_samples(data_path, model)
     program = compile_model(model, device=device)
     first = samples.take(np.arange(samples.batch or min(samples.count, _PARITY_SAMPLES)))
+    in_float = FloatForSpeed()
+    if may_leave_integers(spec, target):
+        in_float = _faster_in_float(model, program, layers, samples, candidates, spec, target)
+    if in_float.layers:
+        model = _with_float_readers(whole, in_float.noted_on(layers), candidates, spec, target)
+        layers = in_float.noted_on(with_activation_bits(find_layers(model), spec))
+        program, costs = (
+            compile_model(model, device=device),
+            file_costs(model, layers, candidates, spec, target),
+        )
     reference = find_reference(source, model, program, first)
     shapes, outputs, bytes_per_sample = _measure(program, layers, first, device)
     if not any(value.is_floating_point() for value in outputs.values()):
@@ -193,9 +204,31 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
             *reference.notes,
             *corrected,
             *batching.notes,
+            *in_float.notes,
             *_grid_notes(layers, candidates, model, spec, target),
         ),
     )
+
+
+def _faster_in_float(
+    model: ir.Model,
+    program: Program,
+    layers: tuple[Layer, ...],
+    samples: Samples,
+    candidates: Mapping[str, Candidates],
+    spec: QuantizeSpec,
+    target: Target,
+) -> FloatForSpeed:
+    """Layers that are faster in float, for tensors of the sizes that one sample gives."""
+    first = samples.take(np.arange(samples.batch or 1))
+    feeds = {name: torch.from_numpy(array).to(program.device) for name, array in first.inputs.items()}
+    with torch.no_grad():
+        wanted = dict.fromkeys((*program.order, *program.outputs, *_activations(layers)))
+        values = feeds | program.evaluate(feeds, outputs=[name for name in wanted if name not in feeds])
+    shapes = {name: tuple(value.shape) for name, value in values.items()}
+    elements = {name: math.prod(shape) / first.count for name, shape in shapes.items()}
+    shaped = with_shapes(layers, model, shapes, first.count)
+    return faster_in_float(model, shaped, candidates, spec, target, elements)
 
 
 def _with_float_readers(
@@ -287,11 +320,16 @@ def _largest_left(model: ir.Model, layers: tuple[Layer, ...], candidates: Mappin
     return f" {total:,} values stay float whatever the budget, most of them in {name!r}: {reason}."
 
 
+def _activations(layers: tuple[Layer, ...]) -> list[str]:
+    """Tensors that layers read and write."""
+    return list(dict.fromkeys(name for layer in layers for name in (*layer.inputs, *layer.outputs)))
+
+
 def _measure(
     program: Program, layers: tuple[Layer, ...], samples: Samples, device: str
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, torch.Tensor], int]:
     """Shapes of the layers' activations in one run, its outputs, and bytes of all of these per sample."""
-    names = list(dict.fromkeys(name for layer in layers for name in (*layer.inputs, *layer.outputs)))
+    names = _activations(layers)
     feeds = {name: fast_layout(torch.from_numpy(array).to(device)) for name, array in samples.inputs.items()}
     wanted = [name for name in (*names, *program.outputs) if name not in feeds]
     with torch.no_grad():

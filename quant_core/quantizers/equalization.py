@@ -176,7 +176,9 @@ def choose_scales(group: ChannelGroup, readers: Sequence[Reader], time: float = 
     return ChannelScales.stored(group, best)
 
 
-def choose_output_scales(group: ChannelGroup, seen: ChannelStatistics) -> ChannelScales | None:
+def choose_output_scales(
+    group: ChannelGroup, seen: ChannelStatistics, time: float = 0.0
+) -> ChannelScales | None:
     """Give each channel of what an 8-bit kernel writes the whole grid.
 
     With s_c the largest magnitude of channel c the grid spans `[min_c low_c/s_c, max_c high_c/s_c]` and channel c is
@@ -185,16 +187,19 @@ def choose_output_scales(group: ChannelGroup, seen: ChannelStatistics) -> Channe
     Args:
         group: The group, with a product behind it.
         seen: Statistics of the tensor.
+        time: Share of the file's estimated time that the product takes.
 
     Returns:
-        The factors, scaled to a geometric mean of 1; None where more than half of the noise is left.
+        The factors, scaled to a geometric mean of 1; None where more than half of the noise is left, or the time is
+        worth more than what goes.
     """
     factors = _floored(seen.extent)
     factors = factors / np.exp(np.log(factors).mean())
     low, high = seen.low.min(0), seen.high.max(0)
     before = float(high.max() - low.min()) ** 2
     after = float((high / factors).max() - (low / factors).min()) ** 2 * float(np.square(factors).mean())
-    return ChannelScales.stored(group, factors) if after <= _WORTH_A_PRODUCT * before else None
+    worth = min(_WORTH_A_PRODUCT, 10 ** (-_PRICE * time / 10))
+    return ChannelScales.stored(group, factors) if after <= worth * before else None
 
 
 def _candidates(readers: Sequence[Reader]) -> Iterator[npt.NDArray[np.float64]]:

@@ -1,0 +1,214 @@
+"""Layers that float kernels are faster for than integer ones, what is rounded and laid out around them included."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import onnx_ir as ir
+
+from quant_core.allocation.candidates import Candidates
+from quant_core.export import Placement, Target, place
+from quant_core.export.code_flow import CodeFlow
+from quant_core.export.kernel_times import PASS, dynamic_time, float_time, integer_time
+from quant_core.export.ort_cpu import ORT_CPU
+from quant_core.export.run_time import estimated_time
+from quant_core.ingest import Layer
+from quant_core.spec import FLOAT_BITS, QuantizeSpec
+from quant_core.spec.width import KERNEL_BITS
+
+_NAMED = 3
+_AT_MOST = 3 * PASS
+"""What an element at a layer can take less in float: it is not rounded, and not made a float number of again, and what
+is computed with it may be computed inside a convolution."""
+_LEAST = 1e6
+"""Products in float, some 20 microseconds, that must be gained: calls of kernels, which are most of less, vary."""
+_WORTH = 1.1
+"""How many times as long the file must take without: whole files are estimated to some 15 %."""
+_DOUBT = 0.1
+"""Share of what a layer and passes over its activations take that must be gained, for times are estimates."""
+
+
+def may_leave_integers(spec: QuantizeSpec, target: Target) -> bool:
+    """Tell whether single layers may run in float although nobody asked for it.
+
+    Args:
+        spec: The request.
+        target: The runtime.
+
+    Returns:
+        True where all activations have 8 bits and nothing but bytes and accuracy is limited.
+    """
+    budget = spec.budget
+    return (
+        spec.float_islands != 0
+        and spec.activation_bits == KERNEL_BITS
+        and target.name == ORT_CPU.name
+        and (budget.bops, budget.peak_memory, budget.latency) == (None, None, None)
+    )
+
+
+@dataclass(frozen=True)
+class FloatForSpeed:
+    """Layers that run in float because that is faster.
+
+    Attributes:
+        layers: Their names, in graph order.
+        gain: How many times as long the file would take with them in integers, by estimate.
+    """
+
+    layers: tuple[str, ...] = ()
+    gain: float = 1.0
+
+    def noted_on(self, layers: Sequence[Layer]) -> tuple[Layer, ...]:
+        """Note float activations on them.
+
+        Args:
+            layers: All layers.
+
+        Returns:
+            The layers.
+        """
+        return tuple(
+            replace(layer, activation_bits=FLOAT_BITS) if layer.name in self.layers else layer
+            for layer in layers
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know."""
+        if not self.layers:
+            return ()
+        named, more = ", ".join(self.layers[:_NAMED]), len(self.layers) - _NAMED
+        named += f" and {more} more" if more > 0 else ""
+        note = (
+            f"{len(self.layers)} layers run in float on packed weights ({named}): in integers, with what is rounded "
+            f"around them, the file would take an estimated {self.gain:.2f} times as long; float_islands 0 keeps every "
+            "layer in integers."
+        )
+        return (note,)
+
+
+def faster_in_float(
+    model: ir.Model,
+    layers: Sequence[Layer],
+    candidates: Mapping[str, Candidates],
+    spec: QuantizeSpec,
+    target: Target,
+    elements: Mapping[str, float],
+) -> FloatForSpeed:
+    """Find the layers that make the file faster in float.
+
+    Times are estimates (`estimated_time`), of the same model the same everywhere. Layers that hand each other codes
+    leave integers together, as they share what is rounded at their borders: first one such region after another
+    starting from all in integers, then back from all in float, and the faster of the two ends. Products whose input is
+    rounded as the model runs stand alone. Of regions that stay, single layers whose float kernel is faster than their
+    integer one are tried. A gain of less than a tenth is left alone.
+
+    Args:
+        model: The normalised model.
+        layers: Its layers, with what they read, multiply and write.
+        candidates: Layer name -> bits it may be given.
+        spec: The request.
+        target: The runtime.
+        elements: Tensor name -> elements of one sample.
+
+    Returns:
+        The layers; none that rules give activation bits.
+    """
+    return _Search(model, layers, candidates, spec, target, elements).result()
+
+
+@dataclass(eq=False)
+class _Search:
+    model: ir.Model
+    layers: Sequence[Layer]
+    candidates: Mapping[str, Candidates]
+    spec: QuantizeSpec
+    target: Target
+    elements: Mapping[str, float]
+    known: dict[frozenset[str], float] = field(default_factory=dict)
+
+    def result(self) -> FloatForSpeed:
+        dynamic = self._free("dynamic")
+        alone = {x.name for x in dynamic if (1 - _DOUBT) * dynamic_time(x) > float_time(x)}
+        regions = [region for region in self._regions() if self._may_gain(region)]
+        whole = frozenset(alone).union(*regions)
+        chosen = min(self._added(frozenset(alone), regions), self._taken(whole, regions), key=self.cost)
+        chosen = self._added(chosen, [{name} for name in self._slow_alone() - chosen])
+        before, after = self._time(frozenset()), self._time(chosen)
+        if before - after < _LEAST or before < _WORTH * after:
+            return FloatForSpeed()
+        return FloatForSpeed(tuple(x.name for x in self.layers if x.name in chosen), before / after)
+
+    def cost(self, in_float: frozenset[str]) -> float:
+        """The time with layers in float, and a doubt for each of them."""
+        if in_float not in self.known:
+            doubts = (_doubt(layer) for layer in self.layers if layer.name in in_float)
+            self.known[in_float] = self._time(in_float) + sum(doubts)
+        return self.known[in_float]
+
+    def _time(self, in_float: frozenset[str]) -> float:
+        return estimated_time(self.model, self.layers, self._placed(in_float), self.elements)
+
+    def _placed(self, in_float: Collection[str]) -> Placement:
+        bits = {name: min(choice.bits) for name, choice in self.candidates.items()}
+        layers = FloatForSpeed(tuple(in_float)).noted_on(self.layers)
+        return place(self.model, layers, bits, KERNEL_BITS, self.target, self.spec)
+
+    @cached_property
+    def _integer(self) -> Placement:
+        return self._placed(())
+
+    def _free(self, form: str) -> list[Layer]:
+        """Layers that run so if nothing is changed, and may be."""
+        forms = self._integer.forms
+        return [layer for layer in self.layers if forms[layer.name] == form and layer.activation_bits is None]
+
+    def _added(self, chosen: frozenset[str], groups: Iterable[Collection[str]]) -> frozenset[str]:
+        for group in groups:
+            chosen = min(chosen, chosen.union(group), key=self.cost)
+        return chosen
+
+    def _taken(self, chosen: frozenset[str], groups: Iterable[Collection[str]]) -> frozenset[str]:
+        for group in groups:
+            chosen = min(chosen, chosen.difference(group), key=self.cost)
+        return chosen
+
+    def _slow_alone(self) -> set[str]:
+        """Layers whose float kernel is faster even if what it reads and writes is rounded for others."""
+        static = self._free("static")
+        return {layer.name for layer in static if float_time(layer) + _doubt(layer) < integer_time(layer)}
+
+    def _may_gain(self, region: Collection[str]) -> bool:
+        layers = [layer for layer in self.layers if layer.name in region]
+        saved = sum(_AT_MOST * (layer.input_elements + layer.output_elements) for layer in layers)
+        in_float = sum(float_time(layer) + _doubt(layer) for layer in layers)
+        return in_float < sum(map(integer_time, layers)) + saved
+
+    def _regions(self) -> list[set[str]]:
+        """Layers that hand each other codes, or read the same."""
+        flow, parents = CodeFlow(self.layers, self._integer), dict[str, str]()
+
+        def root(name: str) -> str:
+            while parents.setdefault(name, name) != name:
+                name = parents[name]
+            return name
+
+        for node in self.model.graph:
+            if flow.runs_in_float(node):
+                continue
+            values = [value for value in (*node.inputs, *node.outputs) if value is not None]
+            names = [str(value.name) for value in values if value.const_value is None]
+            for name in names[1:]:
+                parents[root(name)] = root(names[0])
+        found: dict[str, set[str]] = {}
+        for layer in self._free("static"):
+            found.setdefault(root(layer.outputs[0]), set()).add(layer.name)
+        return list(found.values())
+
+
+def _doubt(layer: Layer) -> float:
+    passes = PASS * (layer.input_elements + layer.output_elements)
+    return _DOUBT * (integer_time(layer) + passes)

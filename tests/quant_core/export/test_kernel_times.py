@@ -1,0 +1,58 @@
+"""Times of kernels against those that were measured, as ratios of float to integers."""
+
+import pytest
+
+from quant_core.export.kernel_times import dynamic_time, float_time, integer_time
+from quant_core.ingest import Layer
+
+# Inputs, outputs, kernel, side, groups, stride, measured time in float by time in integers: medians of one thread of a
+# processor with AVX-512 VNNI, onnxruntime 1.31.
+MEASURED = [
+    (128, 128, 1, 14, 1, 1, 2.62),
+    (16, 16, 1, 112, 1, 1, 0.93),
+    (64, 64, 1, 112, 1, 1, 3.04),
+    (960, 160, 1, 14, 1, 1, 3.68),
+    (16, 16, 3, 56, 1, 1, 1.33),
+    (64, 64, 3, 14, 1, 1, 2.77),
+    (256, 256, 3, 14, 1, 1, 4.93),
+    (16, 16, 3, 112, 16, 1, 0.30),
+    (8, 8, 5, 112, 8, 1, 0.12),
+    (128, 128, 3, 14, 128, 1, 0.81),
+    (240, 240, 5, 14, 240, 1, 0.80),
+    (3, 32, 3, 112, 1, 2, 0.39),
+    (64, 64, 3, 56, 4, 1, 0.68),
+]
+
+
+def convolution(inputs, outputs, kernel, side, groups=1, stride=1):
+    out = -(-side // stride)
+    shape = (outputs, inputs // groups, kernel, kernel)
+    written = outputs * out * out
+    return Layer(
+        "layer", "Conv", "w", shape, 0, (), group=groups, macs=written * shape[1] * kernel**2,
+        input_elements=inputs * side * side, output_elements=written,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MEASURED, ids=str)
+def test_ratios_are_those_measured_within_two(case):
+    *shape, measured = case
+    layer = convolution(*shape)
+    assert 0.5 < float_time(layer) / integer_time(layer) / measured < 2
+
+
+def test_groups_that_fill_no_blocks_are_slow_in_float():
+    assert float_time(convolution(64, 64, 3, 28, 8)) > float_time(convolution(64, 64, 3, 28, 4))
+
+
+def product(rows, inputs, outputs):
+    return Layer(
+        "layer", "MatMul", "w", (inputs, outputs), 1, (), macs=rows * inputs * outputs,
+        input_elements=rows * inputs, output_elements=rows * outputs,
+    )  # fmt: skip
+
+
+def test_products_of_few_columns_are_faster_in_float():
+    wide, narrow = product(128, 384, 1536), product(3136, 32, 32)
+    assert dynamic_time(wide) < float_time(wide) / 2
+    assert dynamic_time(narrow) > float_time(narrow)

@@ -1,0 +1,83 @@
+"""Layers that are faster in float run so, and no others."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from quant_core.pipeline import quantize
+from quant_core.preparation import prepare
+from quant_core.spec import FLOAT_BITS, QuantizeSpec
+
+HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
+SIDE = 64
+
+
+def save(folder, activation, channels, count):
+    """Depthwise and pointwise convolutions in turn, with an activation function behind each."""
+    rng, body, weights, last = np.random.default_rng(0), [], {}, "x"
+    for number in range(count):
+        depthwise = number % 2 == 0
+        group, kernel = (channels, 3) if depthwise else (1, 1)
+        shape = (channels, 1, 3, 3) if depthwise else (channels, channels, 1, 1)
+        weights[f"w{number}"] = rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
+        out = "y" if number + 1 == count else f"a{number}"
+        pads = "1,1,1,1" if depthwise else "0,0,0,0"
+        body.append(
+            f"[layer{number}] c{number} = Conv<kernel_shape=[{kernel},{kernel}], group={group}, pads=[{pads}]>"
+            f"({last}, w{number}) {out} = {activation}(c{number})"
+        )
+        last = out
+    image = f"float[n,{channels},{SIDE},{SIDE}]"
+    proto = onnx.parser.parse_model(f"{HEADER} g ({image} x) => ({image} y) {{ {' '.join(body)} }}")
+    for name, values in weights.items():
+        proto.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
+    onnx.save(proto, folder / "m.onnx")
+    x = rng.standard_normal((4, channels, SIDE, SIDE)).astype(np.float32)
+    np.savez(folder / "s.npz", x=x)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def swish(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("swish"), "HardSwish", 16, 4)
+
+
+def in_float(folder, **options):
+    spec = QuantizeSpec.model_validate({"size": 2**40, "bits": [8], **options})
+    job = prepare(folder / "m.onnx", folder / "s.npz", spec)
+    return [layer.name for layer in job.layers if layer.activation_bits == FLOAT_BITS], job.notes
+
+
+def test_few_channels_between_hard_swish_run_in_float_and_a_note_says_so(swish):
+    names, notes = in_float(swish)
+    assert names == ["layer0", "layer1", "layer2", "layer3"]
+    (note,) = notes
+    assert "4 layers run in float on packed weights (layer0, layer1, layer2 and 1 more)" in note
+    assert "float_islands 0 keeps every layer in integers" in note
+
+
+def test_many_channels_stay_in_integers(tmp_path):
+    assert in_float(save(tmp_path, "Relu", 128, 4)) == ([], ())
+
+
+@pytest.mark.parametrize(
+    "options", [{"float_islands": 0}, {"bops": 0.1}, {"target": "tensorrt"}, {"target": "portable"}], ids=str
+)
+def test_nothing_moves_where_islands_are_not_looked_for(swish, options):
+    assert in_float(swish, **options)[0] == []
+
+
+def test_rules_come_first(swish):
+    rules = [{"match": "layer1", "activation_bits": 8}]
+    assert "layer1" not in in_float(swish, rules=rules)[0]
+
+
+def test_the_file_holds_packed_weights_and_fits_what_was_predicted(swish, tmp_path):
+    spec = QuantizeSpec.model_validate(
+        {"size": 2**40, "bits": [8], "rounding": "nearest", "equalize": "none"}
+    )
+    report = quantize(swish / "m.onnx", swish / "s.npz", spec, tmp_path)
+    assert {layer.form for layer in report.layers} == {"weight_only"}
+    assert abs(report.model.quantized_bytes - report.model.predicted_bytes) <= 32
+    assert any("run in float on packed weights" in told for told in report.warnings)
