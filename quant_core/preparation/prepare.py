@@ -157,6 +157,7 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     samples = load_samples(data_path, model)
     program = compile_model(model, device=device)
     first = samples.take(np.arange(samples.batch or min(samples.count, _PARITY_SAMPLES)))
+    reference = find_reference(source, model, program, first)
     in_float = FloatForSpeed()
     if may_leave_integers(spec, target):
         in_float = _faster_in_float(model, program, layers, samples, candidates, spec, target)
@@ -167,7 +168,7 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
             compile_model(model, device=device),
             file_costs(model, layers, candidates, spec, target),
         )
-    reference = find_reference(source, model, program, first)
+        reference = find_reference(source, model, program, first)
     shapes, outputs, bytes_per_sample = _measure(program, layers, first, device)
     if not any(value.is_floating_point() for value in outputs.values()):
         raise ModelError(
