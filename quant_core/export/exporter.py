@@ -93,7 +93,8 @@ def export_parts(
     proto = at_opset(proto, opset)
     if target.exact_opset:
         proto = lower_opset(proto, opset)
-    read_constants_directly(proto, model)
+    looking_up = (layer for layer in layers if placement.forms[layer.name] == "gather")
+    read_constants_directly(proto, model, {use.node for layer in looking_up for use in layer.uses})
     quantized = _Exporter(proto, layers, weights, placement, grids, target).export()
     if target.norms_apart:
         keep_norms_apart(quantized, model)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Container, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -121,12 +122,13 @@ def _read_whole(value: ir.Value, main: ir.Graph) -> None:
     readers = list(value.uses())
     if value.graph is not main:
         value = _moved(value, main)
-    rows = f"{value.name}/rows"
-    numbers = ir.tensor(np.arange(tensor.shape.numpy()[axis]), name=rows)
-    order = ir.val(rows, const_value=numbers)
+    numbers = ir.tensor(np.arange(tensor.shape.numpy()[axis]))
+    order = ir.val(_free(f"{value.name}/rows", main.initializers), const_value=numbers)
     main.register_initializer(order)
     read = ir.Value(name=f"{value.name}/read", type=value.type, shape=value.shape)
-    gather = ir.node("Gather", [value, order], {"axis": axis}, name=_free_name(value, main), outputs=[read])
+    named = {str(node.name) for node in ir.traversal.RecursiveGraphIterator(main)}
+    name = _free(str(value.name), named)
+    gather = ir.node("Gather", [value, order], {"axis": axis}, name=name, outputs=[read])
     main.insert_before(main[0], gather)
     for node, operand in readers:
         node.replace_input_with(operand, read)
@@ -134,11 +136,9 @@ def _read_whole(value: ir.Value, main: ir.Graph) -> None:
 
 def _moved(value: ir.Value, main: ir.Graph) -> ir.Value:
     """The same constant in the main graph."""
-    name, number = str(value.name), 0
-    taken = {other.name for node in main for other in node.outputs} | {other.name for other in main.inputs}
-    while name in main.initializers or name in taken:
-        number += 1
-        name = f"{value.name}_{number}"
+    made = {str(other.name) for node in main for other in node.outputs}
+    taken = {*main.initializers, *made, *(str(given.name) for given in main.inputs)}
+    name = _free(str(value.name), taken)
     moved = ir.Value(name=name, type=value.type, shape=value.shape, const_value=value.const_value)
     main.register_initializer(moved)
     assert value.graph is not None  # it is an initializer
@@ -146,13 +146,10 @@ def _moved(value: ir.Value, main: ir.Graph) -> ir.Value:
     return moved
 
 
-def _free_name(value: ir.Value, main: ir.Graph) -> str:
-    """The constant's own name for the node, or one like it that no node has."""
-    taken = {node.name for node in ir.traversal.RecursiveGraphIterator(main)}
-    name = str(value.name)
-    while name in taken:
-        name += "/read"
-    return name
+def _free(name: str, taken: Container[str]) -> str:
+    """The name, or the first one like it that is not taken."""
+    numbered = (f"{name}_{number}" for number in itertools.count(1))
+    return next(found for found in itertools.chain((name,), numbered) if found not in taken)
 
 
 def _step_axis(value: ir.Value) -> int:

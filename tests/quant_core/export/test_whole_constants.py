@@ -88,3 +88,44 @@ def test_they_stay_as_they_are_in_files_for_gpus(paths, tmp_path):
     stored = {tensor.name for tensor in onnx.load(tmp_path / "out" / "model.onnx").graph.initializer}
     assert {"positions", "inner", "outer"} <= stored
     assert not [name for name in stored if name.endswith("/rows")]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "output", "form"),
+    [
+        ("sum = Add(x, rows)", ", int64[64] order", "weight_only"),
+        (
+            """c = Greater(big, small)
+            k = If (c) <then_branch = t () => (int64[64] a) { a = Abs(order) },
+                else_branch = e () => (int64[64] b) { b = Neg(order) }>
+            moved = Gather<axis=1>(x, k) sum = Add(moved, rows)""",
+            "",
+            "weight_only",
+        ),
+        ("some = Gather(w, i) both = Add(rows, some) sum = Add(x, both)", "", "gather"),
+    ],
+    ids=["an output", "a body", "beside other rows"],
+)
+def test_row_numbers_and_tables_that_others_read_too(nodes, output, form, tmp_path):
+    """Of a table that the model itself reads whole."""
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["" : 21]>
+        net (float[n,64,32] x, int64[n,64] i) => (float[n,64,32] y{output}) {{
+            rows = Gather(w, order)
+            big = ReduceMax<keepdims=0>(x)
+            {nodes}
+            y = MatMul(sum, v)
+        }}"""
+    )
+    random = np.random.default_rng(0)
+    floats = {name: random.standard_normal(shape) for name, shape in [("w", (64, 32)), ("v", (32, 32))]}
+    stored = {name: array.astype(np.float32) for name, array in floats.items()}
+    stored |= {"order": np.arange(64), "small": np.float32(-50)}
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in stored.items())
+    onnx.save(model, tmp_path / "net.onnx")
+    x = random.standard_normal((12, 64, 32)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=x, i=random.integers(0, 64, (12, 64)))
+    spec = QuantizeSpec.model_validate({"effective_bits": 8, "effort": "fast", "rounding": "nearest"})
+    report = quantize(tmp_path / "net.onnx", tmp_path / "data.npz", spec, tmp_path / "out")
+    assert [layer.form for layer in report.layers] == [form, "dynamic"]
+    assert (report.layers[-1].sqnr_db or 0) > 30

@@ -34,10 +34,11 @@ def test_a_table_that_is_added(shape, axis, build, run, floats):
     assert found == ({} if axis is None else {"t": ("Gather", "t", shape, axis)})
 
 
-def test_a_name_that_a_node_has(build, run, floats):
+def test_names_that_others_have(build, run, floats):
     feeds = {"x": floats(2, 40, 40)}
-    model = build([N("Mul", ["x", "t"], ["y"], "t")], feeds, {"t": floats(40, 40)})
-    assert list(_check(model, run, feeds)) == ["t/read"]
+    nodes = [N("Mul", ["x", "t"], ["t/read"], "t"), N("Add", ["t/read", "t/rows"], ["y"])]
+    model = build(nodes, feeds, {"t": floats(40, 40), "t/rows": floats(40)})
+    assert list(_check(model, run, feeds)) == ["t_1"]
 
 
 @pytest.mark.parametrize("kind", ["mask", "masked", "grid", "far", "infinite", "twos"])
