@@ -21,6 +21,7 @@ from quant_core.ingest.passes.gelu import FuseGelu
 from quant_core.ingest.passes.hard_sigmoid import FuseHardSigmoid
 from quant_core.ingest.passes.identity import ResolveIdentity
 from quant_core.ingest.passes.large_constants import ReadLargeConstantsWhole
+from quant_core.ingest.passes.merged_axes import MergeAxes
 from quant_core.ingest.passes.no_op import NoOpsToIdentity
 from quant_core.ingest.passes.opset import RaiseOpset
 from quant_core.ingest.passes.simplified_norm import SpellOutSimplifiedNorm
@@ -61,6 +62,7 @@ def passes() -> tuple[ir.passes.InPlacePass, ...]:
         FoldBatchNorm(),
         FuseHardSigmoid(),
         FuseGelu(),
+        MergeAxes(),
         ReadTiedTable(),
         common.RemoveUnusedNodesPass(),
         DropDeadUses(),
@@ -83,8 +85,9 @@ def normalise(model: ir.Model) -> ir.Model:
     float32, nothing is unused, and nodes have unique names, those inside of bodies too. Graph inputs and outputs keep
     names, types and dynamic axes.
     `alpha`, `beta` and `transB` of Gemm stay attributes, and MatMul followed by Add stays two nodes. Einsum with a
-    constant is MatMul where it is one product, GatherND of a constant's rows is Gather. A product with a transposed
-    table that other nodes read as well becomes Gemm, so that the table stays one weight.
+    constant is MatMul where it is one product, GatherND of a constant's rows is Gather. Axes that a Transpose of five
+    or more between two Reshapes keeps side by side are one. A product with a transposed table that other nodes read as
+    well becomes Gemm, so that the table stays one weight.
 
     Args:
         model: A model as `read_model` gives it; it is left as it is.

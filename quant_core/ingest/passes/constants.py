@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -98,6 +98,25 @@ def store_constant(output: ir.Value, result: ir.TensorProtocol, graph: ir.Graph)
     )
     output.replace_all_uses_with(value)
     graph.register_initializer(value)
+
+
+def store_integers(graph: ir.Graph, name: str, numbers: Sequence[int]) -> ir.Value:
+    """Add a list of integers, such as a shape, to the initializers.
+
+    Args:
+        graph: Where it is kept.
+        name: What to call it; nothing else may be called so.
+        numbers: Its values.
+
+    Returns:
+        The initializer, int64.
+    """
+    tensor = ir.tensor(numbers, dtype=ir.DataType.INT64, name=name)
+    value = ir.Value(
+        name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape([len(numbers)]), const_value=tensor
+    )
+    graph.register_initializer(value)
+    return value
 
 
 def is_foldable(node: ir.Node, known: Container[ir.Value] = ()) -> bool:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from quant_core.ingest.passes.constants import store_integers
+
 _EQUATION = re.compile(r"((?:\.\.\.)?[A-Za-z]+),([A-Za-z]+)->((?:\.\.\.)?[A-Za-z]+)")
 _ANY = "..."
 
@@ -120,11 +122,11 @@ def _rewrite(node: ir.Node, graph: ir.Graph) -> bool:
         source = add("Transpose", [source], f"{prefix}/rows", perm=perm)
     if len(product.summed) > 1:
         shape = [0] * len(order) + [math.prod(sizes[axis] for axis in product.summed)]
-        source = add("Reshape", [source, _constant(graph, f"{prefix}/summed", shape)], f"{prefix}/merge")
+        source = add("Reshape", [source, store_integers(graph, f"{prefix}/summed", shape)], f"{prefix}/merge")
     value = add("MatMul", [source, matrix], str(node.name))
     if len(product.made) > 1:
         shape = [0] * len(order) + [sizes[axis] for axis in product.made]
-        value = add("Reshape", [value, _constant(graph, f"{prefix}/made", shape)], f"{prefix}/split")
+        value = add("Reshape", [value, store_integers(graph, f"{prefix}/made", shape)], f"{prefix}/split")
     if product.result != order + product.made:
         perm = [(order + product.made).index(axis) for axis in product.result]
         value = add("Transpose", [value], f"{prefix}/result", perm=perm)
@@ -174,12 +176,3 @@ def _turned(weight: ir.Value, product: _Product, sizes: dict[str, int]) -> ir.Va
     weight.const_value = ir.Tensor(array, name=weight.name)
     weight.shape = ir.Shape(array.shape)
     return weight
-
-
-def _constant(graph: ir.Graph, name: str, values: list[int]) -> ir.Value:
-    tensor = ir.tensor(values, dtype=ir.DataType.INT64, name=name)
-    value = ir.Value(
-        name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape([len(values)]), const_value=tensor
-    )
-    graph.register_initializer(value)
-    return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from quant_core.ingest.find_layers import FLOAT_TYPES
+from quant_core.ingest.passes.constants import store_integers
 
 
 class ReadTiedTable(ir.passes.InPlacePass):
@@ -70,20 +71,11 @@ def _merge_leading_axes(
 ) -> list[ir.Node]:
     """Build reshape to a matrix, product, reshape back to the leading axes of the source."""
     prefix = node.name or node.outputs[0].name
-    matrix_shape = _constant(graph, f"{prefix}/matrix", [-1, columns])
-    last = _constant(graph, f"{prefix}/last", [rows])
+    matrix_shape = store_integers(graph, f"{prefix}/matrix", [-1, columns])
+    last = store_integers(graph, f"{prefix}/last", [rows])
     matrix = ir.node("Reshape", [source, matrix_shape], name=f"{prefix}/merge")
     product = ir.node("Gemm", [matrix.outputs[0], table], {"transB": 1}, name=node.name)
     leading = ir.node("Shape", [source], {"end": -1}, name=f"{prefix}/leading")
     target = ir.node("Concat", [leading.outputs[0], last], {"axis": 0}, name=f"{prefix}/target")
     result = ir.node("Reshape", [product.outputs[0], target.outputs[0]], name=f"{prefix}/split")
     return [matrix, product, leading, target, result]
-
-
-def _constant(graph: ir.Graph, name: str, numbers: list[int]) -> ir.Value:
-    tensor = ir.tensor(numbers, dtype=ir.DataType.INT64, name=name)
-    value = ir.Value(
-        name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape([len(numbers)]), const_value=tensor
-    )
-    graph.register_initializer(value)
-    return value

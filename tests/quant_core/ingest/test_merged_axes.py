@@ -1,0 +1,74 @@
+"""A Transpose between two Reshapes moves blocks; onnxruntime says that the graph computes the same."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+
+from quant_core.ingest import normalise
+
+HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
+SHUFFLE = (
+    "g (float[n,6,4,5] x) => (float[n,c,h,w] y) <int64[5] groups = {-1, 2, 3, 4, 5}, int64[4] back = {0, 6, 4, 5}> "
+    "{ a = Reshape(x, groups) b = Transpose<perm = [0, 2, 1, 3, 4]>(a) y = Reshape(b, back) }"
+)
+COMPUTED = (
+    "g (float[n,6,4,5] x) => (float[n,c,h,w] y) <int64[4] parts = {2, 3, 4, 5}, int64[3] image = {6, 4, 5}> "
+    "{ n = Shape<start = 0, end = 1>(x) groups = Concat<axis = 0>(n, parts) back = Concat<axis = 0>(n, image) "
+    "a = Reshape(x, groups) b = Transpose<perm = [0, 2, 1, 3, 4]>(a) y = Reshape(b, back) }"
+)
+
+
+def transposed(text):
+    """Order of the Transpose after normalising, which is held against the model as given."""
+    proto = onnx.parser.parse_model(HEADER + text)
+    merged = normalise(ir.from_proto(proto))
+    x = np.random.default_rng(0).standard_normal((7, 6, 4, 5)).astype(np.float32)
+    before, after = (
+        ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+            None, {"x": x}
+        )
+        for model in (proto, ir.to_proto(merged))
+    )
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, other)
+    (node,) = (node for node in merged.graph if node.op_type == "Transpose")
+    return list(node.attributes["perm"].as_ints())
+
+
+@pytest.mark.parametrize(
+    ("text", "order"),
+    [
+        (SHUFFLE, [0, 2, 1, 3]),
+        (COMPUTED, [0, 2, 1, 3]),
+        (SHUFFLE.replace("{-1, 2, 3, 4, 5}", "{0, 2, 3, -1, 5}"), [0, 2, 1, 3]),
+        (SHUFFLE.replace("{-1, 2, 3, 4, 5}", "{7, 2, 3, 4, 5}"), [0, 2, 1, 3]),
+        (SHUFFLE.replace("[0, 2, 1, 3, 4]", "[0, 3, 4, 1, 2]"), [0, 2, 1]),
+        (SHUFFLE.replace("[0, 2, 1, 3, 4]", "[0, 4, 1, 2, 3]"), [0, 2, 1]),
+    ],
+)
+def test_axes_side_by_side_become_one(text, order):
+    assert transposed(text) == order
+
+
+@pytest.mark.parametrize(
+    ("text", "order"),
+    [
+        (SHUFFLE.replace("[0, 2, 1, 3, 4]", "[0, 2, 1, 4, 3]"), [0, 2, 1, 4, 3]),
+        (SHUFFLE.replace("[0, 2, 1, 3, 4]", "[1, 0, 2, 3, 4]").replace("{0, 6,", "{-1, 6,"), [1, 0, 2, 3, 4]),
+        # the second Reshape copies a size of what it reads
+        (SHUFFLE.replace("{0, 6, 4, 5}", "{0, 0, 8, 5}"), [0, 2, 1, 3, 4]),
+        # two sizes are only known when it runs
+        (
+            COMPUTED.replace("int64[4] parts = {2, 3, 4, 5}", "int64[4] parts = {2, 3, -1, 5}"),
+            [0, 2, 1, 3, 4],
+        ),
+        # others read what lies between
+        (SHUFFLE.replace("y) <", "y, float[n,2,3,4,5] a) <"), [0, 2, 1, 3, 4]),
+        (SHUFFLE.replace("y) <", "y, float[n,3,2,4,5] b) <"), [0, 2, 1, 3, 4]),
+        (SHUFFLE.replace("y) <", "y, float[n,2,3,4,5] z) <").replace(" }", " z = Neg(a) }"), [0, 2, 1, 3, 4]),
+    ],
+)
+def test_others_stay(text, order):
+    assert transposed(text) == order
