@@ -1,8 +1,8 @@
 """What onnxruntime's CPU kernels take, in products in float: one sum of terms a kind, fitted to measured times.
 
-Fitted to some 700 kernels of 3 to 960 channels, alone or in groups, 1 x 1 to 5 x 5, on 7 x 7 to 112 x 112 places, and
-to matrix products, one thread of a processor with AVX-512 VNNI, where a product in float took 20 ps. Nothing is
-measured when a job runs: the same model has the same times everywhere.
+Fitted to several hundred kernels of 3 to 960 channels, alone or in groups, 1 x 1 to 5 x 5, on 7 x 7 to 112 x 112
+places, and to matrix products, one thread of a processor with AVX-512 VNNI, where a product in float took 20 ps.
+Nothing is measured when a job runs: the same model has the same times everywhere.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ is computed with it may be computed inside a convolution."""
 _LEAST = 1e6
 """Products in float, some 20 microseconds, that must be gained: calls of kernels, which are most of less, vary."""
 _WORTH = 1.1
-"""How many times as long the file must take without: whole files are estimated to some 15 %."""
+"""How many times as long the file must take without: whole files are estimated to some 20 %."""
 _DOUBT = 0.1
 """Share of what a layer and passes over its activations take that must be gained, for times are estimates."""
 
