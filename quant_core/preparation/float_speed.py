@@ -82,10 +82,10 @@ class FloatForSpeed:
             return ()
         named, more = ", ".join(self.layers[:_NAMED]), len(self.layers) - _NAMED
         named += f" and {more} more" if more > 0 else ""
+        counted = f"{len(self.layers)} layers run" if len(self.layers) > 1 else "1 layer runs"
         note = (
-            f"{len(self.layers)} layers run in float on packed weights ({named}): in integers, with what is rounded "
-            f"around them, the file would take an estimated {self.gain:.2f} times as long; float_islands 0 keeps every "
-            "layer in integers."
+            f"{counted} in float on packed weights ({named}): in integers, with what is rounded around them, the file "
+            f"would take an estimated {self.gain:.2f} times as long; float_islands 0 keeps every layer in integers."
         )
         return (note,)
 

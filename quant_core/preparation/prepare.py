@@ -37,6 +37,7 @@ from quant_core.preparation.independence import check_independence
 from quant_core.preparation.open_widths import file_costs, open_widths
 from quant_core.preparation.padding import find_padding
 from quant_core.preparation.reference import Reference, find_reference
+from quant_core.sensitivity.batches import tensors
 from quant_core.spec import FLOAT_BITS, QuantizeSpec, WeightOptions
 from quant_core.spec.memory_share import memory_share
 from quant_core.spec.width import stored_of
@@ -225,8 +226,8 @@ def _faster_in_float(
     feeds = {name: torch.from_numpy(array).to(program.device) for name, array in first.inputs.items()}
     with torch.no_grad():
         wanted = dict.fromkeys((*program.order, *program.outputs, *_activations(layers)))
-        values = feeds | program.evaluate(feeds, outputs=[name for name in wanted if name not in feeds])
-    shapes = {name: tuple(value.shape) for name, value in values.items()}
+        made = program.evaluate(feeds, outputs=[name for name in wanted if name not in feeds])
+    shapes = {name: tuple(value.shape) for name, value in {**feeds, **tensors(made)}.items()}
     elements = {name: math.prod(shape) / first.count for name, shape in shapes.items()}
     shaped = with_shapes(layers, model, shapes, first.count)
     return faster_in_float(model, shaped, candidates, spec, target, elements)

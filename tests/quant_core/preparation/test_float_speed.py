@@ -13,21 +13,22 @@ HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
 SIDE = 64
 
 
-def save(folder, activation, channels, count):
-    """Depthwise and pointwise convolutions in turn, with an activation function behind each."""
+def save(folder, activation, channels, count, tail=""):
+    """Depthwise and pointwise convolutions in turn, with an activation function behind each, and more at the end."""
     rng, body, weights, last = np.random.default_rng(0), [], {}, "x"
     for number in range(count):
         depthwise = number % 2 == 0
         group, kernel = (channels, 3) if depthwise else (1, 1)
         shape = (channels, 1, 3, 3) if depthwise else (channels, channels, 1, 1)
         weights[f"w{number}"] = rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
-        out = "y" if number + 1 == count else f"a{number}"
+        out = "y" if number + 1 == count and not tail else f"a{number}"
         pads = "1,1,1,1" if depthwise else "0,0,0,0"
         body.append(
             f"[layer{number}] c{number} = Conv<kernel_shape=[{kernel},{kernel}], group={group}, pads=[{pads}]>"
             f"({last}, w{number}) {out} = {activation}(c{number})"
         )
         last = out
+    body.append(tail)
     image = f"float[n,{channels},{SIDE},{SIDE}]"
     proto = onnx.parser.parse_model(f"{HEADER} g ({image} x) => ({image} y) {{ {' '.join(body)} }}")
     for name, values in weights.items():
@@ -55,6 +56,19 @@ def test_few_channels_between_hard_swish_run_in_float_and_a_note_says_so(swish):
     (note,) = notes
     assert "4 layers run in float on packed weights (layer0, layer1, layer2 and 1 more)" in note
     assert "float_islands 0 keeps every layer in integers" in note
+
+
+def test_tensors_kept_in_a_sequence(tmp_path):
+    save(
+        tmp_path,
+        "HardSwish",
+        16,
+        1,
+        "s = SequenceConstruct(a0, x) zero = Constant<value_int=0>() y = SequenceAt(s, zero)",
+    )
+    names, (note,) = in_float(tmp_path)
+    assert names == ["layer0"]
+    assert note.startswith("1 layer runs in float on packed weights (layer0)")
 
 
 def test_many_channels_stay_in_integers(tmp_path):
