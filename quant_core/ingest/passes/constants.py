@@ -24,7 +24,7 @@ _EVALUATED = re.compile(
     r"Einsum|Equal|Erf|Exp|Expand|Flatten|Floor|Gather|GatherElements|GatherND|Gemm|Greater|"
     r"GreaterOrEqual|Identity|InstanceNormalization|IsInf|IsNaN|LayerNormalization|Less|LessOrEqual|Log|"
     r"LpNormalization|MatMul|Max|Mean|Min|Mod|Mul|Neg|Not|OneHot|Or|Pad|Pow|Range|Reciprocal|ReduceL1|"
-    r"ReduceL2|ReduceMax|ReduceMean|ReduceMin|ReduceProd|ReduceSum|ReduceSumSquare|Relu|Reshape|"
+    r"ReduceL2|ReduceMax|ReduceMean|ReduceMin|ReduceProd|ReduceSum|ReduceSumSquare|Relu|Reshape|Round|"
     r"ScatterElements|ScatterND|Shape|Sigmoid|Sign|Sin|Size|Slice|Softmax|Softplus|Split|Sqrt|Squeeze|Sub|"
     r"Sum|Tanh|Tile|Transpose|Trilu|Unsqueeze|Where|Xor"
 )

@@ -50,12 +50,21 @@ SPECTRAL = [
 LOW_RANK = [N("MatMul", ["a", "b"], ["ab"]), N("Add", ["w", "ab"], ["weight"])]
 CUT = [N("Split", ["w"], ["q", "k"], axis=0, num_outputs=2), N("Concat", ["k", "q"], ["weight"], axis=0)]
 
+FAKE_QUANTIZED = [
+    N("Div", ["w", "step"], ["steps"]),
+    N("Round", ["steps"], ["rounded"]),
+    N("Clip", ["rounded", "low"], ["codes"]),
+    N("Mul", ["codes", "step"], ["weight"]),
+]
 
-@pytest.mark.parametrize("made", [STANDARDIZED, IN_TRAINING, SPECTRAL, LOW_RANK, CUT])
+
+@pytest.mark.parametrize("made", [STANDARDIZED, IN_TRAINING, SPECTRAL, LOW_RANK, CUT, FAKE_QUANTIZED])
 def test_what_several_nodes_make_of_a_weight_becomes_one_weight(made, build, run, floats):
     feeds = {"x": floats(2, 48)}
     constants = {"w": floats(48, 48), "axes": np.array([1]), "v": floats(48), "u": floats(48)}
     constants |= {
+        "step": np.float32(0.25),
+        "low": np.float32(-4),
         "a": floats(48, 4),
         "b": floats(4, 48),
         "one": np.ones(48, np.float32),
