@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -26,6 +27,9 @@ _LEAST = 1e6
 """Products in float, some 20 microseconds, that must be gained: calls of kernels, which are most of less, vary."""
 _WORTH = 1.1
 """How many times as long the file must take without: whole files are estimated to some 20 %."""
+_TRIALS = 64
+"""Groups of layers that are tried one after another; of more, neighbours are tried together, so that the time of a
+search grows with the layers and not with their square."""
 _DOUBT = 0.1
 """Share of what a layer and passes over its activations take that must be gained, for times are estimates."""
 
@@ -104,7 +108,8 @@ def faster_in_float(
     leave integers together, as they share what is rounded at their borders: first one such region after another
     starting from all in integers, then back from all in float, and the faster of the two ends. Products whose input is
     rounded as the model runs stand alone. Of regions that stay, single layers whose float kernel is faster than their
-    integer one are tried. A gain of less than a tenth is left alone.
+    integer one are tried. Neighbours are tried together where there are many. A gain of less than a tenth is left
+    alone.
 
     Args:
         model: The normalised model.
@@ -133,10 +138,10 @@ class _Search:
     def result(self) -> FloatForSpeed:
         dynamic = self._free("dynamic")
         alone = {x.name for x in dynamic if (1 - _DOUBT) * dynamic_time(x) > float_time(x)}
-        regions = [region for region in self._regions() if self._may_gain(region)]
+        regions = _grouped([region for region in self._regions() if self._may_gain(region)])
         whole = frozenset(alone).union(*regions)
         chosen = min(self._added(frozenset(alone), regions), self._taken(whole, regions), key=self.cost)
-        chosen = self._added(chosen, [{name} for name in self._slow_alone() - chosen])
+        chosen = self._added(chosen, _grouped([{name} for name in self._slow_alone() if name not in chosen]))
         before, after = self._time(frozenset()), self._time(chosen)
         if before - after < _LEAST or before < _WORTH * after:
             return FloatForSpeed()
@@ -176,10 +181,10 @@ class _Search:
             chosen = min(chosen, chosen.difference(group), key=self.cost)
         return chosen
 
-    def _slow_alone(self) -> set[str]:
+    def _slow_alone(self) -> list[str]:
         """Layers whose float kernel is faster even if what it reads and writes is rounded for others."""
         static = self._free("static")
-        return {layer.name for layer in static if float_time(layer) + _doubt(layer) < integer_time(layer)}
+        return [layer.name for layer in static if float_time(layer) + _doubt(layer) < integer_time(layer)]
 
     def _may_gain(self, region: Collection[str]) -> bool:
         layers = [layer for layer in self.layers if layer.name in region]
@@ -207,6 +212,11 @@ class _Search:
         for layer in self._free("static"):
             found.setdefault(root(layer.outputs[0]), set()).add(layer.name)
         return list(found.values())
+
+
+def _grouped(groups: Sequence[set[str]]) -> list[set[str]]:
+    together = math.ceil(len(groups) / _TRIALS) or 1
+    return [set[str]().union(*groups[start : start + together]) for start in range(0, len(groups), together)]
 
 
 def _doubt(layer: Layer) -> float:

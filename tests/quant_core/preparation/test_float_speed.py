@@ -5,8 +5,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from quant_core.export.run_time import estimated_time
 from quant_core.pipeline import quantize
-from quant_core.preparation import prepare
+from quant_core.preparation import float_speed, prepare
 from quant_core.spec import FLOAT_BITS, QuantizeSpec
 
 HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
@@ -69,6 +70,21 @@ def test_tensors_kept_in_a_sequence(tmp_path):
     names, (note,) = in_float(tmp_path)
     assert names == ["layer0"]
     assert note.startswith("1 layer runs in float on packed weights (layer0)")
+
+
+def test_neighbours_are_tried_together_where_there_are_many(tmp_path, monkeypatch):
+    save(tmp_path, "HardSwish", 16, 12)
+    alone, _ = in_float(tmp_path)
+    estimates = []
+
+    def estimated(*arguments):
+        estimates.append(arguments)
+        return estimated_time(*arguments)
+
+    monkeypatch.setattr(float_speed, "_TRIALS", 2)
+    monkeypatch.setattr(float_speed, "estimated_time", estimated)
+    assert in_float(tmp_path)[0] == alone == [f"layer{number}" for number in range(12)]
+    assert len(estimates) < 12
 
 
 def test_many_channels_stay_in_integers(tmp_path):
