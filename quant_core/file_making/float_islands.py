@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -186,7 +187,7 @@ class _Search:
         left, spent = set(self.scores), 0.0
         while total > 0:
             tried = []
-            for tensor in sorted(left, key=lambda name: -self.scores[name])[:_TENSORS]:
+            for tensor in sorted(left, key=lambda name: (-self.scores[name], name))[:_TENSORS]:
                 joined = [name for name in askers.get(tensor, ()) if name not in chosen]
                 if not joined:
                     continue
@@ -195,7 +196,7 @@ class _Search:
                 if time > most:
                     continue
                 kept = self.rounded([*chosen, *joined], placed)
-                gain = sum(self.scores[name] for name in left - kept) / total
+                gain = math.fsum(self.scores[name] for name in left - kept) / total
                 if gain >= _NEXT_TO_NOTHING:
                     # What takes next to no time is judged by what it gives.
                     tried.append((gain / (0.01 + max(0.0, time - spent)), gain, time, joined, kept))
