@@ -155,17 +155,18 @@ def operator_time(
     return START + each * written + _SPREAD_ROW * rows
 
 
-def product_time(elements: float, channels: int) -> float:
-    """Estimate what a product by factors of channels takes between integer kernels.
+def product_time(elements: float, channels: int, *, last: bool) -> float:
+    """Estimate what a product by factors of channels takes beside integer kernels.
 
     Args:
         elements: Of the tensor.
         channels: Its channels.
+        last: Whether channels lie along the last axis as the product is computed.
 
     Returns:
         Time for as many samples as there are elements of.
     """
-    return START + PASS * elements + _SPREAD_ROW * elements / channels
+    return START + PASS * elements + (_SPREAD_ROW * elements / channels if last else 0.0)
 
 
 def is_blocked(layer: Layer) -> bool:

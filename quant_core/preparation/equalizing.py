@@ -138,19 +138,23 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
         for layer in layers
     }
     elements = {name: math.prod(shape) / unit for name, shape in shapes.items()}
-    whole = estimated_time(job.model, job.layers, placed, elements)
+    whole, behind = estimated_time(job.model, job.layers, placed, elements), _behind_integers(job, placed)
+
+    def product(group: ChannelGroup) -> float:
+        """Share of the file's time that a product by its factors takes."""
+        last = group.trailing == 0 or not behind.isdisjoint(group.tensors)
+        return product_time(elements[group.tensors[0]], group.channels, last=last) / whole
+
     chosen: list[ChannelScales] = []
     for position, group in enumerate(groups):
-        time = product_time(elements[group.tensors[0]], group.channels) / whole if group.inserted else 0.0
+        time = product(group) if group.inserted else 0.0
         found = choose_scales(group, [readers[name] for name in group.readers if name in readers], time)
         if found is not None:
             chosen.append(found)
         tell((position + 1) / len(groups), f"{len(chosen)} of {position + 1} groups of channels scaled")
     taken = {name for found in chosen for name in found.group.tensors}
     scaled = [
-        choose_output_scales(
-            group, seen[group.tensors[0]], product_time(elements[group.tensors[0]], group.channels) / whole
-        )
+        choose_output_scales(group, seen[group.tensors[0]], product(group))
         for group in written
         if taken.isdisjoint(group.tensors)
     ]
@@ -173,6 +177,17 @@ def _borders(job: Prepared, placed: Placement) -> FloatBorders:
     if job.target.rounding == "operands":  # products there would part what the compiler fuses
         return FloatBorders(frozenset(), frozenset())
     return float_borders(job.model, job.layers, placed)
+
+
+def _behind_integers(job: Prepared, placed: Placement) -> set[str]:
+    """Tensors that hang on integer convolutions, behind which onnxruntime lays channels last."""
+    convolutions = {use.node for x in job.layers if placed.forms[x.name] == "static" for use in x.uses}
+    found: set[str] = set()
+    for node in job.model.graph:
+        integer = node.op_type == "Conv" and node.name in convolutions
+        if integer or any(value is not None and value.name in found for value in node.inputs):
+            found |= {str(value.name) for value in node.outputs}
+    return found
 
 
 def _scaled(

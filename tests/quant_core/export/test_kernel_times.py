@@ -2,7 +2,7 @@
 
 import pytest
 
-from quant_core.export.kernel_times import dynamic_time, float_time, integer_time
+from quant_core.export.kernel_times import dynamic_time, float_time, integer_time, product_time
 from quant_core.ingest import Layer
 
 # Inputs, outputs, kernel, side, groups, stride, measured time in float by time in integers: medians of one thread of a
@@ -56,3 +56,7 @@ def test_products_of_few_columns_are_faster_in_float():
     wide, narrow = product(128, 384, 1536), product(3136, 32, 32)
     assert dynamic_time(wide) < float_time(wide) / 2
     assert dynamic_time(narrow) > float_time(narrow)
+
+
+def test_factors_of_few_channels_take_long_where_channels_lie_last():
+    assert product_time(12 * 100, 12, last=True) > 3 * product_time(12 * 100, 12, last=False)

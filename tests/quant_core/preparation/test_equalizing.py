@@ -146,3 +146,18 @@ def test_biases_make_up_for_what_clipped_activations_lose(swish):
         run(swish, bias_correction=corrected, follow=False, equalize="none")
         off[corrected] = np.abs(mean_output(swish / "none" / "model.onnx") - expected).max()
     assert off[True] < off[False] / 2, off
+
+
+def test_a_product_in_front_of_all_integer_convolutions_costs_no_more_than_a_pass(tmp_path):
+    """Behind them channels lie last, and factors of few are spread over them slowly."""
+    proto = onnx.parser.parse_model(
+        HEADER + "g (float[n,12,48,48] x) => (float[n,64,46,46] y) { h = Abs(x) y = Conv(h, w) }"
+    )
+    rng = np.random.default_rng(0)
+    size = np.where(np.arange(12) < 1, 6.0, 1.0).reshape(-1, 1, 1)
+    w = (rng.standard_normal((64, 12, 3, 3)) / size).astype(np.float32)
+    proto.graph.initializer.append(numpy_helper.from_array(w, "w"))
+    onnx.save(proto, tmp_path / "m.onnx")
+    x = (size * rng.standard_normal((16, 12, 48, 48))).astype(np.float32)
+    np.savez(tmp_path / "s.npz", x=x)
+    assert any("with a product" in note for note in run(tmp_path).warnings)
