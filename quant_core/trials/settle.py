@@ -101,18 +101,19 @@ def misled(predicted: float, measured: Measured) -> bool:
     """Tell whether scores taken one layer at a time mislead about a plan, so that measuring around it can help.
 
     Where the sum foretells the measured loss, what neighbours of the plan seem to gain on these few samples is chance:
-    on others it is gone.
+    on others it is gone. A single sample cannot tell what is chance.
 
     Args:
         predicted: Predicted loss increase of the plan.
         measured: Its measured one.
 
     Returns:
-        True if the two differ by more than a fifth and by more than two standard errors.
+        True if the two differ by more than a fifth and by more than two standard errors, which takes two samples.
     """
-    apart = abs(measured.mean - predicted)
-    error = measured.stderr if math.isfinite(measured.stderr) else 0.0
-    return math.isfinite(apart) and apart > max(_TRUSTED * abs(measured.mean), 2 * error)
+    apart, error = abs(measured.mean - predicted), measured.stderr
+    if not (math.isfinite(apart) and math.isfinite(error)):
+        return False
+    return apart > max(_TRUSTED * abs(measured.mean), 2 * error)
 
 
 def _rank(measured: Measured) -> float:

@@ -2,10 +2,12 @@ import itertools
 from dataclasses import replace
 
 import pytest
+import torch
 
 from quant_core.allocation.healing import healed
 from quant_core.allocation.plan_bits import fits, plan_bits
 from quant_core.trials import affordable_rounds, largest_uniform, refine, settle
+from quant_core.trials.meter import Measured
 from quant_core.trials.refine import neighbours
 from quant_core.trials.settle import misled
 
@@ -103,6 +105,11 @@ def test_refinement_is_spent_where_scores_mislead(tiny):
     coarse = tiny.meter.loss(dict.fromkeys(tiny.names, 2))
     assert misled(coarse.mean / 10, coarse)
     assert not misled(coarse.mean * 1.1, coarse)
+
+
+def test_a_single_sample_does_not_tell_that_scores_mislead():
+    assert not misled(0.1, Measured(torch.tensor([1.0])))
+    assert misled(0.1, Measured(torch.tensor([1.0, 1.1])))
 
 
 def test_effort_is_counted_in_arithmetic(tiny):
