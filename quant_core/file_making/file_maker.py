@@ -25,7 +25,7 @@ from quant_core.file_making.float_islands import find_islands
 from quant_core.file_making.islands import Islands
 from quant_core.file_making.open_activations import note_narrow
 from quant_core.file_making.plan_tuning import find_followed, follow_plan, tune_plan
-from quant_core.ingest import Layer
+from quant_core.ingest import Layer, with_float_activations
 from quant_core.journal import Journal
 from quant_core.preparation import Prepared
 from quant_core.preparation.float_speed import may_leave_integers
@@ -189,7 +189,7 @@ class FileMaker:
         islands = self.islands
         if not islands.shares:
             return choice
-        placement = self._place(islands.noted_on(layers), plan)
+        placement = self._place(with_float_activations(layers, islands.shares), plan)
         told = tuple(
             layer
             if (reason := islands.reason(layer.name)) is None
@@ -205,7 +205,7 @@ class FileMaker:
         chosen = any(each.bits == FLOAT_BITS and len(candidates[each.name].bits) > 1 for each in plan.layers)
         if not chosen and (islands is None or not islands.shares):
             return plan
-        noted = layers if islands is None else islands.noted_on(layers)
+        noted = layers if islands is None else with_float_activations(layers, islands.shares)
         job, widths = self.job, {name: (bits,) for name, bits in plan.bits.items()}
         sizes = predict_sizes(
             job.model, noted, widths, self.spec.default_activation_bits, job.target, self.spec

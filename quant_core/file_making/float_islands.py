@@ -17,7 +17,7 @@ from quant_core.executor.layout import fast_layout
 from quant_core.export import Placement, place
 from quant_core.export.run_time import estimated_time
 from quant_core.file_making.islands import Islands
-from quant_core.ingest import Layer
+from quant_core.ingest import Layer, with_float_activations
 from quant_core.preparation import Prepared
 from quant_core.quantizers import Simulation
 from quant_core.quantizers.simulation import dynamic_tap
@@ -208,7 +208,7 @@ class _Search:
 
     def placed(self, chosen: Collection[str]) -> Placement:
         """How all layers run with some in float."""
-        layers = Islands(dict.fromkeys(chosen, 0.0)).noted_on(self.layers)
+        layers = with_float_activations(self.layers, chosen)
         return place(self.job.model, layers, self.bits, KERNEL_BITS, self.job.target, self.spec)
 
     def rounded(self, chosen: Collection[str], placed: Placement) -> set[str]:

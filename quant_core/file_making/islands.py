@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-
-from quant_core.ingest import Layer
-from quant_core.spec import FLOAT_BITS
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 _NEXT_TO_WEIGHTS = 0.05
 """Share of the weights' loss below which rounded activations lose next to nothing beside them."""
@@ -31,20 +28,6 @@ class Islands:
     after: float = 0.0
     time: float = 0.0
     harmless: float = 0.0
-
-    def noted_on(self, layers: Sequence[Layer]) -> tuple[Layer, ...]:
-        """Note float activations on those of the layers that are islands.
-
-        Args:
-            layers: All layers.
-
-        Returns:
-            The layers.
-        """
-        return tuple(
-            replace(layer, activation_bits=FLOAT_BITS) if layer.name in self.shares else layer
-            for layer in layers
-        )
 
     def reason(self, layer: str) -> str | None:
         """Say why a layer runs in float.

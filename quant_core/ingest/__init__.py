@@ -1,7 +1,7 @@
 """Bytes to a checked, normalised `onnx_ir.Model`, and the list of its quantizable layers."""
 
 from quant_core.ingest.find_layers import find_layers
-from quant_core.ingest.layer import Layer, Use
+from quant_core.ingest.layer import Layer, Use, with_float_activations
 from quant_core.ingest.macs import with_shapes
 from quant_core.ingest.normalise import normalise
 from quant_core.ingest.source import Source, read_model
@@ -16,5 +16,6 @@ __all__ = [
     "find_layers",
     "normalise",
     "read_model",
+    "with_float_activations",
     "with_shapes",
 ]

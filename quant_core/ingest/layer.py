@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 
 from quant_core.codes import ChannelAxis
+from quant_core.spec.bits import FLOAT_BITS
 from quant_core.spec.weight_grid import WeightGrid
 
 RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
@@ -114,3 +116,18 @@ class Layer:
     def outputs(self) -> tuple[str, ...]:
         """Tensors the layer writes."""
         return tuple(use.output for use in self.uses)
+
+
+def with_float_activations(layers: Iterable[Layer], names: Collection[str]) -> tuple[Layer, ...]:
+    """Note float activations on some layers.
+
+    Args:
+        layers: All layers.
+        names: Names of those that run in float.
+
+    Returns:
+        All layers.
+    """
+    return tuple(
+        replace(layer, activation_bits=FLOAT_BITS) if layer.name in names else layer for layer in layers
+    )

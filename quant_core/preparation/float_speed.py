@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import onnx_ir as ir
@@ -15,8 +15,8 @@ from quant_core.export.code_flow import CodeFlow
 from quant_core.export.kernel_times import PASS, dynamic_time, float_time, integer_time
 from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.export.run_time import estimated_time
-from quant_core.ingest import Layer
-from quant_core.spec import FLOAT_BITS, QuantizeSpec
+from quant_core.ingest import Layer, with_float_activations
+from quant_core.spec import QuantizeSpec
 from quant_core.spec.width import KERNEL_BITS
 
 _NAMED = 3
@@ -64,20 +64,6 @@ class FloatForSpeed:
 
     layers: tuple[str, ...] = ()
     gain: float = 1.0
-
-    def noted_on(self, layers: Sequence[Layer]) -> tuple[Layer, ...]:
-        """Note float activations on them.
-
-        Args:
-            layers: All layers.
-
-        Returns:
-            The layers.
-        """
-        return tuple(
-            replace(layer, activation_bits=FLOAT_BITS) if layer.name in self.layers else layer
-            for layer in layers
-        )
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -159,7 +145,7 @@ class _Search:
 
     def _placed(self, in_float: Collection[str]) -> Placement:
         bits = {name: min(choice.bits) for name, choice in self.candidates.items()}
-        layers = FloatForSpeed(tuple(in_float)).noted_on(self.layers)
+        layers = with_float_activations(self.layers, in_float)
         return place(self.model, layers, bits, KERNEL_BITS, self.target, self.spec)
 
     @cached_property

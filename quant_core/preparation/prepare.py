@@ -27,6 +27,7 @@ from quant_core.ingest import (
     find_layers,
     normalise,
     read_model,
+    with_float_activations,
     with_shapes,
 )
 from quant_core.ingest.already_quantized import name_parts
@@ -163,8 +164,10 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     if may_leave_integers(spec, target):
         in_float = _faster_in_float(model, program, layers, samples, candidates, spec, target)
     if in_float.layers:
-        model = _with_float_readers(whole, in_float.noted_on(layers), candidates, spec, target)
-        layers = in_float.noted_on(with_activation_bits(find_layers(model), spec))
+        model = _with_float_readers(
+            whole, with_float_activations(layers, in_float.layers), candidates, spec, target
+        )
+        layers = with_float_activations(with_activation_bits(find_layers(model), spec), in_float.layers)
         program, costs = (
             compile_model(model, device=device),
             file_costs(model, layers, candidates, spec, target),
