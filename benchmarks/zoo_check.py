@@ -29,6 +29,7 @@ from benchmarks.zoo import prepare as prepare_model
 from quant_core.executor import load, run
 from quant_core.executor.parity import distance
 from quant_core.executor.program import Program
+from quant_core.ingest.subgraphs import node_protos
 from quant_core.preflight import inspect_model
 
 RUNS, BATCH = 2, 2
@@ -120,7 +121,7 @@ def check(name: str, folder: Path) -> Row:
     compare = _node_parity if name in QUANTIZED else _parity
     found = [compare(model, feeds) for feeds in runs]
     program = load(model)
-    nodes = sum(1 for _ in _nodes(model.graph))
+    nodes = sum(1 for _ in node_protos(model.graph))
     del model
     gradient, curvature = _derivatives(program, runs)
     constant = tuple(key for key in program.weights if key not in gradient)
@@ -230,14 +231,6 @@ def _derivatives(
             gradient[key] = gradient.get(key, True) and bool(slope.isfinite().all())
             curvature[key] = curvature.get(key, True) and bool(bend.isfinite().all())
     return gradient, curvature
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _nodes(attribute.g)
 
 
 def main() -> None:

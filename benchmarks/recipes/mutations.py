@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
+from quant_core.ingest.subgraphs import body_protos
+
 Mutation = Callable[[ModelProto, random.Random], bytes | None]
 
 NUMBERS = (-1, 0, 1, 2, 3, 7, -9999, 9999, 1 << 20, 1 << 31, -(1 << 63), (1 << 63) - 1)
@@ -22,9 +24,8 @@ def graphs_of(graph: GraphProto) -> Iterator[GraphProto]:
     """A graph and all its subgraphs."""
     yield graph
     for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
-                yield from graphs_of(inner)
+        for body in body_protos(node):
+            yield from graphs_of(body)
 
 
 def _graph(model: ModelProto, rng: random.Random) -> GraphProto:

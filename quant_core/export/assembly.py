@@ -10,8 +10,8 @@ from quant_core.export.functions import DOMAIN
 from quant_core.export.graph_writer import GraphWriter
 from quant_core.export.nbits import NBITS_DOMAIN
 from quant_core.export.opset import opset_of
-from quant_core.export.subgraphs import names_inside
 from quant_core.export.target import Target
+from quant_core.ingest.subgraphs import names_inside
 from quant_core.version import __version__
 
 _IR_VERSIONS = {18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11, 24: 12, 25: 13, 26: 13}

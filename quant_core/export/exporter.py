@@ -28,7 +28,6 @@ from quant_core.export.nbits import NBITS_DOMAIN, nbits_attributes, write_nbits
 from quant_core.export.norms_apart import keep_norms_apart
 from quant_core.export.opset import at_opset, lower_opset, opset_of
 from quant_core.export.ort_cpu import ORT_CPU
-from quant_core.export.subgraphs import names_inside
 from quant_core.export.target import Target
 from quant_core.export.weight_patterns import (
     StoredTable,
@@ -41,6 +40,7 @@ from quant_core.export.weight_patterns import (
 )
 from quant_core.export.whole_constants import read_constants_directly
 from quant_core.ingest.layer import Layer
+from quant_core.ingest.subgraphs import names_inside
 
 
 def export_model(

@@ -11,8 +11,8 @@ from quant_core.codes import ActivationGrid
 from quant_core.export.forms import Placement
 from quant_core.export.graph_writer import GraphWriter
 from quant_core.export.guards import MOVED_PAST
-from quant_core.export.subgraphs import names_inside
 from quant_core.export.target import Target
+from quant_core.ingest.subgraphs import names_inside
 
 _BYTE = 8  # bits
 _SIGNED_OFFSET = 128  # a grid's codes count from 0; as int8 they are this much lower

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import onnx
 
 from quant_core.errors import SpecError
+from quant_core.ingest.subgraphs import node_protos
 
 _LARGE = 4096  # bytes
 # Said differently since, although names and attributes still fit.
@@ -84,7 +84,7 @@ def lower_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     now = opset_of(proto)
     if now <= opset:
         return proto
-    for node in _all_nodes(proto.graph):
+    for node in node_protos(proto.graph):
         if node.domain in {"", "ai.onnx"} and not _means_the_same(node, now, opset):
             raise SpecError(
                 f"the model cannot be written at opset {opset}: {node.op_type} of node {node.name!r} came later.",
@@ -119,11 +119,3 @@ def _repeats_default(attribute: onnx.AttributeProto, schema: onnx.defs.OpSchema)
     if not default.name:
         return False
     return bool(onnx.helper.get_attribute_value(attribute) == onnx.helper.get_attribute_value(default))
-
-
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _all_nodes(inner)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from quant_core.ingest.subgraphs import read_inside
+
 
 def is_dequantized(value: ir.Value | None) -> bool:
     """Tell whether a tensor comes from codes that the model held before.
@@ -73,24 +75,7 @@ def captured_names(graph: ir.Graph) -> frozenset[str]:
     Returns:
         Tensor names.
     """
-    names = set()
-    for node in graph:
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.GRAPH:
-                names |= _names_inside(attribute.as_graph())
-            elif attribute.type == ir.AttributeType.GRAPHS:
-                for inner in attribute.as_graphs():
-                    names |= _names_inside(inner)
-    return frozenset(names)
-
-
-def _names_inside(graph: ir.Graph) -> set[str]:
-    return {
-        str(value.name)
-        for node in graph.all_nodes()
-        for value in node.inputs
-        if value is not None and value.name is not None
-    }
+    return frozenset(str(value.name) for node in graph for value in read_inside(node))
 
 
 def tensor_order(graph: ir.Graph) -> list[str]:

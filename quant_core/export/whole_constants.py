@@ -7,8 +7,8 @@ from collections.abc import Collection
 import onnx
 import onnx_ir as ir
 
-from quant_core.export.subgraphs import names_inside
 from quant_core.ingest.find_layers import reads_whole
+from quant_core.ingest.subgraphs import names_inside
 
 
 def read_constants_directly(proto: onnx.ModelProto, model: ir.Model, looked_up: Collection[str]) -> None:

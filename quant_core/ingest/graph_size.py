@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import onnx
 
 from quant_core.errors import ModelError
+from quant_core.ingest.subgraphs import body_protos
 from quant_core.spec.limits import limits
 
 MAX_AXES = 256
@@ -62,9 +63,7 @@ class _Counter:
         for node in nodes:
             name = (node.domain or "ai.onnx", node.op_type)
             total += self.function(name, depth) if name in self.bodies else (1 + depth) ** 2
-            for attribute in node.attribute:
-                for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                    total += self.graph(inner.node, depth + 1)
+            total += sum(self.graph(body.node, depth + 1) for body in body_protos(node))
         return total
 
     def function(self, name: _Name, depth: int) -> int:
@@ -98,11 +97,10 @@ class _Counter:
                     remedy="Export the model again with a newer exporter.",
                     where=node.name or self.where,
                 )
-            for attribute in node.attribute:
-                for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                    own = {value.name: len(value.type.tensor_type.shape.dim) for value in inner.input}
-                    stored = {tensor.name: len(tensor.dims) for tensor in inner.initializer}
-                    self.ranks(inner.node, {**known, **stored, **own})
+            for inner in body_protos(node):
+                own = {value.name: len(value.type.tensor_type.shape.dim) for value in inner.input}
+                stored = {tensor.name: len(tensor.dims) for tensor in inner.initializer}
+                self.ranks(inner.node, {**known, **stored, **own})
             body = self.bodies.get((node.domain or "ai.onnx", node.op_type))
             if body is not None:
                 inside = dict(zip(body.input, given, strict=False))

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from quant_core.ingest.find_layers import reads_whole
 from quant_core.ingest.layer import Layer
+from quant_core.ingest.subgraphs import read_inside
 
 _VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
 _IN_PLACE = frozenset({"Relu", "Clip", "LeakyRelu"})
@@ -28,15 +29,15 @@ def live_tensors(graph: ir.Graph) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """
     nodes = list(graph)
     outputs = {value.name for value in graph.outputs}
-    captured = {name for node in nodes for name in _captured(node)}
+    captured = {value.name for node in nodes for value in read_inside(node)}
     memory: dict[str, str] = {
         str(value.name): str(value.name) for value in graph.inputs if value.name not in graph.initializers
     }
     first = dict.fromkeys(memory, 0)
     last = dict.fromkeys(memory, 0)
     for step, node in enumerate(nodes):
-        read = [str(value.name) for value in node.inputs if value is not None] + list(_captured(node))
-        for name in read:
+        for value in (*node.inputs, *read_inside(node)):
+            name = "" if value is None else str(value.name)
             if name in memory:
                 last[memory[name]] = step
         source = node.inputs[0] if node.inputs else None
@@ -100,18 +101,3 @@ def _shares(node: ir.Node, source: ir.Value, memory: Mapping[str, str], kept: se
         return True
     alone = len(tuple(source.uses())) == 1 and name not in kept and source.producer() is not None
     return node.op_type in _IN_PLACE and alone and memory[name] == name
-
-
-def _captured(node: ir.Node) -> Iterable[str]:
-    """Names that the node's subgraphs may read from outside."""
-    for attribute in node.attributes.values():
-        graphs = (
-            [attribute.as_graph()]
-            if attribute.type == ir.AttributeType.GRAPH
-            else attribute.as_graphs()
-            if attribute.type == ir.AttributeType.GRAPHS
-            else []
-        )
-        for graph in graphs:
-            for inner in graph.all_nodes():
-                yield from (str(value.name) for value in inner.inputs if value is not None)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 
 import onnx_ir as ir
 
 from quant_core.ingest.layer import Layer
+from quant_core.ingest.subgraphs import read_inside
 
 
 def with_neighbours(layers: tuple[Layer, ...], graph: ir.Graph) -> tuple[Layer, ...]:
@@ -48,7 +49,9 @@ def _reached(nodes: Iterable[ir.Node], owners: dict[str, str], *, forward: bool)
     touched: set[ir.Value] = set()
     found: set[str] = set()
     for node in nodes:
-        inputs = list(_read(node))
+        # Constants feed nothing.
+        read = (*node.inputs, *read_inside(node))
+        inputs = [value for value in read if value is not None and value.const_value is None]
         before, after = (inputs, node.outputs) if forward else (node.outputs, inputs)
         layer = next((value.name for value in node.outputs if value.name in owners), None)
         reached = any(value in touched for value in before)
@@ -57,19 +60,3 @@ def _reached(nodes: Iterable[ir.Node], owners: dict[str, str], *, forward: bool)
         if layer is not None or reached:
             touched.update(after)
     return found
-
-
-def _read(node: ir.Node) -> Iterator[ir.Value]:
-    """Everything a node reads, in its subgraphs too, that is not constant."""
-    yield from (value for value in node.inputs if value is not None and value.const_value is None)
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            graphs: Iterable[ir.Graph] = (attribute.as_graph(),)
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            graphs = attribute.as_graphs()
-        else:
-            continue
-        for graph in graphs:
-            yield from graph.outputs
-            for inner in graph:
-                yield from _read(inner)

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import onnx
 
+from quant_core.ingest.subgraphs import body_protos
+
 
 def sort_nodes(graph: onnx.GraphProto) -> bool:
     """Sort the nodes of a graph and of its subgraphs in place, keeping their order where it is right.
@@ -22,9 +24,8 @@ def sort_nodes(graph: onnx.GraphProto) -> bool:
     """
     moved = False
     for node in graph.node:
-        for attribute in node.attribute:
-            for inner in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
-                moved |= sort_nodes(inner)
+        for inner in body_protos(node):
+            moved |= sort_nodes(inner)
     order = _order(graph.node)
     if order is None or order == sorted(order):
         return moved
@@ -58,8 +59,7 @@ def _order(nodes: Sequence[onnx.NodeProto]) -> list[int] | None:
 def _reads(node: onnx.NodeProto) -> Iterator[str]:
     """Names a node reads, in its subgraphs too; names made inside of those may be among them."""
     yield from node.input
-    for attribute in node.attribute:
-        for graph in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
-            yield from (output.name for output in graph.output)
-            for inner in graph.node:
-                yield from _reads(inner)
+    for body in body_protos(node):
+        yield from (output.name for output in body.output)
+        for inner in body.node:
+            yield from _reads(inner)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import onnx
 
+from quant_core.ingest.subgraphs import body_protos
 from quant_core.spec.limits import MAX_DEPTH
 
 
@@ -72,11 +73,8 @@ def _walk(graph: onnx.GraphProto, depth: int) -> Iterator[GraphVisit]:
 
 def _walk_attributes(nodes: list[onnx.NodeProto], depth: int) -> Iterator[GraphVisit]:
     for node in nodes:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _walk(attribute.g, depth)
-            for graph in attribute.graphs:
-                yield from _walk(graph, depth)
+        for body in body_protos(node):
+            yield from _walk(body, depth)
 
 
 def _sparse_constants(nodes: list[onnx.NodeProto]) -> int:

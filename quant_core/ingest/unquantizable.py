@@ -10,6 +10,7 @@ from quant_core.ingest.find_layers import FLOAT_TYPES, QUANTIZABLE_TYPE, picks_a
 from quant_core.ingest.layer import RECURRENT, Layer
 from quant_core.ingest.passes.large_constants import FEWEST
 from quant_core.ingest.quantized_parts import works_on_codes
+from quant_core.ingest.subgraphs import bodies
 
 _SHOWN = 3
 _TOO_SMALL = f"what no layer reads is packed from {FEWEST:,} values on, but for masks and grids"
@@ -57,12 +58,8 @@ def find_float_weights(model: ir.Model, layers: tuple[Layer, ...]) -> tuple[Floa
 
 def _owners(model: ir.Model) -> dict[ir.Graph, str]:
     """The control-flow node that holds each subgraph."""
-    owners = {}
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.GRAPH:
-                owners[attribute.as_graph()] = f"{node.op_type} {node.name!r}"
-    return owners
+    nodes = ir.traversal.RecursiveGraphIterator(model.graph)
+    return {body: f"{node.op_type} {node.name!r}" for node in nodes for body in bodies(node)}
 
 
 def _reason(value: ir.Value, graph: ir.Graph, main: ir.Graph, owners: dict[ir.Graph, str]) -> str:

@@ -9,6 +9,7 @@ from itertools import pairwise
 import onnx_ir as ir
 
 from quant_core.ingest.layer import Layer
+from quant_core.ingest.subgraphs import read_inside
 
 _MOST_LAYERS = 8
 _LEAST_LAYERS = 3
@@ -110,7 +111,8 @@ class _Flow:
         last: dict[str, int] = {}
         reads = []
         for position, node in enumerate(nodes):
-            moving = tuple(name for name in dict.fromkeys(_reads(node)) if name in born)
+            read = (str(value.name) for value in (*node.inputs, *read_inside(node)) if value is not None)
+            moving = tuple(name for name in dict.fromkeys(read) if name in born)
             reads.append(moving)
             last |= dict.fromkeys(moving, position)
             if moving or node.name in rounded:
@@ -139,19 +141,3 @@ class _Flow:
             if start < born <= stop and (self.last.get(name, -1) > stop or name in self.ends)
         ]
         return Block(tuple(n for n in names if n not in outside), tuple(entering), tuple(leaving))
-
-
-def _reads(node: ir.Node) -> Iterator[str]:
-    """Names of what a node reads, in its subgraphs too."""
-    yield from (str(value.name) for value in node.inputs if value is not None and value.name)
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            graphs = [attribute.as_graph()]
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            graphs = list(attribute.as_graphs())
-        else:
-            continue
-        for graph in graphs:
-            yield from (str(value.name) for value in graph.outputs if value.name)
-            for inner in graph:
-                yield from _reads(inner)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from quant_core.ingest.layer import Layer
+from quant_core.ingest.subgraphs import read_inside
 
 # Each commutes with a positive factor for each channel.
 _PASSING = frozenset(
@@ -144,14 +145,7 @@ class _Search:
         self.layers = {layer.uses[0].node: layer for layer in layers if len(layer.uses) == 1}
         self.layers_by_name = {layer.name: layer for layer in layers}
         self.order = {layer.name: position for position, layer in enumerate(layers)}
-        self.captured = {
-            str(value.name)
-            for node in model.graph
-            for inner in _subgraphs(node)
-            for deep in inner.all_nodes()
-            for value in deep.inputs
-            if value is not None
-        }
+        self.captured = {str(value.name) for node in model.graph for value in read_inside(node)}
 
     def absorbs(self, layer: Layer) -> bool:
         """Whether factors of the input's channels can be moved into a layer's weight."""
@@ -320,14 +314,6 @@ def _spreads(value: ir.Value | None, behind: int, channels: int) -> bool:
     place = len(shape) - 1 - behind
     others = all(size == 1 for position, size in enumerate(shape) if position != place)
     return others and shape[place] in {1, channels}
-
-
-def _subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            yield from attribute.as_graphs()
 
 
 def _constant(value: ir.Value | None) -> bool:

@@ -10,6 +10,7 @@ from quant_core.ingest.batch.arithmetic import ARITHMETIC
 from quant_core.ingest.batch.layout import LAYOUT, reshaped
 from quant_core.ingest.batch.operands import Axis, BatchBoundError, Place, Shape
 from quant_core.ingest.layer import RECURRENT
+from quant_core.ingest.subgraphs import read_inside
 
 _RULES = {**ARITHMETIC, **LAYOUT}
 
@@ -31,7 +32,7 @@ def follow(
         BatchBoundError: If the node does not treat samples one by one, or cannot be shown to.
     """
     found = [None if value is None else places.get(value.name or "") for value in node.inputs]
-    if not places.keys().isdisjoint(_captured(node)):
+    if any(value.name in places for value in read_inside(node)):
         raise BatchBoundError("it has a subgraph that reads the samples")
     # A shape is the same for every sample but for its batch, which rewritten nodes do not read.
     if all(place is None for place in found) or node.op_type == "Shape":
@@ -50,17 +51,6 @@ def follow(
     if node.op_type not in _RULES:
         raise BatchBoundError("it is not known to treat samples one by one")
     return (Place(_RULES[node.op_type](node, given, shapes), outer),) * len(node.outputs)
-
-
-def _captured(node: ir.Node) -> set[str]:
-    read: set[str] = set()
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            graph = attribute.as_graph()
-            read |= {value.name or "" for value in graph.outputs}
-            for inner in graph:
-                read |= {value.name or "" for value in inner.inputs if value is not None} | _captured(inner)
-    return read
 
 
 def _recurrent(node: ir.Node, given: Sequence[Axis]) -> tuple[Place, ...]:

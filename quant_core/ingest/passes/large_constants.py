@@ -17,6 +17,7 @@ from quant_core.ingest.find_layers import (
 )
 from quant_core.ingest.layer import RECURRENT
 from quant_core.ingest.quantized_parts import works_on_codes
+from quant_core.ingest.subgraphs import bodies
 
 FEWEST = 1024
 """Elements below which packing saves little more than its nodes take."""
@@ -64,11 +65,7 @@ def _graphs(main: ir.Graph) -> Iterator[ir.Graph]:
     """The main graph and all bodies."""
     yield main
     for node in ir.traversal.RecursiveGraphIterator(main):
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.GRAPH:
-                yield attribute.as_graph()
-            elif attribute.type == ir.AttributeType.GRAPHS:
-                yield from attribute.as_graphs()
+        yield from bodies(node)
 
 
 def _is_packed(value: ir.Value, main: ir.Graph, least: float) -> bool:
