@@ -8,7 +8,7 @@ BitwrightError
 │   ├── ForbiddenError         403: the key does not allow this
 │   ├── NotFoundError          404
 │   ├── ConflictError          409: not in this state of the job
-│   ├── ServiceBusyError       503: later
+│   ├── ServiceBusyError       503, and 502 and 504 of a gateway: later
 │   │   └── RateLimitedError   429: too many requests, or a quota is used up
 │   └── ServerError            other 5xx: a fault of the service
 ├── JobFailedError             the job ended without a result

@@ -29,8 +29,16 @@ _BY_STATUS: dict[int, type[ResponseError]] = {
     404: NotFoundError,
     409: ConflictError,
     429: RateLimitedError,
+    502: ServiceBusyError,  # a gateway whose service is being started again, say
     503: ServiceBusyError,
+    504: ServiceBusyError,
 }
+BUSY = frozenset(status for status, kind in _BY_STATUS.items() if issubclass(kind, ServiceBusyError))
+"""Answers that mean: later."""
+_GATEWAY = dict.fromkeys(
+    (502, 504),
+    "A gateway in between did not reach the service, or not in time; see that it runs, and try again.",
+)
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 8.0
 
@@ -122,7 +130,7 @@ def check(response: httpx.Response) -> None:
     problem = _problem(response)
     error = kind(
         str(problem.get("message") or f"The service answered {status} {response.reason_phrase}."),
-        remedy=str(problem.get("remedy") or ""),
+        remedy=str(problem.get("remedy") or _GATEWAY.get(status, "")),
         where=problem.get("where"),
         code=str(problem.get("code") or status),
         request_id=problem.get("request_id") or response.headers.get("X-Request-ID"),

@@ -15,9 +15,11 @@ from bitwright.errors import (
     JobCanceledError,
     JobFailedError,
     ResponseError,
+    ServiceBusyError,
     ServiceUnreachableError,
     WaitTimeoutError,
 )
+from bitwright.operations.answers import BUSY
 from bitwright.operations.jobs import address
 from bitwright.results import JobInfo
 from bitwright.steps import Ask, Close, Line, Open, Operation, Pause, Send
@@ -124,7 +126,7 @@ def wait(
                     if deadline is not None and time.monotonic() >= deadline:
                         break
                 yield Close()
-            except (httpx.TransportError, ServiceUnreachableError):
+            except (httpx.TransportError, ServiceUnreachableError, ServiceBusyError):
                 pass  # broken, silent, or out of time: look at the job, then go on behind the last event
             except (_NoStreamError, ResponseError):
                 streams = False
@@ -169,6 +171,9 @@ def _open(job_id: str, last: str, deadline: float | None) -> Operation[None]:
     response: httpx.Response = yield Open(request)
     if response.status_code == httpx.codes.NO_CONTENT:
         return
+    if response.status_code in BUSY:
+        yield Close()
+        raise ServiceBusyError("no event stream for now")
     if response.is_error or not response.headers.get("Content-Type", "").startswith("text/event-stream"):
         yield Close()
         raise _NoStreamError("not an event stream")
@@ -182,7 +187,7 @@ def _patiently(job_id: str, deadline: float | None) -> Operation[JobInfo]:
         try:
             response: httpx.Response = yield Ask(Send("GET", address(job_id)))
             return JobInfo.model_validate_json(response.content)
-        except ServiceUnreachableError:
+        except (ServiceUnreachableError, ServiceBusyError):
             if time.monotonic() >= until:
                 raise
         yield Pause(_POLL_SECONDS)

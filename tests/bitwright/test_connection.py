@@ -95,7 +95,7 @@ GET = Send("GET", "/jobs/j")
         (400, InvalidRequestError), (413, InvalidRequestError), (415, InvalidRequestError),
         (422, InvalidRequestError), (404, NotFoundError), (409, ConflictError), (500, ServerError),
         (507, ServerError), (503, ServiceBusyError), (429, RateLimitedError), (401, AuthenticationError),
-        (403, ForbiddenError),
+        (403, ForbiddenError), (502, ServiceBusyError), (504, ServiceBusyError),
     ],
 )  # fmt: skip
 def test_each_status_has_its_error(talk: Talk, status: int, kind: type[ResponseError]) -> None:
@@ -111,9 +111,15 @@ def test_each_status_has_its_error(talk: Talk, status: int, kind: type[ResponseE
 
 def test_a_gateway_may_answer_in_its_own_words(talk: Talk) -> None:
     page = httpx.Response(502, text="<h1>Bad Gateway</h1>", headers={"X-Request-ID": "g"})
-    with pytest.raises(ServerError, match="answered 502 Bad Gateway") as caught:
+    with pytest.raises(ServiceBusyError, match=r"answered 502 Bad Gateway\. A gateway in between") as caught:
         talk.ask(GET, lambda _: page)
     assert caught.value.request_id == "g"
+
+
+@pytest.mark.parametrize("status", [502, 504])
+def test_a_gateway_without_its_service_is_asked_again(talk: Talk, status: int) -> None:
+    assert talk.ask(GET, lambda count: httpx.Response(200 if count == 3 else status)).status_code == 200
+    assert len(talk.asked) == 3
 
 
 def _broken(error: type[httpx.TransportError], until: int) -> Answer:

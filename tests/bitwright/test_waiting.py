@@ -32,9 +32,9 @@ def _step(number: int, progress: float) -> str:
 
 
 class _Service:
-    """Answers looks at the job with `states` in turn, and streams with `streams` in turn."""
+    """Answers looks at the job with `states` in turn (a number is an error's), and streams with `streams` in turn."""
 
-    def __init__(self, states: list[str], streams: list[httpx.Response]) -> None:
+    def __init__(self, states: list[str | int], streams: list[httpx.Response]) -> None:
         self.states, self.streams = states, streams
         self.resumed: list[str | None] = []
 
@@ -43,6 +43,8 @@ class _Service:
             self.resumed.append(request.headers.get("Last-Event-ID"))
             return self.streams.pop(0) if self.streams else httpx.Response(404, json={})
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        if isinstance(state, int):
+            return httpx.Response(state)
         return httpx.Response(200, json={**JOB, "state": state})
 
 
@@ -113,6 +115,19 @@ def test_a_broken_stream_is_resumed_behind_its_last_event(follow: Follow) -> Non
     service = _Service(["analyzing", "analyzing", "succeeded"], [first, _stream(_step(2, 0.4))])
     assert [progress for _, progress in follow(service)] == [0.0, 0.2, 0.0, 0.4, 0.0]
     assert service.resumed == [None, "1"]
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_service_that_is_busy_is_waited_for_and_its_stream_taken_up_again(
+    follow: Follow, status: int
+) -> None:
+    first = httpx.Response(200, stream=_Broken(), headers={"Content-Type": "text/event-stream"})
+    service = _Service(
+        ["analyzing", status, "analyzing", "analyzing", "succeeded"], [first, httpx.Response(status)]
+    )
+    service.streams.append(_stream(_step(2, 0.4)))
+    assert [progress for _, progress in follow(service)] == [0.0, 0.2, 0.0, 0.0, 0.4, 0.0]
+    assert service.resumed == [None, "1", "1"]
 
 
 def test_without_streams_the_job_is_asked_again_and_again(follow: Follow) -> None:
