@@ -34,7 +34,8 @@ def submit(**given: Any) -> None:
             progress=True,
         )
         if given["wait"]:
-            job.wait(progress=True)
+            typer.echo(f"Sent as job {job.id}.", err=True)
+            _follow(job)
         _print(job, as_json=given["as_json"])
 
 
@@ -129,11 +130,7 @@ def wait(
     """Wait until a job has ended; the exit code says how."""
     with _client(url) as client:
         job = client.jobs.get(job_id)
-        try:
-            job.wait(timeout, progress=True)
-        except KeyboardInterrupt:
-            typer.echo(f"The job goes on; bitwright cancel {job.id} ends it.", err=True)
-            raise
+        _follow(job, timeout)
         _print(job, as_json=as_json)
 
 
@@ -193,6 +190,14 @@ def _client(url: str | None) -> Client:
     return Client(url)
 
 
+def _follow(job: Job, timeout: float | None = None) -> None:
+    try:
+        job.wait(timeout, progress=True)
+    except KeyboardInterrupt:
+        typer.echo(f"The job goes on; bitwright cancel {job.id} ends it.", err=True)
+        raise
+
+
 def _print(job: Job, *, as_json: bool) -> None:
     info = job.info
     if as_json:
@@ -202,6 +207,7 @@ def _print(job: Job, *, as_json: bool) -> None:
     if info.summary is not None:
         summary = info.summary
         result = f"  {summary.ratio:.3f} of the size, {summary.metric} {summary.metric_quantized:.4g}"
+        result += ", not shown to keep its accuracy band" if summary.band_met is False else ""
     elif info.error is not None:
         result = f"  {info.error.message}"
     kind = "" if info.kind == "quantize" else f" ({info.kind})"

@@ -100,6 +100,7 @@ class JobSummary(_Value):
         sqnr_db: Signal-to-noise ratio of the first output, in dB.
         latency_ms_float: Median milliseconds of one run of the float model.
         latency_ms_quantized: Median milliseconds of one run of the quantized model.
+        band_met: Whether the file was shown to keep the accuracy band that was asked for; null if none was.
     """
 
     float_bytes: int
@@ -112,6 +113,7 @@ class JobSummary(_Value):
     sqnr_db: float
     latency_ms_float: float
     latency_ms_quantized: float
+    band_met: bool | None = None
 
     @classmethod
     def of(cls, report: Report | SensitivityTable) -> JobSummary | None:
@@ -136,6 +138,7 @@ class JobSummary(_Value):
             sqnr_db=report.metrics.sqnr_db,
             latency_ms_float=report.latency_ms.float_,
             latency_ms_quantized=report.latency_ms.quantized,
+            band_met=None if report.band is None else report.band.met,
         )
 
 

@@ -232,6 +232,17 @@ def _report(model: Path, spec: QuantizeSpec) -> Report:
                 "top1_agreement": 1.0,
             },
             "pareto": [],
+            "band": spec.budget.max_drop
+            and {
+                "band": spec.budget.max_drop.model_dump(),
+                "samples": 2,
+                "labelled": False,
+                "evaluations": [],
+                "chosen": 0,
+                "confidence": 0.95,
+                "met": spec.budget.max_drop.limit > 0.1,
+                "reason": "so it was",
+            },
             "peak_memory_bytes": 1,
             "seed": spec.seed,
             "versions": {},

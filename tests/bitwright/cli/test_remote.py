@@ -61,6 +61,32 @@ def test_a_list_tells_analyses_from_quantizations(run: Run, model_file: Path, sa
     assert f"{job.id}  succeeded  100%  {model_file.name} (analyze)\n" == run("jobs", "--tag", "analysis")
 
 
+def test_a_band_that_was_not_kept_is_said_of_a_job_that_succeeded(
+    run: Run, model_file: Path, sample_file: Path
+) -> None:
+    def send(*options: str) -> str:
+        said: str = run("submit", model_file, "--data", sample_file, "--wait", *options)
+        return said
+
+    assert "not shown to keep its accuracy band\n" in send("--max-drop", "1%")
+    assert json.loads(send("--max-drop", "1%", "--json"))["summary"]["band_met"] is False
+    assert "band" not in send("--max-drop", "20%")
+    assert json.loads(send("--json"))["summary"]["band_met"] is None
+
+
+def test_a_job_that_is_waited_for_is_named_before_the_wait(
+    run: Run, model_file: Path, sample_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(job: Job, *_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Job, "wait", stop)
+    told = run("submit", model_file, "--data", sample_file, "--wait", code=130).splitlines()
+    job_id = told[0].removeprefix("Sent as job ").removesuffix(".")
+    assert len(job_id) == 32
+    assert told[1] == f"The job goes on; bitwright cancel {job_id} ends it."
+
+
 def test_what_is_too_long_to_look_for_is_named_by_its_option(run: Run) -> None:
     told = run("jobs", "--text", "a" * 300, code=2)
     assert told.startswith("Error: --text: the text is longer than 256 characters")
