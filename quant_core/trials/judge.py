@@ -19,11 +19,11 @@ from quant_core.spec import AccuracyBand
 from quant_core.spec.budget import CONFIDENCE
 from quant_core.trials.bounds import fewest_samples, mean_bound, samples_for, share_bound
 from quant_core.verification import count_correct, open_session, run_batches
+from quant_core.verification.intervals import change_interval, share_interval
 from quant_core.verification.metrics import class_axis
 
 Floats = npt.NDArray[np.float64]
 
-_Z = 1.959964
 _NEPER = 10 / math.log(10)
 _RESAMPLES = 2000
 _EXACT = 1e-30  # share of the signal: 300 dB, for outputs without any noise
@@ -204,7 +204,8 @@ class Judge:
         if labels is None:
             lost = self._changed(before, after)[:, None]
             if first.size == self.samples:
-                return wilson(float(lost.sum()), self.samples)
+                count = float(lost.sum())
+                return count / self.samples, *share_interval(count, self.samples)
         else:
             count_correct(before, labels, name)  # refuses labels that do not fit
             right = [
@@ -212,7 +213,9 @@ class Judge:
             ]
             lost = right[0] - right[1]
             if lost.shape[1] == 1:
-                return paired(int((lost > 0).sum()), int((lost < 0).sum()), self.samples)
+                dropped, gained = int((lost > 0).sum()), int((lost < 0).sum())
+                low, high = change_interval(dropped, gained, self.samples)
+                return (dropped - gained) / self.samples, -high, -low
         return self._bootstrap(lost.mean(axis=1)[:, None], lambda mean: mean[..., 0])
 
     def _changed(self, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> Floats:
@@ -247,39 +250,6 @@ class Judge:
         counts = rng.multinomial(len(table), np.full(len(table), 1 / len(table)), _RESAMPLES)
         low, high = np.percentile(metric(counts @ table / len(table)), [2.5, 97.5])
         return float(metric(table.mean(axis=0))), float(low), float(high)
-
-
-def wilson(hits: float, count: int) -> tuple[float, float, float]:
-    """Give a share and Wilson's score interval (1927), 95 %.
-
-    Args:
-        hits: How often it happened.
-        count: Out of how many.
-
-    Returns:
-        The share, lower end, upper end.
-    """
-    share = hits / count
-    centre = (share + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
-    half = _Z / (1 + _Z**2 / count) * math.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2))
-    return share, max(0.0, centre - half), min(1.0, centre + half)
-
-
-def paired(lost: int, won: int, count: int) -> tuple[float, float, float]:
-    """Give the difference of two shares of the same samples, with the interval of Agresti and Min (2005), 95 %.
-
-    Args:
-        lost: Samples that only the first model answers rightly.
-        won: Samples that only the second answers rightly.
-        count: All samples.
-
-    Returns:
-        `(lost - won) / count`, lower end, upper end.
-    """
-    b, c, n = lost + 0.5, won + 0.5, count + 2
-    difference = (b - c) / n
-    half = _Z * math.sqrt(b + c - (b - c) ** 2 / n) / n
-    return (lost - won) / count, max(-1.0, difference - half), min(1.0, difference + half)
 
 
 def _decibels(sums: Floats) -> Floats:

@@ -8,7 +8,7 @@ from quant_core.calibration import Samples
 from quant_core.errors import SpecError
 from quant_core.sensitivity import Objective, Term
 from quant_core.spec.budget import AccuracyBand, parse_band
-from quant_core.trials.judge import Judge, paired, wilson
+from quant_core.trials.judge import Judge
 
 
 def classifier(path, weight, softmax=False):
@@ -147,18 +147,6 @@ def test_answers_beyond_doubt_are_counted(pair):
     made = Judge(band("5%"), two_outputs(folder / "f.onnx", w, w), Samples({"x": x}), doubtless, 64, seed=0)
     assert made.judge(two_outputs(folder / "same.onnx", w, w)).value == 0
     assert made.judge(two_outputs(folder / "turned.onnx", -w, w)).value > 0.5
-
-
-def test_paired_interval_covers_the_truth() -> None:
-    rng = np.random.default_rng(0)
-    lost, won, count = 0.05, 0.02, 150
-    held = 0
-    for b, c, _ in rng.multinomial(count, [lost, won, 1 - lost - won], 4000):
-        value, low, high = paired(int(b), int(c), count)
-        assert low <= value <= high
-        held += low <= lost - won <= high
-    assert 0.93 < held / 4000 < 0.99
-    assert wilson(0, 50)[1] == 0
 
 
 @pytest.mark.parametrize(
