@@ -11,7 +11,8 @@ from torch import Tensor
 
 from quant_core.calibration.activation_range import BINS, ActivationRange
 from quant_core.executor import Program
-from quant_core.quantizers.slopes import random_signs, slopes_in
+from quant_core.quantizers.chance import rademacher
+from quant_core.quantizers.slopes import slopes_in
 
 Floats = npt.NDArray[np.float64]
 
@@ -66,7 +67,7 @@ def _total(values: Mapping[str, Tensor], outputs: Collection[str], chance: torch
     for value in (values[name] for name in outputs):
         if value.requires_grad:
             energy = value.detach().double().square().sum().sqrt().clamp_min(torch.finfo(torch.float32).tiny)
-            total = total + (value * random_signs(value, chance)).double().sum().cpu() / energy.cpu()
+            total = total + (value * rademacher(value, chance)).double().sum().cpu() / energy.cpu()
     return total
 
 

@@ -21,3 +21,19 @@ def chance_of(seed: int, name: str, *more: int) -> torch.Generator:
     """
     (state,) = np.random.SeedSequence([seed, zlib.crc32(name.encode()), *more]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state))
+
+
+def rademacher(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Draw independent signs.
+
+    They are drawn on the CPU, so that the same seed gives the same signs on every device.
+
+    Args:
+        like: Gives shape, dtype and device.
+        generator: Source of randomness, on the CPU.
+
+    Returns:
+        -1 and 1 with equal probability.
+    """
+    signs = torch.randint(0, 2, like.shape, generator=generator, dtype=torch.int8)
+    return signs.to(device=like.device, dtype=like.dtype).mul_(2).sub_(1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from quant_core.executor import Program
+from quant_core.quantizers.chance import rademacher
 
 
 def slopes_in(
@@ -75,23 +76,10 @@ def random_slopes(
 
     def total(values: Mapping[str, Tensor]) -> Tensor:
         terms = [
-            (value * random_signs(value, chance)).sum()
+            (value * rademacher(value, chance)).sum()
             for value in (values[name] for name in program.outputs)
             if value.requires_grad
         ]
         return torch.stack(terms).sum() if terms else torch.zeros(())
 
     return slopes_in(program, feeds, names, list(dict.fromkeys((*program.outputs, *wanted))), total)
-
-
-def random_signs(like: Tensor, chance: torch.Generator) -> Tensor:
-    """Draw signs.
-
-    Args:
-        like: A tensor.
-        chance: What draws them.
-
-    Returns:
-        1 or -1 for each of its elements, in its type and on its device.
-    """
-    return (2.0 * torch.randint(2, like.shape, generator=chance) - 1).to(like)

@@ -11,6 +11,7 @@ import torch
 
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
+from quant_core.quantizers.chance import rademacher
 from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.derivatives import (
     Replace,
@@ -22,7 +23,7 @@ from quant_core.sensitivity.derivatives import (
     slopes,
 )
 from quant_core.sensitivity.objective import Objective
-from quant_core.sensitivity.probes import probe_generator, rademacher, signed_root
+from quant_core.sensitivity.probes import probe_generator, signed_root
 from quant_core.sensitivity.traces import Floats, average_traces
 from quant_core.sensitivity.units import RunUnits, in_turn
 from quant_core.spec.progress import Tell

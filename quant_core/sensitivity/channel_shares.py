@@ -11,7 +11,8 @@ from torch import Tensor
 
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
-from quant_core.quantizers.slopes import random_signs, slopes_in
+from quant_core.quantizers.chance import rademacher
+from quant_core.quantizers.slopes import slopes_in
 from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.float_run import Quantized, stand_in_tensors
 from quant_core.sensitivity.objective import Objective
@@ -109,7 +110,7 @@ def _slopes(
     def total(values: Mapping[str, Tensor]) -> Tensor:
         number = torch.zeros((), device=program.device)
         for term, rows in zip(objective.terms, objective.rows(values, batch.size), strict=True):
-            number = number + (rows * term.root(rows.detach(), random_signs(rows, chance))).sum()
+            number = number + (rows * term.root(rows.detach(), rademacher(rows, chance))).sum()
         return number
 
     inner = (name for name in inputs if name not in batch.feeds)

@@ -10,10 +10,11 @@ import torch
 from quant_core.errors import SpecError
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
+from quant_core.quantizers.chance import rademacher
 from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.derivatives import forward, inner, leaves, random_gradient
 from quant_core.sensitivity.objective import Objective, Term
-from quant_core.sensitivity.probes import Draw, probe_generator, rademacher, sampled_score
+from quant_core.sensitivity.probes import Draw, probe_generator, sampled_score
 from quant_core.sensitivity.traces import Floats, TraceEstimate, average_traces
 from quant_core.sensitivity.units import RunUnits, in_turn
 from quant_core.spec.progress import Tell

@@ -12,10 +12,11 @@ import torch
 from quant_core.errors import SpecError
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
+from quant_core.quantizers.chance import rademacher
 from quant_core.sensitivity.batches import MEMORY, Batch
 from quant_core.sensitivity.hessian import batch_stderr, hessian_product, sweep_progress
 from quant_core.sensitivity.objective import Objective
-from quant_core.sensitivity.probes import probe_generator, rademacher
+from quant_core.sensitivity.probes import probe_generator
 from quant_core.sensitivity.traces import Floats, TraceEstimate
 from quant_core.spec.progress import Tell
 

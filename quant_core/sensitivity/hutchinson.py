@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
+from quant_core.quantizers.chance import rademacher
 from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.derivatives import bend, forward, inner, leaves, losses, slopes
 from quant_core.sensitivity.objective import Objective
-from quant_core.sensitivity.probes import probe_generator, rademacher
+from quant_core.sensitivity.probes import probe_generator
 from quant_core.sensitivity.traces import Floats, TraceEstimate, average_traces
 from quant_core.sensitivity.units import RunUnits, in_turn
 from quant_core.spec.progress import Tell

@@ -13,11 +13,12 @@ import torch
 
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
+from quant_core.quantizers.chance import rademacher
 from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.float_run import FloatRun, Quantized, Replace, Rows, float_runs, stand_in_tensors
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.output import IncreaseSums, LossIncrease, mean_and_error
-from quant_core.sensitivity.probes import probe_generator, rademacher
+from quant_core.sensitivity.probes import probe_generator
 from quant_core.sensitivity.traces import Floats
 from quant_core.sensitivity.units import RunUnits, in_turn
 from quant_core.spec.progress import Tell

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from quant_core.quantizers.chance import rademacher
 from quant_core.sensitivity.objective import Term
 
 Draw = Callable[[Term, torch.Tensor, torch.Generator], torch.Tensor]
@@ -30,22 +31,6 @@ def probe_generator(seed: int, probe: int) -> torch.Generator:
     """
     state = np.random.SeedSequence([seed, probe]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
-
-
-def rademacher(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Draw independent signs.
-
-    They are drawn on the CPU, so that the same seed gives the same signs on every device.
-
-    Args:
-        like: Gives shape, dtype and device.
-        generator: Source of randomness, on the CPU.
-
-    Returns:
-        -1 and 1 with equal probability.
-    """
-    signs = torch.randint(0, 2, like.shape, generator=generator, dtype=torch.int8)
-    return signs.to(device=like.device, dtype=like.dtype).mul_(2).sub_(1)
 
 
 def normal(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

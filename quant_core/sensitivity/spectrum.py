@@ -10,11 +10,12 @@ import torch
 
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
+from quant_core.quantizers.chance import rademacher
 from quant_core.sensitivity.batches import MEMORY, Batch
 from quant_core.sensitivity.hessian import hessian_product, sweep_progress
 from quant_core.sensitivity.lanczos import Lanczos
 from quant_core.sensitivity.objective import Objective
-from quant_core.sensitivity.probes import probe_generator, rademacher
+from quant_core.sensitivity.probes import probe_generator
 from quant_core.sensitivity.traces import Floats
 from quant_core.spec.progress import Tell
 
