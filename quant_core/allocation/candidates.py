@@ -49,7 +49,7 @@ def candidate_bits(layers: Sequence[Layer], spec: QuantizeSpec) -> Mapping[str, 
         rules = [
             _describe(rule)
             for rule in spec.rules
-            if rule.narrows and any(_matches(rule, layer) for layer in layers if layer.name in empty)
+            if rule.narrows and any(rule.matches(layer) for layer in layers if layer.name in empty)
         ]
         raise SpecError(
             f"no bit-width is left for {', '.join(empty)}: {'; '.join(rules)} contradict each other or weight_bits.",
@@ -74,7 +74,7 @@ def with_activation_bits(layers: Sequence[Layer], spec: QuantizeSpec) -> tuple[L
     """
     noted = []
     for layer in layers:
-        rules = [rule for rule in spec.rules if rule.activation_bits is not None and _matches(rule, layer)]
+        rules = [rule for rule in spec.rules if rule.activation_bits is not None and rule.matches(layer)]
         if len({rule.activation_bits for rule in rules}) > 1:
             told = "; ".join(
                 f"{format_bits(rule.activation_bits or 0)} activations by rule {rule.match!r}"
@@ -88,15 +88,11 @@ def with_activation_bits(layers: Sequence[Layer], spec: QuantizeSpec) -> tuple[L
 
 
 def _candidates(layer: Layer, spec: QuantizeSpec) -> Candidates:
-    rules = [rule for rule in spec.rules if rule.narrows and _matches(rule, layer)]
+    rules = [rule for rule in spec.rules if rule.narrows and rule.matches(layer)]
     fixed = any(rule.pin is not None or rule.exclude for rule in rules)
     pool = WEIGHT_BITS if fixed else spec.weight_bits
     bits = tuple(b for b in pool if all(rule.allows(b) for rule in rules))
     return Candidates(bits, "; ".join(map(_describe, rules)) or None)
-
-
-def _matches(rule: LayerRule, layer: Layer) -> bool:
-    return rule.matches(name=layer.name, weight=layer.weight, op=layer.op)
 
 
 def _describe(rule: LayerRule) -> str:

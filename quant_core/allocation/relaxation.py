@@ -55,7 +55,7 @@ def relax(groups: Groups) -> Relaxation:
         excesses.append((at, priced - lowest[:, None]))
         bound = max(bound, at)
         found = fill(groups, chosen, score) if groups.fits(chosen) else None
-        if found is not None and (total := _total(groups, found)) < value:
+        if found is not None and (total := groups.row_total(found)) < value:
             rows, value = found, total
     keep = groups.allowed.copy()
     if rows is not None:
@@ -92,10 +92,6 @@ def fill(groups: Groups, rows: npt.NDArray[np.intp], score: Matrix) -> npt.NDArr
             rows[row] = before
             return rows
         left = {name: limit - groups.cost(name, rows) for name, limit in groups.budgets.items()}
-
-
-def _total(groups: Groups, rows: npt.NDArray[np.intp]) -> float:
-    return float(groups.sensitivity[np.arange(len(rows)), rows].sum())
 
 
 def _multipliers(groups: Groups, score: Matrix) -> Iterator[dict[str, float]]:

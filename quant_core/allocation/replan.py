@@ -19,7 +19,6 @@ from quant_core.spec import (
     WEIGHT_BITS,
     BitPlan,
     CostTable,
-    LayerCosts,
     LayerRule,
     PlanSpec,
     SensitivityTable,
@@ -87,7 +86,7 @@ def narrow(costs: CostTable, rules: tuple[LayerRule, ...]) -> CostTable:
     refuse_unmatched(rules, costs.layers)
     rows = []
     for layer in costs.layers:
-        holding = [rule for rule in rules if _matches(rule, layer)]
+        holding = [rule for rule in rules if rule.matches(layer)]
         bits = tuple(b for b in layer.bits if all(rule.allows(weight_of(b)) for rule in holding))
         if not bits:
             known = ", ".join(map(format_bits, sorted({weight_of(b) for b in layer.bits})))
@@ -108,10 +107,6 @@ def narrow(costs: CostTable, rules: tuple[LayerRule, ...]) -> CostTable:
         words += [f"{rule.effect} by rule {rule.match!r}" for rule in holding]
         rows.append(layer.model_copy(update={"bits": bits, "reason": "; ".join(words) or None}))
     return costs.model_copy(update={"layers": tuple(rows)})
-
-
-def _matches(rule: LayerRule, layer: LayerCosts) -> bool:
-    return rule.matches(name=layer.name, weight=layer.weight, op=layer.op)
 
 
 def _read(kind: type[Table], path: Path) -> Table:

@@ -92,7 +92,7 @@ def _solve_sum(groups: Groups, solver: Solver, time_limit: float | None) -> _Fou
     keep = relaxed.keep & ~_dominated(groups)
     rows, bound, optimal, found_by = relaxed.rows, relaxed.bound, False, "relaxation"
     lowest = float(np.where(keep, groups.sensitivity, np.inf).min(axis=1).sum())
-    magnitude = _total(groups, rows) - lowest if rows is not None else 0.0
+    magnitude = groups.row_total(rows) - lowest if rows is not None else 0.0
     magnitude = magnitude if magnitude > 0 else _reach(groups, keep)
     deadline = math.inf if time_limit is None else time.monotonic() + time_limit
     while True:
@@ -104,7 +104,7 @@ def _solve_sum(groups: Groups, solver: Solver, time_limit: float | None) -> _Fou
         bound = max(bound, solution.bound)
         if solution.rows is not None:
             found_by = solver
-            if rows is None or _total(groups, solution.rows) <= _total(groups, rows):
+            if rows is None or groups.row_total(solution.rows) <= groups.row_total(rows):
                 rows = solution.rows
         if rows is None and time_limit is None:
             raise InternalError(f"{solver} ended without a plan and without a proof that there is none")
@@ -115,18 +115,14 @@ def _solve_sum(groups: Groups, solver: Solver, time_limit: float | None) -> _Fou
                 where="time_limit",
             )
         optimal = solution.outcome == "optimal"
-        excess = _total(groups, rows) - lowest
+        excess = groups.row_total(rows) - lowest
         if not optimal or excess <= 0 or excess >= TRUSTED * magnitude:
             break
         # The scale was set by a much worse plan: choices dearer than the plan now known drop out, and it is set anew.
         above = groups.sensitivity - np.where(keep, groups.sensitivity, np.inf).min(axis=1)[:, None]
         keep &= above <= excess * (1 + 1e-9)
         magnitude = excess
-    return _Found(rows, max(bound, _total(groups, rows)) if optimal else bound, optimal, found_by)
-
-
-def _total(groups: Groups, rows: npt.NDArray[np.intp]) -> float:
-    return float(groups.sensitivity[np.arange(len(rows)), rows].sum())
+    return _Found(rows, max(bound, groups.row_total(rows)) if optimal else bound, optimal, found_by)
 
 
 def _reach(groups: Groups, keep: Mask) -> float:

@@ -4,26 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Protocol
 
 from quant_core.errors import SpecError
 from quant_core.spec import LayerRule
-
-
-class Named(Protocol):
-    """What a rule can match a layer by."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-
-    @property
-    def weight(self) -> str:
-        """Its weight's name."""
-
-    @property
-    def op(self) -> str:
-        """Its operator type."""
+from quant_core.spec.layer_rule import Named
 
 
 def refuse_unmatched(rules: Sequence[LayerRule], layers: Sequence[Named]) -> None:
@@ -37,7 +21,7 @@ def refuse_unmatched(rules: Sequence[LayerRule], layers: Sequence[Named]) -> Non
         SpecError: If one matches no layer.
     """
     for rule in rules:
-        if not any(rule.matches(name=layer.name, weight=layer.weight, op=layer.op) for layer in layers):
+        if not any(rule.matches(layer) for layer in layers):
             raise SpecError(
                 f"rule {rule.match!r} matches no layer.",
                 remedy="Name a layer, a weight, a glob over either, or an operator type; "

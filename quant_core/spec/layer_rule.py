@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -14,6 +14,22 @@ from quant_core.spec.width import KERNEL_BITS
 
 def _known_activations(bits: Any) -> int | None:
     return None if bits is None else read_one_of((KERNEL_BITS, WIDE_BITS, FLOAT_BITS), bits)
+
+
+class Named(Protocol):
+    """What a rule can match a layer by."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def weight(self) -> str:
+        """Its weight's name."""
+
+    @property
+    def op(self) -> str:
+        """Its operator type."""
 
 
 class LayerRule(BaseModel):
@@ -57,19 +73,17 @@ class LayerRule(BaseModel):
             raise ValueError(f"rule {self.match!r} has min_bits above max_bits")
         return self
 
-    def matches(self, *, name: str, weight: str, op: str) -> bool:
+    def matches(self, layer: Named) -> bool:
         """Tell whether a layer falls under this rule.
 
         Args:
-            name: The layer's name.
-            weight: The name of its weight tensor.
-            op: Its operator type.
+            layer: The layer.
 
         Returns:
             True if the rule applies.
         """
-        return self.match in {name, weight, op} or any(
-            fnmatchcase(text, self.match) for text in (name, weight)
+        return self.match in {layer.name, layer.weight, layer.op} or any(
+            fnmatchcase(text, self.match) for text in (layer.name, layer.weight)
         )
 
     @property
