@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
@@ -51,6 +52,27 @@ def owner_name_of(request: Request) -> str:
 
 
 OwnerNameDep = Annotated[str, Depends(owner_name_of)]
+
+
+def _known_query(request: Request) -> None:
+    told = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]["parameters"]
+    known = {parameter["name"] for parameter in told if parameter["in"] == "query"}
+    unknown = next((name for name in request.query_params if name not in known), None)
+    if unknown is None:
+        return
+    near = get_close_matches(unknown, sorted(known), 1)
+    spec = "what is asked goes into the form's `spec`; " if request.method == "POST" else ""
+    raise ProblemError(
+        422,
+        "request",
+        f"There is no parameter {unknown[:200]!r} here" + (f"; did you mean {near[0]!r}?" if near else "."),
+        remedy=f"Take it out of the address; {spec}/docs lists what it takes.",
+        where=f"query.{unknown[:200]}",
+    )
+
+
+KnownQuery = Depends(_known_query)
+"""For routes with parameters in the query: one that is misspelt is refused, not passed over."""
 
 
 def find_job(service: Service, owner: str, job_id: str) -> Job:

@@ -76,7 +76,8 @@ class FormFiles:
             400,
             "unexpected_part",
             f"The form has an unexpected or repeated part named {name!r}.",
-            remedy="Send one `model`, one `data`, at most one `spec`, and `files` for external data only.",
+            remedy="Send one `model`, one `data`, at most one `spec`, and `files` for external data only; "
+            "what is asked, such as a size, goes into `spec`.",
             where=name,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import re
 import shutil
 import uuid
@@ -190,7 +191,7 @@ def _refuse_missing(name: str, *, or_job: bool) -> NoReturn:
 
 def _read_spec(text: bytes, asked: type[JobSpec]) -> JobSpec:
     try:
-        return asked.model_validate_json(text or b"{}")
+        return asked.model_validate_json(text.removeprefix(codecs.BOM_UTF8) or b"{}")
     except ValidationError as error:
         message, field = wrong_field(error, asked)
         raise ProblemError(

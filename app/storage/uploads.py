@@ -63,9 +63,9 @@ class Uploads:
             name: Its id.
 
         Returns:
-            The upload; None if there is none, or it has expired.
+            The upload; None if there is none, it has expired, or it is being sent anew.
         """
-        if re.fullmatch(UPLOAD_ID, name) is None:
+        if re.fullmatch(UPLOAD_ID, name) is None or self._begun_anew(owner, name):
             return None
         upload = self._read(_key(owner, name))
         return None if upload is None or upload.expires < datetime.now(UTC) else upload
@@ -85,7 +85,9 @@ class Uploads:
             for found in tuple(self._storage.objects.list(folder))
         }
         living = {
-            name: upload for name, upload in read.items() if upload is not None and upload.expires >= moment
+            name: upload
+            for name, upload in read.items()
+            if upload is not None and upload.expires >= moment and not self._begun_anew(owner, name)
         }
         return dict(sorted(living.items(), key=lambda item: item[1].expires, reverse=True))
 
@@ -178,6 +180,10 @@ class Uploads:
         )  # the content is young, so that no sweep takes it before
         self.direct.remove(owner, name)
         return upload
+
+    def _begun_anew(self, owner: str, name: str) -> bool:
+        """Whether other content is on its way under a name; a digest has but one content."""
+        return not is_digest(name) and self.begun(owner, name) is not None
 
     def _note(self, owner: str, name: str, digest: str, size: int) -> Upload:
         upload = Upload(sha256=digest, bytes=size, expires=datetime.now(UTC) + self._lifetime)

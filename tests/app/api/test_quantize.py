@@ -134,6 +134,47 @@ def test_external_data_may_not_leave_its_folder(server: Any, name: str) -> None:
     assert server.files() == files
 
 
+def test_what_is_asked_outside_of_the_spec_is_refused_where_it_would_be_passed_over(server: Any) -> None:
+    form = {"model": ("m.onnx", b"\x08 m"), "data": ("s.npz", b"PK\x03\x04")}
+    before = server.http.get("/jobs").json()["total"]
+    part = server.http.post("/quantize", files=form, data={"size": "0.1"})
+    assert (part.status_code, part.json()["where"]) == (400, "size")
+    assert "goes into `spec`" in part.json()["remedy"]
+    for route in ("/quantize", "/analyze"):
+        query = server.http.post(f"{route}?tag=a&size=0.1", files=form)
+        assert (query.status_code, query.json()["where"]) == (422, "query.size")
+        assert "goes into the form's `spec`" in query.json()["remedy"]
+    assert server.http.get("/jobs").json()["total"] == before
+
+
+@pytest.mark.parametrize(
+    ("method", "address", "near"),
+    [
+        ("GET", "/jobs?statte=failed", "state"),
+        ("DELETE", "/jobs/{job}?cancelonly=true", "cancel_only"),
+        ("GET", "/jobs/{job}/model?redirects=false", "redirect"),
+        ("GET", "/jobs/{job}/files/costs.json?redirects=false", "redirect"),
+        ("GET", "/uploads?limits=3", "limit"),
+    ],
+)
+def test_a_parameter_that_is_not_known_is_refused_with_the_one_that_may_be_meant(
+    server: Any, method: str, address: str, near: str
+) -> None:
+    job = server.submit()
+    server.wait_for(job, "succeeded")
+    answer = server.http.request(method, address.format(job=job))
+    assert answer.status_code == 422
+    assert answer.json()["message"].endswith(f"did you mean {near!r}?")
+    assert server.http.get(f"/jobs/{job}").status_code == 200
+
+
+def test_a_spec_may_begin_with_a_byte_order_mark(server: Any) -> None:
+    form = {"model": ("m.onnx", b"\x08 m"), "data": ("s.npz", b"PK\x03\x04")}
+    spec = {"spec": ("spec.json", b'\xef\xbb\xbf{"size": 0.3}')}  # as PowerShell writes files
+    answer = server.http.post("/quantize", files=form | spec)
+    assert (answer.status_code, answer.json()["spec"]["budget"]["size"]) == (202, 0.3)
+
+
 def test_external_data_lies_beside_the_model(server: Any) -> None:
     answer = server.http.post(
         "/quantize",

@@ -52,6 +52,24 @@ def test_an_upload_goes_on_where_the_connection_broke(server: Any) -> None:
     assert server.http.delete(url).status_code == 404
 
 
+def test_a_name_that_is_sent_anew_stands_for_nothing_until_all_is_here(server: Any) -> None:
+    def send() -> Any:
+        form = {"model": (None, "again.onnx"), "data": ("s.npz", b"PK\x03\x04")}
+        return server.http.post("/quantize", files=form)
+
+    url = "/uploads/again.onnx"
+    assert server.http.put(url, content=MODEL).status_code == 201
+    assert send().status_code == 202
+    newer = MODEL + b", the second"
+    half = server.http.put(url, content=newer[:9], headers={"Upload-Length": str(len(newer))})
+    assert half.status_code == 202
+    refused = send()  # what was there before is not what the client means
+    assert (refused.status_code, refused.json()["code"]) == (404, "no_such_upload")
+    assert "again.onnx" not in [found["id"] for found in server.http.get("/uploads").json()["uploads"]]
+    assert server.http.put(url, content=newer[9:], headers={"Upload-Offset": "9"}).status_code == 201
+    assert send().status_code == 202
+
+
 def test_curl_sends_a_file_and_goes_on_from_its_middle(server: Any, tmp_path: Path) -> None:
     file = tmp_path / "big.onnx"
     file.write_bytes(_CONTENT)
