@@ -18,6 +18,7 @@ from quant_core.artifacts import MODEL, REPORT_JSON
 from quant_core.calibration import Samples, load_samples, split_samples
 from quant_core.errors import ModelError
 from quant_core.ingest import Layer, find_layers, normalise, read_model
+from quant_core.ingest.constant_tensors import stored_tensor
 from quant_core.preparation import prepare
 from quant_core.preparation.equalizing import equalize, expected_bits
 from quant_core.quantizers import quantize_weight
@@ -221,12 +222,9 @@ class _Runs:
             raise ModelError(
                 "no output holds floats, so nothing can be compared.", remedy="Give scores out as well."
             )
-        constants = case.model.graph.initializers
-        self.weights: dict[str, NDArray[np.floating]] = {}
-        for layer in case.layers:
-            value = constants[layer.weight].const_value
-            assert value is not None
-            self.weights[layer.weight] = value.numpy()
+        self.weights: dict[str, NDArray[np.floating]] = {
+            layer.weight: stored_tensor(case.model, layer.weight).numpy() for layer in case.layers
+        }
         self._folder = tempfile.TemporaryDirectory()
 
     def __enter__(self) -> _Runs:

@@ -13,6 +13,7 @@ import onnx
 from quant_core.calibration import activation_ranges, choose_range
 from quant_core.errors import SpecError
 from quant_core.export import Form, export_model, place, target_of
+from quant_core.ingest.constant_tensors import stored_tensor
 from quant_core.preparation import Prepared, prepare
 from quant_core.quantizers import activation_grid, quantize_weight
 from quant_core.spec import FLOAT_BITS, Budget, LatencyTable, LayerLatency, QuantizeSpec
@@ -160,10 +161,9 @@ def _write(job: Prepared, spec: QuantizeSpec, path: Path, width: int, activation
     weights = {}
     for layer in job.layers:
         if bits[layer.name] != FLOAT_BITS:
-            tensor = job.model.graph.initializers[layer.weight].const_value
-            assert tensor is not None
+            weight = stored_tensor(job.model, layer.weight).numpy()
             grid = replace(spec.grid(width), range_search="minmax")
-            weights[layer.name] = quantize_weight(tensor.numpy(), width, layer.step_axis(grid), grid)
+            weights[layer.name] = quantize_weight(weight, width, layer.step_axis(grid), grid)
     grids = {}
     for name, observed in ranges.items():
         wide = WIDE_BITS if name in placement.wide else _BITS

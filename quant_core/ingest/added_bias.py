@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from quant_core.ingest.constant_tensors import own_constant
 from quant_core.ingest.layer import Layer
 
 
@@ -29,19 +30,13 @@ def added_bias(model: ir.Model, layer: Layer) -> ir.Value | None:
     else:
         value = node.inputs[2] if len(node.inputs) > 2 else None
         outputs = layer.shape[0] if layer.op == "Conv" or layer.axis == 0 else layer.shape[-1]
-    if (
-        value is None
-        or not value.is_initializer()
-        or value.const_value is None
-        or len(value.uses()) != 1
-        or value.is_graph_output()
-    ):
+    array = own_constant(value)
+    if array is None:
         return None
     if node.op_type == "Gemm" and any(
         node.attributes.get_float(key, 1.0) != 1.0 for key in ("alpha", "beta")
     ):
         return None
-    array = value.const_value
     if array.dtype != ir.DataType.FLOAT or array.size != outputs or tuple(array.shape)[-1:] != (outputs,):
         return None
     return value

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from quant_core.codes import ChannelAxis
+from quant_core.ingest.constant_tensors import constant_tensor
 from quant_core.ingest.layer import RECURRENT, Layer, Use
 from quant_core.ingest.neighbours import with_neighbours
 from quant_core.ingest.short_rows import with_short_rows
@@ -183,15 +184,8 @@ def channel_axis(node: ir.Node, operand: int, shape: tuple[int, ...]) -> Channel
 
 
 def _is_constant(value: ir.Value | None, rank: int, types: Collection[ir.DataType]) -> bool:
-    return (
-        value is not None
-        and value.is_initializer()
-        and not value.is_graph_input()
-        and value.const_value is not None
-        and value.const_value.dtype in types
-        and len(value.const_value.shape) >= rank
-        and value.const_value.size > 0
-    )
+    tensor = constant_tensor(value)
+    return tensor is not None and tensor.dtype in types and len(tensor.shape) >= rank and tensor.size > 0
 
 
 def _layer(weight: ir.Value, readers: list[tuple[ir.Node, int]]) -> Layer:

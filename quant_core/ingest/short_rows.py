@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
+from quant_core.ingest.constant_tensors import stored_tensor
 from quant_core.ingest.layer import Layer
 
 _STEP_BITS = 32
@@ -35,8 +36,10 @@ def _has_short_rows(layer: Layer, model: ir.Model) -> bool:
     columns = layer.parameters // layer.shape[0]
     if layer.axis != 0 or any(use.op != "Gather" for use in layer.uses) or columns >= _LONG:
         return False
-    tensor = model.graph.initializers[layer.weight].const_value
-    assert tensor is not None  # a layer's weight is constant
-    largest = np.abs(tensor.numpy().reshape(layer.shape[0], columns)).max(axis=1).astype(np.float64)
+    largest = (
+        np.abs(stored_tensor(model, layer.weight).numpy().reshape(layer.shape[0], columns))
+        .max(axis=1)
+        .astype(np.float64)
+    )
     usual = float(np.median(largest))
     return usual > 0 and float(np.log2(largest.max() / usual)) < _STEP_BITS / columns

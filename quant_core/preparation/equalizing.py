@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from quant_core.allocation.file_costs import smallest_reachable
@@ -20,7 +19,7 @@ from quant_core.export import Placement, layer_form, place
 from quant_core.export.float_borders import FloatBorders, float_borders
 from quant_core.export.kernel_times import product_time
 from quant_core.export.run_time import estimated_time
-from quant_core.ingest import Layer
+from quant_core.ingest.constant_tensors import stored_tensor
 from quant_core.preparation import Prepared
 from quant_core.preparation.open_widths import file_costs, open_widths
 from quant_core.quantizers.channel_groups import ChannelGroup, channel_groups, output_groups
@@ -130,7 +129,7 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
     readers = {
         layer.name: as_reader(
             layer,
-            _weight(job, layer),
+            stored_tensor(job.graph, layer.weight).numpy(),
             seen[layer.uses[0].input],
             bits=widths[layer.name],
             dynamic=integer[layer.name] == "dynamic",
@@ -252,9 +251,3 @@ def _looked_at(
         }
     shapes = {name: tuple(value.shape) for name, value in values.items() if isinstance(value, torch.Tensor)}
     return shapes, {name: values[name] for name in program.outputs}
-
-
-def _weight(job: Prepared, layer: Layer) -> npt.NDArray[np.floating]:
-    tensor = job.graph.graph.initializers[layer.weight].const_value
-    assert tensor is not None
-    return tensor.numpy()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from quant_core.ingest.constant_tensors import constant_tensor, own_constant
 from quant_core.ingest.layer import Layer
 from quant_core.ingest.subgraphs import read_inside
 
@@ -153,10 +154,10 @@ class _Search:
             return False
         node = self.nodes[layer.uses[0].node]
         if layer.op == "MatMul":
-            return len(layer.shape) == 2 and _own(node.inputs[1])
+            return len(layer.shape) == 2 and own_constant(node.inputs[1]) is not None
         if layer.op == "Gemm":
-            return not node.attributes.get_int("transA", 0) and _own(node.inputs[1])
-        return layer.op in {"Conv", "ConvTranspose"} and _own(node.inputs[1])
+            return not node.attributes.get_int("transA", 0) and own_constant(node.inputs[1]) is not None
+        return layer.op in {"Conv", "ConvTranspose"} and own_constant(node.inputs[1]) is not None
 
     def closure(self, start: ir.Value, reader: Layer) -> ChannelGroup | None:
         """Collect what must be scaled together with a tensor; None if that is not possible."""
@@ -211,7 +212,9 @@ class _Search:
         folds: list[Fold] = []
         here = value
         while (node := here.producer()) is not None and node.op_type in {"Add", "Mul"} and not node.domain:
-            constants = [given for given in node.inputs if given is not None and _constant(given)]
+            constants = [
+                given for given in node.inputs if given is not None and constant_tensor(given) is not None
+            ]
             outside = here.is_graph_output() or str(here.name) in self.captured
             if outside or len(constants) != 1 or {str(user.name) for user, _ in here.uses()} - nodes:
                 break
@@ -222,7 +225,9 @@ class _Search:
             if node.op_type == "Mul":
                 return ChannelGroup(tuple(reversed(tensors)), channels, readers, tuple(folds))
             nodes = {str(node.name)}
-            here = next(given for given in node.inputs if given is not None and not _constant(given))
+            here = next(
+                given for given in node.inputs if given is not None and constant_tensor(given) is None
+            )
         return ChannelGroup((str(value.name),), channels, readers, (), trailing=behind)
 
     def _check(self, value: ir.Value, behind: int, channels: int) -> None:
@@ -250,15 +255,22 @@ class _Search:
             yield _tensor(node.inputs[0]), self._flattened(node)
         elif op == "Add":
             for operand in node.inputs:
-                yield _fold(operand, behind, channels) if _constant(operand) else (_tensor(operand), behind)
-        elif op == "Mul" and any(_constant(operand) for operand in node.inputs):
-            yield next(_tensor(operand) for operand in node.inputs if not _constant(operand)), behind
+                yield (
+                    _fold(operand, behind, channels)
+                    if constant_tensor(operand) is not None
+                    else (_tensor(operand), behind)
+                )
+        elif op == "Mul" and any(constant_tensor(operand) is not None for operand in node.inputs):
+            yield (
+                next(_tensor(operand) for operand in node.inputs if constant_tensor(operand) is None),
+                behind,
+            )
         else:
             raise _NotFoldableError
 
     def _layer_folds(self, node: ir.Node, behind: int, channels: int) -> Iterator[Fold]:
         layer = self.layers.get(str(node.name))
-        if layer is None or layer.uses[0].operand != 1 or not _own(node.inputs[1]):
+        if layer is None or layer.uses[0].operand != 1 or own_constant(node.inputs[1]) is None:
             raise _NotFoldableError
         spatial = _axes_behind(layer)
         transposed = layer.op == "Gemm" and node.attributes.get_int("transB", 0) == 1
@@ -316,26 +328,18 @@ def _spreads(value: ir.Value | None, behind: int, channels: int) -> bool:
     return others and shape[place] in {1, channels}
 
 
-def _constant(value: ir.Value | None) -> bool:
-    return value is not None and value.is_initializer() and value.const_value is not None
-
-
-def _own(value: ir.Value | None) -> bool:
-    """Whether a value is a constant that one node reads."""
-    return value is not None and _constant(value) and len(value.uses()) == 1 and not value.is_graph_output()
-
-
 def _tensor(value: ir.Value | None) -> ir.Value:
-    if value is None or _constant(value):
+    if value is None or constant_tensor(value) is not None:
         raise _NotFoldableError
     return value
 
 
 def _fold(value: ir.Value | None, behind: int, channels: int) -> Fold:
     """A constant with one value a channel and `behind` axes after it."""
-    if value is None or not _own(value) or value.const_value is None:
+    tensor = own_constant(value)
+    if value is None or tensor is None:
         raise _NotFoldableError
-    shape = value.const_value.shape.numpy()
+    shape = tensor.shape.numpy()
     axis = len(shape) - 1 - behind
     if axis < 0 or shape[axis] != channels:
         raise _NotFoldableError

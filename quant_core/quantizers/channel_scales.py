@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from quant_core.codes import SPREAD
 from quant_core.codes.number_formats import half_nearest
+from quant_core.ingest.constant_tensors import stored_tensor
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.channel_groups import ChannelGroup, Fold
 
@@ -70,9 +71,10 @@ def with_scales(model: ir.Model, layers: Sequence[Layer], scales: Sequence[Chann
     for found in scales:
         for name in found.group.readers:
             layer = by_name[name]
-            _set(copy, layer.weight, multiplied(layer, _array(copy, layer.weight), found.values))
+            weight = stored_tensor(copy, layer.weight).numpy().astype(np.float64)
+            _set(copy, layer.weight, multiplied(layer, weight, found.values))
         for fold in found.group.folds:
-            array = _array(copy, fold.name)
+            array = stored_tensor(copy, fold.name).numpy().astype(np.float64)
             if fold.spread:
                 _spread(copy, nodes[fold.spread], fold, array, found.values)
                 continue
@@ -132,12 +134,6 @@ def multiplied(
     if layer.op == "Gemm" and layer.axis == 0:
         return weight * factors
     return weight * factors.reshape(-1, *[1] * (weight.ndim - 1))
-
-
-def _array(model: ir.Model, name: str) -> npt.NDArray[np.float64]:
-    tensor = model.graph.initializers[name].const_value
-    assert tensor is not None  # groups hold constants alone
-    return tensor.numpy().astype(np.float64)
 
 
 def _set(model: ir.Model, name: str, values: npt.NDArray[np.float64]) -> None:

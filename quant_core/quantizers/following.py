@@ -18,6 +18,7 @@ from quant_core.calibration import Samples
 from quant_core.codes import CorrectedBias, QuantizedWeight
 from quant_core.executor import Program
 from quant_core.executor.layout import fast_layout
+from quant_core.ingest.constant_tensors import stored_tensor
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.bias_correction import corrected_bias, find_bias
 from quant_core.quantizers.gptq import gptq
@@ -126,9 +127,7 @@ def followed_places(graph: ir.Model, layers: Sequence[Layer], samples: Samples) 
         added = node.inputs[2] if layer.op != "MatMul" and len(node.inputs) > 2 else None
         if added is not None and added.const_value is None:
             continue
-        weight = graph.graph.initializers[layer.weight].const_value
-        assert weight is not None
-        rows = to_rows(layer, np.asarray(weight.numpy(), dtype=np.float32))
+        rows = to_rows(layer, np.asarray(stored_tensor(graph, layer.weight).numpy(), dtype=np.float32))
         constant = None if added is None else added.const_value
         bias = np.zeros(1, np.float32) if constant is None else np.array(constant.numpy())
         places.append(FollowedPlace(layer, node, rows, torch.from_numpy(bias), find_bias(graph, layer)))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from quant_core.codes import CorrectedBias, QuantizedWeight
 from quant_core.codes.number_formats import half_from
+from quant_core.ingest.constant_tensors import stored_tensor
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.bias_correction import find_bias
 from quant_core.quantizers.rows import rows_view
@@ -56,10 +57,10 @@ class LearnedCodes:
             mean: Mean of each of its inputs, `[groups, inputs]` as `rows_shape` counts them.
             reach: Most that u may start from the code given, on the side of the float weight.
         """
-        tensor = model.graph.initializers[layer.weight].const_value
-        assert tensor is not None
         device = output.device
-        weight = torch.from_numpy(np.array(tensor.numpy(), dtype=np.float32)).to(device)
+        weight = torch.from_numpy(np.array(stored_tensor(model, layer.weight).numpy(), dtype=np.float32)).to(
+            device
+        )
         scale = torch.from_numpy(np.array(start.spread(start.scale))).to(device)
         codes = torch.from_numpy(start.elements()).to(device)
         self._weight, self._start = layer.weight, start

@@ -6,8 +6,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 
-import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from quant_core.calibration import RangeWatch, Samples
@@ -15,6 +13,7 @@ from quant_core.codes import QuantizedWeight
 from quant_core.executor import Program
 from quant_core.executor.heap import trim_heap
 from quant_core.executor.side_by_side import side_by_side
+from quant_core.ingest.constant_tensors import stored_tensor
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.adaround import adaround
 from quant_core.quantizers.bias_correction import find_bias
@@ -127,7 +126,7 @@ def round_weights(
         def fitted(layer: Layer, moments: dict[str, Moments] = moments) -> Mapping[int, QuantizedWeight]:
             return gptq(
                 layer,
-                _weight(model, layer),
+                stored_tensor(model, layer.weight).numpy(),
                 moments.pop(layer.name),
                 integer[layer.name],
                 find_bias(model, layer) if options.bias_correction else None,
@@ -155,7 +154,7 @@ def round_weights(
         seed=seed,
     )
     for layer in by_value:
-        weight = _weight(model, layer)
+        weight = stored_tensor(model, layer.weight).numpy()
         if given is not None and layer.name in settled:
             rounded[layer.name] = {bits: given[layer.name][bits] for bits in integer[layer.name]}
             continue
@@ -239,9 +238,3 @@ def _groups(layers: Sequence[Layer]) -> Iterator[list[Layer]]:
         held += size
     if group:
         yield group
-
-
-def _weight(model: ir.Model, layer: Layer) -> npt.NDArray[np.floating]:
-    tensor = model.graph.initializers[layer.weight].const_value
-    assert tensor is not None
-    return tensor.numpy()

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
+from quant_core.ingest.constant_tensors import constant_integers
+
 Axis = int | None
 """Axis that holds the batch; None for tensors that are the same for every sample."""
 
@@ -42,10 +44,7 @@ def constant(node: ir.Node, position: int) -> list[int] | None:
     Returns:
         Its elements; None where it is absent or not constant.
     """
-    value = node.inputs[position] if position < len(node.inputs) else None
-    if value is None or value.const_value is None or value.is_graph_input():
-        return None
-    return [int(number) for number in value.const_value.numpy().reshape(-1)]
+    return constant_integers(node.inputs[position]) if position < len(node.inputs) else None
 
 
 def known_shape(value: ir.Value | None, shapes: Mapping[str, Shape]) -> Shape:

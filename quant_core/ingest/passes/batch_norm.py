@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from quant_core.ingest.constant_tensors import constant_tensor, own_constant
 from quant_core.ingest.passes.channel_affine import ChannelAffine, channel_affine
 
 _FOLDABLE = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
@@ -43,14 +44,13 @@ def _fold(node: ir.Node) -> bool:
     if layer.op_type == "MatMul" and not _is_matrix_product(layer, source):
         return False
     weight = layer.inputs[1]
-    if weight is None or not _is_own_constant(weight):
+    tensor = own_constant(weight)
+    if weight is None or tensor is None:
         return False
     bias = layer.inputs[2] if len(layer.inputs) > 2 else None
     bias_values = _bias_values(layer, bias, factor.size)
     if bias_values is None:
         return False
-    tensor = weight.const_value
-    assert tensor is not None  # checked by _is_own_constant
     scaled = _scale_channels(layer, tensor.numpy().astype(np.float64), factor)
     shifted = bias_values * factor + affine.offset
     if scaled is None or not _fits(scaled, tensor.dtype) or not _fits(shifted, tensor.dtype):
@@ -77,23 +77,14 @@ def _is_matrix_product(layer: ir.Node, result: ir.Value) -> bool:
     )
 
 
-def _is_own_constant(value: ir.Value) -> bool:
-    return (
-        value.is_initializer()
-        and not value.is_graph_input()
-        and not value.is_graph_output()
-        and value.const_value is not None
-        and len(value.uses()) == 1
-    )
-
-
 def _bias_values(layer: ir.Node, bias: ir.Value | None, channels: int) -> np.ndarray | None:
     """Give the layer's bias per channel, float64, or None if it is not constant per channel."""
     if bias is None:
         return np.zeros(channels)
-    if bias.const_value is None or bias.is_graph_input():
+    tensor = constant_tensor(bias)
+    if tensor is None:
         return None
-    values = bias.const_value.numpy().astype(np.float64)
+    values = tensor.numpy().astype(np.float64)
     if layer.op_type == "Gemm":
         values = values * layer.attributes.get_float("beta", 1.0)
     per_channel = values.size == 1 or (values.size == channels and values.shape[-1] == channels)

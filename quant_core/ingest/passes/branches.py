@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from quant_core.ingest.constant_tensors import constant_tensor
+
 
 class InlineConstantIf(ir.passes.InPlacePass):
     """Move the nodes of the branch that is always taken into the main graph.
@@ -28,10 +30,10 @@ class InlineConstantIf(ir.passes.InPlacePass):
 
 
 def _inline(node: ir.Node, graph: ir.Graph) -> bool:
-    condition = node.inputs[0]
-    if condition is None or condition.const_value is None or condition.is_graph_input():
+    condition = constant_tensor(node.inputs[0])
+    if condition is None:
         return False
-    taken = "then_branch" if bool(condition.const_value.numpy().all()) else "else_branch"
+    taken = "then_branch" if bool(condition.numpy().all()) else "else_branch"
     branch = node.attributes[taken].as_graph()
     produced = list(branch.outputs)
     makers = [value.producer() for value in produced]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from quant_core.ingest.constant_tensors import constant_tensor
+
 _CONVOLUTIONS = {"Conv", "ConvTranspose"}
 
 
@@ -48,7 +50,7 @@ def channel_affine(node: ir.Node) -> ChannelAffine | None:
 def _batch_normalization(node: ir.Node) -> ChannelAffine | None:
     """With s = scale / sqrt(var + epsilon), the factor is s and the offset shift - mean * s."""
     statistics_are_read = any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
-    constants = [_constant(value) for value in node.inputs[1:5]]
+    constants = [_values(value) for value in node.inputs[1:5]]
     arrays = [array for array in constants if array is not None]
     source, shift = node.inputs[0], node.inputs[2]
     if node.attributes.get_int("training_mode", 0) or statistics_are_read or len(arrays) != 4:
@@ -65,12 +67,12 @@ def _elementwise(node: ir.Node) -> ChannelAffine | None:
     for position in (1, 0) if node.op_type in {"Mul", "Add"} else (1,):
         source, operand = node.inputs[1 - position], node.inputs[position]
         layer = source.producer() if source is not None else None
-        constant = _constant(operand)
-        if source is None or operand is None or layer is None or constant is None:
+        factors = _values(operand)
+        if source is None or operand is None or layer is None or factors is None:
             continue
         if layer.op_type not in _CONVOLUTIONS or layer.domain:
             continue
-        values = _per_channel(constant, layer)
+        values = _per_channel(factors, layer)
         if values is None:
             continue
         ones, zeros = np.ones_like(values), np.zeros_like(values)
@@ -101,7 +103,6 @@ def _per_channel(constant: np.ndarray, layer: ir.Node) -> np.ndarray | None:
     return np.broadcast_to(aligned.reshape(-1), (channels,))
 
 
-def _constant(value: ir.Value | None) -> np.ndarray | None:
-    if value is None or value.const_value is None or value.is_graph_input() or not value.is_initializer():
-        return None
-    return value.const_value.numpy().astype(np.float64)
+def _values(value: ir.Value | None) -> np.ndarray | None:
+    tensor = constant_tensor(value)
+    return None if tensor is None else tensor.numpy().astype(np.float64)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from quant_core.ingest.constant_tensors import constant_tensor, own_constant
 from quant_core.ingest.passes.constants import store_integers
 
 _EQUATION = re.compile(r"((?:\.\.\.)?[A-Za-z]+),([A-Za-z]+)->((?:\.\.\.)?[A-Za-z]+)")
@@ -139,13 +140,9 @@ def _weight(node: ir.Node) -> tuple[ir.Value, int] | None:
     constants = [
         (value, position)
         for position, value in enumerate(node.inputs)
-        if value is not None and value.is_initializer() and value.const_value is not None
+        if value is not None and constant_tensor(value) is not None
     ]
-    if len(constants) != 1:
-        return None
-    value, position = constants[0]
-    shared = len(value.uses()) != 1 or value.is_graph_input() or value.is_graph_output()
-    return None if shared else (value, position)
+    return constants[0] if len(constants) == 1 and own_constant(constants[0][0]) is not None else None
 
 
 def _read(equation: str, position: int) -> _Product | None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from quant_core.ingest.constant_tensors import constant_tensor
 from quant_core.ingest.find_layers import FLOAT_TYPES
 from quant_core.ingest.passes.inference import infer_shapes
 
@@ -234,5 +235,5 @@ def _input(node: ir.Node, place: int) -> ir.Value | None:
 
 
 def _is_weight(value: ir.Value | None) -> bool:
-    tensor = None if value is None or value.is_graph_input() else value.const_value
+    tensor = constant_tensor(value)
     return tensor is not None and tensor.dtype in FLOAT_TYPES and len(tensor.shape) >= _MATRIX

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from quant_core.ingest.constant_tensors import constant_integers
 from quant_core.ingest.passes.constants import store_integers
 from quant_core.ingest.passes.pieces import only_reader
 
@@ -68,22 +69,16 @@ def _entries(value: ir.Value | None) -> list[int] | None:
     """Entries of a shape, -1 for a first one that is computed; None where more is unknown."""
     if value is None:
         return None
-    constant = _constant(value)
-    if constant is not None:
-        return constant
+    stored = constant_integers(value)
+    if stored is not None:
+        return stored
     joined = value.producer()
     if joined is None or joined.op_type != "Concat" or joined.domain:
         return None
-    rest = [None if part is None else _constant(part) for part in joined.inputs[1:]]
+    rest = [constant_integers(part) for part in joined.inputs[1:]]
     if any(part is None for part in rest):
         return None
     return [-1, *(entry for part in rest if part is not None for entry in part)]
-
-
-def _constant(value: ir.Value) -> list[int] | None:
-    if not value.is_initializer() or value.const_value is None:
-        return None
-    return [int(entry) for entry in value.const_value.numpy().reshape(-1)]
 
 
 def _runs(order: Sequence[int]) -> list[list[int]]:

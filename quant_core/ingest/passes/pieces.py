@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from quant_core.ingest.constant_tensors import constant_tensor
+
 
 def only_reader(node: ir.Node) -> ir.Node | None:
     """Find the node of the same graph that alone reads what a node writes.
@@ -30,7 +32,8 @@ def the_number(value: ir.Value | None) -> float | None:
     Returns:
         The number; None where it is none, or holds several.
     """
-    if value is None or not value.is_initializer() or value.const_value is None:
+    tensor = constant_tensor(value)
+    if tensor is None:
         return None
-    array = value.const_value.numpy()
+    array = tensor.numpy()
     return float(array.reshape(-1)[0]) if array.size == 1 and array.ndim <= 1 else None

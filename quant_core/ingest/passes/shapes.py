@@ -7,6 +7,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from quant_core.ingest.constant_tensors import constant_tensor
 from quant_core.ingest.passes.constants import replace_by_constant
 from quant_core.ingest.passes.inference import infer_shapes
 
@@ -83,10 +84,8 @@ def _vector(sizes: Sizes | None) -> np.ndarray | None:
 
 
 def _constant(node: ir.Node, position: int) -> np.ndarray | None:
-    value = node.inputs[position] if position < len(node.inputs) else None
-    if value is None or value.const_value is None or value.is_graph_input():
-        return None
-    return value.const_value.numpy()
+    tensor = constant_tensor(node.inputs[position]) if position < len(node.inputs) else None
+    return None if tensor is None else tensor.numpy()
 
 
 def _gather(sizes: Sizes, indices: np.ndarray | None) -> np.ndarray | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from quant_core.ingest.constant_tensors import constant_tensor
 from quant_core.ingest.find_layers import FLOAT_TYPES
 from quant_core.ingest.passes.constants import store_integers
 
@@ -38,10 +39,8 @@ def _transposed_table(operand: ir.Value | None) -> ir.Value | None:
     """Give the constant matrix that an operand is the transposition of."""
     turn = operand.producer() if operand is not None else None
     table = turn.inputs[0] if turn is not None and turn.op_type == "Transpose" and not turn.domain else None
-    if turn is None or table is None or not table.is_initializer() or table.is_graph_input():
-        return None
-    tensor = table.const_value
-    if tensor is None or tensor.dtype not in FLOAT_TYPES or len(tensor.shape) != 2:
+    tensor = constant_tensor(table)
+    if turn is None or tensor is None or tensor.dtype not in FLOAT_TYPES or len(tensor.shape) != 2:
         return None
     return table if list(turn.attributes.get_ints("perm", [1, 0])) == [1, 0] else None
 
