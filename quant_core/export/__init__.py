@@ -3,7 +3,7 @@
 from quant_core.export.exporter import export_model
 from quant_core.export.forms import Form, Placement
 from quant_core.export.placement import layer_form, place
-from quant_core.export.size import SizeModel, predict_sizes
+from quant_core.export.size import predict_sizes
 from quant_core.export.target import Target
 from quant_core.export.target_candidates import within_target
 from quant_core.export.targets import target_of
@@ -11,7 +11,6 @@ from quant_core.export.targets import target_of
 __all__ = [
     "Form",
     "Placement",
-    "SizeModel",
     "Target",
     "export_model",
     "layer_form",

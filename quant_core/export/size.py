@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from google.protobuf.message import Message
 
+from quant_core.allocation.file_costs import FileCosts
 from quant_core.codes import ActivationGrid, CorrectedBias, QuantizedWeight, channel_count
 from quant_core.codes.outliers import Outliers, pairs_for
 from quant_core.export.block_patterns import write_blocks
@@ -35,6 +36,7 @@ from quant_core.export.weight_patterns import (
     write_table,
 )
 from quant_core.ingest.added_bias import added_bias
+from quant_core.ingest.constant_tensors import stored_tensor
 from quant_core.ingest.layer import Layer
 from quant_core.spec import FLOAT_BITS, WeightGrid, WeightOptions
 from quant_core.spec.bits import WIDE_BITS
@@ -47,54 +49,6 @@ _MASK = 8
 """Most numbers that a shape, or a mask of the bits of a byte, has."""
 
 
-@dataclass(frozen=True)
-class SizeModel:
-    """Predicted bytes of any plan: `base + sum of layers + functions of the widths in use`.
-
-    Attributes:
-        base: Bytes of everything but the layers' weights.
-        layers: Layer name -> width -> bytes of its stored weight, scales and unpacking nodes.
-        functions: Bits, or `OUTLIERS` -> bytes of the function that unpacks them, stored once a file.
-    """
-
-    base: int
-    layers: Mapping[str, Mapping[int, int]]
-    functions: Mapping[int, int]
-
-    def total(self, bits: Mapping[str, int]) -> int:
-        """Predict a file's size.
-
-        Args:
-            bits: Layer name -> bits.
-
-        Returns:
-            Bytes.
-        """
-        weights = sum(self.layers[name][width] for name, width in bits.items())
-        return self.base + weights + self.overhead(bits.values())
-
-    def overhead(self, widths: Iterable[int]) -> int:
-        """Predict the bytes of the functions that some widths need.
-
-        Args:
-            widths: Bits in use.
-
-        Returns:
-            Bytes.
-        """
-        return sum(self.functions.get(key, 0) for key in frozenset().union(*map(functions_of, widths)))
-
-    def smallest(self) -> int:
-        """Predict the smallest file that any plan gives.
-
-        Returns:
-            Bytes.
-        """
-        return self.total(
-            {name: min(choices, key=choices.__getitem__) for name, choices in self.layers.items()}
-        )
-
-
 def predict_sizes(
     model: ir.Model,
     layers: Sequence[Layer],
@@ -102,7 +56,7 @@ def predict_sizes(
     activation_bits: int,
     target: Target = ORT_CPU,
     options: WeightOptions = _DEFAULT,
-) -> SizeModel:
+) -> FileCosts:
     """Measure the stored form of every layer at every candidate width.
 
     Args:
@@ -148,7 +102,7 @@ def predict_sizes(
     keys = frozenset().union(*map(functions_of, reference.values()))
     used = sum(functions.get(key, 0) for key in keys)
     base = model_bytes(file) - used - sum(sizes[name][bits] for name, bits in reference.items())
-    return SizeModel(base=base, layers=sizes, functions=functions)
+    return FileCosts(base=base, layers=sizes, functions=functions)
 
 
 @dataclass
@@ -202,8 +156,7 @@ class _Counter:
 
 
 def _float_bytes(layer: Layer, model: ir.Model) -> int:
-    tensor = model.graph.initializers[layer.weight].const_value
-    assert tensor is not None
+    tensor = stored_tensor(model, layer.weight)
     named = len(layer.weight) + 8 + 2 * len(layer.shape)
     if half_type(tensor.numpy(), half_types(model, halves=False)) is None:
         return tensor.nbytes + named

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -98,10 +99,9 @@ class LocalFunctions:
             return names[0]
         if len(planes) == 1:
             return writer.node("Cast", names, to=onnx.TensorProto.INT8)
-        count = 1
-        for size in shape:
-            count *= size
-        attributes: dict[str, Any] = {} if bits == 6 else {"shape": list(planes[0].dims), "size": [count]}
+        attributes: dict[str, Any] = (
+            {} if bits == 6 else {"shape": list(planes[0].dims), "size": [math.prod(shape)]}
+        )
         return writer.node(f"Unpack{bits}", names, domain=DOMAIN, **attributes)
 
     def write_outliers(

@@ -98,8 +98,7 @@ def file_costs(
     widths = open_widths(candidates, layers, model, spec, target)
     weights = {name: sorted(set(map(stored_of, choice.bits))) for name, choice in widths.items()}
     if not spec.open_activations:
-        sizes = predict_sizes(model, layers, weights, spec.default_activation_bits, target, spec)
-        return FileCosts(sizes.base, sizes.layers, sizes.functions)
+        return predict_sizes(model, layers, weights, spec.default_activation_bits, target, spec)
     stored = {max(KERNEL_BITS, own) for own in spec.open_activations}
     found = {own: predict_sizes(model, layers, weights, own, target, spec) for own in stored}
     first = found[min(stored)]
