@@ -16,6 +16,8 @@ BitwrightError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class BitwrightError(Exception):
     """Base of every error raised on purpose."""
@@ -111,3 +113,17 @@ class InternalError(BitwrightError):
     """A promise of our own was broken, such as a simulation that onnxruntime contradicts."""
 
     code = "internal"
+
+
+def name_some(names: Sequence[object], shown: int) -> str:
+    """Name the first of several things in a message, and say how many more there are.
+
+    Args:
+        names: What to name.
+        shown: How many at most.
+
+    Returns:
+        Such as "a, b and 3 more".
+    """
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(map(str, names[:shown])) + more

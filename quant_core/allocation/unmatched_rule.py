@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from quant_core.errors import SpecError
+from quant_core.errors import SpecError, name_some
 from quant_core.spec import LayerRule
 from quant_core.spec.layer_rule import Named
+
+_SHOWN = 5
 
 
 def refuse_unmatched(rules: Sequence[LayerRule], layers: Sequence[Named]) -> None:
@@ -34,13 +36,9 @@ def _hint(written: str, layers: Sequence[Named]) -> str:
     part = written.strip("*")
     holding = [layer.name for layer in layers if part and (part in layer.name or part in layer.weight)]
     if holding:
-        return f"'*{part}*' matches {_listed(holding)}."
+        return f"'*{part}*' matches {name_some(holding, _SHOWN)}."
     if near := get_close_matches(
         written, [text for layer in layers for text in (layer.name, layer.weight)], 1
     ):
         return f"did you mean {near[0]!r}?"
-    return f"layers are {_listed([layer.name for layer in layers])}."
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"layers are {name_some([layer.name for layer in layers], _SHOWN)}."

@@ -6,7 +6,7 @@ import onnx
 import onnx_ir as ir
 import torch
 
-from quant_core.errors import ModelError, UnsupportedOperatorError
+from quant_core.errors import ModelError, UnsupportedOperatorError, name_some
 from quant_core.executor import ops as _ops  # noqa: F401 - importing fills the registry
 from quant_core.executor.budget import Limits
 from quant_core.executor.dtypes import Precision
@@ -131,6 +131,5 @@ def _describe(missing: list[Missing]) -> list[str]:
         users.setdefault((entry.domain, entry.op, entry.version), []).append(entry.node)
     lines = []
     for (domain, op, version), nodes in users.items():
-        shown = ", ".join(nodes[:3]) + (f" and {len(nodes) - 3} more" if len(nodes) > 3 else "")
-        lines.append(f"{domain or 'ai.onnx'}::{op} (opset {version}) at {shown}")
+        lines.append(f"{domain or 'ai.onnx'}::{op} (opset {version}) at {name_some(nodes, 3)}")
     return lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quant_core.errors import AlreadyQuantizedError
+from quant_core.errors import AlreadyQuantizedError, name_some
 from quant_core.ingest.quantized_parts import QuantizedPart
 
 _SHOWN = 3
@@ -22,22 +22,8 @@ def refuse_quantized(parts: Sequence[QuantizedPart], where: str) -> None:
     """
     if parts:
         raise AlreadyQuantizedError(
-            f"the model is already quantized: it holds {name_parts(parts, _SHOWN)}.",
+            f"the model is already quantized: it holds {name_some(parts, _SHOWN)}.",
             remedy="Give the float model that it was made from, or ask to keep these parts as they are: "
             "quantized_parts=keep (--keep-quantized).",
             where=where,
         )
-
-
-def name_parts(parts: Sequence[QuantizedPart], shown: int) -> str:
-    """Name parts for people.
-
-    Args:
-        parts: What was found.
-        shown: How many to name.
-
-    Returns:
-        The first ones, and how many more there are.
-    """
-    more = f" and {len(parts) - shown} more" if len(parts) > shown else ""
-    return ", ".join(map(str, parts[:shown])) + more

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from quant_core.errors import name_some
 from quant_core.ingest.find_layers import FLOAT_TYPES, QUANTIZABLE_TYPE, picks_alike, weight_operands
 from quant_core.ingest.layer import RECURRENT, Layer
 from quant_core.ingest.passes.large_constants import FEWEST
@@ -77,9 +78,8 @@ def _reason(value: ir.Value, graph: ir.Graph, main: ir.Graph, owners: dict[ir.Gr
     if not others and not picks_alike([node for node, _ in value.uses()], value):
         picking = ", ".join(f"{node.op_type} {node.name!r}" for node, _ in list(value.uses())[:_SHOWN])
         return f"{picking} pick along different axes of it, or along another than the first of what is multiplied too"
-    readers = ", ".join(f"{node.op_type} {node.name!r}" for node in others[:_SHOWN])
-    more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
-    return f"it is read by {readers}{more}, {_why(others[0]) if others else _NO_LAYER}"
+    readers = name_some([f"{node.op_type} {node.name!r}" for node in others], _SHOWN)
+    return f"it is read by {readers}, {_why(others[0]) if others else _NO_LAYER}"
 
 
 def _why(node: ir.Node) -> str:

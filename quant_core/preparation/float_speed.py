@@ -10,6 +10,7 @@ from functools import cached_property
 import onnx_ir as ir
 
 from quant_core.allocation.candidates import Candidates
+from quant_core.errors import name_some
 from quant_core.export import Placement, Target, place
 from quant_core.export.code_flow import CodeFlow
 from quant_core.export.kernel_times import PASS, dynamic_time, float_time, integer_time
@@ -70,8 +71,7 @@ class FloatForSpeed:
         """What the user should know."""
         if not self.layers:
             return ()
-        named, more = ", ".join(self.layers[:_NAMED]), len(self.layers) - _NAMED
-        named += f" and {more} more" if more > 0 else ""
+        named = name_some(self.layers, _NAMED)
         counted = f"{len(self.layers)} layers run" if len(self.layers) > 1 else "1 layer runs"
         note = (
             f"{counted} in float on packed weights ({named}): in integers, with what is rounded around them, the file "

@@ -15,7 +15,7 @@ from quant_core.allocation.candidates import Candidates, candidate_bits, with_ac
 from quant_core.allocation.file_costs import FileCosts, smallest_reachable, with_zero_points
 from quant_core.calibration import Samples, load_samples
 from quant_core.calibration.padding import Padding
-from quant_core.errors import InfeasibleBudgetError, ModelError, NonFiniteError, SpecError
+from quant_core.errors import InfeasibleBudgetError, ModelError, NonFiniteError, SpecError, name_some
 from quant_core.executor import Program, compile_model
 from quant_core.executor.layout import fast_layout
 from quant_core.export import Form, Target, place, target_of, within_target
@@ -30,7 +30,6 @@ from quant_core.ingest import (
     with_float_activations,
     with_shapes,
 )
-from quant_core.ingest.already_quantized import name_parts
 from quant_core.ingest.declared_outputs import correct_declared
 from quant_core.preparation.batching import free_samples
 from quant_core.preparation.float_speed import FloatForSpeed, faster_in_float, may_leave_integers
@@ -127,7 +126,7 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     layers = find_layers(model)
     if not layers and source.quantized_parts:
         raise ModelError(
-            f"nothing is left to quantize: every layer is quantized already ({name_parts(source.quantized_parts, 3)}).",
+            f"nothing is left to quantize: every layer is quantized already ({name_some(source.quantized_parts, 3)}).",
             remedy="Give the float model that it was made from.",
             where=str(model_path),
         )

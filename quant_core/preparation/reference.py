@@ -11,10 +11,9 @@ from pathlib import Path
 import onnx_ir as ir
 
 from quant_core.calibration import Samples
-from quant_core.errors import ModelError
+from quant_core.errors import ModelError, name_some
 from quant_core.executor import Program, check_parity
 from quant_core.ingest import Source
-from quant_core.ingest.already_quantized import name_parts
 from quant_core.ingest.passes.float_types import COMPUTED_IN_FLOAT32
 
 _EXACT_DB = 50.0
@@ -118,7 +117,7 @@ def _kept(source: Source) -> tuple[str, ...]:
     if not parts:
         return ()
     return (
-        f"kept as they are: {len(parts)} parts that are quantized already: {name_parts(parts, _NAMED_PARTS)}.",
+        f"kept as they are: {len(parts)} parts that are quantized already: {name_some(parts, _NAMED_PARTS)}.",
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from quant_core.allocation.candidates import Candidates
 from quant_core.allocation.file_costs import smallest_reachable, with_zero_points
+from quant_core.errors import name_some
 from quant_core.preparation import Prepared
 from quant_core.preparation.open_widths import open_widths
 from quant_core.scoring.scored import Scored
@@ -46,7 +47,7 @@ def spare_unreached(job: Prepared, scored: Scored, spec: QuantizeSpec) -> tuple[
         }
         if _is_in_reach(job, candidates, spec):
             break
-    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    shown = name_some(names, _SHOWN)
     told = (
         f"no answer that counts depends on {shown} with these samples: bits could not be judged there, and "
         f"{_SPARED if bits else _LOST}. Give samples that take every branch, or pin these bits."
