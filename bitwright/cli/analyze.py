@@ -9,11 +9,13 @@ import typer
 
 from bitwright.cli.request_options import (
     CODES,
-    SCORES,
     Asymmetric,
     BlockSize,
     Data,
+    Device,
+    Equalize,
     Granularity,
+    Loss,
     LossWeight,
     Model,
     Sparse,
@@ -58,9 +60,7 @@ def analyze(
         bool, typer.Option("--keep-quantized", help="Leave out what is quantized already.")
     ] = False,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of everything random.")] = 0,
-    device: Annotated[
-        str, typer.Option("--device", metavar="NAME", help="Where to compute: auto, cpu, cuda or cuda:N.")
-    ] = "auto",
+    device: Device = "auto",
     workers: Annotated[
         int | None,
         typer.Option(
@@ -93,15 +93,7 @@ def analyze(
     samples: Annotated[
         int | None, typer.Option("--samples", metavar="N", help="Most samples.", rich_help_panel=_LONG)
     ] = None,
-    loss: Annotated[
-        str | None,
-        typer.Option(
-            "--loss",
-            metavar="NAME",
-            help="What counts as worse: auto, cross_entropy, kl or squared_error. Default: auto.",
-            rich_help_panel=SCORES,
-        ),
-    ] = None,
+    loss: Loss = None,
     loss_weight: LossWeight = None,
     size: Annotated[
         str | None,
@@ -139,15 +131,7 @@ def analyze(
             rich_help_panel=CODES,
         ),
     ] = None,
-    equalize: Annotated[
-        str | None,
-        typer.Option(
-            "--equalize",
-            metavar="WHERE",
-            help="Where channels are scaled before rounding: auto, all or none. Default: auto.",
-            rich_help_panel=CODES,
-        ),
-    ] = None,
+    equalize: Equalize = None,
     granularity: Granularity = None,
     block_size: BlockSize = None,
     asymmetric: Asymmetric = False,

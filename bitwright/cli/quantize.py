@@ -17,11 +17,14 @@ from bitwright.cli.request_options import (
     Asymmetric,
     BlockSize,
     Data,
+    Device,
     EffectiveBits,
+    Equalize,
     Exclude,
     Granularity,
     Latency,
     LayerActivations,
+    Loss,
     LossWeight,
     Model,
     Operations,
@@ -105,9 +108,7 @@ def quantize(
             "--seed", metavar="N", help="Seed of everything random; the same seed gives the same file."
         ),
     ] = 0,
-    device: Annotated[
-        str, typer.Option("--device", metavar="NAME", help="Where to compute: auto, cpu, cuda or cuda:N.")
-    ] = "auto",
+    device: Device = "auto",
     workers: Annotated[
         int | None,
         typer.Option(
@@ -243,15 +244,7 @@ def quantize(
             rich_help_panel=SCORES,
         ),
     ] = None,
-    loss: Annotated[
-        str | None,
-        typer.Option(
-            "--loss",
-            metavar="NAME",
-            help="What counts as worse: auto, cross_entropy, kl or squared_error. Default: auto.",
-            rich_help_panel=SCORES,
-        ),
-    ] = None,
+    loss: Loss = None,
     loss_weight: LossWeight = None,
     spectrum: Spectrum = False,
     earlier: Annotated[
@@ -308,15 +301,7 @@ def quantize(
             rich_help_panel=CODES,
         ),
     ] = None,
-    equalize: Annotated[
-        str | None,
-        typer.Option(
-            "--equalize",
-            metavar="WHERE",
-            help="Where channels are scaled before rounding: auto, all or none. Default: auto.",
-            rich_help_panel=CODES,
-        ),
-    ] = None,
+    equalize: Equalize = None,
     weight_range: Annotated[
         str | None,
         typer.Option(

@@ -46,6 +46,9 @@ Data = Annotated[
         callback=is_a_file,
     ),
 ]
+Device = Annotated[
+    str, typer.Option("--device", metavar="NAME", help="Where to compute: auto, cpu, cuda or cuda:N.")
+]
 EffectiveBits = Annotated[
     str | None,
     typer.Option(
@@ -91,6 +94,15 @@ Pin = Annotated[
         rich_help_panel=LAYERS,
     ),
 ]
+Loss = Annotated[
+    str | None,
+    typer.Option(
+        "--loss",
+        metavar="NAME",
+        help="What counts as worse: auto, cross_entropy, kl or squared_error. Default: auto.",
+        rich_help_panel=SCORES,
+    ),
+]
 LossWeight = Annotated[
     list[str] | None,
     typer.Option(
@@ -116,6 +128,15 @@ LayerActivations = Annotated[
         metavar="GLOB=BITS",
         help="Give the activations of these layers 8 or 16 bits, or float; may be repeated.",
         rich_help_panel=LAYERS,
+    ),
+]
+Equalize = Annotated[
+    str | None,
+    typer.Option(
+        "--equalize",
+        metavar="WHERE",
+        help="Where channels are scaled before rounding: auto, all or none. Default: auto.",
+        rich_help_panel=CODES,
     ),
 ]
 Granularity = Annotated[
