@@ -15,7 +15,6 @@ from quant_core.sensitivity.float_run import FloatRun, Quantized, stand_in_tenso
 _AGREEMENT, _MOST_NOISE = 0.25, 0.5
 """How far the loss of widths that are not measured may be off; how far where that cannot be told from noise."""
 
-_FEWEST_WEIGHTS = 128
 _PLACES = 128
 
 Weights = dict[str, torch.Tensor]
