@@ -126,6 +126,7 @@ class Service:
             workers=settings.checkers,
             timeout=settings.check_timeout,
             limits=(settings.model_nodes, settings.model_nesting, settings.tensor_limit),
+            memory=settings.job_memory,
         )
         leases = Leases(self.database, presence.holder, settings.lease_seconds)
         rhythm = Rhythm(settings.renew_seconds, settings.lease_seconds, settings.max_interruptions)

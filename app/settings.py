@@ -41,7 +41,8 @@ class Settings(BaseSettings):
         lease_seconds: How long a job stays with a service that has fallen silent, before another takes it over.
         renew_seconds: Seconds between two signs of life.
         max_interruptions: A job fails when its process or service was lost this often.
-        job_memory: The most memory, in bytes of address space, that a job on a CPU may take; 0 for no limit.
+        job_memory: The most memory, in bytes of address space, that a job on a CPU, or the check of an upload, may
+            take; 0 for no limit.
         webhook_secret: What webhooks are signed with.
         webhook_hosts: Hosts that webhooks may name, separated by commas; none without a secret.
         log_level: Level of the service's own log.

@@ -38,6 +38,7 @@ class Checker:
         workers: int,
         timeout: float,
         limits: tuple[int, int, int],
+        memory: int = 0,
     ) -> None:
         """Set it up.
 
@@ -47,6 +48,7 @@ class Checker:
             workers: How many processes.
             timeout: Seconds that one upload may take.
             limits: Most nodes, nesting and bytes of one tensor; 0 bytes for no limit.
+            memory: The most bytes of address space that one process may take; 0 for no limit.
         """
         self._limits = limits
         self._validators = validators
@@ -57,6 +59,7 @@ class Checker:
             workers=workers,
             tasks_per_worker=_TASKS_PER_WORKER,
             preload=validators["quantize"].partition(":")[0],
+            memory=memory,
         )
 
     def start(self) -> None:

@@ -28,6 +28,7 @@ def read_arrays(path: Path) -> dict[str | None, np.ndarray]:
 
     Raises:
         SamplesError: If the file is missing, is neither, is damaged, holds Python objects, or is too large.
+        MemoryError: If there is no memory for what it holds.
     """
     where = str(path)
     if not path.is_file():
@@ -42,7 +43,7 @@ def read_arrays(path: Path) -> dict[str | None, np.ndarray]:
             with path.open("rb") as stream:
                 _check_size(stream, path.stat().st_size, MAX_BYTES, None, where)
             return {None: np.load(path, allow_pickle=False)}
-    except SamplesError:
+    except (SamplesError, MemoryError):
         raise
     except Exception as error:
         # zipfile, zlib and numpy's header parser raise a dozen unrelated types on damaged bytes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from quant_core.calibration.samples import Samples
 from quant_core.errors import SamplesError
 
 LABELS = "labels"
+_SHOWN, _LONGEST = 5, 200
+"""How many names a message lists, and how much of each."""
 
 
 def load_samples(path: Path, model: ir.Model) -> Samples:
@@ -40,7 +43,7 @@ def load_samples(path: Path, model: ir.Model) -> Samples:
     counts = {name: len(array) for name, array in checked.items()}
     count = min(counts.values())
     if len(set(counts.values())) > 1:
-        listed = ", ".join(f"{name} {number}" for name, number in counts.items())
+        listed = _listed(f"{name} {number}" for name, number in counts.items())
         raise SamplesError(
             f"the inputs have different numbers of samples: {listed}.",
             remedy="Give every input the same number of samples.",
@@ -68,7 +71,7 @@ def _by_input_name(
     if set(arrays) == {None}:
         if len(names) > 1:
             raise SamplesError(
-                f"an .npy file holds one array but the graph has {len(names)} inputs: {', '.join(names)}.",
+                f"an .npy file holds one array but the graph has {len(names)} inputs: {_listed(names)}.",
                 remedy="Give an .npz file with one array per input.",
                 where=str(path),
             )
@@ -78,20 +81,26 @@ def _by_input_name(
     extra = [name for name in named if name not in names and name != LABELS]
     if fixed := [name for name in extra if name in constants]:
         raise SamplesError(
-            f"the file holds {', '.join(map(repr, fixed))}, which the model has as constants: graph inputs with a "
+            f"the file holds {_listed(map(repr, fixed))}, which the model has as constants: graph inputs with a "
             "default value become constants.",
             remedy="Leave these arrays out; where a value differs from sample to sample, remove its default.",
             where=str(path),
         )
     if missing or extra:
-        parts = [f"lacks {', '.join(map(repr, missing))}"] if missing else []
-        parts += [f"holds the unknown {', '.join(map(repr, extra))}"] if extra else []
+        parts = [f"lacks {_listed(map(repr, missing))}"] if missing else []
+        parts += [f"holds the unknown {_listed(map(repr, extra))}"] if extra else []
         raise SamplesError(
             f"the file {' and '.join(parts)}.",
-            remedy=f"Name the arrays as the graph names its inputs: {', '.join(names)} (and optionally labels).",
+            remedy=f"Name the arrays as the graph names its inputs: {_listed(names)} (and optionally labels).",
             where=str(path),
         )
     return named
+
+
+def _listed(names: Iterable[str]) -> str:
+    """The first few of them: a file may hold any number."""
+    told = [name[:_LONGEST] for name in names]
+    return ", ".join(told[:_SHOWN]) + (f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else "")
 
 
 def _second_axis(inputs: list[ir.Value]) -> str:
@@ -129,7 +138,7 @@ def _demanded_batch(inputs: list[ir.Value], path: Path) -> int | None:
         if value.shape is not None and isinstance(value.shape[0], int):
             sizes[value.name] = value.shape[0]
     if len(set(sizes.values())) > 1:
-        listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        listed = _listed(f"{name} {size}" for name, size in sizes.items())
         raise SamplesError(
             f"the graph fixes different first axes for its inputs: {listed}.",
             remedy="The first axis must count samples in every input; export the model with a dynamic batch.",

@@ -140,6 +140,7 @@ class Scope:
 
         Raises:
             ModelError: If the initializer has no values, or they cannot be read.
+            MemoryError: If there is no memory for them.
         """
         name, tensor = value.name or "", value.const_value
         if tensor is None:
@@ -149,6 +150,8 @@ class Scope:
             )
         try:
             array = tensor.numpy()
+        except MemoryError:
+            raise
         except Exception as error:
             # The reader trusts the file: what is wrong with it shows up in many ways.
             raise ModelError(

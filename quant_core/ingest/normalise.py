@@ -97,12 +97,13 @@ def normalise(model: ir.Model) -> ir.Model:
 
     Raises:
         ModelError: If a rewrite is impossible for this graph; names the rewrite.
+        MemoryError: If there is no memory for one.
     """
     copy = model.clone()
     for rewrite in passes():
         try:
             rewrite(copy)
-        except ModelError:
+        except (ModelError, MemoryError):
             raise
         except Exception as error:
             raise ModelError(

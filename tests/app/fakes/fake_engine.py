@@ -158,6 +158,8 @@ def validate(model: Path, data: Path, spec: QuantizeSpec | AnalyzeSpec) -> None:
     content = model.read_bytes()
     if content.startswith(b"crash"):
         os.kill(os.getpid(), signal.SIGSEGV)
+    if content.startswith(b"heap"):
+        bytearray(2**34).find(1)
     if content.startswith(b"slow"):
         time.sleep(ENDLESS)
     if content.startswith(b"external"):

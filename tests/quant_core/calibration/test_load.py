@@ -33,6 +33,27 @@ def test_real_samples(calibration_file, resnet20):
     assert samples.inputs["input"].shape == (512, 3, 32, 32)
 
 
+def test_what_memory_lacks_for_is_not_called_damaged(image_graph, images, tmp_path, monkeypatch):
+    def no_room(*_, **__):
+        raise MemoryError
+
+    np.savez(tmp_path / "s.npz", x=images)
+    np.save(tmp_path / "s.npy", images)
+    monkeypatch.setattr(np.lib.format, "read_array", no_room)
+    monkeypatch.setattr(np, "load", no_room)
+    for name in ("s.npz", "s.npy"):
+        with pytest.raises(MemoryError):
+            load_samples(tmp_path / name, image_graph)
+
+
+def test_of_many_names_a_few_are_told(image_graph, tmp_path):
+    np.savez(tmp_path / "s.npz", **{f"a{i}": np.zeros(1) for i in range(99)}, **{"b" * 999: np.zeros(1)})
+    told = str(_refusal(tmp_path / "s.npz", image_graph))
+    assert "'a0', 'a1', 'a2', 'a3', 'a4' and 95 more" in told
+    np.savez(tmp_path / "s.npz", **{"b" * 999: np.zeros(1)})
+    assert len(str(_refusal(tmp_path / "s.npz", image_graph))) < 600
+
+
 def test_npy_serves_one_input(image_graph, images, tmp_path):
     np.save(tmp_path / "s.npy", images)
     samples = load_samples(tmp_path / "s.npy", image_graph)

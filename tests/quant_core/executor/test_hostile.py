@@ -9,11 +9,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import helper
 
 from quant_core.errors import BitwrightError, ModelError, UnsupportedOperatorError
-from quant_core.executor import run
+from quant_core.executor import compile_model, run
 
 
 def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
@@ -110,3 +111,17 @@ def test_operators_that_name_code_are_refused(domain) -> None:
     model = helper.make_model(helper.make_graph([node], "g", values[:1], values[1:]), opset_imports=imports)
     with pytest.raises(UnsupportedOperatorError, match="PyOp"):
         run(model, {"x": np.zeros(1, np.float32)})
+
+
+def test_a_lack_of_memory_is_no_damage(monkeypatch) -> None:
+    def no_room(_) -> None:
+        raise MemoryError
+
+    weight = helper.make_tensor("w", onnx.TensorProto.FLOAT, [1], [1.0])
+    graph = helper.make_graph([helper.make_node("Add", ["w", "w"], ["y"])], "g", [], [
+        helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    ], [weight])  # fmt: skip
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]))
+    monkeypatch.setattr(type(model.graph.initializers["w"].const_value), "numpy", no_room)
+    with pytest.raises(MemoryError):
+        compile_model(model)

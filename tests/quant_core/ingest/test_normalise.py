@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import numpy as np
 import onnx
 import onnx_ir as ir
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from quant_core.ingest import find_layers, normalise, read_model
@@ -205,6 +208,15 @@ def test_unused_tensors_go(build, floats):
     after = normal(model)
     assert ops(after) == ["Relu"]
     assert not after.graph.initializers
+
+
+def test_a_lack_of_memory_is_no_fault_of_the_model(build, floats, monkeypatch):
+    def no_room(_):
+        raise MemoryError
+
+    monkeypatch.setattr(import_module("quant_core.ingest.normalise"), "passes", lambda: [no_room])
+    with pytest.raises(MemoryError):
+        normalise(ir.from_proto(build([N("Relu", ["x"], ["y"])], {"x": floats(2, 3)})))
 
 
 def test_weights_cannot_be_written_to(resnet20):
