@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from quant_core.calibration.padding import Padding
+from quant_core.executor.layout import fast_layout
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +47,33 @@ class Samples:
             inputs={name: array[indices] for name, array in self.inputs.items()},
             labels=None if self.labels is None else self.labels[indices],
         )
+
+    def feeds(self, device: str | torch.device = "cpu", *, fast: bool = False) -> dict[str, torch.Tensor]:
+        """Give the inputs as tensors.
+
+        Args:
+            device: Where they are wanted.
+            fast: Whether images have their channels last in memory, as `fast_layout` lays them out.
+
+        Returns:
+            Graph input name -> tensor.
+        """
+        tensors = {
+            name: torch.from_numpy(np.ascontiguousarray(array)).to(device)
+            for name, array in self.inputs.items()
+        }
+        return {name: fast_layout(tensor) for name, tensor in tensors.items()} if fast else tensors
+
+    def classes(self, device: str | torch.device = "cpu") -> torch.Tensor | None:
+        """Give the labels as a tensor.
+
+        Args:
+            device: Where it is wanted.
+
+        Returns:
+            Class of each sample, `[N]`; None where there are no labels.
+        """
+        return None if self.labels is None else torch.from_numpy(self.labels).to(device)
 
     def joined(self, other: Samples) -> Samples:
         """Put others of the same kind and length behind these.

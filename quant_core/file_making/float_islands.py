@@ -13,7 +13,6 @@ import onnx_ir as ir
 import torch
 
 from quant_core.calibration import Samples
-from quant_core.executor.layout import fast_layout
 from quant_core.export import Placement, place
 from quant_core.export.run_time import estimated_time
 from quant_core.file_making.islands import Islands
@@ -122,11 +121,7 @@ def _few(job: Prepared, samples: Samples) -> tuple[Batch, ...]:
 
 
 def _batch(job: Prepared, samples: Samples) -> Batch:
-    feeds = {
-        name: fast_layout(torch.from_numpy(np.ascontiguousarray(array)).to(job.device))
-        for name, array in samples.inputs.items()
-    }
-    labels = None if samples.labels is None else torch.from_numpy(samples.labels).to(job.device)
+    feeds, labels = samples.feeds(job.device, fast=True), samples.classes(job.device)
     return Batch(feeds, labels, samples.count)
 
 

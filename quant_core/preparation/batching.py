@@ -55,9 +55,7 @@ def free_samples(
     if samples.batch != 1 or samples.count < 2:
         return Batching(model, program, samples)
     tried = np.linspace(0, samples.count - 1, min(samples.count, _TRIED_TOGETHER)).astype(int)
-    feeds = {
-        name: torch.from_numpy(array[tried]).to(program.device) for name, array in samples.inputs.items()
-    }
+    feeds = samples.take(tried).feeds(program.device)
     try:
         freed, together = _freed(model, program, layers, feeds)
     except BatchBoundError as error:

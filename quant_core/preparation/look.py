@@ -31,10 +31,7 @@ def look_at_shapes(model: ir.Model, data: Path | None = None) -> Shapes | None:
     if data is not None:
         samples = load_samples(data, model)
         batch = samples.batch or 1
-        feeds = {
-            name: torch.from_numpy(array) for name, array in samples.take(np.arange(batch)).inputs.items()
-        }
-        return _run(model, feeds, batch)
+        return _run(model, samples.take(np.arange(batch)).feeds(), batch)
     zeros = _zeros(model)
     if zeros is None:
         return None

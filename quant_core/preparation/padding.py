@@ -76,6 +76,6 @@ def _is_ignored(program: Program, samples: Samples, padding: Padding, lengths: A
 
 
 def _outputs(program: Program, samples: Samples) -> dict[str, Array]:
-    feeds = {name: torch.from_numpy(array).to(program.device) for name, array in samples.inputs.items()}
     with torch.no_grad():
-        return {name: to_numpy(value) for name, value in program.evaluate(feeds).items()}
+        found = program.evaluate(samples.feeds(program.device))
+    return {name: to_numpy(value) for name, value in found.items()}

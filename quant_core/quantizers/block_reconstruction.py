@@ -19,7 +19,7 @@ from quant_core.ingest.layer import Layer
 from quant_core.quantizers.blocks import Block, find_blocks
 from quant_core.quantizers.input_moments import has_moments
 from quant_core.quantizers.learned_codes import RATES, Kind, LearnedCodes
-from quant_core.quantizers.tuning_samples import affordable_batch, feeds, random_batches, share
+from quant_core.quantizers.tuning_samples import affordable_batch, random_batches, share
 from quant_core.spec.progress import Tell
 
 Hook = Callable[[Tensor], Tensor]
@@ -205,7 +205,7 @@ class _Known:
 
     @classmethod
     def of(cls, batch: Samples, device: str) -> _Known:
-        return cls(batch, feeds(batch, device))
+        return cls(batch, batch.feeds(device))
 
 
 def _up_to(read: Collection[str], blocks: Sequence[Block], program: Program) -> tuple[Block, ...]:
@@ -237,7 +237,7 @@ class _Walk:
         first = samples.take(np.arange(min(samples.count // unit, max(1, size // unit)) * unit))
         names = [(*block.inputs, *block.inputs, *block.outputs, *block.outputs) for block in blocks]
         with torch.no_grad():
-            found = self.program.evaluate(feeds(first, self.device), {name for row in names for name in row})
+            found = self.program.evaluate(first.feeds(self.device), {name for row in names for name in row})
         held = max(sum(found[name].nbytes for name in row) for row in names) / first.count
         count = max(size, int(_CACHE_BYTES / max(held, 1.0))) // unit * unit
         return samples.take(np.arange(min(samples.count, count)))

@@ -11,7 +11,6 @@ import torch
 
 from quant_core.calibration import Samples
 from quant_core.executor import Program
-from quant_core.executor.layout import fast_layout
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.channel_groups import ChannelGroup
 from quant_core.quantizers.channel_scales import ChannelScales
@@ -74,10 +73,7 @@ def channel_statistics(
     """
     found: dict[str, list[tuple[torch.Tensor, ...]]] = {name: [] for name in axes}
     for batch in samples.batches(batch_size):
-        feeds = {
-            name: fast_layout(torch.from_numpy(np.ascontiguousarray(array)).to(device))
-            for name, array in batch.inputs.items()
-        }
+        feeds = batch.feeds(device, fast=True)
         with torch.no_grad():
             values = feeds | program.evaluate(feeds, outputs=[name for name in axes if name not in feeds])
             for name, axis in axes.items():

@@ -13,7 +13,6 @@ import torch
 from quant_core.calibration import RangeWatch, Samples
 from quant_core.errors import NonFiniteError
 from quant_core.executor import Program
-from quant_core.executor.layout import fast_layout
 from quant_core.executor.side_by_side import side_by_side
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.chance import chance_of
@@ -242,9 +241,7 @@ def input_moments(
     watch = None if in_part else watch
     wanted = inputs if watch is None else list(dict.fromkeys((*inputs, *watch.tensors)))
     for batch in samples.batches(batch_size):
-        feeds = {
-            name: fast_layout(torch.from_numpy(array).to(device)) for name, array in batch.inputs.items()
-        }
+        feeds = batch.feeds(device, fast=True)
         values, read = run_as_read(program, feeds, wanted, layers if in_part else (), batch.count)
         with torch.no_grad():
             if watch is not None:

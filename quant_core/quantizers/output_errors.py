@@ -11,7 +11,6 @@ from torch import Tensor
 
 from quant_core.calibration import Samples
 from quant_core.executor import Program
-from quant_core.executor.layout import fast_layout
 from quant_core.quantizers.simulation import Simulation
 
 _SAME = 1e-12
@@ -32,12 +31,8 @@ def float_tensors(program: Program, batch: Samples, names: Collection[str]) -> d
     Returns:
         Name -> value.
     """
-    feeds = {
-        name: fast_layout(torch.from_numpy(np.ascontiguousarray(array)).to(program.device))
-        for name, array in batch.inputs.items()
-    }
     with torch.no_grad():
-        return program.evaluate(feeds, outputs=list(names))
+        return program.evaluate(batch.feeds(program.device, fast=True), outputs=list(names))
 
 
 def error_falls(

@@ -68,7 +68,7 @@ def reads_in_part(program: Program, layers: Sequence[Layer], samples: Samples, d
         return False
     for group in range(0, groups, -(-groups // _LOOKED_AT)):
         few = samples.take(np.arange(group * unit, (group + 1) * unit))
-        feeds = {name: torch.from_numpy(array).to(device) for name, array in few.inputs.items()}
+        feeds = few.feeds(device)
         if not all(bool(rows.all()) for rows in run_and_see(program, feeds, (), layers, unit).read.values()):
             return True
     return False

@@ -17,14 +17,13 @@ from quant_core.calibration import Samples
 from quant_core.codes import QuantizedWeight
 from quant_core.errors import NonFiniteError
 from quant_core.executor import Program
-from quant_core.executor.layout import fast_layout
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.input_moments import has_moments
 from quant_core.quantizers.learned_codes import Kind, LearnedCodes
 from quant_core.quantizers.read_positions import reads_in_part, run_and_see
 from quant_core.quantizers.rows import rows_shape
 from quant_core.quantizers.simulation import Simulation
-from quant_core.quantizers.tuning_samples import affordable_updates, feeds, mixed, random_batches, share
+from quant_core.quantizers.tuning_samples import affordable_updates, mixed, random_batches, share
 from quant_core.spec.progress import Tell
 
 _TRAVEL = 2.4
@@ -227,7 +226,7 @@ class _Network:
     ) -> _Network:
         tuned = [layer for layer in layers if layer.name in weights and has_moments(layer)]
         first = next(samples.batches(size))
-        given = feeds(first, device)
+        given = first.feeds(device)
         with torch.no_grad():
             read = [layer.uses[0].input for layer in tuned]
             named = [*(layer.outputs[0] for layer in tuned), *(name for name in read if name not in given)]
@@ -268,7 +267,7 @@ class _Network:
 
     def errors(self, batch: Samples) -> Tensor:
         """Relative squared errors of the outputs, and of what enters layers, by sample: `[samples, 2]`."""
-        given = {name: fast_layout(value) for name, value in feeds(batch, self.device).items()}
+        given = batch.feeds(self.device, fast=True)
         names = tuple(dict.fromkeys((*self.features, *self.outputs)))
         read: Mapping[str, Tensor] = {}
         if self.in_part:

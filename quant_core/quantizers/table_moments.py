@@ -78,7 +78,7 @@ def table_moments(
     sums = {layer.name: torch.zeros(layer.shape[1], layer.shape[1]) for layer in layers}
     counts = dict.fromkeys(sums, 0)
     for batch in samples.batches(batch_size):
-        feeds = {name: torch.from_numpy(array).to(device) for name, array in batch.inputs.items()}
+        feeds = batch.feeds(device)
         slopes = _slopes(program, feeds, [use.output for layer in layers for use in layer.uses], chance)
         for layer in layers:
             for rows in (slopes[use.output] for use in layer.uses if use.output in slopes):

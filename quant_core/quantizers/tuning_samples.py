@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from quant_core.calibration import Samples
 from quant_core.ingest.layer import Layer
@@ -157,18 +155,3 @@ def random_batches(samples: Samples, size: int, steps: int, seed: int) -> Iterat
             waiting += random.permutation(samples.count // unit).tolist()
         picked, waiting = waiting[:groups], waiting[groups:]
         yield samples.take((np.array(picked)[:, None] * unit + np.arange(unit)).reshape(-1))
-
-
-def feeds(batch: Samples, device: str) -> dict[str, Tensor]:
-    """Give a batch as tensors.
-
-    Args:
-        batch: Samples.
-        device: Where to.
-
-    Returns:
-        Graph input name -> tensor.
-    """
-    return {
-        name: torch.from_numpy(np.ascontiguousarray(array)).to(device) for name, array in batch.inputs.items()
-    }

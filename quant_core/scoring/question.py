@@ -10,7 +10,6 @@ import torch
 
 from quant_core.calibration import Samples
 from quant_core.errors import SamplesError, SpecError
-from quant_core.executor.layout import fast_layout
 from quant_core.preparation import Prepared
 from quant_core.quantizers.rounding import RoundedWeights
 from quant_core.scoring.effort import Effort, plan_effort
@@ -23,7 +22,7 @@ from quant_core.spec import AnalyzeSpec, Request
 from quant_core.spec.progress import Tell
 
 _ENOUGH = 8  # of which a quarter is held back and two thirds of the others round
-TELLING = 4
+_TELLING = 4
 """Samples that tell the loss."""
 
 
@@ -51,9 +50,8 @@ def asked(
     """
     effort = _limits(job, samples, request)
     samples = samples.take(np.arange(effort.samples))
-    feeds = {name: torch.from_numpy(array).to(job.device) for name, array in samples.inputs.items()}
-    labels = None if samples.labels is None else torch.from_numpy(samples.labels).to(job.device)
-    objective = find_objective(job, feeds, labels, samples, request)
+    feeds, labels = samples.feeds(job.device), samples.classes(job.device)
+    objective = find_objective(job, samples, request)
     bits = {name: choice.bits for name, choice in job.candidates.items()}
     with _crew(job, feeds, labels, request) as crew:
         yield Question(
@@ -86,19 +84,11 @@ def _limits(job: Prepared, samples: Samples, request: Request) -> Effort:
     return Effort(samples=max(batch, used // batch * batch), probes=request.probes or effort.probes)
 
 
-def find_objective(
-    job: Prepared,
-    feeds: Mapping[str, torch.Tensor],
-    labels: torch.Tensor | None,
-    samples: Samples,
-    request: Request,
-) -> Objective:
+def find_objective(job: Prepared, samples: Samples, request: Request) -> Objective:
     """Choose the loss by what the first samples give.
 
     Args:
         job: The prepared job.
-        feeds: The samples' inputs as tensors.
-        labels: Their labels, if there are any.
         samples: The samples.
         request: What is asked.
 
@@ -108,8 +98,9 @@ def find_objective(
     Raises:
         SamplesError: If no output keeps an axis that counts samples, where there is only one to score with.
     """
-    few = samples.batch or min(samples.count, TELLING)
-    first = {name: fast_layout(tensor[:few]) for name, tensor in feeds.items()}
+    few = samples.batch or min(samples.count, _TELLING)
+    samples = samples.take(np.arange(few))
+    first = samples.feeds(job.device, fast=True)
     with torch.no_grad():
         outputs = job.program.evaluate(first)
     axes = find_sample_axes(job.program, first, outputs, samples.batch)
@@ -120,8 +111,8 @@ def find_objective(
             remedy=f"Give {_ENOUGH} samples or more.",
             where="data",
         )
-    few_labels = None if labels is None else labels[:few]
-    return choose_loss(job.model, outputs, few, axes, few_labels, request.loss, request.loss_weights)
+    labels = samples.classes(job.device)
+    return choose_loss(job.model, outputs, few, axes, labels, request.loss, request.loss_weights)
 
 
 def _crew(

@@ -6,16 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from quant_core.artifacts import INTERACTIONS
 from quant_core.calibration import Samples
 from quant_core.checkpoints import Checkpoints, probe_log
 from quant_core.preparation import Prepared
 from quant_core.quantizers.rounding import RoundedWeights
 from quant_core.scoring.cross_fitted import cross_fitted
-from quant_core.scoring.question import TELLING, asked, find_objective
+from quant_core.scoring.question import asked, find_objective
 from quant_core.scoring.scored import Scored, check_reuse, read_tables, refuse_other
 from quant_core.sensitivity import Spectrum, missing_scores
 from quant_core.sensitivity.question import Question
@@ -102,10 +99,7 @@ def reuse(job: Prepared, samples: Samples, request: Request, folder: Path) -> Sc
     """
     check_reuse(folder, job.layers, request.scored_as)
     table, pairs = read_tables(folder)
-    few = samples.take(np.arange(samples.batch or min(samples.count, TELLING)))
-    feeds = {name: torch.from_numpy(array).to(job.device) for name, array in few.inputs.items()}
-    labels = None if few.labels is None else torch.from_numpy(few.labels).to(job.device)
-    objective = find_objective(job, feeds, labels, few, request)
+    objective = find_objective(job, samples, request)
     refuse_other([] if table.loss == objective.name else ["loss"], folder)
     bits = {name: choice.bits for name, choice in job.candidates.items()}
     return Scored(objective, Answer(table, pairs), missing_scores(table, bits), {})

@@ -287,13 +287,13 @@ def test_a_batch_that_the_graph_demands_stays_together(monkeypatch):
     x = np.repeat(np.arange(10, dtype=np.float32), 4)[:, None, None, None] + np.zeros(
         (1, 3, 8, 8), np.float32
     )
-    seen, feeds = [], reconstruction.feeds
+    seen, feeds = [], Samples.feeds
 
-    def watched(batch, device):
+    def watched(batch, *given, **more):
         seen.append(batch.inputs["x"][:, 0, 0, 0].tolist())
-        return feeds(batch, device)
+        return feeds(batch, *given, **more)
 
-    monkeypatch.setattr(reconstruction, "feeds", watched)
+    monkeypatch.setattr(Samples, "feeds", watched)
     samples = Samples(inputs={"x": x}, batch=4)
     start = by_gptq(model, layers, program, samples, 4)
     tune(model, layers, program, start, samples, steps=9)

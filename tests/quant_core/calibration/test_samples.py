@@ -1,0 +1,24 @@
+"""Samples as tensors."""
+
+import numpy as np
+import torch
+
+from quant_core.calibration import Samples
+
+
+def test_images_have_their_channels_last_where_that_is_asked():
+    images = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
+    samples = Samples({"image": images, "ids": np.arange(6).reshape(2, 3)}, labels=np.array([4, 1]))
+    plain, fast = samples.feeds(), samples.feeds(fast=True)
+    for name, array in samples.inputs.items():
+        np.testing.assert_array_equal(plain[name], array)
+        np.testing.assert_array_equal(fast[name], array)
+    assert plain["image"].is_contiguous()
+    assert fast["image"].is_contiguous(memory_format=torch.channels_last)
+    assert samples.classes().tolist() == [4, 1]
+    assert Samples({"image": images}).classes() is None
+
+
+def test_what_lies_turned_in_memory_is_taken_as_it_reads():
+    turned = np.arange(12, dtype=np.float32).reshape(3, 4)[:, ::-1]
+    np.testing.assert_array_equal(Samples({"x": turned}).feeds()["x"], turned)
