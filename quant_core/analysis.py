@@ -7,6 +7,7 @@ from pathlib import Path
 from quant_core.artifacts import COSTS, SENSITIVITY, whole_folder
 from quant_core.calibration import split_samples
 from quant_core.checkpoints import Checkpoints, find_rounded, keep_rounded
+from quant_core.journal import Journal
 from quant_core.preparation import prepare
 from quant_core.preparation.equalizing import equalize, expected_bits
 from quant_core.preparation.pricing import price
@@ -17,14 +18,11 @@ from quant_core.sensitivity.spectra import spectrum_table
 from quant_core.spec import (
     AnalyzeSpec,
     Budget,
-    Progress,
     ProgressCallback,
     QuantizeSpec,
     Request,
     SensitivityTable,
-    Stage,
 )
-from quant_core.spec.progress import Tell
 
 _ANY_SIZE = Budget(size=2.0**62)
 
@@ -74,39 +72,34 @@ def analyze(
         UserError: If the job cannot be done; names the file, layer or field and the remedy.
         CancelledError: If the callback raised it.
     """
-
-    def tell(stage: Stage) -> Tell:
-        def told(fraction: float, message: str) -> None:
-            if on_progress is not None:
-                on_progress(Progress(stage=stage, fraction=min(1.0, fraction), message=message))
-
-        return told
-
+    journal = Journal(on_progress)
     folder, name = (out.parent, out.name) if out.suffix == ".json" else (out, SENSITIVITY)
     with whole_folder(folder) as made:
-        tell("ingest")(0, f"reading {model.name}")
+        journal.tell("ingest", 0, f"reading {model.name}")
         whole = _as_quantization(spec)
         job = prepare(model, data, whole)
-        tell("ingest")(1, f"{len(job.layers)} layers; onnxruntime and the executor agree")
+        journal.tell("ingest", 1, f"{len(job.layers)} layers; onnxruntime and the executor agree")
         calibration = job.samples
         if calibration.count >= 2 * (calibration.batch or 1):
             calibration, _ = split_samples(calibration, spec.held_back, spec.seed)
         scaled_for = expected_bits(job, spec.budget)
-        job = equalize(job, calibration, whole, scaled_for, tell("rounding"))
+        job = equalize(job, calibration, whole, scaled_for, journal.tells("rounding"))
         calibration = job.shorten(calibration)
         seen, unseen = apart(calibration, spec)
         rounded = find_rounded(checkpoints)
         if rounded is None:
-            rounded = round_candidates(job, seen, spec, tell("rounding"))
+            rounded = round_candidates(job, seen, spec, journal.tells("rounding"))
             keep_rounded(checkpoints, rounded)
-        scored = score(job, unseen, rounded, spec, tell("sensitivity"), checkpoints).scaled_for(scaled_for)
+        scored = score(job, unseen, rounded, spec, journal.tells("sensitivity"), checkpoints).scaled_for(
+            scaled_for
+        )
         scored = scored.with_outliers(rounded)
         scored.write(made, name)
         (made / COSTS).write_text(price(job, whole, calibration).model_dump_json(indent=1))
         if scored.spectra:
             densities = spectrum_table(scored.objective.name, spec.seed, scored.spectra)
             write_densities(model.name, densities, made)
-        tell("report")(1, f"{scored.table.samples} samples, {scored.table.stopped}")
+        journal.tell("report", 1, f"{scored.table.samples} samples, {scored.table.stopped}")
         return scored.table
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from quant_core.allocation.limits import check_reach, read_limits
-from quant_core.allocation.plan_bits import file_front
+from quant_core.allocation.plan_bits import Limits, file_front
 from quant_core.allocation.plan_problem import PairLosses, PlanProblem
 from quant_core.artifacts import COSTS, MODEL, PARETO, check_place, whole_folder
 from quant_core.calibration import RangeWatch, Samples, split_samples
@@ -19,13 +19,14 @@ from quant_core.export import place
 from quant_core.file_making.activation_grids import ActivationGrids
 from quant_core.file_making.assessment import assess
 from quant_core.file_making.band_search import find_in_band
-from quant_core.file_making.file_maker import FileMaker
-from quant_core.file_making.open_activations import open_activations
+from quant_core.file_making.file_maker import FileMaker, Made
+from quant_core.file_making.open_activations import OpenActivations, open_activations
 from quant_core.journal import Journal
 from quant_core.preparation import Prepared, prepare
 from quant_core.preparation.equalizing import equalize, expected_bits
 from quant_core.preparation.pricing import price
 from quant_core.quantizers.input_moments import KeptMoments
+from quant_core.quantizers.rounding import RoundedWeights
 from quant_core.report import write_report
 from quant_core.scoring.densities import estimate_densities, write_densities
 from quant_core.scoring.effort import plan_effort
@@ -35,9 +36,18 @@ from quant_core.scoring.scored import Scored, check_reuse, equalized_bits
 from quant_core.scoring.unreached import spare_unreached
 from quant_core.sensitivity import Batch, activation_bytes, split_batches
 from quant_core.sensitivity.orthogonality import ompq_importance, orm
-from quant_core.spec import FLOAT_BITS, CostTable, ProgressCallback, QuantizeSpec, Report
+from quant_core.spec import (
+    FLOAT_BITS,
+    BandSearch,
+    CostTable,
+    ParetoFront,
+    ProgressCallback,
+    QuantizeSpec,
+    Report,
+)
 from quant_core.spec.budget import CONFIDENCE
 from quant_core.spec.memory_share import memory_share
+from quant_core.spec.spectrum import SpectrumTable
 from quant_core.trials import MOST_EVALUATIONS, Judge, PlanMeter
 
 _VERIFYING_SHARE = 0.5
@@ -97,149 +107,221 @@ def quantize(
     """
     check_place(out, (model, data))
     with whole_folder(out) as folder:
-        return _run(model, data, spec, folder, Journal(on_progress), earlier, checkpoints)
+        return _Attempt(spec, folder, Journal(on_progress), earlier, checkpoints).run(model, data)
 
 
-def _run(
-    model: Path,
-    data: Path,
-    spec: QuantizeSpec,
-    folder: Path,
-    journal: Journal,
-    earlier: Path | None,
-    checkpoints: Checkpoints | None,
-) -> Report:
-    with journal.timed("ingest"):
-        journal.tell("ingest", 0, f"reading {model.name}")
-        job = _prepared(model, data, spec)
-        journal.tell("ingest", 1, f"{len(job.layers)} layers; onnxruntime and the executor agree")
-    calibration, held_back = split_samples(job.samples, spec.held_back, spec.seed)
-    judging, held_back = _for_the_band(held_back, spec)
-    with journal.timed("rounding"):
-        known = None
-        if earlier is not None:
-            check_reuse(earlier, job.layers, spec.scored_as)
-            known = equalized_bits(earlier)
-        scaled_for = known or expected_bits(job, spec.budget)
-        job = equalize(job, calibration, spec, scaled_for, journal.tells("rounding"))
-    calibration = job.shorten(calibration)
-    seen, unseen = apart(calibration, spec)
-    moments, rounded_tensors = KeptMoments(), _rounded_tensors(job, spec)
-    watches = RangeWatch(rounded_tensors), RangeWatch(rounded_tensors)
-    with journal.timed("rounding"):
-        rounded = find_rounded(checkpoints)
-        if rounded is None:
-            rounded = round_candidates(job, seen, spec, journal.tells("rounding"), moments, watches[0])
-            keep_rounded(checkpoints, rounded)
-        folds = further_folds(seen, unseen, rounded, spec)
-        further = [
-            (
-                scored_on,
-                round_candidates(job, given, spec, fold_of(journal.tells("rounding"), number, len(folds))),
+@dataclass(frozen=True, eq=False)
+class _Codes:
+    """Codes of every layer at every width, and what was seen while they were found.
+
+    Attributes:
+        rounded: Layer name -> width -> codes.
+        seen: The samples that they were found with.
+        unseen: Those that score them.
+        further: Others to score on, each with codes that have not seen them.
+        moments: Input moments over `seen`, as far as they are held.
+        watches: Ranges of activations over `seen`, and over `unseen` once plans are measured there.
+    """
+
+    rounded: RoundedWeights
+    seen: Samples
+    unseen: Samples
+    further: list[tuple[Samples, RoundedWeights]]
+    moments: KeptMoments
+    watches: tuple[RangeWatch, RangeWatch]
+
+
+@dataclass(frozen=True, eq=False)
+class _Attempt:
+    """One attempt at a job."""
+
+    spec: QuantizeSpec
+    folder: Path
+    journal: Journal
+    earlier: Path | None
+    checkpoints: Checkpoints | None
+
+    def run(self, model: Path, data: Path) -> Report:
+        spec, journal = self.spec, self.journal
+        with journal.timed("ingest"):
+            journal.tell("ingest", 0, f"reading {model.name}")
+            job = _prepared(model, data, spec)
+            journal.tell("ingest", 1, f"{len(job.layers)} layers; onnxruntime and the executor agree")
+        calibration, held_back = split_samples(job.samples, spec.held_back, spec.seed)
+        judging, held_back = _for_the_band(held_back, spec)
+        job, scaled_for = self._equalize(job, calibration)
+        calibration = job.shorten(calibration)
+        codes = self._round(job, calibration)
+        scored = self._score(job, codes, scaled_for).with_outliers(codes.rounded)
+        job, scored = spare_unreached(job, scored, spec)
+        densities = self._estimate_densities(job, codes)
+        batches = _batches(job, codes.unseen, spec)
+        activations, scored = self._open_activations(job, codes, scored, batches)
+        with journal.timed("allocation"):
+            costs = price(job, spec, calibration)
+            problem = _problem(job, scored, costs, batches, spec)
+            front = file_front(problem)
+            meter = self._meter(job, codes, scored, batches, activations)
+        maker = FileMaker(
+            job,
+            spec,
+            self.folder,
+            journal,
+            calibration,
+            problem,
+            scored.objective,
+            meter,
+            codes.rounded,
+            (codes.seen, codes.unseen),
+            codes.moments,
+            ActivationGrids(job, spec, journal, (codes.seen, codes.unseen), codes.watches, batches),
+            whole=codes.seen is calibration,
+            checkpoints=self.checkpoints,
+        )
+        made, search = self._make(maker, read_limits(spec.budget, costs), judging)
+        unmet = () if search is None or search.met else (search.reason,)
+        with journal.timed("verification"):
+            report = assess(
+                job,
+                spec,
+                self.folder / MODEL,
+                held_back,
+                scored.objective,
+                scored.table,
+                front,
+                made.choice,
+                (*job.notes, *scored.warnings, *made.notes, *unmet),
+                on_progress=journal.tells("verification"),
             )
-            for number, (given, scored_on) in enumerate(folds)
-        ]
-        journal.tell("rounding", 1, f"{len(rounded)} layers rounded")
-    with journal.timed("sensitivity"):
-        source, told = earlier, None if earlier is None else earlier.name
-        if source is None and checkpoints is not None:
-            source, told = checkpoints.find(SENSITIVITIES), "the last attempt"
-        if source is not None:
-            scored = reuse(job, unseen, spec, source)
-            journal.tell("sensitivity", 1, f"taken from {told}")
-        else:
-            tells = journal.tells("sensitivity")
-            measured = score(job, unseen, rounded, spec, tells, checkpoints, further)
+        tried = {
+            "trials": made.settled.trials,
+            "refinement": made.settled.refinement,
+            "band": search,
+            "groups": costs.groups,
+        }
+        report = report.model_copy(update={"timings": journal.timings, **tried})
+        self._write(model, report, scored, front, costs, densities)
+        return report
+
+    def _equalize(self, job: Prepared, calibration: Samples) -> tuple[Prepared, float]:
+        """The job with scaled channels, and the bits that they were scaled for."""
+        with self.journal.timed("rounding"):
+            known = None
+            if self.earlier is not None:
+                check_reuse(self.earlier, job.layers, self.spec.scored_as)
+                known = equalized_bits(self.earlier)
+            bits = known or expected_bits(job, self.spec.budget)
+            return equalize(job, calibration, self.spec, bits, self.journal.tells("rounding")), bits
+
+    def _round(self, job: Prepared, calibration: Samples) -> _Codes:
+        spec, tells = self.spec, self.journal.tells("rounding")
+        seen, unseen = apart(calibration, spec)
+        moments, rounded_tensors = KeptMoments(), _rounded_tensors(job, spec)
+        watches = RangeWatch(rounded_tensors), RangeWatch(rounded_tensors)
+        with self.journal.timed("rounding"):
+            rounded = find_rounded(self.checkpoints)
+            if rounded is None:
+                rounded = round_candidates(job, seen, spec, tells, moments, watches[0])
+                keep_rounded(self.checkpoints, rounded)
+            folds = further_folds(seen, unseen, rounded, spec)
+            further = [
+                (scored_on, round_candidates(job, given, spec, fold_of(tells, number, len(folds))))
+                for number, (given, scored_on) in enumerate(folds)
+            ]
+            tells(1, f"{len(rounded)} layers rounded")
+        return _Codes(rounded, seen, unseen, further, moments, watches)
+
+    def _score(self, job: Prepared, codes: _Codes, scaled_for: float) -> Scored:
+        with self.journal.timed("sensitivity"):
+            tells = self.journal.tells("sensitivity")
+            source, told = self.earlier, None if self.earlier is None else self.earlier.name
+            if source is None and self.checkpoints is not None:
+                source, told = self.checkpoints.find(SENSITIVITIES), "the last attempt"
+            if source is not None:
+                scored = reuse(job, codes.unseen, self.spec, source)
+                tells(1, f"taken from {told}")
+                return scored
+            measured = score(
+                job, codes.unseen, codes.rounded, self.spec, tells, self.checkpoints, codes.further
+            )
             scored = measured.scaled_for(scaled_for)
-            if checkpoints is not None:
-                with checkpoints.keep(SENSITIVITIES) as kept:
+            if self.checkpoints is not None:
+                with self.checkpoints.keep(SENSITIVITIES) as kept:
                     scored.write(kept)
-    scored = scored.with_outliers(rounded)
-    job, scored = spare_unreached(job, scored, spec)
-    densities = None
-    if spec.spectrum:
-        with journal.timed("sensitivity"):
-            densities = estimate_densities(job, unseen, rounded, spec, journal.tells("sensitivity"))
-    batches, activations = _batches(job, unseen, spec), None
-    if spec.open_activations:
-        with journal.timed("sensitivity"):
-            activations = open_activations(job, seen, spec, journal.tells("sensitivity"))
-            found = activations.scores(scored.objective, batches, journal.tells("sensitivity"))
-            scored = scored.with_activations(found)
-    with journal.timed("allocation"):
-        costs = price(job, spec, calibration)
-        problem = _problem(job, scored, costs, batches, spec)
-        front = file_front(problem)
+            return scored
+
+    def _estimate_densities(self, job: Prepared, codes: _Codes) -> SpectrumTable | None:
+        if not self.spec.spectrum:
+            return None
+        with self.journal.timed("sensitivity"):
+            tells = self.journal.tells("sensitivity")
+            return estimate_densities(job, codes.unseen, codes.rounded, self.spec, tells)
+
+    def _open_activations(
+        self, job: Prepared, codes: _Codes, scored: Scored, batches: Sequence[Batch]
+    ) -> tuple[OpenActivations | None, Scored]:
+        """What simulates any bits of activations, where those are open, and the sensitivities with theirs."""
+        if not self.spec.open_activations:
+            return None, scored
+        with self.journal.timed("sensitivity"):
+            tells = self.journal.tells("sensitivity")
+            activations = open_activations(job, codes.seen, self.spec, tells)
+            found = activations.scores(scored.objective, batches, tells)
+            return activations, scored.with_activations(found)
+
+    def _meter(
+        self,
+        job: Prepared,
+        codes: _Codes,
+        scored: Scored,
+        batches: Sequence[Batch],
+        activations: OpenActivations | None,
+    ) -> PlanMeter:
         program, rounding = (
             (activations.program, activations.rounding) if activations else (job.program, None)
         )
         # Without padding all tensors are those that the samples have when they are run for their ranges.
-        whole = sum(batch.size for batch in batches) == unseen.count and job.padding is None
-        watch = watches[1] if whole and program is job.program else None
-        others = [(_batches(job, samples, spec), codes) for samples, codes in further]
-        meter = PlanMeter(program, job.layers, scored.objective, batches, rounded, rounding, watch, others)
-    maker = FileMaker(
-        job,
-        spec,
-        folder,
-        journal,
-        calibration,
-        problem,
-        scored.objective,
-        meter,
-        rounded,
-        (seen, unseen),
-        moments,
-        ActivationGrids(job, spec, journal, (seen, unseen), watches, batches),
-        whole=seen is calibration,
-        checkpoints=checkpoints,
-    )
-    limits, band, search = read_limits(spec.budget, costs), spec.budget.max_drop, None
-    if band is None:
-        made = maker.make(limits)
-    else:
+        whole = sum(batch.size for batch in batches) == codes.unseen.count and job.padding is None
+        watch = codes.watches[1] if whole and program is job.program else None
+        others = [(_batches(job, samples, self.spec), rounded) for samples, rounded in codes.further]
+        return PlanMeter(
+            program, job.layers, scored.objective, batches, codes.rounded, rounding, watch, others
+        )
+
+    def _make(self, maker: FileMaker, limits: Limits, judging: Samples) -> tuple[Made, BandSearch | None]:
+        job, band = maker.job, self.spec.budget.max_drop
+        if band is None:
+            return maker.make(limits), None
         judge = Judge(
             band,
             job.reference.path,
             judging,
-            scored.objective,
+            maker.objective,
             job.batch_size,
-            spec.seed,
-            confidence=spec.budget.confidence or CONFIDENCE,
+            self.spec.seed,
+            confidence=self.spec.budget.confidence or CONFIDENCE,
             files=MOST_EVALUATIONS,
             literal=not job.target.runs_here,
         )
-        made, search = find_in_band(maker, limits, judge)
-    unmet = () if search is None or search.met else (search.reason,)
-    with journal.timed("verification"):
-        report = assess(
-            job,
-            spec,
-            folder / MODEL,
-            held_back,
-            scored.objective,
-            scored.table,
-            front,
-            made.choice,
-            (*job.notes, *scored.warnings, *made.notes, *unmet),
-            on_progress=journal.tells("verification"),
-        )
-    tried = {
-        "trials": made.settled.trials,
-        "refinement": made.settled.refinement,
-        "band": search,
-        "groups": costs.groups,
-    }
-    report = report.model_copy(update={"timings": journal.timings, **tried})
-    journal.tell("report", 0, "writing the report")
-    scored.write(folder)
-    (folder / PARETO).write_text(front.model_dump_json(indent=1))
-    (folder / COSTS).write_text(costs.model_dump_json(indent=1))
-    if densities is not None:
-        write_densities(model.name, densities, folder)
-    write_report(report, scored.table, front, folder, densities)
-    journal.tell("report", 1, "done")
-    return report
+        return find_in_band(maker, limits, judge)
+
+    def _write(
+        self,
+        model: Path,
+        report: Report,
+        scored: Scored,
+        front: ParetoFront,
+        costs: CostTable,
+        densities: SpectrumTable | None,
+    ) -> None:
+        self.journal.tell("report", 0, "writing the report")
+        scored.write(self.folder)
+        (self.folder / PARETO).write_text(front.model_dump_json(indent=1))
+        (self.folder / COSTS).write_text(costs.model_dump_json(indent=1))
+        if densities is not None:
+            write_densities(model.name, densities, self.folder)
+        write_report(report, scored.table, front, self.folder, densities)
+        self.journal.tell("report", 1, "done")
 
 
 def _prepared(model: Path, data: Path, spec: QuantizeSpec) -> Prepared:
@@ -295,10 +377,10 @@ def _batches(job: Prepared, samples: Samples, spec: QuantizeSpec) -> tuple[Batch
     """Samples to measure whole plans on: those that scored the layers."""
     effort = plan_effort(job, samples.count, "output", fast=spec.effort == "fast")
     used = samples.take(np.arange(effort.samples))
-    feeds = {name: torch.from_numpy(array).to(job.device) for name, array in used.inputs.items()}
+    feeds = used.feeds(job.device)
     return split_batches(
         feeds,
-        None if used.labels is None else torch.from_numpy(used.labels).to(job.device),
+        used.classes(job.device),
         sample_bytes=int(2 * activation_bytes(job.program, feeds, used.batch) / memory_share()),
         seed=spec.seed,
         device=job.device,
