@@ -14,8 +14,7 @@ from quant_core.allocation.file_costs import smallest_reachable
 from quant_core.calibration import Samples
 from quant_core.errors import InternalError
 from quant_core.executor import Program, compile_model
-from quant_core.executor.layout import fast_layout
-from quant_core.export import Placement, layer_form, place
+from quant_core.export import Form, Placement, layer_form, place
 from quant_core.export.float_borders import FloatBorders, float_borders
 from quant_core.export.kernel_times import product_time
 from quant_core.export.run_time import estimated_time
@@ -84,13 +83,7 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
     if spec.equalize == "none":
         return job
     widths = {name: _nearest(choice.bits, bits) for name, choice in job.candidates.items()}
-    integer = {}
-    for layer in job.layers:
-        form = layer_form(
-            layer, job.model, widths[layer.name], spec.default_activation_bits, job.target, spec
-        )
-        if form in {"static", "dynamic"}:
-            integer[layer.name] = form
+    integer = _integer_forms(job, spec, widths)
     dynamic = {name for name, form in integer.items() if form == "dynamic"}
     placed = place(job.model, job.layers, widths, spec.default_activation_bits, job.target, spec)
     borders = _borders(job, placed)
@@ -101,11 +94,8 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
     if not (wanted or borders.writing):
         return job
     unit = samples.batch or 1
-    affordable = max(_ENOUGH, int(_MOST_MACS / max(1, sum(layer.macs for layer in job.layers))))
-    # Channels of words have few outliers, which some sentences do not hold.
-    count = min(samples.count, _MOST_SAMPLES if dynamic else min(_MOST_SAMPLES, affordable))
-    samples = samples.take(np.arange(max(unit, count // unit * unit)))
-    few = _feeds(job, samples.take(np.arange(unit)))
+    samples = _affordable(job, samples, unit, most=bool(dynamic))
+    few = samples.take(np.arange(unit)).feeds(job.device, fast=True)
     shapes, outputs = _looked_at(job.program, few)
 
     def is_known(group: ChannelGroup) -> bool:
@@ -158,11 +148,29 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
         if taken.isdisjoint(group.tensors)
     ]
     chosen += [found for found in scaled if found is not None]
-    if chosen and not _fits(scaled_job := _scaled(job, spec, chosen, few, outputs), spec):
-        # Products cost nodes and constants, which a tight budget has no room for; scales that fold cost nothing.
-        chosen = [found for found in chosen if not found.group.inserted]
-        scaled_job = _scaled(job, spec, chosen, few, outputs) if chosen else job
-    return scaled_job if chosen else job
+    scaled_job = _scaled(job, spec, chosen, few, outputs)
+    if _fits(scaled_job, spec):
+        return scaled_job
+    # Products cost nodes and constants, which a tight budget has no room for; scales that fold cost nothing.
+    return _scaled(job, spec, [found for found in chosen if not found.group.inserted], few, outputs)
+
+
+def _integer_forms(job: Prepared, spec: QuantizeSpec, widths: Mapping[str, int]) -> dict[str, Form]:
+    """How the layers run that read their input in integers."""
+    activation_bits = spec.default_activation_bits
+    forms = {
+        layer.name: layer_form(layer, job.model, widths[layer.name], activation_bits, job.target, spec)
+        for layer in job.layers
+    }
+    return {name: form for name, form in forms.items() if form in {"static", "dynamic"}}
+
+
+def _affordable(job: Prepared, samples: Samples, unit: int, *, most: bool) -> Samples:
+    """As many samples as are worth their time, or the most that are ever used."""
+    affordable = max(_ENOUGH, int(_MOST_MACS / max(1, sum(layer.macs for layer in job.layers))))
+    # Channels of words have few outliers, which some sentences do not hold.
+    count = min(samples.count, _MOST_SAMPLES if most else min(_MOST_SAMPLES, affordable))
+    return samples.take(np.arange(max(unit, count // unit * unit)))
 
 
 def _fits(job: Prepared, spec: QuantizeSpec) -> bool:
@@ -196,6 +204,8 @@ def _scaled(
     few: Mapping[str, torch.Tensor],
     outputs: Mapping[str, torch.Tensor],
 ) -> Prepared:
+    if not scales:
+        return job
     graph = with_scales(job.graph, job.layers, scales)
     model = graph if job.graph is job.model else with_scales(job.model, job.layers, scales)
     program = compile_model(graph, device=job.device)
@@ -231,13 +241,6 @@ def _check(program: Program, feeds: Mapping[str, torch.Tensor], expected: Mappin
 def _nearest(candidates: tuple[int, ...], wanted: float) -> int:
     integer = [bits for bits in candidates if bits != FLOAT_BITS]
     return min(integer, key=lambda bits: abs(bits - wanted), default=FLOAT_BITS)
-
-
-def _feeds(job: Prepared, samples: Samples) -> dict[str, torch.Tensor]:
-    return {
-        name: fast_layout(torch.from_numpy(np.ascontiguousarray(array)).to(job.device))
-        for name, array in samples.inputs.items()
-    }
 
 
 def _looked_at(

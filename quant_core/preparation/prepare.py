@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import onnx_ir as ir
@@ -17,7 +18,6 @@ from quant_core.calibration import Samples, load_samples
 from quant_core.calibration.padding import Padding
 from quant_core.errors import InfeasibleBudgetError, ModelError, NonFiniteError, SpecError, name_some
 from quant_core.executor import Program, compile_model
-from quant_core.executor.layout import fast_layout
 from quant_core.export import Form, Target, place, target_of, within_target
 from quant_core.export.float_readers import part_readers
 from quant_core.ingest import (
@@ -124,20 +124,8 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     source = read_model(model_path, spec.quantized_parts)
     model = normalise(source.model)
     layers = find_layers(model)
-    if not layers and source.quantized_parts:
-        raise ModelError(
-            f"nothing is left to quantize: every layer is quantized already ({name_some(source.quantized_parts, 3)}).",
-            remedy="Give the float model that it was made from.",
-            where=str(model_path),
-        )
     if not layers:
-        others = find_float_weights(model, layers)
-        why = f"; {others[0].name!r} is none: {others[0].reason}" if others else ""
-        raise ModelError(
-            f"the graph has no quantizable layer{why}.",
-            remedy="Constant weights of Conv, ConvTranspose, Gemm, MatMul, Gather, LSTM, GRU and RNN can be quantized.",
-            where=str(model_path),
-        )
+        _refuse_no_layer(source, model, str(model_path))
     target, candidates = target_of(spec), candidate_bits(layers, spec)
     layers = with_activation_bits(layers, spec)
     candidates = within_target(candidates, layers, model, spec, target)
@@ -148,13 +136,8 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     budget = spec.budget.limit_bytes(source.file_bytes)
     smallest = smallest_reachable(widths, costs)
     if budget is not None and smallest > budget:
-        raise InfeasibleBudgetError(
-            f"a budget of {budget} bytes ({spec.budget.size or 0:g}) cannot be met: the smallest reachable file is "
-            f"{smallest} bytes, {smallest / source.file_bytes:.3f} of the float file.",
-            remedy=f"Allow at least {with_zero_points(smallest)} bytes, fewer bits, or fewer pins."
-            f"{_largest_left(model, layers, candidates)}",
-            where="size",
-        )
+        left = _largest_left(model, layers, candidates)
+        _refuse_budget(budget, spec.budget.size, smallest, source.file_bytes, left)
     samples = load_samples(data_path, model)
     program = compile_model(model, device=device)
     first = samples.take(np.arange(samples.batch or min(samples.count, _PARITY_SAMPLES)))
@@ -163,14 +146,11 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     if may_leave_integers(spec, target):
         in_float = _faster_in_float(model, program, layers, samples, candidates, spec, target)
     if in_float.layers:
-        model = _with_float_readers(
-            whole, with_float_activations(layers, in_float.layers), candidates, spec, target
-        )
+        noted = with_float_activations(layers, in_float.layers)
+        model = _with_float_readers(whole, noted, candidates, spec, target)
         layers = with_float_activations(with_activation_bits(find_layers(model), spec), in_float.layers)
-        program, costs = (
-            compile_model(model, device=device),
-            file_costs(model, layers, candidates, spec, target),
-        )
+        program = compile_model(model, device=device)
+        costs = file_costs(model, layers, candidates, spec, target)
         reference = find_reference(source, model, program, first)
     shapes, outputs, bytes_per_sample = _measure(program, layers, first, device)
     if not any(value.is_floating_point() for value in outputs.values()):
@@ -214,6 +194,31 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     )
 
 
+def _refuse_no_layer(source: Source, model: ir.Model, where: str) -> NoReturn:
+    if source.quantized_parts:
+        raise ModelError(
+            f"nothing is left to quantize: every layer is quantized already ({name_some(source.quantized_parts, 3)}).",
+            remedy="Give the float model that it was made from.",
+            where=where,
+        )
+    others = find_float_weights(model, ())
+    why = f"; {others[0].name!r} is none: {others[0].reason}" if others else ""
+    raise ModelError(
+        f"the graph has no quantizable layer{why}.",
+        remedy="Constant weights of Conv, ConvTranspose, Gemm, MatMul, Gather, LSTM, GRU and RNN can be quantized.",
+        where=where,
+    )
+
+
+def _refuse_budget(budget: int, asked: float | None, smallest: int, float_bytes: int, left: str) -> NoReturn:
+    raise InfeasibleBudgetError(
+        f"a budget of {budget} bytes ({asked or 0:g}) cannot be met: the smallest reachable file is {smallest} bytes, "
+        f"{smallest / float_bytes:.3f} of the float file.",
+        remedy=f"Allow at least {with_zero_points(smallest)} bytes, fewer bits, or fewer pins.{left}",
+        where="size",
+    )
+
+
 def _faster_in_float(
     model: ir.Model,
     program: Program,
@@ -225,7 +230,7 @@ def _faster_in_float(
 ) -> FloatForSpeed:
     """Layers that are faster in float, for tensors of the sizes that one sample gives."""
     first = samples.take(np.arange(samples.batch or 1))
-    feeds = {name: torch.from_numpy(array).to(program.device) for name, array in first.inputs.items()}
+    feeds = first.feeds(program.device)
     with torch.no_grad():
         wanted = dict.fromkeys((*program.order, *program.outputs, *_activations(layers)))
         made = program.evaluate(feeds, outputs=[name for name in wanted if name not in feeds])
@@ -334,7 +339,7 @@ def _measure(
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, torch.Tensor], int]:
     """Shapes of the layers' activations in one run, its outputs, and bytes of all of these per sample."""
     names = _activations(layers)
-    feeds = {name: fast_layout(torch.from_numpy(array).to(device)) for name, array in samples.inputs.items()}
+    feeds = samples.feeds(device, fast=True)
     wanted = [name for name in (*names, *program.outputs) if name not in feeds]
     with torch.no_grad():
         values = feeds | program.evaluate(feeds, outputs=list(dict.fromkeys(wanted)))
