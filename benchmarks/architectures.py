@@ -8,26 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-
-class Residual(nn.Module):
-    """A ResNet basic block (He et al., 2016), with a projection where the size changes."""
-
-    def __init__(self, inward: int, outward: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inward, outward, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outward)
-        self.conv2 = nn.Conv2d(outward, outward, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outward)
-        self.shortcut = (
-            nn.Sequential(nn.Conv2d(inward, outward, 1, stride, bias=False), nn.BatchNorm2d(outward))
-            if stride > 1
-            else nn.Identity()
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """N x C x H x W in and out."""
-        inner = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
-        return functional.relu(inner + self.shortcut(x))
+from benchmarks.recipes.plain_nets import Residual
 
 
 class ResNet(nn.Sequential):

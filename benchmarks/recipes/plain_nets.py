@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions and a shortcut; the shortcut subsamples and pads with zero channels."""
+    """A ResNet basic block (He et al., 2016): two 3x3 convolutions, and a projection where the width changes."""
 
     def __init__(self, fan_in: int, fan_out: int, stride: int) -> None:
         super().__init__()
