@@ -20,6 +20,7 @@ from rich.progress import (
 )
 
 from bitwright.results import JobInfo
+from bitwright.terminal import Terminal
 
 
 @contextmanager
@@ -39,7 +40,7 @@ def job_bar(console: Console | None = None) -> Iterator[Callable[[JobInfo], None
         TimeElapsedColumn(),
         TextColumn("{task.fields[message]}"),
     )
-    with Progress(*columns, console=console or Console(stderr=True)) as bar:
+    with Progress(*columns, console=console or Terminal(stderr=True)) as bar:
         task = bar.add_task("queued", total=1.0, message="")
 
         def show(info: JobInfo) -> None:
@@ -66,7 +67,7 @@ def upload_bar(console: Console | None = None) -> Iterator[Callable[[str, int, i
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    bar = Progress(*columns, console=console or Console(stderr=True))
+    bar = Progress(*columns, console=console or Terminal(stderr=True))
     tasks: dict[str, TaskID] = {}
 
     def show(name: str, done: int, size: int) -> None:

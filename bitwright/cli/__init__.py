@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 from bitwright.cli.app import app
@@ -14,6 +15,8 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: The command line; by default that of the process.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names may hold letters that its encoding lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = app(args=arguments, standalone_mode=False, prog_name="bitwright")
     except BaseException as error:

@@ -139,12 +139,11 @@ def analyze(
     sparse: Sparse = None,
 ) -> None:
     """Estimate how much each layer of MODEL.onnx suffers at each bit-width; nothing is quantized."""
-    from rich.console import Console
-
     from bitwright.cli import failures, local
     from bitwright.cli.sensitivities import print_sensitivities
     from bitwright.cli.stages import StageBars
     from bitwright.cli.tables import standard_output
+    from bitwright.terminal import Terminal
     from quant_core.spec import AnalyzeSpec
 
     request: dict[str, Any] = {
@@ -179,7 +178,7 @@ def analyze(
     with failures.options():
         spec = AnalyzeSpec.model_validate(request)
     target = out if out.suffix == ".json" else out / "sensitivity.json"
-    with StageBars(Console(stderr=True)) as bars:
+    with StageBars(Terminal(stderr=True)) as bars:
         table = local.analyze(model, data, spec, target, bars)
     if as_json:
         typer.echo(table.model_dump_json(indent=2))

@@ -38,12 +38,11 @@ def debug(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """List the layers where a quantized file loses most, and what more bits for each would give back."""
-    from rich.console import Console
-
     from bitwright.cli import local
     from bitwright.cli.tables import standard_output
+    from bitwright.terminal import Terminal
 
-    with Console(stderr=True).status("") as status:
+    with Terminal(stderr=True).status("") as status:
         found = local.debug(model, quantized, data, worst, samples, lambda _, message: status.update(message))
     if as_json:
         typer.echo(found.model_dump_json(indent=2))

@@ -15,6 +15,7 @@ from typing import TypeGuard
 import typer
 from pydantic import ValidationError
 
+from bitwright.harmless import harmless
 from quant_core.errors import CancelledError, UserError
 from quant_core.spec.wrong_field import what_is_wrong
 
@@ -136,20 +137,23 @@ def report(error: BaseException) -> None:
     if code == INTERRUPTED:
         print("Stopped.", file=sys.stderr)
     elif hasattr(error, "format_message"):
-        error.show() if hasattr(error, "show") else print(f"Error: {error}", file=sys.stderr)
+        error.show() if hasattr(error, "show") else _say(f"Error: {error}")
     elif _is_of_the_disk(error):
         place = f"{error.filename}: " if error.filename else ""
-        print(f"Error: {place}{error.strerror}. Make room there, or name another place.", file=sys.stderr)
+        _say(f"Error: {place}{error.strerror}. Make room there, or name another place.")
     elif code != FAULT:
-        print(f"Error: {_as_option(error)}", file=sys.stderr)
+        _say(f"Error: {_as_option(error)}")
     else:
         if os.environ.get("BITWRIGHT_DEBUG"):
             traceback.print_exception(error)
-        print(
+        _say(
             f"Internal error: {type(error).__name__}: {error}\n"
-            "This is a fault of Bitwright. Set BITWRIGHT_DEBUG=1 to see where, and please report it.",
-            file=sys.stderr,
+            "This is a fault of Bitwright. Set BITWRIGHT_DEBUG=1 to see where, and please report it."
         )
+
+
+def _say(text: str) -> None:
+    print(harmless(text), file=sys.stderr)
 
 
 def _as_option(error: BaseException) -> str:

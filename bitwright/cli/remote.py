@@ -11,6 +11,7 @@ import typer
 
 from bitwright.cli.quantize import quantize, read_spec
 from bitwright.cli.service_options import AsJson, JobId, Tags, Url, Webhook
+from bitwright.harmless import harmless
 
 if TYPE_CHECKING:
     from bitwright import Client, Job
@@ -211,4 +212,4 @@ def _print(job: Job, *, as_json: bool) -> None:
     elif info.error is not None:
         result = f"  {info.error.message}"
     kind = "" if info.kind == "quantize" else f" ({info.kind})"
-    typer.echo(f"{info.id}  {info.state:<10} {info.progress:4.0%}  {info.model}{kind}{result}")
+    typer.echo(harmless(f"{info.id}  {info.state:<10} {info.progress:4.0%}  {info.model}{kind}{result}"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from bitwright.terminal import Terminal
 from quant_core.spec import FLOAT_BITS, Report
 
 _WIDE = 200
@@ -19,8 +20,8 @@ def standard_output() -> Console:
     Returns:
         One as wide as the terminal; wide enough for long names where output goes to a file or a program.
     """
-    console = Console()
-    return console if console.is_terminal else Console(width=_WIDE)
+    console = Terminal()
+    return console if console.is_terminal else Terminal(width=_WIDE)
 
 
 def print_summary(report: Report, console: Console) -> None:
