@@ -82,14 +82,7 @@ def debug(
             remedy="Give an .onnx file or a job's folder.",
             where=str(path),
         )
-    try:
-        proto = onnx.load(path, load_external_data=False)
-    except DecodeError as error:
-        raise ModelError(
-            "this is not an ONNX file.",
-            remedy="Give the quantized .onnx file, or its job's folder.",
-            where=str(path),
-        ) from error
+    proto = _load(path)
     case = _case(model, quantized, data, samples, tell)
     twins = FloatTwins(proto, case.model, case.layers)
     if not twins.found:
@@ -108,33 +101,25 @@ def debug(
                 where=model.name,
             )
         chosen = sorted(twins.found, key=lambda layer: own[layer.name].sqnr_db)[:worst]
-        gains: dict[str, tuple[float, float | None, float]] = {}
+        gains: dict[str, _Gain] = {}
         for index, layer in enumerate(chosen):
             tell(0.2 + 0.8 * index / len(chosen), f"other weights for {layer.name}")
-            weight = runs.weights[layer.weight]
-            whole = runs.output_with(layer, weight)
-            share = 1 - whole.noise / base.noise if base.noise else 0.0
-            gains[layer.name] = whole.gain_db(base), None, share
-            if case.bits.get(layer.name, 0) < _BYTE:
-                codes = quantize_weight(weight, _BYTE, layer.step_axis(WeightGrid()))
-                byte = runs.output_with(layer, codes.dequantize())
-                gains[layer.name] = whole.gain_db(base), byte.gain_db(base), share
-    found = []
-    for layer in twins.found:
-        whole_gain, byte_gain, part = gains.get(layer.name, (None, None, None))
-        found.append(
-            LayerFinding(
-                name=layer.name,
-                op=layer.op,
-                parameters=layer.parameters,
-                weight_bits=case.bits.get(layer.name),
-                sqnr_db=gathered[layer.name].sqnr_db,
-                own_sqnr_db=own[layer.name].sqnr_db,
-                float_gain_db=whole_gain,
-                byte_gain_db=byte_gain,
-                share=part,
-            )
+            gains[layer.name] = _gain(runs, layer, base)
+    found = [
+        LayerFinding(
+            name=layer.name,
+            op=layer.op,
+            parameters=layer.parameters,
+            weight_bits=case.bits.get(layer.name),
+            sqnr_db=gathered[layer.name].sqnr_db,
+            own_sqnr_db=own[layer.name].sqnr_db,
+            float_gain_db=gain.whole,
+            byte_gain_db=gain.byte,
+            share=gain.share,
         )
+        for layer in twins.found
+        for gain in [gains.get(layer.name, _Gain())]
+    ]
     names = {layer.name for layer in twins.found}
     return Debugging(
         model=str(model),
@@ -145,6 +130,42 @@ def debug(
         layers=tuple(sorted(found, key=_badness)),
         not_found=tuple(layer.name for layer in case.layers if layer.name not in names),
     )
+
+
+@dataclass(frozen=True)
+class _Gain:
+    """What other weights for one layer give back; None where they were not tried.
+
+    Attributes:
+        whole: Decibels of its float weight.
+        byte: Decibels of one of 8 bits.
+        share: Share of the noise that goes with the float weight.
+    """
+
+    whole: float | None = None
+    byte: float | None = None
+    share: float | None = None
+
+
+def _gain(runs: _Runs, layer: Layer, base: _Outputs) -> _Gain:
+    weight = runs.weights[layer.weight]
+    whole = runs.output_with(layer, weight)
+    share = 1 - whole.noise / base.noise if base.noise else 0.0
+    if runs.case.bits.get(layer.name, 0) >= _BYTE:
+        return _Gain(whole.gain_db(base), None, share)
+    codes = quantize_weight(weight, _BYTE, layer.step_axis(WeightGrid()))
+    return _Gain(whole.gain_db(base), runs.output_with(layer, codes.dequantize()).gain_db(base), share)
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    try:
+        return onnx.load(path, load_external_data=False)
+    except DecodeError as error:
+        raise ModelError(
+            "this is not an ONNX file.",
+            remedy="Give the quantized .onnx file, or its job's folder.",
+            where=str(path),
+        ) from error
 
 
 def _badness(layer: LayerFinding) -> tuple[bool, float]:
