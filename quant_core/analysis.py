@@ -17,14 +17,12 @@ from quant_core.scoring.score import score
 from quant_core.sensitivity.spectra import spectrum_table
 from quant_core.spec import (
     AnalyzeSpec,
-    Budget,
     ProgressCallback,
     QuantizeSpec,
     Request,
     SensitivityTable,
 )
-
-_ANY_SIZE = Budget(size=2.0**62)
+from quant_core.spec.budget import ANY_SIZE
 
 
 def validate(model: Path, data: Path, spec: AnalyzeSpec) -> None:
@@ -105,4 +103,4 @@ def analyze(
 
 def _as_quantization(spec: AnalyzeSpec) -> QuantizeSpec:
     shared = {name: getattr(spec, name) for name in Request.model_fields if name != "sensitivity"}
-    return QuantizeSpec(budget=_ANY_SIZE, **shared)
+    return QuantizeSpec(budget=ANY_SIZE, **shared)

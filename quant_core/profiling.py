@@ -16,8 +16,9 @@ from quant_core.export import Form, export_model, place, target_of
 from quant_core.ingest.constant_tensors import stored_tensor
 from quant_core.preparation import Prepared, prepare
 from quant_core.quantizers import activation_grid, quantize_weight
-from quant_core.spec import FLOAT_BITS, Budget, LatencyTable, LayerLatency, QuantizeSpec
+from quant_core.spec import FLOAT_BITS, LatencyTable, LayerLatency, QuantizeSpec
 from quant_core.spec.bits import WIDE_BITS
+from quant_core.spec.budget import ANY_SIZE
 from quant_core.spec.latency import FileLatency, FormLatency
 from quant_core.verification import measure_latency
 from quant_core.verification.node_times import node_times
@@ -27,7 +28,6 @@ _BLOCK_BITS = (2, 4, 8)
 """Widths that onnxruntime multiplies in blocks without unpacking them."""
 
 _CALIBRATION_SAMPLES = 16
-_ANY_SIZE = Budget(size=2.0**62)
 
 
 def profile(model: Path, data: Path, spec: QuantizeSpec, *, runs: int = 100) -> LatencyTable:
@@ -56,7 +56,7 @@ def profile(model: Path, data: Path, spec: QuantizeSpec, *, runs: int = 100) -> 
             remedy="Profile ort-cpu or portable files.",
             where="target",
         )
-    spec = spec.model_copy(update={"budget": _ANY_SIZE, "granularity": "channel", "float_islands": 0.0})
+    spec = spec.model_copy(update={"budget": ANY_SIZE, "granularity": "channel", "float_islands": 0.0})
     job = prepare(model, data, spec)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -290,3 +290,7 @@ class Budget(_Frozen):
         if self.size is None:
             return None
         return int(self.size * float_bytes) if self.size <= 1 else int(self.size)
+
+
+ANY_SIZE = Budget(size=2.0**62)
+"""What every file keeps."""
