@@ -155,7 +155,7 @@ class _Exporter:
             self.tensors.finish(node.output[0], self.tensors.raw.get(node.input[0], node.input[0]))
         elif layers is not None:
             self._write_layer(node, layers)
-        elif node.output and node.output[0] in self.placement.aliases:
+        elif node.output and node.output[0] in self.placement.aliases and self.target.rounding == "kernels":
             self._move(node)
         elif node.op_type == "Identity" and self._is_left_out(node):
             self.tensors.finish(node.output[0], node.input[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 import numpy as np
 import onnx
@@ -15,6 +15,7 @@ from quant_core.export.target import Target
 from quant_core.ingest.subgraphs import names_inside
 
 _BYTE = 8  # bits
+_RECTIFIERS = frozenset({"Relu", "Clip"})
 _SIGNED_OFFSET = 128  # a grid's codes count from 0; as int8 they are this much lower
 
 
@@ -49,7 +50,7 @@ class FileTensors:
         # them it moves dequantization, and fails where a subgraph alone reads what they write.
         moved = [node for node in graph.node if node.op_type in MOVED_PAST]
         self.copied = {name for node in moved for name in (*node.input[:1], *node.output)}
-        self.copied &= self.outputs if target.runs_here else set()
+        self.copied &= self.outputs & _within_reach(graph, placement) if target.runs_here else set()
         self.codes: dict[str, str] = {}  # rounded tensor -> its codes
         self.floats: dict[str, str] = {}  # rounded tensor -> its float form, read by operators
         self.raw: dict[str, str] = {}  # tensor -> the name its producer writes
@@ -134,3 +135,25 @@ class FileTensors:
         if self.placement.is_rounded(name):
             return self._dequantize(name, self.writer.fresh())
         return self.raw.get(name, name)
+
+
+def _within_reach(graph: onnx.GraphProto, placement: Placement) -> Set[str]:
+    """Tensors that onnxruntime could move rounding or dequantization to, through operators that move values."""
+    neighbours: dict[str, list[str]] = {}
+    found = {value.name for value in graph.input if placement.is_rounded(value.name)}
+    for node in graph.node:
+        found.update(name for name in node.output if placement.is_rounded(name))
+        if node.op_type == "QuantizeLinear":
+            found.add(node.input[0])
+        elif node.op_type == "DequantizeLinear":
+            found.add(node.output[0])
+        elif node.op_type in MOVED_PAST or node.op_type in _RECTIFIERS:
+            for name in node.output:
+                neighbours.setdefault(name, []).append(node.input[0])
+                neighbours.setdefault(node.input[0], []).append(name)
+    ends = list(found)
+    while ends:
+        new = set(neighbours.get(ends.pop(), ())) - found
+        found |= new
+        ends += new
+    return found

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 import onnx_ir as ir
 
 from quant_core.export.forms import Form, Placement
-from quant_core.export.guards import guarded_layers
+from quant_core.export.guards import MOVED_PAST, guarded_layers
 from quant_core.export.tensor_flow import is_dequantized, is_rectifier, tensor_order, value_name
 from quant_core.ingest.layer import Layer
 
@@ -28,8 +28,11 @@ def round_operands(model: ir.Model, layers: Collection[Layer], forms: Mapping[st
         layers: Its layers.
         forms: Layer name -> how it runs.
 
+    What only moves rounded values is rounded again, to the same codes. Where it is not, onnxruntime adds such rounding
+    itself when it loads the file on a CPU, of a type that it then contradicts (1.31, opset 21).
+
     Returns:
-        The placement; no tensor shares codes with another, no activation function is absorbed.
+        The placement; no activation function is absorbed.
     """
     static = {use.node for layer in layers if forms[layer.name] == "static" for use in layer.uses}
     points: set[str] = set()
@@ -68,10 +71,17 @@ def round_operands(model: ir.Model, layers: Collection[Layer], forms: Mapping[st
             computed = shortcut is not None and shortcut.name in order
             if shortcut is not fused and computed and not is_rounded(shortcut):
                 points.add(value_name(shortcut))
+    aliases: dict[str, str] = {}
+    for node in model.graph:
+        if node.domain or node.op_type not in MOVED_PAST or len(node.outputs) != 1:
+            continue
+        source, name = value_name(node.inputs[0]), value_name(node.outputs[0])
+        if (source in points or source in aliases) and name not in points:
+            aliases[name] = aliases.get(source, source)
     return Placement(
         forms=forms,
         points=tuple(name for name in tensor_order(model.graph) if name in points),
-        aliases={},
+        aliases=aliases,
         absorbed=frozenset(),
         guarded=guarded_layers(model.graph, layers, static, is_rounded),
     )

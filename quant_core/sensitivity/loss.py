@@ -25,6 +25,8 @@ _SIZING = {
     "ConstantOfShape": (0,),
     "TopK": (1,),
 }
+# What is written into the first operand, which alone sets the size.
+_WRITING = {"Scatter", "ScatterElements", "ScatterND", "TensorScatter"}
 _SAME_FOR_ALL = 0.02  # nats between the likeliest and the least likely class
 _CERTAIN = 10.0  # nats between the two likeliest classes
 _NO_DOUBT = 1e-9  # mean probability of all classes but the likeliest
@@ -152,7 +154,7 @@ def _choose(
 
 
 def _size_depends_on_values(value: ir.Value) -> bool:
-    return any(_makes_varying_size(node) for node in _behind(value))
+    return any(_makes_varying_size(node) for node in _behind(value, sizes_only=True))
 
 
 def _makes_varying_size(node: ir.Node) -> bool:
@@ -173,15 +175,16 @@ def _reads_input(value: ir.Value) -> bool:
     )
 
 
-def _behind(value: ir.Value) -> list[ir.Node]:
-    # The nodes a value is computed from, other than through sizes alone.
+def _behind(value: ir.Value, *, sizes_only: bool = False) -> list[ir.Node]:
+    # The nodes a value is computed from, other than through sizes alone; or those that its size may come from.
     found: dict[int, ir.Node] = {}
     open_ends = [value]
     while open_ends:
         node = open_ends.pop().producer()
         if node is not None and id(node) not in found and node.op_type not in {"Shape", "Size"}:
             found[id(node)] = node
-            open_ends += [operand for operand in node.inputs if operand is not None]
+            operands = node.inputs[:1] if sizes_only and node.op_type in _WRITING else node.inputs
+            open_ends += [operand for operand in operands if operand is not None]
     return list(found.values())
 
 

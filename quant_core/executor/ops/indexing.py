@@ -33,7 +33,7 @@ def _gather(node: Node) -> Kernel:
         at = axis % x.dim()
         place = indices.to(torch.int64) if positive and indices is constant else wrap(indices, x.shape[at])
         flat = x.index_select(at, place.reshape(-1))
-        return flat.reshape(*x.shape[:at], *indices.shape, *x.shape[at + 1 :])
+        return flat.reshape((*x.shape[:at], *indices.shape, *x.shape[at + 1 :]))
 
     return gather
 
@@ -56,7 +56,7 @@ def _gather_nd(node: Node) -> Kernel:
         rows = torch.arange(lead, device=x.device).unsqueeze(1)
         where = [wrap(picked[..., axis], x.shape[batch + axis]) for axis in range(depth)]
         found = source[(rows, *where)]
-        return found.reshape(*indices.shape[:-1], *x.shape[batch + depth :])
+        return found.reshape((*indices.shape[:-1], *x.shape[batch + depth :]))
 
     return gather_nd
 

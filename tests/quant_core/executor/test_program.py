@@ -258,6 +258,22 @@ def test_double_precision_on_request() -> None:
     assert program(torch.randn(2, 3))[0].dtype == torch.float64
 
 
+def test_single_values_are_read_at_computed_places() -> None:
+    # As loops of torch's exporters do, which count through the bounds of bags of words.
+    proto = model(
+        """<ir_version: 9, opset_import: ["" : 18]>
+    g (float[n] x, int64 i) => (float y, float z) {
+        y = Gather(x, i)
+        axes = Constant<value_ints: ints = [0]>()
+        index = Unsqueeze(i, axes)
+        z = GatherND(x, index)
+    }"""
+    )
+    program = compiled(proto)
+    y, z = program(torch.tensor([1.0, 2.0, 3.0]), torch.tensor(-1))
+    assert (y.shape, z.shape, float(y), float(z)) == ((), (), 3.0, 3.0)
+
+
 def test_shape_arithmetic_never_touches_the_device() -> None:
     """On the meta device a tensor has no values, so a kernel that had to look at one would fail."""
     proto = model(

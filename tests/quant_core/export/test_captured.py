@@ -1,6 +1,7 @@
 """Subgraphs read what the simulation gives them, and onnxruntime loads the file."""
 
 import numpy as np
+import onnx
 import pytest
 
 from tests.quant_core.export.networks import HEADER, Net
@@ -27,4 +28,19 @@ def test_subgraphs_read_what_the_simulation_gives_them(case, tmp_path):
     net = Net((text, WEIGHTS, {}, {}))
     net.feeds["yes"] = np.array(True)
     _, _, simulated = net.export({layer.name: 8 for layer in net.layers}, 8, tmp_path / "m.onnx")
+    assert np.median(np.abs(net.run(tmp_path / "m.onnx") - simulated)) < 1e-5
+
+
+def test_whole_numbers_that_subgraphs_read_stay_what_they_are(tmp_path):
+    # As torch's exporter writes an EmbeddingBag: positions that a Loop cuts into slices.
+    text = f"""{HEADER} g (float[n,8,6,6] x, bool yes) => (float[n,16,h,w] y) {{
+        a = Conv(x, w1, b1)  s = Shape(a)  c = Unsqueeze(s, zero)  d = Squeeze(c, zero)
+        i = If(yes) <then_branch = g1 () => (int64[4] p) {{ p = Identity(d) }},
+                     else_branch = g2 () => (int64[4] q) {{ q = Abs(d) }}>
+        e = Expand(a, i)  y = Conv(e, w2)
+    }}"""
+    net = Net((text, WEIGHTS, {}, {"zero": [0]}))
+    net.feeds["yes"] = np.array(True)
+    _, _, simulated = net.export({layer.name: 8 for layer in net.layers}, 8, tmp_path / "m.onnx")
+    onnx.checker.check_model(tmp_path / "m.onnx", full_check=True)
     assert np.median(np.abs(net.run(tmp_path / "m.onnx") - simulated)) < 1e-5

@@ -45,7 +45,19 @@ TALL = """<ir_version: 10, opset_import: ["" : 21]>
         r = Relu(a)
         y = Gemm(r, w2, b2)
     }"""
+MOVED = """<ir_version: 10, opset_import: ["" : 21]>
+    g (float[n,8,6,6] x) => (float[n,8,3,3] y, float[n,k] z) {
+        a = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, w1, b1)
+        r = Relu(a)
+        m = MaxPool<kernel_shape=[2,2], strides=[2,2]>(r)
+        t = Transpose<perm=[0,1,3,2]>(m)
+        u = Sigmoid(t)
+        b = Conv<kernel_shape=[3,3], pads=[1,1,1,1], strides=[2,2]>(r, w2, b2)
+        y = Add(b, u)
+        z = Reshape(r, flat)
+    }"""
 EXTRA = {
+    "moved": (MOVED, {name: SHAPES[name] for name in ("w1", "b1", "w2", "b2")}, set(), {"flat": [0, -1]}),
     "residual": (RESIDUAL, SHAPES, set(), {}),
     "wide": (WIDE, {"w1": (64, 48), "w2": (48, 32), "b2": (32,)}, set(), {}),
     "tall": (TALL, {"w1": (48, 64), "b1": (48,), "w2": (48, 32), "b2": (32,)}, set(), {}),
@@ -130,6 +142,9 @@ def test_files_keep_the_rules_and_equal_the_simulation(name, bits, target, tmp_p
     assert [(entry.domain, entry.version) for entry in file.opset_import] == [("", 21)]
     tolerance = (0.03 if bits == 8 else 1e-5) * np.abs(simulated).max()
     assert np.abs(run_literally(net, path) - simulated).max() <= tolerance
+    onnxruntime.InferenceSession(
+        path, providers=["CPUExecutionProvider"]
+    )  # its rewrites for CPUs take it, too
     sizes = predict_sizes(
         net.model, net.layers, {layer: (width,) for layer, width in plan.items()}, 8, target
     )

@@ -187,6 +187,12 @@ def test_selections_of_varying_size_are_refused() -> None:
         guess("p = Relu(tokens) i = NonZero(p) t = Transpose(i) y = GatherND(p, t)", "float[K] y")
 
 
+def test_selections_may_be_written_back() -> None:
+    # As a mixture of experts adds up what each made of the rows that it was given.
+    picked = "p = Flatten(tokens) i = NonZero(p) j = Transpose(i) v = GatherND(p, j) q = Mul(p, p)"
+    assert guess(f"{picked} y = ScatterND(q, j, v)", "float[N, K] y").name == "squared_error"
+
+
 def test_sizes_and_constants_may_be_selected_from() -> None:
     zeros = "n = Shape(tokens) c = ConstantOfShape(n) i = NonZero(c) k = ReduceSum(i) z = CastLike(k, tokens)"
     assert guess(f"{zeros} y = Add(tokens, z)", "float[N, T, C] y").name == "squared_error"
