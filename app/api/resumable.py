@@ -182,13 +182,18 @@ async def _receive(
     file = service.uploads.partial(owner, name)
     here = service.uploads.begun(owner, name) or 0
     if sent.offset not in {0, here}:
+        whole = await asyncio.to_thread(service.uploads.find, owner, name)
+        view = UploadView(id=name, bytes=here, complete=False) if whole is None else of_upload(name, whole)
         raise ProblemError(
             409,
             "upload_offset",
-            f"The upload has {here} bytes, and these begin at {sent.offset}.",
-            remedy="Go on from Upload-Offset, or send everything from 0.",
+            f"The upload {'is complete with' if view.complete else 'has'} {view.bytes} bytes, and these begin at "
+            f"{sent.offset}.",
+            remedy="To replace it, send everything from 0."
+            if view.complete
+            else "Go on from Upload-Offset, or send everything from 0.",
             where=name,
-            headers={"Upload-Offset": str(here), "Upload-Complete": "?0"},
+            headers=_headers(view),
         )
     try:
         total, hashed = await append(request.stream(), file, sent.offset, min(limit, sent.length or limit))

@@ -87,6 +87,10 @@ def test_parts_of_unknown_length_say_which_is_the_last(server: Any) -> None:
     assert (first.status_code, first.json()["complete"]) == (202, False)
     last = server.http.put("/uploads/parts", content=b"def", headers={"Upload-Offset": "3"})
     assert (last.status_code, last.json()["sha256"]) == (201, hashlib.sha256(b"abcdef").hexdigest())
+    more = server.http.put("/uploads/parts", content=b"ghi", headers={"Upload-Offset": "3"})
+    assert (more.status_code, more.json()["code"]) == (409, "upload_offset")
+    assert "is complete with 6 bytes, and these begin at 3" in more.json()["message"]
+    assert (more.headers["Upload-Offset"], more.headers["Upload-Complete"]) == ("6", "?1")
     anew = server.http.put("/uploads/parts", content=b"other")
     assert anew.json()["sha256"] == hashlib.sha256(b"other").hexdigest()
 
@@ -197,8 +201,8 @@ def test_an_upload_that_is_not_there_is_named(server: Any, sample_file: Path, na
     assert (answer.status_code, answer.json()["code"]) == (404, "no_such_upload")
 
 
-def test_complete_uploads_are_listed_the_latest_first(make_server: Any) -> None:
-    service = make_server()
+def test_complete_uploads_are_listed_the_latest_first(own_server: Any) -> None:
+    service = own_server
     for name in ("first.onnx", "second.npz"):
         assert service.http.put(f"/uploads/{name}", content=MODEL).status_code == 201
     half = {"Upload-Length": "100"}
