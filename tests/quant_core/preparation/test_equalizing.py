@@ -130,8 +130,9 @@ def test_channels_beside_float_operators_get_the_whole_grid(swish):
     assert any("channels were scaled" in note for note in scaled.warnings)
 
 
-def test_biases_make_up_for_what_clipped_activations_lose(swish):
-    """Means of whole files, in onnxruntime, on samples that no stage saw."""
+@pytest.mark.parametrize(("equalize", "share"), [("none", 0.5), ("auto", 0.8)])
+def test_biases_make_up_for_what_clipped_activations_lose(swish, equalize, share):
+    """Means of whole files, in onnxruntime, on samples that no stage saw; scaled channels are clipped less."""
     import onnxruntime
 
     x = np.random.default_rng(1).standard_normal((64, 3, 14, 14)).astype(np.float32)
@@ -143,9 +144,10 @@ def test_biases_make_up_for_what_clipped_activations_lose(swish):
     expected = mean_output(swish / "m.onnx")
     off = {}
     for corrected in (True, False):
-        run(swish, bias_correction=corrected, follow=False, equalize="none")
-        off[corrected] = np.abs(mean_output(swish / "none" / "model.onnx") - expected).max()
-    assert off[True] < off[False] / 2, off
+        report = run(swish, bias_correction=corrected, follow=False, equalize=equalize)
+        assert any("channels were scaled" in note for note in report.warnings) == (equalize == "auto")
+        off[corrected] = np.abs(mean_output(swish / equalize / "model.onnx") - expected).max()
+    assert off[True] < share * off[False], off
 
 
 def test_a_product_in_front_of_all_integer_convolutions_costs_no_more_than_a_pass(tmp_path):
