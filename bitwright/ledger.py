@@ -83,6 +83,21 @@ class Ledger:
                 self._write({"request": name, "key": self._keys[name]})
             return Entry(name, self._keys[name], self._jobs.get(name))
 
+    def again(self, entry: Entry) -> Entry:
+        """Begin a request anew, whatever became of it before.
+
+        Args:
+            entry: The request.
+
+        Returns:
+            The same with a key of its own and no job.
+        """
+        with self._lock:
+            key = self._keys[entry.name] = uuid.uuid4().hex
+            self._jobs.pop(entry.name, None)
+            self._write({"request": entry.name, "key": key})
+            return Entry(entry.name, key, None)
+
     def accepted(self, entry: Entry, job_id: str) -> None:
         """Write down which job the service made of a request.
 
@@ -104,6 +119,7 @@ class Ledger:
                 name = str(said["request"])
                 if "key" in said:
                     self._keys[name] = str(said["key"])
+                    self._jobs.pop(name, None)  # it was begun anew
                 else:
                     self._jobs[name] = str(said["job"])
             except (ValueError, KeyError, TypeError) as error:

@@ -138,13 +138,14 @@ def run_one(
         with workshop() as folder:
             model, data = yield Work(lambda: given.files(folder))
             entry: Entry = yield Work(lambda: ledger.entry(_digest(given, model, data)))
-            if entry.job_id is None:
+            info = None if entry.job_id is None else (yield from jobs.get(entry.job_id))
+            if info is not None and info.error is not None and info.error.retryable:
+                entry, info = (yield Work(lambda: ledger.again(entry))), None
+            if info is None:
                 wishes = Wishes(given.tags, given.webhook)
                 info = yield from submit("/quantize", model, data, given.spec, wishes, key=entry.key)
                 accepted = info.id
                 yield Work(lambda: ledger.accepted(entry, accepted))
-            else:
-                info = yield from jobs.get(entry.job_id)
         see(info)
         ended = yield from follow.wait(info.id, on_progress=see)
         follow.succeeded(ended)

@@ -9,10 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from bitwright.connection import Connection
 from bitwright.errors import InvalidRequestError
 from bitwright.ledger import Ledger
+from bitwright.operations.batch import run_one
+from tests.bitwright.test_waiting import JOB
 
 _COUNT = 24
 _BATCH = """
@@ -69,6 +73,42 @@ def test_a_ledger_forgets_half_a_line_and_nothing_else(tmp_path: Path) -> None:
         ledger.accepted(same, "k")
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line.get("job") for line in lines] == [None, None, "j", "k"]
+
+
+def test_a_job_that_failed_for_a_passing_reason_is_sent_anew_the_next_time(
+    model_file: Path, sample_file: Path, tmp_path: Path
+) -> None:
+    lasting: dict[str, bool | None] = {"j0": True, "j1": False, "j2": None}  # None: it succeeded
+    keys: list[str] = []
+
+    def told(job: str) -> httpx.Response:
+        error = {"code": "c", "message": "m", "remedy": "r", "retryable": not lasting[job]}
+        if lasting[job] is None:
+            return httpx.Response(200, json={**JOB, "id": job, "state": "succeeded"})
+        return httpx.Response(200, json={**JOB, "id": job, "state": "failed", "error": error})
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            keys.append(request.headers["Idempotency-Key"])
+            return told(f"j{len(keys) - 1}")
+        return told(request.url.path.rpartition("/")[2])
+
+    def batch() -> list[str]:
+        seen: list[str] = []
+        transport = httpx.MockTransport(answer)
+        with (
+            Ledger(tmp_path / "l") as ledger,
+            httpx.Client(base_url="http://s", transport=transport) as client,
+        ):
+            for size in (0.2, 0.3):
+                request = {"model": model_file, "data": sample_file, "size": size}
+                Connection(client, retries=0).run(run_one(request, ledger, lambda info: seen.append(info.id)))
+        return list(dict.fromkeys(seen))
+
+    assert batch() == ["j0", "j1"]
+    assert batch() == ["j0", "j2"]
+    assert batch() == ["j0", "j2"]
+    assert len(set(keys)) == len(keys) == 3
 
 
 def test_a_file_that_is_no_ledger_is_left_alone(tmp_path: Path) -> None:
