@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from quant_core.calibration.activation_range import ActivationRange, measure, merge
+from quant_core.calibration.activation_range import ActivationRange, as_it_lies, measure, merge
 from quant_core.calibration.samples import Samples
 from quant_core.errors import NonFiniteError
 from quant_core.executor.layout import fast_layout
@@ -149,11 +149,12 @@ class RangeWatch:
 
 
 def _measured(name: str, value: Tensor) -> ActivationRange:
-    low, high = (float(extreme) for extreme in torch.aminmax(value))
+    flat = as_it_lies(value)
+    low, high = (float(extreme) for extreme in torch.aminmax(flat))
     if not (math.isfinite(low) and math.isfinite(high)):
         raise NonFiniteError(
             "this tensor became NaN or infinite in the float model.",
             remedy="Check that the samples are scaled as the model was trained.",
             where=name,
         )
-    return measure(value, (low, high))
+    return measure(flat, (low, high))

@@ -166,7 +166,8 @@ class Feedback:
             `[starts, groups, rows, inputs]`.
         """
         back = self.back.T[:, :, None, None].expand_as(values)
-        whole = values[self.back[0]] if len(self.back) == 1 else values.gather(0, back)
+        # Indexing in brackets takes five times as long.
+        whole = values.index_select(0, self.back[0]) if len(self.back) == 1 else values.gather(0, back)
         return whole.permute(2, 1, 3, 0)
 
     def sweep(
