@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import onnx_ir as ir
@@ -12,7 +13,6 @@ from quant_core.ingest.find_layers import reads_whole
 from quant_core.ingest.layer import Layer
 from quant_core.spec.bits import FLOAT_BITS, WIDE_BITS
 
-_CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 Form = Literal["static", "dynamic", "block", "gather", "weight_only", "wide", "float"]
 """How a layer runs.
 
@@ -71,7 +71,11 @@ class Placement:
         Returns:
             True if it has a grid, its own or another's.
         """
-        return tensor in self.aliases or tensor in self.points
+        return tensor in self.aliases or tensor in self._with_grids
+
+    @cached_property
+    def _with_grids(self) -> frozenset[str]:
+        return frozenset(self.points)
 
 
 def layer_nodes(layer: Layer, model: ir.Model) -> list[ir.Node]:
@@ -133,35 +137,6 @@ def is_plain_product(layer: Layer, model: ir.Model) -> bool:
         or node.attributes.get_int("transA", 0)
         for node in layer_nodes(layer, model)
     )
-
-
-def follows_convolution(layer: Layer, model: ir.Model) -> bool:
-    """Tell whether a layer reads what convolutions give, past other operators and Gemm.
-
-    Args:
-        layer: The layer.
-        model: The normalised model it belongs to.
-
-    Returns:
-        False also where a MatMul lies as near, as in the residual sums of a vision transformer: what it reads was
-        computed in float, and has a range for each sample.
-    """
-    waiting = [node.inputs[0] for node in layer_nodes(layer, model)]
-    seen: set[ir.Value] = set()
-    found = False
-    while waiting:
-        value = waiting.pop()
-        node = None if value is None or value in seen else value.producer()
-        if value is None or node is None:
-            continue
-        seen.add(value)
-        if node.op_type == "MatMul":
-            return False
-        if node.op_type in _CONVOLUTIONS:
-            found = True
-        else:
-            waiting.extend(node.inputs)
-    return found
 
 
 def _has_constant_bias(node: ir.Node) -> bool:

@@ -77,11 +77,8 @@ class _Placer:
             for node in nodes
             if node.name in self.wide_nodes and not self._is_rounded(node.inputs[0])
         )
-        points = tuple(
-            name
-            for name in tensor_order(self.graph)
-            if name in self.points | wide and name not in self.aliases
-        )
+        rounded = (self.points | wide) - self.aliases.keys()
+        points = tuple(name for name in tensor_order(self.graph) if name in rounded)
 
         def is_rounded(value: ir.Value | None) -> bool:
             return self._is_rounded(value) or (value is not None and value.name in wide)

@@ -13,7 +13,6 @@ import onnx_ir as ir
 
 from quant_core.export.forms import (
     Form,
-    follows_convolution,
     is_plain_product,
     is_read_whole,
     is_right_operand,
@@ -79,7 +78,7 @@ def ort_form(
     if ops == {"Conv"}:
         return "static"
     if ops == {"Gemm"} and is_plain_product(layer, model):
-        return "static" if follows_convolution(layer, model) else "dynamic"
+        return "static" if layer.behind_convolution else "dynamic"
     if ops == {"MatMul"} and layer.by_rows:
         return "dynamic"
     return "weight_only"

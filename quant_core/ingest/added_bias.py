@@ -21,7 +21,8 @@ def added_bias(model: ir.Model, layer: Layer) -> ir.Value | None:
     """
     if len(layer.uses) != 1 or layer.op == "ConvTranspose" or layer.matrices > 1:
         return None
-    node = next(node for node in model.graph if node.name == layer.uses[0].node)
+    readers = model.graph.initializers[layer.weight].uses()
+    node = next(node for node, _ in readers if node.name == layer.uses[0].node)
     if node.op_type not in {"Conv", "Gemm", "MatMul"}:
         return None
     if node.op_type == "MatMul":

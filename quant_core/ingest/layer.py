@@ -54,6 +54,8 @@ class Layer:
         siblings: Other layers that read one of its activations, such as query, key and value.
         first: Whether no layer lies in front of one of its uses.
         last: Whether no layer comes after one of its uses.
+        behind_convolution: Whether what it reads hangs on convolutions, past other operators and Gemm, and no MatMul
+            lies as near.
         by_rows: Whether what a product comes to has an axis of rows; not known of some stacks of matrices.
         short_rows: Whether it is a table whose rows share one step, for a step each would cost more than it brings.
         activation_bits: 8, 16 or 32 (float) where its activations have bits of their own; else None.
@@ -73,6 +75,7 @@ class Layer:
     siblings: tuple[str, ...] = ()
     first: bool = False
     last: bool = False
+    behind_convolution: bool = False
     by_rows: bool = True
     short_rows: bool = False
     activation_bits: int | None = None

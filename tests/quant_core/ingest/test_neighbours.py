@@ -1,4 +1,4 @@
-"""First and last layers, and layers that share an input."""
+"""First and last layers, layers that share an input, and those behind convolutions."""
 
 import numpy as np
 import onnx_ir as ir
@@ -74,3 +74,23 @@ def test_resnet20_begins_with_a_convolution_and_ends_with_the_head(resnet20):
     assert [layer.name for layer in layers if layer.last] == ["/fc/Gemm"]
     # A projection reads what the first convolution of its block reads.
     assert sorted(len(layer.siblings) for layer in layers)[-4:] == [1, 1, 1, 1]
+
+
+def test_products_behind_convolutions_with_no_matmul_as_near(build, floats):
+    """A Gemm is passed by; where a MatMul is added to what a convolution gives, or lies between, nothing is noted."""
+    nodes = [
+        N("Conv", ["x", "k"], ["c"]),
+        N("Flatten", ["c"], ["f"]),
+        N("Gemm", ["f", "one"], ["g"]),
+        N("Relu", ["g"], ["r"]),
+        N("Gemm", ["r", "two"], ["y"]),
+        N("MatMul", ["f", "m"], ["p"]),
+        N("Add", ["p", "f"], ["s"]),
+        N("Gemm", ["s", "three"], ["z"]),
+        N("Gemm", ["p", "four"], ["v"]),
+    ]
+    weights = {name: floats(8, 8) for name in ("one", "two", "three", "four", "m")} | {
+        "k": floats(2, 3, 1, 1)
+    }
+    layers = _layers(build(nodes, {"x": floats(2, 3, 2, 2)}, weights, ("y", "z", "v")))
+    assert {name for name, layer in layers.items() if layer.behind_convolution} == {"one", "two", "m"}
