@@ -287,7 +287,7 @@ def _outputs(
 
 
 def _same(rows: Tensor, alone: Tensor) -> bool:
-    if rows.shape != alone.shape:
+    if rows.shape != alone.shape or not rows.numel():
         return False
     return bool((rows - alone).abs().max() <= _SAME * alone.abs().max())
 

@@ -13,15 +13,21 @@ def infer_shapes(model: ir.Model) -> None:
     """Note the shapes that follow from those of the inputs, and from sizes that the graph computes.
 
     To follow computed sizes, onnx keeps one entry for every element of every vector, and a file may declare any
-    number of them. Where a vector is longer than any shape, computed sizes are not followed.
+    number of them. Where a vector is longer than any shape, computed sizes are not followed. Of inputs and outputs of
+    bodies that say nothing of themselves nothing is noted: onnx takes those of a Loop that carries a sequence for
+    tensors, and then refuses the model.
 
     Args:
         model: The model; shapes are noted in place.
     """
+    bodies = list(model.graph.subgraphs())
+    untyped = [value for body in bodies for value in (*body.inputs, *body.outputs) if value.type is None]
     common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
     made = [output for node in ir.traversal.RecursiveGraphIterator(model.graph) for output in node.outputs]
     if all(_is_short(value) for value in (*model.graph.inputs, *made)):
         common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    for value in untyped:
+        value.type = value.shape = None
 
 
 def _is_short(value: ir.Value) -> bool:

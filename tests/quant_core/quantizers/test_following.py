@@ -188,3 +188,18 @@ def test_columns_give_the_rows_of_the_output(conv):
     weight = job.model.graph.initializers["w"].const_value.numpy()
     found = columns_at(layer, node, x, places) @ to_rows(layer, weight).transpose(1, 2)
     np.testing.assert_allclose(found.transpose(0, 1), expected[places], atol=1e-4)
+
+
+def test_layers_that_the_first_sample_does_not_reach_are_left():
+    # As experts of a mixture, which a router gives rows to.
+    text = """g (float[n,16] x) => (float[n,16] y) {
+        one = Constant<value_ints=[1]>() t = ReduceSum<keepdims=0>(x, one) p = Relu(t) i = NonZero(p) j = Transpose(i)
+        h = MatMul(x, w0) r = GatherND(h, j) e = MatMul(r, w1) z = Sub(h, h) s = ScatterND(z, j, e) a = Add(h, s)
+        y = MatMul(a, w2)
+    }"""
+    job = Job(text, {f"w{k}": (16, 16) for k in range(3)})
+    job.samples.inputs["x"][0] = -np.abs(job.samples.inputs["x"][0])
+    followed = job.followed()
+    left = {layer.weight for layer in job.layers if followed[layer.name] is job.weights[layer.name]}
+    assert "w1" in left
+    assert "w2" not in left
