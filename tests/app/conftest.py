@@ -255,9 +255,11 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
 
 
 @pytest.fixture
-def own_server(make_server: Callable[..., Server]) -> Server:
+def own_server(make_server: Callable[..., Server]) -> Iterator[Server]:
     """A service that a test may kill."""
-    return make_server()
+    running = make_server()
+    yield running
+    running.stop()
 
 
 @pytest.fixture

@@ -43,10 +43,12 @@ def listener() -> Iterator[tuple[str, Told]]:
         listening.shutdown()
 
 
-@pytest.fixture(scope="session")
-def telling(make_server: Callable[..., Any]) -> Any:
+@pytest.fixture(scope="module")
+def telling(make_server: Callable[..., Any]) -> Iterator[Any]:
     """A service that may send something to this machine."""
-    return make_server(BITWRIGHT_WEBHOOK_HOSTS="127.0.0.1", BITWRIGHT_WEBHOOK_SECRET=SECRET)
+    running = make_server(BITWRIGHT_WEBHOOK_HOSTS="127.0.0.1", BITWRIGHT_WEBHOOK_SECRET=SECRET)
+    yield running
+    running.stop()
 
 
 def test_the_end_is_told_however_the_job_was_sent(

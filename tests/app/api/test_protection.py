@@ -18,8 +18,10 @@ _DATA = b"PK\x05\x06" + bytes(18)
 
 
 @pytest.fixture(scope="module")
-def guarded(make_server: Callable[..., Any]) -> Any:
-    return make_server(BITWRIGHT_KEYS="on", SOME_SECRET="hunter2", BITWRIGHT_WEBHOOK_SECRET="hunter2" * 3)
+def guarded(make_server: Callable[..., Any]) -> Iterator[Any]:
+    running = make_server(BITWRIGHT_KEYS="on", SOME_SECRET="hunter2", BITWRIGHT_WEBHOOK_SECRET="hunter2" * 3)
+    yield running
+    running.stop()
 
 
 @pytest.fixture

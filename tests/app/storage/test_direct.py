@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -85,14 +85,16 @@ def test_parts_that_nobody_completes_are_swept(uploads: Uploads) -> None:
 
 
 @pytest.fixture
-def on_bucket(make_server: Callable[..., Any], bucket_url: str, s3_endpoint: str) -> Any:
+def on_bucket(make_server: Callable[..., Any], bucket_url: str, s3_endpoint: str) -> Iterator[Any]:
     """A service on a bucket that clients reach."""
-    return make_server(
+    running = make_server(
         BITWRIGHT_STORAGE_URL=bucket_url,
         BITWRIGHT_STORAGE_PUBLIC_ENDPOINT=s3_endpoint,
         BITWRIGHT_UPLOAD_QUOTA="300000",
         BITWRIGHT_KEYS="on",
     )
+    yield running
+    running.stop()
 
 
 def _key(server: Any) -> str:
