@@ -20,8 +20,9 @@ demo: install
 serve: install
 	$(BIN)/bitwright serve
 
+# Tests start many processes, and each would compile the packages anew where the environment forbids to keep the result.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cluster]'
