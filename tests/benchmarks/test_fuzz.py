@@ -29,7 +29,7 @@ def test_damaged_models(quiet, tmp_path) -> None:
     (tmp_path / WEIGHTS).write_bytes(external_bytes() * 64)
     rng = random.Random(0)
     outcomes = []
-    for index in range(6 * len(MUTATIONS)):
+    for index in range(3 * len(MUTATIONS)):
         name = rng.choice(list(models)) if index % 20 else "resnet20"
         kind = list(MUTATIONS)[index % len(MUTATIONS)]
         content = mutate(models[name], kind, rng)
@@ -39,7 +39,7 @@ def test_damaged_models(quiet, tmp_path) -> None:
         assert time.process_time() - start < fuzz.SECONDS, found
         outcomes.append(found["outcome"])
     # Neither are all refused, nor is the damage harmless.
-    assert 20 < outcomes.count("success") < len(outcomes) - 20
+    assert 10 < outcomes.count("success") < len(outcomes) - 10
 
 
 @pytest.mark.parametrize("kind", MUTATIONS)

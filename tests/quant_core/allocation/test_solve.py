@@ -41,7 +41,7 @@ def problems(draw: st.DrawFn) -> Problem:
     return Problem(np.where(allowed, scores, np.nan), costs, budgets, ties, pins, allowed)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(problems())
 def test_equals_enumeration(brute_force: Any, problem: Problem) -> None:
     choices = brute_force.feasible(problem)

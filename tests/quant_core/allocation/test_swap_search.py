@@ -60,7 +60,7 @@ def problems(draw: st.DrawFn) -> Problem:
     return Problem(np.where(allowed, scores, np.nan), costs, budgets, ties, pins, allowed, interactions=pairs)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(problems())
 def test_no_change_of_two_rows_beats_the_plan(brute_force: Any, problem: Problem) -> None:
     choices = brute_force.feasible(problem)
@@ -84,7 +84,7 @@ def test_no_change_of_two_rows_beats_the_plan(brute_force: Any, problem: Problem
 
 def test_it_mostly_finds_the_optimum() -> None:
     optimal = improved = 0
-    for seed in range(60):
+    for seed in range(30):
         rng = np.random.default_rng(seed)
         scores, pairs = gram(rng, 6, 4)
         cost = rng.integers(50, 500, 6)[:, None] * np.array([2, 3, 4, 8])
@@ -98,8 +98,8 @@ def test_it_mostly_finds_the_optimum() -> None:
         found = solve(problem).objective
         optimal += found <= values.min() * (1 + 1e-9)
         improved += found < objective(problem, solve(replace(problem, interactions=None)).choice) - 1e-12
-    assert optimal >= 45  # 48: strong interactions on purpose
-    assert improved >= 40
+    assert optimal >= 22  # strong interactions on purpose
+    assert improved >= 20
 
 
 def test_interactions_that_are_nil_change_nothing() -> None:

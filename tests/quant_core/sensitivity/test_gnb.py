@@ -53,7 +53,7 @@ def test_standard_errors_are_honest_over_samples_and_labels(tiny: Any) -> None:
     target = net.forward(population, net.weights).softmax(-1)
     exact = net.exact_traces(lambda z: -(target * z.log_softmax(-1)).sum(-1).mean(), population)
     errors = []
-    for seed in range(60):
+    for seed in range(40):
         drawn = torch.randint(0, 2000, (384,), generator=torch.Generator().manual_seed(seed))
         found = gnb(
             net.program, net.layers, KL, batches(population[drawn]), seed=seed, tolerance=0, max_probes=64

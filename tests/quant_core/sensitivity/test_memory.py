@@ -85,7 +85,7 @@ def test_estimates_survive_an_allocation_that_fails(
         lambda layer, bits: rounded(net.weights[layer.weight], bits),
         KL,
         bits=(2, 4),
-        max_probes=400,
+        max_probes=200,
         score_tolerance=0.0,
         fixed_batch=None,
     )

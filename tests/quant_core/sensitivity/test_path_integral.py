@@ -105,7 +105,7 @@ def test_standard_errors_come_from_the_spread_between_batches(tiny: Any, rounded
     whole = split_batches({"x": population}, None, sample_bytes=1, seed=0, clusters=1, largest=2000)
     truth = pqi(net.program, net.layers, KL, whole, quantized, gradients=1).increase
     errors = []
-    for seed in range(40):
+    for seed in range(24):
         drawn = torch.randint(0, 2000, (96,), generator=torch.Generator().manual_seed(seed))
         batches = split_batches({"x": population[drawn]}, None, sample_bytes=1, seed=seed, largest=12)
         found = pqi(net.program, net.layers, KL, batches, quantized, gradients=1)

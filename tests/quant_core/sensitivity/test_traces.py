@@ -15,7 +15,7 @@ def noisy(seed: int, samples: float, probes: float) -> list[np.ndarray]:
 
 def test_the_standard_error_holds_both_kinds_of_spread() -> None:
     errors = []
-    for seed in range(300):
+    for seed in range(150):
         truth, noise = noisy(seed, 1.0, 2.0)
         found = average_traces(lambda b, p, t=truth, n=noise: t[b] + n[p], SIZES, tolerance=0, max_probes=80)
         errors.append((found.trace - [10, 5]) / found.stderr)

@@ -110,20 +110,18 @@ def test_a_killed_process_is_told_with_its_likely_cause(net: Any, samples: torch
 
 
 def test_what_is_not_wanted_any_more_is_not_waited_for(
-    net: Any, samples: torch.Tensor, tmp_path: Path
+    net: Any, samples: torch.Tensor, two: Workers, tmp_path: Path
 ) -> None:
     """Every unit but the first ends only after the estimate was left."""
     cut = Cut(len(samples), 100, 0)
     first = Assignment(take_one, net.layers, KL, cut, {"left": tmp_path / "left", "units": 6})
     batches = cut.batches({"x": samples}, None, "cpu")
-    with Workers(net.model, {"x": samples}, None, ["cpu", "cpu"]) as workers:
-        with workers.on(first) as run:
-            assert first.run(net.program, batches, run=run) == 0
-        (tmp_path / "left").touch()
-        with workers.on(first) as run:  # both processes take part again
-            assert [int(found[0]) for found in run(lambda *_: np.zeros(1), ((0, n) for n in range(5)))] == [
-                *range(5)
-            ]
+    with two.on(first) as run:
+        assert first.run(net.program, batches, run=run) == 0
+    (tmp_path / "left").touch()
+    with two.on(first) as run:  # both processes take part again
+        found = [int(values[0]) for values in run(lambda *_: np.zeros(1), ((0, n) for n in range(5)))]
+    assert found == [*range(5)]
 
 
 def take_one(
