@@ -18,6 +18,10 @@ _CLIPPED_BITS = 8
 _LEAST_GAIN = 1.25
 """How many times smaller the error at the outputs must get. Most networks' best ranges promise 0.1 dB, which a few
 samples cannot tell from chance; in front of a maximum over many places it is 3."""
+_HEADROOM = 2.0
+"""How much larger values may be than any that a sample gave. Clipping them would cost more than one bit of 16 does."""
+_UNSEEN = 1e-6
+"""Mean squared error of rounding, as a share of the mean square, from which on a bit of 16 counts."""
 _METHODS: Mapping[RangeMethod, Callable[[ActivationRange], tuple[float, float]]] = {
     "output": search_range,
     "mse": search_range,
@@ -38,7 +42,7 @@ def choose_range(
     Args:
         observed: The distribution of the tensor.
         method: `output`, `mse`, `minmax`, `percentile` or `entropy`; above 8 bits, where clipping gains nothing that
-            would show, all of them take the extremes.
+            would show, all of them take the extremes, and twice as far where the codes suffice for that.
         bits: Bits of a code.
         worth: What a squared error counts in each bin; `output` without it is `mse`, the others do not look at it.
 
@@ -46,12 +50,22 @@ def choose_range(
         `low <= 0 <= high`, not both zero.
     """
     if bits > _CLIPPED_BITS:
-        return minmax_range(observed)
+        return _with_headroom(observed, 2**bits)
     if method == "output" and worth is not None:
         return _by_worth(observed, 2**bits, worth)
     if method in {"output", "mse", "entropy"}:
         return (entropy_range if method == "entropy" else search_range)(observed, 2**bits)
     return _METHODS[method](observed)
+
+
+def _with_headroom(observed: ActivationRange, levels: int) -> tuple[float, float]:
+    """The extremes, with headroom where rounding stays far below the values then, too."""
+    low, high = minmax_range(observed)
+    step = _HEADROOM * (high - low) / (levels - 1)
+    middles = (observed.edges[1:] + observed.edges[:-1]) / 2
+    power = float(observed.counts @ middles**2) / observed.count
+    enough = step**2 / 12 <= _UNSEEN * power
+    return (_HEADROOM * low, _HEADROOM * high) if enough else (low, high)
 
 
 def _by_worth(observed: ActivationRange, levels: int, worth: npt.NDArray[np.float64]) -> tuple[float, float]:

@@ -54,6 +54,19 @@ def test_minmax_is_that_of_all_values(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", METHODS)
+def test_sixteen_bits_reach_twice_as_far_as_samples_did(kind, method):
+    seen = stream(draw(kind))
+    low, high = choose_range(seen, "minmax")
+    assert choose_range(seen, method, 16) == (2 * low, 2 * high)
+
+
+def test_sixteen_bits_that_one_value_uses_up_reach_no_further():
+    values = np.append(draw("normal"), np.float32(1e4))
+    assert choose_range(stream(values), "mse", 16) == (values.min(), values.max())
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("clipped", [0.0, 1e-4, 0.02, 0.5])
 def test_percentile_agrees_with_numpy_within_a_bin(kind, clipped):
     values, seen = draw(kind), stream(draw(kind))
