@@ -216,7 +216,7 @@ def out_of_memory(detail: str) -> JobFailure:
     """
     return JobFailure(
         code="out_of_memory",
-        message=f"The job ran out of memory. {detail}".strip(),
+        message=f"Memory ran out. {detail}".strip(),
         remedy="Send fewer samples or a smaller model, or run the service where there is more memory.",
     )
 
