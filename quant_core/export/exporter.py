@@ -22,6 +22,7 @@ from quant_core.export.copying import copy_node
 from quant_core.export.file_tensors import FileTensors
 from quant_core.export.forms import Placement
 from quant_core.export.graph_writer import GraphWriter
+from quant_core.export.guards import MOVED_PAST
 from quant_core.export.half_storage import half_types, store_in_half, store_spread
 from quant_core.export.held_back import Exported, without_large
 from quant_core.export.nbits import NBITS_DOMAIN, nbits_attributes, write_nbits
@@ -41,6 +42,9 @@ from quant_core.export.weight_patterns import (
 from quant_core.export.whole_constants import read_constants_directly
 from quant_core.ingest.layer import Layer
 from quant_core.ingest.subgraphs import names_inside
+
+_TYPED = 21
+"""Opset from which QuantizeLinear names the type of its codes, which onnxruntime forgets when it changes codes."""
 
 
 def export_model(
@@ -137,6 +141,13 @@ class _Exporter:
         self.ready: dict[str, str] = {}  # layer -> its weight as operators read it
         self.tables: dict[str, StoredTable] = {}  # layer -> its weight as nodes look rows up in it
         self.blocks: dict[str, tuple[str, ...]] = {}  # layer -> its weight as MatMulNBits reads it
+        quantized = {node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"}
+        self.moved = {
+            node.name
+            for node in graph.node
+            if node.op_type in MOVED_PAST and len(node.output) == 1 and node.output[0] not in quantized
+        }
+        self.kept: dict[str, tuple[str, ...]] = {}  # dequantized by a kept part -> its scale and zero point
         self.dynamic: dict[str, tuple[str, str, str]] = {}  # tensor -> codes, scale, zero point
 
     def export(self) -> onnx.ModelProto:
@@ -159,6 +170,8 @@ class _Exporter:
             self._move(node)
         elif node.op_type == "Identity" and self._is_left_out(node):
             self.tensors.finish(node.output[0], node.input[0])
+        elif node.name in self.moved and node.input[0] in self.kept:
+            self._round_again(node)
         elif node.name in self.placement.float_pools:
             source = self.tensors.read(node.input[0])
             if node.op_type == "MaxPool" and self.placement.is_rounded(node.input[0]):
@@ -166,6 +179,15 @@ class _Exporter:
             self._emit(node, [source], guarded=True)
         else:
             self._emit(node, [self.tensors.read(name) for name in node.input])
+            self._note_kept(node)
+
+    def _note_kept(self, node: onnx.NodeProto) -> None:
+        """Remember the signed grid of what a kept DequantizeLinear writes, in files that type their rounding."""
+        grid = tuple(node.input[1:3])
+        if node.op_type == "DequantizeLinear" and self.opset >= _TYPED and len(grid) == 2:
+            scale, zero_point = map(self.initializers.get, grid)
+            if scale and zero_point and not scale.dims and zero_point.data_type == onnx.TensorProto.INT8:
+                self.kept[node.output[0]] = grid
 
     def _is_left_out(self, node: onnx.NodeProto) -> bool:
         """Whether those that read an Identity can read what it reads, which bears its own name in the file."""
@@ -182,6 +204,19 @@ class _Exporter:
         outputs = [self.writer.fresh() if name else "" for name in node.output]
         self._copy(node, inputs, outputs)
         self.tensors.codes |= dict(zip(node.output, outputs, strict=True))
+
+    def _round_again(self, node: onnx.NodeProto) -> None:
+        """Copy a node that moves values of a kept signed grid, and round them to the same codes.
+
+        onnxruntime would add such rounding itself, of a type that it then contradicts (1.31).
+        """
+        (name,), grid = node.output, self.kept[node.input[0]]
+        moved = self._copy(node, [self.tensors.read(each) for each in node.input], [self.writer.fresh()])
+        raw = self.tensors.raw_name(name)
+        codes = self.writer.node("QuantizeLinear", [moved, *grid])
+        self.writer.node("DequantizeLinear", [codes, *grid], [raw])
+        self.tensors.finish(name, raw)
+        self.kept[name] = grid
 
     def _write_layer(self, node: onnx.NodeProto, layers: Sequence[Layer]) -> None:
         layer = layers[0]
