@@ -98,7 +98,7 @@ class Supervisor:
         self._thread.start()
 
     def wake(self) -> None:
-        """Say that something was queued or canceled."""
+        """Say that something was queued or canceled, or has ended."""
         self._wake.set()
 
     def stop(self) -> None:
@@ -280,6 +280,7 @@ class Supervisor:
         if ended:
             self._metrics.job_ended(job, outcome.state)
             self._on_end(job.id)
+        self.wake()  # a place is free, and the next job may have waited for it
 
     def _publish(self, run: _Run, outcome: Outcome, output: str) -> Outcome:
         out = run.ticket.task.out

@@ -85,13 +85,13 @@ def database(tmp_path: Path) -> Iterator[Database]:
     made.close()
 
 
-def _queue(store: JobStore, storage: Storage, tmp_path: Path) -> None:
-    upload = tmp_path / "upload"
+def _queue(store: JobStore, storage: Storage, tmp_path: Path, job: str = "j") -> None:
+    upload = tmp_path / f"upload-{job}"
     for name, content in (("model/m.onnx", b"model"), ("data/d.npz", b"data")):
         (upload / name).parent.mkdir(parents=True)
         (upload / name).write_bytes(content)
-    storage.publish(upload, "j/input")
-    store.create(Submission("j", model="m.onnx", data="d.npz", spec=QuantizeSpec()))
+    storage.publish(upload, f"{job}/input")
+    store.create(Submission(job, model="m.onnx", data="d.npz", spec=QuantizeSpec()))
 
 
 def test_a_job_ends_although_every_write_fails_once(
@@ -113,6 +113,20 @@ def test_a_job_ends_although_every_write_fails_once(
     assert found is not None
     assert found.read_bytes() == b"small"
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_the_next_job_starts_as_soon_as_one_has_ended(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.jobs.supervisor._IDLE_SECONDS", 3600.0)
+    leases, store, storage = Leases(database, "here", 3600), JobStore(database), open_storage("", tmp_path)
+    for job in ("j", "k"):
+        _queue(store, storage, tmp_path, job)
+    ended: list[str] = []
+    supervisor = Supervisor(leases, storage, _InstantExecutor(), tmp_path / "scratch", on_end=ended.append)
+    supervisor.start()
+    _until(lambda: ended == ["j", "k"])
+    supervisor.stop()
 
 
 class _EndlessExecutor(_InstantExecutor):
