@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import json
 import re
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -190,8 +192,9 @@ def _refuse_missing(name: str, *, or_job: bool) -> NoReturn:
 
 
 def _read_spec(text: bytes, asked: type[JobSpec]) -> JobSpec:
+    text = text.removeprefix(codecs.BOM_UTF8) or b"{}"
     try:
-        return asked.model_validate_json(text.removeprefix(codecs.BOM_UTF8) or b"{}")
+        spec = asked.model_validate_json(text)
     except ValidationError as error:
         message, field = wrong_field(error, asked)
         raise ProblemError(
@@ -201,6 +204,21 @@ def _read_spec(text: bytes, asked: type[JobSpec]) -> JobSpec:
             remedy="Correct this field of the spec; /docs lists what it takes.",
             where=f"spec.{field}" if field else "spec",
         ) from error
+    json.loads(text, object_pairs_hook=_refuse_repeated)
+    return spec
+
+
+def _refuse_repeated(pairs: list[tuple[str, object]]) -> None:
+    times = Counter(name for name, _ in pairs)
+    repeated = next((name for name, count in times.items() if count > 1), None)
+    if repeated is not None:
+        raise ProblemError(
+            422,
+            "spec",
+            f"The field {repeated[:200]!r} is there twice, and only one can hold.",
+            remedy="Leave one of them out.",
+            where="spec",
+        )
 
 
 def check_model(model: Path) -> None:

@@ -93,6 +93,19 @@ def test_a_spec_that_is_not_an_object_is_refused(server: Any, spec: str) -> None
     assert answer.json()["where"].startswith("spec")
 
 
+@pytest.mark.parametrize(
+    ("spec", "name"), [('{"size": 0.1, "size": 0.3}', "size"), ('{"pin": {"fc": 8, "fc": 4}}', "fc")]
+)
+def test_a_field_that_is_there_twice_is_named(server: Any, spec: str, name: str) -> None:
+    answer = server.http.post(
+        "/quantize",
+        files={"model": ("m.onnx", server_model()), "data": ("d.npz", b"PK\x03\x04")},
+        data={"spec": spec},
+    )
+    assert (answer.status_code, answer.json()["code"]) == (422, "spec")
+    assert answer.json()["message"].startswith(f"The field {name!r} is there twice")
+
+
 @pytest.mark.parametrize("missing", ["model", "data"])
 def test_a_missing_part_is_named(server: Any, missing: str) -> None:
     parts = {"model": ("m.onnx", server_model()), "data": ("d.npz", b"PK\x03\x04")}
