@@ -52,7 +52,7 @@ def candidate_bits(layers: Sequence[Layer], spec: QuantizeSpec) -> Mapping[str, 
             if rule.narrows and any(rule.matches(layer) for layer in layers if layer.name in empty)
         ]
         raise SpecError(
-            f"no bit-width is left for {', '.join(empty)}: {'; '.join(rules)} contradict each other or weight_bits.",
+            f"no bit-width is left for {', '.join(empty)}: {'; '.join(rules)} contradict each other or bits.",
             remedy="Drop one of these rules.",
             where="rules",
         )

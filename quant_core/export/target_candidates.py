@@ -58,7 +58,7 @@ def within_target(
             f"{_as_what(spec.grid(unknown[0]))}.",
             remedy=f"The nearest it has is {_listed(_nearest(unknown[0], anywhere))}{change}; "
             f"ask for some of {_listed(anywhere)}{_also(target)}.",
-            where="weight_bits",
+            where="bits",
         )
     return {layer.name: _narrow(layer, candidates[layer.name], able[layer.name], target) for layer in layers}
 

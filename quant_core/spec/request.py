@@ -102,7 +102,7 @@ class Request(AsWritten, WeightOptions):
     @classmethod
     def _sorted_unique(cls, bits: tuple[int, ...]) -> tuple[int, ...]:
         if not bits:
-            raise ValueError("weight_bits is empty; name at least one bit-width")
+            raise ValueError("the list is empty; name at least one bit-width")
         return tuple(sorted({known_bits(b) for b in bits}))
 
     @model_validator(mode="after")
@@ -110,7 +110,7 @@ class Request(AsWritten, WeightOptions):
         bits = FORMAT_BITS.get(self.weight_format)
         if bits is not None and bits not in self.weight_bits:
             raise ValueError(
-                f"weight_format {self.weight_format} has {bits} bits, which are not among weight_bits; add {bits}"
+                f"weight_format {self.weight_format} has {bits} bits, which are not among bits; add {bits}"
             )
         return self
 

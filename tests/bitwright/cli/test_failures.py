@@ -23,7 +23,7 @@ _NO_WIDTH = "is not a supported bit-width; choose from 2, 3, 4, 5, 6, 8, float"
         ),
         (["--bits", "7"], "--bits: 7 is not a supported bit-width"),
         (["--bits", "fp4"], f"--bits: 'fp4' {_NO_WIDTH}; floating formats are asked for by weight_format"),
-        (["--bits", ","], "--bits: weight_bits is empty; name at least one bit-width"),
+        (["--bits", ","], "--bits: the list is empty; name at least one bit-width"),
         (
             ["--pin", "fc=x"],
             "--pin: 'x' is not a supported bit-width",

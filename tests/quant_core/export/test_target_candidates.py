@@ -38,6 +38,7 @@ def test_widths_asked_for_that_nothing_can_have_are_refused_with_the_nearest():
     with pytest.raises(SpecError, match="ort-cuda has no kernel for 3-bit") as refused:
         narrowed("conv", target="ort-cuda", bits=[3, 8])
     assert "nearest it has is 4" in str(refused.value)
+    assert refused.value.where == "bits"  # as the command line and the client call it
     with pytest.raises(SpecError, match="6-bit") as refused:
         narrowed("conv", target="ort-cuda", bits=[6, 8])
     assert "nearest it has is 4, 8" in str(refused.value)
