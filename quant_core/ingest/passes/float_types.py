@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from quant_core.ingest.find_layers import FLOAT_TYPES, QUANTIZABLE_TYPE, weight_operands
+from quant_core.ingest.passes.inference import infer_types
 
 COMPUTED_IN_FLOAT32 = "computed_in_float32"
 """Key of `model.meta` under which the types stand that were replaced, as ONNX names them."""
@@ -50,7 +50,7 @@ class ComputeInFloat32(ir.passes.InPlacePass):
         types = frozenset(_weight_types(model.graph))
         if not types:
             return ir.passes.PassResult(model, modified=False)
-        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
+        infer_types(model)
         for graph in model.graphs():
             for value in list(graph.initializers.values()):
                 if not value.is_graph_output():
@@ -109,8 +109,15 @@ def _retype(node: ir.Node, types: frozenset[ir.DataType]) -> None:
 
 
 def _declare(value: ir.Value, types: frozenset[ir.DataType]) -> None:
-    if isinstance(value.type, ir.TensorType) and value.type.dtype in types:
-        value.type = ir.TensorType(ir.DataType.FLOAT)
+    if value.type is not None:
+        value.type = _in_float32(value.type, types)
+
+
+def _in_float32(given: ir.TypeProtocol, types: frozenset[ir.DataType]) -> ir.TypeProtocol:
+    if isinstance(given, ir.SequenceType | ir.OptionalType):
+        return type(given)(_in_float32(given.elem_type, types))
+    halved = isinstance(given, ir.TensorType) and given.dtype in types
+    return ir.TensorType(ir.DataType.FLOAT) if halved else given
 
 
 def _cast_inputs(graph: ir.Graph, types: frozenset[ir.DataType]) -> None:

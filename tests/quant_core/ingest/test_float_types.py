@@ -134,3 +134,25 @@ def test_subgraphs_and_created_constants(build, floats, run):
     onnx.checker.check_model(ir.to_proto(normal), full_check=True)
     (expected,), (found,) = run(model, feeds), run(normal, feeds)
     assert np.allclose(found, expected, rtol=5e-3, atol=5e-3)
+
+
+@pytest.mark.parametrize(("told", "opset"), [("", 21), ("", 17), ("seq(float16) ", 21)])
+def test_sequences_that_a_loop_carries(told, opset, floats, run):
+    """Their elements change type as tensors do; a body that says nothing of its inputs still says nothing."""
+    model = onnx.parser.parse_model(f"""<ir_version: 8, opset_import: ["" : {opset}]>
+    g (float16[n, 4] x, float16[4, 4] w, int64 count) => (float16[n, k] y) {{
+        yes = Constant<value = bool {{1}}>()
+        none = SequenceEmpty<dtype = {HALF}>()
+        all = Loop(count, yes, none) <body = b (int64 i, bool c, {told}s0) => (bool d, {told}s1) {{
+            d = Identity(c)  m = MatMul(x, w)  s1 = SequenceInsert(s0, m)
+        }}>
+        z = ConcatFromSequence<axis = 1>(all)
+        y = MatMul(z, v)
+    }}""")
+    model.graph.initializer.append(numpy_helper.from_array(floats(8, 3).astype(np.float16), "v"))
+    feeds = {"x": floats(2, 4).astype(np.float16), "w": floats(4, 4).astype(np.float16)}
+    feeds["count"] = np.array(2, np.int64)
+    normal = normalise(ir.from_proto(model))
+    onnx.checker.check_model(ir.to_proto(normal), full_check=True)
+    (expected,), (found,) = run(model, feeds), run(normal, feeds)
+    assert np.allclose(found, expected, rtol=5e-3, atol=2e-2)
