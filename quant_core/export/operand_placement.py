@@ -23,13 +23,13 @@ def round_operands(model: ir.Model, layers: Collection[Layer], forms: Mapping[st
     An addition of a layer's output and a shortcut runs inside the layer's kernel; for that kernel to write integers,
     the shortcut must be read in integers. Of two layers' outputs, that of the later one stays as it is.
 
+    What only moves rounded values is rounded again, to the same codes. Where it is not, onnxruntime adds such rounding
+    itself when it loads the file on a CPU, of a type that it then contradicts (1.31, opset 21).
+
     Args:
         model: The normalised model.
         layers: Its layers.
         forms: Layer name -> how it runs.
-
-    What only moves rounded values is rounded again, to the same codes. Where it is not, onnxruntime adds such rounding
-    itself when it loads the file on a CPU, of a type that it then contradicts (1.31, opset 21).
 
     Returns:
         The placement; no activation function is absorbed.
