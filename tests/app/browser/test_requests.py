@@ -22,7 +22,7 @@ pytestmark = pytest.mark.browser
 def _fill(page: Any, files: tuple[Path, ...]) -> None:
     page.set_input_files("input[type=file][multiple]", [str(path) for path in files])
     page.get_by_role("heading", name="What the model holds").wait_for()
-    page.get_by_label("Rounding").select_option("nearest")
+    page.get_by_role("combobox", name="Rounding").select_option("nearest")
 
 
 def test_the_remedy_of_a_refused_latency_makes_a_job_that_succeeds(
