@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from quant_core.errors import ModelError
+from quant_core.ingest.passes.inference import infer_shapes
 from quant_core.ingest.passes.legacy_resize import LAST_LEGACY_OPSET, restore_sampling
 
 TARGET_OPSET = 21
@@ -63,7 +64,7 @@ class RaiseOpset(ir.passes.InPlacePass):
         _check_statistics(model, version)
         if "GroupNormalization" in operators:
             # Its scale changes from one per group to one per channel, so the number of channels must be known.
-            common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+            infer_shapes(model)
         if version >= _FIRST_ALIKE and operators.isdisjoint(_CHANGED) and not model.functions:
             _relabel(model)
             return ir.passes.PassResult(model, modified=True)
