@@ -241,11 +241,11 @@ def networks():
 
 @pytest.mark.parametrize(
     ("place", "claim"),
-    list(enumerate(PRODUCT))[::18],
+    list(enumerate(PRODUCT))[::16],
     ids=lambda value: "-".join(map(label, value)) if isinstance(value, tuple) else "",
 )
 def test_the_whole_product_in_turn(networks, place, claim, tmp_path):
-    check_claim(networks[list(NETS)[place // 18 % len(NETS)]], *claim, tmp_path / "model.onnx")
+    check_claim(networks[list(NETS)[place // 16 % len(NETS)]], *claim, tmp_path / "model.onnx")
 
 
 @pytest.mark.slow
