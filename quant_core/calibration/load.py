@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from quant_core.calibration.array_file import read_arrays
 from quant_core.calibration.samples import Samples
-from quant_core.errors import SamplesError
+from quant_core.errors import SamplesError, name_some
 
 LABELS = "labels"
 _SHOWN, _LONGEST = 5, 200
@@ -99,8 +99,7 @@ def _by_input_name(
 
 def _listed(names: Iterable[str]) -> str:
     """The first few of them: a file may hold any number."""
-    told = [name[:_LONGEST] for name in names]
-    return ", ".join(told[:_SHOWN]) + (f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else "")
+    return name_some([name[:_LONGEST] for name in names], _SHOWN)
 
 
 def _second_axis(inputs: list[ir.Value]) -> str:
