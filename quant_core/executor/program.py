@@ -63,7 +63,6 @@ class Program(torch.nn.Module):
         self._names = tuple(scope.names)
         self._slots = {name: slot for slot, name in reversed(list(enumerate(scope.names))) if slot != ABSENT}
         self._slots.update(zip(output_names, outputs, strict=True))
-        self._input_slots = dict(zip(self.inputs, inputs, strict=True))
         self._kinds = tuple(scope.kinds)
         self._fixed = placed.constants
         self._weight_keys = self._register(scope)

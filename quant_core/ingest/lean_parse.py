@@ -77,13 +77,6 @@ def attach_own_data(model: ir.Model, path: Path) -> None:
             value.const_value = ir.Tensor(array, dtype=tensor.dtype, name=tensor.name)
 
 
-def refers_to(tensor: TensorProto, path: Path) -> bool:
-    """Whether a tensor's values lie in a file of this name."""
-    return tensor.data_location == TensorProto.EXTERNAL and any(
-        entry.key == "location" and entry.value == path.name for entry in tensor.external_data
-    )
-
-
 class _Splitter:
     def __init__(self, view: Any, name: str) -> None:
         self.view = view
