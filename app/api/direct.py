@@ -12,6 +12,7 @@ from app.api.deps import OwnerDep, ServiceDep
 from app.api.multipart import refuse_size
 from app.api.problems import ProblemError, responses
 from app.api.resumable import UploadId, UploadView, check_room, of_upload
+from app.api.said_once import SaidOnce
 from app.api.storing import storing
 from app.service import Service
 from app.storage import DigestError, is_digest
@@ -96,6 +97,7 @@ class Completion(BaseModel):
     "the service keeps files itself the answer is 409 `not_direct`: send the file with `PUT /uploads/{id}`.",
     response_description="The next parts, each with an address in the bucket.",
     responses=responses(409, 413, 422, 507),
+    dependencies=[SaidOnce],
 )
 async def ask_for_parts(
     upload_id: UploadId, wish: PartsWish, service: ServiceDep, owner: OwnerDep
@@ -112,6 +114,7 @@ async def ask_for_parts(
     summary="Complete a file that was sent past the service",
     response_description="All of it is here, and is what it was said to be.",
     responses=responses(400, 409, 413, 422, 507),
+    dependencies=[SaidOnce],
 )
 async def complete_parts(
     upload_id: UploadId, sent: Completion, service: ServiceDep, owner: OwnerDep

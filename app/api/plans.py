@@ -11,6 +11,7 @@ from app.api.artifacts import find_artifact, find_output
 from app.api.deps import JobDep, ServiceDep
 from app.api.earlier import PAIRS, TABLE
 from app.api.problems import ProblemError, responses
+from app.api.said_once import SaidOnce
 from quant_core.errors import UserError
 from quant_core.spec import BitPlan, PlanSpec
 
@@ -20,6 +21,7 @@ router = APIRouter(prefix="/jobs/{job_id}", tags=["results"])
 @router.post(
     "/plans",
     summary="Make another plan",
+    dependencies=[SaidOnce],
     responses=responses(404, 409, 422),
 )
 def make_plan(job: JobDep, service: ServiceDep, spec: PlanSpec) -> BitPlan:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-import json
 import re
 import shutil
 import uuid
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +18,7 @@ from starlette.requests import Request
 from app.api.form_files import FILE_FIELDS, FormFiles
 from app.api.multipart import Received, receive, refuse_size
 from app.api.problems import ProblemError
+from app.api.said_once import refuse_repeated
 from app.executors.devices import served_by
 from quant_core.spec import JobSpec
 from quant_core.spec.wrong_field import wrong_field
@@ -204,21 +203,8 @@ def _read_spec(text: bytes, asked: type[JobSpec]) -> JobSpec:
             remedy="Correct this field of the spec; /docs lists what it takes.",
             where=f"spec.{field}" if field else "spec",
         ) from error
-    json.loads(text, object_pairs_hook=_refuse_repeated)
+    refuse_repeated(text, code="spec", where="spec")
     return spec
-
-
-def _refuse_repeated(pairs: list[tuple[str, object]]) -> None:
-    times = Counter(name for name, _ in pairs)
-    repeated = next((name for name, count in times.items() if count > 1), None)
-    if repeated is not None:
-        raise ProblemError(
-            422,
-            "spec",
-            f"The field {repeated[:200]!r} is there twice, and only one can hold.",
-            remedy="Leave one of them out.",
-            where="spec",
-        )
 
 
 def check_model(model: Path) -> None:

@@ -67,6 +67,10 @@ def test_compressed_bodies_are_refused_and_not_kept(server: Any) -> None:
         (b'{"sise": 0.2}', "application/json", 422, "body.sise", "no field 'sise'"),
         (b"\xff", "application/json", 400, "body", "UTF-8"),
         (b"[]", "application/json", 422, "body", "[] is not an object"),
+        (b'{"size": 0.1, "size": 0.3}', "application/json", 422, "body", "The field 'size' is there twice"),
+        (b'{"pin": {"fc": 8, "fc": 4}}', "application/json", 422, "body", "The field 'fc' is there twice"),
+        (b"size=0.2", "application/x-www-form-urlencoded", 415, "Content-Type", "application/json"),
+        (b"[" * 10**5, "text/plain", 415, "Content-Type", "application/json"),
     ],
 )
 def test_what_is_wrong_with_a_json_body_is_told(
