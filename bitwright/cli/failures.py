@@ -19,7 +19,7 @@ from bitwright.harmless import harmless
 from quant_core.errors import CancelledError, UserError
 from quant_core.spec.wrong_field import what_is_wrong
 
-FAULT, CORRECT, INTERRUPTED = 1, 2, 130
+FAULT, CORRECT, INTERRUPTED, UNREAD = 1, 2, 130, 141
 # What a service answers or a job ends as, by the name of the client's error; nearest class first.
 _SERVICE = {
     "InvalidRequestError": CORRECT,
@@ -108,10 +108,12 @@ def exit_code(error: BaseException) -> int:
         error: What ended the command.
 
     Returns:
-        2 for what the user can correct, 3 to 12 for what a service or a job says, 130 for an interruption, 1 for a
-        fault of ours.
+        2 for what the user can correct, 3 to 12 for what a service or a job says, 130 for an interruption, 141 where
+        nobody reads what is printed, as shells say of others that SIGPIPE ends, 1 for a fault of ours.
     """
     if isinstance(error, SystemExit):
+        if isinstance(error.__context__, BrokenPipeError):  # typer and rich answer it with 1
+            return UNREAD
         return error.code if isinstance(error.code, int) else FAULT
     if isinstance(error, KeyboardInterrupt | CancelledError | typer.Abort):
         return INTERRUPTED

@@ -41,13 +41,16 @@ _GATEWAY = dict.fromkeys(
 )
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 8.0
+_LONGEST_WISH = 60.0
+"""Seconds; limits are counted by the minute. Who is asked to stay away for longer should not find a program asleep."""
 
 
 def ask(request: Send, retries: int) -> Operation[httpx.Response]:
     """Send a request until it is answered.
 
     Connection errors and busy answers are met with growing pauses and another try: always where sending twice does no
-    more than sending once, else only where the service cannot have heard the request.
+    more than sending once, else only where the service cannot have heard the request. Who is told to come back in more
+    than a minute has the answer at once, as an exception.
 
     Args:
         request: What to send.
@@ -95,7 +98,7 @@ def _repeat(step: Send | Save, request: Send, retries: int) -> Operation[httpx.R
     while True:
         if isinstance(step, Save) and step.saved.bytes > furthest:
             attempt, furthest = 0, step.saved.bytes
-        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt)
+        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt) * random.uniform(0.5, 1.0)  # noqa: S311
         last = attempt == retries
         try:
             response: httpx.Response = yield step
@@ -105,13 +108,13 @@ def _repeat(step: Send | Save, request: Send, retries: int) -> Operation[httpx.R
             if last or not (request.safe or unheard):
                 refuse(error)
         except ServiceBusyError as error:
-            if last or not request.safe:
+            if last or not request.safe or error.retry_after > _LONGEST_WISH:
                 raise
             pause = max(pause, error.retry_after)
         else:
             return response
         attempt += 1
-        yield Pause(pause * random.uniform(0.5, 1.0))  # noqa: S311
+        yield Pause(pause)
 
 
 def check(response: httpx.Response) -> None:
@@ -128,9 +131,11 @@ def check(response: httpx.Response) -> None:
     status = response.status_code
     kind = _BY_STATUS.get(status, ServerError if status >= 500 else InvalidRequestError)
     problem = _problem(response)
+    after = response.headers.get("Retry-After", "")
+    later = f"Try again in {after} seconds." if after.isdecimal() else ""
     error = kind(
         str(problem.get("message") or f"The service answered {status} {response.reason_phrase}."),
-        remedy=str(problem.get("remedy") or _GATEWAY.get(status, "")),
+        remedy=str(problem.get("remedy") or _GATEWAY.get(status, later)),
         where=problem.get("where"),
         code=str(problem.get("code") or status),
         request_id=problem.get("request_id") or response.headers.get("X-Request-ID"),
@@ -138,7 +143,6 @@ def check(response: httpx.Response) -> None:
     )
     error.status = status
     if isinstance(error, ServiceBusyError):
-        after = response.headers.get("Retry-After", "")
         error.retry_after = float(after) if after.isdecimal() else 0.0
     raise error
 

@@ -19,10 +19,10 @@ from bitwright.errors import (
     ServiceUnreachableError,
     WaitTimeoutError,
 )
-from bitwright.operations.answers import BUSY
+from bitwright.operations.answers import BUSY, check, refuse
 from bitwright.operations.jobs import address
 from bitwright.results import JobInfo
-from bitwright.steps import Ask, Close, Line, Open, Operation, Pause, Send
+from bitwright.steps import Close, Line, Open, Operation, Pause, Send
 
 _POLL_SECONDS = 1.0
 _SILENCE_SECONDS = 45.0
@@ -184,13 +184,19 @@ def _patiently(job_id: str, deadline: float | None) -> Operation[JobInfo]:
     if deadline is not None:
         until = min(until, deadline)
     while True:
+        pause = _POLL_SECONDS
         try:
-            response: httpx.Response = yield Ask(Send("GET", address(job_id)))
+            response: httpx.Response = yield Send("GET", address(job_id))
+            check(response)
             return JobInfo.model_validate_json(response.content)
-        except (ServiceUnreachableError, ServiceBusyError):
+        except httpx.TransportError as error:
+            if time.monotonic() >= until:
+                refuse(error)
+        except ServiceBusyError as error:
             if time.monotonic() >= until:
                 raise
-        yield Pause(_POLL_SECONDS)
+            pause = max(pause, error.retry_after)
+        yield Pause(max(0.0, min(pause, until - time.monotonic())))
 
 
 def _merge(info: JobInfo, event: Event) -> JobInfo:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from rich.table import Table
@@ -16,6 +20,7 @@ from quant_core.errors import ModelError
 
 HOSTILE = "a\x1b[31m\x1b]52;c;AAAA\x07\x9b2J\rb"
 SHOWN = "a[31m]52;c;AAAA2Jb"
+LETTERS = "层 é 🌲 \udc80"
 
 
 def test_control_characters_are_left_out_and_all_else_stays() -> None:
@@ -47,6 +52,22 @@ def test_letters_that_an_encoding_lacks_are_written_in_figures(monkeypatch: pyte
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
     with pytest.raises(SystemExit):
         main(["--version"])
-    print("层")
+    print(json.dumps(LETTERS, ensure_ascii=False))
     sys.stdout.flush()
-    assert written.getvalue().endswith(b"\\u5c42\n")
+    assert written.getvalue().endswith(b'"\\u5c42 \\u00e9 \\ud83c\\udf32 \\udc80"\n')
+    assert json.loads(written.getvalue().splitlines()[-1]) == LETTERS
+
+
+@pytest.mark.parametrize("command", [["--version"], ["admin", "settings"]])
+def test_a_command_that_nobody_reads_ends_quietly(command: list[str], tmp_path: Path) -> None:
+    told, unread = os.pipe()
+    os.close(told)
+    ended = subprocess.run(
+        [sys.executable, "-m", "bitwright", *command],
+        cwd=tmp_path,
+        stdout=unread,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(unread)
+    assert (ended.returncode, ended.stderr) == (141, b"")

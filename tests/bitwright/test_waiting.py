@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from bitwright.connection import AsyncConnection, Connection
+from bitwright.errors import RateLimitedError
 from bitwright.operations import follow as module
 from bitwright.operations.follow import Event, Reader, wait
 
@@ -115,6 +116,18 @@ def test_a_broken_stream_is_resumed_behind_its_last_event(follow: Follow) -> Non
     service = _Service(["analyzing", "analyzing", "succeeded"], [first, _stream(_step(2, 0.4))])
     assert [progress for _, progress in follow(service)] == [0.0, 0.2, 0.0, 0.4, 0.0]
     assert service.resumed == [None, "1"]
+
+
+def test_no_pause_that_is_asked_for_outlasts_the_time_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("bitwright.connection.time.sleep", pauses.append)
+    busy = httpx.MockTransport(lambda _: httpx.Response(429, headers={"Retry-After": "60"}))
+    with (
+        httpx.Client(base_url="http://s", transport=busy) as client,
+        pytest.raises(RateLimitedError, match="Try again in 60 seconds"),
+    ):
+        Connection(client, retries=3).run(wait("j", 0.05))
+    assert 0 < max(pauses) <= 0.05
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
