@@ -109,7 +109,7 @@ class LocalExecutor:
         ended = self._ended(ticket)
         ticket.heard.look()
         steps, checkpoints = ticket.heard.hand_on()
-        return Update(steps, _outcome(ticket) if ended else None, checkpoints)
+        return Update(steps, self._outcome(ticket) if ended else None, checkpoints)
 
     def cancel(self, ticket: Ticket) -> None:
         """Kill the task's process, and it alone.
@@ -146,24 +146,26 @@ class LocalExecutor:
         ticket.heard.look()
         return ticket.heard.said is not None or ticket.heard.pid is None or not _is_alive(ticket.heard.pid)
 
+    def _outcome(self, ticket: LocalTicket) -> Outcome:
+        if ticket.heard.said is not None:
+            return ticket.heard.said
+        if ticket.cancelled:
+            return Outcome(state="canceled")
+        error = ticket.future.exception()
+        if isinstance(error, BrokenProcessPool) and ticket.heard.pid is not None:
+            code = self._pools[ticket.device].exit_code(ticket.heard.pid)
+            error = error if code is None else ProcessExpired(str(error), code=code, pid=ticket.heard.pid)
+        killed = isinstance(error, ProcessExpired) and error.exitcode == -signal.SIGKILL
+        if killed and killed_for_memory() > ticket.killed_before:
+            told = worker.out_of_memory("The system ended its process, for the machine had no more.")
+            return Outcome(state="failed", error=told, with_less=True)
+        return Outcome(state="failed", error=lost(error or RuntimeError("no outcome")))
+
 
 def _own(ticket: Ticket) -> LocalTicket:
     if not isinstance(ticket, LocalTicket):
         raise TypeError("this ticket belongs to another executor")
     return ticket
-
-
-def _outcome(ticket: LocalTicket) -> Outcome:
-    if ticket.heard.said is not None:
-        return ticket.heard.said
-    if ticket.cancelled:
-        return Outcome(state="canceled")
-    error = ticket.future.exception()
-    killed = isinstance(error, ProcessExpired) and error.exitcode == -signal.SIGKILL
-    if killed and killed_for_memory() > ticket.killed_before:
-        told = worker.out_of_memory("The system ended its process, for the machine had no more.")
-        return Outcome(state="failed", error=told, with_less=True)
-    return Outcome(state="failed", error=lost(error or RuntimeError("no outcome")))
 
 
 def _is_alive(pid: int) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
@@ -31,6 +32,7 @@ class WorkerPool:
         self._preload = preload
         self._memory = memory
         self._pool: ProcessPool | None = None
+        self._context = _Remembering()
 
     def start(self) -> None:
         """Start the processes, so that the first task finds the engine loaded."""
@@ -55,6 +57,17 @@ class WorkerPool:
             future = self._running().schedule(function, args=args, timeout=timeout)
         return future
 
+    def exit_code(self, pid: int) -> int | None:
+        """Tell how one of the processes ended; of one that crashes at once, the pool itself does not know whose it was.
+
+        Args:
+            pid: Its process id.
+
+        Returns:
+            The exit code, negative for a signal; None while it runs, and for processes of long ago.
+        """
+        return next((one.exitcode for one in reversed(self._context.started) if one.pid == pid), None)
+
     def close(self) -> None:
         """Kill the processes."""
         if self._pool is not None:
@@ -71,10 +84,32 @@ class WorkerPool:
                 max_tasks=self._tasks_per_worker,
                 initializer=worker.prepare,
                 initargs=(os.getpid(), self._device, self._preload, self._memory),
-                context=multiprocessing.get_context("spawn"),
+                context=self._context,
             )
             _ = self._pool.active
         return self._pool
+
+
+class _Remembering(SpawnContext):
+    """Starts processes, and knows the latest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: deque[SpawnProcess] = deque(maxlen=8)
+
+    def Process(self, *args: Any, **options: Any) -> SpawnProcess:  # type: ignore[override]  # noqa: N802
+        """Make a process; multiprocessing's name for it.
+
+        Args:
+            args: As of `multiprocessing.Process`.
+            options: As of `multiprocessing.Process`.
+
+        Returns:
+            The process.
+        """
+        process = SpawnProcess(*args, **options)
+        self.started.append(process)
+        return process
 
 
 def lost(error: BaseException) -> JobFailure:
