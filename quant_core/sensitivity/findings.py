@@ -113,12 +113,14 @@ def join_findings(parts: Sequence[Findings]) -> Findings:
         One of all layers.
     """
     traces = [part.trace for part in parts if part.trace is not None]
+    errors = [part.trace_stderr for part in parts if part.trace_stderr is not None]
     scores = [part.score for part in parts if part.score is not None]
     return Findings(
         samples=max(part.samples for part in parts),
         stopped="; ".join(dict.fromkeys(part.stopped for part in parts)),
         probes=sum(part.probes for part in parts),
         trace=np.concatenate(traces) if traces else None,
+        trace_stderr=np.concatenate(errors) if errors else None,
         score=_stack(scores) if scores else None,
     )
 

@@ -15,7 +15,7 @@ from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.derivatives import forward, inner, leaves, random_gradient
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.probes import probe_generator, signed_root
-from quant_core.sensitivity.traces import Floats
+from quant_core.sensitivity.traces import Floats, probed_traces
 from quant_core.sensitivity.weight_matrix import input_matrices, output_matrix, weight_matrix
 from quant_core.spec.progress import Tell
 
@@ -69,6 +69,7 @@ class KroneckerFactors:
         pairs: The products of each layer; none where the layer does not tell which axis holds its outputs,
             and for activations of recurrent nodes.
         trace: Tr(G_i) from the same backward passes; NaN where a layer gave NaN or infinity.
+        stderr: Standard error of `trace`, over samples and probes.
         probes: Number of random probes.
         samples: Number of samples.
     """
@@ -76,6 +77,7 @@ class KroneckerFactors:
     layers: tuple[Layer, ...]
     pairs: tuple[tuple[Pair, ...], ...]
     trace: Floats
+    stderr: Floats
     probes: int
     samples: int
 
@@ -146,7 +148,7 @@ def kfac(
         uses = [(layer, use) for layer in layers for use in layer.uses if _has_outputs(program, layer, use)]
     inputs: dict[int, torch.Tensor] = {}
     outputs: dict[int, torch.Tensor] = {}
-    trace = np.zeros(len(layers))
+    estimates: list[Floats] = []
     total, passes = sum(batch.size for batch in batches), sweeps * len(batches)
     for number in range(passes):
         batch, generator = batches[number % len(batches)], probe_generator(seed, number)
@@ -157,7 +159,7 @@ def kfac(
             of_weights, of_uses = _activation_moments(
                 program, uses, objective, batch, weights, generator, read=number < len(batches)
             )
-        trace += share / sweeps * inner(of_weights, of_weights)
+        estimates.append(inner(of_weights, of_weights))
         for k, moment_in, moment_out in of_uses:
             if moment_in is not None:
                 _add(inputs, k, moment_in.mul_(share / sweeps if factors == "gradients" else share))
@@ -166,11 +168,14 @@ def kfac(
             on_progress((number + 1) / passes, f"pass {number + 1}")
     if factors == "gradients":
         outputs = {k: _of_trace_one(b) for k, b in outputs.items()}
+    order = [number % len(batches) for number in range(passes)]
+    trace, stderr = probed_traces(estimates, order, [batch.size for batch in batches])
     pairs = [(uses[k][0], Pair(uses[k][1], inputs[k], outputs[k])) for k in sorted(outputs)]
     return KroneckerFactors(
         layers=tuple(layers),
         pairs=tuple(tuple(pair for owner, pair in pairs if owner is layer) for layer in layers),
-        trace=np.where(np.isfinite(trace), trace, np.nan),
+        trace=trace,
+        stderr=stderr,
         probes=passes,
         samples=total,
     )

@@ -210,7 +210,12 @@ def _kfac_scores(question: Question, ask: Question, assignment: Assignment) -> F
             change = torch.from_numpy(rounded.dequantize()).to(weight) - weight
             score[i, k] = factors.loss_increase(i, change)
     return Findings(
-        factors.samples, "all samples used", probes=factors.probes, trace=factors.trace, score=score
+        factors.samples,
+        "all samples used",
+        probes=factors.probes,
+        trace=factors.trace,
+        trace_stderr=factors.stderr,
+        score=score,
     )
 
 

@@ -105,6 +105,29 @@ def average_traces(
     return TraceEstimate(*result, probes=done, samples=seen, stopped=stopped)
 
 
+def probed_traces(
+    estimates: Sequence[Floats], batches: Sequence[int], sizes: Sequence[int]
+) -> tuple[Floats, Floats]:
+    """Average probes that all have been taken, as `average_traces` does.
+
+    Args:
+        estimates: One unbiased estimate per layer from each probe.
+        batches: Index of the batch that each probe was taken on.
+        sizes: Samples in each batch.
+
+    Returns:
+        The traces and their standard errors; NaN where a layer gave NaN or infinity.
+    """
+    taken = np.asarray(estimates)
+    sums = np.zeros((len(sizes), taken.shape[1]))
+    squares, counts = np.zeros_like(sums), np.bincount(batches, minlength=len(sizes))
+    with np.errstate(invalid="ignore", over="ignore"):
+        np.add.at(sums, batches, taken)
+        np.add.at(squares, batches, taken**2)
+        (trace, stderr, _), _, _ = _summarise(sums, squares, counts, np.asarray(sizes))
+    return trace, stderr
+
+
 def _summarise(
     sums: Floats, squares: Floats, counts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
 ) -> tuple[tuple[Floats, Floats, Floats], float, bool]:

@@ -169,6 +169,18 @@ def test_a_single_sample_and_place_is_exact(tiny: Any, factors: Literal["gradien
         assert found.loss_increase(index, change) == pytest.approx(0.5 * float(dz.square().sum()), rel=0.1)
 
 
+def test_standard_errors_are_the_spread_over_other_samples(tiny: Any) -> None:
+    net = tiny("Tanh")
+    generator = torch.Generator().manual_seed(2)
+    draws = [torch.randn(64, 5, generator=generator) for _ in range(20)]
+    found = [
+        kfac(net.program, net.layers, KL, batches(x), seed=seed, sweeps=1) for seed, x in enumerate(draws)
+    ]
+    spread = np.std([draw.trace for draw in found], axis=0, ddof=1)
+    stated = np.mean([draw.stderr for draw in found], axis=0)
+    assert ((stated / spread > 0.5) & (stated / spread < 2)).all()
+
+
 def test_factors_are_moments_of_inputs_and_of_output_gradients(tiny: Any, samples: torch.Tensor) -> None:
     net = tiny("Tanh")
     found = kfac(net.program, net.layers, KL, batches(samples), seed=0, sweeps=200, factors="activations")

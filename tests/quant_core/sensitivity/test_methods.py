@@ -68,6 +68,8 @@ def test_each_method_gives_what_it_can_and_leaves_the_rest_null(
         if method in TRACES | EXPLAINED:
             # The layers of a ReLU network are its Gauss-Newton matrix's; labels that the model gives have its mean.
             assert row.trace == pytest.approx(trace, rel=0.6 if method == "fisher" else 0.25)
+            assert row.trace_stderr is not None
+            assert abs(row.trace - trace) < 3 * row.trace_stderr
         else:
             assert row.trace is None
         assert (row.eigenvalue is not None) == (method == "hawq")
