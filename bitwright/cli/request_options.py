@@ -232,5 +232,8 @@ def _read_pairs(texts: list[str] | tuple[()], option: str, form: str) -> dict[st
         name, equals, value = text.rpartition("=")  # tensor names may hold an equals sign, numbers never do
         if not equals or not name:
             raise typer.BadParameter(f"{text!r} is not of the form {form}", param_hint=option)
-        found[name] = value
+        if found.setdefault(name, value) != value:
+            raise typer.BadParameter(
+                f"{name} is given {found[name]} and {value}; write it once", param_hint=option
+            )
     return found

@@ -38,3 +38,9 @@ def test_bits_that_activations_cannot_have_are_refused():
         spec_of(layer_activations=["fc=4"])
     with pytest.raises(typer.BadParameter, match="GLOB=BITS, such as head=16"):
         spec_of(layer_activations=["fc"])
+
+
+def test_a_name_that_is_given_two_widths_is_refused():
+    assert len(spec_of(pin=["fc=8", "fc=8"]).rules) == 1
+    with pytest.raises(typer.BadParameter, match="fc is given 8 and 2"):
+        spec_of(pin=["fc=8", "fc=2"])
