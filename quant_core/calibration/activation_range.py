@@ -13,6 +13,8 @@ BINS = 2048
 _PART = 1 << 16
 _INTEGERS = 2**23
 """Integers up to twice this are floats."""
+_COARSEST = 2.0**62
+"""Bins of which more make one: it leaves 0 and -1 of any index, and numpy's integers hold it."""
 _LEAST_WIDTH = 2.0**-100
 
 
@@ -112,7 +114,8 @@ def merge(first: ActivationRange, second: ActivationRange) -> ActivationRange:
     counts = np.zeros(BINS, np.int64)
     for part in (first, second):
         # Bin indices shrink by a power of two, so integer division places every old bin inside one new bin.
-        bins = (part.origin + np.arange(BINS)) // round(width / part.width) - origin
+        coarser = round(min(width / part.width, _COARSEST))
+        bins = (part.origin + np.arange(BINS)) // coarser - origin
         filled = part.counts > 0
         np.add.at(counts, bins[filled], part.counts[filled])
     return ActivationRange(

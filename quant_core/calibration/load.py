@@ -13,6 +13,8 @@ from quant_core.calibration.samples import Samples
 from quant_core.errors import SamplesError, name_some
 
 LABELS = "labels"
+LARGEST = float(np.sqrt(np.finfo(np.float32).max))
+"""The square of what is larger is infinite in float32. Masks of attention lie as far below zero, and are no signal."""
 _SHOWN, _LONGEST = 5, 200
 """How many names a message lists, and how much of each."""
 
@@ -194,6 +196,14 @@ def _convert(array: np.ndarray, value: ir.Value, expected: str, path: Path) -> n
         raise SamplesError(
             f"input {value.name!r} holds values that {wanted} cannot.",
             remedy=f"The graph expects {expected}.",
+            where=str(path),
+        )
+    if floats and converted.size and converted.max() > LARGEST:
+        sample = int(np.argwhere(converted == converted.max())[0][0])
+        raise SamplesError(
+            f"input {value.name!r} holds values up to {float(converted.max()):.3g} (sample {sample}), "
+            f"and float32 cannot square what is above {LARGEST:.2g}.",
+            remedy="Repair this sample, or scale the samples as the model was trained.",
             where=str(path),
         )
     return converted

@@ -55,7 +55,7 @@ class InputMoments:
 
     @property
     def finite(self) -> bool:
-        """Whether no input held NaN or infinity."""
+        """Whether no input held NaN, infinity or what float32 cannot square."""
         return bool(torch.isfinite(self.second.diagonal(dim1=1, dim2=2)).all())
 
     @property
@@ -228,7 +228,7 @@ def input_moments(
         Layer name -> moments; of layers with `few_columns` their principal directions.
 
     Raises:
-        NonFiniteError: If a layer's input holds NaN or infinity.
+        NonFiniteError: If a layer's input holds NaN, infinity or what float32 cannot square.
     """
     nodes = {str(node.name): node for node in model.graph}
     chances = {layer.name: chance_of(seed, layer.name) for layer in layers}
@@ -267,8 +267,8 @@ def input_moments(
     for layer in layers:  # of those that NaN has reached, the first is where it came from
         if not found[layer.name].finite:
             raise NonFiniteError(
-                "the layer's input holds NaN or infinity.",
-                remedy="Check the samples and the model.",
+                "the layer's input holds NaN or infinity, or values whose squares are infinite in float32.",
+                remedy="Check that the samples are preprocessed as the model expects.",
                 where=layer.name,
             )
     return found

@@ -77,6 +77,14 @@ def test_batches_and_their_order_do_not_matter(kind, pieces):
         assert (merged.minimum, merged.maximum, merged.zeros) == (whole.minimum, whole.maximum, whole.zeros)
 
 
+@pytest.mark.parametrize("far", [1e20, -3e38])
+def test_a_value_far_from_all_others_is_counted(far):
+    near, away = _draw("normal"), torch.tensor([far])
+    merged, whole = merge(measure(near), measure(away)), measure(torch.cat([near, away]))
+    np.testing.assert_array_equal(merged.counts, whole.counts)
+    assert (merged.origin, merged.width) == (whole.origin, whole.width)
+
+
 @given(st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_size=20))
 def test_any_values_fit(numbers):
     seen = measure(torch.tensor(numbers))

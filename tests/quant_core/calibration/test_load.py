@@ -157,6 +157,14 @@ def test_non_finite_samples(value, image_graph, images, npz):
     assert "1 of 288" in error.message
 
 
+def test_values_that_float32_cannot_square(image_graph, images, npz):
+    images[3, 0, 0, 0] = 1e20
+    error = _refusal(npz(x=images), image_graph)
+    assert "'x' holds values up to 1e+20 (sample 3)" in str(error)
+    images[3, 0, 0, 0] = np.finfo(np.float32).min  # as masks do
+    assert load_samples(npz(x=images), image_graph).count == len(images)
+
+
 def test_different_counts(graph, npz):
     model = graph(a=(INT64, ["n", 2]), b=(INT64, ["n", 2]))
     error = _refusal(npz(a=np.zeros((4, 2), np.int64), b=np.zeros((5, 2), np.int64)), model)
