@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from difflib import get_close_matches
 from typing import Annotated
 
@@ -56,8 +57,18 @@ OwnerNameDep = Annotated[str, Depends(owner_name_of)]
 
 def _known_query(request: Request) -> None:
     told = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]["parameters"]
-    known = {parameter["name"] for parameter in told if parameter["in"] == "query"}
-    unknown = next((name for name in request.query_params if name not in known), None)
+    known = {parameter["name"]: parameter["schema"] for parameter in told if parameter["in"] == "query"}
+    times = Counter(name for name, _ in request.query_params.multi_items())
+    for name, schema in known.items():
+        if times[name] > 1 and schema.get("type") != "array":
+            raise ProblemError(
+                422,
+                "request",
+                f"The parameter {name!r} is there {times[name]} times, and only one can hold.",
+                remedy="Leave all but one of them out.",
+                where=f"query.{name}",
+            )
+    unknown = next((name for name in times if name not in known), None)
     if unknown is None:
         return
     near = get_close_matches(unknown, sorted(known), 1)
@@ -72,7 +83,7 @@ def _known_query(request: Request) -> None:
 
 
 KnownQuery = Depends(_known_query)
-"""For routes with parameters in the query: one that is misspelt is refused, not passed over."""
+"""For routes with parameters in the query: what is misspelt, or said twice where one can hold, is refused."""
 
 
 def find_job(service: Service, owner: str, job_id: str) -> Job:

@@ -181,6 +181,13 @@ def test_a_parameter_that_is_not_known_is_refused_with_the_one_that_may_be_meant
     assert server.http.get(f"/jobs/{job}").status_code == 200
 
 
+def test_a_parameter_that_is_there_twice_is_named(server: Any) -> None:
+    answer = server.http.get("/jobs?state=failed&state=queued&limit=1&limit=5")
+    assert (answer.status_code, answer.json()["where"]) == (422, "query.limit")
+    assert answer.json()["message"] == "The parameter 'limit' is there 2 times, and only one can hold."
+    assert server.http.get("/jobs?state=failed&state=queued&limit=1").is_success
+
+
 def test_a_spec_may_begin_with_a_byte_order_mark(server: Any) -> None:
     form = {"model": ("m.onnx", b"\x08 m"), "data": ("s.npz", b"PK\x03\x04")}
     spec = {"spec": ("spec.json", b'\xef\xbb\xbf{"size": 0.3}')}  # as PowerShell writes files
