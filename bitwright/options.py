@@ -86,7 +86,7 @@ class QuantizeOptions(RequestOptions, total=False):
         activation_range: How the range of an activation is chosen: `mse` if left out, and `output` in front of a
             maximum over many places.
         float_islands: Share of the time that layers whose activations bear no 8 bits may take more; 0 for none, 0.15 if
-            left out and more where 8 bits ruin the answer.
+            left out and more where 8 bits ruin the answer or miss `max_drop`.
         follow: Whether layers of the plan are rounded again for what the rounded layers before them give.
         mix_channels: Whether channels of one layer may take two widths.
         allocation: How bits are chosen.

@@ -183,7 +183,7 @@ def quantize(
             "--float-islands",
             metavar="SHARE",
             help="How much longer the file may run so that layers that bear no 8-bit activations stay in float; 0 "
-            "for not at all. Default: 0.15, more where 8 bits would ruin the answer.",
+            "for not at all. Default: 0.15, more where 8 bits would ruin the answer or miss --max-drop.",
             rich_help_panel=CHOICES,
         ),
     ] = None,

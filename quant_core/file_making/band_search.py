@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
 from quant_core.allocation.file_costs import smallest_reachable
 from quant_core.allocation.plan_bits import Limits, plan_bits
 from quant_core.allocation.plan_problem import BYTES, EFFECTIVE_BITS
 from quant_core.file_making.file_maker import FileMaker, Made
+from quant_core.preparation.float_speed import may_leave_integers
 from quant_core.spec import BandEvaluation, BandSearch
 from quant_core.trials import MOST_EVALUATIONS, Judge, Tried, explain_end, nearer, search_band
+
+_REACHES = (0.5, math.inf)
+"""Shares of the file's time that layers in float may take, one after another while the band is missed."""
 
 
 def find_in_band(maker: FileMaker, limits: Limits, judge: Judge) -> tuple[Made, BandSearch]:
     """Search for the smallest file inside a band; every file is judged as it would be handed out.
+
+    Where the largest file with 8-bit activations is outside, more and more layers run in float, for as long as that is
+    needed; sizes are then searched with these.
 
     If measuring around the result changes its plan, the last evaluation is of that one, which is kept if it is no
     larger and no worse.
@@ -26,7 +38,7 @@ def find_in_band(maker: FileMaker, limits: Limits, judge: Judge) -> tuple[Made, 
     """
     maker = maker.with_all_samples()
 
-    def attempt(size: int, *, quick: bool = True) -> Tried[Made]:
+    def attempt(maker: FileMaker, size: int, *, quick: bool = True) -> Tried[Made]:
         made = maker.make({**limits, BYTES: size}, quick=quick)
         with maker.journal.timed("verification"):
             verdict = judge.judge(maker.path)
@@ -36,14 +48,16 @@ def find_in_band(maker: FileMaker, limits: Limits, judge: Judge) -> tuple[Made, 
 
     largest = plan_bits(maker.problem, limits).predicted_bytes
     smallest = smallest_reachable(maker.problem.candidates, maker.problem.files)
-    found = search_band(judge.band, smallest, largest, attempt, most=MOST_EVALUATIONS - 1)
-    best = found.tried[found.chosen]
+    makers = (maker, *_slower(maker))
+    attempts = [partial(attempt, each) for each in makers]
+    found = search_band(judge.band, smallest, largest, attempts, most=MOST_EVALUATIONS - 1)
+    best, maker = found.tried[found.chosen], makers[found.way]
     tried, chosen = found.tried, found.chosen
     by_layer = best.made.by_layer.widths
     planned = [trial.bytes for trial in best.made.settled.trials if trial.chosen]  # by channel, if it is so
     limit = max([maker.problem.files.total(by_layer), *planned])
     if maker.settle({**limits, BYTES: limit}).plan.widths != by_layer:
-        refined = attempt(limit, quick=False)
+        refined = attempt(maker, limit, quick=False)
         tried = (*tried, refined)
         if refined.size <= best.size and nearer(judge.band, refined.verdict, best.verdict):
             best, chosen = refined, len(tried) - 1
@@ -58,6 +72,13 @@ def find_in_band(maker: FileMaker, limits: Limits, judge: Judge) -> tuple[Made, 
         met=best.verdict.inside and best.verdict.bound is not None,
         reason=explain_end(judge.band, best, judge.confidence, judge.samples, judge.fewest),
     )
+
+
+def _slower(maker: FileMaker) -> Iterator[FileMaker]:
+    """Makers of files with more and more layers in float, at last all; none where a request bounds these."""
+    if maker.spec.float_islands is None and may_leave_integers(maker.spec, maker.job.target):
+        for reach in _REACHES:
+            yield replace(maker, islands=None, reach=reach)
 
 
 def _evaluation(tried: Tried[Made]) -> BandEvaluation:

@@ -84,6 +84,7 @@ class FileMaker:
         checkpoints: What an attempt that was cut off left, and where this one leaves what it has tuned.
         islands: Layers that run in float for their activations' sake; None while none were looked for.
         shares: Layer name -> share of its loss by output channel, where channels may differ; None while not looked for.
+        reach: Share of the file's time that float islands take however little is lost; None for as much as is worth it.
     """
 
     job: Prepared
@@ -102,6 +103,7 @@ class FileMaker:
     checkpoints: Checkpoints | None = None
     islands: Islands | None = None
     shares: Shares | None = None
+    reach: float | None = None
 
     @property
     def path(self) -> Path:
@@ -185,6 +187,7 @@ class FileMaker:
                     self.parts[1],
                     min([plan.predicted_loss, *measured]),
                     self.journal.tells("calibration"),
+                    self.reach,
                 )
         islands = self.islands
         if not islands.shares:

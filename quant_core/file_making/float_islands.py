@@ -53,6 +53,7 @@ def find_islands(
     samples: Samples,
     weights_lose: float,
     tell: Tell,
+    reach: float | None = None,
 ) -> Islands:
     """Choose the layers that are better kept in float.
 
@@ -61,7 +62,8 @@ def find_islands(
     and one tensor after another is left in float, with every layer whose kernel asks for it: the one of most loss for
     its time first, within `spec.float_islands` of the file's time. The islands are then measured together, and taken
     where the loss of weights and activations falls by a fifth. Where the request leaves the bound open it grows from
-    0.15 for as long as what is measured ruins the answer: a fast file that answers wrongly is of no use.
+    0.15 for as long as what is measured ruins the answer: a fast file that answers wrongly is of no use. Where an
+    accuracy is asked for that the file misses without, `reach` is spent however little the activations lose.
 
     Times are estimates of the whole file, with what else falls back to float (`estimated_time`).
 
@@ -76,6 +78,8 @@ def find_islands(
         samples: What to measure on.
         weights_lose: Loss increase of the rounded weights.
         tell: Called with the fraction done and a message.
+        reach: Share of the file's time to spend; infinite for every layer in float. None where only what is worth it
+            may be spent.
 
     Returns:
         The islands; none where they are not worth it.
@@ -87,7 +91,7 @@ def find_islands(
     tell(0.0, f"rounded activations of {sum(run.batch.size for run in runs)} samples")
     before = _loss(runs, hooks)
     harmless = _harmless(objective, runs)
-    if before < harmless or not _pays(weights_lose, before, 0.0):
+    if reach is None and (before < harmless or not _pays(weights_lose, before, 0.0)):
         return Islands(before=before, after=before, harmless=harmless)
     scores = {}
     for number, tensor in enumerate(hooks):
@@ -96,17 +100,18 @@ def find_islands(
     elements = {name: value.numel() / runs[0].batch.size for name, value in tensors(runs[0].values).items()}
     search = _Search(job, spec, layers, bits, placement, scores, elements)
     found = Islands(before=before, after=before, harmless=harmless)
-    bounds = _BOUNDS if spec.float_islands is None else (spec.float_islands,)
+    given = spec.float_islands if reach is None else reach
+    bounds = _BOUNDS if given is None else (given,)
     for bound in bounds:
         if bound > bounds[0] and found.after <= _RUINOUS * harmless:
             break
-        chosen = search.grow(bound)
+        chosen = search.everything() if bound == math.inf else search.grow(bound)
         if not chosen:
             continue
         placed = search.placed(chosen)
         kept = search.rounded(chosen, placed)
         after = _loss(runs, {name: hook for name, hook in hooks.items() if name in kept})
-        if _pays(weights_lose, found.after, after):
+        if _pays(weights_lose, found.after, after) if reach is None else after < found.after:
             found = Islands(chosen, before, after, max(0.0, search.more_time(placed)), harmless)
     return found
 
@@ -200,6 +205,15 @@ class _Search:
             _, gain, spent, joined, left = max(tried, key=lambda found: found[:2])
             chosen |= dict.fromkeys(joined, gain)
         return {layer.name: chosen[layer.name] for layer in self.layers if layer.name in chosen}
+
+    def everything(self) -> dict[str, float]:
+        """Layer name -> share of the loss of what it reads and writes, for every layer that a request leaves free."""
+        total = sum(max(0.0, score) for score in self.scores.values())
+        lost: dict[str, float] = {}
+        for tensor, names in self._askers().items():
+            for name in names:
+                lost[name] = lost.get(name, 0.0) + max(0.0, self.scores.get(tensor, 0.0))
+        return {each.name: lost[each.name] / (total or 1.0) for each in self.layers if each.name in lost}
 
     def placed(self, chosen: Collection[str]) -> Placement:
         """How all layers run with some in float."""

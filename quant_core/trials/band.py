@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
@@ -45,43 +45,54 @@ class Outcome(Generic[Made]):
     Attributes:
         tried: Every file, in order.
         chosen: Position of the result among them.
+        way: Position of the way that made it.
     """
 
     tried: tuple[Tried[Made], ...]
     chosen: int
+    way: int
 
 
 def search_band(
     band: AccuracyBand,
     smallest: int,
     largest: int,
-    attempt: Callable[[int], Tried[Made]],
+    ways: Sequence[Callable[[int], Tried[Made]]],
     *,
     most: int = MOST_EVALUATIONS,
 ) -> Outcome[Made]:
     """Find the smallest file inside a band.
 
     Sizes are bisected on a logarithmic scale between a file inside and the smallest one, which holds as far as a
-    larger file of the same front is no worse. If even the largest lies outside, the one that is best by its estimate
-    comes back, with some smaller ones for the curve: on few samples the bound says more of chance than of the file.
+    larger file of the same front is no worse. While the largest lies outside, it is made in the next way; the first way
+    that brings it inside is the one to search sizes with. If none does, the first whose estimate is inside comes back,
+    else what is best by its estimate, with some smaller files for the curve: on few samples the bound says more of
+    chance than of the file.
 
     Args:
         band: The band.
         smallest: Bytes of the smallest file there is.
         largest: Most bytes a file may have.
-        attempt: Makes and judges the best file within so many bytes.
+        ways: Each makes and judges the best file within so many bytes; the one to be preferred first.
         most: Most files to make.
 
     Returns:
         Every file and which is the result.
     """
-    tried = [attempt(largest)]
-    if not tried[0].verdict.inside:
+    tried: list[Tried[Made]] = []
+    for attempt in ways:
+        tried.append(attempt(largest))
+        if tried[-1].verdict.inside:
+            break
+    best = way = len(tried) - 1
+    if not tried[best].verdict.inside:
+        near = [place for place, made in enumerate(tried) if band.holds(_estimate(band, made.verdict))]
         for step in range(_CURVE):
             with suppress(InfeasibleBudgetError):  # another budget needs more bytes than this
-                tried.append(attempt(_between(smallest, tried[0].size, (step + 1) / (_CURVE + 1))))
-        return Outcome(tuple(tried), min(range(len(tried)), key=lambda i: _rank(band, tried[i].verdict)))
-    best, outside = 0, smallest - 1
+                tried.append(ways[0](_between(smallest, tried[0].size, (step + 1) / (_CURVE + 1))))
+        best = near[0] if near else min(range(len(tried)), key=lambda i: _rank(band, tried[i].verdict))
+        return Outcome(tuple(tried), best, best if best <= way else 0)
+    outside = smallest - 1
     while len(tried) < most:
         high = tried[best].size
         if high <= outside + 1 or high / max(outside, 1) < _CLOSE:
@@ -97,7 +108,7 @@ def search_band(
             best = len(tried) - 1
         else:
             outside = max(middle, found.size) if found.size < high else middle
-    return Outcome(tuple(tried), best)
+    return Outcome(tuple(tried), best, way)
 
 
 def nearer(band: AccuracyBand, first: Verdict, second: Verdict) -> bool:
@@ -160,7 +171,12 @@ def _between(low: int, high: int, share: float) -> int:
     return round(math.exp((1 - share) * math.log(low) + share * math.log(high)))
 
 
+def _estimate(band: AccuracyBand, verdict: Verdict) -> float:
+    """What is held against a band, chance aside."""
+    return replace(verdict, bound=None).worst(band)
+
+
 def _rank(band: AccuracyBand, verdict: Verdict) -> tuple[bool, float]:
     """How good a file is, the best first."""
-    value = (verdict if verdict.inside else replace(verdict, bound=None)).worst(band)
+    value = verdict.worst(band) if verdict.inside else _estimate(band, verdict)
     return not verdict.inside, value - band.limit if band.falls else band.limit - value

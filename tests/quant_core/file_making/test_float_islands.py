@@ -121,6 +121,23 @@ def test_harmless_activations_take_one_look(tmp_path: Path) -> None:
     assert not any("rounded alone" in message for message in told)
 
 
+def test_a_band_that_eight_bit_activations_miss_is_kept_with_layers_in_float(tmp_path: Path) -> None:
+    net(tmp_path, 10.0)
+    asked = {"effective_bits": None, "max_drop": "sqnr>=38dB", "held_back": 0.5, "float_islands": None}
+    report, _ = job(tmp_path, "more", **asked)
+    assert report.band is not None
+    assert report.band.met
+    assert not report.band.evaluations[0].inside
+    assert report.metrics.sqnr_db is not None
+    assert report.metrics.sqnr_db > 38
+    assert any("run in float on packed weights" in told for told in report.warnings)
+
+    bounded, _ = job(tmp_path, "bounded", **asked | {"float_islands": 0.001})
+    assert bounded.band is not None
+    assert not bounded.band.met
+    assert {layer.form for layer in bounded.layers} == {"static"}
+
+
 def test_islands_are_for_eight_bits_on_a_cpu_within_bytes() -> None:
     def takes(**given: object) -> bool:
         spec = QuantizeSpec.model_validate(given)

@@ -41,7 +41,7 @@ def attempts(value, *, infeasible=0):
 @pytest.mark.parametrize("edge", [1_050, 2_000, 5_000, 9_000, 9_990])
 def test_bisection_closes_in_on_the_edge(edge):
     attempt, asked = attempts(lambda size: 0.0 if size >= edge else 0.5)
-    found = search_band(BAND, 1_000, 10_000, attempt)
+    found = search_band(BAND, 1_000, 10_000, [attempt])
     best = found.tried[found.chosen]
     assert len(asked) <= 8
     assert best.verdict.inside
@@ -53,13 +53,13 @@ def test_bisection_closes_in_on_the_edge(edge):
 
 def test_all_inside_ends_at_the_smallest():
     attempt, asked = attempts(lambda size: 0.0)
-    found = search_band(BAND, 1_000, 10_000, attempt)
+    found = search_band(BAND, 1_000, 10_000, [attempt])
     assert found.tried[found.chosen].size == min(asked) < 1_050
 
 
 def test_nothing_inside_gives_the_best_the_curve_and_the_reason():
     attempt, asked = attempts(lambda size: 100 / size)
-    found = search_band(BAND, 100, 1_000, attempt)
+    found = search_band(BAND, 100, 1_000, [attempt])
     best = found.tried[found.chosen]
     assert asked[0] == best.size == 1_000
     assert len(found.tried) == 3
@@ -79,7 +79,7 @@ def test_outside_the_estimate_says_which_is_best_and_not_the_bound():
         found = made(size)
         return replace(found, verdict=replace(found.verdict, bound=0.2 + size / 1_000))
 
-    found = search_band(BAND, 100, 1_000, attempt)
+    found = search_band(BAND, 100, 1_000, [attempt])
     assert found.tried[found.chosen].size == 1_000
     largest, smaller = (found.tried[at].verdict for at in (0, 1))
     assert nearer(BAND, largest, smaller)
@@ -100,7 +100,7 @@ def test_inside_what_counts_is_the_bound():
 
 def test_sizes_that_other_budgets_forbid_are_passed_over():
     attempt, _ = attempts(lambda size: 0.0, infeasible=4_000)
-    found = search_band(BAND, 1_000, 10_000, attempt)
+    found = search_band(BAND, 1_000, 10_000, [attempt])
     assert 4_000 <= found.tried[found.chosen].size <= 4_100
 
 
@@ -111,7 +111,7 @@ def test_coarse_files_do_not_loop():
         inner, _ = attempts(lambda s: 0.0 if s >= 2048 else 0.5)
         return inner(real)
 
-    found = search_band(BAND, 1_000, 10_000, attempt)
+    found = search_band(BAND, 1_000, 10_000, [attempt])
     assert found.tried[found.chosen].size == 2048
 
 
@@ -146,10 +146,44 @@ def test_the_chosen_file_keeps_the_band_as_often_as_promised(skewed):
             found = Verdict(float(values.mean()), 0, 1, band.holds(bound), bound=bound)
             return replace(attempts(lambda _: 0.0)[0](size), verdict=found)
 
-        found = search_band(band, 100, 10_000, attempt, most=7)
+        found = search_band(band, 100, 10_000, [attempt], most=7)
         best = found.tried[found.chosen]
         outside += 50 / best.size > limit
         below += best.size < 10_000
     # The mean of exp(normal(-0.5, 1)) is 1, so that 50 / size is the mean loss of a file as well.
     assert outside / runs <= 1 - confidence + 3 * math.sqrt(confidence * (1 - confidence) / runs)
     assert below == runs
+
+
+def test_the_first_way_that_brings_the_largest_inside_is_searched_on():
+    fast, asked_fast = attempts(lambda size: 0.5)
+    slower, asked_slower = attempts(lambda size: 0.0 if size >= 3_000 else 0.5)
+    slowest, asked_slowest = attempts(lambda size: 0.0)
+    found = search_band(BAND, 1_000, 10_000, [fast, slower, slowest])
+    best = found.tried[found.chosen]
+    assert asked_fast == [10_000]
+    assert asked_slowest == []
+    assert len(asked_fast) + len(asked_slower) == len(found.tried) <= 8
+    assert found.way == 1
+    assert best.verdict.inside
+    assert 3_000 <= best.size <= 3_100
+
+
+def test_without_a_way_inside_the_first_whose_estimate_is_comes_back():
+    def way(value, bound):
+        made, _ = attempts(lambda size: value * 1_000 / size)
+
+        def attempt(size):
+            found = made(size)
+            return replace(found, verdict=replace(found.verdict, bound=bound, inside=False))
+
+        return attempt
+
+    def chosen(*ways):
+        found = search_band(BAND, 100, 1_000, ways)
+        assert len(found.tried) == len(ways) + 2
+        assert found.chosen == found.way
+        return found.way
+
+    assert chosen(way(0.03, 0.05), way(0.009, 0.03), way(0.002, 0.02)) == 1
+    assert chosen(way(0.03, 0.05), way(0.02, 0.03), way(0.015, 0.02)) == 2
