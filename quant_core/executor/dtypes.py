@@ -14,6 +14,7 @@ import onnx_ir as ir
 import torch
 
 from quant_core.errors import ModelError
+from quant_core.ingest.lean_parse import ALIGNMENT
 
 Kind = ir.DataType
 
@@ -145,11 +146,11 @@ def to_torch(array: np.ndarray, kind: Kind, precision: Precision) -> torch.Tenso
     if not array.flags.writeable:
         array = np.asarray(_Writable(array))
     tensor = torch.from_numpy(array).to(carrier)
-    misplaced = tensor.data_ptr() % _ALIGNMENT and tensor.nbytes <= _MOST_COPIED
+    misplaced = tensor.data_ptr() % ALIGNMENT and tensor.nbytes <= _MOST_COPIED
     return tensor.clone() if misplaced else tensor
 
 
-_ALIGNMENT, _MOST_COPIED = 64, 1 << 24
+_MOST_COPIED = 1 << 24
 _NATIVE = frozenset(
     {
         "bool",

@@ -16,6 +16,10 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
+from quant_core.errors import ModelError
+
+ALIGNMENT = 64
+"""Bytes: weights that begin at a multiple of it are computed with where they lie."""
 LARGE = 1 << 16
 """Bytes from which a tensor is left in the file."""
 _MOST_FIELDS = 1_000_000
@@ -59,6 +63,9 @@ def attach_own_data(model: ir.Model, path: Path) -> None:
     Args:
         model: The graph of a skeleton.
         path: The file.
+
+    Raises:
+        ModelError: If the file has become shorter since.
     """
     for value in model.graph.initializers.values():
         tensor = value.const_value
@@ -68,13 +75,25 @@ def attach_own_data(model: ir.Model, path: Path) -> None:
             and int(tensor.dtype) in _WHOLE
         ):
             # Mapped pages would do where the values are aligned, which those of a protobuf rarely are.
+            held = _aligned(tensor.nbytes)
             with path.open("rb") as stream:
                 stream.seek(tensor.offset or 0)
-                held = np.fromfile(stream, np.uint8, tensor.nbytes)
+                if stream.readinto(held.data) != tensor.nbytes:
+                    raise ModelError(
+                        f"the file ended inside of tensor {tensor.name!r}.",
+                        remedy="Something is writing to it; copy it again.",
+                        where=str(path),
+                    )
             held.flags.writeable = False
             shape = tuple(tensor.shape.numpy())
             array = held.view(tensor.dtype.numpy().newbyteorder("<")).reshape(shape)
             value.const_value = ir.Tensor(array, dtype=tensor.dtype, name=tensor.name)
+
+
+def _aligned(size: int) -> np.ndarray:
+    held = np.empty(size + ALIGNMENT, np.uint8)
+    start = -held.ctypes.data % ALIGNMENT
+    return held[start : start + size]
 
 
 class _Splitter:
