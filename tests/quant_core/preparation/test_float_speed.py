@@ -87,6 +87,18 @@ def test_neighbours_are_tried_together_where_there_are_many(tmp_path, monkeypatc
     assert len(estimates) < 12
 
 
+def test_what_no_time_is_gained_by_runs_in_float_beside_the_rest(tmp_path, monkeypatch):
+    tail = "p = GlobalAveragePool(a3) [gate] q = Conv(p, v) y = Mul(a3, q)"
+    proto = onnx.load(save(tmp_path, "HardSwish", 16, 4, tail) / "m.onnx")
+    gate = np.random.default_rng(1).standard_normal((16, 16, 1, 1)).astype(np.float32)
+    proto.graph.initializer.append(numpy_helper.from_array(gate, "v"))
+    onnx.save(proto, tmp_path / "m.onnx")
+    found = ["layer0", "layer1", "layer2", "layer3"]
+    assert in_float(tmp_path)[0] == [*found, "gate"]
+    monkeypatch.setattr(float_speed, "_TIE", 0.0)
+    assert in_float(tmp_path)[0] == found
+
+
 def test_many_channels_stay_in_integers(tmp_path):
     assert in_float(save(tmp_path, "Relu", 128, 4)) == ([], ())
 
