@@ -56,7 +56,7 @@ def hessian_product(
         variables = list(weights.values())
         gradients = slopes(loss, variables)
         if blocks:
-            products: Iterable[torch.Tensor] = _block_products(gradients, variables, direction)
+            products: Iterable[torch.Tensor] = block_products(gradients, variables, direction)
         else:
             products = bend(gradients, variables, direction)
         for k, product in enumerate(products):
@@ -111,9 +111,19 @@ def sweep_progress(
     return tell
 
 
-def _block_products(
+def block_products(
     gradients: Sequence[torch.Tensor], variables: Sequence[torch.Tensor], direction: Sequence[torch.Tensor]
 ) -> Iterator[torch.Tensor]:
+    """Multiply each layer's own block of the Hessian by its vector.
+
+    Args:
+        gradients: What `slopes` gave; their graph is gone after the last product.
+        variables: The weights.
+        direction: One vector for each.
+
+    Yields:
+        One product for each weight.
+    """
     last = len(variables) - 1
     for k, (gradient, variable, vector) in enumerate(zip(gradients, variables, direction, strict=True)):
         yield bend([gradient], [variable], [vector], retain=k < last)[0]

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import torch
+
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.chance import rademacher
 from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.derivatives import bend, forward, inner, leaves, losses, slopes
+from quant_core.sensitivity.hessian import block_products
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.probes import probe_generator
 from quant_core.sensitivity.traces import Floats, TraceEstimate, average_traces
@@ -31,7 +35,8 @@ def hawq_v2(
     """Estimate `Tr(H_i)` by joint random signs over all weights.
 
     With v drawn over all weights, `E[v_i . (H v)_i] = Tr(H_i)`; the blocks between layers have mean zero and only add
-    variance (Hutchinson, 1990; HAWQ-V2, arXiv:1911.03852, section 3.3).
+    variance (Hutchinson, 1990; HAWQ-V2, arXiv:1911.03852, section 3.3). A product that is not finite is taken again
+    layer by layer, so that only the layers whose own block is not finite get NaN.
 
     Args:
         program: The network.
@@ -50,12 +55,17 @@ def hawq_v2(
     weights = leaves(program, layers)
     variables = list(weights.values())
 
+    def gradients(index: int) -> tuple[torch.Tensor, ...]:
+        rows = forward(program, objective, batches[index], weights)
+        return slopes(losses(objective, rows, batches[index]).mean(), variables)
+
     def probe(index: int, number: int) -> Floats:
         generator = probe_generator(seed, number)
-        rows = forward(program, objective, batches[index], weights)
-        gradients = slopes(losses(objective, rows, batches[index]).mean(), variables)
         signs = [rademacher(variable, generator) for variable in variables]
-        return inner(signs, bend(gradients, variables, signs))
+        joint = inner(signs, bend(gradients(index), variables, signs))
+        if np.isfinite(joint).all():
+            return joint
+        return inner(signs, list(block_products(gradients(index), variables, signs)))
 
     sizes = [batch.size for batch in batches]
     return average_traces(

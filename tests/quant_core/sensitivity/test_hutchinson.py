@@ -10,6 +10,8 @@ from quant_core.executor import compile_model
 from quant_core.ingest.layer import Layer, Use
 from quant_core.sensitivity import Objective, Term, hawq_v2, split_batches
 
+SQUARED = Objective((Term("y", "y", "squared_error"),))
+
 
 @pytest.mark.parametrize("activation", ["Relu", "Tanh"])
 def test_traces_are_those_of_the_exact_hessian_with_labels(
@@ -40,6 +42,39 @@ def test_standard_errors_are_honest_over_samples_and_probes(tiny: Any) -> None:
     spread = np.sqrt(np.mean(np.square(errors), axis=0))
     assert (spread > 0.8).all()
     assert (spread < 1.3).all()
+
+
+def test_a_layer_that_is_not_finite_leaves_the_others_usable(samples: torch.Tensor) -> None:
+    rng = np.random.default_rng(0)
+    shapes = {"first": (5, 6), "bad": (6, 6), "last": (6, 3)}
+    stored = ", ".join(
+        f"float[{rows}, {columns}] {name} = {{{', '.join(map(repr, rng.normal(0, 0.5, rows * columns).tolist()))}}}"
+        for name, (rows, columns) in shapes.items()
+    )
+    text = f"""
+    <ir_version: 10, opset_import: ["" : 21]>
+    net (float[N, 5] x) => (float[N, 3] y) <{stored}>
+    {{
+        a = MatMul(x, first)
+        h = Relu(a)
+        b = MatMul(h, bad)
+        zero = Sub(b, b)
+        root = Sqrt(zero)
+        t = Add(h, root)
+        y = MatMul(t, last)
+    }}
+    """
+    ends = (("first", "x", "a"), ("bad", "h", "b"), ("last", "t", "y"))
+    layers = [
+        Layer(name, "MatMul", name, shapes[name], 1, (Use(name, "MatMul", read, written, 1),))
+        for name, read, written in ends
+    ]
+    batches = split_batches({"x": samples}, None, sample_bytes=1, seed=0)
+    program = compile_model(ir.from_onnx_text(text))
+    found = hawq_v2(program, layers, SQUARED, batches, seed=0, tolerance=0, max_probes=64)
+    assert np.isnan(found.trace[:2]).all()
+    exact = 3 * float((samples @ program.weights["first"]).relu().square().sum(-1).mean())
+    assert abs(found.trace[2] - exact) < 3 * found.stderr[2]
 
 
 def test_an_operator_without_second_derivative_is_named(monkeypatch: pytest.MonkeyPatch, tiny: Any) -> None:
