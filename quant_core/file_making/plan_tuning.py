@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -194,6 +195,7 @@ def _by_blocks(
     on_progress: Tell,
     checkpoints: Checkpoints | None,
 ) -> Tuned:
+    begun = _fingerprint(weights, grids)
     tuned = reconstruct_blocks(
         job.program,
         job.model,
@@ -208,8 +210,8 @@ def _by_blocks(
         device=job.device,
         seed=spec.seed,
         on_progress=on_progress,
-        earlier=_find(checkpoints, weights),
-        on_block=lambda done: _keep(checkpoints, done),
+        earlier=_find(checkpoints, weights, begun),
+        on_block=lambda done: _keep(checkpoints, done, begun),
     )
     kept = sum(not after < before for before, after in tuned.errors)
     if not tuned.errors:
@@ -220,24 +222,36 @@ def _by_blocks(
     return Tuned(tuned.weights, told, (note,) if kept else ())
 
 
-def _keep(checkpoints: Checkpoints | None, done: ReconstructedBlocks) -> None:
+def _fingerprint(weights: Mapping[str, QuantizedWeight], grids: Mapping[str, ActivationGrid]) -> str:
+    """What tuning starts from: a job makes several files, which may differ in nothing but what is rounded beside."""
+    digest = hashlib.sha256(repr(sorted(grids.items())).encode())
+    for name, weight in sorted(weights.items()):
+        digest.update(f"{name} {weight.bits}".encode())
+        bias = None if weight.bias is None else weight.bias.values
+        narrow = None if weight.narrow is None else weight.narrow.channels
+        for part in (weight.codes, weight.scale, weight.zero_point, bias, narrow):
+            digest.update(b"" if part is None else part.tobytes())
+    return digest.hexdigest()
+
+
+def _keep(checkpoints: Checkpoints | None, done: ReconstructedBlocks, begun: str) -> None:
     rounded = {name: {weight.bits: weight} for name, weight in done.weights.items()}
-    keep_rounded(checkpoints, rounded, TUNING, {"errors": done.errors})
+    keep_rounded(checkpoints, rounded, TUNING, {"errors": done.errors, "begun": begun})
 
 
 def _find(
-    checkpoints: Checkpoints | None, weights: Mapping[str, QuantizedWeight]
+    checkpoints: Checkpoints | None, weights: Mapping[str, QuantizedWeight], begun: str
 ) -> ReconstructedBlocks | None:
-    """Take up the blocks that an earlier attempt at this plan has done."""
+    """Take up the blocks that an earlier attempt at this very file has done."""
     found = find_rounded(checkpoints, TUNING)
     if found is None or checkpoints is None:
         return None
-    if {name: [*row] for name, row in found.items()} != {name: [w.bits] for name, w in weights.items()}:
+    told = checkpoints.told(TUNING)
+    if told.get("begun") != begun:
         return None
-    errors = checkpoints.told(TUNING)["errors"]
     return ReconstructedBlocks(
         {name: row[weights[name].bits] for name, row in found.items()},
-        tuple((before, after) for before, after in errors),
+        tuple((before, after) for before, after in told["errors"]),
     )
 
 

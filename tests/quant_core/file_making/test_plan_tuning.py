@@ -12,10 +12,18 @@ import torch
 
 from quant_core.calibration import Samples
 from quant_core.checkpoints import TUNING, Checkpoints
-from quant_core.codes import CorrectedBias
+from quant_core.codes import ActivationGrid, CorrectedBias, NarrowChannels
 from quant_core.file_making.assessment import Choice
 from quant_core.file_making.islands import Islands
-from quant_core.file_making.plan_tuning import _find, _keep, _probe, find_followed, follow_plan, tune_plan
+from quant_core.file_making.plan_tuning import (
+    _find,
+    _fingerprint,
+    _keep,
+    _probe,
+    find_followed,
+    follow_plan,
+    tune_plan,
+)
 from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.block_reconstruction import ReconstructedBlocks
 from quant_core.sensitivity.objective import Objective, Term
@@ -31,18 +39,35 @@ def test_what_was_kept_is_found_for_the_same_plan(tmp_path):
     }
     told = []
     checkpoints = Checkpoints(tmp_path, told.append)
-    assert _find(checkpoints, weights) is None
-    assert _find(None, weights) is None
-    _keep(checkpoints, ReconstructedBlocks(weights, ((0.5, 0.25), (0.125, 0.5))))
+    assert _find(checkpoints, weights, "a") is None
+    assert _find(None, weights, "a") is None
+    _keep(checkpoints, ReconstructedBlocks(weights, ((0.5, 0.25), (0.125, 0.5))), "a")
     assert told == [TUNING]
-    found = _find(checkpoints, weights)
+    found = _find(checkpoints, weights, "a")
     assert found.errors == ((0.5, 0.25), (0.125, 0.5))
     for name, weight in weights.items():
         np.testing.assert_array_equal(found.weights[name].codes, weight.codes)
         np.testing.assert_array_equal(found.weights[name].scale, weight.scale)
     np.testing.assert_array_equal(found.weights["first"].bias.values, bias.values)
-    other = weights | {"second": replace(weights["second"], bits=3)}
-    assert _find(checkpoints, other) is None
+    assert _find(checkpoints, weights, "b") is None
+
+
+def test_files_that_tuning_tells_apart_differ_in_codes_channels_or_activations():
+    rng = np.random.default_rng(0)
+    weight = quantize_weight(rng.standard_normal((4, 6)).astype(np.float32), 4, 0)
+    narrow = NarrowChannels(2, np.array([True, False, False, False]))
+    coarser = quantize_weight(weight.dequantize(), 3, 0)
+    grid = ActivationGrid(0.5, 3)
+    starts = [
+        ({"w": weight}, {"x": grid}),
+        ({"w": weight}, {}),
+        ({"w": weight}, {"x": replace(grid, zero_point=4)}),
+        ({"w": replace(weight, narrow=narrow)}, {"x": grid}),
+        ({"w": replace(weight, narrow=replace(narrow, channels=~narrow.channels))}, {"x": grid}),
+        ({"w": coarser}, {"x": grid}),
+    ]
+    assert len({_fingerprint(*start) for start in starts}) == len(starts)
+    assert _fingerprint(*starts[0]) == _fingerprint({"w": replace(weight)}, {"x": replace(grid)})
 
 
 @pytest.mark.parametrize("kind", ["kl", "squared_error"])
