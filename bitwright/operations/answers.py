@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import time
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -131,8 +133,7 @@ def check(response: httpx.Response) -> None:
     status = response.status_code
     kind = _BY_STATUS.get(status, ServerError if status >= 500 else InvalidRequestError)
     problem = _problem(response)
-    after = response.headers.get("Retry-After", "")
-    later = f"Try again in {after} seconds." if after.isdecimal() else ""
+    seconds, later = _wish(response.headers.get("Retry-After", ""))
     error = kind(
         str(problem.get("message") or f"The service answered {status} {response.reason_phrase}."),
         remedy=str(problem.get("remedy") or _GATEWAY.get(status, later)),
@@ -143,7 +144,7 @@ def check(response: httpx.Response) -> None:
     )
     error.status = status
     if isinstance(error, ServiceBusyError):
-        error.retry_after = float(after) if after.isdecimal() else 0.0
+        error.retry_after = seconds
     raise error
 
 
@@ -166,6 +167,16 @@ def refuse(error: httpx.TransportError) -> NoReturn:
         'Client("http://host:port"), --url or BITWRIGHT_URL.',
         code="unreachable",
     ) from error
+
+
+def _wish(after: str) -> tuple[float, str]:
+    """For how many seconds to stay away, and how to say so; RFC 9110 has it as a number or as a date."""
+    if after.isdecimal():
+        return float(after), f"Try again in {after} seconds."
+    try:
+        return max(0.0, parsedate_to_datetime(after).timestamp() - time.time()), f"Try again after {after}."
+    except (ValueError, OverflowError):
+        return 0.0, ""
 
 
 def _job_id(response: httpx.Response) -> str | None:

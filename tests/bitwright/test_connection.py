@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +174,26 @@ def test_who_is_told_to_stay_away_for_long_has_the_answer_at_once(talk: Talk, af
         talk.ask(GET, lambda _: httpx.Response(429, headers={"Retry-After": after}))
     assert caught.value.retry_after == float(after)
     assert (len(talk.asked), talk.pauses) == (1, [])
+
+
+def test_a_service_may_say_by_a_date_when_to_ask_again(talk: Talk) -> None:
+    def answer(count: int) -> httpx.Response:
+        after = formatdate(time.time() + (3600 if count > 1 else 30), usegmt=True)
+        return httpx.Response(503, headers={"Retry-After": after})
+
+    with pytest.raises(ServiceBusyError, match=r"Try again after .* GMT") as caught:
+        talk.ask(GET, answer)
+    assert 3500 < caught.value.retry_after <= 3600
+    assert len(talk.pauses) == 1
+    assert 20 < talk.pauses[0] <= 30
+
+
+@pytest.mark.parametrize("after", ["", "-5", "1.5", "5, 7", "soon", "Mon, 32 Jan 2026 00:00:00 GMT", "²"])
+def test_what_is_no_time_to_ask_again_is_passed_over(talk: Talk, after: str) -> None:
+    with pytest.raises(ServiceBusyError) as caught:
+        talk.ask(GET, lambda _: httpx.Response(503, headers=[(b"Retry-After", after.encode())]))
+    assert caught.value.retry_after == 0
+    assert len(talk.asked) > 1
 
 
 def test_a_form_is_sent_whole_each_time(talk: Talk, tmp_path: Path) -> None:
