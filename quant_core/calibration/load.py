@@ -198,7 +198,7 @@ def _convert(array: np.ndarray, value: ir.Value, expected: str, path: Path) -> n
             remedy=f"The graph expects {expected}.",
             where=str(path),
         )
-    if floats and converted.size and converted.max() > LARGEST:
+    if floats and converted.size and float(converted.max()) > LARGEST:
         sample = int(np.argwhere(converted == converted.max())[0][0])
         raise SamplesError(
             f"input {value.name!r} holds values up to {float(converted.max()):.3g} (sample {sample}), "

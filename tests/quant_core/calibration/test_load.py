@@ -165,6 +165,11 @@ def test_values_that_float32_cannot_square(image_graph, images, npz):
     assert load_samples(npz(x=images), image_graph).count == len(images)
 
 
+def test_samples_of_halves_are_loaded_without_a_warning(graph, npz):
+    model = graph(x=(ir.DataType.FLOAT16, ["n", 2]))
+    assert load_samples(npz(x=np.full((3, 2), 65504, np.float16)), model).count == 3
+
+
 def test_different_counts(graph, npz):
     model = graph(a=(INT64, ["n", 2]), b=(INT64, ["n", 2]))
     error = _refusal(npz(a=np.zeros((4, 2), np.int64), b=np.zeros((5, 2), np.int64)), model)
