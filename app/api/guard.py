@@ -168,7 +168,7 @@ _FOREIGN = JobFailure(
 def _out_of_scope(needed: str) -> JobFailure:
     return JobFailure(
         code="scope",
-        message=f"This key may not {needed}.",
+        message=f"This key does not have the scope {needed}.",
         remedy=f"Use a key with the scope {needed}.",
         where="Authorization",
     )

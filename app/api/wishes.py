@@ -96,6 +96,9 @@ def _check_webhook(address: str, allowed: tuple[str, ...]) -> None:
         parts = urlsplit(address)
         host = parts.hostname or ""
         plain = parts.scheme in {"http", "https"} and not parts.username and parts.port != 0
+        plain = (
+            plain and address.isprintable()
+        )  # urlsplit leaves tabs and line ends out, and nothing sends them
     except ValueError:
         host, plain = "", False
     if not plain or host not in allowed:

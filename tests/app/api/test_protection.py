@@ -19,7 +19,12 @@ _DATA = b"PK\x05\x06" + bytes(18)
 
 @pytest.fixture(scope="module")
 def guarded(make_server: Callable[..., Any]) -> Iterator[Any]:
-    running = make_server(BITWRIGHT_KEYS="on", SOME_SECRET="hunter2", BITWRIGHT_WEBHOOK_SECRET="hunter2" * 3)
+    running = make_server(
+        BITWRIGHT_KEYS="on",
+        SOME_SECRET="hunter2",
+        BITWRIGHT_WEBHOOK_SECRET="hunter2" * 3,
+        BITWRIGHT_WEBHOOK_HOSTS="me.example",
+    )
     yield running
     running.stop()
 
@@ -64,6 +69,7 @@ def test_a_key_does_what_its_scopes_allow(key: Callable[..., httpx.Client]) -> N
     reader, writer, counter = (key(scope) for scope in ("read", "write", "metrics"))
     assert reader.get("/jobs").is_success
     assert _send(reader).json()["code"] == "scope"
+    assert reader.get("/metrics").json()["message"] == "This key does not have the scope metrics."
     assert _send(writer).status_code == 202
     assert writer.get("/jobs").status_code == 403
     assert counter.get("/jobs").status_code == 403
@@ -138,9 +144,16 @@ def test_the_same_idempotency_key_queues_one_job(key: Callable[..., httpx.Client
     for bad in (
         {"headers": {"Idempotency-Key": "x" * 256}},
         {"params": {"tag": "a,b"}},
-        {"params": {"webhook": "https://a.example/"}},
     ):
         assert _send(mine, **bad).status_code == 422
+
+
+@pytest.mark.parametrize(
+    "address", ["https://a.example/", "https://me.example@a.example", "https://me.example\t/"]
+)
+def test_an_address_that_cannot_be_told_is_refused(key: Callable[..., httpx.Client], address: str) -> None:
+    refused = _send(key(), params={"webhook": address})
+    assert (refused.status_code, refused.json()["where"]) == (422, "query.webhook")
 
 
 def test_processes_that_open_models_inherit_no_secrets(guarded: Any) -> None:
