@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -40,6 +40,7 @@ def find_in_band(maker: FileMaker, limits: Limits, judge: Judge) -> tuple[Made, 
 
     def attempt(maker: FileMaker, size: int, *, quick: bool = True) -> Tried[Made]:
         made = maker.make({**limits, BYTES: size}, quick=quick)
+        files.append(made)
         with maker.journal.timed("verification"):
             verdict = judge.judge(maker.path)
         told = f"{made.size} bytes: {judge.band.metric} {verdict.value:.4g} on {judge.samples} samples"
@@ -48,9 +49,17 @@ def find_in_band(maker: FileMaker, limits: Limits, judge: Judge) -> tuple[Made, 
 
     largest = plan_bits(maker.problem, limits).predicted_bytes
     smallest = smallest_reachable(maker.problem.candidates, maker.problem.files)
-    makers = (maker, *_slower(maker))
-    attempts = [partial(attempt, each) for each in makers]
-    found = search_band(judge.band, smallest, largest, attempts, most=MOST_EVALUATIONS - 1)
+    makers, files = [maker], list[Made]()
+
+    def ways() -> Iterator[Callable[[int], Tried[Made]]]:
+        yield partial(attempt, maker)
+        for slower in _slower(maker):
+            if not _rounds_freely(slower, files[-1]):
+                return
+            makers.append(slower)
+            yield partial(attempt, slower)
+
+    found = search_band(judge.band, smallest, largest, ways(), most=MOST_EVALUATIONS - 1)
     best, maker = found.tried[found.chosen], makers[found.way]
     tried, chosen = found.tried, found.chosen
     by_layer = best.made.by_layer.widths
@@ -79,6 +88,13 @@ def _slower(maker: FileMaker) -> Iterator[FileMaker]:
     if maker.spec.float_islands is None and may_leave_integers(maker.spec, maker.job.target):
         for reach in _REACHES:
             yield replace(maker, islands=None, reach=reach)
+
+
+def _rounds_freely(maker: FileMaker, made: Made) -> bool:
+    """Whether a file has layers that round activations and could run in float: else it cannot be made otherwise."""
+    free = {layer.name for layer in maker.job.layers if layer.activation_bits is None}
+    forms = made.choice.placement.forms
+    return any(form in {"static", "dynamic"} and name in free for name, form in forms.items())
 
 
 def _evaluation(tried: Tried[Made]) -> BandEvaluation:

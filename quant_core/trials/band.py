@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
@@ -15,6 +15,8 @@ from quant_core.trials.judge import Verdict
 MOST_EVALUATIONS = 8
 
 _CLOSE = 1.005
+_LEAST_GAIN = 1.25
+"""How many times less a file must lose that comes in a later way and is outside all the same: by 1 dB."""
 _CURVE = 2
 """Smaller files measured for the curve where even the best is outside."""
 
@@ -57,7 +59,7 @@ def search_band(
     band: AccuracyBand,
     smallest: int,
     largest: int,
-    ways: Sequence[Callable[[int], Tried[Made]]],
+    ways: Iterable[Callable[[int], Tried[Made]]],
     *,
     most: int = MOST_EVALUATIONS,
 ) -> Outcome[Made]:
@@ -66,31 +68,41 @@ def search_band(
     Sizes are bisected on a logarithmic scale between a file inside and the smallest one, which holds as far as a
     larger file of the same front is no worse. While the largest lies outside, it is made in the next way; the first way
     that brings it inside is the one to search sizes with. If none does, the first whose estimate is inside comes back,
-    else what is best by its estimate, with some smaller files for the curve: on few samples the bound says more of
-    chance than of the file.
+    else what is best by its estimate, a later way only where it loses a fifth less, with some smaller files for the
+    curve: on few samples the bound says more of chance than of the file.
 
     Args:
         band: The band.
         smallest: Bytes of the smallest file there is.
         largest: Most bytes a file may have.
-        ways: Each makes and judges the best file within so many bytes; the one to be preferred first.
+        ways: Each makes and judges the best file within so many bytes; the one to be preferred first. The next is asked
+            for when the file of the last is outside; what then fits no other budget ends them.
         most: Most files to make.
 
     Returns:
         Every file and which is the result.
+
+    Raises:
+        InfeasibleBudgetError: If another budget forbids the first way's largest file.
     """
     tried: list[Tried[Made]] = []
+    made_by: list[Callable[[int], Tried[Made]]] = []
     for attempt in ways:
-        tried.append(attempt(largest))
+        try:
+            tried.append(attempt(largest))
+        except InfeasibleBudgetError:
+            if not tried:
+                raise
+            break
+        made_by.append(attempt)
         if tried[-1].verdict.inside:
             break
     best = way = len(tried) - 1
     if not tried[best].verdict.inside:
-        near = [place for place, made in enumerate(tried) if band.holds(_estimate(band, made.verdict))]
         for step in range(_CURVE):
             with suppress(InfeasibleBudgetError):  # another budget needs more bytes than this
-                tried.append(ways[0](_between(smallest, tried[0].size, (step + 1) / (_CURVE + 1))))
-        best = near[0] if near else min(range(len(tried)), key=lambda i: _rank(band, tried[i].verdict))
+                tried.append(made_by[0](_between(smallest, tried[0].size, (step + 1) / (_CURVE + 1))))
+        best = _least_bad(band, tried, len(made_by))
         return Outcome(tuple(tried), best, best if best <= way else 0)
     outside = smallest - 1
     while len(tried) < most:
@@ -169,6 +181,28 @@ def explain_end(band: AccuracyBand, best: Tried[Made], confidence: float, sample
 
 def _between(low: int, high: int, share: float) -> int:
     return round(math.exp((1 - share) * math.log(low) + share * math.log(high)))
+
+
+def _least_bad(band: AccuracyBand, tried: Sequence[Tried[Made]], ways: int) -> int:
+    """Position of what comes back of files outside, the first of which are the largest of each way."""
+    near = [place for place in range(ways) if band.holds(_estimate(band, tried[place].verdict))]
+    if near:
+        return near[0]
+    lost = [_lost(band, made.verdict) for made in tried]
+    best = 0
+    for place in range(1, ways):
+        if lost[best] >= _LEAST_GAIN * lost[place]:
+            best = place
+    fast = [0, *range(ways, len(tried))]
+    return best or min(fast, key=lambda place: _rank(band, tried[place].verdict))
+
+
+def _lost(band: AccuracyBand, verdict: Verdict) -> float:
+    """What a file loses, from 0 for nothing: of an SQNR the share of noise, of a cosine what it lacks of 1."""
+    value = _estimate(band, verdict)
+    if band.metric == "sqnr":
+        return 10 ** (-value / 10)
+    return max(0.0, 1 - value if band.metric == "cosine" else value)
 
 
 def _estimate(band: AccuracyBand, verdict: Verdict) -> float:

@@ -137,6 +137,10 @@ def test_a_band_that_eight_bit_activations_miss_is_kept_with_layers_in_float(tmp
     assert not bounded.band.met
     assert {layer.form for layer in bounded.layers} == {"static"}
 
+    ruled, _ = job(tmp_path, "ruled", **asked | {"rules": [{"match": "*", "activation_bits": 8}]})
+    assert ruled.band is not None
+    assert len(ruled.band.evaluations) == 3  # no file is made again as it was
+
 
 def test_islands_are_for_eight_bits_on_a_cpu_within_bytes() -> None:
     def takes(**given: object) -> bool:

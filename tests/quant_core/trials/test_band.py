@@ -14,7 +14,7 @@ from quant_core.trials.judge import Verdict
 BAND = AccuracyBand(metric="drop", limit=0.01)
 
 
-def attempts(value, *, infeasible=0):
+def attempts(value, *, infeasible=0, band=BAND):
     """Files of exactly the size asked for, and the sizes that were asked."""
     asked = []
 
@@ -32,7 +32,7 @@ def attempts(value, *, infeasible=0):
             solver="x",
         )
         return Tried(
-            plan, size, None, Verdict(found, found - 0.01, found + 0.01, BAND.holds(found), bound=found)
+            plan, size, None, Verdict(found, found - 0.01, found + 0.01, band.holds(found), bound=found)
         )
 
     return attempt, asked
@@ -187,3 +187,26 @@ def test_without_a_way_inside_the_first_whose_estimate_is_comes_back():
 
     assert chosen(way(0.03, 0.05), way(0.009, 0.03), way(0.002, 0.02)) == 1
     assert chosen(way(0.03, 0.05), way(0.02, 0.03), way(0.015, 0.02)) == 2
+    assert chosen(way(0.03, 0.05), way(0.029, 0.03), way(0.028, 0.02)) == 0
+    assert chosen(way(0.03, 0.05), way(0.02, 0.03), way(0.019, 0.02)) == 1
+
+
+@pytest.mark.parametrize(
+    ("metric", "limit", "worst", "values"),
+    [("sqnr", 38, 30.0, (31.1, 30.8)), ("cosine", 0.99999, 0.999, (0.99925, 0.9991))],
+)
+def test_outside_a_later_way_must_lose_a_fifth_less(metric, limit, worst, values):
+    band = AccuracyBand(metric=metric, limit=limit)
+    for way, value in zip((1, 0), values, strict=True):
+        ways = [attempts(lambda size, value=each: value, band=band)[0] for each in (worst, value)]
+        assert search_band(band, 100, 1_000, ways).way == way
+
+
+def test_ways_that_other_budgets_forbid_end_them():
+    fast, asked = attempts(lambda size: 0.5)
+    slower, _ = attempts(lambda size: 0.0, infeasible=10_000)
+    found = search_band(BAND, 1_000, 9_000, [fast, slower])
+    assert (found.way, found.chosen) == (0, 0)
+    assert len(asked) == len(found.tried) == 3
+    with pytest.raises(InfeasibleBudgetError):
+        search_band(BAND, 1_000, 9_000, [slower, fast])
