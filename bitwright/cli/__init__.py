@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import sys
+from contextlib import suppress
 
 from bitwright.cli.app import app
 from bitwright.cli.failures import INTERRUPTED, exit_code, report
@@ -24,7 +25,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = app(args=arguments, standalone_mode=False, prog_name="bitwright")
     except BaseException as error:
-        report(error)
+        with suppress(BrokenPipeError):  # where nobody reads, the exit code still tells
+            report(error)
         sys.exit(exit_code(error))
     if code == INTERRUPTED:
         print("Stopped.", file=sys.stderr)

@@ -71,3 +71,14 @@ def test_a_command_that_nobody_reads_ends_quietly(command: list[str], tmp_path: 
     )
     os.close(unread)
     assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("command", [["inspect", "missing.onnx"], ["no-such-command"]])
+def test_an_error_that_nobody_reads_keeps_its_exit_code(command: list[str], tmp_path: Path) -> None:
+    told, unread = os.pipe()
+    os.close(told)
+    ended = subprocess.run(
+        [sys.executable, "-m", "bitwright", *command], cwd=tmp_path, stderr=unread, check=False
+    )
+    os.close(unread)
+    assert ended.returncode == 2
