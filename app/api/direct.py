@@ -12,12 +12,12 @@ from app.api.deps import OwnerDep, ServiceDep
 from app.api.multipart import refuse_size
 from app.api.problems import ProblemError, responses
 from app.api.resumable import UploadId, UploadView, check_room, of_upload
-from app.api.said_once import SaidOnce
+from app.api.said_once import JsonRoute, SaidOnce
 from app.api.storing import storing
 from app.service import Service
 from app.storage import DigestError, is_digest
 
-router = APIRouter(prefix="/uploads/{upload_id}", tags=["uploads"])
+router = APIRouter(prefix="/uploads/{upload_id}", tags=["uploads"], route_class=JsonRoute)
 
 _DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _URL = "https://store.example/bucket/direct/local/resnet20.onnx/1110912/00000?X-Amz-Signature=..."

@@ -11,18 +11,18 @@ from app.api.artifacts import find_artifact, find_output
 from app.api.deps import JobDep, ServiceDep
 from app.api.earlier import PAIRS, TABLE
 from app.api.problems import ProblemError, responses
-from app.api.said_once import SaidOnce
+from app.api.said_once import JsonRoute, SaidOnce
 from quant_core.errors import UserError
 from quant_core.spec import BitPlan, PlanSpec
 
-router = APIRouter(prefix="/jobs/{job_id}", tags=["results"])
+router = APIRouter(prefix="/jobs/{job_id}", tags=["results"], route_class=JsonRoute)
 
 
 @router.post(
     "/plans",
     summary="Make another plan",
     dependencies=[SaidOnce],
-    responses=responses(404, 409, 422),
+    responses=responses(404, 409, 413, 422),
 )
 def make_plan(job: JobDep, service: ServiceDep, spec: PlanSpec) -> BitPlan:
     """Choose bits under other budgets and rules from what the job measured; no new file is made."""

@@ -1,14 +1,57 @@
-"""JSON whose fields are there once each: parsers keep the last of several, and what the others asked for is lost."""
+"""JSON of bounded size whose fields are there once each: parsers keep the last of several, and the others are lost."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
 
 from app.api.problems import ProblemError
+
+_MOST = 4 * 2**20
+"""Bytes of a body; 10,000 parts of a file, the most that S3 takes, are told in one."""
+
+
+class _Bounded(Request):
+    async def body(self) -> bytes:
+        if not hasattr(self, "_body"):
+            body = bytearray()
+            async for chunk in self.stream():
+                body += chunk
+                if len(body) > _MOST:
+                    raise ProblemError(
+                        413,
+                        "too_large",
+                        f"The body is larger than the {_MOST} bytes that JSON may take here.",
+                        remedy="Send a smaller one.",
+                        where="body",
+                    )
+            self._body = bytes(body)
+        return self._body
+
+
+class JsonRoute(APIRoute):
+    """A route that reads no more of a JSON body than any request needs."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Bound what the route reads.
+
+        Returns:
+            What answers a request.
+        """
+        handle = super().get_route_handler()
+
+        async def bounded(request: Request) -> Response:
+            request = _Bounded(request.scope, request.receive)
+            await request.body()
+            return await handle(request)
+
+        return bounded
 
 
 def refuse_repeated(text: bytes, *, code: str, where: str) -> None:

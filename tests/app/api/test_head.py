@@ -71,6 +71,7 @@ def test_compressed_bodies_are_refused_and_not_kept(server: Any) -> None:
         (b'{"pin": {"fc": 8, "fc": 4}}', "application/json", 422, "body", "The field 'fc' is there twice"),
         (b"size=0.2", "application/x-www-form-urlencoded", 415, "Content-Type", "application/json"),
         (b"[" * 10**5, "text/plain", 415, "Content-Type", "application/json"),
+        (b" " * (4 * 2**20 + 1), "application/json", 413, "body", "larger than the 4194304 bytes"),
     ],
 )
 def test_what_is_wrong_with_a_json_body_is_told(
