@@ -95,10 +95,9 @@ def _check_webhook(address: str, allowed: tuple[str, ...]) -> None:
     try:
         parts = urlsplit(address)
         host = parts.hostname or ""
-        plain = parts.scheme in {"http", "https"} and not parts.username and parts.port != 0
-        plain = (
-            plain and address.isprintable()
-        )  # urlsplit leaves tabs and line ends out, and nothing sends them
+        # urlsplit leaves tabs and line ends out, and nothing sends to an address that has them.
+        sendable = address.isprintable() and parts.port != 0
+        plain = sendable and parts.scheme in {"http", "https"} and not parts.username
     except ValueError:
         host, plain = "", False
     if not plain or host not in allowed:
