@@ -66,7 +66,7 @@ def check(brute_force: Any, problem: Problem) -> list[tuple[int, ...]]:
     return list(choices)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(problems(), st.sampled_from(["highs"] * 9 + ["cbc"]))
 def test_equals_enumeration(brute_force: Any, problem: Problem, solver: Any) -> None:
     choices = check(brute_force, problem)
@@ -78,7 +78,7 @@ def test_equals_enumeration(brute_force: Any, problem: Problem, solver: Any) -> 
         assert plan.objective == pytest.approx(float(best), rel=1e-9, abs=0)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(problems(), st.integers(0, 2**32 - 1))
 def test_swaps_keep_pairs_apart_and_none_is_left(brute_force: Any, problem: Problem, seed: int) -> None:
     layers, choices = np.asarray(problem.sensitivity).shape

@@ -27,7 +27,7 @@ def problems(draw: st.DrawFn) -> Problem:
     return Problem(scores.astype(float), {"bytes": costs}, {}, ties, pins)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(problems())
 def test_equals_enumeration(brute_force: Any, problem: Problem) -> None:
     points: dict[float, float] = {}

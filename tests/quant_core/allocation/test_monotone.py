@@ -48,7 +48,7 @@ def follows(problem: Problem, order: list[int], choice: tuple[int, ...]) -> bool
     return ruled == sorted(ruled, reverse=True)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(problems())
 def test_equals_enumeration(brute_force: Any, drawn: tuple[Problem, list[int]]) -> None:
     problem, order = drawn

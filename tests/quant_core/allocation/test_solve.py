@@ -41,7 +41,7 @@ def problems(draw: st.DrawFn) -> Problem:
     return Problem(np.where(allowed, scores, np.nan), costs, budgets, ties, pins, allowed)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(problems())
 def test_equals_enumeration(brute_force: Any, problem: Problem) -> None:
     choices = brute_force.feasible(problem)
@@ -58,7 +58,7 @@ def test_equals_enumeration(brute_force: Any, problem: Problem) -> None:
         assert plan.costs[name] == pytest.approx(float(brute_force.total(cost, plan.choice)))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(problems())
 def test_cbc_agrees_with_highs(brute_force: Any, problem: Problem) -> None:
     if brute_force.feasible(problem):

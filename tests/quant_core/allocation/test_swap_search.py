@@ -60,7 +60,7 @@ def problems(draw: st.DrawFn) -> Problem:
     return Problem(np.where(allowed, scores, np.nan), costs, budgets, ties, pins, allowed, interactions=pairs)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems())
 def test_no_change_of_two_rows_beats_the_plan(brute_force: Any, problem: Problem) -> None:
     choices = brute_force.feasible(problem)
