@@ -70,9 +70,8 @@ def test_every_layer_runs_as_it_was_meant_to(result):
     assert kernels.pop("/fc/Gemm") == "QGemm"
     assert kernels.pop("/conv1/Conv") in {"Conv", "FusedConv"}
     assert set(kernels.values()) == {"QLinearConv"}
-    assert [
-        told for told in report.warnings if "of the float model's speed" not in told
-    ] == []  # a busy machine says that
+    # How fast the file runs is the machine's affair as well, and no other warning has a cause.
+    assert all("of the float model's speed" in told for told in report.warnings)
 
 
 def test_measurements_are_those_of_the_file(result, samples):
