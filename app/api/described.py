@@ -9,6 +9,8 @@ from typing import Any
 from pydantic import BaseModel
 
 _FIELD = re.compile(r"^(\w+): (.*)$")
+_BOUNDS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
+"""Pydantic leaves its own names for bounds on numbers that may be null."""
 
 
 def describe(schemas: dict[str, dict[str, Any]]) -> None:
@@ -34,6 +36,22 @@ def describe(schemas: dict[str, dict[str, Any]]) -> None:
                     described["allOf"] = [{"$ref": described.pop("$ref")}]
                 described["description"] = meaning
         schema["description"] = schema.get("description", "").partition("Attributes:")[0].strip()
+    _name_bounds(schemas)
+
+
+def _name_bounds(part: Any) -> None:
+    if isinstance(part, list):
+        for one in part:
+            _name_bounds(one)
+    elif isinstance(part, dict):
+        of_numbers = part.get("type") in ("number", "integer")  # also a field of this name, which is a schema
+        for own, name in _BOUNDS.items():
+            if of_numbers and own in part:
+                part[name] = part.pop(own)
+            elif "anyOf" in part:  # what it may be written as has bounds of its own
+                part.pop(own, None)
+        for one in part.values():
+            _name_bounds(one)
 
 
 def attributes(model: type) -> dict[str, str]:

@@ -50,13 +50,19 @@ def install(app: FastAPI) -> None:
                 [
                     (Problem, "serialization"),
                     (QuantizeSpec, "validation"),
+                    (QuantizeSpec, "serialization"),
                     (AnalyzeSpec, "validation"),
+                    (AnalyzeSpec, "serialization"),
                     (SensitivityTable, "serialization"),
                     (Report, "serialization"),
                 ],
                 ref_template="#/components/schemas/{model}",
             )
             schemas = made.setdefault("components", {}).setdefault("schemas", {})
+            # Requests are forms, which FastAPI sees no spec in: it calls those of answers by the bare name.
+            for spec in (QuantizeSpec, AnalyzeSpec):
+                del schemas[spec.__name__]
+                _rename(made, spec.__name__, f"{spec.__name__}-Output")
             for name, schema in extra["$defs"].items():
                 schemas.setdefault(name, schema)
             for address, path in made["paths"].items():
@@ -72,6 +78,17 @@ def install(app: FastAPI) -> None:
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
+
+
+def _rename(part: Any, name: str, other: str) -> None:
+    if isinstance(part, list):
+        for one in part:
+            _rename(one, name, other)
+    elif isinstance(part, dict):
+        if part.get("$ref") == f"#/components/schemas/{name}":
+            part["$ref"] = f"#/components/schemas/{other}"
+        for one in part.values():
+            _rename(one, name, other)
 
 
 def _complete(operation: dict[str, Any]) -> None:

@@ -70,7 +70,9 @@ def form(schema: str, example: dict[str, JsonValue], *, from_job: bool = False) 
                         "spec": {
                             "type": "string",
                             "contentMediaType": "application/json",
-                            "description": f"What is asked, as JSON of the schema {schema}; every field has a default.",
+                            "contentSchema": {"$ref": f"#/components/schemas/{schema}-Input"},
+                            "description": f"What is asked, as JSON of the schema {schema}-Input; every field has a "
+                            "default.",
                             "example": json.dumps(example),
                         },
                         "files": {

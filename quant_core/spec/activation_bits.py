@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
@@ -57,4 +57,8 @@ def read_one_of(choices: tuple[int, ...], value: Any) -> int:
     return found
 
 
-ActivationBits = Annotated[int | tuple[int, ...], BeforeValidator(read_activation_bits)]
+_Written = Literal[4, 8, 16, 32, "float"]
+ActivationBits = Annotated[
+    int | tuple[int, ...],
+    BeforeValidator(read_activation_bits, json_schema_input_type=_Written | tuple[_Written, ...]),
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
@@ -57,7 +57,9 @@ def format_bits(bits: int) -> str:
     return "float" if bits == FLOAT_BITS else str(bits)
 
 
-Bits = Annotated[int, BeforeValidator(parse_bits)]
+Bits = Annotated[
+    int, BeforeValidator(parse_bits, json_schema_input_type=Literal[2, 3, 4, 5, 6, 8, 32, "float"])
+]
 
 
 def known_bits(bits: int) -> int:

@@ -11,8 +11,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
     model_validator,
 )
 
@@ -230,12 +228,29 @@ def _ratio_or_file(size: float) -> float:
     return size
 
 
-PeakMemory = Annotated[Real, BeforeValidator(parse_size), Field(gt=0, allow_inf_nan=False)]
+_Written = Annotated[float, Field(gt=0)] | str
+"""What the readers above take; the schema of a request says so."""
+
+PeakMemory = Annotated[
+    Real, BeforeValidator(parse_size, json_schema_input_type=_Written), Field(gt=0, allow_inf_nan=False)
+]
 Size = Annotated[PeakMemory, AfterValidator(_ratio_or_file)]
-Bops = Annotated[Real, BeforeValidator(parse_bops), Field(gt=0, allow_inf_nan=False)]
-Milliseconds = Annotated[Real, BeforeValidator(parse_latency), Field(gt=0, allow_inf_nan=False)]
-Band = Annotated[AccuracyBand, BeforeValidator(parse_band)]
-Confidence = Annotated[Real, BeforeValidator(parse_confidence), Field(ge=0.5, lt=1)]
+Bops = Annotated[
+    Real, BeforeValidator(parse_bops, json_schema_input_type=_Written), Field(gt=0, allow_inf_nan=False)
+]
+Milliseconds = Annotated[
+    Real, BeforeValidator(parse_latency, json_schema_input_type=_Written), Field(gt=0, allow_inf_nan=False)
+]
+Band = Annotated[AccuracyBand, BeforeValidator(parse_band, json_schema_input_type=AccuracyBand | float | str)]
+Confidence = Annotated[
+    Real,
+    BeforeValidator(parse_confidence, json_schema_input_type=Annotated[float, Field(ge=0.5, lt=1)] | str),
+    Field(ge=0.5, lt=1),
+]
+
+
+def _is_left_out(limit: object) -> bool:
+    return limit is None
 
 
 class Budget(_Frozen):
@@ -248,18 +263,21 @@ class Budget(_Frozen):
             model's, which has 32 x 32. Text such as `"3.5G"` is read.
         peak_memory: Most activations held at once, for one sample. At most 1: share of the float model's. Above 1:
             bytes. Text such as `"300kB"` is read.
-        latency: Milliseconds of all quantizable layers together, as a latency table adds them up.
-        max_drop: How much worse than the float model the result may be. Alone: the smallest file inside the band.
+        latency: Milliseconds of all quantizable layers together, as a latency table adds them up. Text such as
+            `"800us"` is read.
+        max_drop: How much worse than the float model the result may be. Alone: the smallest file inside the band. Text
+            such as `"0.5%"`, `"sqnr>=20dB"`, `"cosine>=0.99"` or `"loss<=0.05"` is read.
         confidence: How sure it must be that the result keeps `max_drop` on samples like those given; 0.95 by default.
+            Text such as `"90%"` is read.
     """
 
-    size: Size | None = None
-    effective_bits: Real | None = Field(default=None, gt=0, le=32)
-    bops: Bops | None = None
-    peak_memory: PeakMemory | None = None
-    latency: Milliseconds | None = None
-    max_drop: Band | None = None
-    confidence: Confidence | None = None
+    size: Size | None = Field(default=None, exclude_if=_is_left_out)
+    effective_bits: Real | None = Field(default=None, gt=0, le=32, exclude_if=_is_left_out)
+    bops: Bops | None = Field(default=None, exclude_if=_is_left_out)
+    peak_memory: PeakMemory | None = Field(default=None, exclude_if=_is_left_out)
+    latency: Milliseconds | None = Field(default=None, exclude_if=_is_left_out)
+    max_drop: Band | None = Field(default=None, exclude_if=_is_left_out)
+    confidence: Confidence | None = Field(default=None, exclude_if=_is_left_out)
 
     @model_validator(mode="after")
     def _confidence_of_what(self) -> Budget:
@@ -273,10 +291,6 @@ class Budget(_Frozen):
         if isinstance(data, dict) and all(value is None for value in data.values()):
             return data | {"size": DEFAULT_SIZE}
         return data
-
-    @model_serializer(mode="wrap")
-    def _given_only(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in handler(self).items() if value is not None}
 
     def limit_bytes(self, float_bytes: int) -> int | None:
         """Give the largest allowed file size.

@@ -52,7 +52,10 @@ class LayerRule(BaseModel):
     exclude: bool = False
     min_bits: Bits | None = None
     max_bits: Bits | None = None
-    activation_bits: Annotated[Literal[8, 16, 32] | None, BeforeValidator(_known_activations)] = None
+    activation_bits: Annotated[
+        Literal[8, 16, 32] | None,
+        BeforeValidator(_known_activations, json_schema_input_type=Literal[8, 16, 32, "float"] | None),
+    ] = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     ConfigDict,
@@ -19,7 +19,14 @@ from quant_core.spec.latency import LatencyTable
 from quant_core.spec.layer_rule import LayerRule
 from quant_core.spec.number import Real, Whole
 from quant_core.spec.quoting import quote
-from quant_core.spec.shorthand import AsWritten, expand_bits, expand_budget, expand_rules
+from quant_core.spec.shorthand import (
+    BUDGETS,
+    SHORTHAND,
+    AsWritten,
+    expand_bits,
+    expand_budget,
+    expand_rules,
+)
 from quant_core.spec.weight_grid import FORMAT_BITS
 from quant_core.spec.weight_options import WeightOptions
 from quant_core.spec.width import KERNEL_BITS
@@ -69,6 +76,8 @@ class Request(AsWritten, WeightOptions):
             the same result for every number; one for each GPU. Default: all GPUs where `device` is `auto`, else this
             process alone, with all its threads.
     """
+
+    short_words: ClassVar[tuple[str, ...]] = (*SHORTHAND, *BUDGETS)
 
     weight_bits: tuple[Bits, ...] = DEFAULT_WEIGHT_BITS
     sensitivity: SensitivityMethod = "output"
@@ -250,6 +259,10 @@ class PlanSpec(AsWritten):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    short_words: ClassVar[tuple[str, ...]] = (
+        *("pin", "exclude"),
+        *(name for name in BUDGETS if name not in {"max_drop", "confidence"}),
+    )
 
     budget: Budget = Budget()
     allocation: Literal["optimal", "hawq_v2"] = "optimal"

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ModelWrapValidatorHandler, ValidationError, model_validator
-from pydantic_core import InitErrorDetails
+from pydantic import (
+    BaseModel,
+    GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, InitErrorDetails
 
-from quant_core.spec.bits import FLOAT_BITS
+from quant_core.spec.bits import FLOAT_BITS, WEIGHT_BITS
 from quant_core.spec.budget import Budget
 
 BUDGETS = tuple(Budget.model_fields)
@@ -23,6 +30,35 @@ _TO_RULE: Mapping[str, Callable[[Any], dict[str, Any]]] = {
 
 SHORTHAND = ("bits", *_TO_RULE)
 """Fields that requests are read with beside their own and those of the budget."""
+
+_NAMES: JsonSchemaValue = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+_DESCRIBED: Mapping[str, JsonSchemaValue] = {
+    "bits": {
+        "type": "array",
+        "items": {"enum": [*WEIGHT_BITS, "float"]},
+        "description": "`weight_bits` by a shorter name.",
+    },
+    "pin": {
+        "type": "object",
+        "additionalProperties": {"enum": [*WEIGHT_BITS, "float"]},
+        "description": "Layer, weight or glob -> the only bit-width allowed. Short for rules with `pin`.",
+    },
+    "exclude": {
+        **_NAMES,
+        "description": "Layers, weights or globs that stay in float. Short for rules with `exclude`.",
+    },
+    "float_activations": {
+        **_NAMES,
+        "description": "Layers, weights or globs that run in float on packed weights. Short for rules with "
+        "`activation_bits` 32.",
+    },
+    "layer_activations": {
+        "type": "object",
+        "additionalProperties": {"enum": [8, 16, FLOAT_BITS, "float"]},
+        "description": "Layer, weight or glob -> bits of its activations. Short for rules with `activation_bits`.",
+    },
+}
+"""The shorthand as JSON schemas."""
 
 
 class _Entry(NamedTuple):
@@ -147,7 +183,35 @@ def _written(place: tuple[int | str, ...], given: Mapping[str, Any]) -> tuple[in
 
 
 class AsWritten(BaseModel):
-    """A request whose errors name fields as they were written, shorthand included."""
+    """A request whose errors name fields as they were written, shorthand included.
+
+    Attributes:
+        short_words: The shorthand that it is read with: names of `SHORTHAND` and of `BUDGETS`.
+    """
+
+    short_words: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Describe the shorthand beside the fields, where the schema is of what is read.
+
+        Args:
+            core_schema: The model.
+            handler: Makes schemas.
+
+        Returns:
+            The schema.
+        """
+        made = handler(core_schema)
+        if handler.mode == "validation":
+            budgets = handler.resolve_ref_schema(handler(Budget.__pydantic_core_schema__))["properties"]
+            handler.resolve_ref_schema(made)["properties"] |= {
+                name: _DESCRIBED.get(name) or budgets[name] | {"description": f"Short for `budget.{name}`."}
+                for name in cls.short_words
+            }
+        return made
 
     @model_validator(mode="wrap")
     @classmethod

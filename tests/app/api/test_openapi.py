@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from app.api.described import attributes
+from app.api.docs import render
 from app.main import create_app
 from app.settings import Settings
+from quant_core.spec import AnalyzeSpec, PlanSpec, QuantizeSpec
 
 OPEN = {"/healthz", "/readyz"}
 
@@ -69,6 +72,62 @@ def test_examples_are_what_they_are_examples_of(document: dict[str, Any]) -> Non
         whole = {**schema, "components": document["components"]}
         jsonschema.Draft202012Validator(whole).validate(example)
     assert schemas["JobView"]["example"]["error"] is None  # nulls are part of it
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        (QuantizeSpec, {"size": 0.18, "bits": [2, "float"], "pin": {"fc*": 8}, "exclude": "stem", "seed": 1}),
+        (QuantizeSpec, {"size": "2.5MB", "max_drop": "0.5%", "confidence": "90%", "exclude": ["a", "b"]}),
+        (QuantizeSpec, {"budget": {"bops": "3.5G", "peak_memory": "30%", "max_drop": 0.01}}),
+        (QuantizeSpec, {"activation_bits": [8, "float"], "layer_activations": {"gate": 16}}),
+        (QuantizeSpec, {"rules": [{"match": "fc", "min_bits": 4}], "float_activations": ["head"]}),
+        (AnalyzeSpec, {"effective_bits": 4, "bits": [2, 4], "activations": True}),
+        (PlanSpec, {"size": 0.2, "pin": {"fc": "float"}, "exclude": ["stem*"], "latency": "800us"}),
+    ],
+)
+def test_a_spec_is_described_as_it_is_read(
+    document: dict[str, Any], kind: type[QuantizeSpec | AnalyzeSpec | PlanSpec], given: dict[str, Any]
+) -> None:
+    schemas = document["components"]["schemas"]
+    name = kind.__name__ if kind is PlanSpec else f"{kind.__name__}-Input"
+    reader = jsonschema.Draft202012Validator({**schemas[name], "components": document["components"]})
+    kind.model_validate(given)
+    reader.validate(given)
+    assert not reader.is_valid(given | {"sise": 0.2})
+    answered = kind.model_validate(given).model_dump(mode="json")
+    written = schemas.get(f"{kind.__name__}-Output", schemas[name])
+    jsonschema.Draft202012Validator({**written, "components": document["components"]}).validate(answered)
+
+
+def test_the_short_words_are_those_that_are_read(document: dict[str, Any]) -> None:
+    described = document["components"]["schemas"]["QuantizeSpec-Input"]["properties"]
+    for word in ("pin", "layer_activations"):
+        for choice in described[word]["additionalProperties"]["enum"]:
+            QuantizeSpec.model_validate({word: {"fc": choice}})
+    QuantizeSpec.model_validate({"bits": described["bits"]["items"]["enum"]})
+
+
+def test_forms_lead_to_what_their_spec_holds(document: dict[str, Any]) -> None:
+    for path in ("/quantize", "/analyze"):
+        body = document["paths"][path]["post"]["requestBody"]["content"]["multipart/form-data"]
+        spec = body["schema"]["properties"]["spec"]
+        whole = {**spec["contentSchema"], "components": document["components"]}
+        jsonschema.Draft202012Validator(whole).validate(json.loads(spec["example"]))
+
+
+def test_no_schema_is_left_open_or_written_in_words_that_no_reader_knows(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    assert [name for name, schema in schemas.items() if not schema.get("properties")] == []
+    assert set(re.findall(r'"(gt|ge|lt|le)": ', json.dumps(document))) == set()
+
+
+def test_the_page_of_routes_leads_to_every_field(document: dict[str, Any]) -> None:
+    page = render(document)
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= set(re.findall(r'id="([^"]+)"', page))
+    spec = page.partition('id="QuantizeSpec-Input"')[2].partition("<h3")[0]
+    assert all(f"<code>{word}</code>" in spec for word in ("size", "bits", "pin", "exclude", "rules"))
+    assert "<script" not in page
 
 
 def test_refusals_are_told_of_on_every_route(document: dict[str, Any]) -> None:
