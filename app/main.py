@@ -30,6 +30,7 @@ from app.api import (
     upload_list,
 )
 from app.api.answers import AnswersMiddleware
+from app.api.deps import KnownQuery
 from app.api.guard import GuardMiddleware, is_loopback
 from app.api.head import HeadMiddleware
 from app.api.request_id import RequestIdMiddleware
@@ -109,7 +110,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         plans,
         health,
     ):
-        app.include_router(part.router)
+        app.include_router(part.router, dependencies=[KnownQuery])
     openapi.install(app)
     docs.install(app)
     page.install(app)

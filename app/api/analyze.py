@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from app.api.deps import KnownQuery, ServiceDep
+from app.api.deps import ServiceDep
 from app.api.schemas import JobView
 from app.api.submission import ANSWERS, form, submit
 from app.api.wishes import WishesDep
@@ -15,7 +15,6 @@ router = APIRouter(tags=["jobs"])
 
 @router.post(
     "/analyze",
-    dependencies=[KnownQuery],
     status_code=202,
     summary="Estimate sensitivities",
     description="Takes the same form as `POST /quantize` and queues a job that estimates what each layer loses at each "

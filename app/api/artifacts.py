@@ -10,7 +10,7 @@ from fastapi import Path as ApiPath
 from fastapi.responses import FileResponse, RedirectResponse, Response
 
 from app.api.accept import preferred
-from app.api.deps import JobDep, KnownQuery, ServiceDep, no_such_job
+from app.api.deps import JobDep, ServiceDep, no_such_job
 from app.api.problems import ProblemError, responses
 from app.api.sending import Conditions, ConditionsDep, answers, send_file
 from app.jobs.job import Job
@@ -47,7 +47,6 @@ _FILE_TYPES = {
 @router.get(
     "/model",
     summary="Download the quantized model",
-    dependencies=[KnownQuery],
     response_class=FileResponse,
     responses={
         **answers(_BINARY, "The quantized ONNX file."),
@@ -107,7 +106,6 @@ def get_report(
 @router.get(
     "/files/{name}",
     summary="Read a table",
-    dependencies=[KnownQuery],
     response_class=FileResponse,
     responses={
         **answers(

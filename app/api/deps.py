@@ -56,9 +56,17 @@ OwnerNameDep = Annotated[str, Depends(owner_name_of)]
 
 
 def _known_query(request: Request) -> None:
-    told = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]["parameters"]
-    known = {parameter["name"]: parameter["schema"] for parameter in told if parameter["in"] == "query"}
     times = Counter(name for name, _ in request.query_params.multi_items())
+    if not times:
+        return
+    told = request.app.openapi()["paths"][request.scope["route"].path_format][request.method.lower()]
+    known = {
+        parameter["name"]: parameter["schema"]
+        for parameter in told.get("parameters", ())
+        if parameter["in"] == "query"
+    }
+    if not known:
+        return
     for name, schema in known.items():
         if times[name] > 1 and schema.get("type") != "array":
             raise ProblemError(
@@ -83,7 +91,7 @@ def _known_query(request: Request) -> None:
 
 
 KnownQuery = Depends(_known_query)
-"""For routes with parameters in the query: what is misspelt, or said twice where one can hold, is refused."""
+"""For every route that has parameters in the query: what is misspelt, or said twice where one can hold, is refused."""
 
 
 def find_job(service: Service, owner: str, job_id: str) -> Job:

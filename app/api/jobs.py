@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from app.api.deps import JobDep, KnownQuery, OwnerDep, OwnerNameDep, ServiceDep
+from app.api.deps import JobDep, OwnerDep, OwnerNameDep, ServiceDep
 from app.api.problems import ProblemError, responses
 from app.api.schemas import JobPage, JobView
 from app.jobs.store import Filter
@@ -15,7 +15,7 @@ from quant_core.spec import JobState
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 
-@router.get("", summary="List jobs", dependencies=[KnownQuery], responses=responses(422))
+@router.get("", summary="List jobs", responses=responses(422))
 def list_jobs(
     service: ServiceDep,
     owner: OwnerDep,
@@ -53,7 +53,6 @@ def get_job(job: JobDep, owner_name: OwnerNameDep) -> JobView:
 @router.delete(
     "/{job_id}",
     summary="Cancel a job, or delete an ended one",
-    dependencies=[KnownQuery],
     status_code=200,
     responses={
         200: {"model": JobView, "description": "It was queued and is now canceled."},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from app.api.deps import KnownQuery, ServiceDep
+from app.api.deps import ServiceDep
 from app.api.problems import responses
 from app.api.schemas import JobView
 from app.api.submission import ANSWERS, form, submit
@@ -16,7 +16,6 @@ router = APIRouter(tags=["jobs"])
 
 @router.post(
     "/quantize",
-    dependencies=[KnownQuery],
     status_code=202,
     summary="Quantize a model",
     description="Checks the model and the samples and queues a job; what is wrong with them is told at once. The body "

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from app.api.deps import KnownQuery, OwnerDep, ServiceDep
+from app.api.deps import OwnerDep, ServiceDep
 from app.api.problems import responses
 from app.api.resumable import UploadView
 
@@ -26,7 +26,7 @@ class UploadPage(BaseModel):
     total: int
 
 
-@router.get("", summary="List uploads", dependencies=[KnownQuery], responses=responses(422))
+@router.get("", summary="List uploads", responses=responses(422))
 def list_uploads(
     service: ServiceDep,
     owner: OwnerDep,

@@ -181,6 +181,25 @@ def test_a_parameter_that_is_not_known_is_refused_with_the_one_that_may_be_meant
     assert server.http.get(f"/jobs/{job}").status_code == 200
 
 
+def test_every_route_that_has_parameters_refuses_others(server: Any) -> None:
+    paths = server.http.get("/openapi.json").json()["paths"]
+    answers = {
+        (
+            method,
+            path,
+            any(told["in"] == "query" for told in route.get("parameters", ())),
+        ): server.http.request(
+            method, path.format(job_id="j", name="n", upload_id="u"), params={"nonsense": 1}
+        )
+        for path, routes in paths.items()
+        for method, route in routes.items()
+        if method != "head" and path != "/jobs/{job_id}/events"
+    }
+    assert {key for key, answer in answers.items() if "query.nonsense" in answer.text} == {
+        key for key in answers if key[2]
+    }
+
+
 def test_a_parameter_that_is_there_twice_is_named(server: Any) -> None:
     answer = server.http.get("/jobs?state=failed&state=queued&limit=1&limit=5")
     assert (answer.status_code, answer.json()["where"]) == (422, "query.limit")
