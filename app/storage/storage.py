@@ -163,14 +163,6 @@ class Storage:
         for found in tuple(self.objects.list(f"{_FOLDERS}{prefix}/")):
             self.objects.remove(found.key)
 
-    def prefixes(self) -> frozenset[str]:
-        """Name the first words of all folders.
-
-        Returns:
-            The top-level prefixes, one for each job.
-        """
-        return frozenset(found.key.split("/")[1] for found in self.objects.list(_FOLDERS))
-
     def remove_others(self, needed: Callable[[], Collection[str]]) -> None:
         """Remove the folders of jobs that are not needed, unless they are new.
 

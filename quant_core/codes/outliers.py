@@ -111,21 +111,3 @@ def to_pairs(excess: npt.NDArray[np.int8], pairs: int) -> tuple[npt.NDArray[np.u
     distances[last] = gaps - LONGEST_GAP * (counts - 1)
     values[last] = excess[positions]
     return distances, values
-
-
-def from_pairs(
-    distances: npt.NDArray[np.uint8], values: npt.NDArray[np.int8], parameters: int
-) -> npt.NDArray[np.int8]:
-    """Read excesses back; the inverse of `to_pairs`.
-
-    Args:
-        distances: Distances.
-        values: Excesses.
-        parameters: Number of weights.
-
-    Returns:
-        int8, flat.
-    """
-    excess = np.zeros(parameters, dtype=np.int8)
-    np.add.at(excess, distances.astype(np.int64).cumsum(), values)
-    return excess

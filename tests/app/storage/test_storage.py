@@ -14,6 +14,7 @@ from app.storage import storage as storage_module
 from app.storage.local import LocalObjects
 from app.storage.objects import Objects
 from app.storage.storage import Storage
+from tests.app.storage.kept_folders import jobs_with_folders
 
 
 def _folder(path: Path, **files: bytes) -> Path:
@@ -90,9 +91,9 @@ def test_the_same_content_is_kept_once(storage: Storage, tmp_path: Path) -> None
     for job in ("a", "b"):
         storage.publish(_folder(tmp_path / job, model=b"shared", data=job.encode()), f"{job}/input")
     assert _contents(storage.objects) == sorted(map(_digest, (b"shared", b"a", b"b")))
-    assert storage.prefixes() == {"a", "b"}
+    assert jobs_with_folders(storage) == {"a", "b"}
     storage.remove("a")
-    assert storage.prefixes() == {"b"}
+    assert jobs_with_folders(storage) == {"b"}
     storage.fetch("b/input", tmp_path / "out")
     assert (tmp_path / "out" / "model").read_bytes() == b"shared"
 
