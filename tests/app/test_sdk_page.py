@@ -11,6 +11,30 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
+SERVICE = "http://127.0.0.1:8000"
+
+
+@pytest.mark.parametrize("section", ["The Python client", "To await", "Many models"])
+def test_what_the_page_shows_of_the_client_runs_by_itself(
+    section: str,
+    server: Any,
+    model_file: Path,
+    sample_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = re.split(rf"^#+ {section}$", (ROOT / "docs" / "sdk.md").read_text(), flags=re.MULTILINE)[1]
+    found = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert found is not None
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BITWRIGHT_URL", server.url)
+    (tmp_path / "models").mkdir()
+    for name in ("model.onnx", "models/a.onnx", "models/b.onnx"):
+        (tmp_path / name).write_bytes(model_file.read_bytes())
+    sample_file.rename("calib.npz")
+    exec(found[1].replace(SERVICE, server.url), {"__name__": "page"})
+    made = {path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("report.json")}
+    assert made == ({"out/a", "out/b"} if section == "Many models" else {"out"})
 
 
 @pytest.mark.slow
