@@ -6,7 +6,8 @@ depends on stored integers alone is computed here, once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir as ir
@@ -16,12 +17,12 @@ from quant_core.errors import BitwrightError, ModelError
 from quant_core.executor import constants
 from quant_core.executor.body import LoweredBody
 from quant_core.executor.budget import Budget, within
-from quant_core.executor.dtypes import is_float
+from quant_core.executor.dtypes import Kind, is_float
 from quant_core.executor.functions import standard_function
 from quant_core.executor.kinds import output_kinds
 from quant_core.executor.node import Node, Placement
 from quant_core.executor.placement import place
-from quant_core.executor.registry import find
+from quant_core.executor.registry import Operator, find
 from quant_core.executor.schedule import execute, schedule
 from quant_core.executor.scope import Frame, Missing, Scope
 from quant_core.executor.step import ABSENT, Step
@@ -89,55 +90,100 @@ def lower_nodes(frame: Frame, nodes: Any) -> None:
             ) from error
 
 
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """A node as a frame reads it.
+
+    Attributes:
+        node: The node.
+        domain: Domain of its operator, empty for the standard's.
+        version: Opset version that holds for it.
+        attributes: Its attributes, those followed that refer to a function's.
+        inputs: Slots of what it reads.
+        kinds: Their kinds.
+        label: Its name with those of the functions around it.
+    """
+
+    node: ir.Node
+    domain: str
+    version: int
+    attributes: Mapping[str, ir.Attr]
+    inputs: tuple[int, ...]
+    kinds: tuple[Kind | None, ...]
+    label: str
+
+    @classmethod
+    def of(cls, frame: Frame, node: ir.Node) -> _Call:
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        attributes = {
+            name: followed
+            for name, attribute in node.attributes.items()
+            if (followed := frame.attribute(attribute)) is not None
+        }
+        inputs = tuple(frame.slot(value) for value in node.inputs)
+        name = node.name or next((value.name for value in node.outputs if value.name), "") or ""
+        return cls(
+            node=node,
+            domain=domain,
+            version=frame.opsets.get(domain) or frame.opsets.get(domain or "ai.onnx") or 1,
+            attributes=attributes,
+            inputs=inputs,
+            kinds=tuple(frame.scope.kinds[slot] for slot in inputs),
+            label=frame.prefix + name,
+        )
+
+
 def _lower_node(frame: Frame, node: ir.Node) -> None:
-    scope, setting = frame.scope, frame.scope.setting
+    setting = frame.scope.setting
     setting.nodes += 1
     if setting.nodes > MAX_NODES:
         raise ModelError(
             f"The model has more than {MAX_NODES} nodes with its functions expanded.",
             remedy="Give a part of the model.",
         )
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    version = frame.opsets.get(domain) or frame.opsets.get(domain or "ai.onnx") or 1
-    attributes = {
-        name: followed
-        for name, attribute in node.attributes.items()
-        if (followed := frame.attribute(attribute)) is not None
-    }
-    inputs = [frame.slot(value) for value in node.inputs]
-    kinds = tuple(scope.kinds[slot] for slot in inputs)
-    label = frame.prefix + (node.name or next((value.name for value in node.outputs if value.name), "") or "")
+    call = _Call.of(frame, node)
     own = setting.functions.get((node.domain, node.op_type, node.overload))
     if own is not None:
-        _expand(frame, own, node, inputs, attributes, label, frame.inside)
+        _expand(frame, own, call, frame.inside)
         return
-    if not domain and node.op_type == "Constant":
-        held, kind = constants.value(attributes, setting.precision, label)
-        if held.numel() > 1 and is_float(kind) and not frame.inside:
-            # Some exporters keep weights in Constant nodes; they are weights all the same.
-            frame.bindings[node.outputs[0]] = scope.store(
-                frame.prefix + (node.outputs[0].name or ""), held, kind
-            )
-        else:
-            scope.fix(frame.define(node.outputs[0], kind), held)
+    if not call.domain and node.op_type == "Constant":
+        _lower_constant(frame, call)
         return
-    entry = find(domain, node.op_type, version)
-    if entry is None:
-        body = standard_function(domain, node.op_type, version, attributes, node, kinds)
-        if body is None:
-            setting.missing.append(Missing(domain, node.op_type, version, label))
-            for value in node.outputs:
-                frame.define(value, None)
-        else:
-            _expand(frame, body, node, inputs, attributes, label, True)
+    operator = find(call.domain, node.op_type, call.version)
+    if operator is not None:
+        _lower_operator(frame, call, operator)
         return
+    body = standard_function(call.domain, node.op_type, call.version, call.attributes, node, call.kinds)
+    if body is not None:
+        _expand(frame, body, call, True)
+        return
+    setting.missing.append(Missing(call.domain, node.op_type, call.version, call.label))
+    for value in node.outputs:
+        frame.define(value, None)
+
+
+def _lower_constant(frame: Frame, call: _Call) -> None:
+    scope, value = frame.scope, call.node.outputs[0]
+    held, kind = constants.value(call.attributes, scope.setting.precision, call.label)
+    if held.numel() > 1 and is_float(kind) and not frame.inside:
+        # Some exporters keep weights in Constant nodes; they are weights all the same.
+        frame.bindings[value] = scope.store(frame.prefix + (value.name or ""), held, kind)
+    else:
+        scope.fix(frame.define(value, kind), held)
+
+
+def _lower_operator(frame: Frame, call: _Call, operator: Operator) -> None:
+    """Let an operator's builder give the kernel, and run it at once where what it reads is known."""
+    scope, setting, node = frame.scope, frame.scope.setting, call.node
+    arguments = list(call.inputs)
     bodies = {
-        name: _body(frame, attribute.as_graph(), len(inputs), inputs)
-        for name, attribute in attributes.items()
+        name: _body(frame, attribute.as_graph(), len(arguments), arguments)
+        for name, attribute in call.attributes.items()
         if attribute.type == ir.AttributeType.GRAPH
     }
-    arity = len(node.inputs)
-    made = output_kinds(domain, node.op_type, version, attributes, kinds, len(node.outputs))
+    made = output_kinds(
+        call.domain, node.op_type, call.version, call.attributes, call.kinds, len(node.outputs)
+    )
     for value, found in zip(node.outputs, made, strict=True):
         frame.define(value, found)
     outputs = tuple(frame.bindings.get(value, ABSENT) if value.name else ABSENT for value in node.outputs)
@@ -145,25 +191,27 @@ def _lower_node(frame: Frame, node: ir.Node) -> None:
     placement = Placement(torch.device("cpu"))
     site = Node(
         op=node.op_type,
-        domain=domain,
-        name=label,
-        version=version,
-        attributes=attributes,
-        present=tuple(slot != ABSENT for slot in inputs[:arity]),
+        domain=call.domain,
+        name=call.label,
+        version=call.version,
+        attributes=call.attributes,
+        present=tuple(slot != ABSENT for slot in call.inputs),
         wanted=tuple(slot != ABSENT for slot in outputs),
-        kinds=kinds,
+        kinds=call.kinds,
         output_kinds=tuple(scope.kinds[slot] for slot in outputs),
-        constants=tuple(scope.known.get(slot) for slot in inputs[:arity]),
+        constants=tuple(scope.known.get(slot) for slot in call.inputs),
         bodies=bodies,
         precision=setting.precision,
         placement=placement,
-        held=tuple(scope.held(slot) for slot in inputs[:arity]),
+        held=tuple(scope.held(slot) for slot in call.inputs),
         consumers=_consumers(node),
         seed=setting.seed + setting.nodes,
     )
-    kernel = entry.build(site)
-    step = Step(node.op_type, label, kernel, tuple(inputs), outputs, placement, frozenset(site.host_inputs))
-    if entry.pure and not bodies and _fold(scope, step):
+    kernel = operator.build(site)
+    step = Step(
+        node.op_type, call.label, kernel, tuple(arguments), outputs, placement, frozenset(site.host_inputs)
+    )
+    if operator.pure and not bodies and _fold(scope, step):
         return
     placement.device = setting.device
     scope.steps.append(step)
@@ -214,39 +262,31 @@ def _fold(scope: Scope, step: Step) -> bool:
     return fixed
 
 
-def _expand(
-    frame: Frame,
-    function: ir.Function,
-    node: ir.Node,
-    inputs: Sequence[int],
-    attributes: Mapping[str, ir.Attr],
-    label: str,
-    inside: bool,
-) -> None:
+def _expand(frame: Frame, function: ir.Function, call: _Call, inside: bool) -> None:
     given = {
         name: attribute for name, attribute in function.attributes.items() if attribute.value is not None
     }
     inner = Frame(
         scope=frame.scope,
         opsets=function.opset_imports,
-        attributes={**given, **attributes},
-        prefix=f"{label}/",
+        attributes={**given, **call.attributes},
+        prefix=f"{call.label}/",
         depth=frame.depth + 1,
         inside=inside,
     )
     for index, value in enumerate(function.inputs):
-        inner.bindings[value] = inputs[index] if index < len(inputs) else ABSENT
+        inner.bindings[value] = call.inputs[index] if index < len(call.inputs) else ABSENT
     lower_nodes(inner, function)
-    for outer_value, inner_value in zip(node.outputs, function.outputs, strict=False):
+    for outer_value, inner_value in zip(call.node.outputs, function.outputs, strict=False):
         if not outer_value.name:
             continue
         slot = inner.slot(inner_value)
         name = frame.prefix + outer_value.name
-        if slot in frame.scope.known or frame.scope.names[slot] == name or slot in inputs:
+        if slot in frame.scope.known or frame.scope.names[slot] == name or slot in call.inputs:
             # The function hands an argument or a constant through: name it by an identity step.
             target = frame.define(outer_value, frame.scope.kinds[slot])
             where = Placement(frame.scope.setting.device)
-            frame.scope.steps.append(Step("Identity", label, _identity, (slot,), (target,), where))
+            frame.scope.steps.append(Step("Identity", call.label, _identity, (slot,), (target,), where))
             if slot in frame.scope.known:
                 frame.scope.known[target] = frame.scope.known[slot]
         else:
