@@ -16,7 +16,7 @@ from bitwright.cli.inspect import inspect
 from bitwright.cli.plan import plan
 from bitwright.cli.profile import profile
 from bitwright.cli.quantize import quantize
-from bitwright.cli.remote import cancel, download, jobs, submit, wait
+from bitwright.cli.remote import cancel, delete, download, jobs, submit, wait
 from bitwright.cli.serve import serve
 
 app = typer.Typer(
@@ -74,6 +74,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     (_SERVICE, wait, "bitwright wait JOB"),
     (_SERVICE, download, "bitwright download JOB --out result"),
     (_SERVICE, cancel, "bitwright cancel JOB"),
+    (_SERVICE, delete, "bitwright delete JOB"),
     (_RUN, serve, "bitwright serve --port 8000 --data-dir data"),
 )
 for _heading, _command, _example in _COMMANDS:

@@ -1,4 +1,4 @@
-"""`bitwright submit`, `jobs`, `wait`, `cancel`, `download`: what the client does, by command."""
+"""`bitwright submit`, `jobs`, `wait`, `cancel`, `delete`, `download`: what the client does, by command."""
 
 from __future__ import annotations
 
@@ -139,6 +139,22 @@ def cancel(job_id: JobId, as_json: AsJson = False, url: Url = None) -> None:
     """Cancel a job that waits or runs."""
     with _client(url) as client:
         _print(client.jobs.get(job_id).cancel(), as_json=as_json)
+
+
+def delete(job_id: JobId, url: Url = None) -> None:
+    """Delete a job that has ended, with its files."""
+    from bitwright import ConflictError
+
+    with _client(url) as client:
+        job = client.jobs.get(job_id)
+        if not job.info.ended:
+            raise ConflictError(
+                f"the job is {job.state}.",
+                remedy=f"Wait until it has ended, or end it: bitwright cancel {job_id}",
+                where=job_id,
+                code="not_finished",
+            )
+        job.delete()
 
 
 def download(

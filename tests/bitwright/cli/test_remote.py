@@ -132,9 +132,12 @@ def test_exit_codes_tell_what_happened(run: Run, model_file: Path, sample_file: 
     )
     slow = json.loads(run("submit", model_file, "--data", sample_file, "--seed", "1", "--json"))["id"]
     assert "still" in run("wait", slow, "--timeout", "0", code=12)
+    assert f"bitwright cancel {slow}" in run("delete", slow, code=4)
     assert slow in run("cancel", slow)
     assert "canceled" in run("wait", slow, code=11)
     assert "already canceled" in run("cancel", slow, code=4)
+    assert run("delete", slow) == ""
+    assert "no job of this id" in run("delete", slow, code=3)
 
 
 @pytest.mark.parametrize("name", ["", "..", "../uploads/mine", "a b", "a/b", "%2e%2e", "x?y", "ключ"])
