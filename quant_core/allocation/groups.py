@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -19,12 +19,15 @@ from quant_core.allocation.read_problem import (
     apply_pins,
     merge_ties,
     read_budgets,
+    read_costs,
     read_mask,
     read_matrix,
+    read_names,
 )
 from quant_core.errors import NonFiniteError, SpecError
 
 _ROUND_OFF = 1e-12
+"""Relative to the numbers that are added, of which a plan adds up some thousands in float64, each off by 1e-16."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,38 +205,14 @@ def group_layers(problem: Problem) -> Groups:
         NonFiniteError: If a score or cost that could be chosen is NaN or infinite.
     """
     sensitivity = read_matrix(problem.sensitivity, "sensitivity")
-    layers, choices = sensitivity.shape
-    names = tuple(problem.names) if problem.names is not None else tuple(f"layer {i}" for i in range(layers))
-    labels = (
-        tuple(problem.labels) if problem.labels is not None else tuple(f"choice {k}" for k in range(choices))
-    )
-    if len(names) != layers or len(labels) != choices:
-        raise SpecError(
-            f"names and labels have {len(names)} and {len(labels)} entries, the scores are {layers} x {choices}.",
-            remedy="Give one name a layer and one label a choice.",
-        )
-    costs = {name: read_matrix(cost, f"costs[{name!r}]") for name, cost in problem.costs.items()}
-    for name, cost in costs.items():
-        if cost.shape != sensitivity.shape:
-            raise SpecError(
-                f"it is {cost.shape[0]} x {cost.shape[1]}, the scores are {layers} x {choices}.",
-                remedy="Give one cost for each layer and choice.",
-                where=f"costs[{name!r}]",
-            )
+    names, labels = read_names(problem.names, problem.labels, sensitivity.shape)
+    costs = read_costs(problem.costs, sensitivity.shape)
     budgets = read_budgets(problem.budgets, costs)
     mask = read_mask(problem.allowed, sensitivity.shape)
-    members = merge_ties(problem.ties, layers)
-    conflicts, apart = read_forbidden(problem.forbidden, members, names, choices)
+    members = merge_ties(problem.ties, len(names))
+    conflicts, apart = read_forbidden(problem.forbidden, members, names, len(labels))
     unpinned = apart & [mask[list(group)].all(axis=0) for group in members]
-    for row, group in enumerate(members):
-        if not unpinned[row].any():
-            listed = ", ".join(names[i] for i in group)
-            tied = f"tied layers {listed} have no allowed choice in common." if len(group) > 1 else ""
-            raise SpecError(
-                tied or f"layer {listed} has no allowed choice.",
-                remedy="Loosen the limits on one of them." if tied else "Allow it at least one choice.",
-                where=names[group[0]],
-            )
+    _refuse_no_choice(unpinned, members, names)
     allowed, pinned_by = apply_pins(problem.pins, members, unpinned, names, labels)
     refuse_fixed(conflicts, allowed, members, pinned_by, names, labels)
     reachable = np.zeros_like(mask)
@@ -268,6 +247,18 @@ def group_layers(problem: Problem) -> Groups:
         pairs=pairs,
         layer_pairs=layer_pairs,
     )
+
+
+def _refuse_no_choice(allowed: Mask, members: Sequence[tuple[int, ...]], names: tuple[str, ...]) -> None:
+    for row, group in enumerate(members):
+        if not allowed[row].any():
+            listed = ", ".join(names[i] for i in group)
+            tied = f"tied layers {listed} have no allowed choice in common." if len(group) > 1 else ""
+            raise SpecError(
+                tied or f"layer {listed} has no allowed choice.",
+                remedy="Loosen the limits on one of them." if tied else "Allow it at least one choice.",
+                where=names[group[0]],
+            )
 
 
 def _refuse_non_finite(values: Matrix, reachable: Mask, names: tuple[str, ...], what: str) -> None:

@@ -1,4 +1,4 @@
-"""The parts of a problem read and checked one by one: tables, budgets, ties, pins."""
+"""The parts of a problem read and checked one by one: tables, names, budgets, ties, pins."""
 
 from __future__ import annotations
 
@@ -44,6 +44,57 @@ def read_matrix(values: npt.ArrayLike, where: str) -> Matrix:
             where=where,
         )
     return matrix
+
+
+def read_costs(costs: Mapping[str, npt.ArrayLike], shape: tuple[int, ...]) -> dict[str, Matrix]:
+    """Read tables of costs.
+
+    Args:
+        costs: Cost name -> layers x choices.
+        shape: Layers and choices.
+
+    Returns:
+        The tables.
+
+    Raises:
+        SpecError: If one is no table of real numbers, or of another shape.
+    """
+    found = {name: read_matrix(cost, f"costs[{name!r}]") for name, cost in costs.items()}
+    for name, cost in found.items():
+        if cost.shape != shape:
+            raise SpecError(
+                f"it is {cost.shape[0]} x {cost.shape[1]}, the scores are {shape[0]} x {shape[1]}.",
+                remedy="Give one cost for each layer and choice.",
+                where=f"costs[{name!r}]",
+            )
+    return found
+
+
+def read_names(
+    names: Sequence[str] | None, labels: Sequence[str] | None, shape: tuple[int, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Read what messages call layers and choices.
+
+    Args:
+        names: Names of the layers; None numbers them.
+        labels: Names of the choices; None numbers them.
+        shape: Layers and choices.
+
+    Returns:
+        Names and labels.
+
+    Raises:
+        SpecError: If there are fewer or more than layers or choices.
+    """
+    layers, choices = shape
+    names = [f"layer {i}" for i in range(layers)] if names is None else names
+    labels = [f"choice {k}" for k in range(choices)] if labels is None else labels
+    if len(names) != layers or len(labels) != choices:
+        raise SpecError(
+            f"names and labels have {len(names)} and {len(labels)} entries, the scores are {layers} x {choices}.",
+            remedy="Give one name a layer and one label a choice.",
+        )
+    return tuple(names), tuple(labels)
 
 
 def read_mask(allowed: npt.ArrayLike | None, shape: tuple[int, ...]) -> Mask:
