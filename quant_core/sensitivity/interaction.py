@@ -169,13 +169,12 @@ def interactions(
     Raises:
         NonFiniteError: If the network gives NaN or infinity even with float weights.
     """
-    sums = IncreaseSums.empty(quantized)
-    places = np.argwhere(sums.asked)
+    places = np.argwhere(IncreaseSums.empty(quantized).asked)
     count = len(places)
     work = max(1, len(batches) * count)
 
     def measure(index: int, _: int) -> Floats:
-        part = _BatchSums.empty(quantized, count)
+        part = _PairSums.empty(quantized, count)
         (one,) = float_runs(program, layers, objective, [batches[index]], replace)
         size, outputs = one.batch.size, sum(rows[0].numel() for rows in one.base)
         width = min(outputs, max(_NARROWEST, _STORED // (4 * size * max(1, count))))
@@ -196,46 +195,30 @@ def interactions(
         part.folded = width if fold is not None else 0
         return part.packed()
 
-    own, pairs, folded = np.zeros((2, count)), np.zeros((2, count, count)), 0
+    total = _PairSums.empty(quantized, count)
     with closing(run(measure, ((index, 0) for index in range(len(batches))))) as results:
         for number, (batch, result) in enumerate(zip(batches, results, strict=False), start=1):
-            part = _BatchSums.unpacked(result, quantized, count)
-            sums.sums += part.increases.sums
-            sums.squares += part.increases.squares
-            own += part.own
-            pairs += part.pairs
-            folded = max(folded, part.folded)
-            sums.count += batch.size
+            total.join(_PairSums.unpacked(result, quantized, count), batch.size)
             if on_progress is not None:
-                on_progress(number * count / work, f"{sums.count} samples")
-            if sums.known(tolerance):
+                on_progress(number * count / work, f"{total.increases.count} samples")
+            if total.increases.known(tolerance):
                 break
-    measured = sums.finish(tolerance, sum(batch.size for batch in batches))
+    found = total.finish(layers, places, tolerance, sum(batch.size for batch in batches))
     if on_progress is not None:
-        on_progress(1.0, f"{measured.samples} samples, {measured.stopped}")
-    at = tuple(places.T)
-    alone = [_spread(values, at, sums.asked.shape) for values in mean_and_error(own[0], own[1], sums.count)]
-    both = [
-        _spread_pairs(values, at, sums.asked.shape)
-        for values in mean_and_error(pairs[0], pairs[1], sums.count)
-    ]
-    return Interactions(
-        layers=tuple(layer.name for layer in layers),
-        increase=measured.increase,
-        increase_stderr=measured.stderr,
-        own=alone[0],
-        own_stderr=alone[1],
-        pairs=both[0],
-        pairs_stderr=both[1],
-        samples=measured.samples,
-        stopped=measured.stopped,
-        folded=folded,
-    )
+        on_progress(1.0, f"{found.samples} samples, {found.stopped}")
+    return found
 
 
 @dataclass(eq=False)
-class _BatchSums:
-    """Sums over the samples of a batch; of everything the sum of the values and that of their squares."""
+class _PairSums:
+    """Sums over samples: of everything the sum of the values and that of their squares.
+
+    Attributes:
+        increases: Those of the measured increases.
+        own: Of each choice, [2, choices].
+        pairs: Of each two, [2, choices, choices].
+        folded: Numbers a sample that outputs were folded to, the most of any batch; 0 where they were not.
+    """
 
     increases: IncreaseSums
     own: Floats
@@ -243,7 +226,7 @@ class _BatchSums:
     folded: int = 0
 
     @classmethod
-    def empty(cls, quantized: Sequence[Sequence[Quantized]], count: int) -> _BatchSums:
+    def empty(cls, quantized: Sequence[Sequence[Quantized]], count: int) -> _PairSums:
         return cls(IncreaseSums.empty(quantized), np.zeros((2, count)), np.zeros((2, count, count)))
 
     def packed(self) -> Floats:
@@ -252,7 +235,7 @@ class _BatchSums:
         return np.concatenate([[self.folded], *(table.ravel() for table in tables)])
 
     @classmethod
-    def unpacked(cls, values: Floats, quantized: Sequence[Sequence[Quantized]], count: int) -> _BatchSums:
+    def unpacked(cls, values: Floats, quantized: Sequence[Sequence[Quantized]], count: int) -> _PairSums:
         sums = cls.empty(quantized, count)
         rest = values[1:]
         for table in (sums.increases.sums, sums.increases.squares, sums.own, sums.pairs):
@@ -260,6 +243,38 @@ class _BatchSums:
             rest = rest[table.size :]
         sums.folded = int(values[0])
         return sums
+
+    def join(self, batch: _PairSums, samples: int) -> None:
+        """Add those of a batch of so many samples."""
+        self.increases.sums += batch.increases.sums
+        self.increases.squares += batch.increases.squares
+        self.increases.count += samples
+        self.own += batch.own
+        self.pairs += batch.pairs
+        self.folded = max(self.folded, batch.folded)
+
+    def finish(
+        self, layers: Sequence[Layer], places: npt.NDArray[np.intp], tolerance: float, samples: int
+    ) -> Interactions:
+        """Turn the sums into means; `places` holds the layer and the bit-width of each choice."""
+        measured = self.increases.finish(tolerance, samples)
+        at, shape, count = tuple(places.T), self.increases.asked.shape, self.increases.count
+        own = [_spread(values, at, shape) for values in mean_and_error(self.own[0], self.own[1], count)]
+        pairs = [
+            _spread_pairs(values, at, shape) for values in mean_and_error(self.pairs[0], self.pairs[1], count)
+        ]
+        return Interactions(
+            layers=tuple(layer.name for layer in layers),
+            increase=measured.increase,
+            increase_stderr=measured.stderr,
+            own=own[0],
+            own_stderr=own[1],
+            pairs=pairs[0],
+            pairs_stderr=pairs[1],
+            samples=measured.samples,
+            stopped=measured.stopped,
+            folded=self.folded,
+        )
 
 
 class _Fold:
