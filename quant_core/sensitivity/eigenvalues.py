@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -82,12 +82,15 @@ def hawq(
     """
     names = [layer.weight for layer in layers]
     size = sum(program.weights[name].nbytes for name in names)
-    held = min(_MOST, max(_FEWEST, memory // max(size, 1)))
-    spaces = {
-        name: Lanczos(normal(program.weights[name], probe_generator(seed, i))) for i, name in enumerate(names)
-    }
-    found: dict[str, tuple[float, float]] = {}
-    vectors: dict[str, torch.Tensor] = {}
+    search = _Search(
+        {
+            name: Lanczos(normal(program.weights[name], probe_generator(seed, i)))
+            for i, name in enumerate(names)
+        },
+        held=min(_MOST, max(_FEWEST, memory // max(size, 1))),
+        tolerance=tolerance,
+    )
+    spaces, vectors = search.spaces, search.vectors
     products = 0
     end = math.inf if seconds is None else time.monotonic() + seconds
     for iteration in range(max_iterations):
@@ -104,20 +107,7 @@ def hawq(
         products += len(spaces)
         last = iteration == max_iterations - 1 or time.monotonic() >= end
         for name, product in results.items():
-            space = spaces[name]
-            space.extend(product)
-            if not space.finite:
-                del spaces[name]
-                found[name] = (np.nan, np.nan)
-                vectors.pop(name, None)
-                continue
-            found[name] = space.top()
-            done = space.exhausted or found[name][1] <= tolerance * space.largest
-            if done or last or len(space.basis) > held:
-                vectors[name] = space.top_vector()
-                spaces[name] = Lanczos(vectors[name])
-            if done:
-                del spaces[name]
+            search.extend(name, product, last=last)
         if last or not spaces:
             break
     limit = "time limit" if time.monotonic() >= end else "iteration limit"
@@ -129,13 +119,49 @@ def hawq(
     if on_progress is not None:
         on_progress(1.0, stopped)
     return EigenvalueEstimate(
-        eigenvalue=np.array([found[name][0] for name in names]),
-        residual=np.array([found[name][1] for name in names]),
+        eigenvalue=np.array([search.found[name][0] for name in names]),
+        residual=np.array([search.found[name][1] for name in names]),
         stderr=np.array([stderr[name] for name in names]),
         products=products + len(vectors),
         samples=sum(batch.size for batch in batches),
         stopped=stopped,
     )
+
+
+@dataclass(eq=False)
+class _Search:
+    """The layers' Krylov spaces, and what they have given so far.
+
+    Attributes:
+        spaces: Weight name -> its space, of layers that are not done.
+        held: Vectors that a space holds before it starts again from its best.
+        tolerance: Residual, relative to the largest eigenvalue in magnitude, at which a layer is done.
+        found: Weight name -> eigenvalue and residual.
+        vectors: Weight name -> the unit vector that has it, from where it was last looked at.
+    """
+
+    spaces: dict[str, Lanczos]
+    held: int
+    tolerance: float
+    found: dict[str, tuple[float, float]] = field(default_factory=dict)
+    vectors: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def extend(self, name: str, product: torch.Tensor, *, last: bool) -> None:
+        """Add a product with a layer's block; the layer leaves where it is done, or gave NaN or infinity."""
+        space = self.spaces[name]
+        space.extend(product)
+        if not space.finite:
+            del self.spaces[name]
+            self.found[name] = (np.nan, np.nan)
+            self.vectors.pop(name, None)
+            return
+        self.found[name] = space.top()
+        done = space.exhausted or self.found[name][1] <= self.tolerance * space.largest
+        if done or last or len(space.basis) > self.held:
+            self.vectors[name] = space.top_vector()
+            self.spaces[name] = Lanczos(self.vectors[name])
+        if done:
+            del self.spaces[name]
 
 
 def block_order(

@@ -21,8 +21,9 @@ from quant_core.sensitivity.traces import Floats, TraceEstimate
 from quant_core.spec.progress import Tell
 
 _SPENT = 1e-5
-_FEWEST = 5
 """A sketched direction that keeps less of its length than this beside the others is rounding."""
+_FEWEST = 5
+"""Products: one for the subspace and one with it, and three for the rest, whose spread tells its error."""
 
 Vectors = dict[str, torch.Tensor]
 
