@@ -120,8 +120,9 @@ def _read(kind: type[Table], path: Path) -> Table:
         ) from error
     except ValidationError as error:
         first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or path.name
         raise SpecError(
-            f"it is not such a table: {'.'.join(map(str, first['loc']))}: {first['msg']}.",
+            f"it is not such a table: {place}: {first['msg'].removeprefix('Value error, ')}.",
             remedy="Name the folder that a quantization or an analysis wrote.",
             where=str(path),
         ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from quant_core.spec.bits import FLOAT_BITS
 from quant_core.spec.width import stored_of, weight_of
@@ -60,6 +60,14 @@ class LayerCosts(BaseModel):
     activation_bits: dict[int, int]
     effective_bits: dict[int, float] = {}
     latency: dict[int, float] | None = None
+
+    @model_validator(mode="after")
+    def _priced(self) -> LayerCosts:
+        tables = {"bytes": self.bytes, "activation_bits": self.activation_bits, "latency": self.latency}
+        for name, table in tables.items():
+            if table is not None and (missing := [bits for bits in self.bits if bits not in table]):
+                raise ValueError(f"{self.name} may be given {missing[0]} bits, for which {name} has no entry")
+        return self
 
     def effective(self, bits: int) -> float:
         """Give the bits of a weight with its share of what its block stores and of outliers.
@@ -129,6 +137,17 @@ class CostTable(BaseModel):
     layers: tuple[LayerCosts, ...]
     memory: tuple[MemoryStep, ...] = ()
     followed: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _known_layers(self) -> CostTable:
+        names = set[str]()
+        for layer in self.layers:
+            if layer.name in names:
+                raise ValueError(f"layer {layer.name} has two rows")
+            names.add(layer.name)
+        if stray := next((name for group in self.ties for name in group if name not in names), None):
+            raise ValueError(f"{stray} is tied, and no layer has that name")
+        return self
 
     @property
     def float_bops(self) -> float:

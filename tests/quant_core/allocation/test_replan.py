@@ -1,6 +1,7 @@
 """A new plan from the tables of a job."""
 
 import itertools
+import json
 import subprocess
 import sys
 
@@ -140,6 +141,33 @@ def test_what_cannot_be_is_said(folder, tmp_path):
     (folder / "costs.json").write_text("{}")
     with pytest.raises(SpecError, match="not such a table"):
         replan(folder, PlanSpec())
+
+
+@pytest.mark.parametrize(
+    ("cut", "told"),
+    [
+        (
+            lambda costs: costs["layers"][1]["bytes"].pop("4"),
+            "body may be given 4 bits, for which bytes has no",
+        ),
+        (
+            lambda costs: costs["layers"][1]["activation_bits"].pop("4"),
+            "for which activation_bits has no entry",
+        ),
+        (
+            lambda costs: costs["layers"][1].update(latency={"2": 1.0, "8": 1.0}),
+            "for which latency has no entry",
+        ),
+        (lambda costs: costs.update(ties=[["stem", "foot"]]), "foot is tied, and no layer has that name"),
+        (lambda costs: costs["layers"].append(costs["layers"][0]), "layer stem has two rows"),
+    ],
+)
+def test_gaps_in_a_table_of_costs_are_named(folder, cut, told):
+    costs = json.loads((folder / "costs.json").read_text())
+    cut(costs)
+    (folder / "costs.json").write_text(json.dumps(costs))
+    with pytest.raises(SpecError, match=told):
+        replan(folder, PlanSpec.model_validate({"size": 600}))
 
 
 def test_pairs_of_layers_count_again(folder):
