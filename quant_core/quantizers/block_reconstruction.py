@@ -148,35 +148,29 @@ def reconstruct_blocks(
     stand_ins = _tensors(program, rounded, weights)
     for number, block in enumerate(blocks):
         walk.chance.manual_seed(seed * len(blocks) + number)
-        if number < len(done.errors):
-            stand_ins |= _tensors(program, [tuned[name] for name in block.layers], done.weights)
-            for held in (*known, *checked):
-                walk.aim(block, held, None)
-        else:
+        resumed = number < len(done.errors)
+        for held in (*known, *checked):
+            walk.aim(block, held, probe if method.weighted and not resumed else None)
+        if not resumed:
+            learned = {
+                name: LearnedCodes(model, tuned[name], weights[name], known[0].target[block.outputs[0]])
+                for name in block.layers
+            }
 
             def tell(step: int, at: int = number) -> None:
                 told = f"block {at + 1} of {len(blocks)}, step {step} of {steps}"
                 on_progress((at + step / steps) / len(blocks), f"reconstruction: {told}")
 
-            for held in (*known, *checked):
-                walk.aim(block, held, probe if method.weighted else None)
-            learned = {
-                name: LearnedCodes(model, tuned[name], weights[name], known[0].target[block.outputs[0]])
-                for name in block.layers
-            }
             before = walk.errors(block, checked, stand_ins)
             if learned:
                 walk.tune(block, known, stand_ins, learned, steps, tell)
             results = {name: codes.result() for name, codes in learned.items()}
             changed = stand_ins | _tensors(program, [tuned[name] for name in results], results)
             after = walk.errors(block, checked, changed)
-            errors = (*done.errors, (before, after))
-            if after < before:
-                stand_ins = changed
-                done = ReconstructedBlocks({**done.weights, **results}, errors)
-            else:
-                done = ReconstructedBlocks(done.weights, errors)
+            better = results if after < before else {}
+            done = ReconstructedBlocks({**done.weights, **better}, (*done.errors, (before, after)))
             on_block(done)
+        stand_ins |= _tensors(program, [tuned[name] for name in block.layers], done.weights)
         later = {name for following in blocks[number + 1 :] for name in following.inputs}
         for held in (*known, *checked):
             walk.advance(block, held, stand_ins, later)

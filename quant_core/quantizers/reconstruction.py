@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -126,10 +127,9 @@ def reconstruct(
     }
     groups = network.groups(rates)
     tuned = [value for group in groups for value in group["params"]]
-    averages = [value.detach().clone() for value in tuned]
     if not tuned or not start:
         return Reconstructed(best, _typical(before), _typical(before), better=False)
-    optimizer = torch.optim.Adam(groups)
+    optimizer, averages = torch.optim.Adam(groups), _Averages(tuned)
     every = max(1, steps // _CHECKS)
     waits = [_PATIENCE * every * (group["kind"] == "codes") for group in groups]
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, [partial(_pace, steps, wait) for wait in waits])
@@ -148,18 +148,15 @@ def reconstruct(
         schedule.step()
         for learned in network.learned.values():
             learned.project()
-        fading = 1 - min(_AVERAGED, step / (step + 10))
-        for average, value in zip(averages, tuned, strict=True):
-            average.lerp_(value.detach(), fading)
+        averages.follow(step)
         on_progress(step / steps, f"reconstruction: step {step} of {steps}")
         if step % every and step < steps:
             continue
-        _exchange(tuned, averages)
-        found, _ = network.check(checking, size)
-        if float(found.mean()) < float(least.mean()):
-            best, least = dict(weights) | network.results(), found
-            better = _falls(before, found, _ERRORS)
-        _exchange(tuned, averages)
+        with averages.in_place():
+            found, _ = network.check(checking, size)
+            if float(found.mean()) < float(least.mean()):
+                best, least = dict(weights) | network.results(), found
+                better = _falls(before, found, _ERRORS)
         if step == _PATIENCE * every and not _falls(before, least, _HOPE):
             break
     return Reconstructed(best if better else dict(weights), _typical(before), _typical(least), better)
@@ -180,11 +177,33 @@ def _falls(before: Tensor, after: Tensor, errors: float) -> bool:
     return len(falls) > 1 and bool(falls.mean() > errors * falls.std() / len(falls) ** 0.5)
 
 
-def _exchange(values: Sequence[Tensor], others: Sequence[Tensor]) -> None:
-    for value, other in zip(values, others, strict=True):
-        held = value.detach().clone()
-        value.detach().copy_(other)
-        other.copy_(held)
+class _Averages:
+    """Running averages of what is tuned."""
+
+    def __init__(self, tuned: Sequence[Tensor]) -> None:
+        self._tuned = tuned
+        self._averages = [value.detach().clone() for value in tuned]
+
+    def follow(self, step: int) -> None:
+        """Take in the values after so many updates; the first ones count less and less."""
+        fading = 1 - min(_AVERAGED, step / (step + 10))
+        for average, value in zip(self._averages, self._tuned, strict=True):
+            average.lerp_(value.detach(), fading)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Let the averages stand where the values stand."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    def _exchange(self) -> None:
+        for value, other in zip(self._tuned, self._averages, strict=True):
+            held = value.detach().clone()
+            value.detach().copy_(other)
+            other.copy_(held)
 
 
 @dataclass(frozen=True, eq=False)
