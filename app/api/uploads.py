@@ -185,7 +185,7 @@ def _refuse_missing(name: str, *, or_job: bool) -> NoReturn:
         "missing_part",
         f"The form has no part named {name!r}.",
         remedy="Send the ONNX file as `model` and the samples as `data`"
-        + (", or the name of an ended job as `from_job`." if or_job else "."),
+        + (", or the id of a job that succeeded as `from_job`." if or_job else "."),
         where=name,
     )
 

@@ -33,6 +33,13 @@ class Samples:
         """Number of samples N."""
         return len(next(iter(self.inputs.values())))
 
+    @property
+    def distinct(self) -> int:
+        """Number of samples when copies are counted once."""
+        return len(
+            {tuple(hash(row.tobytes()) for row in rows) for rows in zip(*self.inputs.values(), strict=True)}
+        )
+
     def take(self, indices: np.ndarray) -> Samples:
         """Pick samples.
 

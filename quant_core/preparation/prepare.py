@@ -46,6 +46,7 @@ _PARITY_SAMPLES = 4
 _BATCH_BYTES = 192 << 20
 _LARGEST_BATCH = 64
 _TRIFLE = 20
+_FEWEST_DISTINCT = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,6 +186,7 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
         reference=reference,
         padding=find_padding(batching.model, batching.program, batching.samples),
         notes=(
+            *_copies(samples),
             *reference.notes,
             *corrected,
             *batching.notes,
@@ -252,6 +254,17 @@ def _with_float_readers(
         return model
     bits = {name: min(choice.bits) for name, choice in candidates.items()}
     return part_readers(model, layers, place(model, layers, bits, spec.default_activation_bits, target, spec))
+
+
+def _copies(samples: Samples) -> tuple[str, ...]:
+    """Warn where held-back samples are among those that decide: what they judge, they have seen."""
+    if samples.distinct > _FEWEST_DISTINCT * samples.count:
+        return ()
+    note = (
+        f"Only {samples.distinct} of the {samples.count} samples differ from each other. The held-back ones are then "
+        "copies of those that the file was made with, and look better than others would: give each sample once."
+    )
+    return (note,)
 
 
 def _grid_notes(

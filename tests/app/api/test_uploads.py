@@ -123,6 +123,12 @@ def test_names_that_are_no_plain_words_are_refused(server: Any, name: str) -> No
     assert server.http.put(f"/uploads/{name}", content=b"x").status_code in {404, 405, 422}
 
 
+def test_a_name_that_is_none_is_told_with_the_form_of_one(server: Any) -> None:
+    told = server.http.put("/uploads/a%20b", content=b"x").json()
+    assert told["where"] == "path.upload_id"
+    assert told["message"].startswith("'a b' is not of the form ^[A-Za-z0-9]")
+
+
 def test_size_is_limited_before_and_while_it_streams(strict_server: Any) -> None:
     limit = 3 * 2**20
     said = strict_server.http.put("/uploads/a", content=bytes(limit + 1))

@@ -22,3 +22,10 @@ def test_images_have_their_channels_last_where_that_is_asked():
 def test_what_lies_turned_in_memory_is_taken_as_it_reads():
     turned = np.arange(12, dtype=np.float32).reshape(3, 4)[:, ::-1]
     np.testing.assert_array_equal(Samples({"x": turned}).feeds()["x"], turned)
+
+
+def test_copies_are_counted_once():
+    images, ids = np.zeros((4, 2), np.float32), np.arange(4)
+    assert Samples({"image": images}).distinct == 1
+    assert Samples({"image": images, "id": ids}).distinct == 4
+    assert Samples({"id": np.array([3, 1, 3])}).distinct == 2

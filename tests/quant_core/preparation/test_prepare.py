@@ -259,3 +259,17 @@ def test_outputs_without_floats_are_refused_before_there_is_a_job(tmp_path):
     with pytest.raises(ModelError, match="no output holds floats") as told:
         validate(path, data, SPEC)
     assert "logits" in told.value.remedy
+
+
+@pytest.mark.parametrize(("copies", "warned"), [(1, False), (8, True)])
+def test_samples_that_are_copies_of_each_other_are_warned_of(copies, warned, tmp_path):
+    path, data = save(
+        tmp_path,
+        [N("MatMul", ["x", "w"], ["y"])],
+        {"x": (FLOAT, ["n", 8])},
+        {"y": (FLOAT, ["n", 4])},
+        {"w": floats(8, 4)},
+        {"x": np.repeat(floats(16 // copies, 8), copies, axis=0)},
+    )
+    notes = prepare(path, data, SPEC).notes
+    assert any(note.startswith("Only 2 of the 16 samples differ") for note in notes) == warned
