@@ -182,11 +182,12 @@ def has_moments(layer: Layer) -> bool:
         layer: Any layer.
 
     Returns:
-        True for Conv, Gemm, right-hand MatMul and ungrouped ConvTranspose; not for stacks of matrices whose moments,
+        True for Conv, Gemm, right-hand MatMul and ungrouped ConvTranspose; not where uses disagree on which axis holds
+        the outputs, as of an encoder and a decoder that share a weight, and not for stacks of matrices whose moments,
         one for each, would take more than a gigabyte.
     """
     ops = {use.op for use in layer.uses}
-    if len(ops) != 1 or any(use.operand != 1 for use in layer.uses):
+    if len(ops) != 1 or layer.axis is None or any(use.operand != 1 for use in layer.uses):
         return False
     if layer.op == "MatMul" and 4 * math.prod(layer.shape[:-1]) * layer.shape[-2] > _STACK_BYTES:
         return layer.matrices == 1
