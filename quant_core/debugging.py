@@ -76,12 +76,6 @@ def debug(
     """
     tell = on_progress or (lambda _fraction, _message: None)
     path = quantized / MODEL if quantized.is_dir() else quantized
-    if not path.is_file():
-        raise ModelError(
-            "there is no such quantized file.",
-            remedy="Give an .onnx file or a job's folder.",
-            where=str(path),
-        )
     proto = _load(path)
     case = _case(model, quantized, data, samples, tell)
     twins = FloatTwins(proto, case.model, case.layers)
@@ -105,21 +99,7 @@ def debug(
         for index, layer in enumerate(chosen):
             tell(0.2 + 0.8 * index / len(chosen), f"other weights for {layer.name}")
             gains[layer.name] = _gain(runs, layer, base)
-    found = [
-        LayerFinding(
-            name=layer.name,
-            op=layer.op,
-            parameters=layer.parameters,
-            weight_bits=case.bits.get(layer.name),
-            sqnr_db=gathered[layer.name].sqnr_db,
-            own_sqnr_db=own[layer.name].sqnr_db,
-            float_gain_db=gain.whole,
-            byte_gain_db=gain.byte,
-            share=gain.share,
-        )
-        for layer in twins.found
-        for gain in [gains.get(layer.name, _Gain())]
-    ]
+    found = [_finding(layer, case, gathered, own, gains.get(layer.name, _Gain())) for layer in twins.found]
     names = {layer.name for layer in twins.found}
     return Debugging(
         model=str(model),
@@ -157,7 +137,33 @@ def _gain(runs: _Runs, layer: Layer, base: _Outputs) -> _Gain:
     return _Gain(whole.gain_db(base), runs.output_with(layer, codes.dequantize()).gain_db(base), share)
 
 
+def _finding(
+    layer: Layer,
+    case: _Case,
+    gathered: Mapping[str, Difference],
+    own: Mapping[str, Difference],
+    gain: _Gain,
+) -> LayerFinding:
+    return LayerFinding(
+        name=layer.name,
+        op=layer.op,
+        parameters=layer.parameters,
+        weight_bits=case.bits.get(layer.name),
+        sqnr_db=gathered[layer.name].sqnr_db,
+        own_sqnr_db=own[layer.name].sqnr_db,
+        float_gain_db=gain.whole,
+        byte_gain_db=gain.byte,
+        share=gain.share,
+    )
+
+
 def _load(path: Path) -> onnx.ModelProto:
+    if not path.is_file():
+        raise ModelError(
+            "there is no such quantized file.",
+            remedy="Give an .onnx file or a job's folder.",
+            where=str(path),
+        )
     try:
         return onnx.load(path, load_external_data=False)
     except DecodeError as error:

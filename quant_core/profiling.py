@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from quant_core.calibration import activation_ranges, choose_range
@@ -21,7 +22,7 @@ from quant_core.spec.bits import WIDE_BITS
 from quant_core.spec.budget import ANY_SIZE
 from quant_core.spec.latency import FileLatency, FormLatency
 from quant_core.verification import measure_latency
-from quant_core.verification.node_times import node_times
+from quant_core.verification.node_times import NodeTimes, node_times
 
 _BITS = 8
 _BLOCK_BITS = (2, 4, 8)
@@ -68,30 +69,8 @@ def profile(model: Path, data: Path, spec: QuantizeSpec, *, runs: int = 100) -> 
             [job.reference.path, *(file.path for file in files)], job.layers, job.samples.inputs, runs=runs
         )
         wholes = [measure_latency(job.reference.path, file.path, job.samples.inputs) for file in files]
-    forms, integer, whole = files[0].forms, times[0], wholes[0]
+    integer, whole = times[0], wholes[0]
     others = list(zip(files[1:], times[1:], wholes[1:], strict=True))
-    rows = []
-    for layer in job.layers:
-        before, after = (np.percentile(side.layers[layer.name], [25, 50, 75]) for side in (plain, integer))
-        more = [
-            (file, np.percentile(side.layers[layer.name], [25, 50, 75]))
-            for file, side, _ in others
-            if file.forms[layer.name] == file.form
-        ]
-        rows.append(
-            LayerLatency(
-                name=layer.name,
-                form=forms[layer.name],
-                float_ms=float(before[1]),
-                float_spread=float(before[2] - before[0]),
-                integer_ms=float(after[1]),
-                integer_spread=float(after[2] - after[0]),
-                others=tuple(
-                    FormLatency(form=file.form, bits=file.bits, ms=float(ms[1]), spread=float(ms[2] - ms[0]))
-                    for file, ms in more
-                ),
-            )
-        )
     return LatencyTable(
         model=model.name,
         target=spec.target,
@@ -110,8 +89,36 @@ def profile(model: Path, data: Path, spec: QuantizeSpec, *, runs: int = 100) -> 
             )
             for file, side, told in others
         ),
-        layers=tuple(rows),
+        layers=tuple(_layer_latency(layer.name, plain, files, times) for layer in job.layers),
     )
+
+
+def _layer_latency(
+    name: str, plain: NodeTimes, files: Sequence[_File], times: Sequence[NodeTimes]
+) -> LayerLatency:
+    """What a layer takes in float, in integers, which is the first file, and in each other form that it was given."""
+    float_ms, float_spread = _median_and_spread(plain.layers[name])
+    integer_ms, integer_spread = _median_and_spread(times[0].layers[name])
+    others = []
+    for file, side in zip(files[1:], times[1:], strict=True):
+        if file.forms[name] == file.form:
+            ms, spread = _median_and_spread(side.layers[name])
+            others.append(FormLatency(form=file.form, bits=file.bits, ms=ms, spread=spread))
+    return LayerLatency(
+        name=name,
+        form=files[0].forms[name],
+        float_ms=float_ms,
+        float_spread=float_spread,
+        integer_ms=integer_ms,
+        integer_spread=integer_spread,
+        others=tuple(others),
+    )
+
+
+def _median_and_spread(milliseconds: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """The median, and how far the quartiles lie apart."""
+    low, middle, high = np.percentile(milliseconds, [25, 50, 75])
+    return float(middle), float(high - low)
 
 
 @dataclass(frozen=True, eq=False)
