@@ -84,11 +84,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.service = service
     told, local = service.settings, is_loopback(service.settings.host)
+    guarded = told.keys == "on" or (told.keys == "auto" and not local)
+    app.state.guarded = guarded
     app.add_middleware(HeadMiddleware)
     app.add_middleware(
         GuardMiddleware,
         keys=lambda: service.keys,
-        required=told.keys == "on" or (told.keys == "auto" and not local),
+        required=guarded,
         local_only=local,
         open_paths=_OPEN | page.page_paths(),
     )

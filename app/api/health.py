@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -24,9 +24,10 @@ _EXAMPLE: dict[str, JsonValue] = {
 
 
 @router.get("/healthz", summary="How the service is")
-def health(service: ServiceDep) -> Health:
+def health(request: Request, service: ServiceDep) -> Health:
     """Tell that the service answers, how many jobs wait, and what its devices do."""
     running = service.supervisor.running
+    guarded: bool = request.app.state.guarded  # anybody may ask, and jobs are their owners' alone
     try:
         queued = service.store.counts().get("queued", 0)
     except OperationalError:
@@ -35,7 +36,10 @@ def health(service: ServiceDep) -> Health:
         status="ok" if service.fault is None else "degraded",
         version=version("bitwright"),
         queued=queued,
-        devices=tuple(DeviceHealth(name=name, job=running.get(name)) for name in service.devices),
+        devices=tuple(
+            DeviceHealth(name=name, busy=name in running, job=None if guarded else running.get(name))
+            for name in service.devices
+        ),
     )
 
 

@@ -209,10 +209,12 @@ class DeviceHealth(_Value):
 
     Attributes:
         name: `cpu` or `cuda:N`.
-        job: The job it works on.
+        busy: Whether it works on a job.
+        job: Which one; null also where the service asks for keys, for others need not know.
     """
 
     name: str
+    busy: bool = False
     job: str | None
 
 
@@ -232,7 +234,7 @@ class Health(_Value):
                 "status": "ok",
                 "version": "0.1.0",
                 "queued": 0,
-                "devices": [{"name": "cpu", "job": None}],
+                "devices": [{"name": "cpu", "busy": False, "job": None}],
             }
         }
     )

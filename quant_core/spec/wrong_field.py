@@ -112,6 +112,8 @@ def what_is_wrong(found: Mapping[str, Any]) -> str:
         return f"{given} is not a number"
     if kind in _KINDS:
         return f"{given} is not {_KINDS[kind]}"
+    if kind == "too_long":
+        return f"there are {context['actual_length']}, and {context['max_length']} are the most"
     if kind == "string_pattern_mismatch":
         return f"{given} is not of the form {context['pattern']}"
     if kind == "string_too_short":

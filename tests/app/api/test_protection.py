@@ -65,6 +65,17 @@ def test_without_a_key_only_what_tells_nothing_is_open(guarded: Any) -> None:
         assert guarded.http.get("/jobs", headers={"Authorization": value}).status_code == 401
 
 
+def test_whoever_asks_how_the_service_is_learns_of_nobodys_job(
+    guarded: Any, key: Callable[..., httpx.Client], gate: Any
+) -> None:
+    mine = key()
+    job = _send(mine, gate.model, data={"spec": '{"seed": 9}'}).json()["id"]
+    guarded.until(lambda: mine.get(f"/jobs/{job}").json()["state"] == "validating", "the job to run")
+    assert guarded.http.get("/healthz").json()["devices"] == [{"name": "cpu", "busy": True, "job": None}]
+    gate.open()
+    guarded.until(lambda: mine.get(f"/jobs/{job}").json()["state"] == "succeeded", "the job to end")
+
+
 def test_a_key_does_what_its_scopes_allow(key: Callable[..., httpx.Client]) -> None:
     reader, writer, counter = (key(scope) for scope in ("read", "write", "metrics"))
     assert reader.get("/jobs").is_success

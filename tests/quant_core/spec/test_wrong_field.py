@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from quant_core.spec import AnalyzeSpec, PlanSpec, QuantizeSpec
 from quant_core.spec.shorthand import BUDGETS, SHORTHAND
-from quant_core.spec.wrong_field import wrong_field
+from quant_core.spec.wrong_field import what_is_wrong, wrong_field
 
 _WRONG: tuple[Any, ...] = (
     True, -1, 7, 2.5, float("inf"), float("nan"), 10**400, "foo", "8,foo", None,
@@ -101,3 +101,16 @@ def test_fields_of_python_values_are_named_alike() -> None:
 def test_names_may_come_as_any_collection() -> None:
     spec = QuantizeSpec.model_validate({"exclude": ("a", "b"), "float_activations": {"c"}})
     assert [rule.match for rule in spec.rules] == ["a", "b", "c"]
+
+
+def test_too_many_and_misshapen_words_are_told_in_words_of_our_own() -> None:
+    class Tags(BaseModel):
+        tags: list[Annotated[str, Field(pattern="^[a-z]+$")]] = Field(max_length=2)
+
+    for tags, message in (
+        (["a", "b", "c"], "there are 3, and 2 are the most"),
+        (["A"], "'A' is not of the form ^[a-z]+$"),
+    ):
+        with pytest.raises(ValidationError) as refused:
+            Tags.model_validate({"tags": tags})
+        assert what_is_wrong(refused.value.errors()[0]) == message
