@@ -87,7 +87,7 @@ class Server:
             stdout=self.log,
             stderr=self.log,
         )
-        self.http = httpx.Client(base_url=self.url, timeout=PATIENCE, trust_env=False)
+        self.http = httpx.Client(base_url=self.url, timeout=PATIENCE, trust_env=False, verify=False)
         self.until(lambda: self.answers() or self.process.poll() is not None, "the service to start")
         assert self.process.poll() is None, self.folder.with_suffix(".log").read_text()
 
