@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from benchmarks import demo
 
 ROOT = Path(__file__).parents[2]
 FAKE = {
@@ -39,19 +43,28 @@ def test_the_demo_prints_a_table_and_leaves_the_report(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["demo-out"]
 
 
+def test_a_demo_whose_service_does_not_start_says_so(tmp_path: Path) -> None:
+    ended = _demo(tmp_path, **{**FAKE, "BITWRIGHT_DEVICES": "abacus"})
+    assert ended.returncode == 1
+    assert "abacus" in ended.stdout
+    assert "Traceback" not in ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
-    ("options", "environment", "words"),
-    [
-        (["--size", "huge"], {}, "huge"),
-        (["--model", "none.onnx"], {}, "none.onnx"),
-        ([], {"BITWRIGHT_DEVICES": "abacus"}, "abacus"),
-    ],
+    ("options", "words"),
+    [(["--size", "huge"], "size: cannot read 'huge'"), (["--model", "none.onnx"], "none.onnx")],
 )
 def test_a_demo_that_fails_says_so(
-    tmp_path: Path, options: list[str], environment: dict[str, str], words: str
+    server: Any,
+    tmp_path: Path,
+    options: list[str],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    ended = _demo(tmp_path, *options, **{**FAKE, **environment})
-    assert ended.returncode == 1
-    assert words in ended.stdout
-    assert "Traceback" not in ended.stderr
+    monkeypatch.setattr(demo, "service", lambda _: nullcontext(server.url))
+    monkeypatch.chdir(tmp_path)
+    assert demo.main(options) == 1
+    assert f"The demo failed: {words}" in capsys.readouterr().out.replace("\n", " ")
     assert list(tmp_path.iterdir()) == []

@@ -218,8 +218,7 @@ def test_the_model_itself_is_never_replaced(run: Run, samples: Path, tmp_path: P
     assert model.read_bytes() == RESNET.read_bytes()
 
 
-@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_leaves_nothing(samples: Path, tmp_path: Path, sig: signal.Signals) -> None:
+def test_an_interrupted_process_leaves_nothing(samples: Path, tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
@@ -238,10 +237,29 @@ def test_an_interrupted_run_leaves_nothing(samples: Path, tmp_path: Path, sig: s
         for line in process.stderr:
             if line.startswith("rounding"):
                 break
-        os.kill(process.pid, sig)
+        os.kill(process.pid, signal.SIGTERM)
         rest = process.stderr.read()
-        assert process.wait() == 128 + sig
+        assert process.wait() == 128 + signal.SIGTERM
     assert "Traceback" not in rest
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_job_that_leaves_nothing(
+    run: Run, samples: Path, tmp_path: Path, sig: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), sig)
+
+    monkeypatch.setattr("quant_core.pipeline.round_candidates", interrupted)
+    before = signal.signal(sig, signal.SIG_IGN)  # nobody else takes it
+    try:
+        code, said, error = run("quantize", RESNET, "--data", samples, "--out", tmp_path / "out")
+        assert signal.getsignal(sig) == signal.SIG_IGN
+    finally:
+        signal.signal(sig, before)
+    assert (code, said) == (128 + sig, "")
+    assert "Traceback" not in error
     assert list(tmp_path.iterdir()) == []
 
 
