@@ -1,6 +1,7 @@
 """Latency tables, and a plan under a latency budget."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from quant_core.preparation.pricing import price
 from quant_core.profiling import profile
 from quant_core.spec import LatencyTable, LayerLatency, LayerSensitivity, QuantizeSpec, SensitivityTable
 from quant_core.spec.latency import FormLatency
+from quant_core.verification import measure_latency
 
 DATA = Path(__file__).parents[2] / "benchmarks" / "data"
 MODEL = DATA / "resnet20_cifar10.onnx"
@@ -31,7 +33,9 @@ def samples(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def table(samples):
-    return profile(MODEL, samples, QuantizeSpec(), runs=30)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("quant_core.profiling.measure_latency", partial(measure_latency, pairs=5))
+        return profile(MODEL, samples, QuantizeSpec(), runs=5)
 
 
 def test_layers_and_rest_make_up_a_run(table):
