@@ -151,7 +151,7 @@ def test_overflow_names_the_tensor():
 
 
 def test_tensors_are_measured_side_by_side(monkeypatch):
-    both = threading.Barrier(2, timeout=60)
+    both = threading.Barrier(2, timeout=900)
 
     def waiting(values, extremes):
         both.wait()

@@ -169,5 +169,5 @@ def test_peak_from_file_to_outputs(external, tmp_path):
     path = tmp_path / "model.onnx"
     onnx.save(model, path, save_as_external_data=external, location="w.bin")
     command = [sys.executable, "-W", "ignore", "-c", MEASURE, str(path)]
-    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=900)
     assert int(found.stdout) < 1.3 * weights
