@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 import onnx_ir as ir
 
@@ -20,7 +21,14 @@ from quant_core.quantizers.bias_correction import find_bias
 from quant_core.quantizers.chance import chance_of
 from quant_core.quantizers.coordinate_descent import descend
 from quant_core.quantizers.gptq import Improve, gptq
-from quant_core.quantizers.input_moments import KeptMoments, Moments, has_moments, input_moments, joined
+from quant_core.quantizers.input_moments import (
+    InputMoments,
+    KeptMoments,
+    Moments,
+    has_moments,
+    input_moments,
+    joined,
+)
 from quant_core.quantizers.principal_moments import INDEPENDENT_PER_SAMPLE
 from quant_core.quantizers.read_positions import seeing_batch
 from quant_core.quantizers.rows import rows_shape
@@ -80,107 +88,142 @@ def round_weights(
     Returns:
         Layer name -> bits -> codes and scales.
     """
-    rounded: dict[str, Mapping[int, QuantizedWeight]] = {}
     integer = {layer.name: [b for b in widths[layer.name] if b != FLOAT_BITS] for layer in layers}
     by_moments = [
         layer for layer in layers if not options.by_value and integer[layer.name] and has_moments(layer)
     ]
     by_value = [layer for layer in layers if layer not in by_moments]
-    total = len(layers)
-
-    def tell(message: str, extra: float = 0.0) -> None:
-        on_progress(min(1.0, (len(rounded) + extra) / total), message)
-
+    rounding = _Rounding(
+        program, model, integer, samples, options, batch_size, device, seed, more, given or {}, watch
+    )
     kept = KeptMoments(limit=0) if kept is None else kept
+    rounded: dict[str, Mapping[int, QuantizedWeight]] = {}
+    total = len(layers)
     for group in _groups(by_moments):
         start = len(rounded)
 
-        def observed(done: int, of: int, size: int = len(group)) -> None:
-            tell(f"input moments of {size} layers: {done} of {of} samples", 0.5 * size * done / of)
+        def observed(done: int, of: int, start: int = start, size: int = len(group)) -> None:
+            told = f"input moments of {size} layers: {done} of {of} samples"
+            on_progress(min(1.0, (start + 0.5 * size * done / of) / total), told)
 
-        moments: dict[str, Moments] = {}
-        for part in (samples,) if more is None else (samples, more):
-            known = kept.find(group) if part is samples else {}
-            lacking = [layer for layer in group if layer.name not in known]
-            if lacking:
-                known |= input_moments(
-                    program,
-                    model,
-                    lacking,
-                    part,
-                    batch_size=batch_size,
-                    device=device,
-                    seed=seed,
-                    on_batch=observed,
-                    like=moments or None,
-                    watch=watch if part is samples else None,
-                )
-                watch = None
-            if part is samples:
-                kept.keep(known)
-            moments = {
-                name: joined(moments[name], found) if name in moments else found
-                for name, found in known.items()
-            }
-
-        def fitted(layer: Layer, moments: dict[str, Moments] = moments) -> Mapping[int, QuantizedWeight]:
-            return gptq(
-                layer,
-                stored_tensor(model, layer.weight).numpy(),
-                moments.pop(layer.name),
-                integer[layer.name],
-                find_bias(model, layer) if options.bias_correction else None,
-                beta=options.foem_beta if options.rounding == "foem" else 0.0,
-                grid_of=options.grid,
-                improve=improvement(options),
-                given=None if given is None else given[layer.name],
-            )
-
+        moments = rounding.moments(group, kept, observed)
         # The longest first, so that no core waits for the last of them.
         turns = sorted(group, key=_operations, reverse=True)
-        with closing(side_by_side(fitted, turns)) as pieces:
+        with closing(side_by_side(partial(rounding.by_moments, moments=moments), turns)) as pieces:
             for index, (layer, found) in enumerate(zip(turns, pieces, strict=True)):
                 rounded[layer.name] = found
                 done = (start + 0.5 * (len(group) + index + 1)) / total
                 on_progress(done, f"{'FOEM' if options.rounding == 'foem' else 'GPTQ'} {layer.name}")
-    tables = [layer for layer in by_value if not options.by_value and integer[layer.name] and is_table(layer)]
-    settled = {layer.name for layer in tables if given is not None and layer.name in given}
-    seen = table_moments(
-        program,
-        [layer for layer in tables if layer.name not in settled],
-        samples,
-        batch_size=batch_size if samples.batch else min(batch_size, seeing_batch(layers)),
-        device=device,
-        seed=seed,
-    )
+    tables = rounding.moments_of_tables(by_value, seeing_batch(layers))
     for layer in by_value:
-        weight = stored_tensor(model, layer.weight).numpy()
-        if given is not None and layer.name in settled:
-            rounded[layer.name] = {bits: given[layer.name][bits] for bits in integer[layer.name]}
-            continue
-        if layer.name in seen:
-            rounded[layer.name] = gptq(
-                layer,
-                weight,
-                seen[layer.name],
-                integer[layer.name],
-                grid_of=lambda bits: _of_tables(options, bits),
-            )
-            tell(f"GPTQ {layer.name}")
-            continue
-        nearest = {
-            bits: quantize_weight(weight, bits, layer.step_axis(options.grid(bits)), options.grid(bits))
-            for bits in integer[layer.name]
-        }
-        rounded[layer.name] = nearest
-        if options.rounding == "stochastic":
-            rounded[layer.name] = {
-                bits: round_stochastically(weight, start, chance_of(seed, layer.name, bits))
-                for bits, start in nearest.items()
-            }
-        tell(f"rounded {layer.name}")
+        rounded[layer.name] = rounding.by_value(layer, tables.get(layer.name))
+        on_progress(min(1.0, len(rounded) / total), f"rounded {layer.name}")
     trim_heap()
     return rounded
+
+
+@dataclass(eq=False)
+class _Rounding:
+    """How each layer of a job is rounded; `widths` are those without float, all else is what `round_weights` takes."""
+
+    program: Program
+    model: ir.Model
+    widths: Mapping[str, Sequence[int]]
+    samples: Samples
+    options: WeightOptions
+    batch_size: int
+    device: str
+    seed: int
+    more: Samples | None
+    given: RoundedWeights
+    watch: RangeWatch | None
+
+    def moments(
+        self, group: Sequence[Layer], kept: KeptMoments, on_batch: Callable[[int, int], None]
+    ) -> dict[str, Moments]:
+        """Input moments of some layers, over all samples there are."""
+        moments = kept.find(group)
+        lacking = [layer for layer in group if layer.name not in moments]
+        if lacking:
+            moments |= self._observe(lacking, self.samples, on_batch, watch=self.watch)
+            self.watch = None
+        kept.keep(moments)
+        if self.more is None:
+            return moments
+        others = self._observe(group, self.more, on_batch, like=moments)
+        return {name: joined(moments[name], found) for name, found in others.items()}
+
+    def _observe(
+        self,
+        layers: Sequence[Layer],
+        samples: Samples,
+        on_batch: Callable[[int, int], None],
+        *,
+        like: Mapping[str, Moments] | None = None,
+        watch: RangeWatch | None = None,
+    ) -> dict[str, Moments]:
+        return input_moments(
+            self.program,
+            self.model,
+            layers,
+            samples,
+            batch_size=self.batch_size,
+            device=self.device,
+            seed=self.seed,
+            on_batch=on_batch,
+            like=like,
+            watch=watch,
+        )
+
+    def by_moments(self, layer: Layer, moments: dict[str, Moments]) -> Mapping[int, QuantizedWeight]:
+        """Codes of a layer by its input moments, which are taken out of those given."""
+        return gptq(
+            layer,
+            stored_tensor(self.model, layer.weight).numpy(),
+            moments.pop(layer.name),
+            self.widths[layer.name],
+            find_bias(self.model, layer) if self.options.bias_correction else None,
+            beta=self.options.foem_beta if self.options.rounding == "foem" else 0.0,
+            grid_of=self.options.grid,
+            improve=improvement(self.options),
+            given=self.given.get(layer.name),
+        )
+
+    def moments_of_tables(self, layers: Sequence[Layer], seeing: int) -> dict[str, InputMoments]:
+        """What takes the place of input moments for the tables among some layers that are not rounded yet."""
+        tables = [layer for layer in layers if self._is_by_curvature(layer) and layer.name not in self.given]
+        return table_moments(
+            self.program,
+            tables,
+            self.samples,
+            batch_size=self.batch_size if self.samples.batch else min(self.batch_size, seeing),
+            device=self.device,
+            seed=self.seed,
+        )
+
+    def _is_by_curvature(self, layer: Layer) -> bool:
+        return not self.options.by_value and bool(self.widths[layer.name]) and is_table(layer)
+
+    def by_value(self, layer: Layer, moments: InputMoments | None) -> Mapping[int, QuantizedWeight]:
+        """Codes of a layer that has no input columns: nearest ones, or of a table by its moments."""
+        widths = self.widths[layer.name]
+        if layer.name in self.given and self._is_by_curvature(layer):
+            return {bits: self.given[layer.name][bits] for bits in widths}
+        weight = stored_tensor(self.model, layer.weight).numpy()
+        if moments is not None:
+            return gptq(layer, weight, moments, widths, grid_of=partial(_of_tables, self.options))
+        nearest = {
+            bits: quantize_weight(
+                weight, bits, layer.step_axis(self.options.grid(bits)), self.options.grid(bits)
+            )
+            for bits in widths
+        }
+        if self.options.rounding != "stochastic":
+            return nearest
+        return {
+            bits: round_stochastically(weight, start, chance_of(self.seed, layer.name, bits))
+            for bits, start in nearest.items()
+        }
 
 
 def improvement(options: WeightOptions) -> Improve | None:

@@ -7,7 +7,7 @@ from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.gptq import gptq
 from quant_core.spec import QuantizeSpec, WeightOptions
 from quant_core.spec.weight_grid import WeightGrid
-from tests.quant_core.quantizers.test_gptq_ranges import errors, setting
+from tests.quant_core.quantizers.test_range_choice import errors, setting
 
 RNG = np.random.default_rng(3)
 
