@@ -59,7 +59,7 @@ def test_traces_of_the_divergence_are_those_of_each_sample(
         seed=0,
         curvature=curvature,
         tolerance=0,
-        max_probes=640,
+        max_probes=320,
     )
     assert found.tensors == ("x", "h")
     assert found.elements == (5, 6)
@@ -82,7 +82,7 @@ def test_the_full_hessian_holds_the_bend_of_the_layers_behind(tiny: Any, samples
         seed=0,
         curvature="hessian",
         tolerance=0,
-        max_probes=960,
+        max_probes=640,
     )
     assert (np.abs(found.trace - exact) < 3 * found.stderr).all()
     assert abs(flat[0] - exact[0]) > 3 * found.stderr[0]

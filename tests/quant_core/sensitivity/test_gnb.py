@@ -54,9 +54,9 @@ def test_standard_errors_are_honest_over_samples_and_labels(tiny: Any) -> None:
     exact = net.exact_traces(lambda z: -(target * z.log_softmax(-1)).sum(-1).mean(), population)
     errors = []
     for seed in range(40):
-        drawn = torch.randint(0, 2000, (384,), generator=torch.Generator().manual_seed(seed))
+        drawn = torch.randint(0, 2000, (192,), generator=torch.Generator().manual_seed(seed))
         found = gnb(
-            net.program, net.layers, KL, batches(population[drawn]), seed=seed, tolerance=0, max_probes=64
+            net.program, net.layers, KL, batches(population[drawn]), seed=seed, tolerance=0, max_probes=32
         )
         errors.append((found.trace - exact) / found.stderr)
     spread = np.sqrt(np.mean(np.square(errors), axis=0))

@@ -159,7 +159,7 @@ def test_an_input_whose_trace_is_not_finite_is_named(
 @pytest.mark.parametrize("method", ["gauss_newton", "hawq_v2", "output", "interaction", "pqi"])
 @pytest.mark.parametrize("crew", [None, OneThread()])
 def test_estimates_end_when_time_is_up_and_say_so(question: Question, method: Any, crew: Any) -> None:
-    asked = replace(question, crew=crew, tolerance=1e-9, score_tolerance=1e-9)
+    asked = replace(question, crew=crew, tolerance=1e-9, score_tolerance=1e-9, max_probes=60)
     hasty = answer(replace(asked, seconds=1e-9), method).table
     assert hasty.stopped.startswith("time limit")
     assert hasty.samples < 96
