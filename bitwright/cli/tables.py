@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rich.console import Console
 from rich.table import Table
 
@@ -70,18 +72,19 @@ def print_summary(report: Report, console: Console) -> None:
             "Other work disturbed the times: the speed is the median of pairs of runs, one after the other.",
             highlight=False,
         )
-    counts: dict[int, int] = {}
-    for layer in report.layers:
-        counts[layer.weight_bits] = counts.get(layer.weight_bits, 0) + 1
-    spent = ", ".join(
-        f"{count} in float" if bits == FLOAT_BITS else f"{count} at {bits} bits"
-        for bits, count in sorted(counts.items())
-    )
+    counts = Counter((layer.weight_bits, layer.narrow_bits or layer.weight_bits) for layer in report.layers)
+    spent = ", ".join(f"{count} {_at(*bits)}" for bits, count in sorted(counts.items()))
     kept = sum(1 for layer in report.layers if layer.outliers)
     apart = f"; {kept} with outliers apart" if kept else ""
     console.print(f"Layers by bits: {spent or 'none'}{apart}", highlight=False)
     for warning in report.warnings:
         console.print(f"Warning: {warning}", style="yellow", highlight=False, markup=False)
+
+
+def _at(bits: int, narrow: int) -> str:
+    if bits == FLOAT_BITS:
+        return "in float"
+    return f"at {bits} bits" if bits == narrow else f"at {bits} and {narrow} bits"
 
 
 def size(count: float) -> str:

@@ -12,11 +12,14 @@ from bitwright.cli.tables import print_summary
 from quant_core.spec import Report
 
 
-def _said(**latency: float) -> str:
+def _said(narrow_bits: int | None = None, **latency: float) -> str:
     report = Report.model_validate(REPORT)
     timed = report.latency_ms.model_copy(update=latency)
+    layers = tuple(layer.model_copy(update={"narrow_bits": narrow_bits}) for layer in report.layers)
     out = io.StringIO()
-    print_summary(report.model_copy(update={"latency_ms": timed}), Console(file=out, width=120))
+    print_summary(
+        report.model_copy(update={"latency_ms": timed, "layers": layers}), Console(file=out, width=120)
+    )
     return out.getvalue()
 
 
@@ -28,4 +31,5 @@ def test_a_speed_that_the_times_contradict_is_explained(float_: float, disturbed
 
 
 def test_layers_are_counted_in_words() -> None:
-    assert "Layers by bits: 1 at 8 bits" in _said()
+    assert "Layers by bits: 1 at 8 bits\n" in _said()
+    assert "Layers by bits: 1 at 8 and 4 bits\n" in _said(narrow_bits=4)
