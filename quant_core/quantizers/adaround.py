@@ -16,13 +16,18 @@ from quant_core.ingest.layer import Layer
 from quant_core.quantizers.rows import from_rows, rows_shape, to_rows
 
 _STEPS = 200
-_MACS = 1e11
-_PASSES = 3
+"""Most updates of a layer."""
+_MACS, _PASSES = 1e11, 3
+"""Multiply-accumulates that the updates of a layer may take, each of them three products with H."""
 _LOW, _HIGH = -0.1, 1.1
+"""Ends of the sigmoid before it is clipped: those of the paper, beyond 0 and 1 so that h gets there."""
 _UNDECIDED = 0.45
+"""Largest share of the other code that V starts from, so that what is given is what rounds."""
 _RATE = 0.05
 _WARM_UP = 0.2
+"""Share of the updates without a penalty."""
 _FIRST_BETA, _LAST_BETA = 20.0, 2.0
+"""Powers of the penalty, those of the paper: flat first, so that V moves freely, and steep in the end."""
 _TINY = 1e-30
 
 

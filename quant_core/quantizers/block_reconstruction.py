@@ -25,8 +25,10 @@ from quant_core.spec.progress import Tell
 Hook = Callable[[Tensor], Tensor]
 Values = Mapping[str, Tensor]
 _CACHE_BYTES = 1 << 30
+"""Bytes of what blocks read and should give that are kept for all samples."""
 _TINY = 1e-12
 STEPS = 400
+"""Updates of a block that a request gets."""
 
 
 @dataclass(frozen=True)

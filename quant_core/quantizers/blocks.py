@@ -12,7 +12,9 @@ from quant_core.ingest.layer import Layer
 from quant_core.ingest.subgraphs import read_inside
 
 _MOST_LAYERS = 8
+"""Uses of weights beyond which a block is cut, at its narrowest place if need be."""
 _LEAST_LAYERS = 3
+"""Uses of two neighbouring blocks together up to which they stay one."""
 
 
 @dataclass(frozen=True)

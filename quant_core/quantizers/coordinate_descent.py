@@ -15,8 +15,11 @@ from quant_core.ingest.layer import Layer
 from quant_core.quantizers.rows import from_rows, rows_shape, to_rows
 
 _PASSES = 4
+"""Most rounds over the inputs."""
 _MACS = 2e10
+"""Multiply-accumulates that the rounds of a layer may take."""
 _BLOCK, _INNER = 64, 16
+"""Inputs between two products with all others, and those that reach each other one by one."""
 _TINY = 1e-30
 
 

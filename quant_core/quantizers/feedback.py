@@ -14,8 +14,11 @@ from torch import Tensor
 from quant_core.errors import InternalError
 
 DAMPING = 0.01
+"""Share of the mean diagonal of H that is added to it, as in GPTQ."""
 _MOST_DAMPING = 1e9
+"""Damping beyond which what still fails is no matrix of second moments."""
 _INNER = 16
+"""Inputs of a block that reach each other one by one."""
 
 LEAST_MEAN = 1e-24
 """Taken for the mean diagonal of moments below it, as of inputs that are all 0."""

@@ -39,11 +39,13 @@ FEWEST = 16
 """Samples that it takes to follow a layer."""
 
 _MOST = 512
+"""Samples that are followed at most."""
 _MOST_MACS = 64e9
+"""Multiply-accumulates in one run of all of them."""
 _BYTES, _BYTES_AN_ELEMENT = 1 << 30, 16
 """What one layer may take in memory, and what each element that it reads or writes does."""
-_COLUMN_ELEMENTS = 1 << 22
-_ALL_ELEMENTS = 1 << 27
+_COLUMN_ELEMENTS, _ALL_ELEMENTS = 1 << 22, 1 << 27
+"""Numbers in the columns of one layer, and of all layers that are visited in one run."""
 _FEWEST_COLUMNS, _MOST_COLUMNS = 256, 8192
 _MORE = 4
 """How many times more columns are looked at where there is time."""

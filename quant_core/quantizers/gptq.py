@@ -29,6 +29,7 @@ _TRIED_ROWS, _WIDE, _TRIED_OF_WIDE = 64, 1024, 32
 many."""
 _CHANNELS = WeightGrid()
 _COLUMNS_AN_INPUT = 2
+"""Independent columns for each input, with fewer of which codes would learn them by heart."""
 
 Improve = Callable[
     [Layer, npt.NDArray[np.floating], Sequence[QuantizedWeight], torch.Tensor], Sequence[QuantizedWeight]

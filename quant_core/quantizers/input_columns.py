@@ -12,9 +12,11 @@ import torch
 from quant_core.ingest.layer import Layer, Use
 
 _FEWEST_COLUMNS = 4096
+"""Columns of a layer that are taken where there are as many."""
 _FEWEST_OF_GROUPS = 1024
 """The same of a layer in groups, whose moments are many and small."""
 _COLUMNS_AN_INPUT = 4
+"""Columns for each input that a wide layer is given beyond those."""
 _MOST_COLUMNS = 16384
 
 

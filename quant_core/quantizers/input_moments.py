@@ -27,9 +27,13 @@ from quant_core.quantizers.read_positions import reads_in_part, run_as_read, see
 from quant_core.quantizers.rows import rows_shape
 
 _BLOCK = 512
+"""Inputs whose products with those before them are made at a time: what lies above the diagonal is copied."""
 _STACK_BYTES = 1 << 30
+"""Bytes of moments that a stack of matrices may take."""
 _PLAIN_EXPONENTS = 40
+"""Powers of two up to which moments can be squared and added up in float32."""
 _ROUNDING = 8 * torch.finfo(torch.float32).eps
+"""Variance relative to the mean square below which an input is constant but for rounding."""
 
 
 @dataclass(frozen=True, eq=False)

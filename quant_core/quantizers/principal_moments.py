@@ -14,11 +14,16 @@ INDEPENDENT_PER_SAMPLE = 16
 """Columns of one sample overlap or are alike, so that at most so many of them count."""
 
 _LARGEST_SHARE = 0.3
+"""Columns that count, for each input, up to which directions stand for all of H."""
 _LEAST_KEPT = 0.1
+"""Share of a direction that is no chance, below which it is left out."""
 _HALVINGS = 50
 _COLUMNS_AN_INPUT, _COLUMNS_OF_FEW = 1.5, 3
+"""Columns for each input that may be held for the directions, and where all of them are few numbers."""
 _FEW_ELEMENTS = 1 << 22
+"""Numbers in the columns of a layer, 16 MiB, up to which they are few."""
 _FEWEST_INPUTS = 512
+"""Inputs of the smallest layers whose directions are looked for."""
 _TINY = 1e-30
 
 

@@ -15,10 +15,11 @@ from quant_core.ingest.layer import Layer
 from quant_core.quantizers.slopes import random_slopes
 
 _LOOKED_AT = 4
+"""Samples that tell whether there are rows which nothing reads."""
 _LARGEST_BATCH = 8
-_BYTES = 1 << 30
-_BYTES_AN_ELEMENT = 12
-"""What gradients keep for an element of what layers read and write, with what lies between layers."""
+_BYTES, _BYTES_AN_ELEMENT = 1 << 30, 12
+"""What a run with gradients may hold, and what these keep for an element of what layers read and write, with what lies
+between layers."""
 
 
 @dataclass(frozen=True)

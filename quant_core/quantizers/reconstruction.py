@@ -30,11 +30,15 @@ from quant_core.spec.progress import Tell
 _TRAVEL = 2.4
 """How far a code may move in all, in steps, were its gradient always of one sign: half of it as rates fall."""
 _REACH = 0.3
+"""How far from its code a value before rounding starts at most, in steps."""
 _PACE = 4e-3
 """Rate of scales and biases for a relative error of 1; they move in proportion to its root."""
 _WARM_UP = 20
+"""Updates over which rates rise."""
 _CHECKS, _PATIENCE = 8, 2
+"""How often the error is measured on samples that do not tune, and after how many times codes move, or all ends."""
 _AVERAGED = 0.98
+"""What running averages keep at each update, once there were enough."""
 _ERRORS, _HOPE = 1.0, 0.5
 """By how many of its standard errors over samples the error must fall on those that did not tune: in the end, and by
 the end of the first quarter for there to be others."""

@@ -13,10 +13,13 @@ from quant_core.quantizers.input_moments import InputMoments, Moments
 from quant_core.quantizers.principal_moments import few_columns, principal_moments
 
 _FIRST, _STEP, _SMALLEST, _LARGEST = 0.3, 10.0, 2e-3, 50.0
+"""Ridges l: the first that is tried, the factor to the next, and between what they lie."""
 _JUDGED_OUTPUTS = 64
+"""About how many of a layer's outputs judge the ridges."""
 _ERRORS = 1.0
 """By how many of its standard errors over samples the error must fall on those that did not fit."""
 _BROKEN = 1e-3
+"""Ridge that is added where the columns are rank-deficient beyond rounding error."""
 _TINY = 1e-30
 
 

@@ -40,6 +40,7 @@ from quant_core.spec.progress import Tell
 from quant_core.spec.weight_grid import WeightGrid
 
 _MOMENT_BYTES = 1 << 30
+"""Bytes of moments that are held at a time."""
 
 RoundedWeights = Mapping[str, Mapping[int, QuantizedWeight]]
 """Layer name -> bits -> codes and scales."""

@@ -16,7 +16,9 @@ from quant_core.quantizers.slopes import random_slopes
 
 _MOST_SAMPLES = 64
 _MOST_COLUMNS, _MOST_WEIGHTS = 2048, 1 << 26
+"""Bounds on tables that GPTQ rounds: H is columns x columns, and every row is swept."""
 _FEWEST_ROWS = 16
+"""Fewer rows take next to no bytes."""
 _PULLED = 0.4
 """Share of the off-diagonal curvature that is left out: every row has one of its own, and shares only some of it."""
 

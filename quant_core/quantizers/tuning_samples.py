@@ -10,13 +10,18 @@ import numpy as np
 from quant_core.calibration import Samples
 from quant_core.ingest.layer import Layer
 
-_MACS = 3e12
-_PASSES = 4
+_MACS, _PASSES = 3e12, 4
+"""Multiply-accumulates that tuning may take, each sample of an update four passes: float, rounded and backward, which
+counts twice."""
 _LARGEST_BATCH, _SMALLEST_BATCH = 32, 4
+"""Samples of an update block by block."""
 _MIXED_BATCH = 16
+"""Most samples of an update of the whole network."""
 _FEWEST_MIXED = 4
+"""Fewer samples, half of them even, have no other of their kind to be mixed with."""
 _FEWEST_UPDATES, _MOST_UPDATES = 150, 600
 _CHECKED_SHARE = 8
+"""One sample in so many tunes nothing and judges."""
 _FEWEST_CHECKED = 8
 """Samples that judge where there are twice as many: what two or three of them say is chance."""
 

@@ -10,10 +10,12 @@ from torch import Tensor
 from quant_core.quantizers.grids.elements import Elements
 from quant_core.quantizers.grids.stored_scales import StoredScales
 
-_COARSE_STEPS = 20
-_FINE_STEPS = 8
+_COARSE_STEPS, _FINE_STEPS = 20, 8
+"""Shares of the whole range that are tried, and others between the neighbours of the best of them."""
 _REFITS = 2
+"""How often steps are fitted to the codes that they give."""
 _ENDS = (0.95, 0.9, 0.8, 0.7, 0.55, 0.4)
+"""Factors by which one end is drawn in alone."""
 _TINY = torch.finfo(torch.float32).tiny
 
 
