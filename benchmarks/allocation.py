@@ -22,19 +22,18 @@ SHARE = 0.125
 PAIRED = ((22, 7), (54, 7), (150, 6))
 
 
-def network(layers: int, choices: int, parameters: float, seed: int = 0) -> Problem:
+def network(layers: int, choices: int, parameters: float) -> Problem:
     """Make up a network.
 
     Args:
         layers: Number of layers.
         choices: Number of bit-widths; the last is float.
         parameters: Parameters of the whole network.
-        seed: Seed.
 
     Returns:
         The problem without a budget.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     bits = np.append(BITS[: choices - 1], BITS[-1])
     sizes = rng.lognormal(0, 1.5, layers)
     sizes = np.maximum(16, np.round(sizes / sizes.sum() * parameters / 16) * 16)
@@ -44,18 +43,17 @@ def network(layers: int, choices: int, parameters: float, seed: int = 0) -> Prob
     return Problem(scores, {"bytes": sizes[:, None] * bits / 8})
 
 
-def paired_network(layers: int, choices: int, seed: int = 0) -> Problem:
+def paired_network(layers: int, choices: int) -> Problem:
     """Make up a network whose layers disturb its output in directions that are partly alike.
 
     Args:
         layers: Number of layers.
         choices: Number of bit-widths.
-        seed: Seed.
 
     Returns:
         The problem without a budget.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     bits = np.append(BITS[: choices - 1], BITS[-1])
     sizes = np.ceil(rng.lognormal(8, 1, layers))
     common = rng.normal(size=32)

@@ -13,6 +13,9 @@ from quant_core.executor.dtypes import to_numpy
 from quant_core.executor.parity import distance
 from quant_core.executor.program import Program
 
+_TOLERANCE = 1e-4
+"""Largest difference between a batch and its samples alone that is rounding, relative to the scale of each tensor."""
+
 
 def compile_beside(model: ir.Model, program: Program) -> Program:
     """Compiles a rewritten copy of a model that has been compiled before, without a second copy of its weights.
@@ -37,7 +40,6 @@ def batch_difference(
     feeds: Mapping[str, torch.Tensor],
     places: Mapping[str, tuple[int, int]],
     tensors: Collection[str],
-    tolerance: float = 1e-4,
 ) -> str | None:
     """Compares a program for batches with the original, which takes one sample a run.
 
@@ -48,7 +50,6 @@ def batch_difference(
         places: Tensor name -> the axis that holds the batch, and how many groups of one entry a sample that axis has;
             tensors without one must be the same for all.
         tensors: Names to compare besides the graph outputs.
-        tolerance: Largest allowed error relative to the scale of each tensor.
 
     Returns:
         What differs, for people to read; None where nothing does.
@@ -76,7 +77,7 @@ def batch_difference(
                 return f"{name!r} has a size that varies from sample to sample"
             wanted = [torch.cat(grouped, dim=axis + 1).flatten(axis, axis + 1)]
         furthest = max(distance(to_numpy(part), to_numpy(batch[name])) for part in wanted)
-        if not furthest <= tolerance:
+        if not furthest <= _TOLERANCE:
             return f"{name!r} differs by {furthest:.2g} of its scale from what each sample gives alone"
     return None
 

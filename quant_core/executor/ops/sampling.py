@@ -56,7 +56,9 @@ def linear(x: Tensor, points: list[Tensor], padding: str = "zeros") -> Tensor:
     return total
 
 
-def _cubic_weights(fraction: Tensor, a: float = -0.75) -> list[Tensor]:
+def _cubic_weights(fraction: Tensor) -> list[Tensor]:
+    a = -0.75  # as torch's grid_sample has it
+
     def near(t: Tensor) -> Tensor:
         return ((a + 2) * t - (a + 3)) * t * t + 1
 
