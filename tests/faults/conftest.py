@@ -37,6 +37,7 @@ gate = _SERVER.gate
 _RAY = _load("ray_cluster")
 
 s3_endpoint = _STORAGE.s3_endpoint
+make_bucket = _STORAGE.make_bucket
 bucket_url = _STORAGE.bucket_url
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -43,14 +43,31 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.wait()
 
 
+@pytest.fixture(scope="session")
+def make_bucket(s3_endpoint: str) -> Callable[[], str]:
+    """Make fresh buckets and tell their addresses."""
+
+    def make() -> str:
+        name = f"b{uuid.uuid4().hex}"
+        asked = urllib.request.Request(f"{s3_endpoint}/{name}", method="PUT")
+        urllib.request.urlopen(asked, timeout=900).close()
+        return f"s3://{name}/some/where?endpoint={s3_endpoint}&region=us-east-1"
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def s3_credentials() -> dict[str, str]:
+    """What the environment of whoever reads a bucket holds."""
+    return _CREDENTIALS
+
+
 @pytest.fixture
-def bucket_url(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def bucket_url(make_bucket: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> str:
     """The address of a fresh bucket."""
     for name, value in _CREDENTIALS.items():
         monkeypatch.setenv(name, value)
-    name = f"b{uuid.uuid4().hex}"
-    urllib.request.urlopen(urllib.request.Request(f"{s3_endpoint}/{name}", method="PUT"), timeout=900).close()
-    return f"s3://{name}/some/where?endpoint={s3_endpoint}&region=us-east-1"
+    return make_bucket()
 
 
 @pytest.fixture(params=["local", "s3"])

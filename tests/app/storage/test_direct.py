@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
+from app.admin import create_key
+from app.settings import Settings
 from app.storage import DigestError, Uploads, open_storage
 from app.storage.direct import DirectUploads
 from bitwright import AsyncClient, Client
@@ -84,43 +86,27 @@ def test_parts_that_nobody_completes_are_swept(uploads: Uploads) -> None:
     assert uploads.direct.used("me", besides="") == 0
 
 
-@pytest.fixture
-def on_bucket(make_server: Callable[..., Any], bucket_url: str, s3_endpoint: str) -> Iterator[Any]:
-    """A service on a bucket that clients reach."""
+@pytest.fixture(scope="module")
+def on_bucket(
+    make_server: Callable[..., Any],
+    make_bucket: Callable[[], str],
+    s3_endpoint: str,
+    s3_credentials: dict[str, str],
+) -> Iterator[Any]:
+    """A service on a bucket that clients reach; what its users sent it keeps apart."""
     running = make_server(
-        BITWRIGHT_STORAGE_URL=bucket_url,
+        BITWRIGHT_STORAGE_URL=make_bucket(),
         BITWRIGHT_STORAGE_PUBLIC_ENDPOINT=s3_endpoint,
         BITWRIGHT_UPLOAD_QUOTA="300000",
         BITWRIGHT_KEYS="on",
+        **s3_credentials,
     )
     yield running
     running.stop()
 
 
-def _key(server: Any) -> str:
-    import subprocess
-    import sys
-
-    command = [
-        sys.executable,
-        "-m",
-        "bitwright",
-        "admin",
-        "keys",
-        "create",
-        "Ada",
-        "--scope",
-        "read",
-        "--scope",
-    ]
-    told = subprocess.run(
-        [*command, "write"],
-        env={**os.environ, **server.environment, "BITWRIGHT_DATA_DIR": str(server.folder)},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    return next(word for word in told.split() if word.startswith("bw_"))
+def _key(server: Any, name: str) -> str:
+    return create_key(Settings(data_dir=server.folder), name, ("read", "write"), 600, 9)[1]
 
 
 def test_the_client_writes_to_the_bucket_and_reads_from_it(
@@ -133,7 +119,7 @@ def test_the_client_writes_to_the_bucket_and_reads_from_it(
     )
     model = tmp_path / "m.onnx"
     model.write_bytes(CONTENT)
-    with Client(on_bucket.url, api_key=_key(on_bucket)) as client:
+    with Client(on_bucket.url, api_key=_key(on_bucket, "Ada")) as client:
         job = client.quantize(model, data=sample_file, size=0.5).wait()
         out = job.download(tmp_path / "out")
         assert (out / "model.onnx").read_bytes() == CONTENT[::-1]
@@ -157,7 +143,7 @@ def _noting(seen: list[httpx.Request], send: Callable[..., Any]) -> Callable[...
 def test_the_other_client_does_the_same(on_bucket: Any, tmp_path: Path, sample_file: Path) -> None:
     model = tmp_path / "m.onnx"
     model.write_bytes(CONTENT)
-    key = _key(on_bucket)
+    key = _key(on_bucket, "Bob")
 
     async def sent() -> str:
         async with AsyncClient(on_bucket.url, api_key=key) as client:
@@ -171,7 +157,7 @@ def test_the_other_client_does_the_same(on_bucket: Any, tmp_path: Path, sample_f
 
 
 def test_what_is_wrong_with_parts_is_told(on_bucket: Any, server: Any) -> None:
-    headers = {"Authorization": f"Bearer {_key(on_bucket)}"}
+    headers = {"Authorization": f"Bearer {_key(on_bucket, 'Eve')}"}
 
     def post(address: str, **told: Any) -> tuple[int, str]:
         answer = on_bucket.http.post(f"/uploads/{address}", json=told, headers=headers)
