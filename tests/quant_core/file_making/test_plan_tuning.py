@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -24,10 +25,13 @@ from quant_core.file_making.plan_tuning import (
     follow_plan,
     tune_plan,
 )
+from quant_core.pipeline import quantize
 from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.block_reconstruction import ReconstructedBlocks
+from quant_core.quantizers.reconstruction import Reconstructed
 from quant_core.sensitivity.objective import Objective, Term
 from quant_core.spec import QuantizeSpec
+from tests.quant_core.export.networks import HEADER, parse
 
 
 def test_what_was_kept_is_found_for_the_same_plan(tmp_path):
@@ -125,3 +129,19 @@ def test_a_plan_of_nothing_but_float_is_left_as_it_is(rounding):
     nothing = cast("Any", None)
     choice = Choice(nothing, nothing, {}, {})
     assert tune_plan(nothing, spec, nothing, nothing, choice, lambda *_: None).weights == {}
+
+
+def test_the_report_tells_where_reconstruction_did_not_help(tmp_path, monkeypatch):
+    net = (
+        "g (float[n,4,8,8] x) => (float[n,6] y) { a = Conv(x, w) r = Relu(a) f = Flatten(r) y = Gemm(f, v) }"
+    )
+    onnx.save(parse(HEADER + net, w=(8, 4, 3, 3), v=(288, 6)), tmp_path / "net.onnx")
+    x = np.random.default_rng(0).standard_normal((24, 4, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "samples.npz", x=x)
+    monkeypatch.setattr(
+        "quant_core.file_making.plan_tuning.reconstruct",
+        lambda *given, **_: Reconstructed(given[3], before=0.25, after=0.5, better=False),
+    )
+    spec = QuantizeSpec.model_validate({"bits": [4], "rounding": "reconstruction", "workers": 1})
+    report = quantize(tmp_path / "net.onnx", tmp_path / "samples.npz", spec, tmp_path / "out")
+    assert any("no closer" in warning and "0.25" in warning for warning in report.warnings)

@@ -9,9 +9,7 @@ import onnxruntime as ort
 import pytest
 from scipy.special import log_softmax
 
-from quant_core.file_making import plan_tuning
 from quant_core.pipeline import quantize
-from quant_core.quantizers.reconstruction import Reconstructed
 from quant_core.spec import QuantizeSpec
 
 DATA = Path(__file__).parents[3] / "benchmarks" / "data"
@@ -42,16 +40,3 @@ def test_whole_job(tmp_path):
         size[rounding] = path.stat().st_size
     assert size["reconstruction"] == size["gptq"]
     assert divergence["reconstruction"] < divergence["gptq"]
-
-
-def test_report_tells_where_reconstruction_did_not_help(tmp_path, monkeypatch):
-    with np.load(DATA / "cifar10_calibration.npz") as full:
-        np.savez(tmp_path / "samples.npz", input=full["input"][:24])
-    monkeypatch.setattr(
-        plan_tuning,
-        "reconstruct",
-        lambda *given, **_: Reconstructed(given[3], before=0.25, after=0.5, better=False),
-    )
-    spec = QuantizeSpec.model_validate({"bits": [4], "rounding": "reconstruction", "workers": 1})
-    report = quantize(MODEL, tmp_path / "samples.npz", spec, tmp_path / "out")
-    assert any("no closer" in warning and "0.25" in warning for warning in report.warnings)
