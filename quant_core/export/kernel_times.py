@@ -20,17 +20,20 @@ PASS = 16
 BORDER = 20
 """Rounding one element or making a float number of its code, and moving it to where the other side wants it."""
 START = 150
-"""Calling a kernel."""
+"""Beginning with a tensor; what calls of kernels take is counted apart (`kernel_calls`)."""
 BLOCK = 16
 """Channels in a block of a float kernel; integer kernels write as many at a time."""
 
-_PLANE = 4  # axes
+_PLANE, _ALONG_ONE_AXIS = 4, 3  # axes
 _FLOAT_WRITE, _FLOAT_READ = 12, 4
-_UNBLOCKED = 5
-"""How many times longer a float convolution takes in groups that fill no blocks of channels."""
+_UNBLOCKED, _LINE = 5, 2
+"""How many times longer a float convolution takes in groups that fill no blocks of channels, and along one axis."""
 _WRITE, _PLACE, _PATCH, _TAP, _FETCH = 4, 390, 1, 105, 6
 """Integer convolutions: an output, a place of the image, a value of a patch, a tap of a patch, a weight."""
-_FLOAT_FETCH = 12
+_FLOAT_FETCH, _NEAR_FETCH = 12, 6
+"""A weight in float, and one that lies in a core's own cache from the run before."""
+NEAR_WEIGHTS = 2**17
+"""The most weights of a file that lie there."""
 _ODD = 50
 """What an output takes more where the values that it sums up are no multiple of four."""
 _GROUP = 350
@@ -65,11 +68,12 @@ _POOLED = {True: 6, False: 8}
 """An element that is read: a code, a float number."""
 
 
-def float_time(layer: Layer) -> float:
+def float_time(layer: Layer, *, near: bool = False) -> float:
     """Estimate what a layer takes in float.
 
     Args:
         layer: The layer, with what it reads, multiplies and writes.
+        near: Whether the file has no more weights than `NEAR_WEIGHTS`.
 
     Returns:
         Time for one sample.
@@ -80,7 +84,9 @@ def float_time(layer: Layer) -> float:
         products, written = products * padding, written * padding
         if layer.group > 1 and not _is_depthwise(layer) and not _fills_blocks(layer):
             products *= _UNBLOCKED
-    products = max(products, _FLOAT_FETCH * layer.parameters)
+        elif len(layer.shape) == _ALONG_ONE_AXIS:
+            products *= _LINE
+    products = max(products, (_NEAR_FETCH if near else _FLOAT_FETCH) * layer.parameters)
     return START + products + _FLOAT_WRITE * written + _FLOAT_READ * layer.input_elements
 
 

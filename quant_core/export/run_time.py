@@ -12,6 +12,7 @@ from quant_core.export.code_flow import CodeFlow
 from quant_core.export.forms import Placement
 from quant_core.export.kernel_times import (
     BORDER,
+    NEAR_WEIGHTS,
     PASS,
     START,
     dynamic_time,
@@ -21,7 +22,8 @@ from quant_core.export.kernel_times import (
 )
 from quant_core.ingest.layer import Layer
 
-_FREE = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+MOVES_NOTHING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+"""Operators that hand on the same bytes."""
 _ARITHMETIC = frozenset({"Add", "Div", "Mul", "Sub"})
 
 
@@ -47,7 +49,8 @@ def estimated_time(
     owners = {use.node: layer for layer in layers for use in layer.uses}
     estimate = _Operators(flow, ChannelBlocks(flow, owners, elements), elements)
     points = set(placement.points)
-    time = sum(_layer_time(layer, placement) for layer in layers)
+    near = sum(layer.parameters for layer in layers if layer.op != "Gather") <= NEAR_WEIGHTS
+    time = sum(_layer_time(layer, placement, near=near) for layer in layers)
     time += estimate.passes(_names(filter(flow.is_code, model.graph.outputs)), BORDER)
     time += estimate.passes(_names(model.graph.inputs) & points, BORDER)
     time += estimate.layouts(model.graph.inputs)
@@ -57,9 +60,31 @@ def estimated_time(
             if gate_of(node) is None:  # which reads the same, dequantized once for both
                 time += estimate.passes(_names(filter(flow.is_code, node.inputs)), BORDER)
         time += estimate.layouts(node.outputs)
-        if not (str(node.name) in owners or str(node.name) in placement.absorbed or node.op_type in _FREE):
+        if str(node.name) in owners or str(node.name) in placement.absorbed:
+            continue
+        if not (node.op_type in MOVES_NOTHING or adds_bias(node, owners, placement)):
             time += estimate.time(node)
     return time
+
+
+def adds_bias(node: ir.Node, owners: Mapping[str, Layer], placement: Placement) -> bool:
+    """Tell whether a node adds a constant to a product that does so itself where its input is rounded as it runs.
+
+    Args:
+        node: The node.
+        owners: Node name -> layer.
+        placement: How the layers run.
+
+    Returns:
+        True if so.
+    """
+    if node.op_type != "Add" or node.domain:
+        return False
+    makers = [value.producer() for value in node.inputs if value is not None and value.const_value is None]
+    if len(makers) != 1 or makers[0] is None:
+        return False
+    layer = owners.get(str(makers[0].name))
+    return layer is not None and placement.forms[layer.name] == "dynamic"
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +131,8 @@ def _size(value: ir.Value, elements: Mapping[str, float]) -> float:
     return elements.get(str(value.name), 0) if held is None else float(held.size)
 
 
-def _layer_time(layer: Layer, placement: Placement) -> float:
+def _layer_time(layer: Layer, placement: Placement, *, near: bool) -> float:
     form = placement.forms[layer.name]
     if form == "static":
         return integer_time(layer)
-    return dynamic_time(layer) if form in {"dynamic", "block"} else float_time(layer)
+    return dynamic_time(layer) if form in {"dynamic", "block"} else float_time(layer, near=near)

@@ -13,6 +13,7 @@ from quant_core.allocation.candidates import Candidates
 from quant_core.errors import name_some
 from quant_core.export import Placement, Target, place
 from quant_core.export.code_flow import CodeFlow
+from quant_core.export.kernel_calls import DYNAMIC, calls_time
 from quant_core.export.kernel_times import PASS, dynamic_time, float_time, integer_time
 from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.export.run_time import estimated_time
@@ -24,8 +25,14 @@ _NAMED = 3
 _AT_MOST = 3 * PASS
 """What an element at a layer can take less in float: it is not rounded, and not made a float number of again, and what
 is computed with it may be computed inside a convolution."""
-_LEAST = 1e6
-"""Products in float, some 20 microseconds, that must be gained: calls of kernels, which are most of less, vary."""
+_CALLS_AT_MOST = DYNAMIC
+"""What a product can take less in calls of kernels, with what is computed with it."""
+_SMALL = 1.1e7
+"""Products in float, 220 microseconds, that a file takes at most for calls of kernels to count: of others they are a
+small part, and estimated no better than the rest."""
+_LEAST, _LEAST_ALONE = 1e6, 2.5e5
+"""Products in float that must be gained, some 20 microseconds; 5 where none leave integers but products that are
+rounded as the model runs, whose calls are counted."""
 _WORTH = 1.1
 """How many times as long the file must take without: whole files are estimated to some 20 %."""
 _TIE = 1.02
@@ -92,13 +99,13 @@ def faster_in_float(
 ) -> FloatForSpeed:
     """Find the layers that make the file faster in float.
 
-    Times are estimates (`estimated_time`), of the same model the same everywhere. Layers that hand each other codes
-    leave integers together, as they share what is rounded at their borders: first one such region after another
-    starting from all in integers, then back from all in float, and the faster of the two ends. Products whose input is
-    rounded as the model runs stand alone. Of regions that stay, single layers whose float kernel is faster than their
-    integer one are tried. Neighbours are tried together where there are many. A gain of less than a tenth is left
-    alone. Where the file takes as long with all layers in float as with those that were found, all run so: it is as
-    fast, and rounds no activations.
+    Times are estimates (`estimated_time`, of small nets `calls_time` too), of the same model the same everywhere.
+    Layers that hand each other codes leave integers together, as they share what is rounded at their borders: first one
+    such region after another starting from all in integers, then back from all in float, and the faster of the two
+    ends. Products whose input is rounded as the model runs are tried alone. Of regions that stay, single layers whose
+    float kernel is faster than their integer one are tried. Neighbours are tried together where there are many. A gain
+    of less than a tenth is left alone. Where the file takes as long with all layers in float as with those that were
+    found, all run so: it is as fast, and rounds no activations.
 
     Args:
         model: The normalised model.
@@ -126,13 +133,14 @@ class _Search:
 
     def result(self) -> FloatForSpeed:
         dynamic = self._free("dynamic")
-        alone = {x.name for x in dynamic if (1 - _DOUBT) * dynamic_time(x) > float_time(x)}
+        alone = frozenset[str]().union(*filter(self._gains, _grouped(self._tried_alone(dynamic))))
         regions = _grouped([region for region in self._regions() if self._may_gain(region)])
-        whole = frozenset(alone).union(*regions)
-        chosen = min(self._added(frozenset(alone), regions), self._taken(whole, regions), key=self.cost)
+        whole = alone.union(*regions)
+        chosen = min(self._added(alone, regions), self._taken(whole, regions), key=self.cost)
         chosen = self._added(chosen, _grouped([{name} for name in self._slow_alone() if name not in chosen]))
         before, after = self._time(frozenset()), self._time(chosen)
-        if before - after < _LEAST or before < _WORTH * after:
+        alike = chosen.issubset(x.name for x in dynamic)
+        if before - after < (_LEAST_ALONE if alike else _LEAST) or before < _WORTH * after:
             return FloatForSpeed()
         everything = frozenset(x.name for x in (*dynamic, *self._free("static")))
         if (longer := self._time(everything)) < _TIE * after:
@@ -147,12 +155,17 @@ class _Search:
         return self.known[in_float]
 
     def _time(self, in_float: frozenset[str]) -> float:
-        return estimated_time(self.model, self.layers, self._placed(in_float), self.elements)
+        file = self.model, self.layers, self._placed(in_float)
+        return estimated_time(*file, self.elements) + (calls_time(*file) if self._is_small else 0.0)
 
     def _placed(self, in_float: Collection[str]) -> Placement:
         bits = {name: min(choice.bits) for name, choice in self.candidates.items()}
         layers = with_float_activations(self.layers, in_float)
         return place(self.model, layers, bits, KERNEL_BITS, self.target, self.spec)
+
+    @cached_property
+    def _is_small(self) -> bool:
+        return estimated_time(self.model, self.layers, self._integer, self.elements) < _SMALL
 
     @cached_property
     def _integer(self) -> Placement:
@@ -173,6 +186,13 @@ class _Search:
             chosen = min(chosen, chosen.difference(group), key=self.cost)
         return chosen
 
+    def _tried_alone(self, dynamic: Sequence[Layer]) -> list[set[str]]:
+        """Products whose input is rounded as the model runs, without those that no call makes up for."""
+        return [{x.name} for x in dynamic if float_time(x, near=True) < dynamic_time(x) + _CALLS_AT_MOST]
+
+    def _gains(self, group: Collection[str]) -> bool:
+        return self.cost(frozenset(group)) < self.cost(frozenset())
+
     def _slow_alone(self) -> list[str]:
         """Layers whose float kernel is faster even if what it reads and writes is rounded for others."""
         static = self._free("static")
@@ -181,7 +201,7 @@ class _Search:
     def _may_gain(self, region: Collection[str]) -> bool:
         layers = [layer for layer in self.layers if layer.name in region]
         saved = sum(_AT_MOST * (layer.input_elements + layer.output_elements) for layer in layers)
-        in_float = sum(float_time(layer) + _doubt(layer) for layer in layers)
+        in_float = sum(float_time(layer, near=True) + _doubt(layer) for layer in layers)
         return in_float < sum(map(integer_time, layers)) + saved
 
     def _regions(self) -> list[set[str]]:

@@ -60,3 +60,25 @@ def test_products_of_few_columns_are_faster_in_float():
 
 def test_factors_of_few_channels_take_long_where_channels_lie_last():
     assert product_time(12 * 100, 12, last=True) > 3 * product_time(12 * 100, 12, last=False)
+
+
+def test_convolutions_along_one_axis_are_slow_in_float():
+    line = Layer(
+        "layer",
+        "Conv",
+        "w",
+        (64, 64, 3),
+        0,
+        (),
+        macs=64 * 64 * 3 * 100,
+        input_elements=6400,
+        output_elements=6400,
+    )
+    assert (
+        0.5 < float_time(line) / integer_time(line) / 4.7 < 2
+    )  # measured 51.4 and 11 microseconds, calls aside
+
+
+def test_weights_of_small_files_are_fetched_from_near():
+    assert float_time(product(1, 256, 256), near=True) < 0.6 * float_time(product(1, 256, 256))
+    assert float_time(product(128, 256, 256), near=True) == float_time(product(128, 256, 256))

@@ -1,5 +1,7 @@
 """Layers that are faster in float run so, and no others."""
 
+from itertools import pairwise
+
 import numpy as np
 import onnx
 import pytest
@@ -45,6 +47,26 @@ def swish(tmp_path_factory):
     return save(tmp_path_factory.mktemp("swish"), "HardSwish", 16, 4)
 
 
+def save_table(folder, *widths):
+    """Products with Relu between them, as for rows of a table."""
+    rng, body, weights, last = np.random.default_rng(0), [], {}, "x"
+    for number, (inputs, outputs) in enumerate(pairwise(widths)):
+        weights[f"w{number}"] = rng.standard_normal((outputs, inputs)) / np.sqrt(inputs)
+        weights[f"b{number}"] = rng.standard_normal(outputs)
+        body.append(f"[layer{number}] c{number} = Gemm<transB=1>({last}, w{number}, b{number}) ")
+        body.append(
+            f"a{number} = Relu(c{number})" if number + 2 < len(widths) else f"y = Identity(c{number})"
+        )
+        last = f"a{number}"
+    ends = f"(float[n,{widths[0]}] x) => (float[n,{widths[-1]}] y)"
+    proto = onnx.parser.parse_model(f"{HEADER} g {ends} {{ {' '.join(body)} }}")
+    for name, values in weights.items():
+        proto.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
+    onnx.save(proto, folder / "m.onnx")
+    np.savez(folder / "s.npz", x=rng.standard_normal((8, widths[0])).astype(np.float32))
+    return folder
+
+
 def in_float(folder, **options):
     spec = QuantizeSpec.model_validate({"size": 2**40, "bits": [8], **options})
     job = prepare(folder / "m.onnx", folder / "s.npz", spec)
@@ -87,20 +109,30 @@ def test_neighbours_are_tried_together_where_there_are_many(tmp_path, monkeypatc
     assert len(estimates) < 12
 
 
-def test_what_no_time_is_gained_by_runs_in_float_beside_the_rest(tmp_path, monkeypatch):
-    tail = "p = GlobalAveragePool(a3) [gate] q = Conv(p, v) y = Mul(a3, q)"
+def test_what_hardly_loses_time_runs_in_float_beside_the_rest(tmp_path, monkeypatch):
+    tail = "p = GlobalMaxPool(a3) [wide] q = Conv(p, v) r = ReduceMean<keepdims=1>(q) y = Add(a3, r)"
     proto = onnx.load(save(tmp_path, "HardSwish", 16, 4, tail) / "m.onnx")
-    gate = np.random.default_rng(1).standard_normal((16, 16, 1, 1)).astype(np.float32)
-    proto.graph.initializer.append(numpy_helper.from_array(gate, "v"))
+    wide = np.random.default_rng(1).standard_normal((9000, 16, 1, 1)).astype(np.float32)
+    proto.graph.initializer.append(numpy_helper.from_array(wide, "v"))
     onnx.save(proto, tmp_path / "m.onnx")
     found = ["layer0", "layer1", "layer2", "layer3"]
-    assert in_float(tmp_path)[0] == [*found, "gate"]
-    monkeypatch.setattr(float_speed, "_TIE", 0.0)
     assert in_float(tmp_path)[0] == found
+    monkeypatch.setattr(float_speed, "_TIE", 1.1)
+    assert in_float(tmp_path)[0] == [*found, "wide"]
 
 
 def test_many_channels_stay_in_integers(tmp_path):
     assert in_float(save(tmp_path, "Relu", 128, 4)) == ([], ())
+
+
+def test_small_products_run_in_float_for_calls_of_integer_kernels_take_longer(tmp_path):
+    names, (note,) = in_float(save_table(tmp_path, 13, 64, 64, 3))
+    assert names == ["layer0", "layer1", "layer2"]
+    assert "3 layers run in float on packed weights (layer0, layer1, layer2)" in note
+
+
+def test_large_products_of_one_row_stay_in_integers(tmp_path):
+    assert in_float(save_table(tmp_path, 784, 1024, 1024, 10)) == ([], ())
 
 
 @pytest.mark.parametrize(
