@@ -25,6 +25,7 @@ from quant_core.export.graph_writer import GraphWriter
 from quant_core.export.guards import MOVED_PAST
 from quant_core.export.half_storage import half_types, store_in_half, store_spread
 from quant_core.export.held_back import Exported, without_large
+from quant_core.export.input_layout import AS_IT_IS, InputLayout, input_layout
 from quant_core.export.nbits import NBITS_DOMAIN, nbits_attributes, write_nbits
 from quant_core.export.norms_apart import keep_norms_apart
 from quant_core.export.opset import at_opset, lower_opset, opset_of
@@ -99,7 +100,13 @@ def export_parts(
         proto = lower_opset(proto, opset)
     looking_up = (layer for layer in layers if placement.forms[layer.name] == "gather")
     read_constants_directly(proto, model, {use.node for layer in looking_up for use in layer.uses})
-    quantized = _Exporter(proto, layers, weights, placement, grids, target).export()
+    layouts = {
+        layer.name: input_layout(layer, model)
+        for layer in layers
+        if target.lays_out_inputs and placement.forms[layer.name] == "static"
+        if all(map(placement.is_rounded, layer.inputs))
+    }
+    quantized = _Exporter(proto, layers, weights, placement, grids, target, layouts).export()
     if target.norms_apart:
         keep_norms_apart(quantized, model)
     if target.halves:
@@ -119,9 +126,11 @@ class _Exporter:
         placement: Placement,
         grids: Mapping[str, ActivationGrid],
         target: Target,
+        layouts: Mapping[str, InputLayout],
     ) -> None:
         self.proto = proto
         self.target = target
+        self.layouts = layouts  # layer -> how it reads its input
         self.weights = dict(weights)
         self.placement = placement
         self.grids = grids
@@ -228,7 +237,9 @@ class _Exporter:
         elif form == "gather":
             self._write_gather(node, layer)
         else:
-            operands = [self.tensors.read(name) for name in node.input]
+            layout = self.layouts.get(layer.name, AS_IT_IS)
+            first, *others = node.input
+            operands = [self.tensors.read_laid_out(first, layout), *map(self.tensors.read, others)]
             if form == "static":
                 operands[1] = self._stored_weight(layer)
                 if self._wants_integer_bias(operands, node.output[0]):
@@ -236,14 +247,21 @@ class _Exporter:
             for each in layers:
                 if self.placement.forms[each.name] in {"weight_only", "wide"}:
                     operands[self._operand(node, each)] = self._stored_weight(each)
-            self._emit(node, operands, guarded=layer.name in self.placement.guarded)
+            self._emit(node, operands, guarded=layer.name in self.placement.guarded, layout=layout)
 
     def _wants_integer_bias(self, operands: Sequence[str], output: str) -> bool:
         given = len(operands) > 2 and operands[2] != ""
         return self.target.integer_bias and given and not self._is_requantized(output)
 
-    def _emit(self, node: onnx.NodeProto, inputs: list[str], *, guarded: bool = False) -> None:
-        """Copy a node, then round those of its outputs that are to be rounded."""
+    def _emit(
+        self,
+        node: onnx.NodeProto,
+        inputs: list[str],
+        *,
+        guarded: bool = False,
+        layout: InputLayout = AS_IT_IS,
+    ) -> None:
+        """Copy a node, for an input in that layout, then round those of its outputs that are to be rounded."""
         outputs = [self.tensors.raw_name(name) for name in node.output]
         if guarded:
             inner = self.writer.fresh()
@@ -252,6 +270,7 @@ class _Exporter:
             self.writer.node("LeakyRelu", [inner], outputs[:1], alpha=1.0)
         else:
             self._copy(node, inputs, outputs)
+            layout.change(self.writer.nodes[-1])
         for name, raw in zip(node.output, outputs, strict=True):
             self.tensors.finish(name, raw)
 
@@ -272,8 +291,13 @@ class _Exporter:
     def _stored_weight(self, layer: Layer) -> str:
         """The weight as the operator reads it; a shared weight is written once."""
         if layer.name not in self.ready:
-            write = write_qdq if self.placement.forms[layer.name] == "static" else self._write_float
-            self.ready[layer.name] = write(self.writer, layer, self._with_room(layer))
+            weight = self._with_room(layer)
+            if self.placement.forms[layer.name] == "static":
+                self.ready[layer.name] = write_qdq(
+                    self.writer, layer, weight, self.layouts.get(layer.name, AS_IT_IS)
+                )
+            else:
+                self.ready[layer.name] = self._write_float(self.writer, layer, weight)
         return self.ready[layer.name]
 
     def _with_room(self, layer: Layer) -> QuantizedWeight:

@@ -11,6 +11,7 @@ from quant_core.codes import ActivationGrid
 from quant_core.export.forms import Placement
 from quant_core.export.graph_writer import GraphWriter
 from quant_core.export.guards import MOVED_PAST
+from quant_core.export.input_layout import AS_IT_IS, InputLayout
 from quant_core.export.target import Target
 from quant_core.ingest.subgraphs import names_inside
 
@@ -53,6 +54,9 @@ class FileTensors:
         self.copied &= self.outputs & _within_reach(graph, placement) if target.runs_here else set()
         self.codes: dict[str, str] = {}  # rounded tensor -> its codes
         self.floats: dict[str, str] = {}  # rounded tensor -> its float form, read by operators
+        self.laid_out: dict[
+            tuple[str, InputLayout], str
+        ] = {}  # rounded tensor -> its float form in that layout
         self.raw: dict[str, str] = {}  # tensor -> the name its producer writes
 
     def raw_name(self, name: str) -> str:
@@ -135,6 +139,24 @@ class FileTensors:
         if self.placement.is_rounded(name):
             return self._dequantize(name, self.writer.fresh())
         return self.raw.get(name, name)
+
+    def read_laid_out(self, name: str, layout: InputLayout) -> str:
+        """Name the float value of a rounded tensor in the layout that an integer convolution reads.
+
+        Args:
+            name: The tensor.
+            layout: The layout.
+
+        Returns:
+            Its name in the file.
+        """
+        if layout == AS_IT_IS:
+            return self.read(name)
+        if (name, layout) not in self.laid_out:
+            scale, zero_point = self.grid_constants(name)
+            codes = layout.lay_out_input(self.writer, self.codes[name], zero_point)
+            self.laid_out[name, layout] = self.writer.node("DequantizeLinear", [codes, scale, zero_point])
+        return self.laid_out[name, layout]
 
 
 def _within_reach(graph: onnx.GraphProto, placement: Placement) -> Set[str]:

@@ -34,8 +34,12 @@ _FLOAT_FETCH, _NEAR_FETCH = 12, 6
 """A weight in float, and one that lies in a core's own cache from the run before."""
 NEAR_WEIGHTS = 2**17
 """The most weights of a file that lie there."""
-_ODD = 50
-"""What an output takes more where the values that it sums up are no multiple of four."""
+DIRECT_INPUTS = 4
+"""Input channels are a multiple of so many where an integer convolution has a direct kernel."""
+_ODD, _COPIED_TAP = 50, 18
+"""What an output takes more, and a tap less, where windows of the input are copied instead."""
+_FEWEST_OUTPUTS, _OUTPUT_BLOCK = 16, 8
+"""Outputs of a direct kernel: so many at least, and on every x86 processor a multiple of eight."""
 _GROUP = 350
 """One tap at one place, for each group."""
 _DEPTHWISE, _DEPTHWISE_WRITE, _DEPTHWISE_TAP, _REST = 2, 11, 53, 13
@@ -61,7 +65,8 @@ _FLOAT_PASSES = {
 _CODE_PASSES = {"Add": 14, "Concat": 6, "LeakyRelu": 30, "Mul": 20, "Sigmoid": 32}
 _SPREAD_ROW = 800
 """A row of channels that factors of channels are spread over, between integer kernels."""
-_MOVED_CODE = 4
+MOVED_CODE = 4
+"""Moving one code."""
 _ROUNDED_POOL = 500
 """An element of a MaxPool in float that codes are made of: onnxruntime rounds before it, without a fast kernel."""
 _POOLED = {True: 6, False: 8}
@@ -114,12 +119,56 @@ def integer_time(layer: Layer) -> float:
         )
     each = outputs // layer.group
     products = layer.macs * (_padded(each) / max(1, each))
+    if layer.group == 1:
+        return START + _integer_products(layer, products) + places * window_time(outputs, inputs, taps)
     time = START + _integer_products(layer, products) + _WRITE * layer.output_elements + _PLACE * places
     if taps > 1:
         time += places * taps * (_TAP + _PATCH * inputs * layer.group)
-    if layer.group > 1:
-        time += _GROUP * places * (1 + taps) * layer.group
+    time += _GROUP * places * (1 + taps) * layer.group
     return time + (_ODD * layer.output_elements if inputs * taps % 4 else 0)
+
+
+def has_direct_kernel(outputs: int, inputs: int) -> bool:
+    """Tell whether onnxruntime has a kernel for an integer convolution that copies no windows of its input.
+
+    Args:
+        outputs: Output channels.
+        inputs: Input channels, in one group.
+
+    Returns:
+        True if so.
+    """
+    return outputs >= _FEWEST_OUTPUTS and outputs % _OUTPUT_BLOCK == 0 == inputs % DIRECT_INPUTS
+
+
+def window_time(outputs: int, inputs: int, taps: int) -> float:
+    """Estimate what an integer convolution in one group takes at a place, beside its products.
+
+    Args:
+        outputs: Output channels.
+        inputs: Input channels.
+        taps: Places of its window.
+
+    Returns:
+        Time.
+    """
+    copied = inputs % DIRECT_INPUTS > 0
+    time = _PLACE + (_WRITE + _ODD * copied) * outputs
+    return time + (taps * (_TAP - _COPIED_TAP * copied + _PATCH * inputs) if taps > 1 else 0.0)
+
+
+def products_time(outputs: int, inputs: int, taps: int) -> float:
+    """Estimate what the products of an integer convolution in one group take at a place.
+
+    Args:
+        outputs: Output channels.
+        inputs: Input channels.
+        taps: Places of its window.
+
+    Returns:
+        Time.
+    """
+    return _padded(outputs) * inputs * taps / KERNEL_SPEED
 
 
 def dynamic_time(layer: Layer) -> float:
@@ -157,7 +206,7 @@ def operator_time(
         return START + _POOLED[not in_float] * max(read, written)
     if node.op_type == "MaxPool" and in_float and rounded:
         return START + _ROUNDED_POOL * read
-    each = _FLOAT_PASSES.get(node.op_type, PASS) if in_float else _CODE_PASSES.get(node.op_type, _MOVED_CODE)
+    each = _FLOAT_PASSES.get(node.op_type, PASS) if in_float else _CODE_PASSES.get(node.op_type, MOVED_CODE)
     return START + each * written + _SPREAD_ROW * rows
 
 

@@ -145,6 +145,7 @@ ORT_CPU = Target(
     norms_apart=True,
     halves=True,
     mixes_channels=True,
+    lays_out_inputs=True,
     runs_here=True,
 )
 """onnxruntime on a CPU."""

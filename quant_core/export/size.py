@@ -20,6 +20,7 @@ from quant_core.export.forms import Form
 from quant_core.export.graph_nodes import ConstantKey
 from quant_core.export.graph_writer import GraphWriter
 from quant_core.export.half_storage import SUFFIX, cast, half_type, half_types
+from quant_core.export.input_layout import AS_IT_IS, InputLayout, input_layout
 from quant_core.export.model_file import model_bytes
 from quant_core.export.nbits import NBITS_DOMAIN, nbits_attributes, write_nbits
 from quant_core.export.ort_cpu import ORT_CPU
@@ -146,7 +147,8 @@ class _Counter:
             return _float_bytes(layer, self.model), set()
         apart = self.target.storage.shares_constants
         writer = _SizeWriter((), self.target.storage, halves=self.target.halves, names=_NAMES if apart else 0)
-        _write(writer, layer, _zeros(layer, width, grid), form, self.target)
+        layout = input_layout(layer, self.model) if self.target.lays_out_inputs else AS_IT_IS
+        _write(writer, layer, _zeros(layer, width, grid), form, self.target, layout)
         if not apart:
             return writer.bytes(), set()
         few, lists = writer.unpacking_constants()
@@ -164,9 +166,16 @@ def _float_bytes(layer: Layer, model: ir.Model) -> int:
     return tensor.nbytes // 2 + named + len(SUFFIX) + _field_bytes(cast(stored, layer.weight))
 
 
-def _write(writer: GraphWriter, layer: Layer, weight: QuantizedWeight, form: Form, target: Target) -> None:
+def _write(
+    writer: GraphWriter,
+    layer: Layer,
+    weight: QuantizedWeight,
+    form: Form,
+    target: Target,
+    layout: InputLayout,
+) -> None:
     if form == "static":
-        write_qdq(writer, layer, weight)
+        write_qdq(writer, layer, weight, layout)
     elif form == "dynamic":
         write_int8(writer, layer, weight)
         writer.constant(product_scale(layer, weight))

@@ -22,6 +22,7 @@ from quant_core.export.element_patterns import (
     stored_zero_points,
 )
 from quant_core.export.graph_writer import GraphWriter
+from quant_core.export.input_layout import AS_IT_IS, InputLayout
 from quant_core.ingest.layer import Layer
 
 _MATRIX = 2  # axes
@@ -59,13 +60,16 @@ def write_int8(writer: GraphWriter, layer: Layer, weight: QuantizedWeight, *, tr
     return writer.node("Sub", [stored, str(zero_points)])
 
 
-def write_qdq(writer: GraphWriter, layer: Layer, weight: QuantizedWeight) -> str:
+def write_qdq(
+    writer: GraphWriter, layer: Layer, weight: QuantizedWeight, layout: InputLayout = AS_IT_IS
+) -> str:
     """Store a weight for an integer or FP8 kernel that is made by fusing DequantizeLinear.
 
     Args:
         writer: Where to write.
         layer: The layer.
         weight: Its codes and scales.
+        layout: How its kernel reads its input, and so its weight.
 
     Returns:
         Name of the dequantized tensor.
@@ -74,7 +78,8 @@ def write_qdq(writer: GraphWriter, layer: Layer, weight: QuantizedWeight) -> str
     if weight.format != "int":
         stored = writer.stored_typed(layer.weight, weight.codes, weight.bits, element(weight.format))
         return writer.node("DequantizeLinear", [stored, writer.constant(weight.scale)], **axis)
-    inputs = [write_int8(writer, layer, weight), writer.constant(weight.scale)]
+    codes = layout.lay_out_weight(writer, write_int8(writer, layer, weight))
+    inputs = [codes, writer.constant(weight.scale)]
     if layer.op == "Gemm":  # onnxruntime takes its integer Gemm only when the zero point is written out
         inputs.append(writer.constant(np.zeros(weight.scale.shape, dtype=np.int8)))
     return writer.node("DequantizeLinear", inputs, **axis)
