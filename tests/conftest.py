@@ -1,16 +1,30 @@
 """What all tests share.
 
-Property tests are not held to times, which say more of the machine than of the code. No test speaks TLS, and every
+Property tests are not held to times, which say more of the machine than of the code. No fast test speaks TLS, and every
 client of httpx would read the certificates of all authorities for it: it is given one. (None would not do: clients of
-buckets refuse to start.)
+buckets refuse to start.) Slow tests fetch models, and keep those of the machine.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
-os.environ.pop("SSL_CERT_DIR", None)
+_OF_THE_MACHINE = {name: os.environ.pop(name, None) for name in ("SSL_CERT_DIR", "SSL_CERT_FILE")}
 os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "data" / "authority.pem")
+
+
+@pytest.fixture(autouse=True)
+def certificates(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Give slow tests the certificates of the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("slow"):
+            patch.delenv("SSL_CERT_FILE")
+            for name, value in _OF_THE_MACHINE.items():
+                if value is not None:
+                    patch.setenv(name, value)
+        yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import unicodedata
 from pathlib import Path
@@ -85,6 +86,11 @@ def _session(path: Path) -> ort.InferenceSession:
 
 def _run(name: str, **inputs: np.ndarray) -> np.ndarray:
     return _session(zoo.prepare(name) / "model.onnx").run(None, inputs)[0]
+
+
+@pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_what_fetches_models_knows_the_authorities_of_the_machine(slow):
+    assert os.environ.get("SSL_CERT_FILE", "").endswith("tests/data/authority.pem") != slow
 
 
 @pytest.mark.slow
