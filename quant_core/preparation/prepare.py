@@ -47,6 +47,7 @@ _BATCH_BYTES = 192 << 20
 _LARGEST_BATCH = 64
 _TRIFLE = 20
 _FEWEST_DISTINCT = 0.9
+"""Share of the samples: a copy here and there moves no figure by much."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,11 +259,12 @@ def _with_float_readers(
 
 def _copies(samples: Samples) -> tuple[str, ...]:
     """Warn where held-back samples are among those that decide: what they judge, they have seen."""
-    if samples.distinct > _FEWEST_DISTINCT * samples.count:
+    distinct = samples.distinct
+    if distinct > _FEWEST_DISTINCT * samples.count:
         return ()
     note = (
-        f"Only {samples.distinct} of the {samples.count} samples differ from each other. The held-back ones are then "
-        "copies of those that the file was made with, and look better than others would: give each sample once."
+        f"Only {distinct} of the {samples.count} samples differ from each other. Held-back ones that are copies of "
+        "those that the file is made with look better than others would: give each sample once."
     )
     return (note,)
 
