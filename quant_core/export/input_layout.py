@@ -102,6 +102,8 @@ class InputLayout:
         return writer.node("SpaceToDepth", [codes], blocksize=self.step) if self.step > 1 else codes
 
 
+LAYING = frozenset({"Pad", "SpaceToDepth"})
+"""Operators that lay codes out; they bear no names in the file."""
 AS_IT_IS = InputLayout()
 """What most layers read."""
 

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from quant_core.export.input_layout import LAYING
 from quant_core.ingest.layer import RECURRENT, Layer, Use
 
 _INTEGER_PRODUCTS = {"MatMulInteger", "ConvInteger"}
@@ -208,4 +209,17 @@ class FloatTwins:
             return [], use.input
         if standing.op_type != original.op_type:
             return None
-        return [], standing.input[list(original.input).index(use.input)]
+        return self._as_made(standing.input[list(original.input).index(use.input)], own)
+
+    def _as_made(self, name: str, own: str) -> tuple[list[onnx.NodeProto], str]:
+        """A tensor before its codes were laid out for the layer's kernel, by nodes that no model names."""
+        maker = self._writers.get(name)
+        if maker is None or maker.op_type != "DequantizeLinear":
+            return [], name
+        codes = maker.input[0]
+        while (mover := self._writers.get(codes)) is not None and mover.op_type in LAYING and not mover.name:
+            codes = mover.input[0]
+        if codes == maker.input[0]:
+            return [], name
+        made = f"{own}.input"
+        return [helper.make_node("DequantizeLinear", [codes, *maker.input[1:]], [made], name=made)], made

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from quant_core.debugging import debug
 from quant_core.errors import ModelError
+from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.pipeline import quantize
 from quant_core.spec import QuantizeSpec
+from tests.quant_core.export.networks import HEADER, Net
 
 WIDTH, SAMPLES = 24, 40
 
@@ -176,3 +181,24 @@ def test_no_message_holds_the_weights_of_the_float_model(net, tmp_path, monkeypa
     debug(model, tmp_path / "quantized.onnx", data, worst=1)
     assert written
     assert max(written) < sum(weight.nbytes for weight in weights.values()) / 2
+
+
+@pytest.mark.parametrize("window", [3, 5])
+def test_layers_whose_input_is_laid_out_anew_are_compared_on_what_it_was(window, tmp_path):
+    text = f"""{HEADER}g (float[n,3,16,16] x) => (float[n,c,h,w] y) {{
+        a = Conv<kernel_shape=[{window},{window}], strides=[2,2]>(x, w1)
+        r = Relu(a)
+        y = Conv<kernel_shape=[1,1]>(r, w2)
+    }}"""
+    net = Net((text, {"w1": (32, 3, window, window), "w2": (4, 32, 1, 1)}, set(), {}))
+    ir.save(net.model, tmp_path / "net.onnx")
+    np.savez(tmp_path / "samples.npz", **net.feeds)
+    found = []
+    for target in (ORT_CPU, replace(ORT_CPU, lays_out_inputs=False)):
+        net.export({layer.name: 4 for layer in net.layers}, 8, tmp_path / "model.onnx", target=target)
+        found.append(debug(tmp_path / "net.onnx", tmp_path / "model.onnx", tmp_path / "samples.npz"))
+    laid_out, as_given = found
+    assert laid_out.not_found == ()
+    for one, other in zip(laid_out.layers, as_given.layers, strict=True):
+        assert one.own_sqnr_db == pytest.approx(other.own_sqnr_db, abs=1e-3)
+        assert one.float_gain_db == pytest.approx(other.float_gain_db, abs=1e-3)
