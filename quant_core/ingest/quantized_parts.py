@@ -41,7 +41,10 @@ _BLOCK = re.compile(r"MatMulNBits|MatMulBnb4|MatMulFpQ4|GatherBlockQuantized|QMo
 _DYNAMIC = re.compile(r"\w+Integer|\w+IntegerToFloat|DynamicQuantize\w+")
 _OPERATOR = re.compile(r"QLinear\w+|QOrdered\w+|QAttention|QGemm|QEmbedLayerNormalization")
 # What may stand between a stored tensor and the DequantizeLinear or operator that it is meant for.
-_MOVING = {"Cast", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
+_MOVING = {
+    *("Cast", "Gather", "Identity", "Pad", "Reshape"),
+    *("Slice", "SpaceToDepth", "Squeeze", "Transpose", "Unsqueeze"),
+}
 _UNPACKING = re.compile(r"Unpack(\d)")
 
 

@@ -10,6 +10,7 @@ import pytest
 from quant_core.export.input_layout import AS_IT_IS, InputLayout, input_layout
 from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.export.size import predict_sizes
+from quant_core.ingest.quantized_parts import find_quantized_parts
 from quant_core.spec import WeightOptions
 from tests.quant_core.export.networks import HEADER, Net
 
@@ -118,3 +119,17 @@ def test_two_readers_of_an_image_share_its_layout(tmp_path):
     net.export({layer.name: 8 for layer in net.layers}, 8, as_given, target=AS_GIVEN)
     np.testing.assert_array_equal(net.run(path), net.run(as_given))
     assert [node.op_type for node in file.graph.node].count("Pad") == 3  # the image once, and two weights
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("window", [3, 5])
+def test_what_a_file_holds_is_found_behind_the_layout(window, bits, tmp_path):
+    net = net_of("3,16,16", (32, 3, window, window), ", strides=[2,2]")
+    found = []
+    for target in (ORT_CPU, AS_GIVEN):
+        _, file, _ = net.export(
+            {layer.name: bits for layer in net.layers}, 8, tmp_path / "m.onnx", target=target
+        )
+        found.append([part for part in find_quantized_parts(file) if part.form != "activations"])
+    assert [replace(part, nodes=()) for part in found[0]] == [replace(part, nodes=()) for part in found[1]]
+    assert [(part.op, part.form, part.bits) for part in found[0]] == [("Conv", "qdq", bits)] * 2
