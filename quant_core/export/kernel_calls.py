@@ -1,8 +1,9 @@
 """What onnxruntime's CPU takes to call kernels, in products in float: of small nets most of the time.
 
 Fitted to chains of two and of six products with 16 to 256 columns and 1 to 128 rows, float and 8 bits in turn, one
-thread of the processor that `kernel_times` knows; what the shorter chain takes beside its layers is the run's. Small
-convolutions take as long in integers as in float, and are counted alike.
+thread of the processor that `kernel_times` knows; what the shorter chain takes beside its layers is the run's. Calls of
+convolutions were not fitted and are counted alike: with a Relu, 1 x 1 and 3 x 3 with 16 to 64 channels on 4 x 4 to
+16 x 16 places took 0.7 to 1.4 times as long in integers as in float.
 """
 
 from __future__ import annotations
