@@ -162,11 +162,23 @@ class _Exporter:
     def export(self) -> onnx.ModelProto:
         graph = self.proto.graph
         for value in graph.input:
-            if self.placement.is_rounded(value.name):
+            if self.placement.is_rounded(value.name) and self._is_read_as_it_is(value.name):
                 self.tensors.round(value.name, value.name)
         for node in graph.node:
             self._write(node)
         return assemble(self.proto, self.writer, self.initializers, self.target)
+
+    def _is_read_as_it_is(self, image: str) -> bool:
+        """Whether anything reads an input in another way than by steps, for which it is rounded once laid out."""
+        reading = [node for node in self.proto.graph.node if image in node.input]
+        layouts = [
+            self.layouts.get(each.name, AS_IT_IS)
+            for node in reading
+            for each in self.layers.get(node.name, [])
+        ]
+        return (
+            image in self.tensors.outputs or len(layouts) < len(reading) or any(x.step == 1 for x in layouts)
+        )
 
     def _write(self, node: onnx.NodeProto) -> None:
         layers = self.layers.get(node.name)

@@ -154,7 +154,11 @@ class FileTensors:
             return self.read(name)
         if (name, layout) not in self.laid_out:
             scale, zero_point = self.grid_constants(name)
-            codes = layout.lay_out_input(self.writer, self.codes[name], zero_point)
+            if layout.step > 1:  # codes cannot be, in onnxruntime up to 1.27
+                laid_out = layout.lay_out_input(self.writer, name)
+                codes = self.writer.node("QuantizeLinear", [laid_out, scale, zero_point])
+            else:
+                codes = layout.lay_out_input(self.writer, self.codes[name], zero_point)
             self.laid_out[name, layout] = self.writer.node("DequantizeLinear", [codes, scale, zero_point])
         return self.laid_out[name, layout]
 

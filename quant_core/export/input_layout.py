@@ -3,14 +3,15 @@
 onnxruntime has a direct kernel for integer convolutions whose input channels are a multiple of four. For others, such
 as images, it copies a window of the input for each place of the output, which takes longer than the products. Two
 changes of the file make the channels a multiple of four and leave every sum as it is: channels of zeros in input and
-weight; or, for a first layer that moves over the image in steps of 2 to 4, the `step x step` places that a step covers
-as channels of one place (SpaceToDepth), of the input as of the weight. The second makes the window smaller as well:
-7 x 7 in steps of 2 over three channels are 4 x 4 over twelve.
+weight; or, for a layer that moves over an image in steps of 2 to 4, the `step x step` places that a step covers as
+channels of one place (SpaceToDepth), of the image before it is rounded as of the weight. The second makes the window
+smaller as well: 7 x 7 in steps of 2 over three channels are 4 x 4 over twelve.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,7 @@ _LARGEST_STEP = 4
 """Larger steps gained nothing: 8 x 8 in steps of 8 took 0.98 of the time, 16 x 16 in steps of 16 1.22."""
 _BLOCKED_CODE = 40
 """Laying one code of an image into channels, in products in float."""
+_LAYING = frozenset({"Pad", "SpaceToDepth"})
 _WORTH = 0.9
 """Share of the time that a layout may take; of what gains less, times differ by as much from run to run."""
 
@@ -53,30 +55,42 @@ class InputLayout:
     around: tuple[int, int, int, int] = (0, 0, 0, 0)
     beyond: tuple[int, int] = (0, 0)
 
-    def lay_out_input(self, writer: GraphNodes, codes: str, zero_point: str) -> str:
+    def lay_out_input(self, writer: GraphNodes, name: str, zero_point: str | None = None) -> str:
         """Append what lays out the input.
 
         Args:
             writer: Where to write.
-            codes: Name of its codes, `[samples, channels, height, width]`.
-            zero_point: Name of the code of zero.
+            name: The input, `[samples, channels, height, width]`, in float or its codes.
+            zero_point: Name of the code of zero, of codes.
 
         Returns:
-            Name of the codes that the convolution reads.
+            Name of what the convolution reads.
         """
-        return self._laid_out(writer, codes, self.around, [zero_point])
+        padded = self._padded(writer, name, self.around, [] if zero_point is None else [zero_point])
+        return writer.node("SpaceToDepth", [padded], blocksize=self.step) if self.step > 1 else padded
 
-    def lay_out_weight(self, writer: GraphNodes, codes: str) -> str:
+    def lay_out_weight(self, writer: GraphNodes, codes: str, shape: Sequence[int]) -> str:
         """Append what lays out the weight; onnxruntime folds it when it loads the file.
 
         Args:
             writer: Where to write.
             codes: Name of its signed codes, `[outputs, inputs, height, width]`.
+            shape: Their shape.
 
         Returns:
             Name of the codes that the convolution reads.
         """
-        return self._laid_out(writer, codes, (0, 0, *self.beyond), [])
+        padded = self._padded(writer, codes, (0, 0, *self.beyond), [])
+        if self.step == 1:
+            return padded
+        # onnxruntime's SpaceToDepth takes no signed codes up to 1.27.
+        outputs, inputs, *window = shape
+        high, wide = ((side + more) // self.step for side, more in zip(window, self.beyond, strict=True))
+        apart = np.array([outputs, inputs, high, self.step, wide, self.step], dtype=np.int64)
+        together = np.array([outputs, inputs * self.step**2, high, wide], dtype=np.int64)
+        cut = writer.node("Reshape", [padded, writer.constant(apart)])
+        turned = writer.node("Transpose", [cut], perm=[0, 3, 5, 1, 2, 4])
+        return writer.node("Reshape", [turned, writer.constant(together)])
 
     def change(self, node: onnx.NodeProto) -> None:
         """Make a convolution move over the new layout.
@@ -92,20 +106,31 @@ class InputLayout:
             steps = [(side + more) // self.step for side, more in zip(window, self.beyond, strict=True)]
             node.attribute.append(onnx.helper.make_attribute("kernel_shape", steps))
 
-    def _laid_out(
-        self, writer: GraphNodes, codes: str, around: tuple[int, int, int, int], zero: list[str]
+    def _padded(
+        self, writer: GraphNodes, name: str, around: tuple[int, int, int, int], zero: Sequence[str]
     ) -> str:
         above, left, below, right = around
         pads = np.array([0, 0, above, left, 0, self.zeros, below, right], dtype=np.int64)
-        if pads.any():
-            codes = writer.node("Pad", [codes, writer.constant(pads), *zero])
-        return writer.node("SpaceToDepth", [codes], blocksize=self.step) if self.step > 1 else codes
+        return writer.node("Pad", [name, writer.constant(pads), *zero]) if pads.any() else name
 
 
-LAYING = frozenset({"Pad", "SpaceToDepth"})
-"""Operators that lay codes out; they bear no names in the file."""
 AS_IT_IS = InputLayout()
 """What most layers read."""
+
+
+def before_layout(name: str, makers: Mapping[str, onnx.NodeProto]) -> str:
+    """Go back over what lays an input out; such nodes bear no names in a file.
+
+    Args:
+        name: What a layer reads, in float or codes.
+        makers: Tensor name -> the node of the file that writes it.
+
+    Returns:
+        What was laid out; the name itself where nothing was.
+    """
+    while (maker := makers.get(name)) is not None and maker.op_type in _LAYING and not maker.name:
+        name = maker.input[0]
+    return name
 
 
 def input_layout(layer: Layer, model: ir.Model) -> InputLayout:
@@ -146,11 +171,17 @@ def _time(outputs: int, inputs: int, taps: int) -> float:
 
 
 def _in_steps(layer: Layer, model: ir.Model) -> InputLayout:
-    """The layout whose places are steps; as it is where these are too large, or the size of the image is not known."""
+    """The layout whose places are steps; as it is where these are too large, or no image of known size is read."""
     (node,) = (node for node in model.graph if str(node.name) == layer.uses[0].node)
     attributes, image = node.attributes, node.inputs[0]
     step, *others = attributes.get_ints("strides", [1, 1])
-    if image is None or image.shape is None or others != [step] or not 1 < step <= _LARGEST_STEP:
+    if (
+        image is None
+        or not image.is_graph_input()
+        or image.shape is None
+        or others != [step]
+        or not 1 < step <= _LARGEST_STEP
+    ):
         return AS_IT_IS
     sides = [side for side in list(image.shape)[2:] if isinstance(side, int)]
     if len(sides) < _PLANE - 2 or "kernel_shape" not in attributes:

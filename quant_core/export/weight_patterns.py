@@ -78,7 +78,7 @@ def write_qdq(
     if weight.format != "int":
         stored = writer.stored_typed(layer.weight, weight.codes, weight.bits, element(weight.format))
         return writer.node("DequantizeLinear", [stored, writer.constant(weight.scale)], **axis)
-    codes = layout.lay_out_weight(writer, write_int8(writer, layer, weight))
+    codes = layout.lay_out_weight(writer, write_int8(writer, layer, weight), layer.shape)
     inputs = [codes, writer.constant(weight.scale)]
     if layer.op == "Gemm":  # onnxruntime takes its integer Gemm only when the zero point is written out
         inputs.append(writer.constant(np.zeros(weight.scale.shape, dtype=np.int8)))

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from quant_core.export.input_layout import LAYING
+from quant_core.export.input_layout import before_layout
 from quant_core.ingest.layer import RECURRENT, Layer, Use
 
 _INTEGER_PRODUCTS = {"MatMulInteger", "ConvInteger"}
@@ -212,14 +212,19 @@ class FloatTwins:
         return self._as_made(standing.input[list(original.input).index(use.input)], own)
 
     def _as_made(self, name: str, own: str) -> tuple[list[onnx.NodeProto], str]:
-        """A tensor before its codes were laid out for the layer's kernel, by nodes that no model names."""
+        """A rounded tensor before it was laid out for the layer's kernel, by nodes that no model names."""
         maker = self._writers.get(name)
         if maker is None or maker.op_type != "DequantizeLinear":
             return [], name
-        codes = maker.input[0]
-        while (mover := self._writers.get(codes)) is not None and mover.op_type in LAYING and not mover.name:
-            codes = mover.input[0]
-        if codes == maker.input[0]:
+        steps, laid_out = maker.input[1:], maker.input[0]
+        rounding = self._writers.get(laid_out)
+        if rounding is not None and rounding.op_type == "QuantizeLinear":
+            laid_out = rounding.input[0]  # in steps, before it was rounded
+        source = before_layout(laid_out, self._writers)
+        if source == laid_out:
             return [], name
-        made = f"{own}.input"
-        return [helper.make_node("DequantizeLinear", [codes, *maker.input[1:]], [made], name=made)], made
+        made, nodes, codes = f"{own}.input", [], source
+        if laid_out != maker.input[0]:
+            codes = f"{own}.codes"
+            nodes.append(helper.make_node("QuantizeLinear", [source, *steps], [codes], name=codes))
+        return [*nodes, helper.make_node("DequantizeLinear", [codes, *steps], [made], name=made)], made

@@ -21,6 +21,7 @@ from quant_core.codes import ActivationGrid
 from quant_core.codes.number_formats import code_values
 from quant_core.errors import InternalError
 from quant_core.export import Placement
+from quant_core.export.input_layout import before_layout
 from quant_core.verification.session import Arrays, open_session, run
 
 _SIGNED_OFFSET = 128  # int8 codes lie this much below those of the grid
@@ -97,6 +98,7 @@ class _Finder:
     """Finds what a tensor of the model is called in the file."""
 
     def __init__(self, graph: onnx.GraphProto, model: ir.Model, placement: Placement) -> None:
+        self.graph = graph
         self.placement = placement
         self.makers = {str(value.name): node for node in model.graph for value in node.outputs}
         self.nodes = {node.name: node for node in graph.node if node.name}
@@ -114,6 +116,8 @@ class _Finder:
             if writer is not None and writer.op_type == "DequantizeLinear":
                 return str(writer.input[0])
             raw = self._raw(name)
+            if raw not in self.quantizers:
+                self._round_as_it_is(raw)
             if raw in self.quantizers:
                 return str(self.quantizers[raw].output[0])
         elif name in self.written or name in self.given:
@@ -121,6 +125,15 @@ class _Finder:
         elif self._is_left_out(name):
             return self.find(self._source(name))
         raise InternalError(f"the exported file has no tensor that stands for {name}")
+
+    def _round_as_it_is(self, raw: str) -> None:
+        """Add the rounding of a tensor that the file rounds once it is laid out, by the same step."""
+        for laid_out, rounding in list(self.quantizers.items()):
+            if before_layout(laid_out, self.written) == raw:
+                node = onnx.helper.make_node("QuantizeLinear", [raw, *rounding.input[1:]], [f"{raw}{_SHOWN}"])
+                self.quantizers[raw] = node
+                self.graph.node.append(node)
+                return
 
     def _raw(self, name: str) -> str:
         """What the producer of a rounded tensor writes: the input of an absorbed node or of an Identity left out."""

@@ -12,6 +12,7 @@ from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.export.size import predict_sizes
 from quant_core.ingest.quantized_parts import find_quantized_parts
 from quant_core.spec import WeightOptions
+from quant_core.verification.layer_check import check_layers
 from tests.quant_core.export.networks import HEADER, Net
 
 AS_GIVEN = replace(ORT_CPU, lays_out_inputs=False)
@@ -61,8 +62,19 @@ def test_the_layout_changes_no_answer(image, shape, attributes, layout, tmp_path
     net.export(bits, 8, tmp_path / "as_given.onnx", target=AS_GIVEN)
     _, file, _ = net.export(bits, 8, tmp_path / "model.onnx")
     np.testing.assert_array_equal(net.run(tmp_path / "model.onnx"), net.run(tmp_path / "as_given.onnx"))
+    check_layers(
+        tmp_path / "model.onnx",
+        net.model,
+        net.layers,
+        net.simulation,
+        net.placement,
+        net.grids,
+        net.weights,
+        net.feeds,
+    )
     operators = [node.op_type for node in file.graph.node]
-    assert operators.count("SpaceToDepth") == (2 if layout.step > 1 else 0)
+    assert operators.count("SpaceToDepth") == (layout.step > 1)
+    assert operators.count("QuantizeLinear") == 3  # the image is rounded once
     assert ("Pad" in operators) == bool(layout.zeros or any(layout.around) or any(layout.beyond))
 
 
@@ -101,6 +113,18 @@ def test_what_a_layout_takes_in_the_file_is_foretold(stem, tmp_path):
         path = tmp_path / f"{bits}.onnx"
         net.export(plan, 8, path)
         assert abs(path.stat().st_size - sizes.total(plan)) <= 64
+
+
+def test_what_is_no_image_of_the_caller_is_not_laid_out_in_steps():
+    text = HEADER + (
+        """g (float[n,3,16,16] x) => (float[n,4,h,w] y) {
+            s = Mul(x, half)
+            a = Conv<kernel_shape=[5,5], strides=[2,2]>(s, w1)
+            y = Conv<kernel_shape=[1,1]>(a, w2)
+        }"""
+    )
+    net = Net((text, {"w1": (32, 3, 5, 5), "w2": (4, 32, 1, 1)}, {"QLinearConv"}, {"half": 0.5}))
+    assert input_layout(net.layers[0], net.model) == InputLayout(1)
 
 
 def test_two_readers_of_an_image_share_its_layout(tmp_path):
