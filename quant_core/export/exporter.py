@@ -275,14 +275,12 @@ class _Exporter:
     ) -> None:
         """Copy a node, for an input in that layout, then round those of its outputs that are to be rounded."""
         outputs = [self.tensors.raw_name(name) for name in node.output]
+        inner = self.writer.fresh() if guarded else outputs[0]
+        self._copy(node, inputs, [inner, *outputs[1:]])
+        layout.change(self.writer.nodes[-1])
         if guarded:
-            inner = self.writer.fresh()
-            self._copy(node, inputs, [inner, *outputs[1:]])
             # onnxruntime fuses this into a layer, whose float weights would be quantized at load without it.
             self.writer.node("LeakyRelu", [inner], outputs[:1], alpha=1.0)
-        else:
-            self._copy(node, inputs, outputs)
-            layout.change(self.writer.nodes[-1])
         for name, raw in zip(node.output, outputs, strict=True):
             self.tensors.finish(name, raw)
 

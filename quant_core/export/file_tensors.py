@@ -54,9 +54,7 @@ class FileTensors:
         self.copied &= self.outputs & _within_reach(graph, placement) if target.runs_here else set()
         self.codes: dict[str, str] = {}  # rounded tensor -> its codes
         self.floats: dict[str, str] = {}  # rounded tensor -> its float form, read by operators
-        self.laid_out: dict[
-            tuple[str, InputLayout], str
-        ] = {}  # rounded tensor -> its float form in that layout
+        self.laid_out: dict[tuple[str, InputLayout], str] = {}  # rounded tensor -> floats in that layout
         self.raw: dict[str, str] = {}  # tensor -> the name its producer writes
 
     def raw_name(self, name: str) -> str:
