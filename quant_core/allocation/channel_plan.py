@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from quant_core.allocation.groups import group_layers
 from quant_core.allocation.healing import healed
 from quant_core.allocation.plan_problem import BYTES, PEAK_MEMORY, PlanProblem
-from quant_core.allocation.problem import Problem
-from quant_core.allocation.relaxation import relax
+from quant_core.allocation.solver.groups import group_layers
+from quant_core.allocation.solver.problem import Problem
+from quant_core.allocation.solver.relaxation import relax
 from quant_core.spec.bits import FLOAT_BITS
 from quant_core.spec.width import format_width, weight_of
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from quant_core.allocation.infeasible import number, rounded_up, with_rules
 from quant_core.allocation.peak_memory import check_peak
 from quant_core.allocation.plan_problem import (
     BOPS,
@@ -13,6 +12,7 @@ from quant_core.allocation.plan_problem import (
     PlanProblem,
     layer_costs,
 )
+from quant_core.allocation.solver.infeasible import number, rounded_up, with_rules
 from quant_core.errors import InfeasibleBudgetError
 from quant_core.spec import Budget, CostTable
 

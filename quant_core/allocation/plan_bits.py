@@ -12,15 +12,15 @@ import numpy as np
 
 from quant_core.allocation.candidates import Candidates
 from quant_core.allocation.file_costs import all_widths, smallest_reachable, width_sets
-from quant_core.allocation.front import pareto_front
-from quant_core.allocation.infeasible import with_rules
-from quant_core.allocation.monotone import solve_monotone
 from quant_core.allocation.ompq import ompq_scores
 from quant_core.allocation.peak_memory import check_peak, explain_peak, spell_out
 from quant_core.allocation.plan_problem import BYTES, PEAK_MEMORY, PlanProblem
-from quant_core.allocation.problem import Plan, Problem
 from quant_core.allocation.reasons import explain_bits
-from quant_core.allocation.solve import solve
+from quant_core.allocation.solver.front import pareto_front
+from quant_core.allocation.solver.infeasible import with_rules
+from quant_core.allocation.solver.monotone import solve_monotone
+from quant_core.allocation.solver.problem import Plan, Problem
+from quant_core.allocation.solver.solve import solve
 from quant_core.errors import InfeasibleBudgetError, NonFiniteError, SpecError
 from quant_core.spec import BitPlan, LayerPlan, ParetoFront, ParetoPoint
 from quant_core.spec.width import activation_of, sparse_of, weight_of

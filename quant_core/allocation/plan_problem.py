@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from quant_core.allocation.candidates import Candidates
 from quant_core.allocation.file_costs import FileCosts
-from quant_core.allocation.problem import Problem
+from quant_core.allocation.solver.problem import Problem
 from quant_core.errors import NonFiniteError
 from quant_core.spec import FLOAT_BITS, Allocation, CostTable, LayerCosts, LayerSensitivity, SensitivityTable
 from quant_core.spec.costs import MemoryStep

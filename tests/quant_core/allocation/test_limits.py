@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from quant_core.allocation.infeasible import rounded_up
 from quant_core.allocation.limits import check_reach
+from quant_core.allocation.solver.infeasible import rounded_up
 from quant_core.errors import InfeasibleBudgetError
 from quant_core.spec import Budget, CostTable
 from quant_core.spec.costs import LayerCosts, MemoryStep

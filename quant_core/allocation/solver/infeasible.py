@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from quant_core.allocation.groups import Groups, within_reach
-from quant_core.allocation.integer_program import TRUSTED, Solver, minimise
-from quant_core.allocation.read_problem import Mask, Matrix
-from quant_core.allocation.relaxation import relax
+from quant_core.allocation.solver.groups import Groups, within_reach
+from quant_core.allocation.solver.integer_program import TRUSTED, Solver, minimise
+from quant_core.allocation.solver.read_problem import Mask, Matrix
+from quant_core.allocation.solver.relaxation import relax
 from quant_core.errors import InfeasibleBudgetError, InternalError, SpecError
 
 

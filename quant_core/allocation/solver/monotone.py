@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from quant_core.allocation.groups import Groups, group_layers
-from quant_core.allocation.infeasible import check_each_budget
-from quant_core.allocation.problem import Plan, Problem
+from quant_core.allocation.solver.groups import Groups, group_layers
+from quant_core.allocation.solver.infeasible import check_each_budget
+from quant_core.allocation.solver.problem import Plan, Problem
 from quant_core.errors import InfeasibleBudgetError, SpecError
 
 Floats = npt.NDArray[np.float64]

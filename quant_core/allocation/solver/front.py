@@ -9,12 +9,12 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-from quant_core.allocation.groups import Groups, group_layers
-from quant_core.allocation.hull import Hull
-from quant_core.allocation.infeasible import check_each_budget
-from quant_core.allocation.problem import Plan, Problem
-from quant_core.allocation.read_problem import Mask
-from quant_core.allocation.trail import Trail
+from quant_core.allocation.solver.groups import Groups, group_layers
+from quant_core.allocation.solver.hull import Hull
+from quant_core.allocation.solver.infeasible import check_each_budget
+from quant_core.allocation.solver.problem import Plan, Problem
+from quant_core.allocation.solver.read_problem import Mask
+from quant_core.allocation.solver.trail import Trail
 from quant_core.errors import InfeasibleBudgetError, SpecError
 
 _WORK = 60_000_000

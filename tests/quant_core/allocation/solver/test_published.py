@@ -9,7 +9,7 @@ import pytest
 
 from quant_core.allocation import Problem, pareto_front, solve
 
-FACTS = json.loads((Path(__file__).parents[2] / "data" / "hawq_v3_resnet18.json").read_text())
+FACTS = json.loads((Path(__file__).parents[3] / "data" / "hawq_v3_resnet18.json").read_text())
 BITS = (4, 8)
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from quant_core.allocation.groups import Groups
-from quant_core.allocation.read_problem import Mask, Matrix
+from quant_core.allocation.solver.groups import Groups
+from quant_core.allocation.solver.read_problem import Mask, Matrix
 
 _BISECTIONS = 60
 

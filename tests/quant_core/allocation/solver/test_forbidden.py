@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quant_core.allocation import Problem, pareto_front, solve
-from quant_core.allocation.monotone import solve_monotone
+from quant_core.allocation.solver.monotone import solve_monotone
 from quant_core.errors import InfeasibleBudgetError, SpecError
 
 

@@ -10,10 +10,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from quant_core.allocation.forbidden import Conflict, read_forbidden, refuse_fixed
-from quant_core.allocation.interactions import read_interactions, sum_interactions
-from quant_core.allocation.problem import Problem
-from quant_core.allocation.read_problem import (
+from quant_core.allocation.solver.forbidden import Conflict, read_forbidden, refuse_fixed
+from quant_core.allocation.solver.interactions import read_interactions, sum_interactions
+from quant_core.allocation.solver.problem import Problem
+from quant_core.allocation.solver.read_problem import (
     Mask,
     Matrix,
     apply_pins,

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pulp
 
-from quant_core.allocation.groups import Groups
-from quant_core.allocation.read_problem import Mask
+from quant_core.allocation.solver.groups import Groups
+from quant_core.allocation.solver.read_problem import Mask
 from quant_core.errors import InternalError, SpecError
 
 Solver = Literal["highs", "cbc"]

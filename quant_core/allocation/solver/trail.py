@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from quant_core.allocation.hull import Hull, Rows
+from quant_core.allocation.solver.hull import Hull, Rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from quant_core.allocation.forbidden import Mask, conflict_table
-from quant_core.allocation.groups import Groups
-from quant_core.allocation.read_problem import Matrix
+from quant_core.allocation.solver.forbidden import Mask, conflict_table
+from quant_core.allocation.solver.groups import Groups
+from quant_core.allocation.solver.read_problem import Matrix
 
 Rows = npt.NDArray[np.intp]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from quant_core.allocation import Problem, solve
-from quant_core.allocation.integer_program import Solver
+from quant_core.allocation.solver.integer_program import Solver
 
 SCORES = [
     [-0.8019, -1.3244, -0.2484, 0.4204],

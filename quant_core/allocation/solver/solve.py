@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from quant_core.allocation.forbidden import may_replace
-from quant_core.allocation.groups import Groups, group_layers, within_reach
-from quant_core.allocation.infeasible import check_each_budget, explain_together
-from quant_core.allocation.integer_program import TRUSTED, Solver, make_solver, minimise
-from quant_core.allocation.problem import Plan, Problem
-from quant_core.allocation.read_problem import Mask
-from quant_core.allocation.relaxation import relax
-from quant_core.allocation.swap_search import quadratic_bound, swap_search
+from quant_core.allocation.solver.forbidden import may_replace
+from quant_core.allocation.solver.groups import Groups, group_layers, within_reach
+from quant_core.allocation.solver.infeasible import check_each_budget, explain_together
+from quant_core.allocation.solver.integer_program import TRUSTED, Solver, make_solver, minimise
+from quant_core.allocation.solver.problem import Plan, Problem
+from quant_core.allocation.solver.read_problem import Mask
+from quant_core.allocation.solver.relaxation import relax
+from quant_core.allocation.solver.swap_search import quadratic_bound, swap_search
 from quant_core.errors import InternalError, SpecError
 
 
