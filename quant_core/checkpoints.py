@@ -18,7 +18,7 @@ from quant_core.codes.outliers import Outliers
 from quant_core.version import __version__
 
 if TYPE_CHECKING:
-    from quant_core.sensitivity.probe_log import ProbeLog
+    from quant_core.sensitivity.running.probe_log import ProbeLog
 
 ROUNDING = "rounding"
 SENSITIVITIES = "sensitivity"
@@ -106,7 +106,9 @@ def probe_log(checkpoints: Checkpoints | None) -> ProbeLog | None:
     """
     if checkpoints is None:
         return None
-    from quant_core.sensitivity.probe_log import ProbeLog  # brings torch, which checkpoints do without
+    from quant_core.sensitivity.running.probe_log import (
+        ProbeLog,  # brings torch, which checkpoints do without
+    )
 
     known: dict[str, np.ndarray] = {}
     last = 0

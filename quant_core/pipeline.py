@@ -35,7 +35,7 @@ from quant_core.scoring.score import fold_of, reuse, score
 from quant_core.scoring.scored import Scored, check_reuse, equalized_bits
 from quant_core.scoring.unreached import spare_unreached
 from quant_core.sensitivity import Batch, activation_bytes, split_batches
-from quant_core.sensitivity.orthogonality import ompq_importance, orm
+from quant_core.sensitivity.estimators.orthogonality import ompq_importance, orm
 from quant_core.spec import (
     FLOAT_BITS,
     BandSearch,

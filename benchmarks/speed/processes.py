@@ -14,10 +14,10 @@ import torch
 
 from benchmarks.speed.contestants import Ours
 from quant_core.ingest import normalise, read_model
-from quant_core.sensitivity.assignment import Assignment
 from quant_core.sensitivity.cut import Cut
-from quant_core.sensitivity.gauss_newton import gauss_newton
-from quant_core.sensitivity.workers import OneThread, Workers
+from quant_core.sensitivity.estimators.gauss_newton import gauss_newton
+from quant_core.sensitivity.running.assignment import Assignment
+from quant_core.sensitivity.running.workers import OneThread, Workers
 
 _PROBES, _ROUNDS = 16, 3
 _TICK = os.sysconf("SC_CLK_TCK")

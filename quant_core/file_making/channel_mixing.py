@@ -21,7 +21,7 @@ from quant_core.preparation import Prepared
 from quant_core.quantizers.mixed_channels import at_width
 from quant_core.quantizers.rounding import RoundedWeights
 from quant_core.sensitivity import Batch, Objective
-from quant_core.sensitivity.channel_shares import channel_shares, confirmed_shares
+from quant_core.sensitivity.estimators.channel_shares import channel_shares, confirmed_shares
 from quant_core.spec import FLOAT_BITS, BitPlan, LayerPlan, QuantizeSpec
 from quant_core.spec.trials import PlanTrial
 from quant_core.spec.weight_grid import INT8_BITS

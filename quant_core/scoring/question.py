@@ -14,10 +14,10 @@ from quant_core.preparation import Prepared
 from quant_core.quantizers.rounding import RoundedWeights
 from quant_core.scoring.effort import Effort, plan_effort
 from quant_core.sensitivity import Objective, choose_loss, find_sample_axes
-from quant_core.sensitivity.assignment import Crew
-from quant_core.sensitivity.probe_log import ProbeLog
 from quant_core.sensitivity.question import Question
-from quant_core.sensitivity.workers import OneThread, Workers
+from quant_core.sensitivity.running.assignment import Crew
+from quant_core.sensitivity.running.probe_log import ProbeLog
+from quant_core.sensitivity.running.workers import OneThread, Workers
 from quant_core.spec import AnalyzeSpec, Request
 from quant_core.spec.progress import Tell
 

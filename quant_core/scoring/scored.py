@@ -13,7 +13,7 @@ from quant_core.codes import QuantizedWeight
 from quant_core.errors import SpecError
 from quant_core.ingest import Layer
 from quant_core.sensitivity import Objective, Spectrum
-from quant_core.sensitivity.interaction import Interactions
+from quant_core.sensitivity.estimators.interaction import Interactions
 from quant_core.sensitivity.table import Answer
 from quant_core.spec import SensitivityTable
 

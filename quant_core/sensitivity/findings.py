@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from quant_core.sensitivity.activations import ActivationTraces
-from quant_core.sensitivity.interaction import Interactions
-from quant_core.sensitivity.output import LossIncrease
-from quant_core.sensitivity.traces import Floats, TraceEstimate
+from quant_core.sensitivity.curvature.traces import Floats, TraceEstimate
+from quant_core.sensitivity.estimators.activations import ActivationTraces
+from quant_core.sensitivity.estimators.interaction import Interactions
+from quant_core.sensitivity.estimators.output import LossIncrease
 
 
 @dataclass(frozen=True, eq=False)

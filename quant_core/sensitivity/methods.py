@@ -11,11 +11,21 @@ import numpy as np
 import torch
 
 from quant_core.ingest.layer import Layer
-from quant_core.sensitivity.activations import ActivationTraces, activation_traces
-from quant_core.sensitivity.assignment import Assignment
 from quant_core.sensitivity.batches import MEMORY
+from quant_core.sensitivity.curvature.traces import TraceEstimate
 from quant_core.sensitivity.cut import Cut
-from quant_core.sensitivity.eigenvalues import EigenvalueEstimate, hawq
+from quant_core.sensitivity.estimators.activations import ActivationTraces, activation_traces
+from quant_core.sensitivity.estimators.eigenvalues import EigenvalueEstimate, hawq
+from quant_core.sensitivity.estimators.fisher import fisher
+from quant_core.sensitivity.estimators.gauss_newton import gauss_newton, gauss_newton_exact
+from quant_core.sensitivity.estimators.gnb import gnb
+from quant_core.sensitivity.estimators.hutch_pp import hutch_plus_plus
+from quant_core.sensitivity.estimators.hutchinson import hawq_v2
+from quant_core.sensitivity.estimators.interaction import Interactions, interactions
+from quant_core.sensitivity.estimators.kfac import KroneckerFactors, kfac
+from quant_core.sensitivity.estimators.orthogonality import orm
+from quant_core.sensitivity.estimators.output import LossIncrease, output
+from quant_core.sensitivity.estimators.path_integral import pqi
 from quant_core.sensitivity.findings import (
     Findings,
     join_activations,
@@ -23,19 +33,9 @@ from quant_core.sensitivity.findings import (
     join_increases,
     join_traces,
 )
-from quant_core.sensitivity.fisher import fisher
-from quant_core.sensitivity.gauss_newton import gauss_newton, gauss_newton_exact
-from quant_core.sensitivity.gnb import gnb
-from quant_core.sensitivity.hutch_pp import hutch_plus_plus
-from quant_core.sensitivity.hutchinson import hawq_v2
-from quant_core.sensitivity.interaction import Interactions, interactions
-from quant_core.sensitivity.kfac import KroneckerFactors, kfac
-from quant_core.sensitivity.memory import with_less_at_a_time
-from quant_core.sensitivity.orthogonality import orm
-from quant_core.sensitivity.output import LossIncrease, output
-from quant_core.sensitivity.path_integral import pqi
 from quant_core.sensitivity.question import Question
-from quant_core.sensitivity.traces import TraceEstimate
+from quant_core.sensitivity.running.assignment import Assignment
+from quant_core.sensitivity.running.memory import with_less_at_a_time
 
 FIRST, SECOND = 2, 6
 """How many times its activations a batch takes with the graph of first and of second derivatives, roughly."""

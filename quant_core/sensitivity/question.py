@@ -15,15 +15,15 @@ import torch
 from quant_core.calibration.padding import Padding
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
-from quant_core.sensitivity.assignment import Assignment, Crew
 from quant_core.sensitivity.batches import MEMORY, activation_bytes
+from quant_core.sensitivity.curvature.traces import Floats
 from quant_core.sensitivity.cut import Cut
 from quant_core.sensitivity.float_run import Quantized, Replace
-from quant_core.sensitivity.memory import is_out_of_memory
 from quant_core.sensitivity.objective import Objective
-from quant_core.sensitivity.probe_log import ProbeLog
-from quant_core.sensitivity.traces import Floats
-from quant_core.sensitivity.units import in_turn, within
+from quant_core.sensitivity.running.assignment import Assignment, Crew
+from quant_core.sensitivity.running.memory import is_out_of_memory
+from quant_core.sensitivity.running.probe_log import ProbeLog
+from quant_core.sensitivity.running.units import in_turn, within
 from quant_core.spec import FLOAT_BITS
 from quant_core.spec.memory_share import memory_share
 from quant_core.spec.progress import Tell

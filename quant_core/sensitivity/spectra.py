@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from quant_core.ingest.layer import Layer
-from quant_core.sensitivity.assignment import Assignment
+from quant_core.sensitivity.curvature.traces import Floats
 from quant_core.sensitivity.cut import Cut
-from quant_core.sensitivity.memory import with_less_at_a_time
+from quant_core.sensitivity.estimators.spectrum import Spectrum, spectrum
 from quant_core.sensitivity.methods import SECOND
 from quant_core.sensitivity.question import Question
-from quant_core.sensitivity.spectrum import Spectrum, spectrum
-from quant_core.sensitivity.traces import Floats
+from quant_core.sensitivity.running.assignment import Assignment
+from quant_core.sensitivity.running.memory import with_less_at_a_time
 from quant_core.spec.spectrum import SpectrumEntry, SpectrumTable
 
 WHOLE = "whole net"

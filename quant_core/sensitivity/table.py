@@ -11,14 +11,14 @@ import torch
 
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
-from quant_core.sensitivity.activations import ActivationTraces
+from quant_core.sensitivity.curvature.traces import Floats
+from quant_core.sensitivity.estimators.activations import ActivationTraces
+from quant_core.sensitivity.estimators.interaction import Interactions
 from quant_core.sensitivity.findings import Findings
 from quant_core.sensitivity.float_run import Quantized, Replace
-from quant_core.sensitivity.interaction import Interactions
 from quant_core.sensitivity.methods import MEASURED, METHODS, explaining_activations, explaining_traces
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.question import Question, Widths
-from quant_core.sensitivity.traces import Floats
 from quant_core.spec import FLOAT_BITS, LayerSensitivity, SensitivityMethod, SensitivityTable
 from quant_core.spec.progress import Tell
 

@@ -134,7 +134,7 @@ quantize(model, data, spec, out, checkpoints=Checkpoints(checkpoints, kept, prob
 def test_after_a_kill_in_the_middle_of_the_probes_none_is_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output = import_module("quant_core.sensitivity.output")
+    output = import_module("quant_core.sensitivity.estimators.output")
     measured: list[tuple[str, float]] = []
     changes_of = output.changes_of
 

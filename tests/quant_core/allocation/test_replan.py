@@ -12,7 +12,7 @@ from quant_core.allocation.plan_bits import plan_bits
 from quant_core.allocation.plan_problem import PairLosses, PlanProblem
 from quant_core.allocation.replan import replan
 from quant_core.errors import InfeasibleBudgetError, SpecError
-from quant_core.sensitivity.interaction import Interactions
+from quant_core.sensitivity.estimators.interaction import Interactions
 from quant_core.spec import CostTable, LayerCosts, LayerSensitivity, PlanSpec, SensitivityTable
 
 BITS = (2, 4, 8)

@@ -9,11 +9,11 @@ import torch
 
 from quant_core.ingest.layer import Layer
 from quant_core.sensitivity import Objective, Term
-from quant_core.sensitivity.activations import ActivationTraces
+from quant_core.sensitivity.estimators.activations import ActivationTraces
 from quant_core.sensitivity.methods import METHODS
 from quant_core.sensitivity.question import Question
+from quant_core.sensitivity.running.workers import OneThread
 from quant_core.sensitivity.table import answer
-from quant_core.sensitivity.workers import OneThread
 from quant_core.spec import SensitivityMethod, SensitivityTable
 
 BITS = (2, 4, 32)

@@ -1,0 +1,1 @@
+"""What estimators of curvature share: derivatives, products with the Hessian, random probes, averages."""
