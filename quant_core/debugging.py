@@ -35,12 +35,12 @@ _BYTE = 8
 
 @dataclass(frozen=True, eq=False)
 class _Case:
-    """A float model, its layers, samples to run, and what a report says about bits."""
+    """A float model, its layers, samples to run, and the bits that a report tells, of two widths both."""
 
     model: ir.Model
     layers: tuple[Layer, ...]
     samples: Samples
-    bits: Mapping[str, int]
+    bits: Mapping[str, tuple[int, int | None]]
 
 
 def debug(
@@ -131,7 +131,8 @@ def _gain(runs: _Runs, layer: Layer, base: _Outputs) -> _Gain:
     weight = runs.weights[layer.weight]
     whole = runs.output_with(layer, weight)
     share = 1 - whole.noise / base.noise if base.noise else 0.0
-    if runs.case.bits.get(layer.name, 0) >= _BYTE:
+    wide, narrow = runs.case.bits.get(layer.name, (0, None))
+    if (narrow or wide) >= _BYTE:
         return _Gain(whole.gain_db(base), None, share)
     codes = quantize_weight(weight, _BYTE, layer.step_axis(WeightGrid()))
     return _Gain(whole.gain_db(base), runs.output_with(layer, codes.dequantize()).gain_db(base), share)
@@ -144,11 +145,13 @@ def _finding(
     own: Mapping[str, Difference],
     gain: _Gain,
 ) -> LayerFinding:
+    wide, narrow = case.bits.get(layer.name, (None, None))
     return LayerFinding(
         name=layer.name,
         op=layer.op,
         parameters=layer.parameters,
-        weight_bits=case.bits.get(layer.name),
+        weight_bits=wide,
+        narrow_bits=narrow,
         sqnr_db=gathered[layer.name].sqnr_db,
         own_sqnr_db=own[layer.name].sqnr_db,
         float_gain_db=gain.whole,
@@ -191,7 +194,7 @@ def _case(model: Path, quantized: Path, data: Path, most: int, tell: Tell) -> _C
     job = equalize(
         job, calibration, report.spec, scaled_for, lambda fraction, message: tell(0.1 * fraction, message)
     )
-    bits = {layer.name: layer.narrow_bits or layer.weight_bits for layer in report.layers}
+    bits = {layer.name: (layer.weight_bits, layer.narrow_bits) for layer in report.layers}
     return _Case(job.model, job.layers, _few(held_back, most), bits)
 
 

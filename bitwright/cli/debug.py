@@ -76,7 +76,7 @@ def print_findings(found: Debugging, rows: int, console: Console) -> None:
     for layer in found.layers[:rows]:
         table.add_row(
             escape(layer.name),
-            "" if layer.weight_bits is None else format_bits(layer.weight_bits),
+            " and ".join(format_bits(b) for b in (layer.weight_bits, layer.narrow_bits) if b is not None),
             f"{layer.sqnr_db:.1f} dB",
             f"{layer.own_sqnr_db:.1f} dB",
             *_gains(layer),

@@ -139,7 +139,7 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     smallest = smallest_reachable(widths, costs)
     if budget is not None and smallest > budget:
         left = _largest_left(model, layers, candidates)
-        _refuse_budget(budget, spec.budget.size, smallest, source.file_bytes, left)
+        _refuse_budget(budget, with_zero_points(smallest), source.file_bytes, left)
     samples = load_samples(data_path, model)
     program = compile_model(model, device=device)
     first = samples.take(np.arange(samples.batch or min(samples.count, _PARITY_SAMPLES)))
@@ -213,11 +213,11 @@ def _refuse_no_layer(source: Source, model: ir.Model, where: str) -> NoReturn:
     )
 
 
-def _refuse_budget(budget: int, asked: float | None, smallest: int, float_bytes: int, left: str) -> NoReturn:
+def _refuse_budget(budget: int, smallest: int, float_bytes: int, left: str) -> NoReturn:
     raise InfeasibleBudgetError(
-        f"a budget of {budget} bytes ({asked or 0:g}) cannot be met: the smallest reachable file is {smallest} bytes, "
-        f"{smallest / float_bytes:.3f} of the float file.",
-        remedy=f"Allow at least {with_zero_points(smallest)} bytes, fewer bits, or fewer pins.{left}",
+        f"a budget of {budget} bytes ({budget / float_bytes:.3f}) cannot be met: the smallest reachable file is "
+        f"{smallest} bytes, {smallest / float_bytes:.3f} of the float file.",
+        remedy=f"Allow at least {smallest} bytes, fewer bits, or fewer pins.{left}",
         where="size",
     )
 

@@ -13,6 +13,7 @@ class LayerFinding(BaseModel):
         op: Operator type.
         parameters: Number of weight elements.
         weight_bits: Bits of its weight; null where no report says so.
+        narrow_bits: Bits of the output channels that matter least; null where all take `weight_bits`.
         sqnr_db: Of its output in the quantized network against the float network: the error of all layers up to here.
         own_sqnr_db: Of its output with its stored weight against its float weight, both on the quantized network's
             input: the error that its weight adds.
@@ -28,6 +29,7 @@ class LayerFinding(BaseModel):
     op: str
     parameters: int
     weight_bits: int | None
+    narrow_bits: int | None = None
     sqnr_db: float
     own_sqnr_db: float
     float_gain_db: float | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from io import StringIO
 
 import numpy as np
 import onnx
@@ -10,7 +12,9 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from rich.console import Console
 
+from bitwright.cli.debug import print_findings
 from quant_core.debugging import debug
 from quant_core.errors import ModelError
 from quant_core.export.ort_cpu import ORT_CPU
@@ -165,6 +169,23 @@ def test_layers_that_have_eight_bits_are_not_pinned_to_them(net, tmp_path):
     assert {name: layer.weight_bits for name, layer in found.items()} == {"a": 8, "b": 4, "c": 8}
     assert all(layer.float_gain_db is not None for layer in found.values())
     assert [name for name, layer in found.items() if layer.byte_gain_db is not None] == ["b"]
+
+
+def test_layers_of_two_widths_are_told_with_both(net, tmp_path):
+    model, data, *_ = net
+    job = tmp_path / "job"
+    quantize(model, data, QuantizeSpec.model_validate({"size": 1, "bits": [8], "device": "cpu"}), job)
+    report = json.loads((job / "report.json").read_text())
+    report["layers"][1]["narrow_bits"] = 4
+    (job / "report.json").write_text(json.dumps(report))
+    found = debug(model, job, data, samples=4)
+    layers = {layer.name: layer for layer in found.layers}
+    assert (layers["b"].weight_bits, layers["b"].narrow_bits) == (8, 4)
+    assert layers["b"].byte_gain_db is not None  # some channels have fewer
+    assert layers["a"].narrow_bits is None
+    console = Console(file=StringIO(), width=120)
+    print_findings(found, 3, console)
+    assert "8 and 4" in console.file.getvalue()
 
 
 def test_no_message_holds_the_weights_of_the_float_model(net, tmp_path, monkeypatch):

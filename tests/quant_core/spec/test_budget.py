@@ -15,6 +15,8 @@ def test_a_quarter_of_the_file_where_nothing_is_asked():
     [
         ({"size": "2.5MB"}, "size", 2_500_000),
         ({"size": "18%"}, "size", 0.18),
+        ({"size": "1e6"}, "size", 1e6),
+        ({"size": "1.5e-1"}, "size", 0.15),
         ({"bops": "3.5G"}, "bops", 3.5e9),
         ({"bops": "5%"}, "bops", 0.05),
         ({"bops": "1e9"}, "bops", 1e9),
