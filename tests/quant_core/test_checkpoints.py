@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from dataclasses import asdict
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from quant_core.checkpoints import Checkpoints, find_rounded, keep_rounded, prob
 from quant_core.codes import CorrectedBias, QuantizedWeight
 from quant_core.errors import CancelledError
 from quant_core.pipeline import quantize
+from quant_core.sensitivity.estimators import output
 from quant_core.spec import Progress, QuantizeSpec
 
 DATA = Path(__file__).parents[2] / "benchmarks" / "data"
@@ -134,7 +134,6 @@ quantize(model, data, spec, out, checkpoints=Checkpoints(checkpoints, kept, prob
 def test_after_a_kill_in_the_middle_of_the_probes_none_is_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output = import_module("quant_core.sensitivity.estimators.output")
     measured: list[tuple[str, float]] = []
     changes_of = output.changes_of
 

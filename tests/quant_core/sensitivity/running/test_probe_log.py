@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 
 from quant_core.sensitivity import Objective, Term
 from quant_core.sensitivity.cut import Cut
+from quant_core.sensitivity.estimators import output
 from quant_core.sensitivity.question import Question
 from quant_core.sensitivity.running.assignment import Assignment
 from quant_core.sensitivity.running.probe_log import ProbeLog
@@ -82,7 +82,6 @@ def test_a_second_attempt_measures_what_the_first_did_not(question: Question, me
 def test_layers_of_an_unfinished_batch_are_not_measured_again(
     question: Question, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output = import_module("quant_core.sensitivity.estimators.output")
     measured: list[str] = []
     changes_of = output.changes_of
 
