@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from quant_core.calibration import load_samples
 from quant_core.errors import ModelError, SamplesError
-from quant_core.ingest.external_data import check_external_data
-from quant_core.ingest.file_kind import EXPORT_REMEDY, foreign_kind
-from quant_core.ingest.structure import check_structure
+from quant_core.ingest.reading.external_data import check_external_data
+from quant_core.ingest.reading.file_kind import EXPORT_REMEDY, foreign_kind
+from quant_core.ingest.reading.structure import check_structure
 from quant_core.spec import Evaluation
 from quant_core.verification import available_threads, choose_batch, count_correct, open_session, run_batches
 from quant_core.verification.intervals import share_interval

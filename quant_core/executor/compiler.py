@@ -13,9 +13,9 @@ from quant_core.executor.dtypes import Precision
 from quant_core.executor.lowering import lower_graph
 from quant_core.executor.program import Program
 from quant_core.executor.scope import Frame, Missing, Scope, Setting
-from quant_core.ingest.graph_size import check_graph_size
-from quant_core.ingest.names import check_text
-from quant_core.ingest.proto_tensors import walk_graphs, walk_tensors
+from quant_core.ingest.reading.graph_size import check_graph_size
+from quant_core.ingest.reading.names import check_text
+from quant_core.ingest.reading.proto_tensors import walk_graphs, walk_tensors
 from quant_core.spec.limits import MAX_DEPTH
 
 

@@ -14,7 +14,7 @@ import onnx_ir as ir
 import torch
 
 from quant_core.errors import ModelError
-from quant_core.ingest.lean_parse import ALIGNMENT
+from quant_core.ingest.reading.lean_parse import ALIGNMENT
 
 Kind = ir.DataType
 

@@ -4,7 +4,7 @@ from quant_core.ingest.find_layers import find_layers
 from quant_core.ingest.layer import Layer, Use, with_float_activations
 from quant_core.ingest.macs import with_shapes
 from quant_core.ingest.normalise import normalise
-from quant_core.ingest.source import Source, read_model
+from quant_core.ingest.reading.source import Source, read_model
 from quant_core.ingest.unquantizable import FloatWeight, find_float_weights
 
 __all__ = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from quant_core.ingest.passes.inference import infer_shapes
+from quant_core.ingest.shape_inference import infer_shapes
 
 
 def find_ranks(model: ir.Model) -> dict[str, int]:

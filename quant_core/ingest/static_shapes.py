@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from quant_core.ingest.passes.inference import infer_shapes
+from quant_core.ingest.shape_inference import infer_shapes
 
 
 @dataclass(frozen=True)

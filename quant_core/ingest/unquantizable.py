@@ -10,7 +10,7 @@ from quant_core.errors import name_some
 from quant_core.ingest.find_layers import FLOAT_TYPES, QUANTIZABLE_TYPE, picks_alike, weight_operands
 from quant_core.ingest.layer import RECURRENT, Layer
 from quant_core.ingest.passes.large_constants import FEWEST
-from quant_core.ingest.quantized_parts import works_on_codes
+from quant_core.ingest.reading.quantized_parts import works_on_codes
 from quant_core.ingest.subgraphs import bodies
 
 _SHOWN = 3

@@ -20,7 +20,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from quant_core.artifacts import MODEL
 from quant_core.errors import AlreadyQuantizedError, ModelError
 from quant_core.ingest import normalise, read_model
-from quant_core.ingest.quantized_parts import find_quantized_parts
+from quant_core.ingest.reading.quantized_parts import find_quantized_parts
 from quant_core.pipeline import quantize
 from quant_core.preparation import prepare
 from quant_core.spec import QuantizeSpec

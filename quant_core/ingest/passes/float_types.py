@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from quant_core.ingest.find_layers import FLOAT_TYPES, QUANTIZABLE_TYPE, weight_operands
-from quant_core.ingest.passes.inference import infer_types
+from quant_core.ingest.shape_inference import infer_types
 
 COMPUTED_IN_FLOAT32 = "computed_in_float32"
 """Key of `model.meta` under which the types stand that were replaced, as ONNX names them."""

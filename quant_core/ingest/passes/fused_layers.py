@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from quant_core.ingest.constant_tensors import constant_tensor
 from quant_core.ingest.find_layers import FLOAT_TYPES
-from quant_core.ingest.passes.inference import infer_shapes
+from quant_core.ingest.shape_inference import infer_shapes
 
 DOMAIN = "com.microsoft"
 _MATRIX = 2

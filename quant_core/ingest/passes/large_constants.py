@@ -16,7 +16,7 @@ from quant_core.ingest.find_layers import (
     weight_operands,
 )
 from quant_core.ingest.layer import RECURRENT
-from quant_core.ingest.quantized_parts import works_on_codes
+from quant_core.ingest.reading.quantized_parts import works_on_codes
 from quant_core.ingest.subgraphs import bodies
 
 FEWEST = 1024

@@ -10,8 +10,8 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from quant_core.errors import ModelError
-from quant_core.ingest.passes.inference import infer_shapes
 from quant_core.ingest.passes.legacy_resize import LAST_LEGACY_OPSET, restore_sampling
+from quant_core.ingest.shape_inference import infer_shapes
 
 TARGET_OPSET = 21
 """First opset with 4-bit integers."""

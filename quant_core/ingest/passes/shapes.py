@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from quant_core.ingest.constant_tensors import constant_tensor
 from quant_core.ingest.passes.constants import replace_by_constant
-from quant_core.ingest.passes.inference import infer_shapes
+from quant_core.ingest.shape_inference import infer_shapes
 
 Sizes = list[int | None]
 

@@ -10,7 +10,7 @@ import pytest
 from quant_core.export.input_layout import AS_IT_IS, InputLayout, input_layout
 from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.export.size import predict_sizes
-from quant_core.ingest.quantized_parts import find_quantized_parts
+from quant_core.ingest.reading.quantized_parts import find_quantized_parts
 from quant_core.spec import WeightOptions
 from quant_core.verification.layer_check import check_layers
 from tests.quant_core.export.networks import HEADER, Net

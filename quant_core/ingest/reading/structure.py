@@ -12,9 +12,9 @@ import onnx.defs
 import onnx.helper
 
 from quant_core.errors import ModelError, UnsupportedOperatorError
-from quant_core.ingest.graph_size import check_graph_size
-from quant_core.ingest.names import check_text
-from quant_core.ingest.proto_tensors import walk_graphs, walk_tensors
+from quant_core.ingest.reading.graph_size import check_graph_size
+from quant_core.ingest.reading.names import check_text
+from quant_core.ingest.reading.proto_tensors import walk_graphs, walk_tensors
 from quant_core.spec.limits import limits
 
 MAX_OPSET = 26

@@ -8,8 +8,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from quant_core.ingest import find_layers, normalise
-from quant_core.ingest.node_order import sort_nodes
 from quant_core.ingest.passes.float_types import COMPUTED_IN_FLOAT32
+from quant_core.ingest.reading.node_order import sort_nodes
 
 N = helper.make_node
 HALF, BRAIN, DOUBLE = TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE

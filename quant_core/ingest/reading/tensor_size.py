@@ -8,7 +8,7 @@ import onnx
 from onnx import TensorProto
 
 from quant_core.errors import ModelError
-from quant_core.ingest.proto_tensors import walk_tensors
+from quant_core.ingest.reading.proto_tensors import walk_tensors
 from quant_core.spec.limits import limits
 
 _BITS: dict[int, int] = {
@@ -79,7 +79,7 @@ def stored_bytes(tensor: onnx.TensorProto, name: str, where: str) -> int:
 def check_tensor_sizes(model: onnx.ModelProto, where: str) -> None:
     """Compare dimensions and stored data of every tensor inside the file.
 
-    Tensors in external files are checked by `quant_core.ingest.external_data`.
+    Tensors in external files are checked by `quant_core.ingest.reading.external_data`.
 
     Args:
         model: The parsed file.

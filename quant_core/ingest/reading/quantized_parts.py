@@ -10,7 +10,7 @@ from typing import Literal
 import onnx
 from onnx import TensorProto
 
-from quant_core.ingest.proto_tensors import GraphVisit, walk_graphs
+from quant_core.ingest.reading.proto_tensors import GraphVisit, walk_graphs
 
 Form = Literal["qdq", "qoperator", "dynamic", "block", "packed", "activations"]
 """How a part is quantized.

@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 from quant_core.errors import ModelError
 from quant_core.executor import compile_model
 from quant_core.ingest import normalise, read_model
-from quant_core.ingest.lean_parse import LARGE, attach_own_data, read_skeleton
+from quant_core.ingest.reading.lean_parse import LARGE, attach_own_data, read_skeleton
 
 
 def chain(layers: int, width: int) -> onnx.ModelProto:

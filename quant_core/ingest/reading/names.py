@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 
 from quant_core.errors import ModelError
-from quant_core.ingest.proto_tensors import walk_graphs
+from quant_core.ingest.reading.proto_tensors import walk_graphs
 
 
 def check_text(model: onnx.ModelProto, where: str | None = None) -> None:

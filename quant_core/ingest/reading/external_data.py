@@ -10,8 +10,8 @@ import onnx
 from onnx import TensorProto
 
 from quant_core.errors import ModelError
-from quant_core.ingest.proto_tensors import walk_tensors
-from quant_core.ingest.tensor_size import stored_bytes
+from quant_core.ingest.reading.proto_tensors import walk_tensors
+from quant_core.ingest.reading.tensor_size import stored_bytes
 
 _OUTSIDE_REMEDY = "Keep external data beside the model and refer to it by a plain relative path."
 

@@ -8,7 +8,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from quant_core.errors import ModelError
 from quant_core.ingest import normalise, read_model
-from quant_core.ingest.node_order import sort_nodes
+from quant_core.ingest.reading.node_order import sort_nodes
 
 N = helper.make_node
 

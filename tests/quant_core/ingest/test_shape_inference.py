@@ -12,7 +12,7 @@ from onnx import parser
 from quant_core.errors import ModelError
 from quant_core.executor import load
 from quant_core.ingest import normalise, read_model
-from quant_core.ingest.passes.inference import infer_shapes
+from quant_core.ingest.shape_inference import infer_shapes
 
 
 def model(length: str) -> onnx.ModelProto:

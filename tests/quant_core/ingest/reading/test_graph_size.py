@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from quant_core.errors import ModelError
 from quant_core.executor import load
 from quant_core.ingest import read_model
-from quant_core.ingest.graph_size import check_graph_size
+from quant_core.ingest.reading.graph_size import check_graph_size
 from quant_core.spec.limits import MAX_NODES
 
 X = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])

@@ -11,15 +11,15 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from quant_core.errors import ModelError
-from quant_core.ingest.already_quantized import refuse_quantized
-from quant_core.ingest.external_data import check_external_data
-from quant_core.ingest.file_kind import EXPORT_REMEDY, foreign_kind
-from quant_core.ingest.finite_weights import check_finite_weights
-from quant_core.ingest.lean_parse import attach_own_data, read_skeleton
-from quant_core.ingest.node_order import sort_nodes
-from quant_core.ingest.quantized_parts import QuantizedPart, find_quantized_parts
-from quant_core.ingest.structure import check_specification, check_structure
-from quant_core.ingest.tensor_size import check_tensor_sizes
+from quant_core.ingest.reading.already_quantized import refuse_quantized
+from quant_core.ingest.reading.external_data import check_external_data
+from quant_core.ingest.reading.file_kind import EXPORT_REMEDY, foreign_kind
+from quant_core.ingest.reading.finite_weights import check_finite_weights
+from quant_core.ingest.reading.lean_parse import attach_own_data, read_skeleton
+from quant_core.ingest.reading.node_order import sort_nodes
+from quant_core.ingest.reading.quantized_parts import QuantizedPart, find_quantized_parts
+from quant_core.ingest.reading.structure import check_specification, check_structure
+from quant_core.ingest.reading.tensor_size import check_tensor_sizes
 
 MAX_PROTOBUF_BYTES = 2**31 - 1
 # Every ONNX file in use begins with the field `ir_version` or, from some exporters, the producer's name.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quant_core.errors import AlreadyQuantizedError, name_some
-from quant_core.ingest.quantized_parts import QuantizedPart
+from quant_core.ingest.reading.quantized_parts import QuantizedPart
 
 _SHOWN = 3
 
