@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from app.api.deps import owner_name_of, owner_of
 from app.api.earlier import take_over
 from app.api.guard import key_of
 from app.api.problems import ProblemError, responses
+from app.api.request_id import request_id
 from app.api.schemas import JobView
 from app.api.storing import storing
 from app.api.uploads import Upload, check_device, receive_upload
@@ -28,6 +30,8 @@ from app.jobs.job import Job
 from app.jobs.store import Submission, TooManyJobsError
 from app.service import Service
 from quant_core.spec import JobFailure, JobSpec, QuantizeSpec
+
+_log = logging.getLogger("bitwright.jobs")
 
 ANSWERS: dict[int | str, dict[str, Any]] = {
     202: {"headers": {"Location": {"description": "Address of the job.", "schema": {"type": "string"}}}},
@@ -126,6 +130,9 @@ async def submit(
             marked = await asyncio.to_thread(fingerprint, upload, wishes) if wishes.idempotency_key else None
             job = await asyncio.to_thread(_repeated, service, owner, wishes, marked)
             if job is None:
+                if key is not None:  # before the checks, which take longer
+                    with _limited(key.active_jobs):
+                        await asyncio.to_thread(service.store.check_room, owner, key.active_jobs)
                 await _check(service, upload)
                 submission = Submission(
                     uuid.uuid4().hex,
@@ -141,6 +148,11 @@ async def submit(
                     active_limit=None if key is None else key.active_jobs,
                 )
                 job = await asyncio.to_thread(_accept, service, upload, submission)
+                _log.info(
+                    "job %s waits",
+                    job.id,
+                    extra={"job": job.id, "request_id": request_id(request), "key": key.id if key else None},
+                )
         finally:
             await asyncio.to_thread(shutil.rmtree, upload.folder, ignore_errors=True)
     response.headers["Location"] = f"/jobs/{job.id}"
@@ -193,25 +205,35 @@ def _repeated(service: Service, owner: str, wishes: Wishes, marked: str | None) 
 async def _check(service: Service, upload: Upload) -> None:
     check_device(upload.spec, service.devices)
     with checking():
-        wrong = await service.checker.check(upload.model, upload.data, upload.spec)
+        wrong = await service.checker.check(upload.model, upload.data, upload.spec, upload.folder)
     if wrong is not None:
         raise refusal(wrong)
+
+
+@contextmanager
+def _limited(active_limit: int | None) -> Iterator[None]:
+    """Answer 429 where the key has as many jobs as it may."""
+    try:
+        yield
+    except TooManyJobsError as error:
+        raise ProblemError(
+            429,
+            "jobs",
+            f"This key may have {active_limit} jobs waiting or running.",
+            remedy="Wait until some have ended, or cancel them.",
+            where="Authorization",
+            headers={"Retry-After": "30"},
+        ) from error
 
 
 def _accept(service: Service, upload: Upload, submission: Submission) -> Job:
     service.storage.publish(upload.folder / "input", f"{submission.id}/input", upload.digests)
     try:
-        job = service.store.create(submission)
-    except TooManyJobsError as error:
+        with _limited(submission.active_limit):
+            job = service.store.create(submission)
+    except ProblemError:
         service.storage.remove(submission.id)
-        raise ProblemError(
-            429,
-            "jobs",
-            f"This key may have {submission.active_limit} jobs waiting or running.",
-            remedy="Wait until some have ended, or cancel them.",
-            where="Authorization",
-            headers={"Retry-After": "30"},
-        ) from error
+        raise
     if job.id != submission.id:  # the same request came twice at once
         service.storage.remove(submission.id)
     service.supervisor.wake()

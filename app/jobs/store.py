@@ -101,6 +101,19 @@ class JobStore:
                 raise
             return found
 
+    def check_room(self, owner: str, limit: int) -> None:
+        """See that an owner may have one more job, as `create` does again.
+
+        Args:
+            owner: Whose jobs.
+            limit: How many may wait and run.
+
+        Raises:
+            TooManyJobsError: If the owner has as many.
+        """
+        with self._database.read() as session:
+            _check_room(session, owner, limit)
+
     def repeated(self, owner: str, idempotency_key: str) -> tuple[Job, str | None] | None:
         """Find the job that was queued under an idempotency key.
 
@@ -305,11 +318,15 @@ def _repeated(session: Session, submission: Submission) -> Job | None:
     return None if row is None else to_job(row)
 
 
+def _check_room(session: Session, owner: str, limit: int) -> None:
+    active = select(func.count()).where(JobRow.owner == owner, JobRow.state.in_(_ACTIVE))
+    if (session.scalar(active) or 0) >= limit:
+        raise TooManyJobsError
+
+
 def _insert(session: Session, submission: Submission) -> Job:
     if submission.active_limit is not None:
-        active = select(func.count()).where(JobRow.owner == submission.owner, JobRow.state.in_(_ACTIVE))
-        if (session.scalar(active) or 0) >= submission.active_limit:
-            raise TooManyJobsError
+        _check_room(session, submission.owner, submission.active_limit)
     row = JobRow(
         id=submission.id,
         owner=submission.owner,

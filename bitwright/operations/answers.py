@@ -43,7 +43,7 @@ _GATEWAY = dict.fromkeys(
 )
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 8.0
-_LONGEST_WISH = 60.0
+LONGEST_WISH = 60.0
 """Seconds; limits are counted by the minute. Who is asked to stay away for longer should not find a program asleep."""
 
 
@@ -110,7 +110,7 @@ def _repeat(step: Send | Save, request: Send, retries: int) -> Operation[httpx.R
             if last or not (request.safe or unheard):
                 refuse(error)
         except ServiceBusyError as error:
-            if last or not request.safe or error.retry_after > _LONGEST_WISH:
+            if last or not request.safe or error.retry_after > LONGEST_WISH:
                 raise
             pause = max(pause, error.retry_after)
         else:

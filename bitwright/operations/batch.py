@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
-from bitwright.errors import BitwrightError, InvalidRequestError
+from bitwright.errors import (
+    BitwrightError,
+    InvalidRequestError,
+    RateLimitedError,
+    ServiceBusyError,
+    ServiceUnreachableError,
+)
 from bitwright.external_data import external_files
 from bitwright.file_digest import file_digest
 from bitwright.ledger import Entry, Ledger
 from bitwright.operations import follow, jobs
+from bitwright.operations.answers import LONGEST_WISH
 from bitwright.operations.submit import Given, Wishes, submit, workshop
 from bitwright.options import QuantizeOptions, request_of
 from bitwright.results import JobInfo
-from bitwright.steps import Operation, Work
+from bitwright.steps import Operation, Pause, Work
 from quant_core.spec import QuantizeSpec
 
 if TYPE_CHECKING:
@@ -138,12 +146,15 @@ def run_one(
         with workshop() as folder:
             model, data = yield Work(lambda: given.files(folder))
             entry: Entry = yield Work(lambda: ledger.entry(_digest(given, model, data)))
-            info = None if entry.job_id is None else (yield from jobs.get(entry.job_id))
+            sent = entry.job_id
+            info = None if sent is None else (yield from _patiently(lambda: jobs.get(sent)))
             if info is not None and info.error is not None and info.error.retryable:
                 entry, info = (yield Work(lambda: ledger.again(entry))), None
             if info is None:
-                wishes = Wishes(given.tags, given.webhook)
-                info = yield from submit("/quantize", model, data, given.spec, wishes, key=entry.key)
+                wishes, key = Wishes(given.tags, given.webhook), entry.key
+                info = yield from _patiently(
+                    lambda: submit("/quantize", model, data, given.spec, wishes, key=key)
+                )
                 accepted = info.id
                 yield Work(lambda: ledger.accepted(entry, accepted))
         see(info)
@@ -152,6 +163,24 @@ def run_one(
     except BitwrightError as error:
         return error
     return None
+
+
+def _patiently(ask: Callable[[], Operation[JobInfo]]) -> Operation[JobInfo]:
+    """Bear a service that is away as `wait` does, and wait for room where the key has as many jobs as it may."""
+    until = time.monotonic() + follow.PATIENCE_SECONDS
+    while True:
+        pause = follow.POLL_SECONDS
+        try:
+            return (yield from ask())
+        except RateLimitedError as error:
+            if error.retry_after > LONGEST_WISH:
+                raise
+            until = time.monotonic() + follow.PATIENCE_SECONDS
+            pause = max(pause, error.retry_after)
+        except (ServiceUnreachableError, ServiceBusyError):
+            if time.monotonic() >= until:
+                raise
+        yield Pause(pause)
 
 
 def _digest(given: Given, model: Path, data: Path) -> str:

@@ -24,10 +24,10 @@ from bitwright.operations.jobs import address
 from bitwright.results import JobInfo
 from bitwright.steps import Close, Line, Open, Operation, Pause, Send
 
-_POLL_SECONDS = 1.0
+POLL_SECONDS = 1.0
 _SILENCE_SECONDS = 45.0
 """The service pings open streams every 15 seconds; longer silence means that the connection is dead."""
-_PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 60.0
 """How long a service may be away, to be started again for example, before waiting for a job gives up."""
 
 
@@ -130,7 +130,7 @@ def wait(
                 pass  # broken, silent, or out of time: look at the job, then go on behind the last event
             except (_NoStreamError, ResponseError):
                 streams = False
-        rest = _POLL_SECONDS - (time.monotonic() - started)
+        rest = POLL_SECONDS - (time.monotonic() - started)
         if deadline is not None:
             rest = min(rest, deadline - time.monotonic())
         if rest > 0:
@@ -180,11 +180,11 @@ def _open(job_id: str, last: str, deadline: float | None) -> Operation[None]:
 
 
 def _patiently(job_id: str, deadline: float | None) -> Operation[JobInfo]:
-    until = time.monotonic() + _PATIENCE_SECONDS
+    until = time.monotonic() + PATIENCE_SECONDS
     if deadline is not None:
         until = min(until, deadline)
     while True:
-        pause = _POLL_SECONDS
+        pause = POLL_SECONDS
         try:
             response: httpx.Response = yield Send("GET", address(job_id))
             check(response)

@@ -117,3 +117,47 @@ def test_a_file_that_is_no_ledger_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match="no resume file"):
         Ledger(path)
     assert path.read_text() == "my notes\n"
+
+
+def test_a_batch_waits_for_a_service_that_is_away_and_for_room_among_its_jobs(
+    model_file: Path, sample_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, pauses, keys = [0.0], [], set()
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        clock[0] += seconds
+
+    monkeypatch.setattr("bitwright.connection.time.sleep", sleep)
+    monkeypatch.setattr("bitwright.operations.batch.time.monotonic", lambda: clock[0])
+    full = httpx.Response(429, headers={"Retry-After": "30"})
+    away: list[httpx.Response | None] = [None, httpx.Response(503), full, full, full, full, None]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            keys.add(request.headers["Idempotency-Key"])
+        if away:
+            first = away.pop(0)
+            if first is None:
+                raise httpx.ConnectError("refused")
+            return first
+        return httpx.Response(200, json={**JOB, "state": "succeeded"})
+
+    def batch() -> str | None:
+        request = {"model": model_file, "data": sample_file, "size": 0.2}
+        transport = httpx.MockTransport(answer)
+        with (
+            Ledger(tmp_path / "l") as ledger,
+            httpx.Client(base_url="http://s", transport=transport) as client,
+        ):
+            failed = Connection(client, retries=0).run(run_one(request, ledger, lambda _: None))
+        return None if failed is None else type(failed).__name__
+
+    assert batch() is None
+    assert (len(keys), sum(pause >= 30 for pause in pauses)) == (1, 4)
+    away[:] = [None, httpx.Response(504)]  # as the job is looked for that was sent before
+    assert batch() is None
+    away[:] = [None] * 1000
+    assert batch() == "ServiceUnreachableError"
+    away[:] = [httpx.Response(429, headers={"Retry-After": "86400"})]
+    assert batch() == "RateLimitedError"

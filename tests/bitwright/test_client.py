@@ -229,7 +229,7 @@ def test_the_bar_shows_stage_and_message(
 def test_waiting_outlives_a_restart_of_the_service(
     own_server: Any, model_file: Path, sample_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "_PATIENCE_SECONDS", 900.0)
+    monkeypatch.setattr(follow, "PATIENCE_SECONDS", 900.0)
     with Client(own_server.url) as client:
         job = client.quantize(model_file, data=sample_file, seed=1)
         attempts: list[int] = []

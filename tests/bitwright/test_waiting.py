@@ -91,7 +91,7 @@ Follow = Callable[[_Service], list[tuple[str, float]]]
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
 
 
 def test_events_are_read_as_the_standard_says() -> None:
