@@ -70,7 +70,7 @@ async def inspect(request: Request, service: ServiceDep) -> Preflight:
         try:
             model, data = await _receive(request, service, folder)
             with checking():
-                found = await service.checker.inspect(model, data)
+                found = await service.checker.inspect(model, data, folder)
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     if isinstance(found, JobFailure):

@@ -66,13 +66,14 @@ class Checker:
         """Start the processes."""
         self._pool.start()
 
-    async def check(self, model: Path, data: Path, spec: JobSpec) -> JobFailure | None:
+    async def check(self, model: Path, data: Path, spec: JobSpec, scratch: Path) -> JobFailure | None:
         """Check an upload.
 
         Args:
             model: The model's file.
             data: The samples' file.
             spec: What was asked.
+            scratch: A folder of this upload alone, removed by who asks.
 
         Returns:
             What is wrong with it, or None.
@@ -81,16 +82,17 @@ class Checker:
             CheckerDownError: If the processes that check uploads do not stay up.
         """
         found: JobFailure | None = await self._ask(
-            worker.check, model, data, spec, self._validators[kind_of(spec)], self._limits
+            worker.check, model, data, spec, scratch, self._validators[kind_of(spec)], self._limits
         )
         return found
 
-    async def inspect(self, model: Path, data: Path | None) -> Preflight | JobFailure:
+    async def inspect(self, model: Path, data: Path | None, scratch: Path) -> Preflight | JobFailure:
         """Tell what a model holds.
 
         Args:
             model: The model's file.
             data: Samples, for models whose inputs have open sizes.
+            scratch: A folder of this upload alone, removed by who asks.
 
         Returns:
             What it holds, or why it cannot be told.
@@ -99,7 +101,7 @@ class Checker:
             CheckerDownError: If the processes that check uploads do not stay up.
         """
         found: Preflight | JobFailure = await self._ask(
-            worker.inspect, model, data, self._inspector, self._limits
+            worker.inspect, model, data, scratch, self._inspector, self._limits
         )
         return found
 

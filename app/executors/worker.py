@@ -9,8 +9,9 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
@@ -63,14 +64,17 @@ def run(task: Task, engine: str) -> None:
         engine: Dotted name of the engine's entry.
     """
     # Line by line to a file: it outlives this process, and a kill in mid-write harms no pipe that others share.
-    with task.messages.open("x", buffering=1, encoding="utf-8") as messages:
+    with (
+        task.messages.open("x", buffering=1, encoding="utf-8") as messages,
+        _temporary_files_in(task.scratch),
+    ):
         say(messages, "pid", os.getpid())
         outcome = _outcome(task, engine, _reporter(messages), lambda name: say(messages, "checkpoint", name))
         say(messages, "outcome", outcome.model_dump(mode="json"))
 
 
 def check(
-    model: Path, data: Path, spec: JobSpec, validator: str, limits: tuple[int, int, int]
+    model: Path, data: Path, spec: JobSpec, scratch: Path, validator: str, limits: tuple[int, int, int]
 ) -> JobFailure | None:
     """Run the engine's own checks on an upload.
 
@@ -78,6 +82,7 @@ def check(
         model: The model's file.
         data: The samples' file.
         spec: What was asked.
+        scratch: A folder of this upload alone.
         validator: Dotted name of the engine's checks.
         limits: Most nodes, nesting and bytes of one tensor; 0 bytes for no limit.
 
@@ -86,7 +91,7 @@ def check(
     """
     try:
         # Whether there is such a device is for the service to say; the checks see the processor alone.
-        with _limited_to(limits):
+        with _limited_to(limits), _temporary_files_in(scratch):
             resolve(validator)(model, data, spec.model_copy(update={"device": "cpu"}))
     except UserError as error:
         return _told(error, model, data)
@@ -97,13 +102,14 @@ def check(
 
 
 def inspect(
-    model: Path, data: Path | None, inspector: str, limits: tuple[int, int, int]
+    model: Path, data: Path | None, scratch: Path, inspector: str, limits: tuple[int, int, int]
 ) -> Preflight | JobFailure:
     """Tell what a model holds.
 
     Args:
         model: The model's file.
         data: Samples, for models whose inputs have open sizes.
+        scratch: A folder of this upload alone.
         inspector: Dotted name of what inspects models.
         limits: As in `check`.
 
@@ -112,7 +118,7 @@ def inspect(
     """
     files = (model,) if data is None else (model, data)
     try:
-        with _limited_to(limits):
+        with _limited_to(limits), _temporary_files_in(scratch):
             found: Preflight = resolve(inspector)(model, data)
     except UserError as error:
         return _told(error, *files)
@@ -164,6 +170,24 @@ def _outcome(
         _log.exception("job %s, attempt %d", task.job_id, task.attempt)
         told = _fault(error, f"job {task.job_id}")
         return Outcome(state="failed", error=told, with_less=told.code == "out_of_memory")
+
+
+@contextlib.contextmanager
+def _temporary_files_in(scratch: Path) -> Iterator[None]:
+    """Have temporary files go with a folder that the service removes, also where this process is killed."""
+    before = os.environ.get("TMPDIR")
+    folder = scratch / "temporary"
+    with contextlib.suppress(FileNotFoundError):  # who sent it went away
+        folder.mkdir(exist_ok=True)
+    os.environ["TMPDIR"], tempfile.tempdir = str(folder), None
+    try:
+        yield
+    finally:
+        tempfile.tempdir = None
+        if before is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = before
 
 
 def _limited_to(limits: tuple[int, int, int]) -> contextlib.AbstractContextManager[None]:

@@ -48,14 +48,17 @@ def test_an_upload_over_the_limit_is_refused(strict_server: Any) -> None:
     assert strict_server.http.post("/quantize", content=_body(2), headers=_TYPE).status_code == 202
 
 
-def test_checks_that_take_too_long_or_too_much_memory_are_stopped(make_server: Any) -> None:
-    hasty = make_server(BITWRIGHT_CHECK_TIMEOUT="1", BITWRIGHT_JOB_MEMORY=str(4 * 2**30))
+def test_checks_that_take_too_long_or_too_much_memory_are_stopped(make_server: Any, tmp_path: Path) -> None:
+    hasty = make_server(
+        BITWRIGHT_CHECK_TIMEOUT="1", BITWRIGHT_JOB_MEMORY=str(4 * 2**30), TMPDIR=str(tmp_path)
+    )
     answer = hasty.post(model=b"slow")
     assert (answer.status_code, answer.json()["code"]) == (422, "check_timeout")
     answer = hasty.post(model=b"heap")
     assert (answer.status_code, answer.json()["code"]) == (422, "out_of_memory")
     assert answer.json()["message"].startswith("Memory ran out.")  # there is no job
     assert hasty.files() == set()
+    assert list(tmp_path.iterdir()) == []
     # On a busy machine a second may be too short for a good file as well.
     hasty.until(lambda: hasty.post().status_code == 202, "a good file to be checked in time")
     hasty.stop()
