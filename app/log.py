@@ -14,7 +14,7 @@ LogFormat = Literal["text", "json"]
 _SECRETS = re.compile(
     r"(\bbw_[0-9a-f]{12}_)[\w-]+|(\w+://[^\s:/@]*:)[^\s@/]+(?=@)|((?:Bearer|Basic) )[\w.~+/=-]+"
 )
-_FIELDS = ("method", "path", "status", "seconds", "request_id", "key")
+_FIELDS = ("method", "path", "status", "seconds", "request_id", "key", "job")
 
 
 def configure(level: str, form: LogFormat) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from typing import get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -152,6 +153,6 @@ class _Jobs(Collector):
 
     def collect(self) -> Iterable[Metric]:
         found = GaugeMetricFamily("bitwright_jobs", "Jobs in the database.", labels=["state"])
-        for state, count in sorted(({"queued": 0} | self._counts()).items()):
+        for state, count in sorted((dict.fromkeys(get_args(JobState), 0) | self._counts()).items()):
             found.add_metric([state], count)
         return [found]

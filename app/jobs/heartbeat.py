@@ -92,7 +92,13 @@ class Heartbeat:
         for holder in dead:
             self._presence.bury(holder)
         for job in taken:
-            _log.warning("job %s, attempt %d: its service is gone; %s", job.id, job.attempt, job.state)
+            _log.warning(
+                "job %s, attempt %d: its service is gone; %s",
+                job.id,
+                job.attempt,
+                job.state,
+                extra={"job": job.id},
+            )
             if job.ended:
                 self._storage.remove(job.id)
         if taken:

@@ -153,13 +153,13 @@ class Supervisor:
         job = self._leases.claim(served_by(device))
         if job is None:
             return
-        _log.info("job %s, attempt %d, starts on %s", job.id, job.attempt, device)
+        _log.info("job %s, attempt %d, starts on %s", job.id, job.attempt, device, extra={"job": job.id})
         try:
             ticket = self._executor.submit(self._task(job), device)
             trace = None if self._tracing is None else self._tracing.attempt(job)
             self._runs[device] = _Run(job, ticket, self._metrics.watch(), trace)
         except Exception as error:
-            _log.exception("job %s, attempt %d, cannot start", job.id, job.attempt)
+            _log.exception("job %s, attempt %d, cannot start", job.id, job.attempt, extra={"job": job.id})
             told = _kept_from(f"The job could not be started: {error}", error)
             held = self._leases.interrupted(job, told, self._max_interruptions)  # the bucket may be back soon
             shutil.rmtree(self._folder(job), ignore_errors=True)
@@ -270,7 +270,13 @@ class Supervisor:
             self._storage.remove(output)
         shutil.rmtree(self._folder(job), ignore_errors=True)
         _log.info(
-            "job %s, attempt %d: %s%s", job.id, job.attempt, outcome.state, "" if held else " (too late)"
+            "job %s, attempt %d: %s%s%s",
+            job.id,
+            job.attempt,
+            outcome.state,
+            "" if outcome.error is None else f" ({outcome.error.code}: {outcome.error.message})",
+            "" if held else " (too late)",
+            extra={"job": job.id},
         )
         run.watch.end()
         if run.trace is not None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
 
 from app.admin import create_key, revoke_key
 from app.settings import Settings
+from quant_core.spec import JobState
 
 _DATA = b"PK\x05\x06" + bytes(18)
 
@@ -21,6 +23,7 @@ _DATA = b"PK\x05\x06" + bytes(18)
 def guarded(make_server: Callable[..., Any]) -> Iterator[Any]:
     running = make_server(
         BITWRIGHT_KEYS="on",
+        BITWRIGHT_LOG_FORMAT="json",
         SOME_SECRET="hunter2",
         BITWRIGHT_WEBHOOK_SECRET="hunter2" * 3,
         BITWRIGHT_WEBHOOK_HOSTS="me.example",
@@ -87,7 +90,26 @@ def test_a_key_does_what_its_scopes_allow(key: Callable[..., httpx.Client]) -> N
     told = counter.get("/metrics").text
     assert re.search(r'^bitwright_requests_total\{method="POST",status="202"\} [1-9]', told, re.MULTILINE)
     assert re.search(r"^bitwright_received_bytes_total [1-9]", told, re.MULTILINE)
-    assert 'bitwright_jobs{state="queued"}' in told
+    for state in get_args(JobState):  # also of those that no job is in
+        assert f'bitwright_jobs{{state="{state}"}}' in told
+
+
+def test_the_log_leads_from_a_request_to_its_job_and_says_why_it_failed(
+    guarded: Any, key: Callable[..., httpx.Client]
+) -> None:
+    mine = key()
+    sent = _send(mine, data={"spec": '{"seed": 5}'}, headers={"X-Request-ID": "mine"})
+    job = sent.json()["id"]
+    guarded.until(lambda: mine.get(f"/jobs/{job}").json()["state"] == "failed", "the job to end")
+
+    def told() -> list[dict[str, Any]]:
+        lines = map(json.loads, guarded.folder.with_suffix(".log").read_text().splitlines())
+        return [line for line in lines if line.get("job") == job]
+
+    guarded.until(lambda: len(told()) == 3, "three lines of it")
+    waits, starts, ends = told()
+    assert (waits["request_id"], "key" in waits, "starts on cpu" in starts["message"]) == ("mine", True, True)
+    assert ends["message"].endswith("failed (infeasible_budget: too small)")
 
 
 def test_another_owners_job_is_as_good_as_none(key: Callable[..., httpx.Client]) -> None:
@@ -125,7 +147,7 @@ def test_requests_and_jobs_are_limited_by_key(key: Callable[..., httpx.Client]) 
     greedy = key(jobs=1)
     running = _send(greedy, data={"spec": '{"seed": 1}'})
     assert running.status_code == 202
-    refused = _send(greedy)
+    refused = _send(greedy, model=b"what the checks would refuse, which nobody runs for it")
     assert (refused.status_code, refused.json()["code"]) == (429, "jobs")
     greedy.delete(f"/jobs/{running.json()['id']}")
 
