@@ -7,7 +7,9 @@ import re
 import subprocess
 import sys
 import tomllib
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import jsonschema
@@ -27,8 +29,8 @@ SETTINGS = {f"BITWRIGHT_{name.upper()}" for name in Settings.model_fields}
 def test_an_image_is_made_of_what_is_here(name: str) -> None:
     text = (ROOT / "docker" / name).read_text()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (extra,) = re.findall(r"'\.\[(\w+)\]'", text)
-    assert extra in project["optional-dependencies"]
+    ((extra, spans),) = re.findall(r"'\.\[(\w+),(\w+)\]'", text)
+    assert {extra, spans} <= set(project["optional-dependencies"])
     packages = [
         requirement for requirement in project["optional-dependencies"][extra] if "onnxruntime" in requirement
     ]
@@ -38,7 +40,6 @@ def test_an_image_is_made_of_what_is_here(name: str) -> None:
         r"^USER (\d+):\d+$", text, re.MULTILINE
     )  # a number, so that a cluster sees it is not root
     assert f"--uid {user} " in text
-    assert "HEALTHCHECK" in text
     assert text.count("FROM python:") == 2
     assert all("-c constraints.txt" in line for line in text.splitlines() if "pip install" in line)
     (command,) = re.findall(r'^CMD \["bitwright", "(\w+)"\]', text, re.MULTILINE)
@@ -50,6 +51,45 @@ def test_an_image_is_made_of_what_is_here(name: str) -> None:
         for source in line.split()[:-1]
     ]
     assert all(f"!{source}" in ignore.splitlines() for source in sources)
+
+
+def _healthcheck(name: str) -> list[str]:
+    (command,) = re.findall(
+        r"^HEALTHCHECK .*\n +CMD (\[.*\])$", (ROOT / "docker" / name).read_text(), re.MULTILINE
+    )
+    return [str(word) for word in json.loads(command)]
+
+
+class _Ready(BaseHTTPRequestHandler):
+    status = 204
+
+    def do_GET(self) -> None:
+        self.send_response(self.status if self.path == "/readyz" else 404)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_a_container_is_healthy_where_its_service_is_ready_whatever_proxy_it_is_told_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert _healthcheck("Dockerfile.cpu") == _healthcheck("Dockerfile.gpu")
+    python, *arguments = _healthcheck("Dockerfile.cpu")
+    assert python == "python"
+    with HTTPServer(("127.0.0.1", 0), _Ready) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        environment = {"BITWRIGHT_PORT": str(server.server_port), "http_proxy": "http://127.0.0.1:9"}
+
+        def asked() -> int:
+            return subprocess.run(
+                [sys.executable, *arguments], env=environment, check=False, capture_output=True
+            ).returncode
+
+        assert asked() == 0
+        monkeypatch.setattr(_Ready, "status", 503)
+        assert asked() == 1
+        server.shutdown()
 
 
 @pytest.mark.parametrize("name", ["Dockerfile.cpu", "Dockerfile.gpu", "Dockerfile.ray"])
@@ -102,6 +142,15 @@ def test_the_composed_services_are_told_what_they_can_read() -> None:
         if name.startswith("BITWRIGHT_")
     }
     settings = Settings.model_validate(told)
+    # What the composition itself says, what an image says, and what needs more than a variable.
+    fixed = {"data_dir", "host", "port", "devices", "storage_public_endpoint"} | {
+        name for name in Settings.model_fields if name.startswith(("executor", "ray_"))
+    }
+    inner = {"engine", "validator", "analyzer", "analysis_validator", "inspector"}
+    assert set(told) == set(Settings.model_fields) - fixed - inner
+    defaults = Settings.model_construct()
+    composed = {"database_url", "storage_url", "log_format"}
+    assert {name for name in told if getattr(settings, name) != getattr(defaults, name)} == composed
     assert settings.database_url == "postgresql://bitwright:bitwright@database/bitwright"
     assert settings.keys == "auto"
     assert settings.log_format == "json"
