@@ -26,6 +26,7 @@ app = typer.Typer(
     epilog="bitwright inspect model.onnx\n"
     "bitwright quantize model.onnx --data samples.npz --size 0.18 --out result",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

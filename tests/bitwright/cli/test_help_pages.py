@@ -32,6 +32,8 @@ def _said(words: tuple[str, ...]) -> str:
 @pytest.mark.parametrize(("words", "command"), PAGES, ids=[" ".join(words) or "-" for words, _ in PAGES])
 def test_every_page_is_whole_and_names_what_to_write(words: tuple[str, ...], command: Any) -> None:
     said = _said(words)
+    short = CliRunner().invoke(app, [*words, "-h"], terminal_width=80, prog_name="bitwright")
+    assert short.output == said
     assert "..." not in said.replace("[ARGS]...", "")  # no sentence is cut off
     assert re.findall(r"<\w+[^>]*>", said) == []  # SIZE, not <str>
     assert "{" not in said
