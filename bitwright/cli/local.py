@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from bitwright.cli.failures import MissingEngineError
+from quant_core.named_files import require_model_file, require_sample_file
 from quant_core.spec import (
     AnalyzeSpec,
     BitPlan,
@@ -48,6 +49,7 @@ def quantize(
     Returns:
         The report.
     """
+    _look_for(model, data)
     try:
         from quant_core import pipeline
     except ModuleNotFoundError as error:
@@ -72,6 +74,7 @@ def analyze(
     Returns:
         The table.
     """
+    _look_for(model, data)
     try:
         from quant_core import analysis
     except ModuleNotFoundError as error:
@@ -91,6 +94,7 @@ def profile(model: Path, data: Path, spec: QuantizeSpec, runs: int) -> LatencyTa
     Returns:
         The table.
     """
+    _look_for(model, data)
     try:
         from quant_core import profiling
     except ModuleNotFoundError as error:
@@ -125,6 +129,7 @@ def inspect(model: Path, data: Path | None = None) -> Preflight:
     Returns:
         Its layers, what the engine cannot do with it, and what a size budget can reach.
     """
+    _look_for(model, data)
     try:
         from quant_core import preflight
     except ModuleNotFoundError as error:
@@ -142,6 +147,7 @@ def evaluate(model: Path, data: Path) -> Evaluation:
     Returns:
         The metric.
     """
+    _look_for(model, data)
     try:
         from quant_core import evaluation
     except ModuleNotFoundError as error:
@@ -165,11 +171,19 @@ def debug(
     Returns:
         The layers, worst first.
     """
+    _look_for(model, data)
     try:
         from quant_core import debugging
     except ModuleNotFoundError as error:
         refuse(error)
     return debugging.debug(model, quantized, data, worst=worst, samples=samples, on_progress=tell)
+
+
+def _look_for(model: Path, data: Path | None) -> None:
+    """See that the files are there before seconds go by that load the engine."""
+    require_model_file(model)
+    if data is not None:
+        require_sample_file(data)
 
 
 def refuse(error: ModuleNotFoundError) -> NoReturn:

@@ -10,6 +10,7 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from quant_core.errors import SamplesError
+from quant_core.named_files import require_sample_file
 
 MAX_BYTES = 8 * 2**30
 """Largest amount of array data that is read from one file; calibration needs far less."""
@@ -31,9 +32,7 @@ def read_arrays(path: Path) -> dict[str | None, np.ndarray]:
         MemoryError: If there is no memory for what it holds.
     """
     where = str(path)
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else "does not exist"
-        raise SamplesError(f"the sample file {found}.", remedy="Give an .npz or .npy file.", where=where)
+    require_sample_file(path)
     with path.open("rb") as stream:
         head = stream.read(6)
     try:

@@ -20,6 +20,7 @@ from quant_core.ingest.reading.node_order import sort_nodes
 from quant_core.ingest.reading.quantized_parts import QuantizedPart, find_quantized_parts
 from quant_core.ingest.reading.structure import check_specification, check_structure
 from quant_core.ingest.reading.tensor_size import check_tensor_sizes
+from quant_core.named_files import require_model_file
 
 MAX_PROTOBUF_BYTES = 2**31 - 1
 # Every ONNX file in use begins with the field `ir_version` or, from some exporters, the producer's name.
@@ -78,11 +79,7 @@ def read_model(path: Path, quantized_parts: Literal["refuse", "keep"] = "refuse"
 
 
 def _parse(path: Path) -> tuple[onnx.ModelProto, int]:
-    if not path.is_file():
-        problem = "is a folder" if path.is_dir() else "does not exist"
-        raise ModelError(
-            f"the model file {problem}.", remedy="Give the path of an .onnx file.", where=str(path)
-        )
+    require_model_file(path)
     size = path.stat().st_size
     if size == 0:
         raise ModelError("the file is empty.", remedy=EXPORT_REMEDY, where=str(path))

@@ -301,3 +301,20 @@ def test_a_fault_of_ours_is_exit_code_1(run: Run, monkeypatch: pytest.MonkeyPatc
     assert code == 1
     assert "ZeroDivisionError: ours" in error
     assert "Traceback" not in error
+
+
+def test_files_that_are_not_there_are_told_before_the_engine_is_loaded(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from bitwright.cli import main\n"
+        "model, data, out = sys.argv[1:]\n"
+        "for words in (('quantize', model, '--out', out), ('analyze', model), ('profile', model), ('inspect', model),\n"
+        "              ('evaluate', model), ('debug', model, out)):\n"
+        "    try: main([*words, '--data', data])\n"
+        "    except SystemExit as end: assert end.code == 2, words\n"
+        "assert not {'torch', 'onnx', 'numpy'} & set(sys.modules)\n"
+    )
+    arguments = [sys.executable, "-c", code, str(RESNET), str(tmp_path / "none.npz"), str(tmp_path / "out")]
+    ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.count("none.npz: the sample file does not exist.") == 6
