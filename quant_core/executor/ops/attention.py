@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from quant_core.executor.node import Node
 from quant_core.executor.registry import Kernel, operator
@@ -43,13 +44,32 @@ def masked_softmax(scores: Tensor, bias: Tensor | None) -> Tensor:
     return torch.where(empty, 0, torch.softmax(torch.where(empty, 0, total), -1))
 
 
-def _allowed(
-    queries: int, keys: int, offset: Tensor | int, left: int, right: int, device: torch.device
-) -> Tensor:
+def blocked_bias(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """Zero where a place may be seen, minus infinity elsewhere."""
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, -torch.inf)
+
+
+def join_biases(*biases: Tensor | None) -> Tensor | None:
+    """The sum of those biases that are there; None without any."""
+    total: Tensor | None = None
+    for bias in biases:
+        if bias is not None:
+            total = bias if total is None else total + bias
+    return total
+
+
+def _mask_bias(mask: Tensor, keys: int, dtype: torch.dtype) -> Tensor:
+    """A bias from a mask of truth values or numbers; keys behind its end are masked."""
+    bias = blocked_bias(mask, dtype) if mask.dtype == torch.bool else mask
+    missing = keys - bias.shape[-1]
+    return functional.pad(bias, (0, missing), value=-torch.inf) if missing > 0 else bias
+
+
+def _allowed(q: Tensor, keys: int, offset: Tensor | int, left: int, right: int) -> Tensor:
     """Which keys each query may see when it may look `left` back and `right` ahead; negative bounds are open."""
-    row = torch.arange(queries, device=device).unsqueeze(1)
+    row = torch.arange(q.shape[2], device=q.device).unsqueeze(1)
     row = row + (offset.reshape(-1, 1, 1, 1) if isinstance(offset, Tensor) else offset)
-    gap = row - torch.arange(keys, device=device)
+    gap = row - torch.arange(keys, device=q.device)
     seen = torch.ones_like(gap, dtype=torch.bool)
     if left >= 0:
         seen = seen & (gap <= left)
@@ -58,39 +78,27 @@ def _allowed(
     return seen
 
 
-def blocked_bias(seen: Tensor, dtype: torch.dtype) -> Tensor:
-    """Zero where a place may be seen, minus infinity elsewhere."""
-    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, -torch.inf)
-
-
 @operator("Attention", note="all masks, caches and windows; rows masked everywhere give zeros")
 def _attention(node: Node) -> Kernel:
     heads, kv_heads = node.int("q_num_heads"), node.int("kv_num_heads")
     stated, cap, mode = node.float("scale"), node.float("softcap", 0.0), node.int("qk_matmul_output_mode", 0)
-    causal = node.flag("is_causal")
     left, right = node.int("left_window_size", -1), node.int("right_window_size", -1)
+    right = 0 if node.flag("is_causal") else right
     precision = node.int("softmax_precision")
 
     def bias_of(
         q: Tensor, keys: int, mask: Tensor | None, past: int | None, lengths: Tensor | None
     ) -> Tensor | None:
-        bias = None
-        if mask is not None:
-            bias = blocked_bias(mask, q.dtype) if mask.dtype == torch.bool else mask
-            missing = keys - bias.shape[-1]
-            if missing > 0:
-                bias = torch.nn.functional.pad(bias, (0, missing), value=-torch.inf)
         offset: Tensor | int = past or 0
         if past is None and lengths is not None:
             offset = lengths.reshape(-1) - q.shape[2]
-        ahead = right if not causal else 0
-        if causal or left >= 0 or right >= 0:
-            seen = _allowed(q.shape[2], keys, offset, left, ahead, q.device)
-            bias = blocked_bias(seen, q.dtype) if bias is None else bias + blocked_bias(seen, q.dtype)
-        if lengths is not None:
-            held = torch.arange(keys, device=q.device) < lengths.reshape(-1, 1, 1, 1)
-            bias = blocked_bias(held, q.dtype) if bias is None else bias + blocked_bias(held, q.dtype)
-        return bias
+        bounded = left >= 0 or right >= 0
+        held = None if lengths is None else torch.arange(keys, device=q.device) < lengths.reshape(-1, 1, 1, 1)
+        return join_biases(
+            None if mask is None else _mask_bias(mask, keys, q.dtype),
+            blocked_bias(_allowed(q, keys, offset, left, right), q.dtype) if bounded else None,
+            None if held is None else blocked_bias(held, q.dtype),
+        )
 
     def attend(
         q: Tensor,
@@ -112,22 +120,18 @@ def _attention(node: Node) -> Kernel:
         if repeat > 1:
             k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
         scale = math.sqrt(1 / math.sqrt(q.shape[-1]) if stated is None else stated)
-        scores = (q * scale) @ (k * scale).transpose(-1, -2)
-        shown = scores
-        if cap > 0:
-            scores = torch.tanh(scores / cap) * cap
+        products = (q * scale) @ (k * scale).transpose(-1, -2)
+        scores = torch.tanh(products / cap) * cap if cap > 0 else products
         bias = bias_of(q, k.shape[2], mask, past, lengths)
-        if mode == 1:
-            shown = scores
-        elif mode == 2:
-            shown = scores if bias is None else scores + bias
         wide = node.carrier(precision) if precision is not None else scores.dtype
         shares = masked_softmax(scores.to(wide), None if bias is None else bias.to(wide)).to(scores.dtype)
-        if mode == 3:
-            shown = shares
         y = shares @ v
         y = merge_heads(y) if flat else y
-        return (y, *present, shown) if len(node.wanted) > 1 else y
+        if len(node.wanted) <= 1:
+            return y
+        if mode == 2 and bias is not None:
+            scores = scores + bias
+        return (y, *present, {1: scores, 2: scores, 3: shares}.get(mode, products))
 
     return attend
 

@@ -10,7 +10,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from quant_core.executor.node import Node
-from quant_core.executor.ops.attention import blocked_bias, masked_softmax, merge_heads, rotate, split_heads
+from quant_core.executor.ops.attention import (
+    blocked_bias,
+    join_biases,
+    masked_softmax,
+    merge_heads,
+    rotate,
+    split_heads,
+)
 from quant_core.executor.registry import Kernel, operator
 
 DOMAIN = "com.microsoft"
@@ -44,12 +51,16 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float |
     return masked_softmax(scores, bias) @ v
 
 
-def _join(*biases: Tensor | None) -> Tensor | None:
-    total: Tensor | None = None
-    for bias in biases:
-        if bias is not None:
-            total = bias if total is None else total + bias
-    return total
+def _bias(
+    q: Tensor, keys: int, mask: Tensor | None, extra: Tensor | None, causal: bool, fill: float
+) -> Tensor | None:
+    """All that is added to the scores of batch x heads x queries x size against so many keys."""
+    queries = q.shape[2]
+    return join_biases(
+        None if mask is None else _mask_bias(mask, q.shape[0], queries, keys, fill, q.dtype),
+        _causal(queries, keys, fill, q) if causal else None,
+        extra,
+    )
 
 
 @operator("Attention", domain=DOMAIN, note="all mask forms, past and present; rotary embedding excluded")
@@ -78,13 +89,7 @@ def packed_attention(node: Node) -> Kernel:
         q, k, v = (split_heads(part, heads) for part in parts)
         if past is not None:
             k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
-        lengths = q.shape[2], k.shape[2]
-        total = _join(
-            None if mask is None else _mask_bias(mask, x.shape[0], *lengths, fill, q.dtype),
-            _causal(*lengths, fill, q) if causal else None,
-            extra,
-        )
-        y = merge_heads(_attend(q, k, v, total, scale))
+        y = merge_heads(_attend(q, k, v, _bias(q, k.shape[2], mask, extra, causal, fill), scale))
         return (y, torch.stack([k, v])) if node.wants(1) else y
 
     return kernel
@@ -126,13 +131,7 @@ def _multi_head(node: Node) -> Kernel:
             )
         if past_key is not None and past_value is not None:
             k, v = torch.cat([past_key, k], 2), torch.cat([past_value, v], 2)
-        lengths = q.shape[2], k.shape[2]
-        total = _join(
-            None if mask is None else _mask_bias(mask, q.shape[0], *lengths, fill, q.dtype),
-            _causal(*lengths, fill, q) if causal else None,
-            extra,
-        )
-        y = merge_heads(_attend(q, k, v, total, scale))
+        y = merge_heads(_attend(q, k, v, _bias(q, k.shape[2], mask, extra, causal, fill), scale))
         return (y, k, v) if len(node.wanted) > 1 else y
 
     return kernel
@@ -161,6 +160,32 @@ def _rotary_embedding(node: Node) -> Kernel:
     return kernel
 
 
+def _present(past: Tensor | None, new: Tensor, before: Tensor, size: int) -> Tensor:
+    """The cache of `size` places: the past up to `before`, then the new tokens, then zeros."""
+    held = new if past is None else torch.cat([past, new], 2)
+    buffer = 0 if past is None else past.shape[2]
+    place = torch.arange(size, device=new.device)
+    fresh = place - before.reshape(-1, 1)
+    index = torch.where(fresh < 0, place, buffer + fresh.clamp(max=new.shape[2] - 1))
+    gathered = held.gather(2, index.reshape(-1, 1, size, 1).expand(-1, new.shape[1], -1, new.shape[3]))
+    return torch.where((fresh < new.shape[2]).reshape(-1, 1, size, 1), gathered, 0)
+
+
+def _in_sight(q: Tensor, keys: int, before: Tensor, window: int) -> Tensor:
+    """Which places of the cache each query may see: none behind its own, and only the last ones of a window."""
+    row = before.reshape(-1, 1, 1, 1) + torch.arange(q.shape[2], device=q.device).reshape(-1, 1)
+    column = torch.arange(keys, device=q.device)
+    seen = column <= row
+    return seen & (column > row - window) if window > 0 else seen
+
+
+def _shares_beside_idle(scores: Tensor, bias: Tensor | None, idle: Tensor) -> Tensor:
+    """The softmax with one more key, of scores `idle` by head, that carries no value."""
+    column = idle.reshape(1, -1, 1, 1).expand(scores.shape[0], -1, scores.shape[2], 1)
+    wider = None if bias is None else functional.pad(bias, (0, 1))
+    return masked_softmax(torch.cat([scores, column], -1), wider)[..., :-1]
+
+
 @operator("GroupQueryAttention", domain=DOMAIN, note="float caches; batches of different lengths")
 def _group_query(node: Node) -> Kernel:
     heads, kv_heads = node.int("num_heads"), node.int("kv_num_heads")
@@ -171,15 +196,19 @@ def _group_query(node: Node) -> Kernel:
         node.flag("smooth_softmax"),
     )
 
-    def present(past: Tensor | None, new: Tensor, before: Tensor, size: int) -> Tensor:
-        """The cache of `size` places: the past up to `before`, then the new tokens, then zeros."""
-        held = new if past is None else torch.cat([past, new], 2)
-        buffer = 0 if past is None else past.shape[2]
-        place = torch.arange(size, device=new.device)
-        fresh = place - before.reshape(-1, 1)
-        index = torch.where(fresh < 0, place, buffer + fresh.clamp(max=new.shape[2] - 1))
-        gathered = held.gather(2, index.reshape(-1, 1, size, 1).expand(-1, new.shape[1], -1, new.shape[3]))
-        return torch.where((fresh < new.shape[2]).reshape(-1, 1, size, 1), gathered, 0)
+    def turned(
+        q: Tensor, k: Tensor, before: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        places = before.reshape(-1, 1) + torch.arange(q.shape[2], device=q.device)
+        places = places if positions is None else positions.long()
+        places = places.clamp(max=cos.shape[0] - 1)
+        return _rotary(q, cos, sin, places, interleaved), _rotary(k, cos, sin, places, interleaved)
+
+    def shares_of(scores: Tensor, bias: Tensor | None, sink: Tensor | None) -> Tensor:
+        if sink is None and not smooth:
+            return masked_softmax(scores, bias)
+        idle = torch.zeros(heads, device=scores.device, dtype=scores.dtype) if sink is None else sink
+        return _shares_beside_idle(scores, bias, idle)
 
     def kernel(
         q: Tensor,
@@ -200,37 +229,19 @@ def _group_query(node: Node) -> Kernel:
             size = q.shape[-1] // (heads + 2 * kv_heads)
             q, k, v = torch.split(q, [heads * size, kv_heads * size, kv_heads * size], -1)
         q, k, v = split_heads(q, heads), split_heads(k, kv_heads), split_heads(v, kv_heads)
-        steps = q.shape[2]
-        ends = lengths.reshape(-1).long() + 1
-        before = (ends - steps).clamp(min=0)
+        before = (lengths.reshape(-1).long() + 1 - q.shape[2]).clamp(min=0)
         if rotary and cos is not None and sin is not None:
-            places = before.reshape(-1, 1) + torch.arange(steps, device=q.device)
-            places = places if positions is None else positions.long()
-            places = places.clamp(max=cos.shape[0] - 1)
-            q, k = _rotary(q, cos, sin, places, interleaved), _rotary(k, cos, sin, places, interleaved)
+            q, k = turned(q, k, before, cos, sin, positions)
         size = max(int(total), 0 if past_key is None else past_key.shape[2])
-        keys, values = present(past_key, k, before, size), present(past_value, v, before, size)
+        keys, values = _present(past_key, k, before, size), _present(past_value, v, before, size)
         repeat = heads // kv_heads
         wide_keys, wide_values = keys.repeat_interleave(repeat, 1), values.repeat_interleave(repeat, 1)
         scores = q @ wide_keys.transpose(-1, -2) * (scale or 1 / math.sqrt(q.shape[-1]))
         if cap > 0:
             scores = torch.tanh(scores / cap) * cap
-        row = before.reshape(-1, 1, 1, 1) + torch.arange(steps, device=q.device).reshape(-1, 1)
-        column = torch.arange(size, device=q.device)
-        seen = column <= row
-        if window > 0:
-            seen = seen & (column > row - window)
-        bias = _join(blocked_bias(seen, q.dtype), None if extra is None else extra[..., :size])
-        if smooth or sink is not None:
-            # One more key that every query may attend to and that carries no value.
-            idle = torch.zeros(heads, device=q.device, dtype=q.dtype) if sink is None else sink
-            column_of = idle.reshape(1, -1, 1, 1).expand(scores.shape[0], -1, steps, 1)
-            scores = torch.cat([scores, column_of], -1)
-            bias = None if bias is None else functional.pad(bias, (0, 1))
-            shares = masked_softmax(scores, bias)[..., :-1]
-        else:
-            shares = masked_softmax(scores, bias)
-        y = merge_heads(shares @ wide_values)
+        seen = blocked_bias(_in_sight(q, size, before, window), q.dtype)
+        bias = join_biases(seen, None if extra is None else extra[..., :size])
+        y = merge_heads(shares_of(scores, bias, sink) @ wide_values)
         return (y, keys, values) if len(node.wanted) > 1 else y
 
     return kernel
