@@ -104,7 +104,6 @@ def export_parts(
         layer.name: input_layout(layer, model)
         for layer in layers
         if target.lays_out_inputs and placement.forms[layer.name] == "static"
-        if all(map(placement.is_rounded, layer.inputs))
     }
     quantized = _Exporter(proto, layers, weights, placement, grids, target, layouts).export()
     if target.norms_apart:

@@ -12,20 +12,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
+from quant_core.export.forms import layer_nodes
 from quant_core.export.graph_nodes import GraphNodes
 from quant_core.export.kernel_times import (
     DIRECT_INPUTS,
     MOVED_CODE,
+    START,
     has_direct_kernel,
+    integer_time,
     products_time,
     window_time,
 )
+from quant_core.export.tensor_flow import is_dequantized
 from quant_core.ingest.layer import Layer
 
 _PLANE = 4  # axes of an image, and of the weight of a convolution over it
@@ -85,7 +89,7 @@ class InputLayout:
             return padded
         # onnxruntime's SpaceToDepth takes no signed codes up to 1.27.
         outputs, inputs, *window = shape
-        high, wide = ((side + more) // self.step for side, more in zip(window, self.beyond, strict=True))
+        high, wide = self.window(window)
         apart = np.array([outputs, inputs, high, self.step, wide, self.step], dtype=np.int64)
         together = np.array([outputs, inputs * self.step**2, high, wide], dtype=np.int64)
         cut = writer.node("Reshape", [padded, writer.constant(apart)])
@@ -103,8 +107,18 @@ class InputLayout:
                 list(attribute.ints) for attribute in node.attribute if attribute.name == "kernel_shape"
             )
             del node.attribute[:]
-            steps = [(side + more) // self.step for side, more in zip(window, self.beyond, strict=True)]
-            node.attribute.append(onnx.helper.make_attribute("kernel_shape", steps))
+            node.attribute.append(onnx.helper.make_attribute("kernel_shape", self.window(window)))
+
+    def window(self, sides: Sequence[int]) -> list[int]:
+        """Count the places of the new layout that a window covers.
+
+        Args:
+            sides: Height and width of the window, in places as they were.
+
+        Returns:
+            Height and width.
+        """
+        return [(side + more) // self.step for side, more in zip(sides, self.beyond, strict=True)]
 
     def _padded(
         self, writer: GraphNodes, name: str, around: tuple[int, int, int, int], zero: Sequence[str]
@@ -149,6 +163,9 @@ def input_layout(layer: Layer, model: ir.Model) -> InputLayout:
     """
     if layer.op != "Conv" or layer.group > 1 or len(layer.shape) != _PLANE or len(layer.uses) > 1:
         return AS_IT_IS
+    (node,) = layer_nodes(layer, model)
+    if is_dequantized(node.inputs[0]):
+        return AS_IT_IS  # of a part that was quantized already, which stays as it is
     outputs, inputs, *window = layer.shape
     missing = -inputs % DIRECT_INPUTS
     best, least = AS_IT_IS, _WORTH * _time(outputs, inputs, math.prod(window))
@@ -156,23 +173,44 @@ def input_layout(layer: Layer, model: ir.Model) -> InputLayout:
         time = _time(outputs, inputs + missing, math.prod(window)) + MOVED_CODE * (inputs + missing)
         if time < least:
             best, least = InputLayout(missing), time
-    in_steps = _in_steps(layer, model) if layer.first else AS_IT_IS
+    in_steps = _in_steps(layer, node) if layer.first else AS_IT_IS
     covered = in_steps.step**2
     if in_steps.step > 1 and has_direct_kernel(outputs, inputs * covered):
-        sides = (side + more for side, more in zip(window, in_steps.beyond, strict=True))
-        taps = math.prod(side // in_steps.step for side in sides)
+        taps = math.prod(in_steps.window(window))
         if _time(outputs, inputs * covered, taps) + _BLOCKED_CODE * covered * inputs < least:
             best = in_steps
     return best
+
+
+def laid_out_time(layer: Layer, model: ir.Model) -> float:
+    """Estimate what the integer kernel of a layer takes with what lays out its input (`integer_time`).
+
+    Args:
+        layer: A layer that reads and writes codes.
+        model: The normalised model.
+
+    Returns:
+        Time for one sample.
+    """
+    layout = input_layout(layer, model)
+    if layout == AS_IT_IS:
+        return integer_time(layer)
+    outputs, inputs, *window = layer.shape
+    channels = (inputs + layout.zeros) * layout.step**2
+    shape = outputs, channels, *layout.window(window)
+    macs = round(layer.macs * math.prod(shape) / layer.parameters)
+    laying = MOVED_CODE * layer.input_elements / inputs * channels
+    if layout.step > 1:
+        laying = _BLOCKED_CODE * channels * layer.output_elements / outputs
+    return START + laying + integer_time(replace(layer, shape=shape, macs=macs))
 
 
 def _time(outputs: int, inputs: int, taps: int) -> float:
     return window_time(outputs, inputs, taps) + products_time(outputs, inputs, taps)
 
 
-def _in_steps(layer: Layer, model: ir.Model) -> InputLayout:
+def _in_steps(layer: Layer, node: ir.Node) -> InputLayout:
     """The layout whose places are steps; as it is where these are too large, or no image of known size is read."""
-    (node,) = (node for node in model.graph if str(node.name) == layer.uses[0].node)
     attributes, image = node.attributes, node.inputs[0]
     step, *others = attributes.get_ints("strides", [1, 1])
     if (

@@ -40,6 +40,8 @@ _ODD, _COPIED_TAP = 50, 18
 """What an output takes more, and a tap less, where windows of the input are copied instead."""
 _FEWEST_OUTPUTS, _OUTPUT_BLOCK = 16, 8
 """Outputs of a direct kernel: so many at least, and on every x86 processor a multiple of eight."""
+_COPIED_PATCH = 1.5
+"""What a value of a patch takes more where windows are copied because outputs are fewer."""
 _GROUP = 350
 """One tap at one place, for each group."""
 _DEPTHWISE, _DEPTHWISE_WRITE, _DEPTHWISE_TAP, _REST = 2, 11, 53, 13
@@ -67,10 +69,8 @@ _SPREAD_ROW = 800
 """A row of channels that factors of channels are spread over, between integer kernels."""
 MOVED_CODE = 4
 """Moving one code."""
-_ROUNDED_POOL = 500
-"""An element of a MaxPool in float that codes are made of: onnxruntime rounds before it, without a fast kernel."""
 _POOLED = {True: 6, False: 8}
-"""An element that is read: a code, a float number."""
+"""An element that a pool reads: a code, a float number."""
 
 
 def float_time(layer: Layer, *, near: bool = False) -> float:
@@ -153,8 +153,10 @@ def window_time(outputs: int, inputs: int, taps: int) -> float:
         Time.
     """
     copied = inputs % DIRECT_INPUTS > 0
-    time = _PLACE + (_WRITE + _ODD * copied) * outputs
-    return time + (taps * (_TAP - _COPIED_TAP * copied + _PATCH * inputs) if taps > 1 else 0.0)
+    few = not copied and outputs < _FEWEST_OUTPUTS and taps > 1
+    time = _PLACE + (_WRITE + _ODD * (copied or few)) * outputs
+    patch = (_PATCH + _COPIED_PATCH * few) * inputs
+    return time + (taps * (_TAP - _COPIED_TAP * copied + patch) if taps > 1 else 0.0)
 
 
 def products_time(outputs: int, inputs: int, taps: int) -> float:
@@ -204,8 +206,9 @@ def operator_time(
     """
     if node.op_type in {"AveragePool", "GlobalAveragePool"}:
         return START + _POOLED[not in_float] * max(read, written)
-    if node.op_type == "MaxPool" and in_float and rounded:
-        return START + _ROUNDED_POOL * read
+    if node.op_type == "MaxPool" and in_float:
+        guard = _FLOAT_PASSES["LeakyRelu"] * written if rounded else 0.0
+        return START + _POOLED[False] * max(read, written) + guard
     each = _FLOAT_PASSES.get(node.op_type, PASS) if in_float else _CODE_PASSES.get(node.op_type, MOVED_CODE)
     return START + each * written + _SPREAD_ROW * rows
 

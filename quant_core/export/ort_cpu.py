@@ -33,7 +33,7 @@ _FEWEST_CHANNELS = 16
 _FEWEST_IN_GROUPS, _FEWEST_ON_SMALL_PLANES, _SMALL_PLANE = 12, 8, 150
 _MATRIX = 2  # axes
 _PLANE = 4  # axes of the weight of a convolution in two dimensions
-_STEM_OUTPUTS = {1: 64, 2: 16, 3: 16}
+_STEM_OUTPUTS = {1: 32, 2: 32, 3: 16}
 """Input channels of a stem -> outputs up to which float is faster."""
 _CHANNELS = WeightGrid()
 
@@ -118,14 +118,13 @@ def _fills_integer_kernels(layer: Layer) -> bool:
 
 
 def _is_small_stem(layer: Layer) -> bool:
-    # Laying out patches of an image's few channels takes an integer kernel about as long as the float kernel takes for
-    # everything, so long as outputs are few, and in float the image is not rounded. 3 x 3 on 3 channels with 16
-    # outputs: 0.68 to 0.70 of the time, with the layer behind; whole ResNet-20 0.95 to 1.03, in batches of 64 1.00 to
-    # 1.09. EfficientNet-Lite0, with 32 outputs, up to 1.04, in batches of 8 up to 1.11; others 1.1 to 1.5 with 64
-    # outputs, 1.6 with 7 x 7 (1.31, one and two threads). Nets of a stem and two layers on 32 x 32 to 224 x 224, batch
-    # 1 and 4, one thread: 5 x 5 and 7 x 7 on 3 channels with 8 and 16 outputs 0.80 to 1.00; 3 x 3 and 7 x 7 on one
-    # channel 0.67 to 0.96 with 8 to 32 outputs, 0.86 to 1.04 with 64. The same with a MaxPool behind the stem, which is
-    # then in float too, batch 1 and 8: 0.53 to 0.93 with one channel, 0.61 to 0.72 with 3 and 16 outputs.
+    # Laying out patches of an image's few channels takes an integer kernel about as long as the float kernel takes
+    # for everything, so long as outputs are few, and in float the image is not rounded. Files of a stem, a layer of 1
+    # x 1 and a mean on 28 x 28 to 224 x 224, the image laid out (`input_layout`), in integers against float: 3
+    # channels with 16 outputs 1.14 to 1.41, with 24 0.83 to 1.18, with 32 0.82 to 1.05, with 64 0.70; one channel
+    # with 32 outputs 0.88 to 1.39, with 48 0.75 to 1.33, with 64 0.64 to 1.05; two channels with 16 outputs 0.99 to
+    # 1.39, with 24 1.03 to 1.15, with 32 1.04 to 1.12. With a MaxPool behind the stem, which is then in float too,
+    # one channel with 16 outputs 1.56 to 1.68, 3 with 16 1.77, with 24 0.94 (1.31, one busy thread).
     if not layer.first or {use.op for use in layer.uses} != {"Conv"} or len(layer.shape) != _PLANE:
         return False
     outputs, inputs, *kernel = layer.shape

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from quant_core.export.channel_blocks import ChannelBlocks, gate_of
 from quant_core.export.code_flow import CodeFlow
 from quant_core.export.forms import Placement
+from quant_core.export.input_layout import laid_out_time
 from quant_core.export.kernel_times import (
     BORDER,
     NEAR_WEIGHTS,
@@ -17,7 +18,6 @@ from quant_core.export.kernel_times import (
     START,
     dynamic_time,
     float_time,
-    integer_time,
     operator_time,
 )
 from quant_core.ingest.layer import Layer
@@ -50,7 +50,7 @@ def estimated_time(
     estimate = _Operators(flow, ChannelBlocks(flow, owners, elements), elements)
     points = set(placement.points)
     near = sum(layer.parameters for layer in layers if layer.op != "Gather") <= NEAR_WEIGHTS
-    time = sum(_layer_time(layer, placement, near=near) for layer in layers)
+    time = sum(_layer_time(layer, model, placement, near=near) for layer in layers)
     time += estimate.passes(_names(filter(flow.is_code, model.graph.outputs)), BORDER)
     time += estimate.passes(_names(model.graph.inputs) & points, BORDER)
     time += estimate.layouts(model.graph.inputs)
@@ -131,8 +131,8 @@ def _size(value: ir.Value, elements: Mapping[str, float]) -> float:
     return elements.get(str(value.name), 0) if held is None else float(held.size)
 
 
-def _layer_time(layer: Layer, placement: Placement, *, near: bool) -> float:
+def _layer_time(layer: Layer, model: ir.Model, placement: Placement, *, near: bool) -> float:
     form = placement.forms[layer.name]
     if form == "static":
-        return integer_time(layer)
+        return laid_out_time(layer, model)
     return dynamic_time(layer) if form in {"dynamic", "block"} else float_time(layer, near=near)

@@ -13,8 +13,9 @@ from quant_core.allocation.candidates import Candidates
 from quant_core.errors import name_some
 from quant_core.export import Placement, Target, place
 from quant_core.export.code_flow import CodeFlow
+from quant_core.export.input_layout import laid_out_time
 from quant_core.export.kernel_calls import DYNAMIC, calls_time
-from quant_core.export.kernel_times import PASS, dynamic_time, float_time, integer_time
+from quant_core.export.kernel_times import PASS, dynamic_time, float_time
 from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.export.run_time import estimated_time
 from quant_core.ingest import Layer, with_float_activations
@@ -150,7 +151,7 @@ class _Search:
     def cost(self, in_float: frozenset[str]) -> float:
         """The time with layers in float, and a doubt for each of them."""
         if in_float not in self.known:
-            doubts = (_doubt(layer) for layer in self.layers if layer.name in in_float)
+            doubts = (self._doubt(layer) for layer in self.layers if layer.name in in_float)
             self.known[in_float] = self._time(in_float) + sum(doubts)
         return self.known[in_float]
 
@@ -196,13 +197,24 @@ class _Search:
     def _slow_alone(self) -> list[str]:
         """Layers whose float kernel is faster even if what it reads and writes is rounded for others."""
         static = self._free("static")
-        return [layer.name for layer in static if float_time(layer) + _doubt(layer) < integer_time(layer)]
+        return [
+            layer.name
+            for layer in static
+            if float_time(layer) + self._doubt(layer) < self._integer_time(layer)
+        ]
 
     def _may_gain(self, region: Collection[str]) -> bool:
         layers = [layer for layer in self.layers if layer.name in region]
         saved = sum(_AT_MOST * (layer.input_elements + layer.output_elements) for layer in layers)
-        in_float = sum(float_time(layer, near=True) + _doubt(layer) for layer in layers)
-        return in_float < sum(map(integer_time, layers)) + saved
+        in_float = sum(float_time(layer, near=True) + self._doubt(layer) for layer in layers)
+        return in_float < sum(map(self._integer_time, layers)) + saved
+
+    def _integer_time(self, layer: Layer) -> float:
+        return laid_out_time(layer, self.model)
+
+    def _doubt(self, layer: Layer) -> float:
+        passes = PASS * (layer.input_elements + layer.output_elements)
+        return _DOUBT * (self._integer_time(layer) + passes)
 
     def _regions(self) -> list[set[str]]:
         """Layers that hand each other codes, or read the same."""
@@ -229,8 +241,3 @@ class _Search:
 def _grouped(groups: Sequence[set[str]]) -> list[set[str]]:
     together = math.ceil(len(groups) / _TRIALS) or 1
     return [set[str]().union(*groups[start : start + together]) for start in range(0, len(groups), together)]
-
-
-def _doubt(layer: Layer) -> float:
-    passes = PASS * (layer.input_elements + layer.output_elements)
-    return _DOUBT * (integer_time(layer) + passes)

@@ -7,7 +7,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from quant_core.export.input_layout import AS_IT_IS, InputLayout, input_layout
+from quant_core.export.input_layout import AS_IT_IS, InputLayout, input_layout, laid_out_time
+from quant_core.export.kernel_times import integer_time
 from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.export.size import predict_sizes
 from quant_core.ingest.reading.quantized_parts import find_quantized_parts
@@ -113,6 +114,50 @@ def test_what_a_layout_takes_in_the_file_is_foretold(stem, tmp_path):
         path = tmp_path / f"{bits}.onnx"
         net.export(plan, 8, path)
         assert abs(path.stat().st_size - sizes.total(plan)) <= 64
+
+
+@pytest.mark.parametrize(
+    ("shape", "attributes", "places", "measured"),
+    [
+        ((24, 3, 3, 3), ", strides=[2,2], pads=[1,1,1,1]", 112**2, 0.56),
+        ((64, 3, 3, 3), ", pads=[1,1,1,1]", 224**2, 0.39),
+        ((96, 3, 4, 4), ", strides=[4,4]", 56**2, 0.53),
+        ((64, 3, 7, 7), ", strides=[2,2], pads=[3,3,3,3]", 112**2, 0.59),
+    ],
+    ids=str,
+)
+def test_a_layout_saves_the_share_of_time_that_was_measured(shape, attributes, places, measured):
+    net = net_of("3,224,224", shape, attributes)
+    written = places * shape[0]
+    layer = replace(
+        net.layers[0],
+        macs=written * int(np.prod(shape[1:])),
+        input_elements=3 * 224**2,
+        output_elements=written,
+    )
+    assert 0.8 < laid_out_time(layer, net.model) / integer_time(layer) / measured < 1.25
+    behind = net.layers[1]
+    assert laid_out_time(behind, net.model) == integer_time(behind)
+
+
+def test_what_a_part_rounds_that_was_quantized_already_stays_as_it_lies(tmp_path):
+    text = HEADER + (
+        """g (float[n,6,16,16] x) => (float[n,4,h,w] y) {
+            s = Constant<value_float = 0.05>()  z = Constant<value = uint8 {128}>()
+            q = QuantizeLinear(x, s, z)  d = DequantizeLinear(q, s, z)
+            a = Conv<kernel_shape=[3,3]>(d, w1)
+            y = Conv<kernel_shape=[1,1]>(a, w2)
+        }"""
+    )
+    net = Net((text, {"w1": (32, 6, 3, 3), "w2": (4, 32, 1, 1)}, {"QLinearConv"}, {}))
+    assert input_layout(net.layers[0], net.model) == AS_IT_IS
+    _, file, _ = net.export({layer.name: 8 for layer in net.layers}, 8, tmp_path / "model.onnx")
+    assert "Pad" not in {node.op_type for node in file.graph.node}
+    candidates = {layer.name: {4, 8} for layer in net.layers}
+    sizes, as_given = (
+        predict_sizes(net.model, net.layers, candidates, 8, target) for target in (ORT_CPU, AS_GIVEN)
+    )
+    assert sizes == as_given
 
 
 def test_what_is_no_image_of_the_caller_is_not_laid_out_in_steps():

@@ -41,6 +41,16 @@ def test_ratios_are_those_measured_within_two(case):
     assert 0.5 < float_time(layer) / integer_time(layer) / measured < 2
 
 
+@pytest.mark.parametrize(
+    ("case", "measured"),
+    [((64, 12, 3, 28), 1.35), ((64, 8, 3, 28), 1.3), ((16, 8, 3, 56), 1.44), ((32, 4, 5, 28), 1.29)],
+)
+def test_fewer_outputs_than_the_direct_kernel_has_take_longer_than_its_sixteen(case, measured):
+    inputs, _, *rest = case
+    direct = integer_time(convolution(inputs, 16, *rest))
+    assert 0.75 < integer_time(convolution(*case)) / direct / measured < 1.1
+
+
 def test_groups_that_fill_no_blocks_are_slow_in_float():
     assert float_time(convolution(64, 64, 3, 28, 8)) > float_time(convolution(64, 64, 3, 28, 4))
 

@@ -163,7 +163,7 @@ def test_interface_and_metadata_survive(tmp_path):
         ((8, 3, 5, 5), 1, "weight_only"),
         ((16, 3, 3, 3), 1, "weight_only"),
         ((32, 3, 3, 3), 1, "static"),
-        ((64, 1, 7, 7), 1, "weight_only"),
+        ((32, 1, 7, 7), 1, "weight_only"),
         ((80, 1, 3, 3), 1, "static"),
         ((8, 1, 1, 1), 1, "static"),
         ((32, 16, 3, 3), 2, "static"),
@@ -202,14 +202,18 @@ def test_groups_of_eight_channels_run_in_integers_on_small_planes(side, form):
 
 
 @pytest.mark.parametrize("behind", ["y = Relu(a)", "r = Relu(a) y = MaxPool<kernel_shape=[2,2]>(r)"])
-def test_small_stems_run_in_float(behind):
-    text = f"""{HEADER} g (float[n,3,8,8] x) => (float[n,c,h,w] y) {{
+@pytest.mark.parametrize(
+    ("channels", "outputs", "in_float"),
+    [(3, 16, True), (3, 24, False), (1, 32, True), (1, 64, False), (2, 32, True), (4, 16, False)],
+)
+def test_small_stems_run_in_float(channels, outputs, in_float, behind):
+    text = f"""{HEADER} g (float[n,{channels},8,8] x) => (float[n,c,h,w] y) {{
         a = Conv<kernel_shape=[3,3]>(x, w)
         {behind}
     }}"""
-    model = normalise(ir.from_proto(parse(text, w=(16, 3, 3, 3))))
+    model = normalise(ir.from_proto(parse(text, w=(outputs, channels, 3, 3))))
     (layer,) = find_layers(model)
-    assert layer_form(layer, model, 4, 8) == "weight_only"
+    assert layer_form(layer, model, 4, 8) == ("weight_only" if in_float else "static")
     assert layer_form(replace(layer, first=False), model, 4, 8) == "static"
 
 

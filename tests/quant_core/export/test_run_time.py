@@ -97,9 +97,10 @@ def test_factors_of_channels_take_longer_between_integer_kernels_than_others():
     assert spread > alike + 100 * SIDE**2
 
 
-def test_a_float_pool_in_front_of_an_integer_kernel_is_slow():
+def test_a_float_pool_in_front_of_an_integer_kernel_takes_a_pass_and_its_guard():
     pooled = "a = Conv(x, u) p = MaxPool<kernel_shape=[1,1]>(a) y = Conv(p, v)"
-    assert estimate(pooled, floats={"u"}) > estimate(pooled) + 100 * PLANE
+    more = estimate(pooled, floats={"u"}) - estimate("a = Conv(x, u) y = Conv(a, v)", floats={"u"})
+    assert PASS * PLANE < more < 3 * PASS * PLANE
 
 
 def test_what_moves_nothing_is_free():
