@@ -10,6 +10,8 @@ import onnx
 import pytest
 import torch
 
+from bitwright import Client
+
 ROOT = Path(__file__).parents[2]
 SERVICE = "http://127.0.0.1:8000"
 
@@ -35,6 +37,22 @@ def test_what_the_page_shows_of_the_client_runs_by_itself(
     exec(found[1].replace(SERVICE, server.url), {"__name__": "page"})
     made = {path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("report.json")}
     assert made == ({"out/a", "out/b"} if section == "Many models" else {"out"})
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # of torch, about itself
+def test_a_module_and_a_loader_are_taken_as_the_page_shows(server: Any) -> None:
+    section = (ROOT / "docs" / "sdk.md").read_text().split("## Models and samples")[1]
+    found = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+    assert found is not None
+    images = torch.randn(32, 3, 8, 8)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(288, 4)
+    )
+    with Client(server.url) as client:
+        names: dict[str, Any] = {"client": client, "net": net, "images": images}
+        exec(found[1], names | {"dataset": [(image, k % 4) for k, image in enumerate(images)]}, names)
+        assert names["job"].wait().state == "succeeded"
 
 
 @pytest.mark.slow
