@@ -41,6 +41,7 @@ from app.settings import Settings
 from app.tracing import TracingMiddleware
 from app.web import page
 from quant_core.errors import UserError
+from quant_core.processors import limit_threads
 
 _log = logging.getLogger("bitwright")
 
@@ -142,6 +143,7 @@ def serve(settings: Settings) -> None:
         DataFolderError: If the data folder cannot be used.
     """
     configure(settings.log_level, settings.log_format)
+    limit_threads()  # of the worker processes, which inherit it
     with _listen(settings.host, settings.port) as listener:
         app = create_app(settings)
         service: Service = app.state.service

@@ -23,7 +23,7 @@ from benchmarks.latency_rows import tell_rows
 from benchmarks.peers.made import Contestant, Made, make, results_folder
 from benchmarks.peers.section import PAGE, table, write_section
 from benchmarks.peers.tools import samples_of
-from quant_core.verification import available_threads
+from quant_core.processors import available_processors
 from quant_core.verification.latency import time_in_turn, timing_session, warm_run
 
 OURS_4 = "Bitwright, 4 bits on average"
@@ -228,7 +228,7 @@ def main() -> None:
     parser.add_argument(
         "nets", nargs="*", metavar="NET", help=f"any of {', '.join([*NETS, _PRODUCT])}; default all"
     )
-    parser.add_argument("--threads", type=int, default=available_threads())
+    parser.add_argument("--threads", type=int, default=available_processors())
     parser.add_argument("--seconds", type=float, default=40.0, help="of timing for each net and batch size")
     parser.add_argument("--only", metavar="GLOB", default="*", help="contestants to take, by name")
     parser.add_argument(

@@ -18,8 +18,9 @@ from quant_core.errors import ModelError, SamplesError
 from quant_core.ingest.reading.external_data import check_external_data
 from quant_core.ingest.reading.file_kind import EXPORT_REMEDY, foreign_kind
 from quant_core.ingest.reading.structure import check_structure
+from quant_core.processors import available_processors
 from quant_core.spec import Evaluation
-from quant_core.verification import available_threads, choose_batch, count_correct, open_session, run_batches
+from quant_core.verification import choose_batch, count_correct, open_session, run_batches
 from quant_core.verification.intervals import share_interval
 
 _FLOAT8 = frozenset({ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E5M2})
@@ -50,7 +51,7 @@ def evaluate(model: Path, data: Path, *, threads: int | None = None) -> Evaluati
             remedy="Add an array named labels with one class number a sample.",
             where=str(data),
         )
-    threads = threads or available_threads()
+    threads = threads or available_processors()
     # onnxruntime's rewrites for CPUs fail on such activations, or make garbage of them.
     session = open_session(model, threads=threads, literal=_rounds_to_float8(graph))
     batch = choose_batch(session, samples.inputs)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from bitwright.cli.failures import MissingEngineError
 from quant_core.named_files import require_model_file, require_sample_file
+from quant_core.processors import limit_threads
 from quant_core.spec import (
     AnalyzeSpec,
     BitPlan,
@@ -49,7 +50,7 @@ def quantize(
     Returns:
         The report.
     """
-    _look_for(model, data)
+    _prepare(model, data)
     try:
         from quant_core import pipeline
     except ModuleNotFoundError as error:
@@ -74,7 +75,7 @@ def analyze(
     Returns:
         The table.
     """
-    _look_for(model, data)
+    _prepare(model, data)
     try:
         from quant_core import analysis
     except ModuleNotFoundError as error:
@@ -94,7 +95,7 @@ def profile(model: Path, data: Path, spec: QuantizeSpec, runs: int) -> LatencyTa
     Returns:
         The table.
     """
-    _look_for(model, data)
+    _prepare(model, data)
     try:
         from quant_core import profiling
     except ModuleNotFoundError as error:
@@ -129,7 +130,7 @@ def inspect(model: Path, data: Path | None = None) -> Preflight:
     Returns:
         Its layers, what the engine cannot do with it, and what a size budget can reach.
     """
-    _look_for(model, data)
+    _prepare(model, data)
     try:
         from quant_core import preflight
     except ModuleNotFoundError as error:
@@ -147,7 +148,7 @@ def evaluate(model: Path, data: Path) -> Evaluation:
     Returns:
         The metric.
     """
-    _look_for(model, data)
+    _prepare(model, data)
     try:
         from quant_core import evaluation
     except ModuleNotFoundError as error:
@@ -171,7 +172,7 @@ def debug(
     Returns:
         The layers, worst first.
     """
-    _look_for(model, data)
+    _prepare(model, data)
     try:
         from quant_core import debugging
     except ModuleNotFoundError as error:
@@ -179,11 +180,12 @@ def debug(
     return debugging.debug(model, quantized, data, worst=worst, samples=samples, on_progress=tell)
 
 
-def _look_for(model: Path, data: Path | None) -> None:
-    """See that the files are there before seconds go by that load the engine."""
+def _prepare(model: Path, data: Path | None) -> None:
+    """See that the files are there before seconds go by that load the engine, and how many threads it may have."""
     require_model_file(model)
     if data is not None:
         require_sample_file(data)
+    limit_threads()
 
 
 def refuse(error: ModuleNotFoundError) -> NoReturn:

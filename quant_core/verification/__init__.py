@@ -15,7 +15,6 @@ from quant_core.verification.optimized_graph import (
     read_saved,
 )
 from quant_core.verification.session import (
-    available_threads,
     choose_batch,
     fixed_batch,
     open_session,
@@ -32,7 +31,6 @@ __all__ = [
     "LayerNoise",
     "MetricAccumulator",
     "SimulationCheck",
-    "available_threads",
     "check_layers",
     "choose_batch",
     "compare",

@@ -12,12 +12,12 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from quant_core.processors import available_processors
 from quant_core.spec import Latency
 from quant_core.verification.optimized_graph import saving
 from quant_core.verification.session import (
     Arrays,
     Model,
-    available_threads,
     fixed_batch,
     open_session,
     run,
@@ -64,7 +64,7 @@ def measure_latency(
         ModelError: If onnxruntime cannot load or run one of the models.
         SamplesError: If the inputs do not fit the graph.
     """
-    threads = threads or available_threads()
+    threads = threads or available_processors()
     sessions = [
         timing_session(model, threads) if isinstance(model, Path) else model
         for model in (float_model, quantized_model)

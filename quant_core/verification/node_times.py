@@ -15,8 +15,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from quant_core.ingest.layer import Layer
+from quant_core.processors import available_processors
 from quant_core.verification.optimized_graph import layer_nodes
-from quant_core.verification.session import Arrays, available_threads, fixed_batch, open_session, run
+from quant_core.verification.session import Arrays, fixed_batch, open_session, run
 
 _KERNEL = "_kernel_time"
 
@@ -53,7 +54,7 @@ def node_times(
     Returns:
         Times of each file. A layer whose node onnxruntime merged beyond recognition has 0; its time is in the rest.
     """
-    threads = available_threads()
+    threads = available_processors()
     with tempfile.TemporaryDirectory() as folder:
         sessions = [_open(path, threads, Path(folder) / str(i)) for i, path in enumerate(paths)]
         batch = max(fixed_batch(session) or 1 for session in sessions)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from quant_core.errors import ModelError, SamplesError
+from quant_core.processors import available_processors
 from quant_core.verification.float4 import fold_float4, has_float4
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -22,17 +22,6 @@ Model = Path | ort.InferenceSession
 
 _BATCH_BYTES = 8 * 2**20
 _LARGEST_BATCH = 64
-
-
-def available_threads() -> int:
-    """Count the processor cores this process may use.
-
-    Returns:
-        The number of threads a session is given unless told otherwise.
-    """
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def open_session(
@@ -46,7 +35,7 @@ def open_session(
 
     Args:
         path: The ONNX file; external data is found beside it.
-        threads: Threads within an operator; default `available_threads()`.
+        threads: Threads within an operator; default `available_processors()`.
         options: Session options to start from; default onnxruntime's own.
         literal: Whether to run every node as it is written, without any of onnxruntime's rewrites.
 
@@ -57,7 +46,7 @@ def open_session(
         ModelError: If onnxruntime cannot load the file.
     """
     options = options or ort.SessionOptions()
-    options.intra_op_num_threads = threads or available_threads()
+    options.intra_op_num_threads = threads or available_processors()
     if literal:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3  # warnings about the graph are not for users of the engine

@@ -309,7 +309,7 @@ def test_files_that_are_not_there_are_told_before_the_engine_is_loaded(tmp_path:
         "from bitwright.cli import main\n"
         "model, data, out = sys.argv[1:]\n"
         "for words in (('quantize', model, '--out', out), ('analyze', model), ('profile', model), ('inspect', model),\n"
-        "              ('evaluate', model), ('debug', model, out)):\n"
+        "              ('evaluate', model), ('debug', model, model)):\n"
         "    try: main([*words, '--data', data])\n"
         "    except SystemExit as end: assert end.code == 2, words\n"
         "assert not {'torch', 'onnx', 'numpy'} & set(sys.modules)\n"
