@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,18 @@ def test_what_the_page_shows_of_the_client_runs_by_itself(
     exec(found[1].replace(SERVICE, server.url), {"__name__": "page"})
     made = {path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("report.json")}
     assert made == ({"out/a", "out/b"} if section == "Many models" else {"out"})
+
+
+def test_the_functions_of_the_engine_are_those_of_the_page() -> None:
+    page = (ROOT / "docs" / "sdk.md").read_text()
+    shown = re.findall(r"^\| `(quant_core[\w.]+)\.(\w+)\((.*)\)` \|", page, re.MULTILINE)
+    assert len(shown) == 8
+    for module, name, given in shown:
+        tree = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
+        (function,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
+        words = re.sub(r"\w+Spec\(\.\.\.\)", "spec", given).split(", ")
+        taken = [argument.arg for argument in function.args.args]
+        assert [word.partition("=")[0] for word in words] == taken[: len(words)], name
 
 
 @pytest.mark.slow
