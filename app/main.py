@@ -13,27 +13,14 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from app.api import (
-    analyze,
-    artifacts,
-    direct,
-    docs,
-    events,
-    health,
-    inspect,
-    jobs,
-    openapi,
-    plans,
-    problems,
-    quantize,
-    resumable,
-    upload_list,
-)
+from app.api import analyze, artifacts, events, health, inspect, jobs, plans, problems, quantize
 from app.api.answers import AnswersMiddleware
 from app.api.deps import KnownQuery
+from app.api.description import docs, openapi
 from app.api.guard import GuardMiddleware, is_loopback
 from app.api.head import HeadMiddleware
 from app.api.request_id import RequestIdMiddleware
+from app.api.uploads import direct, listing, resumable
 from app.environment import forget_secrets
 from app.log import configure
 from app.service import Service
@@ -105,7 +92,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         analyze,
         inspect,
         resumable,
-        upload_list,
+        listing,
         direct,
         jobs,
         events,

@@ -7,7 +7,7 @@ import re
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
-from app.api.described import attributes
+from app.api.description.described import attributes
 from app.settings import Settings
 
 FOR_TESTS = frozenset({"engine", "validator", "analyzer", "analysis_validator", "inspector"})

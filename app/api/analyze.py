@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from app.api.deps import ServiceDep
+from app.api.form.submission import ANSWERS, form, submit
+from app.api.form.wishes import WishesDep
 from app.api.schemas import JobView
-from app.api.submission import ANSWERS, form, submit
-from app.api.wishes import WishesDep
 from quant_core.spec import AnalyzeSpec
 
 router = APIRouter(tags=["jobs"])

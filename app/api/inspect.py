@@ -11,12 +11,12 @@ from pathlib import Path
 from fastapi import APIRouter, Request
 
 from app.api.deps import ServiceDep, owner_of
-from app.api.form_files import FILE_FIELDS, FormFiles
-from app.api.multipart import receive, refuse_size
+from app.api.form.files import FILE_FIELDS, FormFiles
+from app.api.form.multipart import receive, refuse_size
+from app.api.form.parts import check_data, check_model, take_named
+from app.api.form.submission import checking, refusal, take_upload
 from app.api.problems import ProblemError, responses
 from app.api.storing import storing
-from app.api.submission import checking, refusal, take_upload
-from app.api.uploads import check_data, check_model, take_named
 from app.service import Service
 from quant_core.spec import JobFailure, Preflight
 

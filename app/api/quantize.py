@@ -5,10 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from app.api.deps import ServiceDep
+from app.api.form.submission import ANSWERS, form, submit
+from app.api.form.wishes import WishesDep
 from app.api.problems import responses
 from app.api.schemas import JobView
-from app.api.submission import ANSWERS, form, submit
-from app.api.wishes import WishesDep
 from quant_core.spec import QuantizeSpec
 
 router = APIRouter(tags=["jobs"])

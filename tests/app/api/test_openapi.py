@@ -11,8 +11,8 @@ import jsonschema
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from app.api.described import attributes
-from app.api.docs import render
+from app.api.description.described import attributes
+from app.api.description.docs import render
 from app.main import create_app
 from app.settings import Settings
 from quant_core.spec import AnalyzeSpec, PlanSpec, QuantizeSpec

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from app.api.report_example import REPORT
+from app.api.description.report_example import REPORT
 from bitwright.cli.tables import print_summary
 from quant_core.spec import Report
 

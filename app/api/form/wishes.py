@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Header, Query
 
 from app.api.deps import ServiceDep
+from app.api.form.parts import Upload
 from app.api.problems import ProblemError
-from app.api.uploads import Upload
 from app.storage import file_digest
 
 _Tag = Annotated[str, Query(pattern=r"^[\w.:-]{1,64}$")]

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from app.api.deps import OwnerDep, ServiceDep
 from app.api.problems import responses
-from app.api.resumable import UploadView
+from app.api.uploads.resumable import UploadView
 
 router = APIRouter(prefix="/uploads", tags=["uploads"])
 

@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict
 from starlette.requests import ClientDisconnect
 
 from app.api.deps import OwnerDep, ServiceDep
-from app.api.multipart import refuse_size
+from app.api.form.multipart import refuse_size
 from app.api.problems import ProblemError, responses
 from app.api.storing import storing
-from app.api.upload_body import BusyError, TooLargeError, append, digest_of
-from app.api.upload_headers import Sent, read_headers
+from app.api.uploads.body import BusyError, TooLargeError, append, digest_of
+from app.api.uploads.headers import Sent, read_headers
 from app.service import Service
 from app.storage import UPLOAD_ID, Upload, is_digest
 

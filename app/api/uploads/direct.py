@@ -9,11 +9,11 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.deps import OwnerDep, ServiceDep
-from app.api.multipart import refuse_size
+from app.api.form.multipart import refuse_size
 from app.api.problems import ProblemError, responses
-from app.api.resumable import UploadId, UploadView, check_room, of_upload
 from app.api.said_once import JsonRoute, SaidOnce
 from app.api.storing import storing
+from app.api.uploads.resumable import UploadId, UploadView, check_room, of_upload
 from app.service import Service
 from app.storage import DigestError, is_digest
 

@@ -18,13 +18,13 @@ from pydantic import JsonValue
 
 from app.api.deps import owner_name_of, owner_of
 from app.api.earlier import take_over
+from app.api.form.parts import Upload, check_device, receive_upload
+from app.api.form.wishes import Wishes, fingerprint
 from app.api.guard import key_of
 from app.api.problems import ProblemError, responses
 from app.api.request_id import request_id
 from app.api.schemas import JobView
 from app.api.storing import storing
-from app.api.uploads import Upload, check_device, receive_upload
-from app.api.wishes import Wishes, fingerprint
 from app.executors.checker import CheckerDownError
 from app.jobs.job import Job
 from app.jobs.store import Submission, TooManyJobsError

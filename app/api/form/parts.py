@@ -15,8 +15,8 @@ from typing import NoReturn
 from pydantic import ValidationError
 from starlette.requests import Request
 
-from app.api.form_files import FILE_FIELDS, FormFiles
-from app.api.multipart import Received, receive, refuse_size
+from app.api.form.files import FILE_FIELDS, FormFiles
+from app.api.form.multipart import Received, receive, refuse_size
 from app.api.problems import ProblemError
 from app.api.said_once import refuse_repeated
 from app.executors.devices import served_by

@@ -8,9 +8,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from app.api.described import describe
+from app.api.description.described import describe
+from app.api.description.report_example import REPORT
 from app.api.problems import Problem, responses
-from app.api.report_example import REPORT
 from app.api.schemas import JOB_ID
 from quant_core.spec import AnalyzeSpec, QuantizeSpec, Report, SensitivityTable
 

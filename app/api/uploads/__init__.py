@@ -1,0 +1,1 @@
+"""`/uploads`: large files as raw bytes, through the service or past it, taken up again where a connection broke."""
