@@ -15,6 +15,8 @@ from quant_core.ingest.subgraphs import read_inside
 _PASSING = frozenset(
     {"Relu", "LeakyRelu", "Identity", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"}
 )
+_NORMALIZING = frozenset({"BatchNormalization", "InstanceNormalization"})
+"""Each has a factor and a sum of its own for each channel."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,11 @@ def channel_groups(
 ) -> tuple[ChannelGroup, ...]:
     """Find every place where channels can be scaled.
 
-    Scales fold where all that writes the tensors is a layer, a layer normalization or a constant, all that reads them a
-    layer, and in between lie only operators that commute with positive factors: a pair of layers, or a residual stream
-    as a whole (Nagel et al., arXiv:1906.04721, section 4.1). A Clip with an upper bound does not commute, and a bound
-    for each channel has no integer kernel, so such tensors are left alone. Elsewhere layers whose input is rounded at
-    run time take a product before them (Xiao et al., SmoothQuant, arXiv:2211.10438, section 4).
+    Scales fold where all that writes the tensors is a layer, a normalization with factors or a constant, all that reads
+    them a layer, and in between lie only operators that commute with positive factors: a pair of layers, or a residual
+    stream as a whole (Nagel et al., arXiv:1906.04721, section 4.1). A Clip with an upper bound does not commute, and a
+    bound for each channel has no integer kernel, so such tensors are left alone. Elsewhere layers whose input is
+    rounded at run time take a product before them (Xiao et al., SmoothQuant, arXiv:2211.10438, section 4).
 
     Args:
         model: The normalised graph.
@@ -248,6 +250,9 @@ class _Search:
             if node.attributes.get_int("axis", -1) not in {-1, len(self.shapes[str(value.name)]) - 1}:
                 raise _NotFoldableError
             for constant in node.inputs[1:]:
+                yield _fold(constant, 0, channels)
+        elif op in _NORMALIZING and behind == len(self.shapes[str(value.name)]) - 2:
+            for constant in node.inputs[1:3]:
                 yield _fold(constant, 0, channels)
         elif op in _PASSING and len(node.outputs) == 1:
             yield _tensor(node.inputs[0]), behind

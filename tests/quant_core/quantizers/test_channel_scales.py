@@ -71,6 +71,19 @@ NETS = {
         {"g": (4,), "b": (4,), "w": (4, 2), "v": (4, 3)},
         [("a",)],
     ),
+    "batch norm": (
+        (
+            "g (float[n,4,6,6] x) => (float[n,2,6,6] y, float[n,3,6,6] z) { a = BatchNormalization(x, g, b, m, var) "
+            f"r = Relu(a) y = {CONV}(r, v) z = Conv<kernel_shape=[1,1]>(r, w) }}"
+        ),
+        {"g": (4,), "b": (4,), "m": (4,), "var": (4,), "v": (2, 4, 3, 3), "w": (3, 4, 1, 1)},
+        [("a", "r")],
+    ),
+    "instance norm": (
+        f"g (float[n,4,6,6] x) => (float[n,2,6,6] y) {{ a = InstanceNormalization(x, g, b) y = {CONV}(a, v) }}",
+        {"g": (4,), "b": (4,), "v": (2, 4, 3, 3)},
+        [("a",)],
+    ),
     "inserted": (
         "g (float[n,7,4] x) => (float[n,7,4] y) { a = Gelu(x) c = MatMul(a, w) y = Add(a, c) }",
         {"w": (4, 4)},
@@ -121,6 +134,7 @@ def build(text, shapes):
     rng = np.random.default_rng(0)
     for name, shape in shapes.items():
         values = rng.standard_normal(shape) if shape else np.array({"low": 0.0, "high": 1.0}.get(name, 0.5))
+        values = values**2 if name == "var" else values
         proto.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
     model = normalise(ir.from_proto(proto))
     layers = find_layers(model)
