@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
@@ -43,9 +43,17 @@ from quant_core.spec.memory_share import memory_share
 from quant_core.spec.width import stored_of
 
 _PARITY_SAMPLES = 4
+"""Samples on which the executor is held against onnxruntime."""
+
 _BATCH_BYTES = 192 << 20
+"""What the activations of one batch may take."""
+
 _LARGEST_BATCH = 64
+"""Samples of a batch, however small they are."""
+
 _TRIFLE = 20
+"""What stays float is named from one part in so many of all parameters."""
+
 _FEWEST_DISTINCT = 0.9
 """Share of the samples: a copy here and there moves no figure by much."""
 
@@ -131,9 +139,8 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     target, candidates = target_of(spec), candidate_bits(layers, spec)
     layers = with_activation_bits(layers, spec)
     candidates = within_target(candidates, layers, model, spec, target)
-    whole, model = model, _with_float_readers(model, layers, candidates, spec, target)
-    layers = with_activation_bits(find_layers(model), spec)
-    costs = file_costs(model, layers, candidates, spec, target)
+    whole = model
+    model, layers, costs = _arrange(whole, layers, candidates, spec, target)
     widths = open_widths(candidates, layers, model, spec, target)
     budget = spec.budget.limit_bytes(source.file_bytes)
     smallest = smallest_reachable(widths, costs)
@@ -148,19 +155,11 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     if may_leave_integers(spec, target):
         in_float = _faster_in_float(model, program, layers, samples, candidates, spec, target)
     if in_float.layers:
-        noted = with_float_activations(layers, in_float.layers)
-        model = _with_float_readers(whole, noted, candidates, spec, target)
-        layers = with_float_activations(with_activation_bits(find_layers(model), spec), in_float.layers)
+        model, layers, costs = _arrange(whole, layers, candidates, spec, target, in_float.layers)
         program = compile_model(model, device=device)
-        costs = file_costs(model, layers, candidates, spec, target)
         reference = find_reference(source, model, program, first)
     shapes, outputs, bytes_per_sample = _measure(program, layers, first, device)
-    if not any(value.is_floating_point() for value in outputs.values()):
-        raise ModelError(
-            "no output holds floats, so it cannot be told how much a layer loses.",
-            remedy="Export the model with its logits, scores, boxes or embeddings among the outputs.",
-            where=str(model_path),
-        )
+    _require_floats(outputs, str(model_path))
     corrected = correct_declared(model, {name: tuple(value.shape) for name, value in outputs.items()})
     if samples.batch is None and not source.quantized_parts:
         check_independence(program, first.inputs, outputs, str(model_path))
@@ -213,6 +212,15 @@ def _refuse_no_layer(source: Source, model: ir.Model, where: str) -> NoReturn:
     )
 
 
+def _require_floats(outputs: Mapping[str, torch.Tensor], where: str) -> None:
+    if not any(value.is_floating_point() for value in outputs.values()):
+        raise ModelError(
+            "no output holds floats, so it cannot be told how much a layer loses.",
+            remedy="Export the model with its logits, scores, boxes or embeddings among the outputs.",
+            where=where,
+        )
+
+
 def _refuse_budget(budget: int, smallest: int, float_bytes: int, left: str) -> NoReturn:
     raise InfeasibleBudgetError(
         f"a budget of {budget} bytes ({budget / float_bytes:.3f}) cannot be met: the smallest reachable file is "
@@ -241,6 +249,20 @@ def _faster_in_float(
     elements = {name: math.prod(shape) / first.count for name, shape in shapes.items()}
     shaped = with_shapes(layers, model, shapes, first.count)
     return faster_in_float(model, shaped, candidates, spec, target, elements)
+
+
+def _arrange(
+    whole: ir.Model,
+    layers: Sequence[Layer],
+    candidates: Mapping[str, Candidates],
+    spec: QuantizeSpec,
+    target: Target,
+    in_float: Collection[str] = (),
+) -> tuple[ir.Model, tuple[Layer, ...], FileCosts]:
+    """The graph with what floats read kept apart, its layers and their bytes; activations of `in_float` stay float."""
+    model = _with_float_readers(whole, with_float_activations(layers, in_float), candidates, spec, target)
+    found = with_float_activations(with_activation_bits(find_layers(model), spec), in_float)
+    return model, found, file_costs(model, found, candidates, spec, target)
 
 
 def _with_float_readers(
