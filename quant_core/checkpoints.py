@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +60,7 @@ class Checkpoints:
         """
         found = self.folder / name
         mark = found / _MARK
-        return found if mark.is_file() and json.loads(mark.read_bytes()) == __version__ else None
+        return found if mark.is_file() and json.loads(mark.read_bytes()) == engine_mark() else None
 
     def told(self, name: str) -> dict[str, Any]:
         """Give what was told beside rounded weights.
@@ -86,10 +88,26 @@ class Checkpoints:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         yield part
-        (part / _MARK).write_text(json.dumps(__version__))
+        (part / _MARK).write_text(json.dumps(engine_mark()))
         shutil.rmtree(self.folder / name, ignore_errors=True)
         part.rename(self.folder / name)
         self.on_kept(name)
+
+
+@cache
+def engine_mark(sources: Path = Path(__file__).parent) -> str:
+    """Name the engine that writes a checkpoint: another one may write other files, or measure otherwise.
+
+    Args:
+        sources: Folder of its modules.
+
+    Returns:
+        The version, and a digest of the modules, which change more often.
+    """
+    digest = hashlib.sha256()
+    for module in sorted(sources.rglob("*.py")):
+        digest.update(f"{module.relative_to(sources)}\0".encode() + module.read_bytes() + b"\0")
+    return f"{__version__} {digest.hexdigest()[:16]}"
 
 
 def probe_log(checkpoints: Checkpoints | None) -> ProbeLog | None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from quant_core.checkpoints import Checkpoints, find_rounded, keep_rounded, probe_log
+from quant_core.checkpoints import Checkpoints, engine_mark, find_rounded, keep_rounded, probe_log
 from quant_core.codes import CorrectedBias, QuantizedWeight
 from quant_core.errors import CancelledError
 from quant_core.pipeline import quantize
@@ -69,6 +69,24 @@ def test_what_another_version_or_a_cut_off_write_left_is_not_found(tmp_path: Pat
     assert checkpoints.find("sensitivity") is not None
     (tmp_path / "sensitivity" / "version.json").write_text('"0.0.1"')
     assert checkpoints.find("sensitivity") is None
+
+
+def test_what_other_code_of_the_same_version_left_is_not_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources, checkpoints = tmp_path / "engine", Checkpoints(tmp_path / "kept")
+    (sources / "room").mkdir(parents=True)
+    (sources / "room" / "module.py").write_text("x = 1")
+    before = engine_mark.__wrapped__(sources)
+    (sources / "room" / "module.py").write_text("x = 2")
+    after = engine_mark.__wrapped__(sources)
+    assert before != after
+    monkeypatch.setattr("quant_core.checkpoints.engine_mark", lambda: before)
+    with checkpoints.keep("rounding"):
+        pass
+    assert checkpoints.find("rounding") is not None
+    monkeypatch.setattr("quant_core.checkpoints.engine_mark", lambda: after)
+    assert checkpoints.find("rounding") is None
 
 
 def test_checkpoints_alone_bring_no_torch() -> None:
