@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitwright.errors import InvalidRequestError
 from bitwright.external_data import graph_inputs
+from quant_core.named_files import is_utf8
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,7 +85,7 @@ def _array(np: Any, value: Any) -> Any:
 
 
 def existing(path: str | PathLike[str]) -> Path:
-    """Check that a file is there.
+    """Check that a file is there, under a name that can be sent.
 
     Args:
         path: The file.
@@ -93,12 +94,19 @@ def existing(path: str | PathLike[str]) -> Path:
         Its path.
 
     Raises:
-        InvalidRequestError: If there is no such file.
+        InvalidRequestError: If there is no such file, or its name is no text.
     """
     found = Path(path)
     if not found.is_file():
         raise InvalidRequestError(
             "There is no such file.", remedy="Check the path.", where=str(path), code="no_file"
+        )
+    if not is_utf8(Path(found.name)):
+        raise InvalidRequestError(
+            "The name holds bytes that are no UTF-8.",
+            remedy="Rename the file.",
+            where=str(path),
+            code="no_file",
         )
     return found
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from quant_core.errors import SpecError
+from quant_core.named_files import is_utf8
 
 MODEL = "model.onnx"
 MODEL_DATA = "model.onnx.data"
@@ -62,7 +63,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
         An empty folder on the same disk.
 
     Raises:
-        SpecError: If the place cannot be written to.
+        SpecError: If the place cannot be written to, or files there cannot be opened again.
     """
     anchor = out.absolute()
     while not anchor.exists():
@@ -70,6 +71,12 @@ def whole_folder(out: Path) -> Iterator[Path]:
     if not anchor.is_dir() or not os.access(anchor, os.W_OK):
         raise SpecError(
             "this is not a folder that can be written to.", remedy="Name another one.", where=str(out)
+        )
+    if not is_utf8(anchor):
+        raise SpecError(
+            "the path holds bytes that are no UTF-8, and onnxruntime opens no file there.",
+            remedy="Name another folder.",
+            where=str(out),
         )
     # Next to the target, so that moving is renaming; inside it when it exists, since its parent may be read-only.
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -69,3 +70,12 @@ def test_a_model_arrives_after_its_report(tmp_path: Path, monkeypatch: pytest.Mo
         for name in ("model.onnx", "report.json", "sensitivity.json"):
             (folder / name).write_text("")
     assert moved == ["report.json", "sensitivity.json", "model.onnx"]
+
+
+def test_a_folder_whose_files_onnxruntime_cannot_open_is_refused(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(bytes(tmp_path / "o") + b"\xff"))
+    with whole_folder(folder) as made:  # made elsewhere, and moved there
+        (made / "model.onnx").write_text("new")
+    assert (folder / "model.onnx").read_text() == "new"
+    with pytest.raises(SpecError, match="no UTF-8"), whole_folder(folder):
+        pass

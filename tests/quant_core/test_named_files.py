@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from quant_core.errors import ModelError, SamplesError
-from quant_core.named_files import require_model_file, require_sample_file
+from quant_core.named_files import is_utf8, require_model_file, require_sample_file
 
 
 def test_what_is_no_file_is_refused_by_what_it_is(tmp_path: Path) -> None:
@@ -27,3 +27,13 @@ def test_what_is_no_file_is_refused_by_what_it_is(tmp_path: Path) -> None:
         with pytest.raises(SamplesError, match=f"the sample file {said}") as samples:
             require_sample_file(path)
         assert (model.value.where, samples.value.where) == (str(path), str(path))
+
+
+def test_names_that_no_report_can_hold_are_refused(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(bytes(tmp_path / "m") + b"\xff"))
+    path.write_bytes(b"")
+    assert is_utf8(tmp_path / "mü")
+    for require, kind in ((require_model_file, ModelError), (require_sample_file, SamplesError)):
+        with pytest.raises(kind, match="no UTF-8") as refused:
+            require(path)
+        assert "Rename" in refused.value.remedy
