@@ -174,7 +174,14 @@ class _Attempt:
             codes.rounded,
             (codes.seen, codes.unseen),
             codes.moments,
-            ActivationGrids(job, spec, journal, (codes.seen, codes.unseen), codes.watches, batches),
+            ActivationGrids(
+                job,
+                spec,
+                journal,
+                (codes.seen, codes.unseen),
+                codes.watches,
+                max(batch.size for batch in batches),
+            ),
             whole=codes.seen is calibration,
             checkpoints=self.checkpoints,
         )

@@ -317,7 +317,7 @@ def quantize(
             "--activation-range",
             metavar="NAME",
             help="How the range of an 8-bit activation is chosen: mse, minmax, percentile, entropy or output. "
-            "Default: mse, and output in front of a maximum over many places.",
+            "Default: output; for large networks and few samples mse, and output in front of a maximum.",
             rich_help_panel=CODES,
         ),
     ] = None,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from quant_core.calibration.activation_range import BINS, ActivationRange
+from quant_core.calibration.activation_range import ActivationRange
 
 _CANDIDATES = 256
 _CLIPPED = 2.0
@@ -15,9 +14,7 @@ standard errors: 1.5 gave 0.25 dB (0.12), 2 0.42 (0.14), 3 0.71 (0.27; 0.48 with
 (0.18), 8 0.22 (0.21). 2 was picked by these same samples, as the gain that is surest."""
 
 
-def search_range(
-    observed: ActivationRange, levels: int = 256, worth: npt.NDArray[np.float64] | None = None
-) -> tuple[float, float]:
+def search_range(observed: ActivationRange, levels: int = 256) -> tuple[float, float]:
     """Find the range [low, high] that loses least when values are clipped to it and rounded to a uniform grid.
 
     With step d = (high - low) / (levels - 1) the expected squared error is d^2 / 12 for every value inside (Widrow's
@@ -27,7 +24,6 @@ def search_range(
     Args:
         observed: The distribution of the tensor.
         levels: Number of grid values.
-        worth: What a squared error counts in each bin; all alike if left out.
 
     Returns:
         `low <= 0 <= high`, not both zero, so that zero can always be represented.
@@ -38,40 +34,14 @@ def search_range(
         return 0.0, 1.0
     lows = _candidates(observed, minimum)
     highs = _candidates(observed, maximum)
-    worth = np.ones(BINS) if worth is None else worth
-    counts = observed.counts * worth
-    above, above_counts = _clipping(observed, counts, highs, sign=1)
-    below, below_counts = _clipping(observed, counts, lows, sign=-1)
-    zeros = observed.zeros * worth[-observed.origin] if observed.zeros else 0.0
-    inside = np.maximum(counts.sum() - zeros - above_counts[None, :] - below_counts[:, None], 0)
+    above, above_counts = _clipping(observed, highs, sign=1)
+    below, below_counts = _clipping(observed, lows, sign=-1)
+    inside = np.maximum(observed.count - observed.zeros - above_counts[None, :] - below_counts[:, None], 0)
     step = (highs[None, :] - lows[:, None]) / (levels - 1)
     error = inside * step**2 / 12 + _CLIPPED * (above[None, :] + below[:, None])
     error[step <= 0] = np.inf
     row, column = np.unravel_index(int(error.argmin()), error.shape)
     return float(lows[row]), float(highs[column])
-
-
-def range_error(
-    observed: ActivationRange, low: float, high: float, levels: int, worth: npt.NDArray[np.float64]
-) -> float:
-    """Give what `search_range` makes least.
-
-    Args:
-        observed: The distribution of the tensor.
-        low: The lower end, at most 0.
-        high: The upper end, at least 0 and not the lower one.
-        levels: Number of grid values.
-        worth: What a squared error counts in each bin.
-
-    Returns:
-        The expected squared error, summed over all values; what is clipped counts twice.
-    """
-    counts = observed.counts * worth
-    above, above_counts = _clipping(observed, counts, np.array([high]), sign=1)
-    below, below_counts = _clipping(observed, counts, np.array([low]), sign=-1)
-    zeros = observed.zeros * worth[-observed.origin] if observed.zeros else 0.0
-    inside = max(0.0, float(counts.sum() - zeros - above_counts[0] - below_counts[0]))
-    return inside * ((high - low) / (levels - 1)) ** 2 / 12 + _CLIPPED * float(above[0] + below[0])
 
 
 def _candidates(observed: ActivationRange, end: float) -> np.ndarray:
@@ -85,12 +55,10 @@ def _candidates(observed: ActivationRange, end: float) -> np.ndarray:
     return np.concatenate([[0.0], between[::stride], [end]])
 
 
-def _clipping(
-    observed: ActivationRange, counts: np.ndarray, ends: np.ndarray, sign: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _clipping(observed: ActivationRange, ends: np.ndarray, sign: int) -> tuple[np.ndarray, np.ndarray]:
     """Give squared error and number of the values beyond each end, from sums over whole bins."""
     edges = observed.edges
     centers = np.clip((edges[:-1] + edges[1:]) / 2, observed.minimum, observed.maximum)
     beyond = sign * (centers[None, :] - ends[:, None]) > 0
     distance = np.where(beyond, centers[None, :] - ends[:, None], 0.0)
-    return (distance**2) @ counts, beyond @ counts
+    return (distance**2) @ observed.counts, beyond @ observed.counts

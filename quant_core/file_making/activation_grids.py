@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+
+import numpy as np
 
 from quant_core.calibration import RangeWatch, Samples, choose_range, ranges_in_parts
 from quant_core.calibration.activation_range import ActivationRange
+from quant_core.calibration.output_range import OutputErrors
 from quant_core.export import Placement
 from quant_core.ingest.maxima import before_maxima
 from quant_core.journal import Journal
 from quant_core.preparation import Prepared
 from quant_core.quantizers import ActivationGrid, activation_grid
 from quant_core.quantizers.activation import float8_grid, symmetric_grid
-from quant_core.quantizers.activation_worth import Floats, activation_worth
-from quant_core.sensitivity import Batch
+from quant_core.quantizers.range_errors import range_errors
 from quant_core.spec import QuantizeSpec
 from quant_core.spec.bits import WIDE_BITS
 
 _BYTE = 8  # bits
-_MACS, _FEWEST, _MOST = 1e10, 4, 16
-"""Products in a run of the samples that tell what errors are worth, and their number."""
+_FEWEST, _ENOUGH, _MOST = 16, 64, 96
+"""Samples that tell what errors do to the outputs: the fewest, those that suffice where there are more, and the most.
+Few miss what reaches far."""
+_MACS = 2e10
+"""Products that one run of these samples may take."""
 
 
 @dataclass(eq=False)
@@ -33,7 +39,7 @@ class ActivationGrids:
         journal: Told what happens.
         parts: Calibration samples; a part that comes twice counts once.
         watches: What was shown the parts, where they ran for another's sake.
-        batches: Samples that tell what errors are worth at the outputs; none are needed but for ranges by `output`.
+        batch_size: Samples a run with gradients.
         found: Grids found so far, by tensor and bits.
     """
 
@@ -42,7 +48,7 @@ class ActivationGrids:
     journal: Journal
     parts: Sequence[Samples]
     watches: Sequence[RangeWatch] = ()
-    batches: Sequence[Batch] = ()
+    batch_size: int = 1
     found: dict[tuple[str, int], ActivationGrid] = field(default_factory=dict)
 
     def of(self, placement: Placement) -> dict[str, ActivationGrid]:
@@ -71,33 +77,37 @@ class ActivationGrids:
                     "calibration", done / total, f"activation ranges: {done} of {total} samples"
                 ),
             )
-            worth = self._worth({name: seen for name, seen in ranges.items() if bits[name] == _BYTE})
+            errors = self._errors({name: seen for name, seen in ranges.items() if bits[name] == _BYTE})
             for name, observed in ranges.items():
-                self.found[name, bits[name]] = self._grid(observed, bits[name], worth.get(name))
+                self.found[name, bits[name]] = self._grid(observed, bits[name], errors.get(name))
         else:
             self.journal.tell("calibration", 1, f"{len(placement.points)} tensors have a grid")
         return {name: self.found[name, bits[name]] for name in placement.points}
 
-    def _worth(self, ranges: Mapping[str, ActivationRange]) -> Mapping[str, Floats]:
-        """Tensor -> what errors of its values are worth, where ranges are chosen by that."""
-        if self.spec.activation_range is None:
-            maximised = before_maxima(self.job.model)
+    def _errors(self, ranges: Mapping[str, ActivationRange]) -> Mapping[str, OutputErrors]:
+        """Tensor -> what its errors do to the outputs, where ranges are chosen by that."""
+        job, method = self.job, self.spec.activation_range
+        if method not in {None, "output"} or job.target.float8:
+            return {}
+        first, *others = {id(part): part for part in self.parts}.values()
+        affordable = int(_MACS / max(1, sum(layer.macs for layer in job.layers)))
+        count = first.count + sum(part.count for part in others)
+        if method is None and (count < _FEWEST or affordable < min(count, _ENOUGH)):
+            maximised = before_maxima(job.model)
             ranges = {name: observed for name, observed in ranges.items() if name in maximised}
-        elif self.spec.activation_range != "output":
+        if not ranges:
             return {}
-        if self.job.target.float8 or not ranges:
-            return {}
-        left = int(min(_MOST, max(_FEWEST, _MACS / max(1, sum(layer.macs for layer in self.job.layers)))))
-        feeds = []
-        for batch in self.batches:
-            if left <= 0:
-                break
-            feeds.append((batch if self.job.samples.batch else batch.part(0, min(left, batch.size))).feeds)
-            left -= batch.size
-        return activation_worth(self.job.program, feeds, ranges, self.spec.seed)
+        samples = reduce(Samples.joined, others, first)
+        unit = samples.batch or 1
+        groups = max(1, min(count, _MOST, max(_FEWEST, affordable)) // unit)
+        # From all over the samples.
+        places = np.arange(groups) * (count // unit) // groups
+        samples = samples.take((places[:, None] * unit + np.arange(unit)).reshape(-1))
+        feeds = ((batch.feeds(job.device), batch.count) for batch in samples.batches(self.batch_size))
+        return range_errors(job.program, feeds, ranges, self.spec.seed)
 
-    def _grid(self, observed: ActivationRange, bits: int, worth: Floats | None) -> ActivationGrid:
+    def _grid(self, observed: ActivationRange, bits: int, errors: OutputErrors | None) -> ActivationGrid:
         if self.job.target.float8:  # fine near 0 whatever the range, so nothing is clipped
             return float8_grid(*choose_range(observed, "minmax"))
-        low, high = choose_range(observed, self.spec.activation_range or "output", bits, worth)
+        low, high = choose_range(observed, self.spec.activation_range or "output", bits, errors)
         return symmetric_grid(low, high) if self.job.target.symmetric else activation_grid(low, high, bits)

@@ -135,8 +135,9 @@ class QuantizeSpec(Request):
             activations, packed weights only); rules may say otherwise for single layers. Several of them, such as
             `[8, 16, "float"]`, are chosen from layer by layer, together with the bits of its weight. 4 may be among
             them: it counts in bit operations and in the simulation, and the file holds 8.
-        activation_range: How the range of an 8-bit activation is chosen from what calibration saw. If left out `mse`,
-            and `output` in front of a maximum over many places.
+        activation_range: How the range of an 8-bit activation is chosen from what calibration saw. If left out `output`
+            where samples suffice and their runs with gradients take little; else `mse`, and `output` in front of a
+            maximum over many places.
         float_islands: Share of the file's estimated time that may be spent on running in float the few layers that lose
             most by 8-bit activations, where that lowers the loss by a fifth or more; 0 keeps all in integers. If left
             out 0.15, and where the answer is then still ruined (13 dB, 0.05 nats) 0.3, 0.6 or 1; where the largest file

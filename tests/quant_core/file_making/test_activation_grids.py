@@ -5,13 +5,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
 
 from quant_core.export import place
 from quant_core.file_making.activation_grids import ActivationGrids
 from quant_core.journal import Journal
 from quant_core.preparation import prepare
-from quant_core.sensitivity import Batch
 from quant_core.spec import QuantizeSpec
 
 
@@ -51,22 +49,26 @@ def test_a_grid_reaches_from_the_smallest_to_the_largest_value_and_is_found_once
     assert grids.of(placement) == first
 
 
-def test_by_output_and_by_default_a_grid_holds_what_comes_through_a_maximum(tmp_path: Path):
+@pytest.mark.parametrize("count", [12, 24])
+def test_by_default_a_grid_is_found_by_outputs_in_front_of_a_maximum_and_where_samples_suffice(
+    tmp_path: Path, count: int
+):
     rng = np.random.default_rng(0)
     model = onnx.parser.parse_model(
         """<ir_version: 10, opset_import: ["": 21]>
         net (float[n, 4, 24, 24] x) => (float[n, 8, 1, 1] y) { h = Conv(x, v) g = GlobalMaxPool(h) y = Conv(g, w) }"""
     )
     save_with_weights(model, rng, tmp_path / "net.onnx")
-    np.savez(tmp_path / "x.npz", x=rng.standard_t(4, (24, 4, 24, 24)).astype(np.float32))
+    np.savez(tmp_path / "x.npz", x=rng.standard_t(4, (count, 4, 24, 24)).astype(np.float32))
     found = {}
     for method in ("output", "mse", None):
         spec = QuantizeSpec.model_validate({"size": 0.9, "activation_range": method})
         job = prepare(tmp_path / "net.onnx", tmp_path / "x.npz", spec)
-        feeds = {"x": torch.from_numpy(job.samples.inputs["x"])}
-        grids = ActivationGrids(job, spec, Journal(), (job.samples,), batches=(Batch(feeds, None, 24),))
+        assert job.samples.count == count
+        grids = ActivationGrids(job, spec, Journal(), (job.samples,), batch_size=8)
         placement = place(job.model, job.layers, {layer.name: 8 for layer in job.layers}, 8, job.target, spec)
         found[method] = grids.of(placement)
     assert found["output"]["h"].high > 1.03 * found["mse"]["h"].high
+    assert found["output"]["x"] != found["mse"]["x"]
     assert found[None]["h"] == found["output"]["h"]
-    assert found[None]["x"] == found["mse"]["x"]
+    assert found[None]["x"] == found["mse" if count < 16 else "output"]["x"]
