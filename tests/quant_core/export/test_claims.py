@@ -30,6 +30,23 @@ NETS = {
         set(),
         {},
     ),
+    "images": (
+        HEADER
+        + """g (float[n,3,13,12] x) => (float[n,16,4,3] y) {
+            a = Conv<kernel_shape=[5,3], strides=[2,2], pads=[1,2,2,0]>(x, w1, b1)
+            b = Conv<kernel_shape=[3,3], strides=[2,2], pads=[1,1,0,1]>(x, w2)
+            c = Conv<kernel_shape=[1,1], auto_pad="VALID">(a, w3, b3)
+            d = Conv<kernel_shape=[1,1]>(b, w4)
+            s = Add(c, d)
+            y = Conv<kernel_shape=[3,3], strides=[2,2], pads=[2,1,1,0]>(s, w5)
+        }""",
+        {
+            "w1": (32, 3, 5, 3), "b1": (32,), "w2": (32, 3, 3, 3), "w3": (6, 32, 1, 1), "b3": (6,),
+            "w4": (6, 32, 1, 1), "w5": (16, 6, 3, 3),
+        },
+        set(),
+        {},
+    ),
     "lines": (
         HEADER
         + """g (float[n,4,12] x) => (float[n,3,24] y) {
