@@ -14,8 +14,10 @@ Floats = npt.NDArray[np.float64]
 
 SHARES = np.linspace(0.25, 1, 25)
 """Where ends of ranges are tried, as shares of the extremes."""
-_CLIPPED = 2.0
+_CLIPPED = 4.0
 """How much what is clipped counts, for other samples reach further than those that calibration saw."""
+_SAME = 1 - 1e-4
+"""Share of an extreme from which on a sample holds it: sums in batches of other sizes differ in their last bits."""
 _LEAST_GAIN = 1.1
 """How many times less the outputs must change than with the range of least squared error."""
 
@@ -28,8 +30,9 @@ class OutputErrors:
     outputs by `E (g . e)^2` in squares.
 
     Attributes:
-        rounded: Sum of `g^2` over the values that are not zero, `[N]`.
-        below: `g . e` where values below each share of the smallest value of all are clipped, `[N, SHARES]`.
+        rounded: Sum of `g^2` over the values that are not zero, in the mean over draws, `[N]`.
+        below: `g . e` for each draw of signs where values below each share of the smallest value of all are clipped,
+            `[N, draws, SHARES]`.
         above: The same of the largest.
         lows: Smallest value of each sample, `[N]`.
         highs: Largest value of each sample, `[N]`.
@@ -46,7 +49,7 @@ def output_range(observed: ActivationRange, errors: OutputErrors, levels: int = 
     """Find the range that changes the outputs least.
 
     Errors of rounding with step d are independent of each other and come to `d^2 / 12 sum g^2`. Those of clipping all
-    point one way and add up where the network sums or averages, so `(g . e)^2` is measured. It counts twice, and a
+    point one way and add up where the network sums or averages, so `(g . e)^2` is measured. It counts four times, and a
     sample that alone holds an extreme is clipped where the same share of the others' extreme lies.
 
     Args:
@@ -62,8 +65,8 @@ def output_range(observed: ActivationRange, errors: OutputErrors, levels: int = 
     if minimum == maximum:
         return plain
     rounded = float(errors.rounded.mean()) / 12 / (levels - 1) ** 2
-    below = _CLIPPED * (_unseen(errors.below, -errors.lows, -minimum) ** 2).mean(0)
-    above = _CLIPPED * (_unseen(errors.above, errors.highs, maximum) ** 2).mean(0)
+    below = _CLIPPED * (_unseen(errors.below, -errors.lows, -minimum) ** 2).mean((0, 1))
+    above = _CLIPPED * (_unseen(errors.above, errors.highs, maximum) ** 2).mean((0, 1))
     lows, highs = minimum * SHARES, maximum * SHARES
     lost = rounded * (highs[None, :] - lows[:, None]) ** 2 + above[None, :] + below[:, None]
     row, column = np.unravel_index(int(lost.argmin()), lost.shape)
@@ -77,9 +80,9 @@ def output_range(observed: ActivationRange, errors: OutputErrors, levels: int = 
 def _unseen(clipped: Floats, reaches: Floats, extreme: float) -> Floats:
     """What is clipped, where the sample that reaches the extreme did not take part in finding it."""
     top = int(reaches.argmax())
-    if extreme <= 0 or reaches.size < 2 or reaches[top] < extreme:
+    if extreme <= 0 or reaches.size < 2 or reaches[top] < _SAME * extreme:
         return clipped
     others = max(0.0, float(np.delete(reaches, top).max()))
     judged = clipped.copy()
-    judged[top] = np.interp(SHARES * others / extreme, SHARES, clipped[top])
+    judged[top] = [np.interp(SHARES * others / extreme, SHARES, draw) for draw in clipped[top]]
     return judged

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,7 +16,8 @@ from quant_core.executor import Program
 from quant_core.quantizers.chance import rademacher
 from quant_core.quantizers.slopes import slopes_in
 
-Floats = npt.NDArray[np.float64]
+_DRAWS = 2
+"""Draws of signs: by one alone, a sample that reaches far decides by chance."""
 
 
 def range_errors(
@@ -28,7 +28,7 @@ def range_errors(
 ) -> dict[str, OutputErrors]:
     """Measure what errors of tensors do to the outputs, to first order.
 
-    One run forwards and one back for all tensors: gradients of all elements of all outputs, each with a random sign.
+    Two runs forwards and back for all tensors: gradients of all elements of all outputs, each with a random sign.
     Every output counts relative to its energy.
 
     Args:
@@ -41,20 +41,17 @@ def range_errors(
         Tensor name -> errors; of tensors that outputs depend on.
     """
     chance = torch.Generator().manual_seed(seed)
-    parts: dict[str, list[tuple[Floats, ...]]] = defaultdict(list)
+    parts: dict[str, list[OutputErrors]] = defaultdict(list)
     energies: dict[str, float] = {}
     for batch, count in feeds:
-        _, slopes = slopes_in(
-            program,
-            batch,
-            ranges,
-            program.outputs,
-            partial(_total, outputs=program.outputs, count=count, energies=energies, chance=chance),
-        )
-        for name, (value, slope) in slopes.items():
-            parts[name].append(_of_batch(value.detach(), slope, ranges[name], count))
-    found = {name: OutputErrors(*map(np.concatenate, zip(*of, strict=True))) for name, of in parts.items()}
-    return {name: of for name, of in found.items() if np.isfinite(of.rounded).all() and of.rounded.any()}
+        total = partial(_total, outputs=program.outputs, count=count, energies=energies, chance=chance)
+        draws = [slopes_in(program, batch, ranges, program.outputs, total)[1] for _ in range(_DRAWS)]
+        for name in draws[0]:
+            parts[name].append(_of_batch([draw[name] for draw in draws], ranges[name], count))
+    found = {name: _joined(each) for name, each in parts.items()}
+    return {
+        name: each for name, each in found.items() if np.isfinite(each.rounded).all() and each.rounded.any()
+    }
 
 
 def _total(
@@ -77,15 +74,32 @@ def _total(
     return total
 
 
-def _of_batch(value: Tensor, slope: Tensor, observed: ActivationRange, count: int) -> tuple[Floats, ...]:
-    """What `OutputErrors` holds, of the samples of one batch."""
-    rows = count if value.dim() and value.shape[0] % count == 0 else 1
-    value, slope = value.reshape(rows, -1), slope.reshape(rows, -1)
-    rounded = torch.linalg.vector_norm(slope * (value != 0), dim=1).square()
-    below = _clipped(value, slope, min(observed.minimum, 0.0))
-    above = _clipped(value, slope, max(observed.maximum, 0.0))
-    return tuple(
-        part.double().cpu().numpy() for part in (rounded, below, above, value.amin(1), value.amax(1))
+def _of_batch(draws: Sequence[tuple[Tensor, Tensor]], observed: ActivationRange, count: int) -> OutputErrors:
+    """Errors of the samples of one batch, by values and slopes of each draw of signs."""
+    values = draws[0][0].detach()
+    rows = count if values.dim() and values.shape[0] % count == 0 else 1
+    values = values.reshape(rows, -1)
+    slopes = [slope.reshape(rows, -1) for _, slope in draws]
+    rounded = [torch.linalg.vector_norm(slope * (values != 0), dim=1).square() for slope in slopes]
+    below = [_clipped(values, slope, min(observed.minimum, 0.0)) for slope in slopes]
+    above = [_clipped(values, slope, max(observed.maximum, 0.0)) for slope in slopes]
+    parts = (
+        torch.stack(rounded).mean(0),
+        torch.stack(below, 1),
+        torch.stack(above, 1),
+        values.amin(1),
+        values.amax(1),
+    )
+    return OutputErrors(*(part.double().cpu().numpy() for part in parts))
+
+
+def _joined(batches: Sequence[OutputErrors]) -> OutputErrors:
+    return OutputErrors(
+        np.concatenate([each.rounded for each in batches]),
+        np.concatenate([each.below for each in batches]),
+        np.concatenate([each.above for each in batches]),
+        np.concatenate([each.lows for each in batches]),
+        np.concatenate([each.highs for each in batches]),
     )
 
 

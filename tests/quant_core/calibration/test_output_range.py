@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -26,7 +28,7 @@ def errors(seen: ActivationRange, values: np.ndarray, coherent: float) -> Output
     def clipped(end: float) -> np.ndarray:
         ends = SHARES * end
         beyond = [(slope * np.clip((e - values) * np.sign(end), None, 0) * np.sign(end)).sum(1) for e in ends]
-        return np.stack(beyond, 1)
+        return np.stack(beyond, 1)[:, None]
 
     rounded = (slope**2).sum(1)
     return OutputErrors(rounded, clipped(seen.minimum), clipped(seen.maximum), values.min(1), values.max(1))
@@ -44,7 +46,10 @@ def test_clipping_that_adds_up_is_avoided():
 
 def test_what_promises_little_leaves_the_range_of_least_error():
     seen, values = drawn()
-    assert output_range(seen, errors(seen, values, 0.0)) == search_range(seen)
+    found = errors(seen, values, 0.0)
+    found.below[:] *= 0.5**0.5  # what is clipped counts twice as much as by squared error
+    found.above[:] *= 0.5**0.5
+    assert output_range(seen, found) == search_range(seen)
 
 
 def test_one_sample_far_out_that_matters_to_no_output_is_clipped():
@@ -56,13 +61,15 @@ def test_one_sample_far_out_that_matters_to_no_output_is_clipped():
     assert output_range(seen, found)[1] < 0.3 * 40
 
 
-def test_a_sample_that_alone_reaches_the_extreme_counts_as_one_not_seen():
+@pytest.mark.parametrize("by_batches", [1.0, 1 + 1e-6])
+def test_a_sample_that_alone_reaches_the_extreme_counts_as_one_not_seen(by_batches):
     """The end that just holds it would clip others as far beyond what was seen."""
     seen, values = drawn()
+    seen = replace(seen, maximum=seen.maximum * by_batches)
     found = errors(seen, values, 1.0)
     top = int(values.max(1).argmax())
     found.above[:] = 0.0
-    found.above[top] = 2 * (1 - SHARES)
+    found.above[top] = 1.4 * (1 - SHARES)
     others = float(np.delete(values.max(1), top).max())
     costs = [
         found,
@@ -76,7 +83,7 @@ def test_a_sample_that_alone_reaches_the_extreme_counts_as_one_not_seen():
 def test_one_value(value):
     seen = measure(torch.full((5,), value))
     ends = np.full(1, value)
-    found = OutputErrors(np.ones(1), np.zeros((1, len(SHARES))), np.zeros((1, len(SHARES))), ends, ends)
+    found = OutputErrors(np.ones(1), np.zeros((1, 1, len(SHARES))), np.zeros((1, 1, len(SHARES))), ends, ends)
     low, high = output_range(seen, found)
     assert low <= 0 <= high
     assert low < high

@@ -43,8 +43,8 @@ def test_rounding_counts_the_squared_slopes_and_clipping_what_it_adds_up_to():
     for place in (0, 10, len(SHARES) - 1):
         above = np.minimum(seen.maximum * SHARES[place] - values, 0).sum(1)
         below = np.maximum(seen.minimum * SHARES[place] - values, 0).sum(1)
-        assert found.above[:, place] ** 2 * energy == pytest.approx(above**2, rel=1e-4, abs=1e-6)
-        assert found.below[:, place] ** 2 * energy == pytest.approx(below**2, rel=1e-4, abs=1e-6)
+        assert found.above[:, 0, place] ** 2 * energy == pytest.approx(above**2, rel=1e-4, abs=1e-6)
+        assert found.below[:, 1, place] ** 2 * energy == pytest.approx(below**2, rel=1e-4, abs=1e-6)
     assert found.highs == pytest.approx(values.max(1))
     assert found.lows == pytest.approx(values.min(1))
 
@@ -64,7 +64,7 @@ def test_ranges_reach_further_where_clipping_adds_up_than_where_it_does_not(read
     high = choose_range(seen, "output", 4, errors)[1]
     alike = choose_range(seen, "mse", 4)
     assert choose_range(seen, "output", 4) == alike
-    assert (high > 1.05 * alike[1]) is reaches
+    assert (high > 1.2 * alike[1]) is reaches
 
 
 def test_outputs_of_other_scales_count_alike():
