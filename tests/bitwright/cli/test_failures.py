@@ -141,13 +141,14 @@ def test_a_state_that_no_job_has_is_named_by_its_option(capsys: pytest.CaptureFi
 
 
 def test_a_full_disk_is_the_users_to_clear(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "out/model.onnx")
 
     monkeypatch.setattr("quant_core.preflight.inspect_model", fail)
+    (tmp_path / "m.onnx").touch()
     with pytest.raises(SystemExit) as ended:
-        main(["inspect", "m.onnx"])
+        main(["inspect", str(tmp_path / "m.onnx")])
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("Error: out/model.onnx: No space left on device. Make room")

@@ -16,7 +16,14 @@ from quant_core.pipeline import quantize
 from quant_core.preparation.float_speed import may_leave_integers
 from quant_core.spec import QuantizeSpec, Report
 
-SPEC = {"effective_bits": 8, "bits": [8], "rounding": "nearest", "equalize": "none", "float_islands": 0.5}
+SPEC = {
+    "effective_bits": 8,
+    "bits": [8],
+    "rounding": "nearest",
+    "equalize": "none",
+    "activation_range": "mse",  # ranges by output would clip what need not reach so far
+    "float_islands": 0.5,
+}
 
 
 def net(folder: Path, reach: float) -> None:
