@@ -89,6 +89,7 @@ class QuantizeOptions(RequestOptions, total=False):
             left out and more where 8 bits ruin the answer or miss `max_drop`.
         follow: Whether layers of the plan are rounded again for what the rounded layers before them give.
         mix_channels: Whether channels of one layer may take two widths.
+        trellis: Whether layers of 2 to 5 bits get trellis codes, where that pays.
         allocation: How bits are chosen.
         ties: Layers that get the same bits.
         target: The runtime the file is made for.
@@ -109,6 +110,7 @@ class QuantizeOptions(RequestOptions, total=False):
     float_islands: float
     follow: bool
     mix_channels: bool
+    trellis: bool
     allocation: str
     ties: Sequence[Sequence[str]]
     target: str

@@ -181,6 +181,7 @@ def keep_rounded(
                 "block_size": weight.block_size,
                 "format": weight.format,
                 "tensor_scale": weight.tensor_scale,
+                "trellis": weight.trellis,
             }
             kept = None if weight.outliers is None else [weight.outliers.pairs, weight.outliers.left]
             narrow = None if weight.narrow is None else weight.narrow.bits

@@ -57,6 +57,7 @@ _AS_GIVEN = (
     "float_islands",
     "follow",
     "mix_channels",
+    "trellis",
     "target",
     "opset",
     "sensitivity",
@@ -290,6 +291,15 @@ def quantize(
             "--follow/--no-follow",
             help="Round the chosen layers again, one after another, for the inputs that the rounded layers before "
             "them give. Default: yes.",
+            rich_help_panel=CODES,
+        ),
+    ] = None,
+    trellis: Annotated[
+        bool | None,
+        typer.Option(
+            "--trellis/--no-trellis",
+            help="Give layers of 2 to 5 bits trellis codes, which lose less in the same bits, where that pays. "
+            "Default: no.",
             rich_help_panel=CODES,
         ),
     ] = None,

@@ -76,6 +76,8 @@ def print_summary(report: Report, console: Console) -> None:
     spent = ", ".join(f"{count} {_at(*bits)}" for bits, count in sorted(counts.items()))
     kept = sum(1 for layer in report.layers if layer.outliers)
     apart = f"; {kept} with outliers apart" if kept else ""
+    coded = sum(1 for layer in report.layers if layer.trellis)
+    apart += f"; {coded} with trellis codes" if coded else ""
     console.print(f"Layers by bits: {spent or 'none'}{apart}", highlight=False)
     for warning in report.warnings:
         console.print(f"Warning: {warning}", style="yellow", highlight=False, markup=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from quant_core.codes.channels import ChannelAxis, spread
 from quant_core.codes.number_formats import code_values, element, half_nearest
 from quant_core.codes.outliers import EXCESS_BITS, Outliers
+from quant_core.codes.trellis import trellis_codes
 from quant_core.spec.weight_grid import INT8_BITS, WeightFormat
 from quant_core.spec.width import NARROW
 
@@ -68,7 +69,8 @@ class QuantizedWeight:
     may be shorter.
 
     Attributes:
-        codes: int8, the weight's shape: integers in `[-2^(b-1), 2^(b-1) - 1]`, or a floating format's bit patterns.
+        codes: int8, the weight's shape: integers in `[-2^(b-1), 2^(b-1) - 1]`, or a floating format's bit patterns;
+            with a trellis the values in `[-2^b, 2^b - 1]` that its codes stand for.
         scale: float32 steps: one per channel (shape `[C]`), per block (`[C, blocks]`), or `[]` for the whole. Those of
             symmetric integers may be negative: the largest code is then what lies furthest below 0.
         axis: Channel axis of the scales, several in rising order for a stack of matrices, or None for one channel.
@@ -81,6 +83,7 @@ class QuantizedWeight:
         outliers: Weights whose codes may lie up to eight steps beyond those of b bits, kept apart; None if there are
             none.
         narrow: Channels whose codes take fewer bits than `bits`; None where all take as many.
+        trellis: Whether each code chooses from half of the values of b + 1 bits, on paths along `axis`.
     """
 
     codes: npt.NDArray[np.int8]
@@ -94,6 +97,7 @@ class QuantizedWeight:
     tensor_scale: float | None = None
     outliers: Outliers | None = None
     narrow: NarrowChannels | None = None
+    trellis: bool = False
 
     @property
     def widths(self) -> frozenset[int]:
@@ -111,11 +115,13 @@ class QuantizedWeight:
         return self.format == "int" and self.block_size is None and not shifts
 
     def dense_codes(self) -> npt.NDArray[np.int8]:
-        """Give the codes without what outliers add to them.
+        """Give the codes as they are stored, without what outliers add to them or a trellis makes of them.
 
         Returns:
             int8, the weight's shape, in the range of b bits.
         """
+        if self.trellis and isinstance(self.axis, int):
+            return trellis_codes(self.codes, self.axis)
         if self.outliers is None:
             return self.codes
         half = 1 << (self.bits - 1)
@@ -128,9 +134,10 @@ class QuantizedWeight:
             The smallest and the largest code, int8: shaped as the weight where there are outliers, one for each channel
             where some are narrow, else `[]`. They broadcast to the weight's shape.
         """
-        half = 1 << (self.bits - 1)
+        more = int(self.trellis)
+        half = 1 << (self.bits - 1 + more)
         if self.narrow is not None:
-            halves = np.where(self.narrow.channels, 1 << (self.narrow.bits - 1), half)
+            halves = np.where(self.narrow.channels, 1 << (self.narrow.bits - 1 + more), half)
             return self.spread((-halves).astype(np.int8)), self.spread((halves - 1).astype(np.int8))
         low, high = np.array(-half, dtype=np.int8), np.array(half - 1, dtype=np.int8)
         if self.outliers is None:
@@ -140,6 +147,17 @@ class QuantizedWeight:
         low[self.outliers.positions] -= np.int8(reach)
         high[self.outliers.positions] += np.int8(reach - 1)
         return low.reshape(self.codes.shape), high.reshape(self.codes.shape)
+
+    def in_full(self) -> QuantizedWeight:
+        """Give the same weight without a trellis: its values are codes of one bit more, free to change.
+
+        Returns:
+            The weight; itself where it has none.
+        """
+        if not self.trellis:
+            return self
+        narrow = None if self.narrow is None else replace(self.narrow, bits=self.narrow.bits + 1)
+        return replace(self, bits=self.bits + 1, narrow=narrow, trellis=False)
 
     def elements(self) -> npt.NDArray[np.float32]:
         """Give the value of every code in units of its scale.

@@ -24,7 +24,7 @@ def with_room_for_bias(
     what the weights add by less than the last bit of the bias.
 
     Args:
-        weight: Codes and scales of the layer, one scale a channel.
+        weight: Codes and scales of the layer, one scale a channel. A trellis is given up where steps must rise.
         bias: Its bias, one value a channel.
         step: Step s_x of its input.
 
@@ -42,6 +42,7 @@ def with_room_for_bias(
     grown = half_from(np.copysign(np.maximum(size, least), weight.scale).astype(np.float32))
     scale = np.where(least > size, grown, weight.scale)
     ratio = weight.spread((weight.scale / scale).astype(np.float64))
+    weight = weight.in_full()
     codes = np.round(weight.elements() * ratio)
     if weight.zero_point is not None:
         codes += weight.spread(weight.zero_point)

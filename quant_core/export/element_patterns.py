@@ -6,6 +6,7 @@ stored as 4-bit integers, which are looked up in a table of sixteen.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,8 @@ def stored_elements(
         writer: Where to write.
         name: Name of the first stored tensor.
         weight: Says what the codes are.
-        codes: They, in the shape they are stored in; that of the weight where there are outliers, or
-            channels of two widths.
+        codes: They, in the shape they are stored in; that of the weight where there are outliers, a
+            trellis, or channels of two widths.
 
     Returns:
         Name of an int8 tensor, or of one of 8-bit floats.
@@ -38,6 +39,9 @@ def stored_elements(
     if weight.outliers is not None:
         dense = writer.stored_codes(name, weight.dense_codes(), weight.bits)
         return writer.add_outliers(dense, weight, weight.outliers)
+    if weight.trellis:
+        stored = replace(weight, codes=weight.dense_codes(), trellis=False)
+        return writer.add_trellis(stored_elements(writer, name, stored, stored.codes), weight)
     if weight.narrow is not None:
         return writer.stored_channels(name, weight, weight.narrow)
     minifloat = element(weight.format)

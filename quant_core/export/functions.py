@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
+
+from quant_core.codes.trellis import LONGEST
 
 DOMAIN = "bitwright"
 BIT_PLANE_OPSET = 25
@@ -97,6 +101,43 @@ def outliers_function() -> onnx.FunctionProto:
         ["codes"],
         nodes,
         [helper.make_opsetid("", BIT_PLANE_OPSET)],
+    )
+
+
+def trellis_function() -> onnx.FunctionProto:
+    """Write the function that decodes a trellis: `2 (c xor u2 xor u3) + u2`, u the last bits two and three before.
+
+    Returns:
+        `Trellis`, input int8 codes; attribute axes, a list of the axis along which paths run, the first if left out.
+        How far apart the codes of one path lie follows from their number along it.
+    """
+    steps = ["bits", "once", "twice", "thrice"]
+    nodes = [
+        _constant("one", np.array(1, dtype=np.int8)),
+        _constant("longest", np.array(LONGEST, dtype=np.int64)),
+        _constant("rest", np.array(LONGEST - 1, dtype=np.int64)),
+        _attribute("axes", "along"),
+        helper.make_node("Shape", ["dense"], ["shape"]),
+        helper.make_node("Gather", ["shape", "along"], ["outputs"]),
+        helper.make_node("Add", ["outputs", "rest"], ["up"]),
+        helper.make_node("Div", ["up", "longest"], ["ahead"]),
+        helper.make_node("Neg", ["ahead"], ["behind"]),
+        helper.make_node("Concat", ["ahead", "behind"], ["pads"], axis=0),
+        helper.make_node("BitwiseAnd", ["dense", "one"], ["bits"]),
+        *(helper.make_node("Pad", [early, "pads", "", "along"], [late]) for early, late in pairwise(steps)),
+        helper.make_node("BitwiseXor", ["twice", "thrice"], ["flipped"]),
+        helper.make_node("BitwiseXor", ["dense", "flipped"], ["half"]),
+        helper.make_node("Add", ["half", "half"], ["even"]),
+        helper.make_node("Add", ["even", "twice"], ["codes"]),
+    ]
+    return helper.make_function(
+        DOMAIN,
+        "Trellis",
+        ["dense"],
+        ["codes"],
+        nodes,
+        [helper.make_opsetid("", BIT_PLANE_OPSET)],
+        attribute_protos=[helper.make_attribute("axes", [0])],
     )
 
 

@@ -17,7 +17,7 @@ from quant_core.export.functions import DOMAIN
 from quant_core.export.graph_nodes import GraphNodes
 from quant_core.export.packing import Plane, pack, pack_bits
 from quant_core.export.storage import Storage
-from quant_core.spec.width import NARROW, OUTLIERS
+from quant_core.spec.width import NARROW, OUTLIERS, TRELLIS
 
 _MINIFLOATS: dict[Minifloat, int] = {
     "e4m3": onnx.TensorProto.FLOAT8E4M3FN,
@@ -110,6 +110,24 @@ class GraphWriter(GraphNodes):
         stored = self.store(self.fresh(), Plane("", onnx.TensorProto.UINT8, gaps.shape, gaps.tobytes()))
         planes = self.pack(excess, EXCESS_BITS)
         return self._storage.write_outliers(self, dense, stored, planes, weight.codes.shape)
+
+    def add_trellis(self, dense: str, weight: QuantizedWeight) -> str:
+        """Append what gives the values that the stored codes of a trellis stand for; that folds at load.
+
+        Args:
+            dense: Name of the int8 tensor of the stored codes, which lie as the weight does.
+            weight: All values, channels along one axis.
+
+        Returns:
+            Name of the int8 tensor.
+
+        Raises:
+            InternalError: If channels do not lie along one axis.
+        """
+        if not isinstance(weight.axis, int):
+            raise InternalError("paths of a trellis run along one axis, and a weight has none")
+        self._widths.add(TRELLIS)
+        return self._storage.write_trellis(self, dense, weight.codes.shape, weight.axis)
 
     def stored_channels(self, name: str, weight: QuantizedWeight, narrow: NarrowChannels) -> str:
         """Store channels of two widths, each in their own, and append what puts them in order; that folds at load.

@@ -144,6 +144,7 @@ ORT_CPU = Target(
     norms_apart=True,
     halves=True,
     mixes_channels=True,
+    decodes_trellis=True,
     lays_out_inputs=True,
     runs_here=True,
 )

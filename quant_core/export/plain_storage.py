@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from quant_core.codes.outliers import EXCESS_BITS
+from quant_core.codes.trellis import stride_of
 from quant_core.export.graph_nodes import GraphNodes
 from quant_core.export.packing import Plane
 
@@ -91,6 +92,30 @@ class PlainOperators:
         line = writer.node("Reshape", [dense, flat])
         line = writer.node("ScatterElements", [line, at, more], axis=0, reduction="add")
         return writer.node("Reshape", [line, writer.constant(np.array(shape, dtype=np.int64))])
+
+    def write_trellis(self, writer: GraphNodes, dense: str, shape: Sequence[int], axis: int) -> str:
+        """Append what decodes: `2 (c xor u2 xor u3) + u2`, u the last bits of c two and three steps before.
+
+        Args:
+            writer: Where to write.
+            dense: Name of the int8 tensor of the stored codes.
+            shape: Shape of the codes.
+            axis: Axis of the outputs, along which paths run.
+
+        Returns:
+            Name of the int8 tensor.
+        """
+        one = writer.constant(np.array(1, dtype=np.int8))
+        bits = writer.node("BitwiseAnd", [dense, one])
+        along, first = (writer.constant(np.array([at], dtype=np.int64)) for at in (axis, 0))
+        delayed = []
+        for steps in (2, 3):
+            shift = steps * stride_of(shape[axis])
+            kept = writer.node("Slice", [bits, first, writer.constant(np.array([-shift])), along])
+            delayed.append(writer.node("Pad", [kept, writer.constant(np.array([shift, 0])), "", along]))
+        flipped = writer.node("BitwiseXor", delayed)
+        half = writer.node("BitwiseXor", [dense, flipped])
+        return writer.node("Add", [writer.node("Add", [half, half]), delayed[0]])
 
     def functions(self, widths: Collection[int]) -> list[onnx.FunctionProto]:  # noqa: ARG002
         """List no function: other runtimes may not know how to call them.

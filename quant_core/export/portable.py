@@ -43,6 +43,7 @@ def portable(opset: int) -> Target:
         storage=PlainOperators(opset),
         exact_opset=True,
         integer_bias=True,
+        decodes_trellis=True,
         runs_here=True,
     )
 

@@ -9,10 +9,16 @@ from typing import Any, Protocol
 
 import onnx
 
-from quant_core.export.functions import DOMAIN, channels_function, outliers_function, unpack_function
+from quant_core.export.functions import (
+    DOMAIN,
+    channels_function,
+    outliers_function,
+    trellis_function,
+    unpack_function,
+)
 from quant_core.export.graph_nodes import GraphNodes
 from quant_core.export.packing import Plane
-from quant_core.spec.width import NARROW, OUTLIERS
+from quant_core.spec.width import NARROW, OUTLIERS, TRELLIS
 
 
 class Storage(Protocol):
@@ -57,11 +63,25 @@ class Storage(Protocol):
         """
         ...
 
+    def write_trellis(self, writer: GraphNodes, dense: str, shape: Sequence[int], axis: int) -> str:
+        """Append what gives the values that trellis codes stand for.
+
+        Args:
+            writer: Where to write.
+            dense: Name of the int8 tensor of the stored codes.
+            shape: Shape of the codes.
+            axis: Axis of the outputs, along which paths run.
+
+        Returns:
+            Name of the int8 tensor.
+        """
+        ...
+
     def functions(self, widths: Collection[int]) -> list[onnx.FunctionProto]:
         """List the functions that some widths need, stored once a file.
 
         Args:
-            widths: Bits in use, and `OUTLIERS` where there are any.
+            widths: Bits in use, `OUTLIERS` and `TRELLIS` where there are any.
 
         Returns:
             The functions, by rising width.
@@ -127,15 +147,32 @@ class LocalFunctions:
         stored = writer.store(writer.fresh(), excess[0])
         return writer.node("Outliers", [dense, gaps, stored], domain=DOMAIN)
 
-    def functions(self, widths: Collection[int]) -> list[onnx.FunctionProto]:
-        """List the functions that put planes together and add outliers.
+    def write_trellis(self, writer: GraphNodes, dense: str, shape: Sequence[int], axis: int) -> str:  # noqa: ARG002
+        """Append the function of the file that decodes.
 
         Args:
-            widths: Bits in use, `OUTLIERS` where there are any, and `NARROW` where channels have widths of their own.
+            writer: Where to write.
+            dense: Name of the int8 tensor of the stored codes.
+            shape: Shape of the codes.
+            axis: Axis of the outputs, along which paths run.
+
+        Returns:
+            Name of the int8 tensor.
+        """
+        along: dict[str, Any] = {"axes": [axis]} if axis else {}
+        return writer.node("Trellis", [dense], domain=DOMAIN, **along)
+
+    def functions(self, widths: Collection[int]) -> list[onnx.FunctionProto]:
+        """List the functions that put planes together, add outliers and decode trellises.
+
+        Args:
+            widths: Bits in use, `OUTLIERS` and `TRELLIS` where there are any, and `NARROW` where channels have widths
+                of their own.
 
         Returns:
             The functions, by rising width.
         """
         unpacking = [unpack_function(bits) for bits in sorted({3, 5, 6}.intersection(widths))]
         kept_apart = [outliers_function()] if OUTLIERS in widths else []
-        return [*unpacking, *kept_apart, *([channels_function()] if NARROW in widths else [])]
+        ordered = [channels_function()] if NARROW in widths else []
+        return [*unpacking, *kept_apart, *ordered, *([trellis_function()] if TRELLIS in widths else [])]

@@ -42,6 +42,7 @@ class Target:
         halves: Whether float tensors that float16 holds exactly, such as steps and corrected biases, are stored so,
             each behind a Cast.
         mixes_channels: Whether channels of one weight may be stored in two widths.
+        decodes_trellis: Whether trellis-coded weights are decoded when a file is loaded.
         lays_out_inputs: Whether integer convolutions may read their input laid out anew, for a faster kernel.
         runs_here: Whether its kernels are those of onnxruntime on this machine's CPU.
     """
@@ -61,5 +62,6 @@ class Target:
     norms_apart: bool = False
     halves: bool = False
     mixes_channels: bool = False
+    decodes_trellis: bool = False
     lays_out_inputs: bool = False
     runs_here: bool = False

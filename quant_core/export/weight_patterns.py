@@ -47,10 +47,10 @@ def write_int8(writer: GraphWriter, layer: Layer, weight: QuantizedWeight, *, tr
         raise InternalError(
             f"no integer kernel takes blocks, floating codes or zero points of 8 bits, as {layer.name} has"
         )
-    if weight.outliers is None and weight.narrow is None:
+    if weight.outliers is None and weight.narrow is None and not weight.trellis:
         codes = np.ascontiguousarray(weight.codes.T) if transpose else weight.codes
         stored = writer.stored_codes(layer.weight, codes, weight.bits)
-    else:  # outliers are counted, and channels ordered, as the weight lies
+    else:  # outliers are counted, channels ordered and paths run as the weight lies
         stored = stored_elements(writer, layer.weight, weight, weight.codes)
         stored = writer.node("Transpose", [stored]) if transpose else stored
     if weight.zero_point is None:

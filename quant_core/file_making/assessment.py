@@ -355,6 +355,7 @@ def _layers(
             kernel=found[layer.name],
             narrow_bits=chosen.narrow_bits,
             narrow_share=chosen.narrow_share,
+            trellis=_has_trellis(layer, choice),
             bytes=_bytes(job.costs.layers[layer.name], chosen),
             trace=rows[layer.name].trace,
             trace_stderr=rows[layer.name].trace_stderr,
@@ -368,8 +369,12 @@ def _layers(
     )
 
 
+def _has_trellis(layer: Layer, choice: Choice) -> bool:
+    return layer.name in choice.weights and choice.weights[layer.name].trellis
+
+
 def _bytes(sizes: Mapping[int, int], chosen: LayerPlan) -> int:
-    """Bytes of a layer's weight; of channels with two widths each at its own, without what puts them in order."""
+    """Bytes of a layer's weight; of channels with two widths each at its own, without what decodes or orders them."""
     wide = sizes[chosen.width]
     narrow = wide if chosen.narrow_bits is None else sizes[chosen.narrow_bits]
     return round(wide + chosen.narrow_share * (narrow - wide))

@@ -66,7 +66,7 @@ def find_in_band(maker: FileMaker, limits: Limits, judge: Judge) -> tuple[Made, 
     planned = [trial.bytes for trial in best.made.settled.trials if trial.chosen]  # by channel, if it is so
     limit = max([maker.problem.files.total(by_layer), *planned])
     if maker.settle({**limits, BYTES: limit}).plan.widths != by_layer:
-        refined = attempt(maker, limit, quick=False)
+        refined = attempt(maker, limit + maker.room.whole, quick=False)
         tried = (*tried, refined)
         if refined.size <= best.size and nearer(judge.band, refined.verdict, best.verdict):
             best, chosen = refined, len(tried) - 1

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import onnx
 
 from quant_core.allocation.file_costs import smallest_reachable
 from quant_core.allocation.plan_bits import Limits
-from quant_core.allocation.plan_problem import BYTES, PlanProblem
+from quant_core.allocation.plan_problem import PlanProblem
 from quant_core.artifacts import MODEL
 from quant_core.calibration import Samples
 from quant_core.checkpoints import Checkpoints
@@ -25,6 +26,15 @@ from quant_core.file_making.float_islands import find_islands
 from quant_core.file_making.islands import Islands
 from quant_core.file_making.open_activations import note_narrow
 from quant_core.file_making.plan_tuning import find_followed, follow_plan, tune_plan
+from quant_core.file_making.trellis_coding import (
+    NO_TRELLIS,
+    TrellisRoom,
+    code_layers,
+    find_room,
+    less,
+    settle_with_room,
+    to_be_coded,
+)
 from quant_core.ingest import Layer, with_float_activations
 from quant_core.journal import Journal
 from quant_core.preparation import Prepared
@@ -110,6 +120,11 @@ class FileMaker:
         """The file."""
         return self.folder / MODEL
 
+    @cached_property
+    def room(self) -> TrellisRoom:
+        """Layers that may get trellis codes, and the bytes that decoding these takes."""
+        return find_room(self.job, self.spec)
+
     def make(self, limits: Limits, *, quick: bool = False) -> Made:
         """Settle a plan and write its file; plan again under a tighter limit while the file comes out too large.
 
@@ -123,11 +138,12 @@ class FileMaker:
         Raises:
             InfeasibleBudgetError: If no plan fits, or files keep coming out larger than predicted.
         """
-        margin, planned = 0, None
+        margin, planned, room = 0, None, self.room
         for _ in range(_REPLANS):
-            tight = dict(limits) | ({BYTES: limits[BYTES] - margin} if BYTES in limits else {})
             try:
-                planned = planned or self.settle(tight, quick=quick)
+                if planned is None:
+                    settling = partial(self.settle, quick=quick)
+                    planned, room = settle_with_room(settling, less(limits, margin), room)
             except InfeasibleBudgetError as error:
                 if self.islands is not None and self.islands.shares:
                     self.islands, margin, planned = Islands(), 0, None
@@ -135,7 +151,7 @@ class FileMaker:
                 if margin and error.where == "size":
                     raise self._too_large(margin) from error
                 raise
-            mixed = self._by_channel(planned, tight)
+            mixed = self._by_channel(planned, less(limits, margin + room.whole))
             settled, plan = mixed.settled, mixed.settled.plan
             layers = layers_at(self.job.layers, plan.widths)
             placement = self._place(layers, plan)
@@ -146,10 +162,13 @@ class FileMaker:
             choice = self._with_islands(layers, Choice(plan, placement, grids, weights), settled)
             plan = self._foretold(layers, choice.plan)
             size = self.write(choice)
-            if self.job.budget is None or size <= self.job.budget:
+            coded = to_be_coded(self.job.layers, choice, self.problem, room)
+            if self.job.budget is None or size + room.of(coded) <= self.job.budget:
                 plan = plan.model_copy(update={"budget_bytes": self.job.budget})
                 told, settled = self._told(settled), replace(settled, plan=plan)
-                return self._finish(Made(replace(choice, plan=plan), settled, planned.plan, size, told))
+                return self._finish(
+                    Made(replace(choice, plan=plan), settled, planned.plan, size, told), room, coded
+                )
             margin = max(margin + 1, size - settled.plan.predicted_bytes)
             planned = planned if mixed.narrow else None  # which leaves room for channels to give way
         raise self._too_large(margin)
@@ -296,13 +315,13 @@ class FileMaker:
         )
         return settled
 
-    def _finish(self, made: Made) -> Made:
-        """Round layers again with every sample, each for what those before it give, and tune codes; the size stays."""
+    def _finish(self, made: Made, room: TrellisRoom, coded: Collection[str]) -> Made:
+        """Find codes again with every sample, each layer's for what those before it give, and tune them."""
         choice = made.choice
         weights, notes = dict(choice.weights), made.notes
         if not self.spec.by_value:
             with self.journal.timed("rounding"):
-                weights = dict(self._rounded_again(choice))
+                weights = dict(self._rounded_again(choice, coded))
         if self.spec.rounding in TUNED:
             with self.journal.timed("rounding"):
                 tuned = tune_plan(
@@ -320,12 +339,17 @@ class FileMaker:
         if all(corrected[name] is weight for name, weight in choice.weights.items()):
             self.journal.tell("export", 1, "model.onnx is written")
             return replace(made, notes=notes)
-        choice = replace(choice, weights=corrected)
+        if self.spec.trellis and not any(weight.trellis for weight in corrected.values()):
+            notes = (*notes, NO_TRELLIS)
+        decoding = room.of([name for name, weight in corrected.items() if weight.trellis])
+        plan = choice.plan.model_copy(update={"predicted_bytes": choice.plan.predicted_bytes + decoding})
+        choice = replace(choice, plan=plan, weights=corrected)
+        made = replace(made, settled=replace(made.settled, plan=plan))
         size = self.write(choice)
         self.journal.tell("export", 1, f"{size} bytes")
         return replace(made, choice=choice, size=size, notes=notes)
 
-    def _rounded_again(self, choice: Choice) -> Mapping[str, QuantizedWeight]:
+    def _rounded_again(self, choice: Choice, coded: Collection[str]) -> Mapping[str, QuantizedWeight]:
         """Codes from every sample, and where layers are followed for the inputs that they will be given."""
         weights, widths = dict(choice.weights), {n: stored_of(w) for n, w in choice.plan.widths.items()}
         followed = find_followed(self.job, self.spec, choice, self.samples, self.islands)
@@ -336,15 +360,13 @@ class FileMaker:
             wanted = {n: stored_widths(w, narrow.get(n)) if n in again else () for n, w in widths.items()}
             rounded = self._round(wanted, "export")
             weights |= {n: at_width(rounded[n], widths[n], narrow[n]) for n in again if n in weights}
+        again = {place.layer.name for place in followed if knows_more(place.layer, self.samples.count)}
+        once = [layer for layer in self.job.layers if layer.name in set(coded) - again]
+        tell = self.journal.tells("export")
+        weights |= code_layers(self.job, self.spec, once, weights, self.parts[0], self.moments, tell)
+        choice = replace(choice, weights=weights)
         return follow_plan(
-            self.job,
-            self.spec,
-            replace(choice, weights=weights),
-            widths,
-            followed,
-            self.samples,
-            self.rounded,
-            self.journal.tells("export"),
+            self.job, self.spec, choice, widths, followed, self.samples, self.rounded, tell, coded
         )
 
     def _with_means(self, choice: Choice) -> Mapping[str, QuantizedWeight]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -83,6 +83,7 @@ def follow_plan(
     samples: Samples,
     rounded: RoundedWeights,
     on_progress: Tell,
+    coded: Collection[str] = (),
 ) -> Mapping[str, QuantizedWeight]:
     """Round the layers of a plan again, each for the inputs that the rounded network gives it; the bytes stay.
 
@@ -97,6 +98,7 @@ def follow_plan(
         samples: Calibration samples.
         rounded: Codes at all widths, whose ranges are kept.
         on_progress: Called with the fraction done and a message; may raise to stop.
+        coded: Layers that get trellis codes.
 
     Returns:
         Layer name -> codes.
@@ -105,7 +107,9 @@ def follow_plan(
     def simulated(weights: Mapping[str, QuantizedWeight]) -> Simulation:
         return simulate(job.graph, job, replace(choice, weights=weights))
 
-    def followed(some: Samples, look: Look, tell: Tell = on_progress) -> Mapping[str, QuantizedWeight]:
+    def followed(
+        some: Samples, look: Look, coded: Collection[str] = (), tell: Tell = on_progress
+    ) -> Mapping[str, QuantizedWeight]:
         return follow(
             job.program,
             places,
@@ -118,6 +122,7 @@ def follow_plan(
             batch_size=job.batch_size,
             seed=spec.seed,
             look=look,
+            coded=coded,
             on_progress=tell,
         )
 
@@ -131,7 +136,7 @@ def follow_plan(
             job.program.outputs,
             batch_size=job.batch_size,
         )
-    return followed(samples, look)
+    return followed(samples, look, coded)
 
 
 def tune_plan(
@@ -226,7 +231,7 @@ def _fingerprint(weights: Mapping[str, QuantizedWeight], grids: Mapping[str, Act
     """What tuning starts from: a job makes several files, which may differ in nothing but what is rounded beside."""
     digest = hashlib.sha256(repr(sorted(grids.items())).encode())
     for name, weight in sorted(weights.items()):
-        digest.update(f"{name} {weight.bits}".encode())
+        digest.update(f"{name} {weight.bits} {weight.trellis}".encode())
         bias = None if weight.bias is None else weight.bias.values
         narrow = None if weight.narrow is None else weight.narrow.channels
         for part in (weight.codes, weight.scale, weight.zero_point, bias, narrow):

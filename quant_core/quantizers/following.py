@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, Self
@@ -30,6 +30,7 @@ from quant_core.quantizers.refit import Columns, refit
 from quant_core.quantizers.rounding import RoundedWeights, improvement, knows_more
 from quant_core.quantizers.rows import from_rows, rows_shape, to_rows
 from quant_core.quantizers.simulation import Simulation, Visit
+from quant_core.quantizers.trellis import trellis_coded
 from quant_core.quantizers.tuning_samples import with_mixtures
 from quant_core.spec import WeightOptions
 from quant_core.spec.memory_share import memory_share
@@ -149,6 +150,7 @@ def follow(
     batch_size: int,
     seed: int,
     look: Look,
+    coded: Collection[str] = (),
     on_progress: Tell,
 ) -> dict[str, QuantizedWeight]:
     """Round the layers of a plan again, one after another, each for its inputs in the network rounded so far.
@@ -173,6 +175,7 @@ def follow(
         batch_size: Samples a run of the float network.
         seed: Seed of the choice of places, and of mixtures.
         look: Which columns are looked at.
+        coded: Layers that get trellis codes where these lose less.
         on_progress: Called with the fraction done and a message; may raise to stop.
 
     Returns:
@@ -200,7 +203,9 @@ def follow(
         on_progress(1 - len(expected) / total, f"rounding that follows: {name}")
         columns = _columns(place, value, expected.pop(name), count)
         certain = knows_more(place.layer, known)
-        rounded = _rounded(place, columns, certain, weights[name], widths[name], options, given[name])
+        rounded = _rounded(
+            place, columns, certain, weights[name], widths[name], options, given[name], coded=name in coded
+        )
         if rounded is None:
             return {}
         found[name] = rounded
@@ -319,6 +324,8 @@ def _rounded(
     width: int,
     options: WeightOptions,
     given: Mapping[int, QuantizedWeight],
+    *,
+    coded: bool,
 ) -> QuantizedWeight | None:
     """Codes for what a layer is given; None where those that it has stay."""
     if not bool(torch.isfinite(columns.inputs).all()):
@@ -346,7 +353,10 @@ def _rounded(
             improve=improvement(options),
             given=given,
         )
-        return at_width(rounded, width, start.narrow)
+        scalar = at_width(rounded, width, start.narrow)
+        if not coded:
+            return scalar
+        return trellis_coded(layer, target, scalar, found.moments, bias, descent=options.descent)
     if bias is None or not bool(shift.any()):
         return None
     weight = from_rows(layer, place.rows).astype(np.float32)

@@ -123,7 +123,7 @@ def gptq(
         if improve is not None:
             kept = list(improve(layer, weight, kept, second()))
         for width, apart, plain in zip(some, kept, without, strict=True):
-            rounded = compared(apart, plain, lambda changed: _output_error(layer, rows, second(), changed))
+            rounded = compared(apart, plain, lambda changed: output_error(layer, rows, second(), changed))
             result[width] = with_bias(rounded)
     return result
 
@@ -164,6 +164,17 @@ def _tried_step(rows: torch.Tensor) -> int:
     return -(-outputs // tried)
 
 
-def _output_error(layer: Layer, rows: torch.Tensor, second: torch.Tensor, weight: QuantizedWeight) -> float:
+def output_error(layer: Layer, rows: torch.Tensor, second: torch.Tensor, weight: QuantizedWeight) -> float:
+    """Give what the outputs of a layer change by, `tr(E H E^T)` with E = Q(W) - W.
+
+    Args:
+        layer: The layer.
+        rows: Its float weight, `[groups, outputs, inputs]`.
+        second: H, the second moments of its inputs, `[groups, inputs, inputs]`.
+        weight: Its codes.
+
+    Returns:
+        The error, in the mean over columns.
+    """
     lost = to_rows(layer, weight.dequantize()) - rows
     return float(((lost @ second) * lost).sum())

@@ -16,7 +16,8 @@ from quant_core.codes.number_formats import half_from
 from quant_core.ingest.constant_tensors import stored_tensor
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.bias_correction import find_bias
-from quant_core.quantizers.rows import rows_view
+from quant_core.quantizers.rows import from_rows, rows_view, scale_to_rows
+from quant_core.quantizers.viterbi import PathGrid, halves_of
 
 Kind = Literal["codes", "scales", "biases"]
 
@@ -31,10 +32,11 @@ class LearnedCodes:
     """`W = s exp(2^(2-b) g) round(u)` with u, g and the bias free, s the steps given, u in steps from the zero point.
 
     u starts between the code given and the float weight, so that codes which were a close decision change first. The
-    gradient of round is taken for 1 (straight through). The bias moves in units of 2^(2-b) times the layer's output, so
-    that one learning rate fits every layer at every width b. Where the mean m of the inputs is given, the bias takes up
-    what codes and steps move the mean output by, `b = b' - (W - W_start) m`: inputs behind a Relu have most of their
-    energy in their mean, so that every code that flips would shift its output for all samples alike.
+    gradient of round is taken for 1 (straight through); with a trellis the nearest values on its paths take its place.
+    The bias moves in units of 2^(2-b) times the layer's output, so that one learning rate fits every layer at every
+    width b. Where the mean m of the inputs is given, the bias takes up what codes and steps move the mean output by,
+    `b = b' - (W - W_start) m`: inputs behind a Relu have most of their energy in their mean, so that every code that
+    flips would shift its output for all samples alike.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class LearnedCodes:
         self._before_rounding = (codes + border).requires_grad_()
         self._scale = scale
         # What 8-bit codes can bear is a 64th of what 2-bit codes can.
-        self._pace = 2.0 ** (2 - start.bits)
+        self._pace = 2.0 ** (2 - start.in_full().bits)
         # Steps of blocks are stored in fewer bits than a gradient would move them by.
         self._log_growth = None if start.block_size else torch.zeros_like(scale).requires_grad_()
         bias = start.bias or find_bias(model, layer)
@@ -83,6 +85,7 @@ class LearnedCodes:
             self._first = torch.from_numpy(bias.values.copy()).to(device)
             self._unit = self._pace * output.square().mean().sqrt()
             self._shift = torch.zeros_like(self._first).requires_grad_()
+        self._paths = _Paths(layer, start) if start.trellis else None
         self._layer, self._mean = layer, None if self._shift is None else mean
         self._rounded = scale * codes
 
@@ -124,7 +127,7 @@ class LearnedCodes:
             Codes, scales and bias.
         """
         with torch.no_grad():
-            codes = self._codes() + self._zero_points
+            codes = self._codes().round() + self._zero_points
             scale = self._start.scale
             if self._log_growth is not None:
                 scale = half_from(self._steps().cpu().numpy().reshape(scale.shape))
@@ -144,4 +147,25 @@ class LearnedCodes:
         )
 
     def _codes(self) -> Tensor:
-        return self._before_rounding + (self._before_rounding.round() - self._before_rounding).detach()
+        u = self._before_rounding
+        nearest = u.round() if self._paths is None else self._paths.nearest(u.detach())
+        return u + (nearest - u).detach()
+
+
+class _Paths:
+    """Rounds to the values of a trellis, by the steps that were given."""
+
+    def __init__(self, layer: Layer, start: QuantizedWeight) -> None:
+        self._layer = layer
+        steps = scale_to_rows(layer, start.scale)[0].numpy().T
+        self._grid = PathGrid(steps, halves_of(start, steps.shape[1]))
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def nearest(self, u: Tensor) -> Tensor:
+        """What lies nearest to u; searched once as long as u stays."""
+        if self._last is None or not torch.equal(self._last[0], u):
+            rows = rows_view(self._layer, u)[0].cpu().numpy()
+            found = self._grid.values(np.ascontiguousarray(rows.T)).T
+            values = from_rows(self._layer, torch.from_numpy(np.ascontiguousarray(found))[None])
+            self._last = u.clone(), torch.from_numpy(values).to(u)
+        return self._last[1]

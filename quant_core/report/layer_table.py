@@ -150,7 +150,7 @@ def _row(number: int, layer: LayerReport) -> list[Cell]:
 
 def _bits(layer: LayerReport) -> Cell:
     stored = format_bytes(math.ceil(layer.outliers * PAIR_BITS / 8))
-    kept = f"{layer.outliers} outliers, {stored}" if layer.outliers else ""
+    kept = f"{layer.outliers} outliers, {stored}" if layer.outliers else "trellis" if layer.trellis else ""
     if layer.narrow_bits is not None:
         kept = f"{layer.narrow_bits} for {format_share(layer.narrow_share, 0)} of the channels"
     return Cell(format_bits(layer.weight_bits), layer.weight_bits, "number", layer.weight_bits, detail=kept)

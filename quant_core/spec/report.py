@@ -56,6 +56,7 @@ class LayerReport(_Value):
         narrow_bits: Bits of the output channels that matter least; null where all take `weight_bits`.
         narrow_share: Share of the channels that these are.
         outliers: Weights that are stored apart from those, in 12 bits each; 0 for none.
+        trellis: Whether its codes are those of a trellis.
         activation_bits: Bits of the layer's input; 32 is float.
         form: How it runs: `static`, `dynamic`, `block`, `gather`, `weight_only`, `wide` or `float`.
         kernel: Operator that runs it in onnxruntime's optimized graph; "folded at load" for a constant that is unpacked
@@ -80,6 +81,7 @@ class LayerReport(_Value):
     narrow_bits: int | None = None
     narrow_share: float = 0.0
     outliers: int = 0
+    trellis: bool = False
     activation_bits: int
     form: str
     kernel: str

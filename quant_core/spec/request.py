@@ -28,7 +28,7 @@ from quant_core.spec.shorthand import (
     expand_rules,
 )
 from quant_core.spec.weight_grid import FORMAT_BITS
-from quant_core.spec.weight_options import WeightOptions
+from quant_core.spec.weight_options import TUNED, WeightOptions
 from quant_core.spec.width import KERNEL_BITS
 
 SensitivityMethod = Literal[
@@ -50,6 +50,7 @@ QuantizedParts = Literal["refuse", "keep"]
 TargetName = Literal["ort-cpu", "ort-cuda", "tensorrt", "portable"]
 Loss = Literal["auto", "cross_entropy", "kl", "squared_error"]
 
+_GPUS: frozenset[TargetName] = frozenset({"tensorrt", "ort-cuda"})
 _DEVICE = r"^(auto|cpu|cuda(:[0-9]+)?)$"
 
 
@@ -150,6 +151,10 @@ class QuantizeSpec(Request):
         mix_channels: Whether output channels of one layer may take two widths, more bits for those that lose most:
             where that promises less loss in no more bytes and the measured loss confirms it, the target is `ort-cpu`,
             weights are integers with a step a channel, no layers are tied and peak memory is not limited.
+        trellis: Whether layers of the chosen plan with 2 to 5 bits are coded anew so that their outputs change less in
+            the same bits, where that promises more than the bytes of decoding would elsewhere. Weights are integers
+            with a step a channel and no zero points, rounded by `gptq` or by what tunes its codes; the target is
+            `ort-cpu` or `portable`.
         allocation: How bits are chosen from the estimates: `optimal` (integer program, and swaps where pairs of layers
             were measured), or for comparison `hawq_v2` (bits follow the order of mean traces) or `ompq` (bits by
             how little a layer's features are like those of others).
@@ -167,6 +172,7 @@ class QuantizeSpec(Request):
     float_islands: Real | None = Field(default=None, ge=0, le=1)
     follow: bool = True
     mix_channels: bool = True
+    trellis: bool = False
     allocation: Allocation = "optimal"
     ties: tuple[tuple[str, ...], ...] = ()
     latency_table: LatencyTable | None = None
@@ -206,10 +212,27 @@ class QuantizeSpec(Request):
 
     @model_validator(mode="after")
     def _outliers_run_there(self) -> Self:
-        if self.sparse and self.target in {"tensorrt", "ort-cuda"}:
+        if self.sparse and self.target in _GPUS:
             raise ValueError(
                 f"sparse is unpacked by operators that {self.target} does not fold; the nearest it has are blocks: "
                 "ask for granularity block, or for the target ort-cpu or portable"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _trellises_are_decoded(self) -> Self:
+        if not self.trellis:
+            return self
+        if self.target in _GPUS:
+            raise ValueError(
+                f"a trellis is decoded by operators that {self.target} does not fold; leave trellis out, or ask for "
+                "the target ort-cpu or portable"
+            )
+        plain = self.granularity == "channel" and self.weight_format == "int" and self.symmetric
+        if not plain or self.rounding not in {"gptq", *TUNED}:
+            raise ValueError(
+                "a trellis codes integers with a step a channel and no zero points, rounded by GPTQ: leave trellis "
+                "out, or ask for granularity channel, weight_format int, symmetric true and rounding gptq"
             )
         return self
 

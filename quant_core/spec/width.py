@@ -19,6 +19,9 @@ OUTLIERS = 10_000
 NARROW = 20_000
 """Stands for channels of fewer bits where functions of a file are listed by the bits that need them."""
 
+TRELLIS = 30_000
+"""Stands for a trellis where functions of a file are listed by the bits that need them."""
+
 _ACTIVATION = 100
 _SHARES = 10_000
 """Shares are counted in parts of this many."""

@@ -16,6 +16,7 @@ import torch
 
 from quant_core.checkpoints import Checkpoints, engine_mark, find_rounded, keep_rounded, probe_log
 from quant_core.codes import CorrectedBias, QuantizedWeight
+from quant_core.codes.trellis import trellis_values
 from quant_core.errors import CancelledError
 from quant_core.pipeline import quantize
 from quant_core.sensitivity.estimators import output
@@ -41,6 +42,7 @@ def test_rounded_weights_of_every_form_come_back(tmp_path: Path) -> None:
             )
         },
         "stack": {3: QuantizedWeight(codes.reshape(2, 3, 4), rng.random(8, np.float32), (0, 2), 3)},
+        "paths": {4: QuantizedWeight(trellis_values(codes, 0), scale, 0, 4, trellis=True)},
     }  # fmt: skip
     told: list[str] = []
     keep_rounded(Checkpoints(tmp_path, told.append), weights)
@@ -51,6 +53,7 @@ def test_rounded_weights_of_every_form_come_back(tmp_path: Path) -> None:
         "a/b:0": (4, 8),
         "c": (4,),
         "stack": (3,),
+        "paths": (4,),
     }
     for name, widths in weights.items():
         for bits, weight in widths.items():

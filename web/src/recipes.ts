@@ -56,7 +56,7 @@ const PLAIN = new Set([
   "weight_format", "loss", "workers", "seed", "device", "confidence",
 ]);
 /** Fields that are a switch. */
-const SWITCHES = new Set(["descent", "bias_correction", "follow", "mix_channels"]);
+const SWITCHES = new Set(["descent", "bias_correction", "follow", "mix_channels", "trellis"]);
 
 /** Flags of the command line for a short request; null where it has something that no flag says. */
 function flags(short: Record<string, unknown>): string[] | null {

@@ -43,7 +43,7 @@ _OPERATOR = re.compile(r"QLinear\w+|QOrdered\w+|QAttention|QGemm|QEmbedLayerNorm
 # What may stand between a stored tensor and the DequantizeLinear or operator that it is meant for.
 _MOVING = {
     *("Cast", "Gather", "Identity", "Pad", "Reshape"),
-    *("Slice", "SpaceToDepth", "Squeeze", "Transpose", "Unsqueeze"),
+    *("Slice", "SpaceToDepth", "Squeeze", "Transpose", "Trellis", "Unsqueeze"),
 }
 _UNPACKING = re.compile(r"Unpack(\d)")
 

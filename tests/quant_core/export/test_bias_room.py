@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from quant_core.codes import QuantizedWeight
+from quant_core.codes.trellis import trellis_values
 from quant_core.export.bias_room import with_room_for_bias
 from quant_core.verification.layer_check import check_layers
 from tests.quant_core.export.networks import Net
@@ -24,6 +25,18 @@ def test_steps_grow_where_the_bias_would_not_fit_and_nowhere_else():
     # Weights move by half a new step, which is nothing beside the bias.
     assert np.abs(roomy.dequantize() - weight.dequantize())[0].max() <= roomy.scale[0] / 2
     assert with_room_for_bias(weight_of([0.1, 0.01]), bias, step).scale.tolist() == pytest.approx([0.1, 0.01])
+
+
+def test_a_trellis_is_given_up_where_steps_must_rise():
+    values = trellis_values(np.tile(np.arange(-4, 4, dtype=np.int8), (8, 1)).T.copy(), 0)
+    scale = np.full(8, 0.01, np.float32)
+    weight = QuantizedWeight(values, scale, 0, 3, trellis=True)
+    bias = np.full(8, 5.0)
+    assert with_room_for_bias(weight, bias, 0.05) is weight
+    scale[2] = 1e-9
+    roomy = with_room_for_bias(weight, bias, 0.05)
+    assert (roomy.bits, roomy.trellis) == (4, False)
+    np.testing.assert_array_equal(np.delete(roomy.codes, 2, 0), np.delete(values, 2, 0))
 
 
 def test_a_dead_channel_with_a_bias_answers_with_it(tmp_path):

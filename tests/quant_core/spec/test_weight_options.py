@@ -114,3 +114,20 @@ def test_gpus_unpack_no_outliers(target):
     with pytest.raises(ValidationError, match="the nearest it has are blocks"):
         QuantizeSpec(target=target, sparse="auto")
     assert QuantizeSpec(target="portable", sparse="auto").sparse == "auto"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"granularity": "block"}, {"weight_format": "nvfp4"}, {"symmetric": False}, {"rounding": "nearest"}],
+)
+def test_a_trellis_is_refused_where_there_is_none_with_the_nearest_that_can(other):
+    with pytest.raises(ValidationError, match="granularity channel, weight_format int"):
+        QuantizeSpec.model_validate({"trellis": True} | other)
+    assert not QuantizeSpec.model_validate(other).trellis
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "ort-cuda"])
+def test_gpus_decode_no_trellis(target):
+    with pytest.raises(ValidationError, match="the target ort-cpu or portable"):
+        QuantizeSpec(target=target, trellis=True)
+    assert QuantizeSpec(target="portable", trellis=True).trellis

@@ -113,6 +113,7 @@ export interface LayerReport {
   weight_bits: number;
   narrow_bits?: number | null;
   narrow_share?: number;
+  trellis?: boolean;
   activation_bits: number;
   form: string;
   kernel: string;

@@ -48,6 +48,7 @@ export function LayerTable({ bars, report }: { bars: LayerBar[]; report: Report 
                   <td class="number">{layer && count(layer.parameters)}</td>
                   <td class="number">
                     {bits(bar.bits)}
+                    {made?.trellis && <small>trellis codes</small>}
                     {made?.narrow_bits != null && (
                       <small>
                         {made.narrow_bits} for {percent(made.narrow_share ?? 0, 0)} of the channels
