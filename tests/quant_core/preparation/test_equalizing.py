@@ -108,12 +108,12 @@ def swish(tmp_path_factory):
     folder = tmp_path_factory.mktemp("swish")
     conv = "Conv<kernel_shape=[{0},{0}], group={1}>"
     proto = onnx.parser.parse_model(
-        HEADER + "g (float[n,3,14,14] x) => (float[n,4,8,8] y) { "
-        f"a = {conv.format(5, 1)}(x, w1, b1) h = HardSwish(a) b = {conv.format(3, 24)}(h, w2, b2) k = HardSwish(b) "
+        HEADER + "g (float[n,3,16,16] x) => (float[n,4,8,8] y) { "
+        f"a = {conv.format(7, 1)}(x, w1, b1) h = HardSwish(a) b = {conv.format(3, 24)}(h, w2, b2) k = HardSwish(b) "
         f"y = {conv.format(1, 1)}(k, w3, b3) }}"
     )
     rng = np.random.default_rng(0)
-    for name, shape in {"w1": (24, 3, 5, 5), "w2": (24, 1, 3, 3), "w3": (4, 24, 1, 1)}.items():
+    for name, shape in {"w1": (24, 3, 7, 7), "w2": (24, 1, 3, 3), "w3": (4, 24, 1, 1)}.items():
         values = rng.standard_normal(shape) / 3
         if name != "w3":
             values = values * np.exp(1.5 * rng.standard_normal(24)).reshape(-1, 1, 1, 1)
@@ -123,7 +123,7 @@ def swish(tmp_path_factory):
     for name, channels in {"b1": 24, "b2": 24, "b3": 4}.items():
         proto.graph.initializer.append(numpy_helper.from_array(np.zeros(channels, np.float32), name))
     onnx.save(proto, folder / "m.onnx")
-    np.savez(folder / "s.npz", x=rng.standard_normal((64, 3, 14, 14)).astype(np.float32))
+    np.savez(folder / "s.npz", x=rng.standard_normal((64, 3, 16, 16)).astype(np.float32))
     return folder
 
 
@@ -139,7 +139,7 @@ def test_biases_make_up_for_what_clipped_activations_lose(swish, equalize, share
     """Means of whole files, in onnxruntime, on samples that no stage saw; scaled channels are clipped less."""
     import onnxruntime
 
-    x = np.random.default_rng(1).standard_normal((64, 3, 14, 14)).astype(np.float32)
+    x = np.random.default_rng(1).standard_normal((64, 3, 16, 16)).astype(np.float32)
 
     def mean_output(path):
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
