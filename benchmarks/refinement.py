@@ -18,7 +18,7 @@ from quant_core.allocation.plan_problem import PlanProblem
 from quant_core.calibration import Samples, split_samples
 from quant_core.preparation import prepare
 from quant_core.preparation.pricing import price
-from quant_core.quantizers.rounding import RoundedWeights
+from quant_core.quantizers.rounding.round_weights import RoundedWeights
 from quant_core.scoring.rounded import apart, round_candidates
 from quant_core.scoring.score import score
 from quant_core.sensitivity import split_batches

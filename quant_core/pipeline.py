@@ -25,8 +25,8 @@ from quant_core.journal import Journal
 from quant_core.preparation import Prepared, prepare
 from quant_core.preparation.equalizing import equalize, expected_bits
 from quant_core.preparation.pricing import price
-from quant_core.quantizers.input_moments import KeptMoments
-from quant_core.quantizers.rounding import RoundedWeights
+from quant_core.quantizers.moments.input_moments import KeptMoments
+from quant_core.quantizers.rounding.round_weights import RoundedWeights
 from quant_core.report import write_report
 from quant_core.scoring.densities import estimate_densities, write_densities
 from quant_core.scoring.effort import plan_effort

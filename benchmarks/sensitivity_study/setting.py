@@ -15,7 +15,7 @@ from benchmarks.zoo import zoo_folder
 from quant_core.calibration import Samples
 from quant_core.codes import CorrectedBias, QuantizedWeight
 from quant_core.preparation import Prepared, prepare
-from quant_core.quantizers.rounding import RoundedWeights, round_weights
+from quant_core.quantizers.rounding.round_weights import RoundedWeights, round_weights
 from quant_core.scoring.effort import plan_effort
 from quant_core.sensitivity import (
     Batch,

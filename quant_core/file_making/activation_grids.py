@@ -16,8 +16,8 @@ from quant_core.ingest.maxima import before_maxima
 from quant_core.journal import Journal
 from quant_core.preparation import Prepared
 from quant_core.quantizers import ActivationGrid, activation_grid
-from quant_core.quantizers.activation import float8_grid, symmetric_grid
-from quant_core.quantizers.range_errors import range_errors
+from quant_core.quantizers.grids.activation import float8_grid, symmetric_grid
+from quant_core.quantizers.simulation.range_errors import range_errors
 from quant_core.spec import QuantizeSpec
 from quant_core.spec.bits import WIDE_BITS
 

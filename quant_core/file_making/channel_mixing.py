@@ -18,8 +18,8 @@ from quant_core.export.forms import Form
 from quant_core.export.placement import layer_form
 from quant_core.ingest import Layer
 from quant_core.preparation import Prepared
-from quant_core.quantizers.mixed_channels import at_width
-from quant_core.quantizers.rounding import RoundedWeights
+from quant_core.quantizers.rounding.mixed_channels import at_width
+from quant_core.quantizers.rounding.round_weights import RoundedWeights
 from quant_core.sensitivity import Batch, Objective
 from quant_core.sensitivity.estimators.channel_shares import channel_shares, confirmed_shares
 from quant_core.spec import FLOAT_BITS, BitPlan, LayerPlan, QuantizeSpec

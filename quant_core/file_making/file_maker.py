@@ -41,10 +41,10 @@ from quant_core.preparation import Prepared
 from quant_core.preparation.float_speed import may_leave_integers
 from quant_core.preparation.open_widths import layers_at
 from quant_core.quantizers import QuantizedWeight
-from quant_core.quantizers.input_moments import KeptMoments
-from quant_core.quantizers.mixed_channels import at_width, stored_widths
-from quant_core.quantizers.output_means import correct_means
-from quant_core.quantizers.rounding import RoundedWeights, knows_more, round_weights
+from quant_core.quantizers.bias_correction.output_means import correct_means
+from quant_core.quantizers.moments.input_moments import KeptMoments
+from quant_core.quantizers.rounding.mixed_channels import at_width, stored_widths
+from quant_core.quantizers.rounding.round_weights import RoundedWeights, knows_more, round_weights
 from quant_core.sensitivity import Objective
 from quant_core.spec import FLOAT_BITS, BitPlan, QuantizeSpec, Stage
 from quant_core.spec.weight_options import TUNED

@@ -19,7 +19,7 @@ from quant_core.file_making.islands import Islands
 from quant_core.ingest import Layer, with_float_activations
 from quant_core.preparation import Prepared
 from quant_core.quantizers import Simulation
-from quant_core.quantizers.simulation import dynamic_tap
+from quant_core.quantizers.simulation.network import dynamic_tap
 from quant_core.sensitivity import Batch, Objective
 from quant_core.sensitivity.batches import tensors
 from quant_core.sensitivity.float_run import FloatRun, float_runs

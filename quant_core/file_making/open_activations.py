@@ -17,7 +17,7 @@ from quant_core.ingest import Layer
 from quant_core.preparation import Prepared
 from quant_core.preparation.open_widths import layers_at
 from quant_core.quantizers import activation_grid
-from quant_core.quantizers.activation import dynamic_fake_quantize, fake_quantize
+from quant_core.quantizers.grids.activation import dynamic_fake_quantize, fake_quantize
 from quant_core.sensitivity import Batch, Objective
 from quant_core.sensitivity.float_run import float_runs
 from quant_core.spec import FLOAT_BITS, BitPlan, QuantizeSpec

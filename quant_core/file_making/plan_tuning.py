@@ -16,18 +16,18 @@ from quant_core.file_making.assessment import Choice, simulate
 from quant_core.file_making.islands import Islands
 from quant_core.preparation import Prepared
 from quant_core.quantizers import ActivationGrid, QuantizedWeight, Simulation, fake_quantize
-from quant_core.quantizers.block_reconstruction import (
+from quant_core.quantizers.following.follow import FollowedPlace, Look, follow, followed_places
+from quant_core.quantizers.following.look_trial import best_look
+from quant_core.quantizers.rounding.round_weights import RoundedWeights
+from quant_core.quantizers.tuning.block_reconstruction import (
     BRECQ,
     QDROP,
     Probe,
     ReconstructedBlocks,
     reconstruct_blocks,
 )
-from quant_core.quantizers.block_reconstruction import STEPS as BLOCK_STEPS
-from quant_core.quantizers.following import FollowedPlace, Look, follow, followed_places
-from quant_core.quantizers.look_trial import best_look
-from quant_core.quantizers.reconstruction import reconstruct
-from quant_core.quantizers.rounding import RoundedWeights
+from quant_core.quantizers.tuning.block_reconstruction import STEPS as BLOCK_STEPS
+from quant_core.quantizers.tuning.reconstruction import reconstruct
 from quant_core.sensitivity import Objective
 from quant_core.spec import QuantizeSpec
 from quant_core.spec.progress import Tell

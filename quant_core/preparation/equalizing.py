@@ -21,9 +21,9 @@ from quant_core.export.run_time import estimated_time
 from quant_core.ingest.constant_tensors import stored_tensor
 from quant_core.preparation import Prepared
 from quant_core.preparation.open_widths import file_costs, open_widths
-from quant_core.quantizers.channel_groups import ChannelGroup, channel_groups, output_groups
-from quant_core.quantizers.channel_scales import ChannelScales, with_inputs, with_scales
-from quant_core.quantizers.equalization import (
+from quant_core.quantizers.equalization.channel_groups import ChannelGroup, channel_groups, output_groups
+from quant_core.quantizers.equalization.channel_scales import ChannelScales, with_inputs, with_scales
+from quant_core.quantizers.equalization.scale_choice import (
     as_reader,
     channel_statistics,
     choose_output_scales,

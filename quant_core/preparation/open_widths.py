@@ -12,7 +12,7 @@ from quant_core.allocation.file_costs import FileCosts
 from quant_core.codes.outliers import SPARSE_BITS
 from quant_core.export import Form, Target, layer_form, predict_sizes
 from quant_core.ingest import Layer
-from quant_core.quantizers.input_moments import has_moments
+from quant_core.quantizers.moments.input_moments import has_moments
 from quant_core.spec import FLOAT_BITS, QuantizeSpec
 from quant_core.spec.width import KERNEL_BITS, activation_of, stored_of, width_of
 

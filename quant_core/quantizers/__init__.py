@@ -1,17 +1,17 @@
 """Integer weights and activations, and the network that computes with them."""
 
 from quant_core.codes import ActivationGrid, CorrectedBias, QuantizedWeight
-from quant_core.quantizers.activation import (
+from quant_core.quantizers.grids.activation import (
     activation_grid,
     dynamic_fake_quantize,
     fake_quantize,
 )
 from quant_core.quantizers.grids.elements import code_range
-from quant_core.quantizers.simulation import Simulation, insert_taps
-from quant_core.quantizers.weight import (
+from quant_core.quantizers.grids.weight import (
     quantize_weight,
     round_to_nearest,
 )
+from quant_core.quantizers.simulation.network import Simulation, insert_taps
 
 __all__ = [
     "ActivationGrid",

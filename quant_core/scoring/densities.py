@@ -7,7 +7,7 @@ from pathlib import Path
 from quant_core.artifacts import SPECTRUM_HTML, SPECTRUM_JSON
 from quant_core.calibration import Samples
 from quant_core.preparation import Prepared
-from quant_core.quantizers.rounding import RoundedWeights
+from quant_core.quantizers.rounding.round_weights import RoundedWeights
 from quant_core.report.spectrum_page import render_spectrum
 from quant_core.scoring.question import asked
 from quant_core.sensitivity.spectra import spectra, spectrum_table

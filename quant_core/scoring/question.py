@@ -11,7 +11,7 @@ import torch
 from quant_core.calibration import Samples
 from quant_core.errors import SamplesError, SpecError
 from quant_core.preparation import Prepared
-from quant_core.quantizers.rounding import RoundedWeights
+from quant_core.quantizers.rounding.round_weights import RoundedWeights
 from quant_core.scoring.effort import Effort, plan_effort
 from quant_core.sensitivity import Objective, choose_loss, find_sample_axes
 from quant_core.sensitivity.question import Question

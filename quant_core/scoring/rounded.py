@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from quant_core.calibration import RangeWatch, Samples, split_samples
 from quant_core.preparation import Prepared
-from quant_core.quantizers.input_moments import KeptMoments
-from quant_core.quantizers.rounding import RoundedWeights, round_weights
+from quant_core.quantizers.moments.input_moments import KeptMoments
+from quant_core.quantizers.rounding.round_weights import RoundedWeights, round_weights
 from quant_core.spec import Request
 from quant_core.spec.progress import Tell
 

@@ -10,7 +10,7 @@ from quant_core.artifacts import INTERACTIONS
 from quant_core.calibration import Samples
 from quant_core.checkpoints import Checkpoints, probe_log
 from quant_core.preparation import Prepared
-from quant_core.quantizers.rounding import RoundedWeights
+from quant_core.quantizers.rounding.round_weights import RoundedWeights
 from quant_core.scoring.cross_fitted import cross_fitted
 from quant_core.scoring.question import asked, find_objective
 from quant_core.scoring.scored import Scored, check_reuse, read_tables, refuse_other

@@ -12,7 +12,7 @@ from quant_core.codes import ActivationGrid, QuantizedWeight
 from quant_core.export import Placement
 from quant_core.export.bias_room import with_room_for_bias
 from quant_core.ingest.layer import Layer
-from quant_core.quantizers.bias_correction import find_bias
+from quant_core.quantizers.bias_correction.input_means import find_bias
 from quant_core.verification.layer_runs import layer_runs
 
 _COARSE = 2.0

@@ -12,7 +12,7 @@ from torch import Tensor
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.chance import rademacher
-from quant_core.quantizers.slopes import slopes_in
+from quant_core.quantizers.simulation.slopes import slopes_in
 from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.float_run import Quantized, stand_in_tensors
 from quant_core.sensitivity.objective import Objective

@@ -12,7 +12,7 @@ from quant_core.export import export_model, place
 from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers import Simulation, activation_grid, quantize_weight
-from quant_core.quantizers.activation import float8_grid, symmetric_grid
+from quant_core.quantizers.grids.activation import float8_grid, symmetric_grid
 from quant_core.spec import FLOAT_BITS, WeightOptions
 
 

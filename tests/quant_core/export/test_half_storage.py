@@ -15,7 +15,7 @@ from quant_core.export.half_storage import store_spread
 from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.export.portable import portable
 from quant_core.quantizers import quantize_weight
-from quant_core.quantizers.bias_correction import find_bias
+from quant_core.quantizers.bias_correction.input_means import find_bias
 from quant_core.spec import WeightOptions
 from tests.quant_core.export.networks import HEADER, Net
 

@@ -13,7 +13,7 @@ from quant_core.codes import NarrowChannels
 from quant_core.export.channel_size import bytes_apart, function_bytes
 from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.quantizers import quantize_weight
-from quant_core.quantizers.mixed_channels import mix_channels
+from quant_core.quantizers.rounding.mixed_channels import mix_channels
 from quant_core.spec import FLOAT_BITS, WeightOptions
 from tests.quant_core.export.networks import Net
 from tests.quant_core.export.test_grids import EVERY_OPERATOR

@@ -8,7 +8,7 @@ import torch
 from quant_core.export import predict_sizes
 from quant_core.export.ort_cpu import ORT_CPU
 from quant_core.export.portable import portable
-from quant_core.quantizers.activation import block_fake_quantize
+from quant_core.quantizers.grids.activation import block_fake_quantize
 from quant_core.spec import WeightGrid, WeightOptions
 from quant_core.verification import check_layers, kernels
 from tests.quant_core.export.networks import Net

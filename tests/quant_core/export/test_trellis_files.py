@@ -16,8 +16,8 @@ from quant_core.export.portable import portable
 from quant_core.export.trellis_size import decoder_bytes, decoding_bytes
 from quant_core.ingest.reading.quantized_parts import find_quantized_parts
 from quant_core.quantizers import quantize_weight
-from quant_core.quantizers.mixed_channels import mix_channels
-from quant_core.quantizers.trellis import can_be_coded
+from quant_core.quantizers.rounding.mixed_channels import mix_channels
+from quant_core.quantizers.rounding.trellis import can_be_coded
 from quant_core.spec import FLOAT_BITS
 from tests.quant_core.export.networks import Net
 from tests.quant_core.export.test_grids import EVERY_OPERATOR

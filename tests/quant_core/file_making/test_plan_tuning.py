@@ -27,8 +27,8 @@ from quant_core.file_making.plan_tuning import (
 )
 from quant_core.pipeline import quantize
 from quant_core.quantizers import quantize_weight
-from quant_core.quantizers.block_reconstruction import ReconstructedBlocks
-from quant_core.quantizers.reconstruction import Reconstructed
+from quant_core.quantizers.tuning.block_reconstruction import ReconstructedBlocks
+from quant_core.quantizers.tuning.reconstruction import Reconstructed
 from quant_core.sensitivity.objective import Objective, Term
 from quant_core.spec import QuantizeSpec
 from tests.quant_core.export.networks import HEADER, parse

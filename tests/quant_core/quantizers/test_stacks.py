@@ -10,10 +10,10 @@ import torch
 
 from quant_core.calibration import Samples
 from quant_core.export.ort_cpu import ORT_CPU
-from quant_core.quantizers.gptq import gptq
-from quant_core.quantizers.input_moments import InputMoments, has_moments, input_moments
-from quant_core.quantizers.rows import from_rows, rows_shape, scale_to_rows, to_rows
-from quant_core.quantizers.weight import quantize_weight
+from quant_core.quantizers.grids.weight import quantize_weight
+from quant_core.quantizers.moments.input_moments import InputMoments, has_moments, input_moments
+from quant_core.quantizers.moments.rows import from_rows, rows_shape, scale_to_rows, to_rows
+from quant_core.quantizers.rounding.gptq import gptq
 from quant_core.spec import WeightGrid
 from tests.quant_core.export.networks import HEADER, Net
 

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from quant_core.calibration import Samples, load_samples
 from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise, read_model
-from quant_core.quantizers.rounding import round_weights
+from quant_core.quantizers.rounding.round_weights import round_weights
 from quant_core.sensitivity import (
     Batch,
     Interactions,

@@ -1,0 +1,1 @@
+"""Biases that make up for what rounding adds to means."""

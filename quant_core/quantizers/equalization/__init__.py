@@ -1,0 +1,1 @@
+"""Channels scaled before rounding, without changing what the network computes."""

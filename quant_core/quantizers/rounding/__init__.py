@@ -1,0 +1,1 @@
+"""Codes for weights, layer by layer: one way of rounding a file."""

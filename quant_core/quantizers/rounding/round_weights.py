@@ -1,0 +1,284 @@
+"""Every layer at every candidate width, as it would be exported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+
+import onnx_ir as ir
+
+from quant_core.calibration import RangeWatch, Samples
+from quant_core.codes import QuantizedWeight
+from quant_core.executor import Program
+from quant_core.executor.heap import trim_heap
+from quant_core.executor.side_by_side import side_by_side
+from quant_core.ingest.constant_tensors import stored_tensor
+from quant_core.ingest.layer import Layer
+from quant_core.quantizers.bias_correction.input_means import find_bias
+from quant_core.quantizers.chance import chance_of
+from quant_core.quantizers.grids.weight import quantize_weight
+from quant_core.quantizers.moments.input_moments import (
+    InputMoments,
+    KeptMoments,
+    Moments,
+    has_moments,
+    input_moments,
+    joined,
+)
+from quant_core.quantizers.moments.principal_moments import INDEPENDENT_PER_SAMPLE
+from quant_core.quantizers.moments.read_positions import seeing_batch
+from quant_core.quantizers.moments.rows import rows_shape
+from quant_core.quantizers.moments.table_moments import is_table, table_moments
+from quant_core.quantizers.rounding.adaround import adaround
+from quant_core.quantizers.rounding.coordinate_descent import descend
+from quant_core.quantizers.rounding.gptq import Improve, gptq
+from quant_core.quantizers.rounding.stochastic import round_stochastically
+from quant_core.spec import FLOAT_BITS, WeightOptions
+from quant_core.spec.progress import Tell
+from quant_core.spec.weight_grid import WeightGrid
+
+_MOMENT_BYTES = 1 << 30
+"""Bytes of moments that are held at a time."""
+
+RoundedWeights = Mapping[str, Mapping[int, QuantizedWeight]]
+"""Layer name -> bits -> codes and scales."""
+
+
+def round_weights(
+    program: Program,
+    model: ir.Model,
+    layers: Sequence[Layer],
+    widths: Mapping[str, Collection[int]],
+    samples: Samples,
+    options: WeightOptions,
+    *,
+    batch_size: int,
+    device: str,
+    seed: int,
+    on_progress: Tell,
+    more: Samples | None = None,
+    given: RoundedWeights | None = None,
+    kept: KeptMoments | None = None,
+    watch: RangeWatch | None = None,
+) -> RoundedWeights:
+    """Round each layer at each of its widths.
+
+    GPTQ and FOEM round what is multiplied with input columns, GPTQ tables too, by how the outputs move with their
+    columns; left-hand operands are rounded to the nearest code. Biases of what is multiplied make up for the change of
+    their layer's mean output.
+
+    Args:
+        program: The float program.
+        model: The graph it was compiled from.
+        layers: The layers.
+        widths: Layer name -> candidate bits; float is passed over.
+        samples: Calibration samples.
+        options: How weights find their codes. What tunes the codes of a plan starts from GPTQ, which is what it gets
+            here.
+        batch_size: Samples a run.
+        device: Where the program computes.
+        seed: Seed of the choice of positions for GPTQ, and of stochastic rounding.
+        on_progress: Called with the fraction done and a message; may raise to stop.
+        more: Samples beyond those.
+        given: What was rounded with `samples` alone, whose ranges are kept; others are then found with all.
+        kept: Where the input moments of `samples` are found, or left for the next time.
+        watch: Shown the first run over `samples` that moments are taken from, if there is one.
+
+    Returns:
+        Layer name -> bits -> codes and scales.
+    """
+    integer = {layer.name: [b for b in widths[layer.name] if b != FLOAT_BITS] for layer in layers}
+    by_moments = [
+        layer for layer in layers if not options.by_value and integer[layer.name] and has_moments(layer)
+    ]
+    by_value = [layer for layer in layers if layer not in by_moments]
+    rounding = _Rounding(
+        program, model, integer, samples, options, batch_size, device, seed, more, given or {}, watch
+    )
+    kept = KeptMoments(limit=0) if kept is None else kept
+    rounded: dict[str, Mapping[int, QuantizedWeight]] = {}
+    total = len(layers)
+    for group in _groups(by_moments):
+        start = len(rounded)
+
+        def observed(done: int, of: int, start: int = start, size: int = len(group)) -> None:
+            told = f"input moments of {size} layers: {done} of {of} samples"
+            on_progress(min(1.0, (start + 0.5 * size * done / of) / total), told)
+
+        moments = rounding.moments(group, kept, observed)
+        # The longest first, so that no core waits for the last of them.
+        turns = sorted(group, key=_operations, reverse=True)
+        with closing(side_by_side(partial(rounding.by_moments, moments=moments), turns)) as pieces:
+            for index, (layer, found) in enumerate(zip(turns, pieces, strict=True)):
+                rounded[layer.name] = found
+                done = (start + 0.5 * (len(group) + index + 1)) / total
+                on_progress(done, f"{'FOEM' if options.rounding == 'foem' else 'GPTQ'} {layer.name}")
+    tables = rounding.moments_of_tables(by_value, seeing_batch(layers))
+    for layer in by_value:
+        rounded[layer.name] = rounding.by_value(layer, tables.get(layer.name))
+        on_progress(min(1.0, len(rounded) / total), f"rounded {layer.name}")
+    trim_heap()
+    return rounded
+
+
+@dataclass(eq=False)
+class _Rounding:
+    """How each layer of a job is rounded; `widths` are those without float, all else is what `round_weights` takes."""
+
+    program: Program
+    model: ir.Model
+    widths: Mapping[str, Sequence[int]]
+    samples: Samples
+    options: WeightOptions
+    batch_size: int
+    device: str
+    seed: int
+    more: Samples | None
+    given: RoundedWeights
+    watch: RangeWatch | None
+
+    def moments(
+        self, group: Sequence[Layer], kept: KeptMoments, on_batch: Callable[[int, int], None]
+    ) -> dict[str, Moments]:
+        """Input moments of some layers, over all samples there are."""
+        moments = kept.find(group)
+        lacking = [layer for layer in group if layer.name not in moments]
+        if lacking:
+            moments |= self._observe(lacking, self.samples, on_batch, watch=self.watch)
+            self.watch = None
+        kept.keep(moments)
+        if self.more is None:
+            return moments
+        others = self._observe(group, self.more, on_batch, like=moments)
+        return {name: joined(moments[name], found) for name, found in others.items()}
+
+    def _observe(
+        self,
+        layers: Sequence[Layer],
+        samples: Samples,
+        on_batch: Callable[[int, int], None],
+        *,
+        like: Mapping[str, Moments] | None = None,
+        watch: RangeWatch | None = None,
+    ) -> dict[str, Moments]:
+        return input_moments(
+            self.program,
+            self.model,
+            layers,
+            samples,
+            batch_size=self.batch_size,
+            device=self.device,
+            seed=self.seed,
+            on_batch=on_batch,
+            like=like,
+            watch=watch,
+        )
+
+    def by_moments(self, layer: Layer, moments: dict[str, Moments]) -> Mapping[int, QuantizedWeight]:
+        """Codes of a layer by its input moments, which are taken out of those given."""
+        return gptq(
+            layer,
+            stored_tensor(self.model, layer.weight).numpy(),
+            moments.pop(layer.name),
+            self.widths[layer.name],
+            find_bias(self.model, layer) if self.options.bias_correction else None,
+            beta=self.options.foem_beta if self.options.rounding == "foem" else 0.0,
+            grid_of=self.options.grid,
+            improve=improvement(self.options),
+            given=self.given.get(layer.name),
+        )
+
+    def moments_of_tables(self, layers: Sequence[Layer], seeing: int) -> dict[str, InputMoments]:
+        """What takes the place of input moments for the tables among some layers that are not rounded yet."""
+        tables = [layer for layer in layers if self._is_by_curvature(layer) and layer.name not in self.given]
+        return table_moments(
+            self.program,
+            tables,
+            self.samples,
+            batch_size=self.batch_size if self.samples.batch else min(self.batch_size, seeing),
+            device=self.device,
+            seed=self.seed,
+        )
+
+    def _is_by_curvature(self, layer: Layer) -> bool:
+        return not self.options.by_value and bool(self.widths[layer.name]) and is_table(layer)
+
+    def by_value(self, layer: Layer, moments: InputMoments | None) -> Mapping[int, QuantizedWeight]:
+        """Codes of a layer that has no input columns: nearest ones, or of a table by its moments."""
+        widths = self.widths[layer.name]
+        if layer.name in self.given and self._is_by_curvature(layer):
+            return {bits: self.given[layer.name][bits] for bits in widths}
+        weight = stored_tensor(self.model, layer.weight).numpy()
+        if moments is not None:
+            return gptq(layer, weight, moments, widths, grid_of=partial(_of_tables, self.options))
+        nearest = {
+            bits: quantize_weight(
+                weight, bits, layer.step_axis(self.options.grid(bits)), self.options.grid(bits)
+            )
+            for bits in widths
+        }
+        if self.options.rounding != "stochastic":
+            return nearest
+        return {
+            bits: round_stochastically(weight, start, chance_of(self.seed, layer.name, bits))
+            for bits, start in nearest.items()
+        }
+
+
+def improvement(options: WeightOptions) -> Improve | None:
+    """Give what makes integer codes of GPTQ and FOEM better.
+
+    Args:
+        options: How weights find their codes.
+
+    Returns:
+        Coordinate descent, AdaRound, or nothing.
+    """
+    if options.rounding == "adaround":
+        return adaround
+    return descend if options.descent else None
+
+
+def knows_more(layer: Layer, samples: int) -> bool:
+    """Tell whether a layer's codes should be found again with samples that join those they were scored beside.
+
+    Args:
+        layer: The layer.
+        samples: How many samples there are then.
+
+    Returns:
+        True where its codes rest on the moments of its inputs and these are known then: from as many independent
+        columns as inputs on, counting 16 of each sample. With fewer, other samples give other codes that are hardly
+        better, and a plan is chosen by what the first ones lose.
+    """
+    _, _, inputs = rows_shape(layer)
+    return has_moments(layer) and samples * INDEPENDENT_PER_SAMPLE >= inputs
+
+
+def _of_tables(options: WeightOptions, bits: int) -> WeightGrid:
+    """The grid of a table: ranges of least weight error, for rows differ in what is made of them."""
+    grid = options.grid(bits)
+    return replace(grid, range_search="mse") if grid.range_search == "hessian" else grid
+
+
+def _operations(layer: Layer) -> int:
+    groups, outputs, inputs = rows_shape(layer)
+    return groups * outputs * inputs**2
+
+
+def _groups(layers: Sequence[Layer]) -> Iterator[list[Layer]]:
+    """Cut the layers where their moments together would take too much memory."""
+    group: list[Layer] = []
+    held = 0
+    for layer in layers:
+        groups, _, inputs = rows_shape(layer)
+        size = 4 * groups * inputs**2
+        if group and held + size > _MOMENT_BYTES:
+            yield group
+            group, held = [], 0
+        group.append(layer)
+        held += size
+    if group:
+        yield group

@@ -1,0 +1,1 @@
+"""The network with rounded tensors in float arithmetic, and how far rounding moves its outputs."""
