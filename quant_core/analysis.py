@@ -12,7 +12,7 @@ from quant_core.preparation import prepare
 from quant_core.preparation.equalizing import equalize, expected_bits
 from quant_core.preparation.pricing import price
 from quant_core.scoring.densities import write_densities
-from quant_core.scoring.rounded import apart, round_candidates
+from quant_core.scoring.rounded import apart, round_candidates, tellers
 from quant_core.scoring.score import score
 from quant_core.sensitivity.spectra import spectrum_table
 from quant_core.spec import (
@@ -78,7 +78,7 @@ def analyze(
         job = prepare(model, data, whole)
         journal.tell("ingest", 1, f"{len(job.layers)} layers; onnxruntime and the executor agree")
         calibration = job.samples
-        if calibration.count >= 2 * (calibration.batch or 1):
+        if spec.held_back and calibration.count >= 2 * (calibration.batch or 1):
             calibration, _ = split_samples(calibration, spec.held_back, spec.seed)
         scaled_for = expected_bits(job, spec.budget)
         job = equalize(job, calibration, whole, scaled_for, journal.tells("rounding"))
@@ -88,9 +88,14 @@ def analyze(
         if rounded is None:
             rounded = round_candidates(job, seen, spec, journal.tells("rounding"))
             keep_rounded(checkpoints, rounded)
-        scored = score(job, unseen, rounded, spec, journal.tells("sensitivity"), checkpoints).scaled_for(
-            scaled_for
-        )
+        scored = score(
+            job,
+            tellers(calibration, unseen, spec),
+            rounded,
+            spec,
+            journal.tells("sensitivity"),
+            checkpoints,
+        ).scaled_for(scaled_for)
         scored = scored.with_outliers(rounded)
         scored.write(made, name)
         (made / COSTS).write_text(price(job, whole, calibration).model_dump_json(indent=1))

@@ -30,7 +30,7 @@ from quant_core.quantizers.rounding.round_weights import RoundedWeights
 from quant_core.report import write_report
 from quant_core.scoring.densities import estimate_densities, write_densities
 from quant_core.scoring.effort import plan_effort
-from quant_core.scoring.rounded import apart, further_folds, round_candidates
+from quant_core.scoring.rounded import apart, further_folds, round_candidates, tellers
 from quant_core.scoring.score import fold_of, reuse, score
 from quant_core.scoring.scored import Scored, check_reuse, equalized_bits
 from quant_core.scoring.unreached import spare_unreached
@@ -117,7 +117,8 @@ class _Codes:
     Attributes:
         rounded: Layer name -> width -> codes.
         seen: The samples that they were found with.
-        unseen: Those that score them.
+        unseen: Those that measure plans of them.
+        tellers: Those that score them.
         further: Others to score on, each with codes that have not seen them.
         moments: Input moments over `seen`, as far as they are held.
         watches: Ranges of activations over `seen`, and over `unseen` once plans are measured there.
@@ -126,6 +127,7 @@ class _Codes:
     rounded: RoundedWeights
     seen: Samples
     unseen: Samples
+    tellers: Samples
     further: list[tuple[Samples, RoundedWeights]]
     moments: KeptMoments
     watches: tuple[RangeWatch, RangeWatch]
@@ -236,7 +238,8 @@ class _Attempt:
                 for number, (given, scored_on) in enumerate(folds)
             ]
             tells(1, f"{len(rounded)} layers rounded")
-        return _Codes(rounded, seen, unseen, further, moments, watches)
+        scoring = tellers(calibration, unseen, spec)
+        return _Codes(rounded, seen, unseen, scoring, further, moments, watches)
 
     def _score(self, job: Prepared, codes: _Codes, scaled_for: float) -> Scored:
         with self.journal.timed("sensitivity"):
@@ -249,7 +252,7 @@ class _Attempt:
                 tells(1, f"taken from {told}")
                 return scored
             measured = score(
-                job, codes.unseen, codes.rounded, self.spec, tells, self.checkpoints, codes.further
+                job, codes.tellers, codes.rounded, self.spec, tells, self.checkpoints, codes.further
             )
             scored = measured.scaled_for(scaled_for)
             if self.checkpoints is not None:

@@ -1,12 +1,12 @@
 """A bit plan and integer weights become an ONNX file."""
 
-from quant_core.export.exporter import export_model
-from quant_core.export.forms import Form, Placement
-from quant_core.export.placement import layer_form, place
-from quant_core.export.size import predict_sizes
-from quant_core.export.target import Target
-from quant_core.export.target_candidates import within_target
-from quant_core.export.targets import target_of
+from quant_core.export.place import layer_form, place
+from quant_core.export.placement.forms import Form, Placement
+from quant_core.export.size.predict_sizes import predict_sizes
+from quant_core.export.targets.candidates import within_target
+from quant_core.export.targets.target import Target
+from quant_core.export.targets.target_of import target_of
+from quant_core.export.writing.exporter import export_model
 
 __all__ = [
     "Form",

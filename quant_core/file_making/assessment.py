@@ -22,8 +22,8 @@ from quant_core.calibration import Samples
 from quant_core.codes.outliers import pairs_for
 from quant_core.errors import InternalError, ModelError
 from quant_core.export import Placement
-from quant_core.export.forms import input_bits, is_read_whole
-from quant_core.export.model_file import data_file, file_bytes
+from quant_core.export.placement.forms import input_bits, is_read_whole
+from quant_core.export.storage.model_file import data_file, file_bytes
 from quant_core.ingest import Layer
 from quant_core.preparation import Prepared
 from quant_core.quantizers import ActivationGrid, QuantizedWeight, Simulation
@@ -71,6 +71,7 @@ _SAMPLES_INSIDE = 2
 _SAMPLES_SIMULATED = 32
 _SECONDS, _ERROR = 0.6, 0.02
 _SLOWER = 0.8
+_FEWEST_JUDGES = 3  # of a dozen samples
 _COARSE_BIAS = (
     "the bias of {0} is coarse in integers, which count it in steps of its input times its weight: some channels are "
     "far larger than others. --equalize all may even them out; with --float-activations {0} the bias stays as it is."
@@ -190,6 +191,7 @@ def assess(
             *warnings,
             *fallen,
             *coarse,
+            *_few_judges(samples.count),
             *_not_compared(job, metrics),
             *_not_worth_it(job, path, latency),
         ),
@@ -223,6 +225,15 @@ def _open(job: Prepared, path: Path) -> _Opened:
         except ModelError as error:
             raise InternalError(f"The quantized model does not run in onnxruntime. {error}") from error
         return _Opened(reference.result(), quantized, read_saved(Path(folder)))
+
+
+def _few_judges(count: int) -> list[str]:
+    if count >= _FEWEST_JUDGES:
+        return []
+    return [
+        f"quality was judged by {count} held-back sample{'s' * (count > 1)}, and may lie far off on others. Give a dozen "
+        "samples or more; some hundred are good."
+    ]
 
 
 def _not_compared(job: Prepared, metrics: Metrics) -> list[str]:

@@ -13,9 +13,9 @@ from quant_core.allocation.channel_plan import ChannelPlan, plan_channels, told
 from quant_core.allocation.plan_bits import Limits
 from quant_core.allocation.plan_problem import BYTES, EFFECTIVE_BITS, PlanProblem
 from quant_core.codes import NarrowChannels, QuantizedWeight
-from quant_core.export.channel_size import bytes_apart, function_bytes
-from quant_core.export.forms import Form
-from quant_core.export.placement import layer_form
+from quant_core.export.place import layer_form
+from quant_core.export.placement.forms import Form
+from quant_core.export.size.channels import bytes_apart, function_bytes
 from quant_core.ingest import Layer
 from quant_core.preparation import Prepared
 from quant_core.quantizers.rounding.mixed_channels import at_width

@@ -17,8 +17,8 @@ from quant_core.calibration import Samples
 from quant_core.checkpoints import Checkpoints
 from quant_core.errors import InfeasibleBudgetError
 from quant_core.export import Placement, place, predict_sizes
-from quant_core.export.exporter import export_parts
-from quant_core.export.model_file import write_model
+from quant_core.export.storage.model_file import write_model
+from quant_core.export.writing.exporter import export_parts
 from quant_core.file_making.activation_grids import ActivationGrids
 from quant_core.file_making.assessment import Choice, simulate
 from quant_core.file_making.channel_mixing import Mixed, Shares, find_shares, mix_channels

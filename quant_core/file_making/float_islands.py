@@ -14,7 +14,7 @@ import torch
 
 from quant_core.calibration import Samples
 from quant_core.export import Placement, place
-from quant_core.export.run_time import estimated_time
+from quant_core.export.kernels.run_time import estimated_time
 from quant_core.file_making.islands import Islands
 from quant_core.ingest import Layer, with_float_activations
 from quant_core.preparation import Prepared

@@ -15,9 +15,9 @@ from quant_core.calibration import Samples
 from quant_core.errors import InternalError
 from quant_core.executor import Program, compile_model
 from quant_core.export import Form, Placement, layer_form, place
-from quant_core.export.float_borders import FloatBorders, float_borders
-from quant_core.export.kernel_times import product_time
-from quant_core.export.run_time import estimated_time
+from quant_core.export.kernels.run_time import estimated_time
+from quant_core.export.kernels.times import product_time
+from quant_core.export.placement.float_borders import FloatBorders, float_borders
 from quant_core.ingest.constant_tensors import stored_tensor
 from quant_core.preparation import Prepared
 from quant_core.preparation.open_widths import file_costs, open_widths

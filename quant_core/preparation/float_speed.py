@@ -12,12 +12,12 @@ import onnx_ir as ir
 from quant_core.allocation.candidates import Candidates
 from quant_core.errors import name_some
 from quant_core.export import Placement, Target, place
-from quant_core.export.code_flow import CodeFlow
-from quant_core.export.input_layout import laid_out_time
-from quant_core.export.kernel_calls import DYNAMIC, calls_time
-from quant_core.export.kernel_times import PASS, dynamic_time, float_time
-from quant_core.export.ort_cpu import ORT_CPU
-from quant_core.export.run_time import estimated_time
+from quant_core.export.kernels.calls import DYNAMIC, calls_time
+from quant_core.export.kernels.input_layout import laid_out_time
+from quant_core.export.kernels.run_time import estimated_time
+from quant_core.export.kernels.times import PASS, dynamic_time, float_time
+from quant_core.export.placement.code_flow import CodeFlow
+from quant_core.export.targets.ort_cpu import ORT_CPU
 from quant_core.ingest import Layer, with_float_activations
 from quant_core.spec import QuantizeSpec
 from quant_core.spec.width import KERNEL_BITS

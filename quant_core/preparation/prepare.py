@@ -19,7 +19,7 @@ from quant_core.calibration.padding import Padding
 from quant_core.errors import InfeasibleBudgetError, ModelError, NonFiniteError, SpecError, name_some
 from quant_core.executor import Program, compile_model
 from quant_core.export import Form, Target, place, target_of, within_target
-from quant_core.export.float_readers import part_readers
+from quant_core.export.placement.float_readers import part_readers
 from quant_core.ingest import (
     Layer,
     Source,

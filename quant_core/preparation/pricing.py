@@ -12,7 +12,7 @@ from quant_core.calibration import Samples
 from quant_core.codes.outliers import PAIR_BITS
 from quant_core.errors import SpecError
 from quant_core.export import Form, layer_form
-from quant_core.export.forms import input_bits
+from quant_core.export.placement.forms import input_bits
 from quant_core.ingest import Layer
 from quant_core.ingest.fusion_groups import find_fusion_groups
 from quant_core.ingest.live_tensors import activation_owners, live_tensors

@@ -6,6 +6,7 @@ from quant_core.calibration import RangeWatch, Samples, split_samples
 from quant_core.preparation import Prepared
 from quant_core.quantizers.moments.input_moments import KeptMoments
 from quant_core.quantizers.rounding.round_weights import RoundedWeights, round_weights
+from quant_core.sensitivity.methods import BLIND_TO_CODES
 from quant_core.spec import Request
 from quant_core.spec.progress import Tell
 
@@ -32,6 +33,23 @@ def apart(samples: Samples, request: Request) -> tuple[Samples, Samples]:
     if request.by_value or samples.count < 2 * (samples.batch or 1):
         return samples, samples
     return split_samples(samples, _SCORING_SHARE, request.seed)
+
+
+def tellers(samples: Samples, unseen: Samples, request: Request) -> Samples:
+    """Choose the samples to score with.
+
+    A trace or an eigenvalue is that of the float weights, and of a rounding only its squared norm counts beside it, so
+    that samples which codes were fitted to tell as much as others.
+
+    Args:
+        samples: Samples that may decide something.
+        unseen: Those of them that no code was fitted to.
+        request: The method that scores.
+
+    Returns:
+        All samples, or for methods that look at what rounded weights do the unseen ones.
+    """
+    return samples if request.sensitivity in BLIND_TO_CODES else unseen
 
 
 def further_folds(

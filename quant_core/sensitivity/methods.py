@@ -370,3 +370,6 @@ METHODS: Mapping[str, Callable[[Question], Findings]] = {
 
 MEASURED = frozenset({"output", "interaction", "pqi"})
 """Methods that measure the loss and give no traces; those of Gauss-Newton explain their scores."""
+
+BLIND_TO_CODES = frozenset({"gauss_newton", "hawq_v2", "hutch++", "hawq", "gnb", "fisher", "orm"})
+"""Methods that know of a rounding no more than its squared norm, so that it does not matter which samples it saw."""

@@ -21,7 +21,7 @@ class AnalyzeSpec(Request):
         budget: What plans made of it will be asked for. It limits nothing here: a quantization scales channels for the
             mean bits that its budget leaves, and scores hold for graphs that are scaled alike.
         held_back: Share of the samples that is left out, as a quantization of the same samples and seed leaves them out
-            for verification.
+            for verification; 0 leaves none out.
         activations: Whether to estimate activation traces as well.
         tolerance: Wanted relative standard error of each layer's share of the traces.
         probes: Most random probes; by default what about a minute of arithmetic on two cores allows.
@@ -31,7 +31,7 @@ class AnalyzeSpec(Request):
     """
 
     budget: Budget = Budget()
-    held_back: Real = Field(default=0.25, gt=0, lt=1)
+    held_back: Real = Field(default=0.25, ge=0, lt=1)
     activations: bool = False
     tolerance: Real = Field(default=0.05, gt=0, lt=1)
     probes: Whole | None = Field(default=None, ge=1)

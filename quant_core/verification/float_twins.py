@@ -15,7 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from quant_core.export.input_layout import before_layout
+from quant_core.export.kernels.input_layout import before_layout
 from quant_core.ingest.layer import RECURRENT, Layer, Use
 
 _INTEGER_PRODUCTS = {"MatMulInteger", "ConvInteger"}

@@ -21,7 +21,7 @@ from quant_core.codes import ActivationGrid
 from quant_core.codes.number_formats import code_values
 from quant_core.errors import InternalError
 from quant_core.export import Placement
-from quant_core.export.input_layout import before_layout
+from quant_core.export.kernels.input_layout import before_layout
 from quant_core.verification.session import Arrays, open_session, run
 
 _SIGNED_OFFSET = 128  # int8 codes lie this much below those of the grid

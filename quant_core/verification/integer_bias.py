@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from quant_core.codes import ActivationGrid, QuantizedWeight
 from quant_core.export import Placement
-from quant_core.export.bias_room import with_room_for_bias
+from quant_core.export.writing.bias_room import with_room_for_bias
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.bias_correction.input_means import find_bias
 from quant_core.verification.layer_runs import layer_runs

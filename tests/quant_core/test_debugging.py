@@ -17,7 +17,7 @@ from rich.console import Console
 from bitwright.cli.debug import print_findings
 from quant_core.debugging import debug
 from quant_core.errors import ModelError
-from quant_core.export.ort_cpu import ORT_CPU
+from quant_core.export.targets.ort_cpu import ORT_CPU
 from quant_core.pipeline import quantize
 from quant_core.spec import QuantizeSpec
 from tests.quant_core.export.networks import HEADER, Net

@@ -11,7 +11,7 @@ from quant_core.evaluation import evaluate
 from quant_core.pipeline import quantize
 from quant_core.spec import QuantizeSpec
 from tests.quant_core.export.networks import Net
-from tests.quant_core.export.test_gpu import EXTRA
+from tests.quant_core.export.targets.test_gpu import EXTRA
 
 
 @pytest.mark.parametrize(

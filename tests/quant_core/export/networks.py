@@ -9,7 +9,7 @@ from onnx import TensorProto, numpy_helper
 
 from quant_core.executor import compile_model
 from quant_core.export import export_model, place
-from quant_core.export.ort_cpu import ORT_CPU
+from quant_core.export.targets.ort_cpu import ORT_CPU
 from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers import Simulation, activation_grid, quantize_weight
 from quant_core.quantizers.grids.activation import float8_grid, symmetric_grid

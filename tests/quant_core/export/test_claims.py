@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from quant_core.export import predict_sizes
-from quant_core.export.gpu import ORT_CUDA, tensorrt
-from quant_core.export.ort_cpu import ORT_CPU
-from quant_core.export.portable import PORTABLE_OPSETS, portable
+from quant_core.export.targets.gpu import ORT_CUDA, tensorrt
+from quant_core.export.targets.ort_cpu import ORT_CPU
+from quant_core.export.targets.portable import PORTABLE_OPSETS, portable
 from quant_core.spec import FLOAT_BITS, WeightOptions
 from quant_core.verification import check_layers
 from tests.quant_core.export.networks import HEADER, Net, uncorrected

@@ -8,11 +8,11 @@ import pytest
 from quant_core.codes import QuantizedWeight
 from quant_core.errors import InternalError
 from quant_core.export import predict_sizes
-from quant_core.export.element_patterns import stored_scales
-from quant_core.export.graph_writer import GraphWriter
-from quant_core.export.ort_cpu import ORT_CPU
-from quant_core.export.portable import portable
-from quant_core.export.weight_patterns import write_int8
+from quant_core.export.patterns.element_patterns import stored_scales
+from quant_core.export.patterns.graph_writer import GraphWriter
+from quant_core.export.patterns.weight_patterns import write_int8
+from quant_core.export.targets.ort_cpu import ORT_CPU
+from quant_core.export.targets.portable import portable
 from quant_core.quantizers import quantize_weight
 from quant_core.spec import FLOAT_BITS, WeightOptions
 from tests.quant_core.export.networks import HEADER, Net, uncorrected

@@ -5,9 +5,9 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from quant_core.export.gpu import ORT_CUDA, TENSORRT
-from quant_core.export.ort_cpu import ORT_CPU
-from quant_core.export.portable import portable
+from quant_core.export.targets.gpu import ORT_CUDA, TENSORRT
+from quant_core.export.targets.ort_cpu import ORT_CPU
+from quant_core.export.targets.portable import portable
 from quant_core.ingest import normalise
 from quant_core.spec import FLOAT_BITS, WeightGrid, WeightOptions
 from tests.quant_core.export.networks import NETS, Net

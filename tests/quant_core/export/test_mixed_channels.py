@@ -10,8 +10,8 @@ import onnxruntime
 import pytest
 
 from quant_core.codes import NarrowChannels
-from quant_core.export.channel_size import bytes_apart, function_bytes
-from quant_core.export.ort_cpu import ORT_CPU
+from quant_core.export.size.channels import bytes_apart, function_bytes
+from quant_core.export.targets.ort_cpu import ORT_CPU
 from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.rounding.mixed_channels import mix_channels
 from quant_core.spec import FLOAT_BITS, WeightOptions

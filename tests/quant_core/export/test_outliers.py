@@ -9,8 +9,8 @@ import pytest
 
 from quant_core.codes.outliers import SPARSE_BITS, Outliers, most_that_fit, pairs_for
 from quant_core.export import predict_sizes
-from quant_core.export.ort_cpu import ORT_CPU
-from quant_core.export.portable import portable
+from quant_core.export.targets.ort_cpu import ORT_CPU
+from quant_core.export.targets.portable import portable
 from quant_core.quantizers import quantize_weight
 from quant_core.spec import FLOAT_BITS, WeightOptions
 from quant_core.spec.width import stored_of, width_of

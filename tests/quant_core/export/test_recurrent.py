@@ -7,9 +7,9 @@ from onnx import numpy_helper
 
 from quant_core.errors import InternalError
 from quant_core.export import predict_sizes
-from quant_core.export.gpu import ORT_CUDA, tensorrt
-from quant_core.export.ort_cpu import ORT_CPU
-from quant_core.export.portable import portable
+from quant_core.export.targets.gpu import ORT_CUDA, tensorrt
+from quant_core.export.targets.ort_cpu import ORT_CPU
+from quant_core.export.targets.portable import portable
 from quant_core.spec import FLOAT_BITS, WeightOptions
 from quant_core.verification import check_layers
 from quant_core.verification.optimized_graph import kernels, optimized_graph

@@ -10,10 +10,10 @@ from onnx.reference import ReferenceEvaluator
 
 from quant_core.codes import NarrowChannels
 from quant_core.codes.trellis import TRELLIS_BITS, trellis_values
-from quant_core.export.graph_nodes import GraphNodes
-from quant_core.export.ort_cpu import ORT_CPU
-from quant_core.export.portable import portable
-from quant_core.export.trellis_size import decoder_bytes, decoding_bytes
+from quant_core.export.size.trellis import decoder_bytes, decoding_bytes
+from quant_core.export.storage.graph_nodes import GraphNodes
+from quant_core.export.targets.ort_cpu import ORT_CPU
+from quant_core.export.targets.portable import portable
 from quant_core.ingest.reading.quantized_parts import find_quantized_parts
 from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.rounding.mixed_channels import mix_channels

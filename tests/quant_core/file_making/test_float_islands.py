@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from quant_core.export.targets import target_of
+from quant_core.export.targets.target_of import target_of
 from quant_core.file_making.islands import Islands
 from quant_core.pipeline import quantize
 from quant_core.preparation.float_speed import may_leave_integers

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from quant_core.export.run_time import estimated_time
+from quant_core.export.kernels.run_time import estimated_time
 from quant_core.pipeline import quantize
 from quant_core.preparation import float_speed, prepare
 from quant_core.spec import FLOAT_BITS, QuantizeSpec

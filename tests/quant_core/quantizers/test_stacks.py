@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from quant_core.calibration import Samples
-from quant_core.export.ort_cpu import ORT_CPU
+from quant_core.export.targets.ort_cpu import ORT_CPU
 from quant_core.quantizers.grids.weight import quantize_weight
 from quant_core.quantizers.moments.input_moments import InputMoments, has_moments, input_moments
 from quant_core.quantizers.moments.rows import from_rows, rows_shape, scale_to_rows, to_rows

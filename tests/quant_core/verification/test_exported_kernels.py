@@ -12,8 +12,8 @@ import torch
 
 from quant_core.executor import compile_model
 from quant_core.export import export_model, place
-from quant_core.export.ort_cpu import ORT_CPU
-from quant_core.export.portable import portable
+from quant_core.export.targets.ort_cpu import ORT_CPU
+from quant_core.export.targets.portable import portable
 from quant_core.ingest import find_layers, normalise, read_model
 from quant_core.quantizers import activation_grid, quantize_weight
 from quant_core.spec import FLOAT_BITS, WEIGHT_BITS

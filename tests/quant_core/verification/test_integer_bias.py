@@ -5,8 +5,8 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from quant_core.export.ort_cpu import ORT_CPU
-from quant_core.export.portable import portable
+from quant_core.export.targets.ort_cpu import ORT_CPU
+from quant_core.export.targets.portable import portable
 from quant_core.pipeline import quantize
 from quant_core.quantizers import Simulation
 from quant_core.spec import QuantizeSpec

@@ -6,9 +6,9 @@ import pytest
 from onnx import numpy_helper
 
 from quant_core.errors import InternalError
-from quant_core.export.gpu import TENSORRT
-from quant_core.export.ort_cpu import ORT_CPU
-from quant_core.export.portable import portable
+from quant_core.export.targets.gpu import TENSORRT
+from quant_core.export.targets.ort_cpu import ORT_CPU
+from quant_core.export.targets.portable import portable
 from quant_core.spec import FLOAT_BITS, WeightGrid
 from quant_core.verification.layer_check import check_layers
 from quant_core.verification.layer_sqnr import layer_sqnr

@@ -1,0 +1,1 @@
+"""What onnxruntime's CPU kernels take and want: times, layouts, calls."""

@@ -1,0 +1,1 @@
+"""Bytes of a file before there is one."""

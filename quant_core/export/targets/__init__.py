@@ -1,0 +1,1 @@
+"""What runtimes want of a file, one profile a file."""

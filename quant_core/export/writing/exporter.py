@@ -1,0 +1,422 @@
+"""The graph pattern of each form, written for any target.
+
+static: QDQ around the operator. dynamic: DynamicQuantizeLinear, MatMulInteger, Cast, Mul, in the arrangement that
+onnxruntime fuses to one kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from quant_core.codes import SPREAD, ActivationGrid, QuantizedWeight
+from quant_core.errors import InternalError
+from quant_core.export.kernels.input_layout import AS_IT_IS, InputLayout, input_layout
+from quant_core.export.patterns.block_patterns import WriteWeight, write_blocks
+from quant_core.export.patterns.graph_writer import GraphWriter
+from quant_core.export.patterns.nbits import NBITS_DOMAIN, nbits_attributes, write_nbits
+from quant_core.export.patterns.weight_patterns import (
+    StoredTable,
+    product_scale,
+    write_float,
+    write_int8,
+    write_qdq,
+    write_rows,
+    write_table,
+)
+from quant_core.export.placement.code_movers import fills
+from quant_core.export.placement.forms import Placement
+from quant_core.export.placement.guards import MOVED_PAST
+from quant_core.export.storage.half_types import half_types, store_in_half, store_spread
+from quant_core.export.storage.held_back import Exported, without_large
+from quant_core.export.targets.ort_cpu import ORT_CPU
+from quant_core.export.targets.target import Target
+from quant_core.export.writing.assembly import assemble
+from quant_core.export.writing.bias_room import with_room_for_bias
+from quant_core.export.writing.copying import copy_node
+from quant_core.export.writing.file_tensors import FileTensors
+from quant_core.export.writing.norms_apart import keep_norms_apart
+from quant_core.export.writing.opset import at_opset, lower_opset, opset_of
+from quant_core.export.writing.whole_constants import read_constants_directly
+from quant_core.ingest.layer import Layer
+from quant_core.ingest.subgraphs import names_inside
+
+_TYPED = 21
+"""Opset from which QuantizeLinear names the type of its codes, which onnxruntime forgets when it changes codes."""
+
+
+def export_model(
+    model: ir.Model,
+    layers: Sequence[Layer],
+    weights: Mapping[str, QuantizedWeight],
+    placement: Placement,
+    grids: Mapping[str, ActivationGrid],
+    target: Target = ORT_CPU,
+) -> onnx.ModelProto:
+    """Write the quantized model.
+
+    Args:
+        model: The normalised float model; left as it is.
+        layers: Its layers.
+        weights: Layer name -> codes and scales, for every layer that is not float.
+        placement: How each layer runs and which tensors are rounded.
+        grids: Tensor name -> grid, for every point of the placement.
+        target: The runtime.
+
+    Returns:
+        The model as a protobuf message.
+    """
+    return export_parts(model, layers, weights, placement, grids, target).whole()
+
+
+def export_parts(
+    model: ir.Model,
+    layers: Sequence[Layer],
+    weights: Mapping[str, QuantizedWeight],
+    placement: Placement,
+    grids: Mapping[str, ActivationGrid],
+    target: Target = ORT_CPU,
+) -> Exported:
+    """Write the quantized model, but for the data of large tensors that stay as they are.
+
+    Args:
+        model: The normalised float model; left as it is.
+        layers: Its layers.
+        weights: Layer name -> codes and scales, for every layer that is not float.
+        placement: How each layer runs and which tensors are rounded.
+        grids: Tensor name -> grid, for every point of the placement.
+        target: The runtime.
+
+    Returns:
+        The model in parts.
+    """
+    opset = target.opset({width for weight in weights.values() for width in weight.widths})
+    proto, held_back = without_large(model)
+    proto = at_opset(proto, opset)
+    if target.exact_opset:
+        proto = lower_opset(proto, opset)
+    looking_up = (layer for layer in layers if placement.forms[layer.name] == "gather")
+    read_constants_directly(proto, model, {use.node for layer in looking_up for use in layer.uses})
+    layouts = {
+        layer.name: input_layout(layer, model)
+        for layer in layers
+        if target.lays_out_inputs and placement.forms[layer.name] == "static"
+    }
+    quantized = _Exporter(proto, layers, weights, placement, grids, target, layouts).export()
+    if target.norms_apart:
+        keep_norms_apart(quantized, model)
+    if target.halves:
+        store_spread(quantized, model.meta.get(SPREAD, {}))
+    store_in_half(quantized, half_types(model, halves=target.halves))
+    # Codes bear the name of the weight that they take the place of.
+    waiting = {tensor.name for tensor in quantized.graph.initializer if not tensor.raw_data}
+    return Exported(quantized, {name: tensor for name, tensor in held_back.items() if name in waiting})
+
+
+class _Exporter:
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        layers: Sequence[Layer],
+        weights: Mapping[str, QuantizedWeight],
+        placement: Placement,
+        grids: Mapping[str, ActivationGrid],
+        target: Target,
+        layouts: Mapping[str, InputLayout],
+    ) -> None:
+        self.proto = proto
+        self.target = target
+        self.layouts = layouts  # layer -> how it reads its input
+        self.weights = dict(weights)
+        self.placement = placement
+        self.grids = grids
+        self.layers: dict[str, list[Layer]] = {}  # node -> the layers it reads; two at recurrent nodes
+        for layer in layers:
+            for use in layer.uses:
+                self.layers.setdefault(use.node, []).append(layer)
+        self.opset = opset_of(proto)
+        graph = proto.graph
+        self.initializers = {tensor.name: tensor for tensor in graph.initializer}
+        for weight in weights.values():
+            if weight.bias is not None:
+                bias = onnx.numpy_helper.from_array(weight.bias.values, weight.bias.name)
+                self.initializers[weight.bias.name] = bias
+        self.writer = GraphWriter(_names(graph, self.initializers), target.storage, halves=target.halves)
+        self.tensors = FileTensors(graph, placement, grids, target, self.writer)
+        self.ready: dict[str, str] = {}  # layer -> its weight as operators read it
+        self.tables: dict[str, StoredTable] = {}  # layer -> its weight as nodes look rows up in it
+        self.blocks: dict[str, tuple[str, ...]] = {}  # layer -> its weight as MatMulNBits reads it
+        quantized = {node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"}
+        self.moved = {
+            node.name
+            for node in graph.node
+            if node.op_type in MOVED_PAST and len(node.output) == 1 and node.output[0] not in quantized
+        }
+        self.kept: dict[str, tuple[str, ...]] = {}  # dequantized by a kept part -> its scale and zero point
+        self.dynamic: dict[str, tuple[str, str, str]] = {}  # tensor -> codes, scale, zero point
+
+    def export(self) -> onnx.ModelProto:
+        graph = self.proto.graph
+        for value in graph.input:
+            if self.placement.is_rounded(value.name) and self._is_read_as_it_is(value.name):
+                self.tensors.round(value.name, value.name)
+        for node in graph.node:
+            self._write(node)
+        return assemble(self.proto, self.writer, self.initializers, self.target)
+
+    def _is_read_as_it_is(self, image: str) -> bool:
+        """Whether anything reads an input in another way than by steps, for which it is rounded once laid out."""
+        reading = [node for node in self.proto.graph.node if image in node.input]
+        layouts = [
+            self.layouts.get(each.name, AS_IT_IS)
+            for node in reading
+            for each in self.layers.get(node.name, [])
+        ]
+        return (
+            image in self.tensors.outputs or len(layouts) < len(reading) or any(x.step == 1 for x in layouts)
+        )
+
+    def _write(self, node: onnx.NodeProto) -> None:
+        layers = self.layers.get(node.name)
+        if node.name in self.placement.absorbed:
+            # The consumer of the grid sees this tensor; its producer now writes it.
+            self.tensors.finish(node.output[0], self.tensors.raw.get(node.input[0], node.input[0]))
+        elif layers is not None:
+            self._write_layer(node, layers)
+        elif node.output and node.output[0] in self.placement.aliases and self.target.rounding == "kernels":
+            self._move(node)
+        elif node.op_type == "Identity" and self._is_left_out(node):
+            self.tensors.finish(node.output[0], node.input[0])
+        elif node.name in self.moved and node.input[0] in self.kept:
+            self._round_again(node)
+        elif node.name in self.placement.float_pools:
+            source = self.tensors.read(node.input[0])
+            if node.op_type == "MaxPool" and self.placement.is_rounded(node.input[0]):
+                source = self.writer.node("LeakyRelu", [source], alpha=1.0)
+            self._emit(node, [source], guarded=True)
+        else:
+            self._emit(node, [self.tensors.read(name) for name in node.input])
+            self._note_kept(node)
+
+    def _note_kept(self, node: onnx.NodeProto) -> None:
+        """Remember the signed grid of what a kept DequantizeLinear writes, in files that type their rounding."""
+        grid = tuple(node.input[1:3])
+        if node.op_type == "DequantizeLinear" and self.opset >= _TYPED and len(grid) == 2:
+            scale, zero_point = map(self.initializers.get, grid)
+            if scale and zero_point and not scale.dims and zero_point.data_type == onnx.TensorProto.INT8:
+                self.kept[node.output[0]] = grid
+
+    def _is_left_out(self, node: onnx.NodeProto) -> bool:
+        """Whether those that read an Identity can read what it reads, which bears its own name in the file."""
+        (source,), (name,) = node.input, node.output
+        return name not in self.tensors.outputs and self.tensors.read(source) == source
+
+    def _move(self, node: onnx.NodeProto) -> None:
+        """Copy a node that moves values, for codes; what it fills up with is the code of zero."""
+        inputs = [self.tensors.codes[node.input[0]], *map(self.tensors.read, node.input[1:])]
+        modes = [attribute.s.decode() for attribute in node.attribute if attribute.name == "mode"]
+        if fills(node.op_type, modes[0] if modes else "constant"):
+            _, zero_point = self.tensors.grid_constants(node.output[0])
+            inputs = [*inputs[:2], zero_point, *inputs[3:]]
+        outputs = [self.writer.fresh() if name else "" for name in node.output]
+        self._copy(node, inputs, outputs)
+        self.tensors.codes |= dict(zip(node.output, outputs, strict=True))
+
+    def _round_again(self, node: onnx.NodeProto) -> None:
+        """Copy a node that moves values of a kept signed grid, and round them to the same codes.
+
+        onnxruntime would add such rounding itself, of a type that it then contradicts (1.31).
+        """
+        (name,), grid = node.output, self.kept[node.input[0]]
+        moved = self._copy(node, [self.tensors.read(each) for each in node.input], [self.writer.fresh()])
+        raw = self.tensors.raw_name(name)
+        codes = self.writer.node("QuantizeLinear", [moved, *grid])
+        self.writer.node("DequantizeLinear", [codes, *grid], [raw])
+        self.tensors.finish(name, raw)
+        self.kept[name] = grid
+
+    def _write_layer(self, node: onnx.NodeProto, layers: Sequence[Layer]) -> None:
+        layer = layers[0]
+        form = self.placement.forms[layer.name]
+        if form == "dynamic":
+            self._write_dynamic(node, layer)
+        elif form == "block":
+            self._write_block(node, layer)
+        elif form == "gather":
+            self._write_gather(node, layer)
+        else:
+            layout = self.layouts.get(layer.name, AS_IT_IS)
+            first, *others = node.input
+            operands = [self.tensors.read_laid_out(first, layout), *map(self.tensors.read, others)]
+            if form == "static":
+                operands[1] = self._stored_weight(layer)
+                if self._wants_integer_bias(operands, node.output[0]):
+                    operands[2] = self._integer_bias(node, layer)
+            for each in layers:
+                if self.placement.forms[each.name] in {"weight_only", "wide"}:
+                    operands[self._operand(node, each)] = self._stored_weight(each)
+            self._emit(node, operands, guarded=layer.name in self.placement.guarded, layout=layout)
+
+    def _wants_integer_bias(self, operands: Sequence[str], output: str) -> bool:
+        given = len(operands) > 2 and operands[2] != ""
+        return self.target.integer_bias and given and not self._is_requantized(output)
+
+    def _emit(
+        self,
+        node: onnx.NodeProto,
+        inputs: list[str],
+        *,
+        guarded: bool = False,
+        layout: InputLayout = AS_IT_IS,
+    ) -> None:
+        """Copy a node, for an input in that layout, then round those of its outputs that are to be rounded."""
+        outputs = [self.tensors.raw_name(name) for name in node.output]
+        inner = self.writer.fresh() if guarded else outputs[0]
+        self._copy(node, inputs, [inner, *outputs[1:]])
+        layout.change(self.writer.nodes[-1])
+        if guarded:
+            # onnxruntime fuses this into a layer, whose float weights would be quantized at load without it.
+            self.writer.node("LeakyRelu", [inner], outputs[:1], alpha=1.0)
+        for name, raw in zip(node.output, outputs, strict=True):
+            self.tensors.finish(name, raw)
+
+    def _copy(self, node: onnx.NodeProto, inputs: Sequence[str], outputs: Sequence[str]) -> str:
+        self.writer.nodes.append(copy_node(node, inputs, outputs, self.opset))
+        return outputs[0]
+
+    def _is_requantized(self, output: str) -> bool:
+        """Whether a static node's output is rounded, itself or after an absorbed Relu."""
+        if self.placement.is_rounded(output):
+            return True
+        return any(
+            output in node.input and self._is_requantized(node.output[0])
+            for node in self.proto.graph.node
+            if node.name in self.placement.absorbed
+        )
+
+    def _stored_weight(self, layer: Layer) -> str:
+        """The weight as the operator reads it; a shared weight is written once."""
+        if layer.name not in self.ready:
+            weight = self._with_room(layer)
+            if self.placement.forms[layer.name] == "static":
+                self.ready[layer.name] = write_qdq(
+                    self.writer, layer, weight, self.layouts.get(layer.name, AS_IT_IS)
+                )
+            else:
+                self.ready[layer.name] = self._write_float(self.writer, layer, weight)
+        return self.ready[layer.name]
+
+    def _with_room(self, layer: Layer) -> QuantizedWeight:
+        """The weight of a static layer with steps that leave room for its biases."""
+        weight = self.weights[layer.name]
+        if self.placement.forms[layer.name] == "static" and weight.format == "int":
+            for node in self.proto.graph.node:
+                if layer in self.layers.get(node.name, ()) and len(node.input) > 2 and node.input[2]:
+                    step = self._input_step(node.input[0])
+                    bias = onnx.numpy_helper.to_array(self.initializers[node.input[2]])
+                    if step is not None:
+                        weight = with_room_for_bias(weight, bias, float(step))
+            self.weights[layer.name] = weight
+        return weight
+
+    @property
+    def _write_float(self) -> WriteWeight:
+        return write_blocks if self.target.blocks else write_float
+
+    def _integer_bias(self, node: onnx.NodeProto, layer: Layer) -> str:
+        """Bias in steps of input scale times weight scale: what keeps an integer Gemm with float output integer."""
+        bias = onnx.numpy_helper.to_array(self.initializers[node.input[2]]).astype(np.float64)
+        step = self._input_step(node.input[0])
+        if step is None:
+            return str(node.input[2])
+        scale = step * self.weights[layer.name].scale
+        codes = np.round(bias / scale)
+        limit = np.iinfo(np.int32).max
+        if np.abs(codes).max(initial=0) > limit:
+            return str(node.input[2])
+        if scale.ndim:
+            codes = np.broadcast_to(codes, scale.shape)
+        stored = self.writer.constant(codes.astype(np.int32))
+        return self.writer.node("DequantizeLinear", [stored, self.writer.constant(scale)], axis=0)
+
+    def _input_step(self, name: str) -> np.float32 | None:
+        """Step of a rounded tensor, of its grid or of the part that rounds it already; None if that is computed."""
+        if self.placement.is_rounded(name):
+            return np.float32(self.grids[self.placement.aliases.get(name, name)].scale)
+        (maker,) = (node for node in self.proto.graph.node if name in node.output)
+        scale = self.initializers.get(maker.input[1])
+        return None if scale is None else np.float32(onnx.numpy_helper.to_array(scale).reshape(-1)[0])
+
+    def _write_dynamic(self, node: onnx.NodeProto, layer: Layer) -> None:
+        weight = self.weights[layer.name]
+        transpose = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+        source = self.tensors.read(node.input[0])
+        if source not in self.dynamic:
+            names = (self.writer.fresh(), self.writer.fresh(), self.writer.fresh())
+            self.writer.node("DynamicQuantizeLinear", [source], names)
+            self.dynamic[source] = names
+        codes, scale, zero_point = self.dynamic[source]
+        if layer.name not in self.ready:
+            self.ready[layer.name] = write_int8(self.writer, layer, weight, transpose=transpose)
+        product = self.writer.node(
+            "MatMulInteger", [codes, self.ready[layer.name], zero_point], name=node.name
+        )
+        as_float = self.writer.node("Cast", [product], to=onnx.TensorProto.FLOAT)
+        steps = self.writer.node("Mul", [scale, self.writer.constant(product_scale(layer, weight))])
+        bias = _bias(node)
+        raw = self.tensors.raw_name(node.output[0])
+        if bias is None:
+            self.writer.node("Mul", [as_float, steps], [raw])
+        else:
+            scaled = self.writer.node("Mul", [as_float, steps])
+            self.writer.node("Add", [scaled, bias], [raw])
+        self.tensors.finish(node.output[0], raw)
+
+    def _write_block(self, node: onnx.NodeProto, layer: Layer) -> None:
+        weight, bias = self.weights[layer.name], _bias(node)
+        if layer.name not in self.blocks:
+            self.blocks[layer.name] = write_nbits(self.writer, layer, weight)
+        raw = self.tensors.raw_name(node.output[0])
+        product = self.writer.node(
+            "MatMulNBits",
+            [self.tensors.read(node.input[0]), *self.blocks[layer.name]],
+            [self.writer.fresh() if bias else raw],
+            name=node.name,
+            domain=NBITS_DOMAIN,
+            **nbits_attributes(layer, weight),
+        )
+        if bias:
+            self.writer.node("Add", [product, bias], [raw])
+        self.tensors.finish(node.output[0], raw)
+
+    def _write_gather(self, node: onnx.NodeProto, layer: Layer) -> None:
+        weight = self.weights[layer.name]
+        raw = self.tensors.raw_name(node.output[0])
+        if layer.name not in self.tables:
+            self.tables[layer.name] = write_table(self.writer, layer, weight)
+        table, indices = self.tables[layer.name], self.tensors.read(node.input[1])
+        codes, scale = write_rows(self.writer, layer, weight, table, indices, node.name)
+        self.writer.node("Mul", [codes, scale], [raw])
+        self.tensors.finish(node.output[0], raw)
+
+    def _operand(self, node: onnx.NodeProto, layer: Layer) -> int:
+        for use in layer.uses:
+            if use.node == node.name:
+                return use.operand
+        raise InternalError(f"node {node.name} is not a use of layer {layer.name}")
+
+
+def _names(graph: onnx.GraphProto, initializers: Iterable[str]) -> set[str]:
+    """Every name that is taken, in bodies too."""
+    found = (
+        {value.name for value in (*graph.input, *graph.output)} | set(initializers) | names_inside(graph.node)
+    )
+    return found.union(*((*node.input, *node.output, node.name) for node in graph.node))
+
+
+def _bias(node: onnx.NodeProto) -> str | None:
+    has_bias = node.op_type == "Gemm" and len(node.input) > 2 and node.input[2]
+    return str(node.input[2]) if has_bias else None

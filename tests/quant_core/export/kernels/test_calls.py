@@ -1,0 +1,49 @@
+"""What calls of kernels come to: one a kernel that onnxruntime is left with."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import numpy_helper
+
+from quant_core.export import place
+from quant_core.export.kernels.calls import CALL, DYNAMIC, RUN, calls_time
+from quant_core.ingest import find_layers, normalise
+from quant_core.spec import FLOAT_BITS
+
+HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
+SHAPES = {"image": (4, 4, 1, 1), "rows": (4, 4), "bias": (4,)}
+
+
+def calls(body, shape, *, in_float):
+    proto = onnx.parser.parse_model(f"{HEADER} g (float[n,{shape}] x) => (float[n,{shape}] y) {{ {body} }}")
+    for name, sizes in SHAPES.items():
+        values = np.random.default_rng(0).standard_normal(sizes).astype(np.float32)
+        proto.graph.initializer.append(numpy_helper.from_array(values, name))
+    model = normalise(ir.from_proto(proto))
+    layers = tuple(
+        replace(layer, activation_bits=FLOAT_BITS if in_float else None) for layer in find_layers(model)
+    )
+    placement = place(model, layers, {layer.name: 8 for layer in layers}, 8)
+    return calls_time(model, layers, placement) - RUN
+
+
+@pytest.mark.parametrize("in_float", [False, True])
+def test_a_convolution_is_called_alike_and_computes_the_relu_behind_it(in_float):
+    assert calls("c = Conv(x, image) y = Relu(c)", "4,8,8", in_float=in_float) == CALL
+
+
+@pytest.mark.parametrize(("in_float", "expected"), [(False, DYNAMIC + CALL), (True, CALL)])
+def test_a_gemm_computes_the_relu_behind_it_in_float_alone(in_float, expected):
+    assert calls("c = Gemm(x, rows, bias) y = Relu(c)", "4", in_float=in_float) == expected
+
+
+@pytest.mark.parametrize(("in_float", "expected"), [(False, DYNAMIC), (True, 2 * CALL)])
+def test_a_product_rounded_as_it_runs_adds_its_bias(in_float, expected):
+    assert calls("c = MatMul(x, rows) y = Add(c, bias)", "6,4", in_float=in_float) == expected
+
+
+def test_what_moves_nothing_is_not_called():
+    assert calls("c = Conv(x, image) y = Identity(c)", "4,8,8", in_float=True) == CALL
