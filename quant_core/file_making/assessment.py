@@ -230,9 +230,9 @@ def _open(job: Prepared, path: Path) -> _Opened:
 def _few_judges(count: int) -> list[str]:
     if count >= _FEWEST_JUDGES:
         return []
+    judges = "1 held-back sample" if count == 1 else f"{count} held-back samples"
     return [
-        f"quality was judged by {count} held-back sample{'s' * (count > 1)}, and may lie far off on others. Give a dozen "
-        "samples or more; some hundred are good."
+        f"quality was judged by {judges}, and may lie far off on others. A dozen samples in all are the fewest that do."
     ]
 
 

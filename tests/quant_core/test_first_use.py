@@ -85,6 +85,18 @@ def test_a_file_that_has_grown_says_so(tmp_path: Path) -> None:
     assert any("no smaller than the float one" in warning for warning in report.warnings)
 
 
+@pytest.mark.parametrize(
+    ("count", "told"), [(4, "1 held-back sample,"), (8, "2 held-back samples,"), (12, None)]
+)
+def test_few_judges_are_told_of(tmp_path: Path, count: int, told: str | None) -> None:
+    feeds = {"x": np.random.default_rng(1).standard_normal((count, 4)).astype(np.float32)}
+    paths = write(tmp_path, CHAIN, feeds, w=(4, 4), r=(4, 4))
+    report = quantize(*paths, QuantizeSpec(effective_bits=8, effort="fast"), tmp_path / "out")
+    judged = [note for note in report.warnings if "was judged by" in note]
+    assert len(judged) == (told is not None)
+    assert all(told in note for note in judged if told)
+
+
 def test_embeddings_alone_are_no_worse_than_int8_at_its_bytes(tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     feeds = {"u": random.integers(0, 300, 160), "v": random.integers(0, 400, 160)}
