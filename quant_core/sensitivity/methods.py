@@ -43,9 +43,6 @@ FIRST, SECOND = 2, 6
 _EXACT_PROBES = 200
 """About as many probes tell a layer's share to 5 %."""
 
-_EIGENVALUE_TOLERANCE = 0.02
-"""Relative residual at which a largest eigenvalue is good enough for a score; samples leave more open."""
-
 _SWEEP_CLUSTERS = 4
 """Batches of methods that sweep over all samples in every step; their spread gives standard errors."""
 
@@ -252,7 +249,7 @@ def _hutch_plus_plus(question: Question) -> Findings:
 
 
 def _hawq(question: Question) -> Findings:
-    options = {"seed": question.seed, "tolerance": _EIGENVALUE_TOLERANCE, "seconds": question.seconds}
+    options = {"seed": question.seed, "seconds": question.seconds}
 
     def attempt(cut: Cut, layers: Sequence[Layer]) -> EigenvalueEstimate:
         assignment = Assignment(hawq, layers, question.objective, cut, options)

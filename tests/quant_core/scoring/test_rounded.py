@@ -10,8 +10,8 @@ import pytest
 from quant_core.calibration import Samples
 from quant_core.pipeline import quantize
 from quant_core.quantizers import quantize_weight
-from quant_core.scoring.rounded import apart, further_folds
-from quant_core.spec import QuantizeSpec, SensitivityTable
+from quant_core.scoring.rounded import apart, further_folds, tellers
+from quant_core.spec import QuantizeSpec, SensitivityMethod, SensitivityTable
 from tests.quant_core.test_first_use import CHAIN, write
 
 SAMPLES = Samples(inputs={"x": np.arange(30.0)})
@@ -31,6 +31,20 @@ def test_codes_are_scored_on_samples_that_they_have_not_seen() -> None:
 
 def test_codes_that_see_nothing_are_scored_on_all_samples() -> None:
     assert apart(SAMPLES, QuantizeSpec(size=0.5, rounding="nearest")) == (SAMPLES, SAMPLES)
+
+
+@pytest.mark.parametrize("method", ["gauss_newton", "hawq_v2", "hutch++", "hawq", "gnb", "fisher"])
+def test_curvature_is_that_of_all_samples(method: SensitivityMethod) -> None:
+    spec = QuantizeSpec(size=0.5, sensitivity=method)
+    _, unseen = apart(SAMPLES, spec)
+    assert tellers(SAMPLES, unseen, spec) is SAMPLES
+
+
+@pytest.mark.parametrize("method", ["output", "interaction", "pqi", "kfac"])
+def test_what_codes_do_is_told_by_samples_that_they_have_not_seen(method: SensitivityMethod) -> None:
+    spec = QuantizeSpec(size=0.5, sensitivity=method)
+    _, unseen = apart(SAMPLES, spec)
+    assert tellers(SAMPLES, unseen, spec) is unseen
 
 
 def test_a_single_sample_does_both() -> None:
