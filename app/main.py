@@ -28,7 +28,7 @@ from app.settings import Settings
 from app.tracing import TracingMiddleware
 from app.web import page
 from quant_core.errors import UserError
-from quant_core.processors import limit_threads
+from quant_core.processors.granted import limit_threads
 
 _log = logging.getLogger("bitwright")
 

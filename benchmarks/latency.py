@@ -23,7 +23,7 @@ from benchmarks.latency_rows import tell_rows
 from benchmarks.peers.made import Contestant, Made, make, results_folder
 from benchmarks.peers.section import PAGE, table, write_section
 from benchmarks.peers.tools import samples_of
-from quant_core.processors import available_processors
+from quant_core.processors.granted import available_processors
 from quant_core.verification.latency import time_in_turn, timing_session, warm_run
 
 OURS_4 = "Bitwright, 4 bits on average"

@@ -18,7 +18,7 @@ from quant_core.errors import ModelError, SamplesError
 from quant_core.ingest.reading.external_data import check_external_data
 from quant_core.ingest.reading.file_kind import EXPORT_REMEDY, foreign_kind
 from quant_core.ingest.reading.structure import check_structure
-from quant_core.processors import available_processors
+from quant_core.processors.granted import available_processors
 from quant_core.spec import Evaluation
 from quant_core.verification import choose_batch, count_correct, open_session, run_batches
 from quant_core.verification.intervals import share_interval

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from bitwright.cli.failures import MissingEngineError
 from quant_core.named_files import require_model_file, require_sample_file
-from quant_core.processors import limit_threads
+from quant_core.processors.granted import limit_threads
 from quant_core.spec import (
     AnalyzeSpec,
     BitPlan,

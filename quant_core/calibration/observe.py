@@ -14,7 +14,7 @@ from quant_core.calibration.activation_range import ActivationRange, as_it_lies,
 from quant_core.calibration.samples import Samples
 from quant_core.errors import NonFiniteError
 from quant_core.executor.layout import fast_layout
-from quant_core.executor.side_by_side import side_by_side
+from quant_core.processors.side_by_side import side_by_side
 
 
 class Evaluates(Protocol):

@@ -12,8 +12,8 @@ import torch
 from quant_core.calibration import RangeWatch
 from quant_core.codes import QuantizedWeight
 from quant_core.executor import Program
-from quant_core.executor.side_by_side import side_by_side
 from quant_core.ingest.layer import Layer
+from quant_core.processors.side_by_side import side_by_side
 from quant_core.quantizers.rounding.round_weights import RoundedWeights
 from quant_core.sensitivity import Batch, Objective
 from quant_core.sensitivity.batches import tensors

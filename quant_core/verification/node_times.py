@@ -15,7 +15,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from quant_core.ingest.layer import Layer
-from quant_core.processors import available_processors
+from quant_core.processors.granted import available_processors
 from quant_core.verification.optimized_graph import layer_nodes
 from quant_core.verification.session import Arrays, fixed_batch, open_session, run
 

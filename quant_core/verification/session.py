@@ -12,7 +12,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from quant_core.errors import ModelError, SamplesError
-from quant_core.processors import available_processors
+from quant_core.processors.granted import available_processors
 from quant_core.verification.float4 import fold_float4, has_float4
 
 Arrays = Mapping[str, NDArray[Any]]

@@ -13,8 +13,8 @@ import torch
 from quant_core.calibration import RangeWatch, Samples
 from quant_core.errors import NonFiniteError
 from quant_core.executor import Program
-from quant_core.executor.side_by_side import side_by_side
 from quant_core.ingest.layer import Layer
+from quant_core.processors.side_by_side import side_by_side
 from quant_core.quantizers.chance import chance_of
 from quant_core.quantizers.moments.input_columns import input_columns
 from quant_core.quantizers.moments.principal_moments import (

@@ -12,10 +12,10 @@ import onnx_ir as ir
 from quant_core.calibration import RangeWatch, Samples
 from quant_core.codes import QuantizedWeight
 from quant_core.executor import Program
-from quant_core.executor.heap import trim_heap
-from quant_core.executor.side_by_side import side_by_side
 from quant_core.ingest.constant_tensors import stored_tensor
 from quant_core.ingest.layer import Layer
+from quant_core.processors.heap import trim_heap
+from quant_core.processors.side_by_side import side_by_side
 from quant_core.quantizers.bias_correction.input_means import find_bias
 from quant_core.quantizers.chance import chance_of
 from quant_core.quantizers.grids.weight import quantize_weight

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 
 from quant_core.executor import Program
-from quant_core.executor.heap import trim_heap
-from quant_core.executor.side_by_side import side_by_side
 from quant_core.ingest.layer import Layer
+from quant_core.processors.heap import trim_heap
+from quant_core.processors.side_by_side import side_by_side
 from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.curvature.traces import Floats
 from quant_core.sensitivity.estimators.foretold import Changes, changes_of

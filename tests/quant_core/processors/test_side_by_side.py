@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from quant_core.executor.side_by_side import side_by_side
+from quant_core.processors.side_by_side import side_by_side
 
 
 @pytest.fixture(params=[2, 4, 9])

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from quant_core import processors
-from quant_core.processors import available_processors, limit_threads
+from quant_core.processors.granted import available_processors, limit_threads
 
 
 @pytest.mark.parametrize(
@@ -56,7 +55,7 @@ def test_libraries_are_told_where_less_is_granted_and_the_user_does_not_say(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def told(granted: int) -> str | None:
-        monkeypatch.setattr(processors, "available_processors", lambda: granted)
+        monkeypatch.setattr("quant_core.processors.granted.available_processors", lambda: granted)
         limit_threads()
         return os.environ.get("OMP_NUM_THREADS")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from quant_core.executor.heap import trim_heap
+from quant_core.processors.heap import trim_heap
 
 _BLOCKS, _BYTES = 3000, 60_000  # small enough for the heap, whatever its limits have become
 
