@@ -226,7 +226,7 @@ def _latency_row(report: Report) -> ResultRow:
         format_ms(latency.float_),
         format_ms(latency.quantized),
         f"{factor:.2f}× {'faster' if faster else 'slower'}",
-        detail=f"onnxruntime, batch {latency.batch}, {threads}, median of {latency.runs} pairs",
+        detail=f"onnxruntime, batch {latency.batch}, {threads}, {latency.runs} pairs of runs in turn",
         before_detail=f"interquartile range {format_ms(latency.float_spread)}",
         after_detail=f"interquartile range {format_ms(latency.quantized_spread)}",
         before_bar=round(100 * latency.float_ / longest, 1),

@@ -135,11 +135,11 @@ class Latency(_Value):
     """Time of one run in onnxruntime, float and quantized in turn.
 
     Attributes:
-        float_: Median milliseconds of the float model.
-        quantized: Median milliseconds of the quantized model.
+        float_: Median milliseconds of the float model; of a machine busy with other work the tenth percentile.
+        quantized: The same of the quantized model.
         float_spread: Interquartile range of the float model's times, ms.
         quantized_spread: Interquartile range of the quantized model's times, ms.
-        speedup: Median of the pairwise ratios float / quantized.
+        speedup: Median of the pairwise ratios float / quantized; on a busy machine the ratio of the two times.
         batch: Batch size.
         threads: Threads onnxruntime was given.
         runs: Number of timed pairs.

@@ -76,7 +76,7 @@ def test_the_pinned_layer_and_the_reasons_are_shown(
     real_service: Any, finished: str, open_page: Callable[..., Any]
 ) -> None:
     page = open_page(f"{real_service.url}/#/jobs/{finished}")
-    page.get_by_text("median of pairs of runs").wait_for()  # no quotient of the two figures beside it
+    page.get_by_text("from pairs of runs").wait_for()  # no quotient of the two figures beside it
     page.get_by_text("As a table").click()
     report = real_service.http.get(f"/jobs/{finished}/report", headers={"Accept": "application/json"}).json()
     rows = page.get_by_role("region", name="Layers").locator("tbody tr")

@@ -42,11 +42,21 @@ def test_a_prescribed_batch_is_filled_and_time_limits_the_pairs(tmp_path, chain)
 
 
 def test_summary_of_known_times():
-    times = np.array([[4.0, 1.0], [6.0, 2.0], [8.0, 1.0], [10.0, 5.0], [12.0, 2.0]])
+    times = np.array([[4.0, 1.0], [6.0, 1.5], [8.0, 2.0], [10.0, 2.5], [15.0, 3.0]])
     latency = summarise(times, batch=1, threads=2)
     assert (latency.float_, latency.quantized) == (8.0, 2.0)
     assert (latency.float_spread, latency.quantized_spread) == (4.0, 1.0)
     assert latency.speedup == 4.0
+
+
+def test_runs_that_wait_for_a_core_do_not_tell_the_speed():
+    random = np.random.default_rng(1)
+    for _ in range(20):
+        waits = 30 * random.random((18, 2)) * (random.random((18, 2)) < 0.6)
+        times = np.array([1.5, 1.0]) * random.normal(1, 0.03, (18, 2)) + waits
+        latency = summarise(times, batch=1, threads=2)
+        assert latency.speedup == pytest.approx(1.5, rel=0.15)
+        assert latency.float_ / latency.quantized == pytest.approx(latency.speedup)
 
 
 def test_a_missing_model_is_named(tmp_path, chain):

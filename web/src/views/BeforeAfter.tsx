@@ -85,13 +85,13 @@ function rows(report: Report): Row[] {
   }
   found.push({
     name: "Latency",
-    detail: `batch ${latency.batch}, ${latency.threads} thread${latency.threads === 1 ? "" : "s"}, median of ${latency.runs}`,
+    detail: `batch ${latency.batch}, ${latency.threads} thread${latency.threads === 1 ? "" : "s"}, ${latency.runs} pairs of runs`,
     before: `${digits(latency.float)} ms`,
     beforeDetail: `spread ${digits(latency.float_spread)} ms`,
     after: `${digits(latency.quantized)} ms`,
     afterDetail: `spread ${digits(latency.quantized_spread)} ms`,
     change: `${digits(faster ? latency.speedup : 1 / latency.speedup)}× ${faster ? "faster" : "slower"}`,
-    changeDetail: "median of pairs of runs",
+    changeDetail: "from pairs of runs",
   });
   if (metrics.sqnr_db !== null) {
     found.push({
