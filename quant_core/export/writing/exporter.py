@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -35,9 +34,9 @@ from quant_core.export.storage.held_back import Exported, without_large
 from quant_core.export.targets.ort_cpu import ORT_CPU
 from quant_core.export.targets.target import Target
 from quant_core.export.writing.assembly import assemble
-from quant_core.export.writing.bias_room import with_room_for_bias
 from quant_core.export.writing.copying import copy_node
 from quant_core.export.writing.file_tensors import FileTensors
+from quant_core.export.writing.integer_biases import IntegerBiases
 from quant_core.export.writing.norms_apart import keep_norms_apart
 from quant_core.export.writing.opset import at_opset, lower_opset, opset_of
 from quant_core.export.writing.whole_constants import read_constants_directly
@@ -144,6 +143,7 @@ class _Exporter:
             if weight.bias is not None:
                 bias = onnx.numpy_helper.from_array(weight.bias.values, weight.bias.name)
                 self.initializers[weight.bias.name] = bias
+        self.biases = IntegerBiases(graph, self.layers, placement, grids, self.initializers)
         self.writer = GraphWriter(_names(graph, self.initializers), target.storage, halves=target.halves)
         self.tensors = FileTensors(graph, placement, grids, target, self.writer)
         self.ready: dict[str, str] = {}  # layer -> its weight as operators read it
@@ -253,16 +253,13 @@ class _Exporter:
             operands = [self.tensors.read_laid_out(first, layout), *map(self.tensors.read, others)]
             if form == "static":
                 operands[1] = self._stored_weight(layer)
-                if self._wants_integer_bias(operands, node.output[0]):
-                    operands[2] = self._integer_bias(node, layer)
+                has_bias = len(operands) > 2 and operands[2] != ""
+                if has_bias and self.target.integer_bias and not self.biases.is_requantized(node.output[0]):
+                    operands[2] = self.biases.write(self.writer, node, self.weights[layer.name])
             for each in layers:
                 if self.placement.forms[each.name] in {"weight_only", "wide"}:
                     operands[self._operand(node, each)] = self._stored_weight(each)
             self._emit(node, operands, guarded=layer.name in self.placement.guarded, layout=layout)
-
-    def _wants_integer_bias(self, operands: Sequence[str], output: str) -> bool:
-        given = len(operands) > 2 and operands[2] != ""
-        return self.target.integer_bias and given and not self._is_requantized(output)
 
     def _emit(
         self,
@@ -287,21 +284,12 @@ class _Exporter:
         self.writer.nodes.append(copy_node(node, inputs, outputs, self.opset))
         return outputs[0]
 
-    def _is_requantized(self, output: str) -> bool:
-        """Whether a static node's output is rounded, itself or after an absorbed Relu."""
-        if self.placement.is_rounded(output):
-            return True
-        return any(
-            output in node.input and self._is_requantized(node.output[0])
-            for node in self.proto.graph.node
-            if node.name in self.placement.absorbed
-        )
-
     def _stored_weight(self, layer: Layer) -> str:
         """The weight as the operator reads it; a shared weight is written once."""
         if layer.name not in self.ready:
-            weight = self._with_room(layer)
+            weight = self.weights[layer.name]
             if self.placement.forms[layer.name] == "static":
+                weight = self.weights[layer.name] = self.biases.with_room(layer, weight)
                 self.ready[layer.name] = write_qdq(
                     self.writer, layer, weight, self.layouts.get(layer.name, AS_IT_IS)
                 )
@@ -309,46 +297,9 @@ class _Exporter:
                 self.ready[layer.name] = self._write_float(self.writer, layer, weight)
         return self.ready[layer.name]
 
-    def _with_room(self, layer: Layer) -> QuantizedWeight:
-        """The weight of a static layer with steps that leave room for its biases."""
-        weight = self.weights[layer.name]
-        if self.placement.forms[layer.name] == "static" and weight.format == "int":
-            for node in self.proto.graph.node:
-                if layer in self.layers.get(node.name, ()) and len(node.input) > 2 and node.input[2]:
-                    step = self._input_step(node.input[0])
-                    bias = onnx.numpy_helper.to_array(self.initializers[node.input[2]])
-                    if step is not None:
-                        weight = with_room_for_bias(weight, bias, float(step))
-            self.weights[layer.name] = weight
-        return weight
-
     @property
     def _write_float(self) -> WriteWeight:
         return write_blocks if self.target.blocks else write_float
-
-    def _integer_bias(self, node: onnx.NodeProto, layer: Layer) -> str:
-        """Bias in steps of input scale times weight scale: what keeps an integer Gemm with float output integer."""
-        bias = onnx.numpy_helper.to_array(self.initializers[node.input[2]]).astype(np.float64)
-        step = self._input_step(node.input[0])
-        if step is None:
-            return str(node.input[2])
-        scale = step * self.weights[layer.name].scale
-        codes = np.round(bias / scale)
-        limit = np.iinfo(np.int32).max
-        if np.abs(codes).max(initial=0) > limit:
-            return str(node.input[2])
-        if scale.ndim:
-            codes = np.broadcast_to(codes, scale.shape)
-        stored = self.writer.constant(codes.astype(np.int32))
-        return self.writer.node("DequantizeLinear", [stored, self.writer.constant(scale)], axis=0)
-
-    def _input_step(self, name: str) -> np.float32 | None:
-        """Step of a rounded tensor, of its grid or of the part that rounds it already; None if that is computed."""
-        if self.placement.is_rounded(name):
-            return np.float32(self.grids[self.placement.aliases.get(name, name)].scale)
-        (maker,) = (node for node in self.proto.graph.node if name in node.output)
-        scale = self.initializers.get(maker.input[1])
-        return None if scale is None else np.float32(onnx.numpy_helper.to_array(scale).reshape(-1)[0])
 
     def _write_dynamic(self, node: onnx.NodeProto, layer: Layer) -> None:
         weight = self.weights[layer.name]
