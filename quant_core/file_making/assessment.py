@@ -15,25 +15,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnx_ir as ir
 import onnxruntime
 
 from quant_core.calibration import Samples
-from quant_core.codes.outliers import pairs_for
 from quant_core.errors import InternalError, ModelError
 from quant_core.export import Placement
-from quant_core.export.placement.forms import input_bits, is_read_whole
+from quant_core.export.placement.forms import is_read_whole
 from quant_core.export.storage.model_file import data_file, file_bytes
-from quant_core.ingest import Layer
+from quant_core.file_making.choice import Choice, simulate
+from quant_core.file_making.layer_reports import layer_reports
 from quant_core.preparation import Prepared
-from quant_core.quantizers import ActivationGrid, QuantizedWeight, Simulation
+from quant_core.quantizers import Simulation
 from quant_core.sensitivity import Objective
 from quant_core.spec import (
     BitPlan,
     Latency,
-    LayerPlan,
-    LayerReport,
-    LayerSensitivity,
     Metrics,
     ModelSummary,
     ParetoFront,
@@ -42,10 +38,8 @@ from quant_core.spec import (
     SensitivityTable,
 )
 from quant_core.spec import Simulation as Agreement
-from quant_core.spec.bits import FLOAT_BITS
 from quant_core.spec.preflight import PreflightPart
 from quant_core.spec.progress import Tell
-from quant_core.spec.width import KERNEL_BITS, stored_of
 from quant_core.verification import (
     FOLDED,
     INT8_OPERATORS,
@@ -82,23 +76,6 @@ _ELSEWHERE = (
 )
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What was decided and written.
-
-    Attributes:
-        plan: Bits by layer.
-        placement: How each layer runs.
-        grids: 8-bit grids by tensor.
-        weights: Codes and scales by layer.
-    """
-
-    plan: BitPlan
-    placement: Placement
-    grids: Mapping[str, ActivationGrid]
-    weights: Mapping[str, QuantizedWeight]
 
 
 def assess(
@@ -169,19 +146,13 @@ def assess(
     agreement = check.result(classes=classes)
     _check_agreement(agreement)
     on_progress(0.8, "reading onnxruntime's optimized graph")
-    if job.target.runs_here:
-        found = kernels(path, job.layers, optimized)
-        found |= {layer.name: FOLDED for layer in job.layers if is_read_whole(layer, job.model)}
-        fallen = _check_kernels(choice.placement, found)
-    else:
-        found = {layer.name: NOT_FOUND for layer in job.layers}
-        fallen = [_ELSEWHERE.format(job.target.name)]
+    found, fallen = _find_kernels(job, path, choice.placement, optimized)
     return Report(
         model=_summary(job, path, choice.plan),
         spec=spec,
         loss=f"{objective.name} ({objective.guessed})" if objective.guessed else objective.name,
         plan=choice.plan,
-        layers=_layers(job, table, choice, found, noise),
+        layers=layer_reports(job, table, choice, found, noise),
         metrics=metrics,
         latency_ms=latency,
         simulation=agreement,
@@ -197,12 +168,7 @@ def assess(
         ),
         peak_memory_bytes=_peak_memory(),
         seed=spec.seed,
-        versions={
-            "bitwright": __version__,
-            "python": sys.version.split()[0],
-            "onnxruntime": onnxruntime.__version__,
-        }
-        | {name: version(name) for name in _PACKAGES},
+        versions=_versions(),
     )
 
 
@@ -260,28 +226,6 @@ def _not_worth_it(job: Prepared, path: Path, latency: Latency) -> list[str]:
     return told
 
 
-def simulate(model: ir.Model, job: Prepared, choice: Choice) -> Simulation:
-    """Give the network that a file should compute.
-
-    Args:
-        model: The graph of the job, or its copy that takes any number of samples.
-        job: The prepared job.
-        choice: What was decided.
-
-    Returns:
-        Its simulation.
-    """
-    dynamic = [name for name, form in choice.placement.forms.items() if form == "dynamic"]
-    blocks = {
-        name: choice.weights[name].block_size or 0
-        for name, form in choice.placement.forms.items()
-        if form == "block"
-    }
-    return Simulation(
-        model, job.layers, choice.weights, choice.grids, dynamic, blocks=blocks, device=job.device
-    )
-
-
 def _as_held(job: Prepared, choice: Choice) -> tuple[Choice, list[str]]:
     """Round biases as onnxruntime's integer kernels do, and say where that costs more than the activations' grid."""
     if not job.target.runs_here:
@@ -315,6 +259,17 @@ def _check_agreement(agreement: Agreement) -> None:
         )
 
 
+def _find_kernels(
+    job: Prepared, path: Path, placement: Placement, optimized: onnx.ModelProto
+) -> tuple[dict[str, str], list[str]]:
+    """The kernel of every layer by name, and what to tell of those that are not what was meant."""
+    if not job.target.runs_here:
+        return {layer.name: NOT_FOUND for layer in job.layers}, [_ELSEWHERE.format(job.target.name)]
+    found = kernels(path, job.layers, optimized)
+    found |= {layer.name: FOLDED for layer in job.layers if is_read_whole(layer, job.model)}
+    return found, _check_kernels(placement, found)
+
+
 def _check_kernels(placement: Placement, found: Mapping[str, str]) -> list[str]:
     warnings = []
     for name, form in placement.forms.items():
@@ -343,66 +298,9 @@ def _summary(job: Prepared, path: Path, plan: BitPlan) -> ModelSummary:
     )
 
 
-def _layers(
-    job: Prepared,
-    table: SensitivityTable,
-    choice: Choice,
-    found: Mapping[str, str],
-    noise: Mapping[str, LayerNoise],
-) -> tuple[LayerReport, ...]:
-    rows = {row.name: row for row in table.layers}
-    forms = choice.placement.forms
-    return tuple(
-        LayerReport(
-            name=layer.name,
-            op=layer.op,
-            weight=layer.weight,
-            parameters=layer.parameters,
-            macs=layer.macs,
-            weight_bits=chosen.bits,
-            outliers=0 if chosen.sparse is None else pairs_for(chosen.sparse, layer.parameters),
-            activation_bits=_input_bits(layer, choice.placement),
-            form=forms[layer.name],
-            kernel=found[layer.name],
-            narrow_bits=chosen.narrow_bits,
-            narrow_share=chosen.narrow_share,
-            trellis=_has_trellis(layer, choice),
-            bytes=_bytes(job.costs.layers[layer.name], chosen),
-            trace=rows[layer.name].trace,
-            trace_stderr=rows[layer.name].trace_stderr,
-            sensitivity=_expected_loss(rows[layer.name], chosen),
-            sensitivity_stderr=(rows[layer.name].sensitivity_stderr or {}).get(chosen.bits),
-            reason=chosen.reason,
-            sqnr_db=noise[layer.name].accumulated_db,
-            own_sqnr_db=noise[layer.name].own_db,
-        )
-        for layer, chosen in zip(job.layers, choice.plan.layers, strict=True)
-    )
-
-
-def _has_trellis(layer: Layer, choice: Choice) -> bool:
-    return layer.name in choice.weights and choice.weights[layer.name].trellis
-
-
-def _bytes(sizes: Mapping[int, int], chosen: LayerPlan) -> int:
-    """Bytes of a layer's weight; of channels with two widths each at its own, without what decodes or orders them."""
-    wide = sizes[chosen.width]
-    narrow = wide if chosen.narrow_bits is None else sizes[chosen.narrow_bits]
-    return round(wide + chosen.narrow_share * (narrow - wide))
-
-
-def _expected_loss(row: LayerSensitivity, chosen: LayerPlan) -> float:
-    if chosen.expected_loss is not None:
-        return chosen.expected_loss
-    of_weight = (row.sensitivity | (row.sparse_sensitivity or {}))[stored_of(chosen.width)]
-    return of_weight + (row.activation_sensitivity or {}).get(chosen.activation_bits or FLOAT_BITS, 0.0)
-
-
-def _input_bits(layer: Layer, placement: Placement) -> int:
-    # An integer kernel has written its output in 8 bits, whoever reads it.
-    if placement.forms[layer.name] == "wide" and placement.wide.isdisjoint(layer.inputs):
-        return KERNEL_BITS
-    return input_bits(placement.forms[layer.name])
+def _versions() -> dict[str, str]:
+    own = {"bitwright": __version__, "python": sys.version.split()[0], "onnxruntime": onnxruntime.__version__}
+    return own | {name: version(name) for name in _PACKAGES}
 
 
 def _peak_memory() -> int:

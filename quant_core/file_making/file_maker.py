@@ -20,12 +20,12 @@ from quant_core.export import Placement, place, predict_sizes
 from quant_core.export.storage.model_file import write_model
 from quant_core.export.writing.exporter import export_parts
 from quant_core.file_making.activation_grids import ActivationGrids
-from quant_core.file_making.assessment import Choice, simulate
 from quant_core.file_making.channel_mixing import Mixed, Shares, find_shares, mix_channels
+from quant_core.file_making.choice import Choice, simulate
 from quant_core.file_making.float_islands import find_islands
 from quant_core.file_making.islands import Islands
 from quant_core.file_making.open_activations import note_narrow
-from quant_core.file_making.plan_tuning import find_followed, follow_plan, tune_plan
+from quant_core.file_making.plan_tuning import correct_biases, find_followed, follow_plan, tune_plan
 from quant_core.file_making.trellis_coding import (
     NO_TRELLIS,
     TrellisRoom,
@@ -41,7 +41,6 @@ from quant_core.preparation import Prepared
 from quant_core.preparation.float_speed import may_leave_integers
 from quant_core.preparation.open_widths import layers_at
 from quant_core.quantizers import QuantizedWeight
-from quant_core.quantizers.bias_correction.output_means import correct_means
 from quant_core.quantizers.moments.input_moments import KeptMoments
 from quant_core.quantizers.rounding.mixed_channels import at_width, stored_widths
 from quant_core.quantizers.rounding.round_weights import RoundedWeights, knows_more, round_weights
@@ -335,7 +334,9 @@ class FileMaker:
                 )
             weights, notes = dict(tuned.weights), (*notes, *tuned.notes)
             self.journal.tell("export", 0.9, f"{self.spec.rounding}: {tuned.told}")
-        corrected = self._with_means(replace(choice, weights=weights))
+        with self.journal.timed("rounding"):
+            parts = replace(choice, weights=weights), self.samples, self.islands
+            corrected = correct_biases(self.job, self.spec, *parts, self.journal.tells("export"))
         if all(corrected[name] is weight for name, weight in choice.weights.items()):
             self.journal.tell("export", 1, "model.onnx is written")
             return replace(made, notes=notes)
@@ -368,31 +369,6 @@ class FileMaker:
         return follow_plan(
             self.job, self.spec, choice, widths, followed, self.samples, self.rounded, tell, coded
         )
-
-    def _with_means(self, choice: Choice) -> Mapping[str, QuantizedWeight]:
-        """The weights, with biases that make up for rounded activations where that helps."""
-        if not self.spec.bias_correction or self.spec.by_value:
-            return choice.weights
-        job, forms = self.job, choice.placement.forms
-        if self.islands is not None and self.islands.harmless_beside(choice.plan.predicted_loss):
-            return choice.weights
-        islands = {} if self.islands is None else self.islands.shares
-        with self.journal.timed("rounding"):
-            self.journal.tell("export", 0.95, "means of the layers' outputs")
-            found = correct_means(
-                job.program,
-                job.graph,
-                [layer for layer in job.layers if forms[layer.name] == "static" or layer.name in islands],
-                choice.weights,
-                self.samples,
-                lambda weights: simulate(job.graph, job, replace(choice, weights=weights)),
-                job.program.outputs,
-                batch_size=job.batch_size,
-            )
-        if found is None:
-            return choice.weights
-        self.journal.tell("export", 0.95, "biases make up for rounded activations")
-        return found
 
     def _round(self, widths: Mapping[str, Collection[int]], stage: Stage) -> RoundedWeights:
         job = self.job

@@ -1,4 +1,4 @@
-"""Codes of a chosen plan: found again for the inputs that layers will be given, tuned by the rounding asked for."""
+"""Codes of a chosen plan: found again for the inputs that layers will be given, tuned as asked for, biases last."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import torch
 
 from quant_core.calibration import Samples
 from quant_core.checkpoints import TUNING, Checkpoints, find_rounded, keep_rounded
-from quant_core.file_making.assessment import Choice, simulate
+from quant_core.file_making.choice import Choice, simulate
 from quant_core.file_making.islands import Islands
 from quant_core.preparation import Prepared
 from quant_core.quantizers import ActivationGrid, QuantizedWeight, Simulation, fake_quantize
+from quant_core.quantizers.bias_correction.output_means import correct_means
 from quant_core.quantizers.following.follow import FollowedPlace, Look, follow, followed_places
 from quant_core.quantizers.following.look_trial import best_look
 from quant_core.quantizers.rounding.round_weights import RoundedWeights
@@ -188,6 +189,49 @@ def tune_plan(
     kept = "Codes are those of GPTQ: reconstruction came no closer to the float network on samples kept apart"
     told = f"{kept} than chance would ({errors})."
     return Tuned(tuned.weights, "no better", (f"{told} More samples may help.",))
+
+
+def correct_biases(
+    job: Prepared,
+    spec: QuantizeSpec,
+    choice: Choice,
+    samples: Samples,
+    islands: Islands | None,
+    on_progress: Tell,
+) -> Mapping[str, QuantizedWeight]:
+    """Have biases make up for what rounded activations add to means, where that helps.
+
+    Args:
+        job: The prepared job.
+        spec: The request.
+        choice: What was decided, with the final codes.
+        samples: Calibration samples.
+        islands: What rounded activations lose, where that was measured.
+        on_progress: Called with the fraction done and a message; may raise to stop.
+
+    Returns:
+        Layer name -> codes, scales and bias; those of the choice where means are left alone.
+    """
+    if not spec.bias_correction or spec.by_value:
+        return choice.weights
+    if islands is not None and islands.harmless_beside(choice.plan.predicted_loss):
+        return choice.weights
+    forms, in_float = choice.placement.forms, {} if islands is None else islands.shares
+    on_progress(0.95, "means of the layers' outputs")
+    found = correct_means(
+        job.program,
+        job.graph,
+        [layer for layer in job.layers if forms[layer.name] == "static" or layer.name in in_float],
+        choice.weights,
+        samples,
+        lambda weights: simulate(job.graph, job, replace(choice, weights=weights)),
+        job.program.outputs,
+        batch_size=job.batch_size,
+    )
+    if found is None:
+        return choice.weights
+    on_progress(0.95, "biases make up for rounded activations")
+    return found
 
 
 def _by_blocks(

@@ -13,7 +13,7 @@ from quant_core.codes.trellis import TRELLIS_BITS
 from quant_core.errors import InfeasibleBudgetError
 from quant_core.export.placement.forms import Form
 from quant_core.export.size.trellis import decoder_bytes, decoding_bytes
-from quant_core.file_making.assessment import Choice
+from quant_core.file_making.choice import Choice
 from quant_core.ingest import Layer
 from quant_core.ingest.constant_tensors import stored_tensor
 from quant_core.preparation import Prepared

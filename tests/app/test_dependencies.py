@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 OWN = {"app", "benchmarks", "bitwright", "quant_core", "tests"}
-MAKERS = packages_distributions() | {"google.protobuf": ["protobuf"]}
+MAKERS = {**packages_distributions(), "google.protobuf": ["protobuf"]}
 IMPORT = re.compile(r"^ *(?:from ([\w.]+) import|import ([\w.]+))", re.MULTILINE)
 
 

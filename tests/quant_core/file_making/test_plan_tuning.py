@@ -14,7 +14,7 @@ import torch
 from quant_core.calibration import Samples
 from quant_core.checkpoints import TUNING, Checkpoints
 from quant_core.codes import ActivationGrid, CorrectedBias, NarrowChannels
-from quant_core.file_making.assessment import Choice
+from quant_core.file_making.choice import Choice
 from quant_core.file_making.islands import Islands
 from quant_core.file_making.plan_tuning import (
     _find,
