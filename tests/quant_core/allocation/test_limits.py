@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quant_core.allocation.limits import check_reach
+from quant_core.allocation.limits import check_reach, read_limits
 from quant_core.allocation.solver.infeasible import rounded_up
 from quant_core.errors import InfeasibleBudgetError
 from quant_core.spec import Budget, CostTable
@@ -52,6 +52,8 @@ def test_a_peak_that_no_bits_keep_is_refused_before_anything_is_scored() -> None
         check_reach(Budget(peak_memory=179.0), costs)
     assert told.value.where == "peak_memory"
     check_reach(Budget(peak_memory=180.0), costs)
+    assert read_limits(Budget(peak_memory=0.5), costs) == {"peak_memory": 0.5 * (30 + 150 * 4)}
+    assert read_limits(Budget(peak_memory=1.0), costs) == {"peak_memory": 30 + 150 * 4}
 
 
 def test_rules_that_stand_in_the_way_are_named() -> None:

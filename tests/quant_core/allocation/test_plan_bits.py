@@ -80,6 +80,21 @@ def test_front_holds_true_plans_and_no_dominated_one():
     assert all(a[0] < b[0] and a[1] > b[1] for a, b in itertools.pairwise(pairs))
 
 
+def test_front_misses_no_plan_and_counts_functions_where_two_sizes_meet():
+    table, candidates, costs = make(3, layers=4)
+    plain = FileCosts(100, costs.layers, {})
+    every = sorted((size, loss) for size, loss, _ in brute_force(table, candidates, plain))
+    least = np.minimum.accumulate([loss for _, loss in every])
+    true = [pair for i, pair in enumerate(every) if i == 0 or pair[1] < least[i - 1]]
+    front = file_front(problem(table, candidates, plain))
+    assert [(point.bytes, pytest.approx(point.predicted_loss)) for point in front.points] == true
+    # What unpacks 3 bits takes more than any weight, so only plans without them stay beside 8 bits throughout.
+    dear = FileCosts(100, costs.layers, {3: 10**4})
+    left = file_front(problem(table, candidates, dear)).points
+    assert 1 < len(left) < len(true)
+    assert [point.bits for point in front.points if 3 not in point.bits] == [point.bits for point in left]
+
+
 def test_infeasible_budget_tells_the_smallest_size_and_the_rules():
     table, candidates, costs = make(1)
     candidates = candidates | {"l0": Candidates((8,), "pinned to 8 by rule 'l0'")}

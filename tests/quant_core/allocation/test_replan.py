@@ -180,6 +180,34 @@ def test_pairs_of_layers_count_again(folder):
     assert replan(folder, tight).bits != {"stem": 2, "body": 2, "head": 2}
     plan = replan(folder, PlanSpec.model_validate({"size": 437}))
     assert plan.predicted_loss == pytest.approx(100 + 6 * 4.0**-2)
+    table, _ = tables("output", interactions="pairs.npz")
+    (folder / "sensitivity.json").write_text(table.model_dump_json())
+    assert replan(folder, tight) == plan_bits(PlanProblem.of(*tables()), {"bytes": 450})
+
+
+def test_pairs_know_nothing_of_float(folder):
+    table, costs = tables("interaction", interactions="pairs.npz")
+    rows = [
+        row.model_copy(
+            update={
+                "bits": (*BITS, 32),
+                "bytes": row.bytes | {32: 4 * row.parameters},
+                "activation_bits": row.activation_bits | {32: 32},
+            }
+        )
+        for row in costs.layers
+    ]
+    costs = costs.model_copy(update={"layers": tuple(rows)})
+    scored = [row.model_copy(update={"sensitivity": row.sensitivity | {32: 0.0}}) for row in table.layers]
+    table = table.model_copy(update={"layers": tuple(scored)})
+    pairs = np.zeros((3, 3, 3, 3))
+    pairs[1, 2, 2, 0] = pairs[2, 0, 1, 2] = 100.0  # body at 8 bits and head at 2
+    (folder / "sensitivity.json").write_text(table.model_dump_json())
+    (folder / "costs.json").write_text(costs.model_dump_json())
+    np.savez(folder / "pairs.npz", layers=np.array(list(SIZES)), pairs=pairs, pairs_stderr=0 * pairs)
+    plan = replan(folder, PlanSpec.model_validate({"size": 1300}))
+    assert plan.bits == {"stem": 32, "body": 8, "head": 32}
+    assert plan.predicted_loss == pytest.approx(2 * 4.0**-8)
 
 
 def test_pairs_are_shrunk_as_by_the_job_that_measured_them(folder):

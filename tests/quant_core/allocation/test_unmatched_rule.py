@@ -30,6 +30,7 @@ LAYERS = [
     [
         ("fc", "'*fc*' matches /fc/Gemm."),
         ("*conv1", "'*conv1*' matches /conv1/Conv."),
+        ("val", "'*val*' matches /head/MatMul."),
         ("/haed/MatMul", "did you mean '/head/MatMul'?"),
         ("stem*", "layers are /conv1/Conv, /fc/Gemm, /head/MatMul."),
     ],

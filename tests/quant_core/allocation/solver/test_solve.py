@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quant_core.allocation import Problem, solve
+from quant_core.allocation.solver.integer_program import minimise
 from quant_core.errors import InfeasibleBudgetError, NonFiniteError, SpecError
 
 
@@ -204,3 +205,16 @@ def test_a_plan_at_the_time_limit_comes_with_its_gap(solver: Any) -> None:
     assert not plan.optimal
     assert 0 < plan.gap < 0.1
     assert all(plan.costs[name] <= limit for name, limit in budgets.items())
+
+
+def test_the_solver_is_given_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+
+    def noting(*arguments: Any) -> Any:
+        given.append(arguments[-1])
+        return minimise(*arguments)
+
+    monkeypatch.setattr("quant_core.allocation.solver.solve.minimise", noting)
+    scores, costs = np.array([[4.0, 1.0, 0.0]] * 2), np.array([[1, 2, 4]] * 2)
+    assert solve(Problem(scores, {"bytes": costs}, {"bytes": 5}), time_limit=1e6).optimal
+    assert 0 < 1e6 - given[0] < 1e5

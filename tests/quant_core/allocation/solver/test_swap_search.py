@@ -12,7 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quant_core.allocation import Problem, pareto_front, solve
+from quant_core.allocation.solver.groups import group_layers
+from quant_core.allocation.solver.swap_search import quadratic_bound, swap_search
 from quant_core.errors import NonFiniteError, SpecError
+
+
+# Two layers of which one may have the larger choice: alone it is the first, but with the second they gain 5.
+PAIR = Problem(
+    [[1.0, 0.0], [1.0, 0.5]],
+    {"bytes": [[1, 3], [1, 3]]},
+    {"bytes": 4},
+    interactions=[[[[0, 0], [0, -5]], [[0, 0], [0, 0]]], [[[0, 0], [0, 0]], [[-5, 0], [0, 0]]]],
+)
 
 
 def gram(rng: np.random.Generator, layers: int, choices: int) -> tuple[Any, Any]:
@@ -112,6 +123,22 @@ def test_interactions_that_are_nil_change_nothing() -> None:
     plain, paired = solve(problem), solve(replace(problem, interactions=np.zeros((30, 5, 30, 5))))
     assert paired.objective == pytest.approx(plain.objective, rel=1e-12)
     assert paired.gap == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_plan_without_a_choice_is_known_to_be_the_best(sign: float) -> None:
+    """The bound charges half of each interaction to either row, which is all of it here."""
+    problem = Problem([[1.0]] * 4, interactions=np.full((4, 1, 4, 1), sign))
+    plan = solve(problem)
+    assert plan.objective == pytest.approx(4 + 6 * sign)
+    assert plan.gap == pytest.approx(0, abs=1e-12)
+    bound = quadratic_bound(group_layers(problem))
+    assert bound == pytest.approx(np.full((4, 1), 1 + 1.5 * sign))
+
+
+def test_two_rows_change_together_where_neither_may_alone() -> None:
+    groups = group_layers(PAIR)
+    assert swap_search(groups, np.array([1, 0])).tolist() == [0, 1]
 
 
 def test_same_plan_twenty_times() -> None:
