@@ -16,7 +16,6 @@ from quant_core.allocation.solver.groups import group_layers
 from quant_core.allocation.solver.swap_search import quadratic_bound, swap_search
 from quant_core.errors import NonFiniteError, SpecError
 
-
 # Two layers of which one may have the larger choice: alone it is the first, but with the second they gain 5.
 PAIR = Problem(
     [[1.0, 0.0], [1.0, 0.5]],
