@@ -300,7 +300,7 @@ def _held(session: Session, job: Job) -> JobRow | None:
 def _interrupted(times: int) -> JobFailure:
     return JobFailure(
         code="interrupted",
-        message=f"The service ended {times} times while this job ran.",
+        message=f"The service, or the process of this job, ended {times} times while it ran.",
         remedy="Look in the service's log for why it ended (out of memory is the usual cause), then send it again.",
         retryable=True,
     )

@@ -137,6 +137,18 @@ def test_a_lost_process_counts_like_a_lost_service(store: JobStore, leases: Leas
     assert (ended.state, ended.error) == ("failed", LOST)
 
 
+def test_a_lost_process_is_not_told_as_a_lost_service(store: JobStore, database: Database) -> None:
+    gone = Leases(database, "gone", -1)
+    _create(store, "j")
+    assert gone.interrupted(_claim(gone), LOST, 2) is not None
+    _claim(gone)
+    Leases(database, "here", 3600).take_over(max_interruptions=2)
+    found = store.get("j")
+    assert found is not None
+    assert found.error is not None
+    assert "or the process of this job, ended 2 times" in found.error.message
+
+
 def test_a_job_canceled_while_its_service_is_away_stays_canceled(store: JobStore, database: Database) -> None:
     _create(store, "j")
     _claim(Leases(database, "gone", -1))
