@@ -67,6 +67,9 @@ def test_halves_are_taken_away_from_zero():
     expected = HALVES[np.searchsorted(HALVES, values)]  # the first that is not smaller
     np.testing.assert_array_equal(half_from(values), expected)
     np.testing.assert_array_equal(half_from(-values), -expected)
+    normal = values >= np.finfo(np.float16).smallest_normal  # these alone are rounded by their bits
+    np.testing.assert_array_equal(half_from(values[normal]), expected[normal])
+    np.testing.assert_array_equal(half_from(-values[normal]), -expected[normal])
     assert half_from(np.float32([65505.0, 1e9])).tolist() == [65505.0, 1e9]
 
 

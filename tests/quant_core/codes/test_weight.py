@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quant_core.codes import QuantizedWeight
+from quant_core.codes.weight import NarrowChannels
 
 
 def one_by_one(weight):
@@ -71,3 +72,19 @@ def test_floating_codes_are_bit_patterns(name, dtype, codes):
     weight = QuantizedWeight(patterns.view(np.int8), np.array(0.5, np.float32), None, bits, format=name)
     expected = np.array([np.uint8(code).view(dtype).astype(np.float32) for code in patterns])
     np.testing.assert_array_equal(weight.dequantize(), expected / 2)
+
+
+@pytest.mark.parametrize("trellis", [False, True])
+def test_limits_are_those_of_each_channels_width(trellis):
+    narrow = NarrowChannels(bits=3, channels=np.array([True, False, True]))
+    codes = np.zeros((2, 3), dtype=np.int8)
+    weight = QuantizedWeight(codes, np.ones(3, np.float32), 1, 4, narrow=narrow, trellis=trellis)
+    low, high = (np.broadcast_to(limit, codes.shape)[0].tolist() for limit in weight.code_limits())
+    more = 2 if trellis else 1
+    assert low == [-4 * more, -8 * more, -4 * more]
+    assert high == [4 * more - 1, 8 * more - 1, 4 * more - 1]
+    full = weight.in_full()
+    assert not full.trellis
+    assert (full.bits, full.narrow.bits) == ((5, 4) if trellis else (4, 3))
+    for limit, same in zip(weight.code_limits(), full.code_limits(), strict=True):
+        np.testing.assert_array_equal(limit, same)
