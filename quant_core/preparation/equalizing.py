@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from quant_core.preparation.open_widths import file_costs, open_widths
 from quant_core.quantizers.equalization.channel_groups import ChannelGroup, channel_groups, output_groups
 from quant_core.quantizers.equalization.channel_scales import ChannelScales, with_inputs, with_scales
 from quant_core.quantizers.equalization.scale_choice import (
+    Reader,
     as_reader,
     channel_statistics,
     choose_output_scales,
@@ -134,6 +135,28 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
         last = group.trailing == 0 or not behind.isdisjoint(group.tensors)
         return product_time(elements[group.tensors[0]], group.channels, last=last) / whole
 
+    chosen = _inner_scales(groups, readers, product, tell)
+    taken = {name for found in chosen for name in found.group.tensors}
+    at_borders = [
+        choose_output_scales(group, seen[group.tensors[0]], product(group))
+        for group in written
+        if taken.isdisjoint(group.tensors)
+    ]
+    chosen += [found for found in at_borders if found is not None]
+    scaled_job = _scaled(job, spec, chosen, few, outputs)
+    if _fits(scaled_job, spec):
+        return scaled_job
+    # Products cost nodes and constants, which a tight budget has no room for; scales that fold cost nothing.
+    return _scaled(job, spec, [found for found in chosen if not found.group.inserted], few, outputs)
+
+
+def _inner_scales(
+    groups: Sequence[ChannelGroup],
+    readers: Mapping[str, Reader],
+    product: Callable[[ChannelGroup], float],
+    tell: Tell,
+) -> list[ChannelScales]:
+    """Scales of the groups whose readers lose less with them than a product takes time."""
     chosen: list[ChannelScales] = []
     for position, group in enumerate(groups):
         time = product(group) if group.inserted else 0.0
@@ -141,18 +164,7 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
         if found is not None:
             chosen.append(found)
         tell((position + 1) / len(groups), f"{len(chosen)} of {position + 1} groups of channels scaled")
-    taken = {name for found in chosen for name in found.group.tensors}
-    scaled = [
-        choose_output_scales(group, seen[group.tensors[0]], product(group))
-        for group in written
-        if taken.isdisjoint(group.tensors)
-    ]
-    chosen += [found for found in scaled if found is not None]
-    scaled_job = _scaled(job, spec, chosen, few, outputs)
-    if _fits(scaled_job, spec):
-        return scaled_job
-    # Products cost nodes and constants, which a tight budget has no room for; scales that fold cost nothing.
-    return _scaled(job, spec, [found for found in chosen if not found.group.inserted], few, outputs)
+    return chosen
 
 
 def _integer_forms(job: Prepared, spec: QuantizeSpec, widths: Mapping[str, int]) -> dict[str, Form]:
