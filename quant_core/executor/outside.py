@@ -15,7 +15,9 @@ OUTSIDE: dict[str, tuple[str, ...]] = {
         *("com.microsoft::MurmurHash3", "com.microsoft::NGramHashMapping", "com.microsoft::Tokenizer"),
         *("com.microsoft::VarlenNGramHashMapping", "com.microsoft::WordConvEmbedding"),
     ),
-    "classical machine learning": ("all of ai.onnx.ml",),
+    "classical machine learning": (
+        "all of ai.onnx.ml but Scaler, Imputer, OneHotEncoder and ArrayFeatureExtractor, where they are of numbers",
+    ),
     "training": (
         *(
             "all of ai.onnx.preview.training",

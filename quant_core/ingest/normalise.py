@@ -25,6 +25,7 @@ from quant_core.ingest.passes.merged_axes import MergeAxes
 from quant_core.ingest.passes.no_op import NoOpsToIdentity
 from quant_core.ingest.passes.opset import RaiseOpset
 from quant_core.ingest.passes.simplified_norm import SpellOutSimplifiedNorm
+from quant_core.ingest.passes.tabular import SpellOutTabular
 from quant_core.ingest.passes.tied_table import ReadTiedTable
 from quant_core.ingest.passes.unknown_axes import ForgetNegativeAxes
 
@@ -48,6 +49,7 @@ def passes() -> tuple[ir.passes.InPlacePass, ...]:
         RaiseOpset(),
         common.TopologicalSortPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        SpellOutTabular(),
         NoOpsToIdentity(),
         ResolveIdentity(),
         UnfuseLayers(),
