@@ -11,6 +11,7 @@ import math
 
 import onnx_ir as ir
 
+from quant_core.export.placement.code_movers import repetitions
 from quant_core.ingest.layer import Layer
 
 KERNEL_SPEED = 4
@@ -64,7 +65,12 @@ _FLOAT_PASSES = {
     "Softplus": 1600,
     "Tanh": 22,
 }
-_CODE_PASSES = {"Add": 14, "Concat": 6, "LeakyRelu": 30, "Mul": 20, "Sigmoid": 32}
+_CODE_PASSES = {"Add": 14, "Concat": 16, "LeakyRelu": 30, "Mul": 20, "Sigmoid": 32}
+_CONVOLVED = frozenset({"AveragePool", "BatchNormalization"})
+_WINDOW_WRITE, _WINDOW_TAP = 22, 4
+"""What an output of a depthwise convolution of codes takes that is no layer, and a tap of it."""
+_REPEATED, _RESIZED = 12, 120
+"""An output of a Resize of codes: rows and columns repeated by copies, and any other, byte by byte."""
 _SPREAD_ROW = 800
 """A row of channels that factors of channels are spread over, between integer kernels."""
 MOVED_CODE = 4
@@ -204,8 +210,12 @@ def operator_time(
     Returns:
         Time for one sample.
     """
+    if node.op_type in _CONVOLVED and not in_float:
+        return START + (_WINDOW_WRITE + _WINDOW_TAP * _taps(node)) * written
     if node.op_type in {"AveragePool", "GlobalAveragePool"}:
-        return START + _POOLED[not in_float] * max(read, written)
+        return START + _POOLED[not in_float] * max(read, _taps(node) * written)
+    if node.op_type == "Resize" and not in_float:
+        return START + (_REPEATED if repetitions(node) else _RESIZED) * written
     if node.op_type == "MaxPool" and in_float:
         guard = _FLOAT_PASSES["LeakyRelu"] * written if rounded else 0.0
         return START + _POOLED[False] * max(read, written) + guard
@@ -225,6 +235,10 @@ def product_time(elements: float, channels: int, *, last: bool) -> float:
         Time for as many samples as there are elements of.
     """
     return START + PASS * elements + (_SPREAD_ROW * elements / channels if last else 0.0)
+
+
+def _taps(node: ir.Node) -> int:
+    return math.prod(node.attributes.get_ints("kernel_shape", [1]))
 
 
 def is_blocked(layer: Layer) -> bool:

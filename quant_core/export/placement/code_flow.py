@@ -74,6 +74,8 @@ class CodeFlow:
             return False
         if any(value.name in self.placement.aliases for value in node.outputs):
             return False
+        if name in self.placement.convolved:
+            return False
         known = node.op_type in ROUNDED_OPS and not node.domain
         written = known and all(map(self.becomes_code, node.outputs))
         return not (written and all(map(self.is_code, node.inputs)))

@@ -23,6 +23,8 @@ _MOVERS = frozenset(
         "Unsqueeze",
     }
 )
+_PLANE = 4  # axes of an image
+_MOST_REPEATED = 16
 _SIZES = 3  # input of a Resize
 
 
@@ -44,6 +46,45 @@ def moves_codes(node: ir.Node) -> bool:
     if node.op_type == "Resize":
         return _picks_nearest(node)
     return True
+
+
+def repetitions(node: ir.Node) -> tuple[int, int] | None:
+    """Tell how often a Resize that does nothing else repeats each row and each column of an image.
+
+    Args:
+        node: A node that moves codes.
+
+    Returns:
+        Two counts; None for any other node.
+    """
+    scales = node.inputs[_SIZES - 1] if node.op_type == "Resize" and len(node.inputs) >= _SIZES else None
+    held = None if scales is None else scales.const_value
+    values = [] if held is None else held.numpy().tolist()
+    if len(values) != _PLANE or values[:2] != [1, 1] or "axes" in node.attributes:
+        return None
+    counts = [round(value) for value in values[2:]]
+    if counts != values[2:] or not all(1 <= count <= _MOST_REPEATED for count in counts):
+        return None
+    return (counts[0], counts[1]) if all(_repeats(node, count) for count in counts) else None
+
+
+def _repeats(node: ir.Node, count: int) -> bool:
+    """Whether each place of the output takes the place that lies over it."""
+    places = np.arange(4 * count)
+    where = node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
+    nearest = node.attributes.get_string("nearest_mode", "round_prefer_floor")
+    if where == "asymmetric":
+        read = places / count
+    elif where in {"half_pixel", "pytorch_half_pixel"}:
+        read = (places + 0.5) / count - 0.5
+    else:
+        return False
+    rounded = {
+        "floor": np.floor(read),
+        "round_prefer_floor": np.ceil(read - 0.5),
+        "round_prefer_ceil": np.floor(read + 0.5),
+    }.get(str(nearest))
+    return rounded is not None and np.array_equal(np.clip(rounded, 0, None), places // count)
 
 
 def fills(node_op: str, mode: str) -> bool:

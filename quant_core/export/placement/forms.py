@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -52,6 +52,11 @@ class Placement:
         float_pools: Names of pools that run in float beside integer kernels and need protection: onnxruntime would run
             them on codes.
         wide: Those of the points whose grid has 16 bits; that of others has 8.
+        joined: Tensor that holds codes of several grids side by side -> the rounded tensor of each part and its
+            channels; convolved batch normalizations alone read it.
+        repeated: Name of a Resize of codes that lie channels last and only repeats rows and columns -> how often each
+            row and each column.
+        convolved: Name of a node that is no layer and runs as an integer convolution -> its channels.
     """
 
     forms: Mapping[str, Form]
@@ -61,6 +66,9 @@ class Placement:
     guarded: frozenset[str]
     float_pools: frozenset[str] = frozenset()
     wide: frozenset[str] = frozenset()
+    joined: Mapping[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
+    repeated: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    convolved: Mapping[str, int] = field(default_factory=dict)
 
     def is_rounded(self, tensor: str) -> bool:
         """Tell whether a tensor exists as codes.
@@ -69,9 +77,9 @@ class Placement:
             tensor: A tensor name.
 
         Returns:
-            True if it has a grid, its own or another's.
+            True if it has a grid, its own or another's, or grids of its parts.
         """
-        return tensor in self.aliases or tensor in self._with_grids
+        return tensor in self.aliases or tensor in self.joined or tensor in self._with_grids
 
     @cached_property
     def _with_grids(self) -> frozenset[str]:

@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping
 
 import onnx_ir as ir
 
-from quant_core.export.placement.code_movers import moves_codes
+from quant_core.export.placement.code_convolutions import image_channels, is_code_convolution
+from quant_core.export.placement.code_movers import moves_codes, repetitions
 from quant_core.export.placement.forms import Form, Placement
 from quant_core.export.placement.guards import guarded_layers, guarded_pools
 from quant_core.export.placement.tensor_flow import (
@@ -59,6 +60,10 @@ class _Placer:
         self.aliases: dict[str, str] = {}
         self.absorbed: set[str] = set()
         self.channels_last: set[str] = set()
+        self.channels = image_channels(self.graph)
+        self.convolved: dict[str, int] = {}
+        self.repeated: dict[str, tuple[int, int]] = {}
+        self.joined: dict[str, tuple[tuple[str, int], ...]] = {}
         self.captured = captured_names(self.graph)
 
     def place(self) -> Placement:
@@ -89,12 +94,17 @@ class _Placer:
             aliases=self.aliases,
             absorbed=frozenset(self.absorbed),
             guarded=guarded_layers(self.graph, self.layers, self.static_nodes, is_rounded),
-            float_pools=guarded_pools(self.graph, self.points, self.channels_last),
+            float_pools=guarded_pools(self.graph, self.points, self.channels_last) - self.convolved.keys(),
             wide=wide,
+            repeated=self.repeated,
+            joined=self.joined,
+            convolved=self.convolved,
         )
 
     def _is_rounded(self, value: ir.Value | None) -> bool:
-        return value is not None and (value.name in self.points or is_dequantized(value))
+        if value is None:
+            return False
+        return value.name in self.points or value.name in self.joined or is_dequantized(value)
 
     def _round_output(self, node: ir.Node) -> None:
         """Round the node's output, or that of the Relu it feeds alone."""
@@ -114,6 +124,8 @@ class _Placer:
         for node, _ in value.uses():
             if node.name in self.static_nodes or (node.op_type in ROUNDED_OPS and node.domain == ""):
                 return True
+            if node.op_type == "BatchNormalization" and self._is_convolved(node):
+                return True
             passed_on = is_rectifier(node) or moves_codes(node) or node.op_type == "AveragePool"
             if passed_on and any(map(self._feeds_integers, node.outputs)):
                 return True
@@ -127,7 +139,7 @@ class _Placer:
 
     def _extend(self, node: ir.Node) -> None:
         """Carry rounding through an operator with an integer kernel whose inputs are all rounded."""
-        if node.domain or not node.outputs or node.graph is not self.graph:
+        if node.domain or not node.inputs or not node.outputs or node.graph is not self.graph:
             return
         outputs = [output for output in node.outputs if output.name]
         if any(output.is_graph_output() or output.name in self.captured for output in outputs):
@@ -137,7 +149,14 @@ class _Placer:
         if self._runs_on_codes(node) and (source := value_name(node.inputs[0])) in self.points:
             self.points.update(map(value_name, outputs))
             self.aliases |= dict.fromkeys(map(value_name, outputs), self.aliases.get(source, source))
+            if source in self.channels_last and (times := repetitions(node)) is not None:
+                self.repeated[str(node.name)] = times
+        elif parts := self._joined_parts(node):
+            self.joined[value_name(node.outputs[0])] = parts
         elif node.op_type in ROUNDED_OPS and all(self._is_rounded(value) for value in node.inputs):
+            self._round_output(node)
+        elif self._is_rounded(node.inputs[0]) and self._is_convolved(node):
+            self.convolved[str(node.name)] = self.channels[value_name(node.inputs[0])]
             self._round_output(node)
         elif node.op_type == "Concat" and (added := self._float_parts(node)):
             self.points.update(added)
@@ -150,12 +169,44 @@ class _Placer:
             node.op_type != "MaxPool" or value_name(node.inputs[0]) in self.channels_last
         )
 
+    def _joined_parts(self, node: ir.Node) -> tuple[tuple[str, int], ...]:
+        """Parts of a Concat that normalizations alone read: they take each channel in steps of its part."""
+        values = [value for value in node.inputs if value is not None]
+        names = list(map(value_name, values))
+        known = all(name in self.channels for name in names) and any(map(self._is_rounded, values))
+        if not known or any(map(is_dequantized, values)) or not self._joins(node):
+            return ()
+        self.points.update(
+            name for name, value in zip(names, values, strict=True) if not self._is_rounded(value)
+        )
+        parts: list[tuple[str, int]] = []
+        for name in names:
+            parts += self.joined.get(name, [(self.aliases.get(name, name), self.channels[name])])
+        return tuple(parts)
+
+    def _joins(self, node: ir.Node) -> bool:
+        if node.op_type != "Concat" or value_name(node.outputs[0]) not in self.channels:
+            return False
+        return all(
+            self._joins(reader) or (reader.op_type == "BatchNormalization" and self._is_convolved(reader))
+            for reader, _ in node.outputs[0].uses()
+        )
+
+    def _is_convolved(self, node: ir.Node) -> bool:
+        """Whether a node of codes runs as an integer convolution, and others of codes behind it."""
+        channels = self.channels.get("" if node.inputs[0] is None else value_name(node.inputs[0]))
+        if channels is None or not is_code_convolution(node, channels):
+            return False
+        return any(map(self._feeds_integers, node.outputs))
+
     def _lays_channels_last(self, node: ir.Node) -> bool:
         """Tell whether onnxruntime writes channels last, as integer convolutions do and what reads nothing else."""
         if node.domain:
             return False
         if node.name in self.static_nodes:
             return node.op_type == "Conv"
+        if node.name in self.convolved:
+            return True
         if node.op_type in ROUNDED_OPS:
             return all(value_name(value) in self.channels_last for value in node.inputs if value is not None)
         keeps = node.name in self.absorbed or node.op_type in _LAYOUT_KEEPERS

@@ -15,6 +15,7 @@ from quant_core.codes import SPREAD, ActivationGrid, QuantizedWeight
 from quant_core.errors import InternalError
 from quant_core.export.kernels.input_layout import AS_IT_IS, InputLayout, input_layout
 from quant_core.export.patterns.block_patterns import WriteWeight, write_blocks
+from quant_core.export.patterns.code_images import write_code_convolution, write_repeated
 from quant_core.export.patterns.graph_writer import GraphWriter
 from quant_core.export.patterns.nbits import NBITS_DOMAIN, nbits_attributes, write_nbits
 from quant_core.export.patterns.weight_patterns import (
@@ -186,6 +187,11 @@ class _Exporter:
             self.tensors.finish(node.output[0], self.tensors.raw.get(node.input[0], node.input[0]))
         elif layers is not None:
             self._write_layer(node, layers)
+        elif node.output and node.output[0] in self.placement.joined:
+            codes = [self.tensors.codes[name] for name in node.input]
+            self.tensors.codes[node.output[0]] = self.writer.node("Concat", codes, axis=1)
+        elif node.name in self.placement.convolved:
+            self._write_convolved(node)
         elif node.output and node.output[0] in self.placement.aliases and self.target.rounding == "kernels":
             self._move(node)
         elif node.op_type == "Identity" and self._is_left_out(node):
@@ -200,6 +206,15 @@ class _Exporter:
         else:
             self._emit(node, [self.tensors.read(name) for name in node.input])
             self._note_kept(node)
+
+    def _write_convolved(self, node: onnx.NodeProto) -> None:
+        """Write a node that is no layer as a convolution of codes."""
+        name = node.output[0]
+        raw = self.tensors.raw_name(name)
+        image = self.tensors.read_channels(node.input[0], self.placement.convolved[node.name])
+        constants = [onnx.numpy_helper.to_array(self.initializers[each]) for each in node.input[1:]]
+        write_code_convolution(self.writer, node, image, raw, constants)
+        self.tensors.finish(name, raw)
 
     def _note_kept(self, node: onnx.NodeProto) -> None:
         """Remember the signed grid of what a kept DequantizeLinear writes, in files that type their rounding."""
@@ -221,8 +236,12 @@ class _Exporter:
         if fills(node.op_type, modes[0] if modes else "constant"):
             _, zero_point = self.tensors.grid_constants(node.output[0])
             inputs = [*inputs[:2], zero_point, *inputs[3:]]
-        outputs = [self.writer.fresh() if name else "" for name in node.output]
-        self._copy(node, inputs, outputs)
+        times = self.placement.repeated.get(node.name)
+        if times is not None and self.target.lays_out_inputs:
+            outputs = [write_repeated(self.writer, inputs[0], times)]
+        else:
+            outputs = [self.writer.fresh() if name else "" for name in node.output]
+            self._copy(node, inputs, outputs)
         self.tensors.codes |= dict(zip(node.output, outputs, strict=True))
 
     def _round_again(self, node: onnx.NodeProto) -> None:

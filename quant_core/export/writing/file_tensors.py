@@ -9,6 +9,7 @@ import onnx
 
 from quant_core.codes import ActivationGrid
 from quant_core.export.kernels.input_layout import AS_IT_IS, InputLayout
+from quant_core.export.patterns.code_images import CodedImage
 from quant_core.export.patterns.graph_writer import GraphWriter
 from quant_core.export.placement.forms import Placement
 from quant_core.export.placement.guards import MOVED_PAST
@@ -137,6 +138,34 @@ class FileTensors:
         if self.placement.is_rounded(name):
             return self._dequantize(name, self.writer.fresh())
         return self.raw.get(name, name)
+
+    def read_channels(self, name: str, channels: int) -> CodedImage:
+        """Name the float value of codes, and tell what each channel of it stands for.
+
+        Args:
+            name: A rounded tensor, or one that holds codes of several grids side by side.
+            channels: Its channels.
+
+        Returns:
+            What a convolution can read.
+        """
+        parts = self.placement.joined.get(name)
+        if parts is None:
+            grid = self.grids[self.placement.aliases.get(name, name)]
+            return CodedImage(self.read(name), grid.scale, np.ones(channels), np.zeros(channels))
+        counts = [count for _, count in parts]
+        grids = [self.grids[each] for each, _ in parts]
+        steps = np.repeat([float(grid.scale) for grid in grids], counts)
+        zeros = np.repeat([grid.zero_point for grid in grids], counts)
+        step = np.float32(steps.max())
+        if name not in self.floats:
+            inputs = [
+                self.codes[name],
+                self.writer.constant(np.array(step)),
+                self.writer.constant(np.array(0, np.uint8)),
+            ]
+            self.floats[name] = self.writer.node("DequantizeLinear", inputs)
+        return CodedImage(self.floats[name], float(step), steps / step, -steps * zeros)
 
     def read_laid_out(self, name: str, layout: InputLayout) -> str:
         """Name the float value of a rounded tensor in the layout that an integer convolution reads.
