@@ -1,4 +1,4 @@
-"""Sources of chance that do not depend on what else is drawn."""
+"""Sources of chance that do not depend on what else is drawn, and what is more than chance."""
 
 from __future__ import annotations
 
@@ -37,3 +37,16 @@ def rademacher(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """
     signs = torch.randint(0, 2, like.shape, generator=generator, dtype=torch.int8)
     return signs.to(device=like.device, dtype=like.dtype).mul_(2).sub_(1)
+
+
+def exceeds_chance(values: torch.Tensor, errors: float) -> bool:
+    """Tell whether the mean of independent values lies above 0 by more than chance.
+
+    Args:
+        values: One a sample, `[samples]`.
+        errors: By how many of its standard errors, `s / sqrt(n)`, the mean must exceed 0.
+
+    Returns:
+        True if it does; of a single value nobody can tell.
+    """
+    return len(values) > 1 and bool(values.mean() > errors * values.std() / len(values) ** 0.5)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection
 
 import numpy as np
+import torch
 
 from quant_core.calibration import Samples
 from quant_core.executor import Program
+from quant_core.quantizers.chance import exceeds_chance
 from quant_core.quantizers.following.follow import FEWEST, Look, Weights
 from quant_core.quantizers.simulation.network import Simulation
-from quant_core.quantizers.simulation.output_errors import Vector, error_falls
+from quant_core.quantizers.simulation.output_errors import error_falls
 from quant_core.quantizers.tuning.tuning_samples import mixable
 
 _FOLDS, _MOST_JUDGES = 3, 64
@@ -64,10 +65,9 @@ def best_look(
                 del falls[look]
         if not falls:
             return "few"
-    sure = {look: float(fall.mean()) for look, fall in falls.items() if _sure(fall)}
+    sure = {
+        look: float(fall.mean())
+        for look, fall in falls.items()
+        if exceeds_chance(torch.from_numpy(fall), _ERRORS)
+    }
     return max(sure, key=lambda look: sure[look], default="few")
-
-
-def _sure(falls: Vector) -> bool:
-    """Whether the mean is above 0 by more than chance."""
-    return bool(falls.mean() > _ERRORS * falls.std(ddof=1) / math.sqrt(len(falls)))

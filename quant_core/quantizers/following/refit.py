@@ -9,6 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from quant_core.quantizers.chance import exceeds_chance
 from quant_core.quantizers.moments.input_moments import InputMoments, Moments
 from quant_core.quantizers.moments.principal_moments import few_columns, principal_moments
 
@@ -103,16 +104,11 @@ def refit(columns: Columns, *, with_bias: bool) -> Refit:
         if ridge is not None and ridge > _FIRST:
             break
     total = max(float(plain.sum()), _TINY)
-    if ridge is not None and _falls(shifted, best):
+    if ridge is not None and exceeds_chance(shifted - best, _ERRORS):
         return Refit(whole.fit(ridge), whole.lacking_mean[:, 0], moments, float(best.sum()) / total)
-    if with_bias and _falls(plain, shifted):
+    if with_bias and exceeds_chance(plain - shifted, _ERRORS):
         return Refit(None, whole.lacking_mean[:, 0], moments, float(shifted.sum()) / total)
     return Refit(None, nothing, moments, 1.0)
-
-
-def _falls(before: Tensor, after: Tensor) -> bool:
-    falls = before - after
-    return bool(falls.mean() > _ERRORS * falls.std() / len(falls) ** 0.5)
 
 
 @dataclass(frozen=True, eq=False)

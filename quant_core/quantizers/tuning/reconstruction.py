@@ -19,6 +19,7 @@ from quant_core.codes import QuantizedWeight
 from quant_core.errors import NonFiniteError
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
+from quant_core.quantizers.chance import exceeds_chance
 from quant_core.quantizers.moments.input_moments import has_moments
 from quant_core.quantizers.moments.read_positions import reads_in_part, run_and_see
 from quant_core.quantizers.moments.rows import rows_shape
@@ -160,8 +161,8 @@ def reconstruct(
             found, _ = network.check(checking, size)
             if float(found.mean()) < float(least.mean()):
                 best, least = dict(weights) | network.results(), found
-                better = _falls(before, found, _ERRORS)
-        if step == _PATIENCE * every and not _falls(before, least, _HOPE):
+                better = exceeds_chance(before - found, _ERRORS)
+        if step == _PATIENCE * every and not exceeds_chance(before - least, _HOPE):
             break
     return Reconstructed(best if better else dict(weights), _typical(before), _typical(least), better)
 
@@ -174,11 +175,6 @@ def _pace(steps: int, wait: int, step: int) -> float:
 
 def _typical(logarithms: Tensor) -> float:
     return math.exp(float(logarithms.mean()))
-
-
-def _falls(before: Tensor, after: Tensor, errors: float) -> bool:
-    falls = before - after
-    return len(falls) > 1 and bool(falls.mean() > errors * falls.std() / len(falls) ** 0.5)
 
 
 class _Averages:
