@@ -21,7 +21,14 @@ WHOLE = "whole net"
 
 _SAMPLES = 32
 _WHOLE_STEPS, _WHOLE_PROBES = 32, 2
-_LAYER_STEPS, _LAYER_PROBES = 12, 1
+_LAYER_STEPS = 12
+
+_MOST_PROBES = 4
+"""Probes of a layer where they cost next to nothing: one alone tells a trace without an error."""
+_CHEAP_SWEEPS, _CHEAP_MACS = 300, 1e11
+"""What all layers may take for that: calls, which small networks spend their time on, and arithmetic."""
+_PASSES = 8
+"""Passes that a product costs, roughly."""
 
 
 def spectra(question: Question) -> dict[str, Spectrum]:
@@ -39,13 +46,13 @@ def spectra(question: Question) -> dict[str, Spectrum]:
         feeds={name: tensor[:used] for name, tensor in question.feeds.items()},
         labels=None if question.labels is None else question.labels[:used],
     )
-    steps = _WHOLE_STEPS * _WHOLE_PROBES
-    share = steps / (steps + len(few.layers) * _LAYER_STEPS * _LAYER_PROBES)
+    steps, probes = _WHOLE_STEPS * _WHOLE_PROBES, _layer_probes(few)
+    share = steps / (steps + len(few.layers) * _LAYER_STEPS * probes)
     found = {WHOLE: _spectrum(few.part(0.0, share), None, _WHOLE_STEPS, _WHOLE_PROBES)}
     for i, layer in enumerate(few.layers):
         start = share + (1 - share) * i / len(few.layers)
         asked = few.part(start, start + (1 - share) / len(few.layers))
-        found[layer.name] = _spectrum(asked, i, _LAYER_STEPS, _LAYER_PROBES)
+        found[layer.name] = _spectrum(asked, i, _LAYER_STEPS, probes)
     return found
 
 
@@ -68,6 +75,12 @@ def spectrum_table(loss: str, seed: int, found: Mapping[str, Spectrum]) -> Spect
     )
 
 
+def _layer_probes(question: Question) -> int:
+    sweeps = max(1, len(question.layers)) * _LAYER_STEPS
+    macs = max(1, _PASSES * question.samples * sum(layer.macs for layer in question.layers))
+    return max(1, min(_MOST_PROBES, _CHEAP_SWEEPS // sweeps, int(_CHEAP_MACS / (macs * sweeps))))
+
+
 def _spectrum(question: Question, layer: int | None, steps: int, probes: int) -> Spectrum:
     size = sum(one.parameters for one in (question.layers if layer is None else [question.layers[layer]]))
     options = {"seed": question.seed, "steps": min(steps, size), "probes": probes, "layer": layer}
@@ -82,6 +95,7 @@ def _spectrum(question: Question, layer: int | None, steps: int, probes: int) ->
 
 def _entry(name: str, one: Spectrum) -> SpectrumEntry:
     finite = bool(np.isfinite(one.values).all())
+    trace, stderr = one.moment(1)
     smallest, largest = one.extremes if finite else (None, None)
     return SpectrumEntry(
         name=name,
@@ -90,7 +104,8 @@ def _entry(name: str, one: Spectrum) -> SpectrumEntry:
         weights=_rows(one.weights) if finite else (),
         smallest=smallest,
         largest=largest,
-        trace=one.moment(1)[0] if finite else None,
+        trace=trace if finite else None,
+        trace_stderr=stderr if finite and np.isfinite(stderr) else None,
         frobenius=float(np.sqrt(max(0.0, one.moment(2)[0]))) if finite else None,
     )
 

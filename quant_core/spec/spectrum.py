@@ -16,6 +16,7 @@ class SpectrumEntry(BaseModel):
         smallest: Smallest eigenvalue found; null where the Hessian is not finite.
         largest: Largest eigenvalue found.
         trace: Estimate of Tr(H), from the density.
+        trace_stderr: Its standard error over probes; null for a single one.
         frobenius: Estimate of the Frobenius norm of H, from the density.
     """
 
@@ -28,6 +29,7 @@ class SpectrumEntry(BaseModel):
     smallest: float | None
     largest: float | None
     trace: float | None
+    trace_stderr: float | None = None
     frobenius: float | None
 
 

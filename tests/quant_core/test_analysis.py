@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from quant_core.analysis import analyze
+from quant_core.artifacts import SPECTRUM_JSON
 from quant_core.spec import AnalyzeSpec, SensitivityTable
+from quant_core.spec.spectrum import SpectrumTable
 
 SAMPLES = 20
 SHAPES = ((5, 12), (12, 9))
@@ -44,8 +46,8 @@ def net(tmp_path_factory):
     return folder, [blocks[0][0], blocks[1][1]]
 
 
-def analysed(folder: Path, method: str) -> SensitivityTable:
-    asked = {"sensitivity": method, "held_back": 0, "bits": [4], "seed": 3, "equalize": "none"}
+def analysed(folder: Path, method: str, **more: bool) -> SensitivityTable:
+    asked = {"sensitivity": method, "held_back": 0, "bits": [4], "seed": 3, "equalize": "none"} | more
     return analyze(
         folder / "net.onnx", folder / "net.npz", AnalyzeSpec.model_validate(asked), folder / method
     )
@@ -65,3 +67,15 @@ def test_largest_eigenvalues_equal_dense_ones(net):
     table = analysed(folder, "hawq")
     exact = [float(torch.linalg.eigvalsh(hessian)[-1]) for hessian in hessians]
     assert [layer.eigenvalue for layer in table.layers] == pytest.approx(exact, rel=1e-4)
+
+
+def test_densities_of_a_small_net_tell_traces_with_their_errors(net):
+    folder, hessians = net
+    analysed(folder, "orm", spectrum=True)
+    table = SpectrumTable.model_validate_json((folder / "orm" / SPECTRUM_JSON).read_text())
+    for entry, hessian in zip(table.spectra[1:], hessians, strict=True):
+        assert entry.trace is not None
+        assert entry.trace_stderr is not None
+        assert abs(entry.trace - float(hessian.trace())) < 3 * entry.trace_stderr
+        assert entry.trace_stderr < 0.5 * entry.trace
+        assert entry.frobenius == pytest.approx(float(hessian.norm()), rel=0.3)
