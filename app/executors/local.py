@@ -14,7 +14,7 @@ from typing import Any
 
 from pebble import ProcessExpired
 
-from app.executors import worker
+from app.executors import failures, worker
 from app.executors.killed_for_memory import killed_for_memory
 from app.executors.messages import Messages
 from app.executors.pool import WorkerPool, lost
@@ -157,7 +157,7 @@ class LocalExecutor:
             error = error if code is None else ProcessExpired(str(error), code=code, pid=ticket.heard.pid)
         killed = isinstance(error, ProcessExpired) and error.exitcode == -signal.SIGKILL
         if killed and killed_for_memory() > ticket.killed_before:
-            told = worker.out_of_memory("The system ended its process, for the machine had no more.")
+            told = failures.out_of_memory("The system ended its process, for the machine had no more.")
             return Outcome(state="failed", error=told, with_less=True)
         return Outcome(state="failed", error=lost(error or RuntimeError("no outcome")))
 

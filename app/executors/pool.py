@@ -12,7 +12,7 @@ from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from app.executors import worker
+from app.executors import failures, worker
 from quant_core.spec import JobFailure
 
 
@@ -121,8 +121,8 @@ def lost(error: BaseException) -> JobFailure:
     Returns:
         The error.
     """
-    if worker.is_disk_full(error):
-        return worker.disk_full(str(error))
+    if failures.is_disk_full(error):
+        return failures.disk_full(str(error))
     code = error.exitcode if isinstance(error, ProcessExpired) else None
     if code is None:
         reason = f"ended without a word ({type(error).__name__}: {error})"
@@ -131,8 +131,4 @@ def lost(error: BaseException) -> JobFailure:
     else:
         reason = f"ended with exit code {code}"
     memory = " Out of memory is the usual cause of SIGKILL." if code == -signal.SIGKILL else ""
-    return JobFailure(
-        code="worker_lost",
-        message=f"The process that did this work {reason}.{memory}",
-        remedy="Send it again; if it ends the same way, try fewer samples, and report it with the service's log.",
-    )
+    return failures.lost(f"The process that did this work {reason}.{memory}")

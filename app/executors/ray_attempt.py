@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import ray
 from ray import exceptions
 
-from app.executors import worker
+from app.executors import failures
 from app.executors.messages import say
 from app.executors.protocol import Outcome, Task
 from app.executors.ray_actor import AttemptActor, FencedError
@@ -108,33 +108,30 @@ class Attempt(threading.Thread):
     def run(self) -> None:
         """Follow the attempt."""
         with _mended(self._task.messages).open("a", buffering=1, encoding="utf-8") as messages:
-            try:
-                outcome = self._follow(messages)
-            except (Stopped, FencedError):
-                outcome = Outcome(state="canceled")
-            except LostError as error:
-                _log.warning("job %s, attempt %d: %s", *self._who, " ".join(str(error).split()))
-                outcome = (
-                    Outcome(state="canceled")
-                    if self.stop.is_set()
-                    else Outcome(state="failed", error=lost(error.told))
-                )
-            except ShortageError as error:
-                told = worker.out_of_memory(f"Ray ended it: {error}")
-                outcome = (
-                    Outcome(state="canceled")
-                    if self.stop.is_set()
-                    else Outcome(state="failed", error=told, with_less=True)
-                )
-            except (
-                exceptions.RayError
-            ):  # of another cluster at the same address, say: this process must start anew
-                _log.exception("job %s, attempt %d: the way to the cluster is broken", *self._who)
-                os._exit(BROKEN)
-            except Exception as error:
-                _log.exception("job %s, attempt %d", *self._who)
-                outcome = Outcome(state="failed", error=_fault(error))
-            say(messages, "outcome", outcome.model_dump(mode="json"))
+            say(messages, "outcome", self._outcome(messages).model_dump(mode="json"))
+
+    def _outcome(self, messages: TextIO) -> Outcome:
+        """How it ended; an attempt that was told to stop is canceled, however its actor went away."""
+        with_less = False
+        try:
+            return self._follow(messages)
+        except (Stopped, FencedError):
+            return Outcome(state="canceled")
+        except LostError as error:
+            _log.warning("job %s, attempt %d: %s", *self._who, " ".join(str(error).split()))
+            told = failures.lost(f"The process on the cluster that did this work was lost: {error.told}.")
+        except ShortageError as error:
+            told, with_less = failures.out_of_memory(f"Ray ended it: {error}"), True
+        except exceptions.RayError:
+            # Of another cluster at the same address, say: this process must start anew.
+            _log.exception("job %s, attempt %d: the way to the cluster is broken", *self._who)
+            os._exit(BROKEN)
+        except Exception as error:
+            _log.exception("job %s, attempt %d", *self._who)
+            return Outcome(state="failed", error=_fault(error))
+        if self.stop.is_set():
+            return Outcome(state="canceled")
+        return Outcome(state="failed", error=told, with_less=with_less)
 
     def _follow(self, messages: TextIO) -> Outcome:
         name, seen = _earlier(self._task.messages)
@@ -185,9 +182,8 @@ class Attempt(threading.Thread):
                     raise VersionsDifferError(version)
                 self._send(actor)
                 self._ask(actor.begin, self._task)
-            except (
-                LostError
-            ) as error:  # nothing was begun: its machine may have been dead without Ray's knowing
+            except LostError as error:
+                # Nothing was begun: its machine may have been dead without Ray's knowing.
                 _end(self.name, actor)
                 if tried == _PLACES or self.stop.is_set():
                     raise
@@ -314,25 +310,9 @@ class Attempt(threading.Thread):
             raise LostError(str(error)) from error
 
 
-def lost(reason: str) -> JobFailure:
-    """Say that an actor is gone.
-
-    Args:
-        reason: How it was lost.
-
-    Returns:
-        The error.
-    """
-    return JobFailure(
-        code="worker_lost",
-        message=f"The process on the cluster that did this work was lost: {reason}.",
-        remedy="Send it again; if it ends the same way, try fewer samples, and report it with the service's log.",
-    )
-
-
 def _fault(error: Exception) -> JobFailure:
-    if worker.is_disk_full(error):
-        return worker.disk_full("On a machine of the cluster, or between it and the service.")
+    if failures.is_disk_full(error):
+        return failures.disk_full("On a machine of the cluster, or between it and the service.")
     return JobFailure(
         code=getattr(error, "code", "internal"),
         message=f"The cluster could not do this work: {error}",

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
-import re
 import signal
 import sys
 import tempfile
@@ -16,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
 
+from app.executors.failures import fault, told
 from app.executors.messages import say
 from app.executors.protocol import Outcome, Task
 from quant_core.errors import CancelledError, UserError
@@ -27,9 +26,6 @@ _log = logging.getLogger("bitwright.worker")
 
 _STEP_SECONDS = 0.2
 """Steps within a stage that follow faster than this are left out; a stage's first and last never are."""
-
-_NO_MEMORY = re.compile(r"bad allocation|std::bad_alloc|can't allocate memory|[Ff]ailed to allocate memory")
-"""How onnxruntime and torch say that there is no memory left."""
 
 _FIRST = 800
 """Of 1000: how soon the kernel ends a worker when memory runs out."""
@@ -94,10 +90,10 @@ def check(
         with _limited_to(limits), _temporary_files_in(scratch):
             resolve(validator)(model, data, spec.model_copy(update={"device": "cpu"}))
     except UserError as error:
-        return _told(error, model, data)
+        return told(error, model, data)
     except Exception as error:
         _log.exception("the checks of %s failed", model.name)
-        return _fault(error, "the check")
+        return fault(error, "the check")
     return None
 
 
@@ -121,10 +117,10 @@ def inspect(
         with _limited_to(limits), _temporary_files_in(scratch):
             found: Preflight = resolve(inspector)(model, data)
     except UserError as error:
-        return _told(error, *files)
+        return told(error, *files)
     except Exception as error:
         _log.exception("%s could not be inspected", model.name)
-        return _fault(error, "the inspection")
+        return fault(error, "the inspection")
     return found
 
 
@@ -163,13 +159,13 @@ def _outcome(
             )
         return Outcome(state="succeeded", summary=JobSummary.of(report))
     except UserError as error:
-        return Outcome(state="failed", error=_told(error, *files))
+        return Outcome(state="failed", error=told(error, *files))
     except CancelledError:
         return Outcome(state="canceled")
     except Exception as error:
         _log.exception("job %s, attempt %d", task.job_id, task.attempt)
-        told = _fault(error, f"job {task.job_id}")
-        return Outcome(state="failed", error=told, with_less=told.code == "out_of_memory")
+        failure = fault(error, f"job {task.job_id}")
+        return Outcome(state="failed", error=failure, with_less=failure.code == "out_of_memory")
 
 
 @contextlib.contextmanager
@@ -193,85 +189,6 @@ def _temporary_files_in(scratch: Path) -> Iterator[None]:
 def _limited_to(limits: tuple[int, int, int]) -> contextlib.AbstractContextManager[None]:
     nodes, nesting, tensor_bytes = limits
     return limited_to(Limits(nodes, nesting, tensor_bytes or None))
-
-
-def _told(error: UserError, *files: Path) -> JobFailure:
-    told = JobFailure.of(error)
-    # Users know their files by name; where the service keeps them is not theirs to know.
-    folders = [f"{file.parent}/" for file in files]
-
-    def plain(text: str) -> str:
-        for folder in folders:
-            text = text.replace(folder, "")
-        return text
-
-    return JobFailure(
-        code=told.code,
-        message=plain(told.message),
-        remedy=plain(told.remedy),
-        where=None if told.where is None else plain(told.where),
-    )
-
-
-def _fault(error: Exception, work: str) -> JobFailure:
-    if (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or _NO_MEMORY.search(str(error))
-    ):
-        return out_of_memory(str(error))
-    if is_disk_full(error):
-        return disk_full(str(error))
-    return JobFailure(
-        code=getattr(error, "code", "internal"),
-        message=f"The engine failed: {type(error).__name__}: {error}",
-        remedy=f"This is a fault of Bitwright. Please report it; the service's log has the details under {work}.",
-    )
-
-
-def out_of_memory(detail: str) -> JobFailure:
-    """Say that there is no memory left.
-
-    Args:
-        detail: What the system says.
-
-    Returns:
-        The error.
-    """
-    return JobFailure(
-        code="out_of_memory",
-        message=f"Memory ran out. {detail}".strip(),
-        remedy="Send fewer samples or a smaller model, or run the service where there is more memory.",
-    )
-
-
-def is_disk_full(error: BaseException | None) -> bool:
-    """Tell whether there was no room for a file.
-
-    Args:
-        error: What happened.
-
-    Returns:
-        Whether the disk, a quota or the bucket is full.
-    """
-    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
-
-
-def disk_full(detail: str) -> JobFailure:
-    """Say that there is no room left.
-
-    Args:
-        detail: What the system says.
-
-    Returns:
-        The error.
-    """
-    return JobFailure(
-        code="storage",
-        message=f"There is no room left where the job's files are kept. {detail}",
-        remedy="Have space freed in the service's data folder or storage, then send it again.",
-        retryable=True,
-    )
 
 
 def _here(spec: JobSpec) -> JobSpec:

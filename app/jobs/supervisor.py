@@ -14,8 +14,8 @@ from pathlib import Path
 from sqlalchemy.exc import OperationalError
 
 from app.executors.devices import served_by
+from app.executors.failures import disk_full, is_disk_full
 from app.executors.protocol import Executor, Outcome, Task, Ticket
-from app.executors.worker import disk_full, is_disk_full
 from app.jobs.job import Job
 from app.jobs.leases import BATCH_STEP, Leases
 from app.metrics import Metrics, StageWatch
