@@ -17,34 +17,12 @@ _HOST = torch.device("cpu")
 _SOURCES = frozenset({"Shape", "Size"})
 _ARITHMETIC = frozenset(
     (
-        *("Abs", "Add", "And", "Cast", "Ceil", "Clip", "Concat", "ConstantOfShape", "CumSum", "Div", "Equal"),
-        *("Expand", "Flatten", "Floor", "Gather", "GatherElements", "GatherND", "Greater", "GreaterOrEqual"),
-        *(
-            "Identity",
-            "Less",
-            "LessOrEqual",
-            "Max",
-            "Min",
-            "Mod",
-            "Mul",
-            "Neg",
-            "NonZero",
-            "Not",
-            "Or",
-            "Pow",
-        ),
-        *(
-            "Range",
-            "ReduceMax",
-            "ReduceMin",
-            "ReduceProd",
-            "ReduceSum",
-            "Reshape",
-            "Round",
-            "ScatterElements",
-        ),
-        *("ScatterND", "Sign", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze"),
-        *("Where", "Xor"),
+        *("Abs", "Add", "And", "Cast", "Ceil", "Clip", "Concat", "ConstantOfShape", "CumSum", "Div"),
+        *("Equal", "Expand", "Flatten", "Floor", "Gather", "GatherElements", "GatherND", "Greater"),
+        *("GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg"),
+        *("NonZero", "Not", "Or", "Pow", "Range", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum"),
+        *("Reshape", "Round", "ScatterElements", "ScatterND", "Sign", "Slice", "Split", "Sqrt"),
+        *("Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze", "Where", "Xor"),
     )
 )
 
