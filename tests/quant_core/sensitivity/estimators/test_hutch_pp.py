@@ -63,6 +63,10 @@ def test_no_more_variance_than_hutchinson_at_equal_products(
     assert (np.sqrt((errors**2).mean(axis=0) / variance) > 0.7).all()
     assert (np.sqrt((errors**2).mean(axis=0) / variance) < 1.4).all()
     assert all(run.probes == PRODUCTS for run in runs)
+    shares = (traces / traces.sum(axis=1, keepdims=True)).std(axis=0)
+    told = np.sqrt(np.mean([run.share_stderr**2 for run in runs], axis=0))
+    assert (told / shares > 0.7).all()
+    assert (told / shares < 1.4).all()
 
 
 @pytest.mark.parametrize("blocks", [True, False])

@@ -47,6 +47,30 @@ def test_stops_once_the_scores_are_known(tiny: Any, samples: torch.Tensor, round
     assert np.mean(np.abs(loose.increase - exact.increase) < 3 * loose.stderr) >= 0.75
 
 
+def test_progress_is_told_as_the_share_of_the_scores(tiny: Any, samples: torch.Tensor, rounded: Any) -> None:
+    net = tiny("Tanh")
+    quantized = [
+        [rounded(weight, bits) for bits in bits_of]
+        for weight, bits_of in zip(net.weights.values(), (BITS, BITS[:1]), strict=True)
+    ]
+    batches = split_batches({"x": samples}, None, sample_bytes=1, seed=0, largest=24, clusters=1)
+    told: list[tuple[float, str]] = []
+    objective = Objective((Term("y", "y", "squared_error"),))
+    output(
+        net.program, net.layers, objective, batches, quantized,
+        on_progress=lambda share, said: told.append((share, said)),
+    )  # fmt: skip
+    each = len(batches)
+    shares = [share for share, said in told if said.endswith("bit-widths")]
+    assert shares == pytest.approx(
+        [(5 * batch + done) / (5 * each) for batch in range(each) for done in (4, 5)]
+    )
+    assert [share for share, said in told if said.endswith(" samples")] == pytest.approx(
+        [(batch + 1) / each for batch in range(each)]
+    )
+    assert told[-1][0] == 1
+
+
 def test_replacements_hold_before_and_behind_the_layer(
     tiny: Any, samples: torch.Tensor, rounded: Any
 ) -> None:

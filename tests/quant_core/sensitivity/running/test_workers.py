@@ -21,6 +21,7 @@ from quant_core.sensitivity.running.workers import OneThread, Workers
 from quant_core.sensitivity.table import answer
 
 KL = Objective((Term("y", "y", "kl"),))
+LABELS = torch.arange(96) % 3
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def net(tiny: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def two(net: Any, samples: torch.Tensor) -> Iterator[Workers]:
-    with Workers(net.model, {"x": samples}, None, ["cpu", "cpu"]) as workers:
+    with Workers(net.model, {"x": samples}, LABELS, ["cpu", "cpu"]) as workers:
         yield workers
 
 
@@ -65,6 +66,13 @@ def test_the_table_is_the_same_whatever_the_number_of_processes(
     assert many.model_dump_json() == one.model_dump_json()
     assert told
     assert all(layer.trace for layer in many.layers)
+
+
+def test_labels_reach_the_other_processes(question: Question, two: Workers) -> None:
+    known = replace(question, labels=LABELS, objective=Objective((Term("y", "y", "cross_entropy"),)))
+    one = answer(replace(known, crew=OneThread()), "output").table
+    assert answer(replace(known, crew=two), "output").table == one
+    assert one.layers != answer(replace(question, crew=OneThread()), "output").table.layers
 
 
 def test_pairs_are_the_same_whatever_the_number_of_processes(question: Question, two: Workers) -> None:
