@@ -17,7 +17,9 @@ from quant_core.pipeline import quantize
 from quant_core.preparation import prepare
 from quant_core.spec import LayerRule, QuantizeSpec
 
-SPEC = QuantizeSpec.model_validate({"size": 1.0, "bits": [8], "rounding": "nearest", "device": "cpu"})
+SPEC = QuantizeSpec.model_validate(
+    {"size": 1.0, "bits": [8], "rounding": "nearest", "device": "cpu", "effort": "fast"}
+)
 
 
 class Net(torch.nn.Module):
