@@ -142,9 +142,9 @@ class QuantizeSpec(Request):
         float_islands: Share of the file's estimated time that may be spent on running in float the few layers that lose
             most by 8-bit activations, where that lowers the loss by a fifth or more; 0 keeps all in integers. If left
             out 0.15, and where the answer is then still ruined (13 dB, 0.05 nats) 0.3, 0.6 or 1; where the largest file
-            misses `max_drop`, 0.5, then as much as it takes to have all layers in float. Such layers are looked for
-            where all activations have 8 bits, the target is `ort-cpu`, and BOPs, peak memory and latency are not
-            limited.
+            misses `max_drop`, 0.5, then as much as it takes to have all layers in float. Layers that take at most 3 %
+            more so join also where little is lost, but for `effort` `fast`. All this where activations have 8 bits
+            throughout, the target is `ort-cpu`, and BOPs, peak memory and latency are not limited.
         follow: Whether the layers of the chosen plan are rounded again, one after another, each for the inputs that the
             rounded layers before it give; not for `nearest` and `stochastic`, with fewer than 16 samples, or where next
             to nothing is lost.
