@@ -142,6 +142,7 @@ ORT_CPU = Target(
     storage=LocalFunctions(),
     integer_bias=True,
     norms_apart=True,
+    convolves_averages=True,
     halves=True,
     mixes_channels=True,
     decodes_trellis=True,

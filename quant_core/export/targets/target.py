@@ -39,6 +39,7 @@ class Target:
         integer_bias: Whether the bias of an integer Gemm with float output is stored in integers, without which
             onnxruntime dequantizes its weight in every run.
         norms_apart: Whether layer normalization is written so that no addition is fused with it.
+        convolves_averages: Whether averages of windows in float are written as convolutions where these are faster.
         halves: Whether float tensors that float16 holds exactly, such as steps and corrected biases, are stored so,
             each behind a Cast.
         mixes_channels: Whether channels of one weight may be stored in two widths.
@@ -60,6 +61,7 @@ class Target:
     block_sizes: tuple[int, ...] = ()
     integer_bias: bool = False
     norms_apart: bool = False
+    convolves_averages: bool = False
     halves: bool = False
     mixes_channels: bool = False
     decodes_trellis: bool = False

@@ -37,6 +37,7 @@ from quant_core.export.targets.target import Target
 from quant_core.export.writing.assembly import assemble
 from quant_core.export.writing.copying import copy_node
 from quant_core.export.writing.file_tensors import FileTensors
+from quant_core.export.writing.float_averages import convolve_averages
 from quant_core.export.writing.integer_biases import IntegerBiases
 from quant_core.export.writing.norms_apart import keep_norms_apart
 from quant_core.export.writing.opset import at_opset, lower_opset, opset_of
@@ -108,6 +109,8 @@ def export_parts(
     quantized = _Exporter(proto, layers, weights, placement, grids, target, layouts).export()
     if target.norms_apart:
         keep_norms_apart(quantized, model)
+    if target.convolves_averages:
+        convolve_averages(quantized, model)
     if target.halves:
         store_spread(quantized, model.meta.get(SPREAD, {}))
     store_in_half(quantized, half_types(model, halves=target.halves))
