@@ -151,6 +151,7 @@ def to_torch(array: np.ndarray, kind: Kind, precision: Precision) -> torch.Tenso
 
 
 _MOST_COPIED = 1 << 24
+_MOST_AXES = 64
 _NATIVE = frozenset(
     {
         "bool",
@@ -177,7 +178,15 @@ def to_numpy(tensor: torch.Tensor, kind: Kind | None = None) -> np.ndarray:
 
     Returns:
         Array of the same shape.
+
+    Raises:
+        ModelError: If the tensor has more axes than an array can have.
     """
+    if tensor.dim() > _MOST_AXES:
+        raise ModelError(
+            f"a tensor has {tensor.dim()} axes, and arrays have {_MOST_AXES} at most.",
+            remedy="Join axes of the tensor, or export the model again.",
+        )
     held = tensor.detach().cpu()
     array: np.ndarray = (held.float() if held.dtype == torch.bfloat16 else held).numpy()
     if kind is None or kind == Kind.UNDEFINED:

@@ -125,3 +125,15 @@ def test_a_lack_of_memory_is_no_damage(monkeypatch) -> None:
     monkeypatch.setattr(type(model.graph.initializers["w"].const_value), "numpy", no_room)
     with pytest.raises(MemoryError):
         compile_model(model)
+
+
+def test_more_axes_than_arrays_have_are_refused():
+    """Torch makes such a tensor."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["": 21]>
+        many (float[n] x, int64[m] sizes) => (float[o] y) { y = Reshape(x, sizes) }"""
+    )
+    feeds = {"x": np.ones(1, np.float32), "sizes": np.ones(64, np.int64)}
+    assert run(model, feeds)["y"].ndim == 64
+    with pytest.raises(ModelError, match="65 axes"):
+        run(model, feeds | {"sizes": np.ones(65, np.int64)})
