@@ -200,10 +200,11 @@ class Server:
     def files(self) -> set[str]:
         """Everything a request or a job can leave behind, besides contents that wait to be swept."""
         return {
-            str(path.relative_to(self.folder))
+            str((Path(folder) / name).relative_to(self.folder))
             for room in ("services/*/staging", "services/*/scratch", "store/folders")
-            for path in self.folder.glob(f"{room}/**/*")
-            if path.is_file()
+            for start in self.folder.glob(room)
+            for folder, _, names in os.walk(start)  # which minds no folder that goes meanwhile
+            for name in names
         }
 
 
