@@ -19,10 +19,11 @@ def test_head_tells_what_get_would(server: Any) -> None:
     job = server.submit()
     server.wait_for(job, "succeeded")
     for path in ("/healthz", "/readyz", f"/jobs/{job}", f"/jobs/{job}/model", f"/jobs/{job}/report", "/"):
-        head, whole = server.http.head(path), server.http.get(path)
-        assert head.status_code == whole.status_code
+        before, head, after = (server.http.request(method, path) for method in ("GET", "HEAD", "GET"))
         assert head.content == b""
-        assert _same(head, whole), path
+        assert any(  # the device of a job that has ended may be given back in between
+            head.status_code == whole.status_code and _same(head, whole) for whole in (before, after)
+        ), path
     assert int(server.http.head(f"/jobs/{job}/model").headers["Content-Length"]) > 0
     assert server.http.head("/jobs/none").status_code == 404
 
