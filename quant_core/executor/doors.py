@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,36 +13,49 @@ import torch
 from quant_core.executor.compiler import compile_model, deserialize
 from quant_core.executor.dtypes import Kind, to_numpy, to_torch
 from quant_core.executor.program import Program
+from quant_core.ingest.reading.source import read_model
 
 
-def load(model: onnx.ModelProto | ir.Model, *, dtype: torch.dtype | None = None) -> Program:
+def load(model: onnx.ModelProto | ir.Model | Path | str, *, dtype: torch.dtype | None = None) -> Program:
     """Loads a model as a torch module.
 
     The module takes one tensor per graph input, in order, and returns a tuple of outputs, computed in float32 or
     float64 as the model says: float16 and bfloat16 models too compute in float32.
 
     Args:
-        model: An ONNX model.
+        model: An ONNX model, or the path of its file.
         dtype: Type to compute every float tensor in instead, such as float16 for a model in half precision.
 
     Returns:
         The module; differentiable twice wherever mathematics allows.
+
+    Raises:
+        ModelError: If the file cannot be read, or the graph cannot be run.
     """
+    if isinstance(model, (str, Path)):
+        model = read_model(Path(model), quantized_parts="keep").model
     return compile_model(deserialize(model) if isinstance(model, onnx.ModelProto) else model, dtype=dtype)
 
 
 def run(
-    model: onnx.ModelProto, feeds: dict[str, np.ndarray], *, dtype: torch.dtype | None = None
+    model: onnx.ModelProto | ir.Model | Path | str,
+    feeds: dict[str, np.ndarray],
+    *,
+    dtype: torch.dtype | None = None,
 ) -> dict[str, np.ndarray]:
     """Runs a model once; the twin of `onnxruntime.InferenceSession.run`.
 
     Args:
-        model: An ONNX model.
+        model: An ONNX model, or the path of its file.
         feeds: Input name -> array of the declared type.
         dtype: Type to compute every float tensor in, as for `load`.
 
     Returns:
         Output name -> array of the declared type.
+
+    Raises:
+        ModelError: If the file cannot be read, or the graph cannot be run.
+        SamplesError: If an input has no feed.
     """
     program = load(model, dtype=dtype)
     tensors = {}

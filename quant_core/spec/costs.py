@@ -127,7 +127,7 @@ class CostTable(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    version: int = 1
+    version: Literal[1] = 1
     model: str
     float_bytes: int
     base: int

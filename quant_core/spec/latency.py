@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -107,7 +108,7 @@ class LatencyTable(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    version: int = 2
+    version: Literal[2] = 2
     model: str
     target: str
     threads: int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 from quant_core.spec.width import width_of
@@ -109,6 +111,6 @@ class ParetoFront(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    version: int = 1
+    version: Literal[1] = 1
     layers: tuple[str, ...]
     points: tuple[ParetoPoint, ...]

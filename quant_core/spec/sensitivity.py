@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
@@ -78,7 +78,7 @@ class SensitivityTable(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    version: int = 1
+    version: Literal[1] = 1
     method: str
     trace_method: str | None = None
     loss: str

@@ -131,6 +131,14 @@ def test_rules_that_contradict_name_each_other(folder):
         replan(folder, PlanSpec.model_validate({"size": 600, "rules": rules}))
 
 
+@pytest.mark.parametrize("name", ["sensitivity.json", "costs.json"])
+def test_tables_of_another_format_are_refused(folder, name):
+    table = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps({**table, "version": 99}))
+    with pytest.raises(SpecError, match=rf"{name}.*not such a table: version"):
+        replan(folder, PlanSpec.model_validate({"size": 600}))
+
+
 def test_what_cannot_be_is_said(folder, tmp_path):
     with pytest.raises(InfeasibleBudgetError, match="smallest reachable file is 437 bytes"):
         replan(folder, PlanSpec.model_validate({"size": 400}))

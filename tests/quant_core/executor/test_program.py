@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -312,3 +313,17 @@ def test_quantization_is_straight_through() -> None:
     assert y.tolist() == [0.5, 1.0, 3.5]
     (slope,) = torch.autograd.grad(y.sum(), x)
     assert slope.tolist() == [1.0, 1.0, 0.0]
+
+
+def test_a_file_runs_as_its_model_does(tmp_path: Path) -> None:
+    proto = model(
+        """<ir_version: 9, opset_import: ["" : 18]>
+        g (float[n] x) => (float[n] y) { y = Add(x, b) }""",
+        b=np.array([1.0], np.float32),
+    )
+    onnx.save(proto, tmp_path / "net.onnx")
+    feeds = {"x": np.array([1.0, 2.0], np.float32)}
+    for path in (tmp_path / "net.onnx", str(tmp_path / "net.onnx")):
+        np.testing.assert_array_equal(run(path, feeds)["y"], run(proto, feeds)["y"])
+    with pytest.raises(ModelError, match=r"missing\.onnx"):
+        run(tmp_path / "missing.onnx", feeds)
