@@ -131,6 +131,7 @@ class _Cutting:
             self.cuts += left <= 0
             for end in (client, service):
                 end.shutdown(socket.SHUT_RDWR)
+                end.close()  # one that is shut down alone takes what is sent until it is full, and then nothing
 
     def _back(self, service: socket.socket, client: socket.socket) -> None:
         with suppress(OSError):
