@@ -24,7 +24,7 @@ from quant_core.quantizers.tuning import reconstruction
 from quant_core.quantizers.tuning.learned_codes import LearnedCodes
 from quant_core.quantizers.tuning.reconstruction import reconstruct
 from quant_core.quantizers.tuning.tuning_samples import share
-from quant_core.spec import WeightGrid, WeightOptions
+from quant_core.spec import WeightOptions
 from tests.quant_core.quantizers.moments.test_read_positions import padded, tokens
 
 
@@ -311,27 +311,6 @@ def test_an_error_that_is_no_number_is_an_error():
         tune(model, layers, program, start | {"second": broken}, samples, steps=5)
 
 
-def test_learned_codes_start_where_they_are_told_and_gradients_are_those_of_the_chain_rule():
-    _, model, layers, _ = small_net()
-    layer = layers[1]
-    weight = model.graph.initializers["w2"].const_value.numpy()
-    start = quantize_weight(weight, 3, 0)
-    learned = LearnedCodes(model, layer, start, torch.ones(2, 32))
-    values = learned.stand_ins()
-    np.testing.assert_allclose(values["w2"].detach().numpy(), start.dequantize(), rtol=1e-6)
-    np.testing.assert_array_equal(learned.result().codes, start.codes)
-    np.testing.assert_array_equal(
-        values["b2"].detach().numpy(), model.graph.initializers["b2"].const_value.numpy()
-    )
-    gradient = np.random.default_rng(0).standard_normal(weight.shape).astype(np.float32)
-    (values["w2"] * torch.from_numpy(gradient)).sum().backward()
-    scale = start.scale.reshape(-1, 1, 1, 1)
-    (codes,), (log_scale,) = learned.parameters("codes"), learned.parameters("scales")
-    np.testing.assert_allclose(codes.grad.numpy(), gradient * scale, rtol=1e-5)
-    expected = (gradient * start.dequantize()).sum((1, 2, 3)) / 2  # at 3 bits
-    np.testing.assert_allclose(log_scale.grad.numpy().reshape(-1), expected, rtol=1e-3, atol=1e-4)
-
-
 def test_biases_take_up_what_codes_move_the_mean_output_by():
     rng = np.random.default_rng(3)
     weights = {
@@ -378,24 +357,3 @@ def test_means_are_those_of_the_channels_that_each_group_reads():
     value = torch.arange(4.0)[None, :, None, None].expand(7, 4, 5, 5)
     expected = [[0, 0, 0, 1, 1, 1], [2, 2, 2, 3, 3, 3]]
     assert reconstruction._mean(layers[0], value).tolist() == expected
-
-
-@pytest.mark.parametrize(
-    "grid", [WeightGrid(symmetric=False), WeightGrid("block", 16), WeightGrid("block", 16, symmetric=False)]
-)
-def test_learned_codes_keep_zero_points_and_blocks(grid):
-    _, model, layers, _ = small_net()
-    layer = layers[1]
-    weight = model.graph.initializers["w2"].const_value.numpy() + np.float32(0.02)
-    start = quantize_weight(weight, 3, 0, grid)
-    learned = LearnedCodes(model, layer, start, torch.ones(2, 32))
-    np.testing.assert_allclose(learned.stand_ins()["w2"].detach().numpy(), start.dequantize(), rtol=1e-6)
-    (codes,) = learned.parameters("codes")
-    with torch.no_grad():
-        codes += 9  # beyond the end of every grid
-    learned.project()
-    result = learned.result()
-    assert result.codes.max() == result.codes.min() == 3
-    np.testing.assert_allclose(result.scale, start.scale, rtol=1e-6)
-    np.testing.assert_array_equal(result.zero_point, start.zero_point)
-    assert (result.block_size, bool(learned.parameters("scales"))) == (grid.block, grid.block is None)
