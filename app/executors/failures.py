@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import errno
-import re
 from pathlib import Path
 
 from quant_core.errors import UserError
+from quant_core.processors.heap import says_no_memory
 from quant_core.spec import JobFailure
-
-_NO_MEMORY = re.compile(r"bad allocation|std::bad_alloc|can't allocate memory|[Ff]ailed to allocate memory")
-"""How onnxruntime and torch say that there is no memory left."""
 
 
 def told(error: UserError, *files: Path) -> JobFailure:
@@ -49,11 +46,7 @@ def fault(error: Exception, work: str) -> JobFailure:
     Returns:
         The error: memory or disk that ran out, or a fault of the engine.
     """
-    if (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or _NO_MEMORY.search(str(error))
-    ):
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or says_no_memory(error):
         return out_of_memory(str(error))
     if is_disk_full(error):
         return disk_full(str(error))

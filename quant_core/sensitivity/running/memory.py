@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -11,14 +10,10 @@ import torch
 
 from quant_core.errors import MemoryLimitError
 from quant_core.ingest.layer import Layer
+from quant_core.processors.heap import says_no_memory
 from quant_core.sensitivity.cut import Cut
 
 T = TypeVar("T")
-
-# What allocators say that raise a plain RuntimeError, among them torch's for the CPU.
-_SAYS_SO = re.compile(
-    r"can't allocate memory|not enough memory|out of memory|bad_alloc|bad allocation", re.IGNORECASE
-)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -34,7 +29,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     while cause is not None:
         if isinstance(cause, MemoryError | torch.OutOfMemoryError):
             return True
-        if isinstance(cause, RuntimeError) and _SAYS_SO.search(str(cause)):
+        if isinstance(cause, RuntimeError) and says_no_memory(cause):
             return True
         cause = cause.__cause__
     return False

@@ -1,4 +1,4 @@
-"""What is freed leaves the process."""
+"""What is freed leaves the process, and what says that there is nothing left is understood."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from quant_core.processors.heap import trim_heap
+from quant_core.processors.heap import says_no_memory, trim_heap
 
 _BLOCKS, _BYTES = 3000, 60_000  # small enough for the heap, whatever its limits have become
 
@@ -35,3 +36,17 @@ def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(ctypes, "CDLL", None)
     trim_heap()
+
+
+def test_allocators_are_understood() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert says_no_memory(caught.value)
+    for text in (
+        "std::bad_alloc",
+        "Failed to allocate memory for requested buffer of size 8",  # onnxruntime's arena
+        "DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.",
+        "CUDA out of memory.",
+    ):
+        assert says_no_memory(RuntimeError(text)), text
+    assert not says_no_memory(RuntimeError("a layer remembers nothing"))
