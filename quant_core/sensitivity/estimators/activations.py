@@ -36,7 +36,8 @@ class ActivationTraces:
     Attributes:
         tensors: Names of the tensors, in the order of their first reader; integer ones have no derivative and are
             left out.
-        trace: Tr(H_a) for each tensor, not divided by n_a; NaN where the network gave NaN or infinity.
+        trace: Tr(H_a) for each tensor, not divided by n_a; 0 where the loss does not depend on it, NaN where the
+            network gave NaN or infinity.
         stderr: Standard error over samples and probes.
         elements: n_a, the tensor's elements for one sample.
         probes: Number of random probes.
@@ -111,13 +112,20 @@ def activation_traces(
         batch, generator = batches[index], probe_generator(seed, number)
         held: dict[str, torch.Tensor] = {}
         rows = forward(program, objective, batch, {}, {name: _hold(held, name) for name in names})
-        tensors = [held[name] for name in names]
+        # What the loss does not depend on is not run.
+        reached = [k for k, name in enumerate(names) if name in held]
+        tensors = [held[names[k]] for k in reached]
+        found = np.zeros(len(names))
+        if not reached:
+            return found
         if curvature == "gauss_newton":
             gradients = random_gradient(objective, rows, batch, tensors, signed_root, generator)
-            return inner(gradients, gradients)
-        signs = [rademacher(tensor, generator) for tensor in tensors]
-        gradients = slopes(losses(objective, rows, batch).mean(), tensors)
-        return inner(signs, bend(gradients, tensors, signs))
+            found[reached] = inner(gradients, gradients)
+        else:
+            signs = [rademacher(tensor, generator) for tensor in tensors]
+            gradients = slopes(losses(objective, rows, batch).mean(), tensors)
+            found[reached] = inner(signs, bend(gradients, tensors, signs))
+        return found
 
     found = average_traces(
         probe,

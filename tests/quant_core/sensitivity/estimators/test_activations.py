@@ -172,6 +172,33 @@ def test_rows_of_a_table_are_no_activations_and_shared_weights_add_their_tensors
     assert stderr[1] == found.stderr.sum()
 
 
+@pytest.mark.parametrize("curvature", ["gauss_newton", "hessian"])
+def test_what_the_loss_does_not_read_has_no_trace(samples: torch.Tensor, curvature: Any) -> None:
+    model = ir.from_onnx_text(
+        """
+        <ir_version: 10, opset_import: ["" : 21]>
+        two (float[N, 5] x, int64[N] ids) => (float[N, 1] y, float[N, 1] other, float[N, 2] z)
+        <float[5, 1] w = {1.0, -2.0, 0.5, 0.0, 3.0}, float[1, 1] v = {2.0}, float[2, 2] table = {1.0, 2.0, 3.0, 4.0}>
+        { y = MatMul(x, w)  h = Relu(y)  other = MatMul(h, v)  z = Gather(table, ids) }
+        """
+    )
+    program = compile_model(model)
+    layers = (
+        Layer("line", "MatMul", "w", (5, 1), 1, (Use("line", "MatMul", "x", "y", 1),)),
+        Layer("unread", "MatMul", "v", (1, 1), 1, (Use("unread", "MatMul", "h", "other", 1),)),
+    )
+    table = Layer("table", "Gather", "table", (2, 2), 0, (Use("table", "Gather", "ids", "z", 0),))
+    feeds = {"x": samples, "ids": torch.zeros(len(samples), dtype=torch.int64)}
+    some = split_batches(feeds, None, sample_bytes=1, seed=0)
+    how: dict[str, Any] = {"seed": 0, "curvature": curvature, "max_probes": 32, "tolerance": 0}
+    found = activation_traces(program, layers, SQUARED, some, **how)
+    assert found.tensors == ("x", "h")
+    assert abs(found.trace[0] - (1 + 4 + 0.25 + 9)) < 3 * found.stderr[0] + 1e-4
+    assert (found.trace[1], found.stderr[1]) == (0, 0)
+    none = activation_traces(program, [table], SQUARED, some, **how)
+    assert (none.tensors, none.trace.shape) == ((), (0,))
+
+
 def test_a_tensor_that_is_not_finite_leaves_the_others_usable(
     tiny: Any, samples: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
