@@ -43,6 +43,8 @@ def passes() -> tuple[ir.passes.InPlacePass, ...]:
         ShortDomain(),
         ForgetNegativeAxes(),
         common.RemoveInitializersFromInputsPass(),
+        # Inlined within functions that nothing calls, calls may grow without an end: the size of the graph bounds none.
+        common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
         common.InlinePass(lambda function: function.domain != UNPACKING_DOMAIN),
         AttachExternalData(),
         SpellOutSimplifiedNorm(),

@@ -17,7 +17,7 @@ USUAL_AXES = 8
 MAX_CALLS = 64
 """Deepest nesting of function calls."""
 
-_Name = tuple[str, str]
+_Name = tuple[str, str, str]
 
 
 def check_graph_size(model: onnx.ModelProto, where: str | None = None) -> None:
@@ -52,7 +52,8 @@ def check_graph_size(model: onnx.ModelProto, where: str | None = None) -> None:
 class _Counter:
     def __init__(self, model: onnx.ModelProto, where: str | None) -> None:
         self.bodies = {
-            (function.domain or "ai.onnx", function.name): function for function in model.functions
+            (function.domain or "ai.onnx", function.name, function.overload): function
+            for function in model.functions
         }
         self.where = where
         self.sizes: dict[tuple[_Name, int], int] = {}
@@ -61,7 +62,7 @@ class _Counter:
     def graph(self, nodes: Iterable[onnx.NodeProto], depth: int) -> int:
         total = 0
         for node in nodes:
-            name = (node.domain or "ai.onnx", node.op_type)
+            name = _name(node)
             total += self.function(name, depth) if name in self.bodies else (1 + depth) ** 2
             total += sum(self.graph(body.node, depth + 1) for body in body_protos(node))
         return total
@@ -101,9 +102,13 @@ class _Counter:
                 own = {value.name: len(value.type.tensor_type.shape.dim) for value in inner.input}
                 stored = {tensor.name: len(tensor.dims) for tensor in inner.initializer}
                 self.ranks(inner.node, {**known, **stored, **own})
-            body = self.bodies.get((node.domain or "ai.onnx", node.op_type))
+            body = self.bodies.get(_name(node))
             if body is not None:
                 inside = dict(zip(body.input, given, strict=False))
                 self.ranks(body.node, inside)
                 made = max([made, *(inside.get(name, 0) for name in body.output)])
             known.update(dict.fromkeys(node.output, max(made, 0)))
+
+
+def _name(node: onnx.NodeProto) -> _Name:
+    return (node.domain or "ai.onnx", node.op_type, node.overload)

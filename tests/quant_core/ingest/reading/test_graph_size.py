@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from quant_core.errors import ModelError
 from quant_core.executor import load
-from quant_core.ingest import read_model
+from quant_core.ingest import normalise, read_model
 from quant_core.ingest.reading.graph_size import check_graph_size
 from quant_core.spec.limits import MAX_NODES
 
@@ -19,7 +19,7 @@ Y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])
 IMPORTS = [helper.make_opsetid("", 18), helper.make_opsetid("local", 1)]
 
 
-def calls(levels: int, last: str | None = None) -> onnx.ModelProto:
+def calls(levels: int, last: str | None = None, overload: str = "") -> onnx.ModelProto:
     """A chain of functions that each call the next twice."""
     functions = []
     for level in range(levels):
@@ -27,14 +27,24 @@ def calls(levels: int, last: str | None = None) -> onnx.ModelProto:
         nodes = [helper.make_node("Relu", ["a"], ["b"])]
         if below is not None:
             nodes = [
-                helper.make_node(below, ["a"], ["m"], domain="local"),
-                helper.make_node(below, ["m"], ["b"], domain="local"),
+                helper.make_node(below, ["a"], ["m"], domain="local", overload=overload),
+                helper.make_node(below, ["m"], ["b"], domain="local", overload=overload),
             ]
-        functions.append(helper.make_function("local", f"f{level}", ["a"], ["b"], nodes, IMPORTS))
-    graph = helper.make_graph(
-        [helper.make_node(f"f{levels - 1}", ["x"], ["y"], domain="local")], "g", [X], [Y]
-    )
-    return helper.make_model(graph, opset_imports=IMPORTS, functions=functions, ir_version=9)
+        functions.append(
+            helper.make_function("local", f"f{level}", ["a"], ["b"], nodes, IMPORTS, overload=overload)
+        )
+    top = helper.make_node(f"f{levels - 1}", ["x"], ["y"], domain="local", overload=overload)
+    graph = helper.make_graph([top], "g", [X], [Y])
+    return helper.make_model(graph, opset_imports=IMPORTS, functions=functions, ir_version=10)
+
+
+def decoys(levels: int) -> onnx.ModelProto:
+    """A chain of functions behind harmless ones of the same names, from which only the overload tells them."""
+    model = calls(levels, overload="other")
+    for level in range(levels):
+        node = helper.make_node("Relu", ["a"], ["b"])
+        model.functions.append(helper.make_function("local", f"f{level}", ["a"], ["b"], [node], IMPORTS))
+    return model
 
 
 def branches(levels: int) -> onnx.ModelProto:
@@ -63,6 +73,7 @@ REFUSED = {
     "axes of Gather": (axes("Gather"), "axes"),
     "axes of Einsum": (axes("Einsum", equation="...a,...b->...ab"), "axes"),
     "doubling": (calls(40), f"{MAX_NODES} are allowed"),
+    "doubling behind decoys": (decoys(40), f"{MAX_NODES} are allowed"),
     "recursion": (calls(3, last="f2"), "calls itself"),
     "deep calls": (calls(70), "nested more than"),
     "branches": (branches(12), "are allowed"),
@@ -87,3 +98,16 @@ def test_real_nesting_is_allowed(tmp_path):
     for model in (calls(8), branches(4)):
         check_graph_size(model)
         load(model)
+
+
+def test_functions_that_nothing_calls_cost_nothing(tmp_path):
+    model = calls(30)
+    model.graph.node[0].CopyFrom(helper.make_node("Relu", ["x"], ["y"]))
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    start = time.process_time()
+    after = normalise(read_model(path).model)
+    load(model)
+    assert time.process_time() - start < 10
+    assert [node.op_type for node in after.graph] == ["Relu"]
+    assert not after.functions
