@@ -11,10 +11,10 @@ from quant_core.ingest.constant_tensors import constant_tensor, own_constant
 from quant_core.ingest.layer import Layer
 from quant_core.ingest.subgraphs import read_inside
 
-# Each commutes with a positive factor for each channel.
-_PASSING = frozenset(
-    {"Relu", "LeakyRelu", "Identity", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"}
-)
+_PASSING = frozenset({"Relu", "LeakyRelu", "Identity"})
+"""Each commutes with a positive factor for each channel, whichever axis that is."""
+_POOLING = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"})
+"""Each does so for channels on the second axis; along others it pools."""
 _NORMALIZING = frozenset({"BatchNormalization", "InstanceNormalization"})
 """Each has a factor and a sum of its own for each channel."""
 
@@ -254,7 +254,7 @@ class _Search:
         elif op in _NORMALIZING and behind == len(self.shapes[str(value.name)]) - 2:
             for constant in node.inputs[1:3]:
                 yield _fold(constant, 0, channels)
-        elif op in _PASSING and len(node.outputs) == 1:
+        elif self._passes(node, value, behind) and len(node.outputs) == 1:
             yield _tensor(node.inputs[0]), behind
         elif op == "Flatten" and behind == 0:
             yield _tensor(node.inputs[0]), self._flattened(node)
@@ -294,12 +294,17 @@ class _Search:
                 yield layer
             elif node.domain or len(node.outputs) != 1:
                 raise _NotFoldableError
-            elif node.op_type in _PASSING or node.op_type in {"Add", "Mul"}:
+            elif self._passes(node, value, behind) or node.op_type in {"Add", "Mul"}:
                 yield node.outputs[0], behind
             elif node.op_type == "Flatten" and behind == self._flattened(node):
                 yield node.outputs[0], 0
             else:
                 raise _NotFoldableError
+
+    def _passes(self, node: ir.Node, value: ir.Value, behind: int) -> bool:
+        """Whether a node gives each channel of what it reads or writes by itself."""
+        second = behind == len(self.shapes[str(value.name)]) - 2
+        return node.op_type in _PASSING or (node.op_type in _POOLING and second)
 
     def _flattened(self, node: ir.Node) -> int:
         """Number of axes of size 1 behind the channels that a Flatten drops."""

@@ -84,6 +84,15 @@ NETS = {
         {"g": (4,), "b": (4,), "v": (2, 4, 3, 3)},
         [("a",)],
     ),
+    "pooled across channels": (
+        (
+            "g (float[n,7,3] x) => (float[n,7,2] y, float[n,7,2] z) { a = MatMul(x, w) "
+            "m = MaxPool<kernel_shape=[3], pads=[1,1]>(a) y = MatMul(m, v) "
+            "p = AveragePool<kernel_shape=[3], pads=[1,1]>(a) z = MatMul(p, u) }"
+        ),
+        {"w": (3, 5), "v": (5, 2), "u": (5, 2)},
+        [("x",), ("m",), ("p",)],
+    ),
     "inserted": (
         "g (float[n,7,4] x) => (float[n,7,4] y) { a = Gelu(x) c = MatMul(a, w) y = Add(a, c) }",
         {"w": (4, 4)},
