@@ -12,7 +12,7 @@ import torch
 from quant_core.calibration import Samples, activation_ranges, choose_range
 from quant_core.calibration.activation_range import ActivationRange
 from quant_core.executor import Program, compile_model
-from quant_core.export import Placement, place
+from quant_core.export import Form, Placement, layer_form, place
 from quant_core.ingest import Layer
 from quant_core.preparation import Prepared
 from quant_core.preparation.open_widths import layers_at
@@ -45,7 +45,7 @@ class OpenActivations:
     program: Program
     taps: Mapping[str, tuple[str, ...]]
     ranges: Mapping[str, ActivationRange]
-    _known: dict[tuple[int | None, ...], Placement] = field(default_factory=dict)
+    _known: dict[tuple[tuple[int | None, Form], ...], Placement] = field(default_factory=dict)
 
     def rounding(self, widths: Mapping[str, int]) -> dict[str, Rounding]:
         """Tell what a plan rounds.
@@ -164,19 +164,18 @@ class OpenActivations:
         return partial(fake_quantize, grid=activation_grid(low, high, bits))
 
     def _place(self, widths: Mapping[str, int]) -> Placement:
+        job, default = self.job, self.spec.default_activation_bits
+        layers = layers_at(job.layers, widths)
+        bits = {name: weight_of(width) for name, width in widths.items()}
         key = tuple(
-            FLOAT_BITS if weight_of(width) == FLOAT_BITS else activation_of(width)
-            for width in widths.values()
+            (
+                layer.activation_bits,
+                layer_form(layer, job.model, bits[layer.name], default, job.target, self.spec),
+            )
+            for layer in layers
         )
         if key not in self._known:
-            self._known[key] = place(
-                self.job.model,
-                layers_at(self.job.layers, widths),
-                {name: weight_of(width) for name, width in widths.items()},
-                self.spec.default_activation_bits,
-                self.job.target,
-                self.spec,
-            )
+            self._known[key] = place(job.model, layers, bits, default, job.target, self.spec)
         return self._known[key]
 
 

@@ -70,6 +70,16 @@ def squared_error(job, outputs):
     return float(OBJECTIVE.per_sample(*rows, None).mean())
 
 
+def test_a_plan_rounds_what_its_bits_of_weights_let_it_round(given):
+    # 8-bit codes with zero points have no integer kernel, those of 4 bits have one.
+    spec = QuantizeSpec.model_validate({**SPEC, "symmetric": False, "layer_activations": {"two": 8}})
+    job = prepare(given / "net.onnx", given / "x.npz", spec)
+    activations = open_activations(job, job.samples, spec, quiet)
+    for bits in (4, 8, 4):
+        widths = {layer.name: bits if layer.name == "two" else width_of(4, 32) for layer in job.layers}
+        assert bool(activations.rounding(widths)) == (bits == 4)
+
+
 @pytest.mark.parametrize(
     "bits", [(8, 8, 8), (16, 8, 32), (32, 16, 16), (16, 16, 16), (8, 32, 8), (32, 32, 32)], ids=str
 )
