@@ -107,7 +107,7 @@ def find_shares(
     return confirmed_shares(first, second)
 
 
-def mix_channels(
+def plan_by_channel(
     job: Prepared,
     spec: QuantizeSpec,
     problem: PlanProblem,

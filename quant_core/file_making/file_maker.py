@@ -20,7 +20,7 @@ from quant_core.export import Placement, place, predict_sizes
 from quant_core.export.storage.model_file import write_model
 from quant_core.export.writing.exporter import export_parts
 from quant_core.file_making.activation_grids import ActivationGrids
-from quant_core.file_making.channel_mixing import Mixed, Shares, find_shares, mix_channels
+from quant_core.file_making.channel_mixing import Mixed, Shares, find_shares, plan_by_channel
 from quant_core.file_making.choice import Choice, simulate
 from quant_core.file_making.float_islands import find_islands
 from quant_core.file_making.islands import Islands
@@ -247,7 +247,7 @@ class FileMaker:
                 return Mixed(settled)
             self.journal.tell("allocation", 1, f"channels of {len(self.shares)} layers told apart")
             parts = settled, limits, self.shares, self.meter
-            return mix_channels(job, spec, self.problem, *parts)
+            return plan_by_channel(job, spec, self.problem, *parts)
 
     def _told(self, settled: Settled) -> tuple[str, ...]:
         islands = () if self.islands is None or not self.islands.shares else (self.islands.note,)

@@ -111,11 +111,7 @@ def find_islands(
     for bound in bounds:
         if bound > bounds[0] and found.after <= _RUINOUS * harmless:
             break
-        chosen = (
-            search.everything()
-            if bound == math.inf
-            else search.grow(bound, lambda step: step.gain >= _NEXT_TO_NOTHING)
-        )
+        chosen = search.everything() if bound == math.inf else search.grow(bound, _takes_something)
         if not chosen:
             continue
         placed = search.placed(chosen)

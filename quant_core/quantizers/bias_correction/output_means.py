@@ -18,6 +18,7 @@ from quant_core.codes import CorrectedBias, QuantizedWeight
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.bias_correction.input_means import find_bias
+from quant_core.quantizers.chance import exceeds_chance
 from quant_core.quantizers.simulation.network import Simulation
 from quant_core.quantizers.simulation.output_errors import error_falls, float_tensors
 
@@ -238,7 +239,6 @@ def _shift(value: Tensor, *, seen: _Seen, place: _Place, expected: Tensor) -> Te
 
 def _helps(falls: Vector) -> bool:
     """Whether errors fall by more than chance, from what `error_falls` gives."""
-    if falls.shape[1] < 2:
-        return False
-    plain, logarithm = falls.mean(1) * math.sqrt(falls.shape[1]) / np.maximum(falls.std(1, ddof=1), _TINY)
-    return bool(plain > _ERRORS or (logarithm > _LOG_ERRORS and plain > -_ERRORS))
+    plain, logarithm = torch.from_numpy(falls)
+    rises = exceeds_chance(-plain, _ERRORS)
+    return exceeds_chance(plain, _ERRORS) or (exceeds_chance(logarithm, _LOG_ERRORS) and not rises)

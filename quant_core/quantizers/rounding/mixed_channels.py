@@ -10,7 +10,7 @@ import numpy as np
 from quant_core.codes import NarrowChannels, QuantizedWeight
 
 
-def mix_channels(row: Mapping[int, QuantizedWeight], bits: int, narrow: NarrowChannels) -> QuantizedWeight:
+def mixed_codes(row: Mapping[int, QuantizedWeight], bits: int, narrow: NarrowChannels) -> QuantizedWeight:
     """Take some channels of a weight at few bits, and the others at more.
 
     Output channels are rounded one by one, so that each has the codes, step, zero point and bias that it has where the
@@ -73,4 +73,4 @@ def at_width(
     Returns:
         The weight.
     """
-    return row[width] if narrow is None else mix_channels(row, width, narrow)
+    return row[width] if narrow is None else mixed_codes(row, width, narrow)

@@ -13,7 +13,7 @@ from quant_core.codes import NarrowChannels
 from quant_core.export.size.channels import bytes_apart, function_bytes
 from quant_core.export.targets.ort_cpu import ORT_CPU
 from quant_core.quantizers import quantize_weight
-from quant_core.quantizers.rounding.mixed_channels import mix_channels
+from quant_core.quantizers.rounding.mixed_channels import mixed_codes
 from quant_core.spec import FLOAT_BITS, WeightOptions
 from tests.quant_core.export.networks import Net
 from tests.quant_core.export.test_grids import EVERY_OPERATOR
@@ -34,7 +34,7 @@ def export(net, narrow, bits, activation_bits, path, *, mixed=True, options=Weig
             return row[bits]
         seed = net.layers.index(layer)
         channels = np.random.default_rng(seed).permutation(array.shape[axis]) % 3 == 0
-        return mix_channels(row, bits, NarrowChannels(narrow, channels))
+        return mixed_codes(row, bits, NarrowChannels(narrow, channels))
 
     plan = {layer.name: bits for layer in net.layers}
     placement, file, simulated = net.export(plan, activation_bits, path, options=options, rounded=rounded)
@@ -72,7 +72,7 @@ def test_codes_are_those_of_each_width():
     weight = rng.standard_normal((6, 4, 3)).astype(np.float32)
     row = {bits: quantize_weight(weight, bits, 0) for bits in (2, 5)}
     channels = np.array([True, False, False, True, False, True])
-    mixed = mix_channels(row, 5, NarrowChannels(2, channels))
+    mixed = mixed_codes(row, 5, NarrowChannels(2, channels))
     np.testing.assert_array_equal(mixed.dequantize()[channels], row[2].dequantize()[channels])
     np.testing.assert_array_equal(mixed.dequantize()[~channels], row[5].dequantize()[~channels])
     low, high = (np.broadcast_to(limit, weight.shape) for limit in mixed.code_limits())

@@ -16,7 +16,7 @@ from quant_core.export.targets.ort_cpu import ORT_CPU
 from quant_core.export.targets.portable import portable
 from quant_core.ingest.reading.quantized_parts import find_quantized_parts
 from quant_core.quantizers import quantize_weight
-from quant_core.quantizers.rounding.mixed_channels import mix_channels
+from quant_core.quantizers.rounding.mixed_channels import mixed_codes
 from quant_core.quantizers.rounding.trellis import can_be_coded
 from quant_core.spec import FLOAT_BITS
 from tests.quant_core.export.networks import Net
@@ -35,7 +35,7 @@ def coded(layer, weight, bits, axis, grid, *, mixed=True):
         return start
     if mixed and bits > 2 and layer.op != "Gemm":
         row = {bits: start, 2: quantize_weight(weight, 2, axis, grid)}
-        start = mix_channels(row, bits, NarrowChannels(2, np.arange(weight.shape[axis]) % 3 == 0))
+        start = mixed_codes(row, bits, NarrowChannels(2, np.arange(weight.shape[axis]) % 3 == 0))
     scale = start.scale * np.float32(0.5)
     return replace(start, codes=trellis_values(start.codes, axis), scale=scale, trellis=True)
 

@@ -12,7 +12,7 @@ from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.moments.rows import to_rows
 from quant_core.quantizers.rounding.coordinate_descent import descend
 from quant_core.quantizers.rounding.gptq import gptq, output_error
-from quant_core.quantizers.rounding.mixed_channels import mix_channels
+from quant_core.quantizers.rounding.mixed_channels import mixed_codes
 from quant_core.quantizers.rounding.trellis import can_be_coded, path_axis, trellis_coded
 from quant_core.quantizers.tuning.learned_codes import LearnedCodes
 from tests.quant_core.quantizers.rounding.test_gptq import build
@@ -53,7 +53,7 @@ def test_channels_keep_their_two_widths_and_biases_make_up_for_the_mean():
     _, layer, weight, _ = build(*LAYERS["gemm"])
     moments = replace(moments_of(layer), mean=torch.ones(1, 40))
     few = NarrowChannels(2, np.arange(35) % 4 == 0)
-    start = mix_channels(gptq(layer, weight, moments, [2, 4], improve=descend), 4, few)
+    start = mixed_codes(gptq(layer, weight, moments, [2, 4], improve=descend), 4, few)
     bias = CorrectedBias("b", np.zeros(35, np.float32))
     found = trellis_coded(layer, weight, start, moments, bias)
     assert found.narrow is few
