@@ -85,6 +85,22 @@ def tensors(values: Mapping[str, object]) -> dict[str, torch.Tensor]:
     return {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
 
 
+def batch_size(samples: int, sample_bytes: int, largest: int, clusters: int, *, padded: bool) -> int:
+    """Say how many samples the largest batch has.
+
+    Args:
+        samples: How many there are.
+        sample_bytes: Memory one sample takes during the work.
+        largest: Most samples in a batch.
+        clusters: At least so many batches, where there are samples enough.
+        padded: Whether samples are filled up.
+
+    Returns:
+        At least 1.
+    """
+    return max(1, min(largest, samples // clusters, MEMORY // sample_bytes, _PADDED if padded else largest))
+
+
 def split_batches(
     feeds: Mapping[str, torch.Tensor],
     labels: torch.Tensor | None,
@@ -126,9 +142,7 @@ def split_batches(
     if fixed:
         parts: Sequence[torch.Tensor] = order[: count // fixed * fixed].view(-1, fixed).unbind()
     else:
-        size = max(
-            1, min(largest, count // clusters, MEMORY // sample_bytes, _PADDED if padding else largest)
-        )
+        size = batch_size(count, sample_bytes, largest, clusters, padded=padding is not None)
         parts = [torch.from_numpy(part) for part in np.array_split(order.numpy(), -(-count // size))]
     batches = []
     for part in parts:

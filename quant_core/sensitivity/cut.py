@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from quant_core.calibration.padding import Padding
-from quant_core.sensitivity.batches import MEMORY, Batch, split_batches
+from quant_core.sensitivity.batches import Batch, batch_size, split_batches
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,10 @@ class Cut:
     @property
     def size(self) -> int:
         """Samples in the largest batch."""
-        wanted = min(self.largest, self.samples // self.clusters, MEMORY // self.sample_bytes)
-        return self.fixed or max(1, wanted)
+        padded = self.padding is not None
+        return self.fixed or batch_size(
+            self.samples, self.sample_bytes, self.largest, self.clusters, padded=padded
+        )
 
     def halved(self) -> Cut | None:
         """Give batches of half the size.

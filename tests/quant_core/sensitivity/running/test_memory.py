@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from quant_core.calibration.padding import Filled, Padding
 from quant_core.errors import MemoryLimitError, ModelError
 from quant_core.ingest.layer import Layer
 from quant_core.sensitivity import Objective, Term
@@ -51,6 +52,19 @@ def test_batches_halve_and_then_layers_are_taken_in_groups() -> None:
     found = with_less_at_a_time(attempt, cut, LAYERS, lambda parts: [name for part in parts for name in part])
     assert found == ["ab", "cd"]
     assert tried == [(5, "abcd"), (2, "abcd"), (1, "abcd"), (1, "ab"), (1, "cd")]
+
+
+@pytest.mark.parametrize("padding", [None, Padding((Filled("x", 1, 0.0),))], ids=["plain", "padded"])
+@pytest.mark.parametrize("fixed", [None, 4])
+def test_a_cut_tells_the_size_of_its_batches(padding: Padding | None, fixed: int | None) -> None:
+    feeds = {"x": torch.ones(64, 3)}
+    cut: Cut | None = Cut(64, 1, 0, fixed, clusters=1, padding=padding)
+    sizes = []
+    while cut is not None:
+        assert max(batch.size for batch in cut.batches(feeds, None, "cpu")) == cut.size
+        sizes.append(cut.size)
+        cut = cut.halved()
+    assert sizes == [4] if fixed else sizes == [32, 16, 8, 4, 2, 1][padding is not None :]
 
 
 def test_a_single_layer_that_does_not_fit_is_named() -> None:
