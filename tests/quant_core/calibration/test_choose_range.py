@@ -24,11 +24,12 @@ COUNT = 200_000
 
 def draw(kind: str) -> np.ndarray:
     rng = np.random.default_rng(3)
-    normal = rng.standard_normal(COUNT)
+    normal, laplace = rng.standard_normal(COUNT), rng.laplace(size=COUNT)
     return {
         "normal": normal,
         "relu": np.maximum(normal, 0),
-        "laplace": rng.laplace(size=COUNT),
+        "laplace": laplace,
+        "quarters": np.round(laplace * 4) / 4,
         "swish": normal * 3 / (1 + np.exp(-normal * 3)),
         "negative": -np.abs(normal) - 0.5,
         "far": np.abs(normal) + 30,
@@ -116,7 +117,7 @@ def divergence(values: np.ndarray, low: float, high: float, width: float, levels
     return float(entropy(clipped[clipped > 0], q[clipped > 0]))
 
 
-@pytest.mark.parametrize("kind", ["normal", "relu", "laplace"])
+@pytest.mark.parametrize("kind", ["normal", "relu", "laplace", "quarters"])
 def test_entropy_is_the_best_of_a_brute_force_search(kind):
     values, seen = draw(kind), stream(draw(kind))
     low, high = entropy_range(seen, levels=32)
