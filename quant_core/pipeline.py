@@ -37,7 +37,6 @@ from quant_core.scoring.unreached import spare_unreached
 from quant_core.sensitivity import Batch, activation_bytes, split_batches
 from quant_core.sensitivity.estimators.orthogonality import ompq_importance, orm
 from quant_core.spec import (
-    FLOAT_BITS,
     BandSearch,
     CostTable,
     ParetoFront,
@@ -368,11 +367,7 @@ def _problem(
 ) -> PlanProblem:
     measured, pairs = scored.answer.interactions, None
     if measured is not None:
-        widths = tuple(
-            tuple(bits for bits in job.candidates[name].bits if bits != FLOAT_BITS)
-            for name in measured.layers
-        )
-        pairs = PairLosses(measured.layers, widths, measured.trusted_pairs)
+        pairs = PairLosses.of(scored.table, measured.layers, measured.trusted_pairs)
     importance: dict[str, float] = {}
     if spec.allocation == "ompq":
         similarity = orm(job.program, job.layers, batches)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from quant_core.allocation.candidates import Candidates
 from quant_core.allocation.file_costs import FileCosts
 from quant_core.allocation.solver.problem import Problem
-from quant_core.errors import NonFiniteError
+from quant_core.errors import NonFiniteError, SpecError
 from quant_core.spec import FLOAT_BITS, Allocation, CostTable, LayerCosts, LayerSensitivity, SensitivityTable
 from quant_core.spec.costs import MemoryStep
 from quant_core.spec.width import activation_of, format_width, stored_of, weight_of
@@ -38,6 +38,33 @@ class PairLosses:
     layers: tuple[str, ...]
     widths: tuple[tuple[int, ...], ...]
     values: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls, table: SensitivityTable, layers: Sequence[str], values: npt.NDArray[np.float64]
+    ) -> PairLosses:
+        """Put pairs beside the widths that they were measured at, which need not be those that layers may be given.
+
+        Args:
+            table: The table that they were measured with.
+            layers: Layer names.
+            values: Layers x choices x layers x choices.
+
+        Returns:
+            The pairs.
+
+        Raises:
+            SpecError: If they were measured for other layers, or at more or fewer widths.
+        """
+        measured = {row.name: tuple(sorted({*row.perturbation} - {FLOAT_BITS})) for row in table.layers}
+        widths = tuple(measured.get(name, ()) for name in layers)
+        if {*layers} != measured.keys() or max(map(len, widths)) != values.shape[1]:
+            raise SpecError(
+                "these pairs of layers were measured for another table than the one that names them.",
+                remedy="Keep the files of one job together.",
+                where="interactions",
+            )
+        return cls(tuple(layers), widths, values)
 
     def over(self, names: Sequence[str], widths: Sequence[int]) -> npt.NDArray[np.float64]:
         """Arrange the table for other choices.

@@ -15,7 +15,6 @@ from quant_core.allocation.plan_problem import PairLosses, PlanProblem
 from quant_core.allocation.unmatched_rule import refuse_unmatched
 from quant_core.errors import SpecError
 from quant_core.spec import (
-    FLOAT_BITS,
     WEIGHT_BITS,
     BitPlan,
     CostTable,
@@ -65,7 +64,7 @@ def replan(path: Path, spec: PlanSpec) -> BitPlan:
     costs = narrow(costs, spec.rules)
     pairs = None
     if table.interactions is not None and table.method == "interaction":
-        pairs = _read_pairs(table_path.with_name(table.interactions), costs)
+        pairs = _read_pairs(table_path.with_name(table.interactions), table)
     problem = PlanProblem.of(table, costs, allocation=spec.allocation, pairs=pairs)
     return plan_bits(problem, read_limits(spec.budget, costs), healed(problem))
 
@@ -128,7 +127,7 @@ def _read(kind: type[Table], path: Path) -> Table:
         ) from error
 
 
-def _read_pairs(path: Path, costs: CostTable) -> PairLosses:
+def _read_pairs(path: Path, table: SensitivityTable) -> PairLosses:
     try:
         with np.load(path, allow_pickle=False) as file:
             names, values = tuple(map(str, file["layers"])), np.asarray(file["pairs"], dtype=np.float64)
@@ -143,8 +142,4 @@ def _read_pairs(path: Path, costs: CostTable) -> PairLosses:
     with np.errstate(divide="ignore", invalid="ignore"):
         kept = np.clip(1 - (_TRUSTED * errors / values) ** 2, 0.0, 1.0)
     values = values * np.where(np.isnan(kept), 1.0, kept)
-    scored = {
-        layer.name: tuple(sorted({weight_of(b) for b in layer.bytes} - {FLOAT_BITS}))
-        for layer in costs.layers
-    }
-    return PairLosses(names, tuple(scored[name] for name in names), values)
+    return PairLosses.of(table, names, values)

@@ -25,7 +25,7 @@ def tables(method="output", **more):
         layers=tuple(
             LayerSensitivity(
                 name=name, weight=f"{name}.w", parameters=size, trace=float(i + 1) * size,
-                sensitivity={b: (3 - i) * 4.0**-b for b in BITS},
+                sensitivity={b: (3 - i) * 4.0**-b for b in BITS}, perturbation=dict.fromkeys((*BITS, 32), 0.0),
             )
             for i, (name, size) in enumerate(SIZES.items())
         ),
@@ -216,6 +216,26 @@ def test_pairs_know_nothing_of_float(folder):
     plan = replan(folder, PlanSpec.model_validate({"size": 1300}))
     assert plan.bits == {"stem": 32, "body": 8, "head": 32}
     assert plan.predicted_loss == pytest.approx(2 * 4.0**-8)
+
+
+def test_pairs_keep_the_widths_that_they_were_measured_at(folder):
+    """A job may take the sensitivities of an earlier one, and give its layers fewer bits to choose from."""
+    table, costs = tables("interaction", interactions="pairs.npz")
+    rows = [
+        row.model_copy(update={"bits": (4, 8), "bytes": {4: row.bytes[4], 8: row.bytes[8]}})
+        for row in costs.layers
+    ]
+    costs = costs.model_copy(update={"layers": tuple(rows)})
+    pairs = np.zeros((3, 3, 3, 3))
+    pairs[0, 1, 1, 1] = pairs[1, 1, 0, 1] = 100.0  # stem and body at 4 bits
+    (folder / "sensitivity.json").write_text(table.model_dump_json())
+    (folder / "costs.json").write_text(costs.model_dump_json())
+    np.savez(folder / "pairs.npz", layers=np.array(list(SIZES)), pairs=pairs, pairs_stderr=0 * pairs)
+    assert replan(folder, PlanSpec.model_validate({"size": 650})).bits == {"stem": 8, "body": 4, "head": 8}
+    assert replan(folder, PlanSpec.model_validate({"size": 900})).bits == dict.fromkeys(SIZES, 8)
+    np.savez(folder / "pairs.npz", layers=np.array(list(SIZES)), pairs=pairs[:, :2, :, :2], pairs_stderr=0.0)
+    with pytest.raises(SpecError, match="measured for another table"):
+        replan(folder, PlanSpec.model_validate({"size": 650}))
 
 
 def test_pairs_are_shrunk_as_by_the_job_that_measured_them(folder):
