@@ -24,6 +24,7 @@ from quant_core.ingest.passes.large_constants import ReadLargeConstantsWhole
 from quant_core.ingest.passes.merged_axes import MergeAxes
 from quant_core.ingest.passes.no_op import NoOpsToIdentity
 from quant_core.ingest.passes.opset import RaiseOpset
+from quant_core.ingest.passes.plane_means import PoolMeans
 from quant_core.ingest.passes.simplified_norm import SpellOutSimplifiedNorm
 from quant_core.ingest.passes.tabular import SpellOutTabular
 from quant_core.ingest.passes.tied_table import ReadTiedTable
@@ -66,6 +67,7 @@ def passes() -> tuple[ir.passes.InPlacePass, ...]:
         FoldBatchNorm(),
         FuseHardSigmoid(),
         FuseGelu(),
+        PoolMeans(),
         MergeAxes(),
         ReadTiedTable(),
         common.RemoveUnusedNodesPass(),
@@ -85,9 +87,9 @@ def normalise(model: ir.Model) -> ir.Model:
     Afterwards the opset is at least 21, local functions are inlined but for those that unpack codes, every constant
     is an initializer, no initializer is a graph input or lies in another file, no Identity or Dropout stands between
     a weight and its readers, expressions of constants are folded, batch normalization is part of the layer in front
-    of it where possible, a hard sigmoid or a GELU in pieces is one operator, layers in half or double precision are in
-    float32, nothing is unused, and nodes have unique names, those inside of bodies too. Graph inputs and outputs keep
-    names, types and dynamic axes.
+    of it where possible, a hard sigmoid or a GELU in pieces is one operator, a mean over the places of an image is a
+    pool, layers in half or double precision are in float32, nothing is unused, and nodes have unique names, those
+    inside of bodies too. Graph inputs and outputs keep names, types and dynamic axes.
     `alpha`, `beta` and `transB` of Gemm stay attributes, and MatMul followed by Add stays two nodes. Einsum with a
     constant is MatMul where it is one product, GatherND of a constant's rows is Gather. Axes that a Transpose of five
     or more between two Reshapes keeps side by side are one. A product with a transposed table that other nodes read as

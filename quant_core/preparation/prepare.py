@@ -31,6 +31,7 @@ from quant_core.ingest import (
     with_shapes,
 )
 from quant_core.ingest.declared_outputs import correct_declared
+from quant_core.ingest.slow_operators import spell_out_slow
 from quant_core.preparation.batching import free_samples
 from quant_core.preparation.float_speed import FloatForSpeed, faster_in_float, may_leave_integers
 from quant_core.preparation.independence import check_independence
@@ -132,11 +133,13 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     """
     device = choose_device(spec.device)
     source = read_model(model_path, spec.quantized_parts)
-    model = normalise(source.model)
+    model, target = normalise(source.model), target_of(spec)
+    if target.runs_here:
+        model = spell_out_slow(model)
     layers = find_layers(model)
     if not layers:
         _refuse_no_layer(source, model, str(model_path))
-    target, candidates = target_of(spec), candidate_bits(layers, spec)
+    candidates = candidate_bits(layers, spec)
     layers = with_activation_bits(layers, spec)
     candidates = within_target(candidates, layers, model, spec, target)
     whole = model

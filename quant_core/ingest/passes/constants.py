@@ -7,6 +7,7 @@ import re
 from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
@@ -114,6 +115,28 @@ def store_integers(graph: ir.Graph, name: str, numbers: Sequence[int]) -> ir.Val
     tensor = ir.tensor(numbers, dtype=ir.DataType.INT64, name=name)
     value = ir.Value(
         name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape([len(numbers)]), const_value=tensor
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def store_floats(graph: ir.Graph, name: str, numbers: npt.ArrayLike) -> ir.Value:
+    """Add numbers to the initializers.
+
+    Args:
+        graph: Where they are kept.
+        name: What to call them; nothing else may be called so.
+        numbers: The values, of any shape.
+
+    Returns:
+        The initializer, float32.
+    """
+    array = np.asarray(numbers, np.float32)
+    value = ir.Value(
+        name=name,
+        type=ir.TensorType(ir.DataType.FLOAT),
+        shape=ir.Shape(array.shape),
+        const_value=ir.tensor(array, name=name),
     )
     graph.register_initializer(value)
     return value
