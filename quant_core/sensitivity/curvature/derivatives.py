@@ -141,8 +141,10 @@ def slopes(loss: torch.Tensor, tensors: Tensors) -> tuple[torch.Tensor, ...]:
         tensors: What it is a function of.
 
     Returns:
-        One gradient for each tensor.
+        One gradient for each tensor; zero where the loss does not depend on it.
     """
+    if not loss.requires_grad:
+        return tuple(torch.zeros_like(tensor) for tensor in tensors)
     with _second_derivatives():
         return torch.autograd.grad(
             loss, list(tensors), create_graph=True, allow_unused=True, materialize_grads=True

@@ -185,6 +185,8 @@ def _integrate(run: FloatRun, layer: Layer, ends: Mapping[str, torch.Tensor], gr
         at = torch.tensor(point, dtype=run.before.dtype, device=run.before.device, requires_grad=True)
         weights = {name: start + at * (ends[name] - start) for name, start in starts.items()}
         loss = run.per_sample(run.changed(layer, weights)).mean()
+        if not loss.requires_grad:  # nothing that counts depends on the layer
+            return 0.0
         (slope,) = torch.autograd.grad(loss, at, materialize_grads=True)
         total += share * float(slope)
     return total

@@ -13,6 +13,7 @@ from quant_core.sensitivity.estimators.activations import ActivationTraces
 from quant_core.sensitivity.methods import METHODS
 from quant_core.sensitivity.question import Question
 from quant_core.sensitivity.running.workers import OneThread
+from quant_core.sensitivity.spectra import spectra
 from quant_core.sensitivity.table import answer
 from quant_core.spec import SensitivityMethod, SensitivityTable
 
@@ -75,6 +76,23 @@ def test_each_method_gives_what_it_can_and_leaves_the_rest_null(
         assert (row.eigenvalue is not None) == (method == "hawq")
     assert (found.interactions is not None) == (method == "interaction")
     assert (table.trace_method is not None) == (method in TRACES | EXPLAINED)
+
+
+@pytest.mark.parametrize("method", sorted({*METHODS} - {"orm"}))
+def test_a_layer_that_nothing_counted_reads_loses_nothing(question: Question, method: Any) -> None:
+    early = replace(question, objective=Objective((Term("m", "m", "kl"),)), max_probes=20)
+    first, second = answer(early, method, activations=True).table.layers
+    assert first.sensitivity[2] > 0
+    assert first.activation_trace is not None
+    assert first.activation_trace > 0
+    assert second.sensitivity == dict.fromkeys(BITS, 0.0)
+    assert (second.trace, second.activation_trace) == (first.trace and 0.0, 0.0)
+
+
+def test_the_spectrum_of_a_layer_that_nothing_counted_reads_is_zero(question: Question) -> None:
+    found = spectra(replace(question, objective=Objective((Term("m", "m", "kl"),))))
+    assert found["first"].extremes[1] > 0
+    assert found["second"].extremes == (0, 0)
 
 
 @pytest.mark.parametrize("method", ["output", "interaction", "pqi"])
