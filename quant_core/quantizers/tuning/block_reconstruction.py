@@ -154,9 +154,11 @@ def reconstruct_blocks(
         for held in (*known, *checked):
             walk.aim(block, held, probe if method.weighted and not resumed else None)
         if not resumed:
+            output = next(iter(known[0].judged.values()), None)
             learned = {
-                name: LearnedCodes(model, tuned[name], weights[name], known[0].target[block.outputs[0]])
+                name: LearnedCodes(model, tuned[name], weights[name], output)
                 for name in block.layers
+                if output is not None
             }
 
             def tell(step: int, at: int = number) -> None:
@@ -203,6 +205,11 @@ class _Known:
     def of(cls, batch: Samples, device: str) -> _Known:
         return cls(batch, batch.feeds(device))
 
+    @property
+    def judged(self) -> dict[str, Tensor]:
+        """What of the block's outputs is of floating point: how far off a number of a class is tells nothing."""
+        return {name: value for name, value in self.target.items() if value.is_floating_point()}
+
 
 def _up_to(read: Collection[str], blocks: Sequence[Block], program: Program) -> tuple[Block, ...]:
     """Let blocks give what the loss reads inside them, such as logits, in place of what is made of that."""
@@ -245,10 +252,10 @@ class _Walk:
         held.weights = {} if probe is None else self._curvature(held, probe)
 
     def _curvature(self, held: _Known, probe: Probe) -> dict[str, Tensor]:
-        leaves = {name: value.detach().requires_grad_() for name, value in held.target.items()}
-        outputs = self.program.evaluate(held.feeds | held.clean | leaves, probe.tensors)
+        leaves = {name: value.detach().requires_grad_() for name, value in held.judged.items()}
+        outputs = self.program.evaluate(held.feeds | held.clean | held.target | leaves, probe.tensors)
         scalar = probe.draw(outputs, held.batch, self.chance)
-        if not scalar.requires_grad:  # the loss reads nothing of this block
+        if not leaves or not scalar.requires_grad:  # the loss reads nothing of this block
             return {}
         gradients: Sequence[Tensor | None] = torch.autograd.grad(
             scalar, list(leaves.values()), allow_unused=True
@@ -286,11 +293,11 @@ class _Walk:
     def error(self, held: _Known, values: Values) -> Tensor:
         """Mean weighted relative squared error of a block's outputs."""
         errors = []
-        for name, wanted in held.target.items():
+        for name, wanted in held.judged.items():
             weight = held.weights.get(name, torch.ones((), device=self.device))
             unit = (weight * wanted.square()).mean().clamp_min(_TINY)
             errors.append((weight * (values[name] - wanted).square()).mean() / unit)
-        return torch.stack(errors).mean()
+        return torch.stack(errors).mean() if errors else torch.zeros((), device=self.device)
 
     def errors(self, block: Block, known: Sequence[_Known], stand_ins: Values) -> float:
         """Mean over batches, without chance."""

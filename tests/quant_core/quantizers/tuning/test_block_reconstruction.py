@@ -5,12 +5,16 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from onnx import helper
 
 from quant_core.calibration import Samples
 from quant_core.errors import CancelledError, NonFiniteError
+from quant_core.executor import compile_model
+from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers import activation_grid, fake_quantize
 from quant_core.quantizers.tuning.block_reconstruction import BRECQ, QDROP, Method, Probe, reconstruct_blocks
 from tests.quant_core.quantizers.tuning.test_blocks import chain
@@ -165,6 +169,20 @@ def test_what_the_loss_reads_counts_and_not_what_is_made_of_it():
         assert any((tuned[-1][name].codes != start[name].codes).any() for name in start)
     for name, weight in tuned[0].items():
         np.testing.assert_array_equal(weight.codes, tuned[1][name].codes)
+
+
+@pytest.mark.parametrize("method", [BRECQ, QDROP])
+def test_numbers_of_classes_among_the_outputs_change_nothing(case, method):
+    net, samples, start = case
+    proto = onnx.ModelProto.FromString(net[0].SerializeToString())
+    proto.graph.node.append(helper.make_node("ArgMax", ["y"], ["class"], axis=1))
+    proto.graph.output.insert(0, helper.make_tensor_value_info("class", onnx.TensorProto.INT64, None))
+    model = normalise(ir.from_proto(proto))
+    told = proto, model, find_layers(model), compile_model(model)
+    plain, found = (tune(each, start, samples, method, steps=20) for each in (net, told))
+    assert found.errors == plain.errors
+    for name, weight in plain.weights.items():
+        np.testing.assert_array_equal(found.weights[name].codes, weight.codes)
 
 
 def test_blocks_that_the_loss_does_not_read_are_not_weighed(case):
