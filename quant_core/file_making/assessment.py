@@ -66,6 +66,7 @@ _SAMPLES_SIMULATED = 32
 _SECONDS, _ERROR = 0.6, 0.02
 _SLOWER = 0.8
 _FEWEST_JUDGES = 3  # of a dozen samples
+_ROUNDS_NOTHING = frozenset({"float", "weight_only", "gather"})
 _COARSE_BIAS = (
     "the bias of {0} is coarse in integers, which count it in steps of its input times its weight: some channels are "
     "far larger than others. --equalize all may even them out; with --float-activations {0} the bias stays as it is."
@@ -164,7 +165,7 @@ def assess(
             *coarse,
             *_few_judges(samples.count),
             *_not_compared(job, metrics),
-            *_not_worth_it(job, path, latency),
+            *_not_worth_it(job, path, latency, choice.placement),
         ),
         peak_memory_bytes=_peak_memory(),
         seed=spec.seed,
@@ -210,7 +211,7 @@ def _not_compared(job: Prepared, metrics: Metrics) -> list[str]:
     ]
 
 
-def _not_worth_it(job: Prepared, path: Path, latency: Latency) -> list[str]:
+def _not_worth_it(job: Prepared, path: Path, latency: Latency, placement: Placement) -> list[str]:
     """Say so where the file has grown, or lost time."""
     told, size, before = [], file_bytes(path), job.source.file_bytes
     if size >= before:
@@ -219,9 +220,15 @@ def _not_worth_it(job: Prepared, path: Path, latency: Latency) -> list[str]:
             "such small layers save. Add `float` to the candidate bits and ask for a size."
         )
     if job.target.runs_here and latency.speedup < _SLOWER:
+        rounds = not set(placement.forms.values()) <= _ROUNDS_NOTHING
+        why = (
+            ": rounding activations costs more here than integer kernels save. With activation_bits float it runs like "
+            "that model."
+            if rounds
+            else ", though no activations are rounded."
+        )
         told.append(
-            f"the file runs at {latency.speedup:.2f} of the float model's speed, batch {latency.batch}: rounding "
-            "activations costs more here than integer kernels save. With activation_bits float it runs like that model."
+            f"the file runs at {latency.speedup:.2f} of the float model's speed, batch {latency.batch}{why}"
         )
     return told
 

@@ -79,6 +79,12 @@ def net():
     return Net(EVERY_OPERATOR)
 
 
+@pytest.fixture(autouse=True)
+def _look_up_codes(monkeypatch):
+    """Take the table of the net for a large one."""
+    monkeypatch.setattr("quant_core.export.targets.ort_cpu._SMALL_TABLE", 0)
+
+
 def export(net, bits, options, path, activation_bits=8, target=ORT_CPU):
     plan = {layer.name: bits for layer in net.layers}
     placement, file, simulated = net.export(plan, activation_bits, path, target, options)

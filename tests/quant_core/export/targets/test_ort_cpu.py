@@ -236,3 +236,32 @@ def test_products_behind_a_matmul_are_rounded_at_run_time(body, form):
     model = normalise(ir.from_proto(proto))
     layers = find_layers(model)
     assert {layer_form(layer, model, 8, 8) for layer in layers if layer.op == "Gemm"} == {form}
+
+
+def test_small_tables_are_unpacked_at_load(tmp_path):
+    """Of large ones rows of codes are looked up, which are scaled as they come."""
+    net = Net(
+        (
+            HEADER
+            + """g (int64[n,7] i) => (float[n,7,64] y) {
+                a = Gather(small, i) b = Gather(large, i) s = Add(a, b) y = Tanh(s)
+            }""",
+            {"small": (4096, 64), "large": (4097, 64)},
+            set(),
+            {},
+        )
+    )
+    path, options = tmp_path / "model.onnx", onnxruntime.SessionOptions()
+    _, file, simulated = net.export({layer.name: 4 for layer in net.layers}, 8, path)
+    assert np.abs(net.run(path) - simulated).max() <= 1e-6
+    assert file.ByteSize() < 1.02 * sum(layer.parameters / 2 + layer.shape[0] * 2 for layer in net.layers)
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(path, options)
+    graph = onnx.load(tmp_path / "optimized.onnx").graph
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    looked_up = [types[node.input[0]] for node in graph.node if node.op_type == "Gather"]
+    assert sorted(looked_up) == [
+        TensorProto.FLOAT,
+        TensorProto.FLOAT,
+        TensorProto.INT8,
+    ]  # of codes and of steps
