@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from bitwright.errors import InvalidRequestError
+from quant_core.spec.shorthand import AsWritten
 from quant_core.spec.wrong_field import wrong_field
 
 S = TypeVar("S", bound=BaseModel)
@@ -37,6 +39,29 @@ def read_request(kind: type[S], given: Mapping[str, Any]) -> S:
             where=field,
             code="spec",
         ) from error
+
+
+@contextmanager
+def naming_fields(request: AsWritten, part: str) -> Iterator[None]:
+    """Name fields of a request that a service refuses within this context as they were written here.
+
+    Args:
+        request: What is sent, in full where the user may have used shorthand.
+        part: What the service calls it.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        InvalidRequestError: As it came, with another place where it names one of the request.
+    """
+    try:
+        yield
+    except InvalidRequestError as error:
+        where = error.where or ""
+        if where.startswith(f"{part}."):
+            error.where = request.place_of(where.removeprefix(f"{part}.").removeprefix("budget.")) or where
+        raise
 
 
 def read_answer(kind: type[S], content: bytes) -> S:

@@ -12,6 +12,7 @@ from quant_core.preparation import prepare
 from quant_core.preparation.equalizing import equalize, expected_bits
 from quant_core.preparation.pricing import price
 from quant_core.scoring.densities import write_densities
+from quant_core.scoring.question import check_loss
 from quant_core.scoring.rounded import apart, round_candidates, tellers
 from quant_core.scoring.score import score
 from quant_core.sensitivity.spectra import spectrum_table
@@ -36,7 +37,7 @@ def validate(model: Path, data: Path, spec: AnalyzeSpec) -> None:
     Raises:
         UserError: If the job could not run; names the file, layer or field and the remedy.
     """
-    prepare(model, data, _as_quantization(spec))
+    check_loss(prepare(model, data, _as_quantization(spec)), spec)
 
 
 def analyze(
@@ -76,6 +77,7 @@ def analyze(
         journal.tell("ingest", 0, f"reading {model.name}")
         whole = _as_quantization(spec)
         job = prepare(model, data, whole)
+        check_loss(job, spec)
         journal.tell("ingest", 1, f"{len(job.layers)} layers; onnxruntime and the executor agree")
         calibration = job.samples
         if spec.held_back and calibration.count >= 2 * (calibration.batch or 1):

@@ -11,6 +11,7 @@ import numpy as np
 from quant_core.allocation.limits import check_reach, read_limits
 from quant_core.allocation.plan_bits import Limits, file_front
 from quant_core.allocation.plan_problem import PairLosses, PlanProblem
+from quant_core.allocation.ties import read_ties
 from quant_core.artifacts import COSTS, MODEL, PARETO, check_place, whole_folder
 from quant_core.calibration import RangeWatch, Samples, split_samples
 from quant_core.checkpoints import SENSITIVITIES, Checkpoints, find_rounded, keep_rounded
@@ -21,6 +22,7 @@ from quant_core.file_making.assessment import assess
 from quant_core.file_making.band_search import find_in_band
 from quant_core.file_making.file_maker import FileMaker, Made
 from quant_core.file_making.open_activations import OpenActivations, open_activations
+from quant_core.ingest.fusion_groups import find_fusion_groups
 from quant_core.journal import Journal
 from quant_core.preparation import Prepared, prepare
 from quant_core.preparation.equalizing import equalize, expected_bits
@@ -30,6 +32,7 @@ from quant_core.quantizers.rounding.round_weights import RoundedWeights
 from quant_core.report import write_report
 from quant_core.scoring.densities import estimate_densities, write_densities
 from quant_core.scoring.effort import plan_effort
+from quant_core.scoring.question import check_loss
 from quant_core.scoring.rounded import apart, further_folds, round_candidates, tellers
 from quant_core.scoring.score import fold_of, reuse, score
 from quant_core.scoring.scored import Scored, check_reuse, equalized_bits
@@ -65,7 +68,7 @@ def validate(model: Path, data: Path, spec: QuantizeSpec) -> None:
         UserError: If the job could not run; names the file, layer or field and the remedy.
     """
     job = _prepared(model, data, spec)
-    _, held_back = split_samples(job.samples, spec.held_back, spec.seed)
+    _, held_back = _split(job, data, spec)
     _for_the_band(held_back, spec)
 
 
@@ -148,7 +151,7 @@ class _Attempt:
             journal.tell("ingest", 0, f"reading {model.name}")
             job = _prepared(model, data, spec)
             journal.tell("ingest", 1, f"{len(job.layers)} layers; onnxruntime and the executor agree")
-        calibration, held_back = split_samples(job.samples, spec.held_back, spec.seed)
+        calibration, held_back = _split(job, data, spec)
         judging, held_back = _for_the_band(held_back, spec)
         job, scaled_for = self._equalize(job, calibration)
         calibration = job.shorten(calibration)
@@ -338,7 +341,17 @@ def _prepared(model: Path, data: Path, spec: QuantizeSpec) -> Prepared:
     budget = spec.budget
     if {budget.effective_bits, budget.bops, budget.latency, budget.peak_memory} != {None}:
         check_reach(budget, price(job, spec))
+    if spec.ties:
+        read_ties(spec.ties, job.layers, find_fusion_groups(job.model.graph, job.layers))
+    check_loss(job, spec)
     return job
+
+
+def _split(job: Prepared, data: Path, spec: QuantizeSpec) -> tuple[Samples, Samples]:
+    try:
+        return split_samples(job.samples, spec.held_back, spec.seed)
+    except SamplesError as error:
+        raise SamplesError(error.message, remedy=error.remedy, where=str(data)) from error
 
 
 def _rounded_tensors(job: Prepared, spec: QuantizeSpec) -> tuple[str, ...]:

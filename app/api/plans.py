@@ -37,10 +37,12 @@ def make_plan(job: JobDep, service: ServiceDep, spec: PlanSpec) -> BitPlan:
         try:
             return replan(folder, spec)
         except UserError as error:
+            field = spec.place_of(error.where)
+            where = None if (error.where or "").startswith(name) else error.where
             raise ProblemError(
                 422,
                 error.code,
                 error.message,
                 remedy=error.remedy,
-                where=None if (error.where or "").startswith(name) else error.where,
+                where=where if field is None else f"body.{field}",
             ) from error

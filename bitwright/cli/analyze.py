@@ -178,7 +178,7 @@ def analyze(
     with failures.options():
         spec = AnalyzeSpec.model_validate(request)
     target = out if out.suffix == ".json" else out / "sensitivity.json"
-    with StageBars(Terminal(stderr=True)) as bars:
+    with failures.options_of(spec), StageBars(Terminal(stderr=True)) as bars:
         table = local.analyze(model, data, spec, target, bars)
     if as_json:
         typer.echo(table.model_dump_json(indent=2))

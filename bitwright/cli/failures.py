@@ -15,8 +15,10 @@ from typing import TypeGuard
 import typer
 from pydantic import ValidationError
 
+from bitwright.errors import InvalidRequestError
 from bitwright.harmless import harmless
-from quant_core.errors import CancelledError, UserError
+from quant_core.errors import CancelledError, SpecError, UserError
+from quant_core.spec.shorthand import AsWritten
 from quant_core.spec.wrong_field import what_is_wrong
 
 FAULT, CORRECT, INTERRUPTED, UNREAD = 1, 2, 130, 141
@@ -78,6 +80,30 @@ def options(*, settings: bool = False) -> Iterator[None]:
         yield
     except ValidationError as error:
         raise OptionError(_explain(error, _setting if settings else _option)) from error
+
+
+@contextmanager
+def options_of(request: AsWritten) -> Iterator[None]:
+    """Name the option where a request is refused within this context for one of its fields.
+
+    Args:
+        request: What was read from the options.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        OptionError: If a field cannot be used.
+        SpecError: If something else of the request cannot be used.
+        InvalidRequestError: Likewise, where a service says so.
+    """
+    try:
+        yield
+    except (SpecError, InvalidRequestError) as error:
+        place = request.place_of(error.where)
+        if place is None:
+            raise
+        raise OptionError(f"{_option(tuple(place.split('.', 1)))}: {error.message} {error.remedy}") from error
 
 
 def read_json(path: Path, option: str) -> object:

@@ -76,7 +76,8 @@ def plan(
     request: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     with failures.options():
         spec = PlanSpec.model_validate(request | {"pin": read_pins(pin or ()), "exclude": exclude or ()})
-    found = plan_at_service(str(tables), spec, url) if is_job(tables) else local.plan(tables, spec)
+    with failures.options_of(spec):
+        found = plan_at_service(str(tables), spec, url) if is_job(tables) else local.plan(tables, spec)
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
     else:

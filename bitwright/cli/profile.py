@@ -48,7 +48,8 @@ def profile(
         spec = QuantizeSpec.model_validate(request)
     if out.exists() and out.suffix != ".json":
         raise failures.OptionError(f"--out: {out} is there already and no .json file; name another one")
-    found = local.profile(model, data, spec, runs)
+    with failures.options_of(spec):
+        found = local.profile(model, data, spec, runs)
     out.write_text(found.model_dump_json(indent=1))
     if found.disturbed:
         typer.echo(

@@ -339,12 +339,12 @@ def quantize(
 ) -> None:
     """Make MODEL.onnx smaller within a budget, and write the new file with a report to DIR."""
     spec = read_spec(locals())
-    from bitwright.cli import local
+    from bitwright.cli import failures, local
     from bitwright.cli.stages import StageBars
     from bitwright.cli.tables import print_summary, standard_output
     from bitwright.terminal import Terminal
 
-    with StageBars(Terminal(stderr=True)) as bars:
+    with failures.options_of(spec), StageBars(Terminal(stderr=True)) as bars:
         report = local.quantize(model, data, spec, out, bars, earlier)
     console = standard_output()
     print_summary(report, console)

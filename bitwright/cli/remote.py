@@ -24,16 +24,19 @@ _LOCAL = {"out", "earlier"}
 
 def submit(**given: Any) -> None:
     """Send MODEL.onnx to a service to be quantized, with the options of `quantize`, and print the job's id."""
+    from bitwright.cli import failures
+
     spec = read_spec(given)
     with _client(given["url"]) as client:
-        job = client.quantize(
-            given["model"],
-            data=given["data"],
-            spec=spec,
-            tags=given["tags"] or (),
-            webhook=given["webhook"],
-            progress=True,
-        )
+        with failures.options_of(spec):
+            job = client.quantize(
+                given["model"],
+                data=given["data"],
+                spec=spec,
+                tags=given["tags"] or (),
+                webhook=given["webhook"],
+                progress=True,
+            )
         if given["wait"]:
             typer.echo(f"Sent as job {job.id}.", err=True)
             _follow(job)

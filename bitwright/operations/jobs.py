@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from bitwright.errors import InvalidRequestError
-from bitwright.requests import read_answer, read_request
+from bitwright.requests import naming_fields, read_answer, read_request
 from bitwright.results import Health, JobInfo, JobState
 from bitwright.steps import Ask, Operation, Send
 from quant_core.spec import BitPlan, PlanSpec, QuantizeSpec, Report, SensitivityTable
@@ -139,9 +139,11 @@ def plan(job_id: str, given: Mapping[str, Any]) -> Operation[BitPlan]:
     Returns:
         The plan.
     """
-    body = read_request(PlanSpec, given).model_dump_json().encode()
+    spec = read_request(PlanSpec, given)
+    body = spec.model_dump_json().encode()
     request = Send("POST", address(job_id, "/plans"), headers={"Content-Type": "application/json"}, body=body)
-    response: httpx.Response = yield Ask(request)
+    with naming_fields(spec, "body"):
+        response: httpx.Response = yield Ask(request)
     return read_answer(BitPlan, response.content)
 
 

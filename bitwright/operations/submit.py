@@ -17,9 +17,11 @@ from pydantic import BaseModel
 from bitwright.errors import BitwrightError, InvalidRequestError
 from bitwright.external_data import external_files
 from bitwright.operations.upload import LARGE, OnBytes, upload
+from bitwright.requests import naming_fields
 from bitwright.results import JobInfo
 from bitwright.sample_file import existing, sample_file
 from bitwright.steps import Ask, Operation, Part, Send, Work
+from quant_core.spec.shorthand import AsWritten
 
 if TYPE_CHECKING:
     from bitwright.sample_file import Samples
@@ -61,7 +63,7 @@ class Given:
 
     model: str | PathLike[str] | Any
     data: Samples
-    spec: BaseModel
+    spec: AsWritten
     example_inputs: Any = None
     tags: tuple[str, ...] = ()
     webhook: str | None = None
@@ -132,7 +134,7 @@ def submit(
     route: str,
     model: Path,
     data: Path,
-    spec: BaseModel,
+    spec: AsWritten,
     wishes: Wishes = NO_WISHES,
     *,
     key: str | None = None,
@@ -162,12 +164,12 @@ def submit(
         else:
             upload_id = yield from upload(path, _TRIES, on_bytes)
             parts.append(Part(field, f"{name}={upload_id}"))
-    return (yield from _post(route, parts, wishes, key))
+    return (yield from _post(route, parts, wishes, key, spec))
 
 
 def submit_again(
     job_id: str,
-    spec: BaseModel,
+    spec: AsWritten,
     *,
     tags: Sequence[str] = (),
     webhook: str | None = None,
@@ -186,10 +188,13 @@ def submit_again(
         The new job, queued.
     """
     wishes = Wishes(tuple(tags), webhook)
-    return (yield from _post("/quantize", [_spec(spec), Part("from_job", job_id)], wishes, key))
+    parts = [_spec(spec), Part("from_job", job_id)]
+    return (yield from _post("/quantize", parts, wishes, key, spec))
 
 
-def _post(route: str, parts: Sequence[Part], wishes: Wishes, key: str | None) -> Operation[JobInfo]:
+def _post(
+    route: str, parts: Sequence[Part], wishes: Wishes, key: str | None, spec: AsWritten
+) -> Operation[JobInfo]:
     request = Send(
         "POST",
         route,
@@ -198,7 +203,8 @@ def _post(route: str, parts: Sequence[Part], wishes: Wishes, key: str | None) ->
         form=tuple(parts),
         timeout=(30.0, CHECK_SECONDS),
     )
-    response: httpx.Response = yield Ask(request)
+    with naming_fields(spec, "spec"):
+        response: httpx.Response = yield Ask(request)
     return JobInfo.model_validate_json(response.content)
 
 

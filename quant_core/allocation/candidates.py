@@ -46,15 +46,15 @@ def candidate_bits(layers: Sequence[Layer], spec: QuantizeSpec) -> Mapping[str, 
     result = {layer.name: _candidates(layer, spec) for layer in layers}
     empty = [name for name, candidates in result.items() if not candidates.bits]
     if empty:
-        rules = [
-            _describe(rule)
-            for rule in spec.rules
+        rules = {
+            number: _describe(rule)
+            for number, rule in enumerate(spec.rules)
             if rule.narrows and any(rule.matches(layer) for layer in layers if layer.name in empty)
-        ]
+        }
         raise SpecError(
-            f"no bit-width is left for {', '.join(empty)}: {'; '.join(rules)} contradict each other or bits.",
+            f"no bit-width is left for {', '.join(empty)}: {'; '.join(rules.values())} contradict each other or bits.",
             remedy="Drop one of these rules.",
-            where="rules",
+            where=f"rules.{max(rules)}",
         )
     return result
 
@@ -81,7 +81,9 @@ def with_activation_bits(layers: Sequence[Layer], spec: QuantizeSpec) -> tuple[L
                 for rule in rules
             )
             raise SpecError(
-                f"{layer.name} cannot have both: {told}.", remedy="Drop one of these rules.", where="rules"
+                f"{layer.name} cannot have both: {told}.",
+                remedy="Drop one of these rules.",
+                where=f"rules.{spec.rules.index(rules[-1])}",
             )
         noted.append(replace(layer, activation_bits=rules[0].activation_bits) if rules else layer)
     return tuple(noted)

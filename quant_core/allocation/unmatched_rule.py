@@ -22,13 +22,13 @@ def refuse_unmatched(rules: Sequence[LayerRule], layers: Sequence[Named]) -> Non
     Raises:
         SpecError: If one matches no layer.
     """
-    for rule in rules:
+    for number, rule in enumerate(rules):
         if not any(rule.matches(layer) for layer in layers):
             raise SpecError(
                 f"rule {rule.match!r} matches no layer.",
                 remedy="Name a layer, a weight, a glob over either, or an operator type; "
                 f"{_hint(rule.match, layers)}",
-                where="rules",
+                where=f"rules.{number}",
             )
 
 

@@ -84,6 +84,17 @@ def _limits(job: Prepared, samples: Samples, request: Request) -> Effort:
     return Effort(samples=max(batch, used // batch * batch), probes=request.probes or effort.probes)
 
 
+def check_loss(job: Prepared, request: Request) -> None:
+    """Refuse a loss that the outputs do not bear, before anything is rounded for it.
+
+    Args:
+        job: The prepared job.
+        request: What is asked.
+    """
+    if request.loss != "auto" or request.loss_weights:
+        find_objective(job, job.samples, request)
+
+
 def find_objective(job: Prepared, samples: Samples, request: Request) -> Objective:
     """Choose the loss by what the first samples give.
 

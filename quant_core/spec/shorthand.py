@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import (
     BaseModel,
     GetJsonSchemaHandler,
     ModelWrapValidatorHandler,
+    PrivateAttr,
     ValidationError,
     model_validator,
 )
@@ -182,6 +184,13 @@ def _written(place: tuple[int | str, ...], given: Mapping[str, Any]) -> tuple[in
     return place
 
 
+@dataclass(frozen=True)
+class _Wording:
+    """The words of a request, which make no difference between two that ask for the same."""
+
+    given: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+
 class AsWritten(BaseModel):
     """A request whose errors name fields as they were written, shorthand included.
 
@@ -190,6 +199,29 @@ class AsWritten(BaseModel):
     """
 
     short_words: ClassVar[tuple[str, ...]] = ()
+    _wording: _Wording = PrivateAttr(default_factory=_Wording)
+
+    def place_of(self, where: str | None) -> str | None:
+        """Say where in the request, as it was written, lies what an error of the engine names.
+
+        Args:
+            where: What the error names: a field, a budget, or a rule by its number, such as `rules.2`.
+
+        Returns:
+            The path, its parts joined by dots, such as `pin.fc*` where the rule was made of it; None if the error names
+            no part of the request.
+        """
+        name, *rest = (where or "").split(".")
+        given = self._wording.given
+        if name == "rules":
+            return ".".join(
+                map(str, _written((name, *(int(part) for part in rest if part.isdecimal())), given))
+            )
+        if name in BUDGETS:
+            return f"budget.{name}" if "budget" in given else name
+        if name == "bits":
+            return "weight_bits" if "weight_bits" in given else name
+        return where if name in {*type(self).model_fields, *self.short_words} else None
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -217,6 +249,9 @@ class AsWritten(BaseModel):
     @classmethod
     def _places_as_written(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         try:
-            return handler(data)
+            made = handler(data)
         except ValidationError as error:
             raise as_written(error, data) from None
+        if isinstance(data, Mapping):
+            made._wording = _Wording(data)
+        return made

@@ -103,6 +103,22 @@ def test_the_service_makes_the_same_bytes_as_the_command_line(real: Any, few: by
     assert [layer["name"] for layer in smaller["layers"]] == [layer.name for layer in report.layers]
     refused = real.http.post(f"/jobs/{job['id']}/plans", json={"size": 0.01})
     assert (refused.status_code, refused.json()["code"]) == (422, "infeasible_budget")
+    assert refused.json()["where"] == "body.size"
+
+
+def test_what_the_checks_refuse_is_named_as_the_spec_was_written(real: Any, few: bytes) -> None:
+    for asked, place in (
+        ({"size": 0.01}, "spec.size"),
+        ({"budget": {"size": 0.01}}, "spec.budget.size"),
+        ({"effective_bits": 1.5}, "spec.effective_bits"),
+        ({"pin": {"nix*": 8}}, "spec.pin.nix*"),
+        ({"exclude": ["fc.weight", "nix"]}, "spec.exclude.1"),
+        ({"rules": [{"match": "nix", "min_bits": 4}]}, "spec.rules.0"),
+        ({"ties": [["nix", "fc.weight"]]}, "spec.ties"),
+        ({"loss_weights": {"nix": 2}}, "spec.loss_weights"),
+    ):
+        answer = _post(real, RESNET.read_bytes(), few, **asked)
+        assert (answer.status_code, answer.json().get("where")) == (422, place), answer.text
 
 
 @pytest.mark.slow

@@ -173,7 +173,15 @@ def test_a_budget_out_of_reach_says_what_is_in_reach(samples, tmp_path):
         validate(MODEL, samples, QuantizeSpec.model_validate({"size": smallest * 97 // 100}))
 
 
-@pytest.mark.parametrize("spec", [{"pin": {"nothing*": 4}}, {"device": "cuda:99"}])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"pin": {"nothing*": 4}},
+        {"device": "cuda:99"},
+        {"ties": [["nothing*", "fc.weight"]]},
+        {"loss_weights": {"nothing": 2}},
+    ],
+)
 def test_requests_that_name_what_is_not_there_are_refused(spec, samples):
     with pytest.raises(SpecError, match=r"nothing|cuda:99"):
         validate(MODEL, samples, QuantizeSpec.model_validate(spec))
@@ -182,8 +190,9 @@ def test_requests_that_name_what_is_not_there_are_refused(spec, samples):
 def test_a_single_sample_is_refused_before_the_job_starts(samples, tmp_path):
     with np.load(samples) as several:
         np.savez(tmp_path / "one.npz", input=several["input"][:1])
-    with pytest.raises(SamplesError):
+    with pytest.raises(SamplesError) as caught:
         validate(MODEL, tmp_path / "one.npz", QuantizeSpec())
+    assert caught.value.where == str(tmp_path / "one.npz")
 
 
 def test_too_few_held_back_samples_for_a_band_are_told_as_such(samples, tmp_path):

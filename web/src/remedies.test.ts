@@ -33,3 +33,10 @@ it("tries again where that can help, and not where it cannot", () => {
   expect(remedySpec(failed({ retryable: true }))?.spec).toEqual({ size: 0.1 });
   expect(remedySpec(failed({}))).toBeNull();
 });
+
+it("knows a budget by the path that a refused request is told of", () => {
+  for (const where of ["spec.size", "spec.budget.size"]) {
+    const problem = failed({ code: "infeasible_budget", where, remedy: "Allow at least 86127 bytes, fewer bits, or fewer pins." });
+    expect(remedySpec(problem)?.spec).toEqual({ size: 86127 });
+  }
+});

@@ -29,9 +29,13 @@ from app.executors.checker import CheckerDownError
 from app.jobs.job import Job
 from app.jobs.store import Submission, TooManyJobsError
 from app.service import Service
+from quant_core.errors import InfeasibleBudgetError, SamplesError, SpecError
 from quant_core.spec import JobFailure, JobSpec, QuantizeSpec
 
 _log = logging.getLogger("bitwright.jobs")
+
+_OF_THE_SPEC = frozenset({SpecError.code, InfeasibleBudgetError.code, SamplesError.code})
+"""Codes of errors that may name a field of the request."""
 
 ANSWERS: dict[int | str, dict[str, Any]] = {
     202: {"headers": {"Location": {"description": "Address of the job.", "schema": {"type": "string"}}}},
@@ -173,17 +177,20 @@ def checking() -> Iterator[None]:
         ) from error
 
 
-def refusal(wrong: JobFailure) -> ProblemError:
+def refusal(wrong: JobFailure, spec: JobSpec | None = None) -> ProblemError:
     """Turn what a check found into an answer.
 
     Args:
         wrong: What is wrong.
+        spec: What was asked, if anything; a field of it is named by its path there, as it was written.
 
     Returns:
         The error to raise.
     """
     status = 500 if wrong.code == "internal" else 422
-    return ProblemError(status, wrong.code, wrong.message, remedy=wrong.remedy, where=wrong.where)
+    field = spec.place_of(wrong.where) if spec is not None and wrong.code in _OF_THE_SPEC else None
+    where = wrong.where if field is None else f"spec.{field}"
+    return ProblemError(status, wrong.code, wrong.message, remedy=wrong.remedy, where=where)
 
 
 def _repeated(service: Service, owner: str, wishes: Wishes, marked: str | None) -> Job | None:
@@ -207,7 +214,7 @@ async def _check(service: Service, upload: Upload) -> None:
     with checking():
         wrong = await service.checker.check(upload.model, upload.data, upload.spec, upload.folder)
     if wrong is not None:
-        raise refusal(wrong)
+        raise refusal(wrong, upload.spec)
 
 
 @contextmanager

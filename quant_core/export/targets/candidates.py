@@ -60,7 +60,9 @@ def within_target(
             f"ask for some of {_listed(anywhere)}{_also(target)}.",
             where="bits",
         )
-    return {layer.name: _narrow(layer, candidates[layer.name], able[layer.name], target) for layer in layers}
+    return {
+        layer.name: _narrow(layer, candidates[layer.name], able[layer.name], spec, target) for layer in layers
+    }
 
 
 def _able(layer: Layer, model: ir.Model, spec: QuantizeSpec, target: Target) -> tuple[int, ...]:
@@ -121,16 +123,19 @@ def _also(target: Target) -> str:
     return words + (f", or for weight_format {' or '.join(formats)}" if formats else "")
 
 
-def _narrow(layer: Layer, given: Candidates, able: tuple[int, ...], target: Target) -> Candidates:
+def _narrow(
+    layer: Layer, given: Candidates, able: tuple[int, ...], spec: QuantizeSpec, target: Target
+) -> Candidates:
     kept = tuple(bits for bits in given.bits if bits in able)
     if kept:
         return Candidates(kept, given.reason)
     if given.reason is not None:
+        last = max(number for number, rule in enumerate(spec.rules) if rule.narrows and rule.matches(layer))
         raise SpecError(
             f"{target.name} cannot run {layer.name} ({layer.op}) at {_listed(given.bits)} bits, which is all that is "
             f"left: {given.reason}.",
             remedy=f"Let it have {_listed(able)}.",
-            where="rules",
+            where=f"rules.{last}",
         )
     larger = min(bits for bits in able if bits > min(given.bits) or bits == FLOAT_BITS)
     return Candidates((larger,), f"{target.name} has no {_listed(given.bits)}-bit kernel for this {layer.op}")

@@ -55,6 +55,23 @@ def test_a_job_is_sent_followed_and_fetched(
     )
 
 
+def test_options_are_named_where_the_service_refuses_them(
+    run: Run, model_file: Path, sample_file: Path
+) -> None:
+    job = json.loads(run("submit", model_file, "--data", sample_file, "--wait", "--json"))["id"]
+    told = run("plan", job, "--effective-bits", "1.2", code=2)
+    assert told.startswith("Error: --effective-bits: the budget is 1.2"), told
+    assert run("plan", job, "--pin", "nix=8", code=2).startswith("Error: --pin: rule 'nix' matches no layer")
+    assert "Error: --device: " in run(
+        "submit", model_file, "--data", sample_file, "--device", "cuda:7", code=2
+    )
+    with Client(os.environ["BITWRIGHT_URL"]) as client:
+        for asked, place in (({"pin": {"nix": 8}}, "pin.nix"), ({"effective_bits": 1.2}, "effective_bits")):
+            with pytest.raises(InvalidRequestError) as refused:
+                client.jobs.get(job).plan(**asked)
+            assert refused.value.where == place
+
+
 def test_a_list_tells_analyses_from_quantizations(run: Run, model_file: Path, sample_file: Path) -> None:
     with Client(os.environ["BITWRIGHT_URL"]) as client:
         job = client.analyze(model_file, data=sample_file, tags=["analysis"]).wait()

@@ -41,6 +41,7 @@ def test_the_remedy_names_what_may_be_meant(written: str, told: str) -> None:
     assert written in refused.value.message
     assert refused.value.remedy is not None
     assert refused.value.remedy.endswith(told)
+    assert refused.value.where == "rules.1"
 
 
 def test_a_long_list_is_cut() -> None:

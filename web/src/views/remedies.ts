@@ -24,7 +24,7 @@ export function remedySpec(job: Job): Remedy | null {
 
 /** A request in its short form with the remedy of what is wrong with it applied; null where people must decide. */
 export function remedyOf(problem: Problem, short: Spec): Remedy | null {
-  const where = problem.where ?? "";
+  const where = (problem.where ?? "").replace(/^spec\.(budget\.)?/, "");
   if (problem.code === "infeasible_budget" && where in BUDGETS) {
     const written = /at least ([\d,.]*\d(?:e[+-]?\d+)?)/.exec(problem.remedy ?? "")?.[1];
     if (written) {
