@@ -129,24 +129,32 @@ def width_sets(
     return [kept for kept in sets if all(set(choice.bits) & set(kept) for choice in candidates.values())]
 
 
-def smallest_reachable(candidates: Mapping[str, Candidates], files: FileCosts) -> int:
+def smallest_reachable(
+    candidates: Mapping[str, Candidates], files: FileCosts, ties: Iterable[Sequence[str]] = ()
+) -> int:
     """Predict the smallest file any allowed plan gives.
 
     Args:
         candidates: Layer name -> bits it may be given.
         files: File costs.
+        ties: Groups of layers that are given the same bits; no layer is in two.
 
     Returns:
         Bytes.
     """
+    groups = [tuple(group) for group in ties if group]
+    tied = {name for group in groups for name in group}
+    groups += [(name,) for name in candidates if name not in tied]
+    open_to = [set.intersection(*(set(candidates[name].bits) for name in group)) for group in groups]
     return min(
         files.base
         + files.overhead(widths)
         + sum(
-            min(files.layers[name][bits] for bits in choice.bits if bits in widths)
-            for name, choice in candidates.items()
+            min(sum(files.layers[name][width] for name in group) for width in choice & set(widths))
+            for group, choice in zip(groups, open_to, strict=True)
         )
         for widths in width_sets(candidates, files, budget=0)
+        if all(choice & set(widths) for choice in open_to)
     )
 
 

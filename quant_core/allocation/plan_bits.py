@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import repeat
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -61,8 +61,8 @@ def plan_bits(problem: PlanProblem, limits: Limits, by: PlanProblem | None = Non
     budget = int(limits[BYTES]) if BYTES in limits else None
     best, failure = _best(solved, finite, limits)
     if best is None:
-        if budget is not None and smallest_reachable(finite, problem.files) > budget:
-            _refuse(finite, problem, budget)
+        if budget is not None:
+            _check_bytes(finite, problem, budget)
         if PEAK_MEMORY in limits:
 
             def attempt(tried: Limits) -> Mapping[str, int] | None:
@@ -93,7 +93,9 @@ def _best(
         try:
             plan = _solve(problem, limits, widths)
         except InfeasibleBudgetError as error:
-            failure = failure or error
+            # Bytes are too few in some sets of widths; where they are in all, `_check_bytes` tells.
+            if failure is None or failure.where == BYTES:
+                failure = error
             continue
         if best is None or plan.objective < best[0].objective:
             best = plan, widths
@@ -261,6 +263,8 @@ def _solve(problem: PlanProblem, limits: Limits, widths: Sequence[int]) -> Plan:
     matrix = problem.matrix(widths, peaks=PEAK_MEMORY in limits)
     budgets = spell_out(problem, limits)
     if BYTES in budgets:
+        # First, so that a refusal beside them names the other limit: these bytes are not those of the whole file.
+        budgets = {BYTES: 0.0, **budgets}
         budgets[BYTES] -= problem.files.base + problem.files.overhead(widths)
     matrix = replace(matrix, budgets=budgets)
     if problem.allocation == "optimal":
@@ -296,8 +300,10 @@ def _priority(problem: PlanProblem, name: str) -> float:
     return value
 
 
-def _refuse(finite: Mapping[str, Candidates], problem: PlanProblem, budget: int) -> NoReturn:
-    smallest = smallest_reachable(finite, problem.files)
+def _check_bytes(finite: Mapping[str, Candidates], problem: PlanProblem, budget: int) -> None:
+    smallest = smallest_reachable(finite, problem.files, problem.ties)
+    if smallest <= budget:
+        return
     rules = sorted({choice.reason for choice in finite.values() if choice.reason is not None})
     standing = f" with {'; '.join(rules)}" if rules else ""
     raise InfeasibleBudgetError(

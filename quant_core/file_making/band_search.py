@@ -48,7 +48,7 @@ def find_in_band(maker: FileMaker, limits: Limits, judge: Judge) -> tuple[Made, 
         return Tried(made.choice.plan, made.size, made, verdict)
 
     largest = plan_bits(maker.problem, limits).predicted_bytes
-    smallest = smallest_reachable(maker.problem.candidates, maker.problem.files)
+    smallest = smallest_reachable(maker.problem.candidates, maker.problem.files, maker.problem.ties)
     makers, files = [maker], list[Made]()
 
     def ways() -> Iterator[Callable[[int], Tried[Made]]]:

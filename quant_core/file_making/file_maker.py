@@ -174,7 +174,7 @@ class FileMaker:
 
     def _too_large(self, margin: int) -> InfeasibleBudgetError:
         """Files have come out larger than was predicted: say what the smallest one would."""
-        smallest = smallest_reachable(self.problem.candidates, self.problem.files) + margin
+        smallest = smallest_reachable(self.problem.candidates, self.problem.files, self.problem.ties) + margin
         return InfeasibleBudgetError(
             f"a budget of {self.job.budget} bytes cannot be met: the smallest reachable file is {smallest} bytes.",
             remedy=f"Allow at least {smallest} bytes, fewer bits, or fewer pins.",

@@ -92,7 +92,7 @@ def _search(groups: Groups, order: Sequence[int]) -> npt.NDArray[np.intp]:
                     found.append((states[kept], np.full(len(kept), k)))
         if not found:
             raise InfeasibleBudgetError(
-                f"no plan whose bits follow the order of traces meets the budget of {limit:.12g}.",
+                "no plan whose bits follow the order of traces meets the budget.",
                 remedy="Raise the budget, loosen limits on layers, or use another allocation.",
                 where=name,
             )

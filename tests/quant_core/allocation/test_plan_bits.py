@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -102,6 +103,33 @@ def test_infeasible_budget_tells_the_smallest_size_and_the_rules():
     with pytest.raises(InfeasibleBudgetError, match=f"{smallest} bytes with pinned to 8"):
         plan_bits(problem(table, candidates, costs), {"bytes": smallest - 1})
     assert plan_bits(problem(table, candidates, costs), {"bytes": smallest}).predicted_bytes == smallest
+
+
+@pytest.mark.parametrize("first", ["bytes", "bops"])
+@pytest.mark.parametrize("more", [0, 3, 1000])
+def test_a_limit_that_cannot_be_met_is_named_though_bytes_have_one_too(first, more):
+    """Of the sets of widths, the first has too few bytes for the function of 3 bits."""
+    table, candidates, costs = make(1)
+    by_layer = {name: {b: float(b) for b in BITS} for name in candidates}
+    posed = replace(problem(table, candidates, costs), costs={"bops": by_layer})
+    limits = {"bytes": smallest_reachable(candidates, costs) + more, "bops": 10.0}
+    assert plan_bits(posed, limits).costs["bops"] == 10
+    limits["bops"] = 9.0
+    with pytest.raises(InfeasibleBudgetError, match=r"smallest reachable value.* is 10\.") as refused:
+        plan_bits(posed, {first: limits[first], **limits})
+    assert refused.value.where == "bops"
+
+
+def test_a_budget_that_tied_layers_exceed_is_refused_with_the_size_of_the_file():
+    table, candidates, costs = make(3)
+    candidates |= {"l0": Candidates((2, 8), None), "l1": Candidates((4, 8), None)}
+    tied = replace(problem(table, candidates, costs), ties=(("l0", "l1"),))
+    smallest = min(
+        size for size, _, bits in brute_force(table, candidates, costs) if bits["l0"] == bits["l1"] == 8
+    )
+    assert plan_bits(tied, {"bytes": smallest}).predicted_bytes == smallest
+    with pytest.raises(InfeasibleBudgetError, match=f"smallest reachable file is {smallest} bytes"):
+        plan_bits(tied, {"bytes": smallest - 1})
 
 
 def test_scores_that_are_no_numbers_rule_a_width_out_or_name_the_layer():
