@@ -219,7 +219,7 @@ def _kfac_scores(question: Question, ask: Question, assignment: Assignment) -> F
 def _groups(layers: Sequence[Layer]) -> list[list[Layer]]:
     """Cut the layers where their factors together would take more than a batch may."""
     groups: list[list[Layer]] = []
-    held = MEMORY
+    held = 0
     for layer in layers:
         sides = (layer.shape[0], layer.parameters // max(1, layer.shape[0]))
         size = 4 * sum(side**2 for side in sides)

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from quant_core.ingest.layer import Layer
-from quant_core.sensitivity import Objective, Term
+from quant_core.sensitivity import Objective, Term, methods
 from quant_core.sensitivity.estimators.activations import ActivationTraces
-from quant_core.sensitivity.methods import METHODS
+from quant_core.sensitivity.estimators.kfac import kfac
+from quant_core.sensitivity.methods import FIRST, METHODS
 from quant_core.sensitivity.question import Question
 from quant_core.sensitivity.running.workers import OneThread
 from quant_core.sensitivity.spectra import spectra
@@ -119,6 +120,36 @@ def test_few_samples_with_few_outputs_are_worked_out_exactly(net: Any, question:
     assert 0 < probed.probes <= 50
     for a, b in zip(exact.layers, probed.layers, strict=True):
         assert a.trace == pytest.approx(b.trace, rel=0.5)
+
+
+@pytest.mark.parametrize("fixed_batch", [None, 4])
+def test_traces_are_exact_where_that_takes_no_more_passes_than_probes_would(
+    question: Question, fixed_batch: int | None
+) -> None:
+    asked = replace(question, feeds={"x": question.feeds["x"][:40]}, fixed_batch=fixed_batch)
+    passes = asked.samples * 3 * (fixed_batch or 1)
+    enough = -(-passes // asked.cut(FIRST).size)
+    assert answer(replace(asked, max_probes=enough), "gauss_newton").table.probes == 0
+    assert answer(replace(asked, max_probes=enough - 1), "gauss_newton").table.probes > 0
+
+
+@pytest.mark.parametrize(("memory", "groups"), [(424, [2]), (423, [1, 1])])
+def test_layers_whose_factors_do_not_fit_together_are_taken_apart(
+    question: Question, monkeypatch: pytest.MonkeyPatch, memory: int, groups: list[int]
+) -> None:
+    """Factors of 5 x 5 and 6 x 6 for the first layer, of 6 x 6 and 3 x 3 for the second, four bytes each."""
+    whole, taken = answer(question, "kfac").table, list[int]()
+
+    def counted(program: Any, layers: Any, *rest: Any, **options: Any) -> Any:
+        taken.append(len(layers))
+        return kfac(program, layers, *rest, **options)
+
+    monkeypatch.setattr(methods, "kfac", counted)
+    monkeypatch.setattr(methods, "MEMORY", memory)
+    found = answer(question, "kfac").table
+    assert taken == groups
+    for a, b in zip(found.layers, whole.layers, strict=True):
+        assert a.sensitivity == pytest.approx(b.sensitivity, rel=1e-6)
 
 
 def test_activation_traces_come_beside_any_method(

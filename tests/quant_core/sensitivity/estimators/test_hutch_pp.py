@@ -82,6 +82,23 @@ def test_a_subspace_that_holds_everything_gives_the_exact_trace(
     assert (found.stderr < 1e-3 * found.trace).all()
 
 
+def test_directions_that_the_subspace_holds_already_add_nothing_to_a_large_curvature(
+    tiny: Any, decaying: torch.Tensor
+) -> None:
+    """A Relu network is homogeneous: samples and bias times s scale the curvature of squared error by s squared."""
+    net, squared = tiny("Relu"), Objective((Term("y", "y", "squared_error"),))
+
+    def trace() -> Any:
+        given = batches(decaying * scale)
+        return hutch_plus_plus(net.program, net.layers, squared, given, seed=0, products=3 * 48 + 2).trace
+
+    scale = 1.0
+    small = trace()
+    scale = 2.0**30
+    net.program.weights["bias"].mul_(scale)
+    np.testing.assert_allclose(trace(), scale**2 * small, rtol=1e-3)
+
+
 @pytest.mark.slow
 def test_standard_errors_hold_the_spread_of_samples(tiny: Any) -> None:
     net = tiny("Relu", seed=2)
@@ -130,6 +147,24 @@ def test_a_layer_that_is_not_finite_leaves_the_others_usable(
     )
     assert abs(found.trace[0] - exact) < 3 * found.stderr[0] + 1e-3 * exact
     assert np.isnan([found.trace[1], found.stderr[1], found.share_stderr[1]]).all()
+
+
+@pytest.mark.parametrize("blocks", [True, False])
+def test_a_layer_without_curvature_has_a_trace_of_zero(tiny: Any, blocks: bool) -> None:
+    net = tiny("Relu")
+    x = torch.zeros(8, 5)
+    exact = hessian(net, x)[30:, 30:].trace()
+    found = hutch_plus_plus(net.program, net.layers, KL, batches(x), seed=0, products=40, blocks=blocks)
+    assert found.trace[0] == found.stderr[0] == 0
+    assert abs(found.trace[1] - exact) < 3 * found.stderr[1] + 1e-3 * exact
+
+
+def test_no_curvature_at_all_is_a_finding(tiny: Any, decaying: torch.Tensor) -> None:
+    net = tiny("Relu")
+    net.program.weights["bias"].fill_(-100.0)
+    found = hutch_plus_plus(net.program, net.layers, KL, batches(decaying), seed=0, products=17)
+    for values in (found.trace, found.stderr, found.share_stderr):
+        np.testing.assert_array_equal(values, 0)
 
 
 def test_too_few_products_are_refused(tiny: Any, decaying: torch.Tensor) -> None:
