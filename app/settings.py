@@ -40,7 +40,7 @@ class Settings(BaseSettings):
         checkers: Processes that check uploads.
         lease_seconds: How long a job stays with a service that has fallen silent, before another takes it over.
         renew_seconds: Seconds between two signs of life.
-        max_interruptions: A job fails when its process or service was lost this often.
+        max_interruptions: A job fails when its process, or its service, was lost this often; each counts for itself.
         job_memory: The most memory, in bytes of address space, that a job on a CPU, or the check of an upload, may
             take; 0 for no limit.
         webhook_secret: What webhooks are signed with.

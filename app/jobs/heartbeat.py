@@ -25,7 +25,7 @@ class Rhythm:
     Attributes:
         renew_seconds: Seconds between renewals.
         lease_seconds: How long a lease lasts without one.
-        max_interruptions: A job cut off this often fails.
+        max_interruptions: A job that lost its service this often fails.
     """
 
     renew_seconds: float = 10.0

@@ -16,12 +16,14 @@ class Job(JobInfo):
     Attributes:
         owner: Id of the key it was sent with; `local` where the service asks for none.
         interruptions: How often its service was lost while the job ran.
+        processes_lost: How often its process alone was lost.
         shortages: How often memory ran out while it ran.
         trace: The span of the request that it was sent with, as W3C's `traceparent`.
     """
 
     owner: str = "local"
     interruptions: int = 0
+    processes_lost: int = 0
     shortages: int = 0
     trace: str | None = None
 

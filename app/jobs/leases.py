@@ -93,7 +93,7 @@ class Leases:
         """Decide what becomes of jobs whose service has fallen silent.
 
         Args:
-            max_interruptions: A job cut off this often fails; below it is queued again.
+            max_interruptions: A job that lost its service this often fails; below it is queued again.
             dead: Services known to have ended, whose leases need not be waited for.
             silent_too: Whether leases that have ended are enough.
 
@@ -236,7 +236,7 @@ class Leases:
         Args:
             job: The job as it was claimed.
             error: How the process was lost.
-            max_interruptions: A job cut off this often fails; below it is queued again.
+            max_interruptions: A job that lost its process this often fails; below it is queued again.
 
         Returns:
             The job as it is now; None if this attempt no longer holds it, and nothing was written.
@@ -245,8 +245,8 @@ class Leases:
             row = _held(session, job)
             if row is None:
                 return None
-            row.interruptions += 1
-            if row.interruptions < max_interruptions:
+            row.processes_lost += 1
+            if row.processes_lost < max_interruptions:
                 back_to_queue(session, row, f"{error.message} It starts again.")
             else:
                 end(session, row, "failed", error, None)
@@ -300,7 +300,7 @@ def _held(session: Session, job: Job) -> JobRow | None:
 def _interrupted(times: int) -> JobFailure:
     return JobFailure(
         code="interrupted",
-        message=f"The service, or the process of this job, ended {times} times while it ran.",
+        message=f"The service ended {times} times while this job ran.",
         remedy="Look in the service's log for why it ended (out of memory is the usual cause), then send it again.",
         retryable=True,
     )

@@ -77,6 +77,7 @@ class JobRow(Base):
     state: Mapped[str] = mapped_column(String(16), default="queued")
     attempt: Mapped[int] = mapped_column(default=0)
     interruptions: Mapped[int] = mapped_column(default=0)
+    processes_lost: Mapped[int] = mapped_column(default=0, server_default="0")
     shortages: Mapped[int] = mapped_column(default=0, server_default="0")
     holder: Mapped[str | None] = mapped_column(String(128), default=None)
     lease_until: Mapped[float | None] = mapped_column(Float, default=None)

@@ -126,7 +126,7 @@ def test_interruptions_end_in_failure_but_orderly_stops_do_not(store: JobStore, 
     assert (found.error.code, found.error.retryable) == ("interrupted", True)
 
 
-def test_a_lost_process_counts_like_a_lost_service(store: JobStore, leases: Leases) -> None:
+def test_a_process_that_is_lost_again_and_again_ends_in_failure(store: JobStore, leases: Leases) -> None:
     _create(store, "j")
     again = leases.interrupted(_claim(leases), LOST, 2)
     assert again is not None
@@ -137,16 +137,19 @@ def test_a_lost_process_counts_like_a_lost_service(store: JobStore, leases: Leas
     assert (ended.state, ended.error) == ("failed", LOST)
 
 
-def test_a_lost_process_is_not_told_as_a_lost_service(store: JobStore, database: Database) -> None:
-    gone = Leases(database, "gone", -1)
+def test_lost_processes_and_lost_services_count_apart(store: JobStore, database: Database) -> None:
+    gone, here = Leases(database, "gone", -1), Leases(database, "here", 3600)
     _create(store, "j")
     assert gone.interrupted(_claim(gone), LOST, 2) is not None
     _claim(gone)
-    Leases(database, "here", 3600).take_over(max_interruptions=2)
+    (again,) = here.take_over(max_interruptions=2)
+    assert (again.state, again.processes_lost, again.interruptions) == ("queued", 1, 1)
+    _claim(gone)
+    here.take_over(max_interruptions=2)
     found = store.get("j")
     assert found is not None
     assert found.error is not None
-    assert "or the process of this job, ended 2 times" in found.error.message
+    assert found.error.message == "The service ended 2 times while this job ran."
 
 
 def test_a_job_canceled_while_its_service_is_away_stays_canceled(store: JobStore, database: Database) -> None:
