@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +14,6 @@ from quant_core.executor.dtypes import Kind, Precision, is_float
 from quant_core.executor.placement import place
 from quant_core.executor.schedule import Schedule, execute, schedule
 from quant_core.executor.scope import Scope
-from quant_core.executor.segments import cut, execute_segments
 from quant_core.executor.step import ABSENT
 
 _REMEMBERED = 1024
@@ -129,7 +127,6 @@ class Program(torch.nn.Module):
         outputs: Collection[str] | None = None,
         weights: Mapping[str, torch.Tensor] | None = None,
         replace: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] | None = None,
-        segments: int | None = None,
     ) -> dict[str, torch.Tensor]:
         """Evaluates any tensors of the graph.
 
@@ -139,9 +136,6 @@ class Program(torch.nn.Module):
             outputs: Names of the tensors to return; the graph outputs if None.
             weights: Name -> tensor used instead of a stored float initializer; same shape.
             replace: Name -> function applied to that tensor as soon as it is known.
-            segments: Into how many segments to cut the graph, of which gradients keep only what crosses from one to
-                the next and compute the rest again; 0 for the square root of the number of steps, None to keep
-                everything. The functions in `replace` are then called again too.
 
         Returns:
             Name -> tensor for every name in `outputs`.
@@ -178,11 +172,7 @@ class Program(torch.nn.Module):
                 slots[slot] = function(slots[slot])
         given = sum(_elements(value) for value in feeds.values())
         with within(self.limits.budget(self._stored, given)):
-            if segments is None or not torch.is_grad_enabled() or not plan.steps:
-                execute(plan, slots, hooks)
-            else:
-                count = segments or math.isqrt(len(plan.steps))
-                execute_segments(cut(plan, min(count, len(plan.steps)), wanted), slots, hooks)
+            execute(plan, slots, hooks)
         return {name: self._result(slot, slots[slot]) for name, slot in zip(names, wanted, strict=True)}
 
     def downstream(self, name: str) -> frozenset[str]:
