@@ -31,6 +31,7 @@ _MODEST = frozenset(
     """.split()
 )
 _QUICK = 1 << 16
+_READ_WINDOW = 4
 _REMEMBERED = 256
 _READ = 64
 
@@ -147,7 +148,9 @@ def estimate(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sizes:
             return rule(args)
         if torch.Tag.pointwise in func.tags:
             return _same(_broadcast(args, kwargs))
-        return _by_meta(func, args, kwargs)
+        elements, work = _by_meta(func, args, kwargs)
+        beyond = _BEYOND.get(func.overloadpacket.__name__)
+        return elements, work if beyond is None else work + beyond(args, elements)
     except Exception:
         return 0.0, 0.0
 
@@ -222,11 +225,36 @@ def _recurrent(args: tuple[Any, ...]) -> Sizes:
     return x.numel() + x.shape[0] * x.shape[1] * args[2].shape[0], x.shape[0] * x.shape[1] * weights
 
 
+def _ordered(each: int) -> Callable[[tuple[Any, ...]], Sizes]:
+    def rule(args: tuple[Any, ...]) -> Sizes:
+        elements = args[0].numel()
+        return elements, each * elements * elements.bit_length()
+
+    return rule
+
+
+def _windows(axes: int) -> Callable[[tuple[Any, ...], float], float]:
+    def reads(args: tuple[Any, ...], elements: float) -> float:
+        kernel = args[1]
+        window: int = math.prod(kernel if len(kernel) > 1 else [*kernel] * axes)
+        return _READ_WINDOW * elements * window
+
+    return reads
+
+
+def _transform(_args: tuple[Any, ...], elements: float) -> float:
+    return 4 * elements * int(elements).bit_length()
+
+
+def _elimination(args: tuple[Any, ...], elements: float) -> float:
+    return elements * float(args[0].shape[-1])
+
+
 # Operations that write about as much as their first operand holds.
 _LIKE_FIRST = """
     _softmax _log_softmax clone _to_copy native_layer_norm native_batch_norm copy_
-    _native_batch_norm_legit_no_training sum mean amax amin max min argmax argmin cumsum sort topk
-    nonzero any all prod var_mean flip masked_select linalg_vector_norm native_group_norm empty_like
+    _native_batch_norm_legit_no_training sum mean amax amin max min argmax argmin cumsum nonzero
+    any all prod var_mean flip masked_select linalg_vector_norm native_group_norm empty_like
     ones_like zeros_like full_like lift_fresh detach _local_scalar_dense native_dropout cudnn_batch_norm
     scatter
 """.split()
@@ -244,6 +272,17 @@ _RULES: dict[str, Callable[[tuple[Any, ...]], Sizes]] = {
     "addmm": lambda args: _product(args[1], args[2]),
     "baddbmm": lambda args: _product(args[1], args[2]),
     "mkldnn_rnn_layer": _recurrent,
+    # Values are compared many times; rows one element after another.
+    **dict.fromkeys(("sort", "topk"), _ordered(2)),
+    **dict.fromkeys(("_unique2", "unique_dim"), _ordered(32)),
+}
+
+# Work beyond what is written.
+_BEYOND: dict[str, Callable[[tuple[Any, ...], float], float]] = {
+    **dict.fromkeys(("max_pool2d_with_indices", "avg_pool2d"), _windows(2)),
+    **dict.fromkeys(("max_pool3d_with_indices", "avg_pool3d"), _windows(3)),
+    **dict.fromkeys(("_fft_r2c", "_fft_c2r", "_fft_c2c"), _transform),
+    **dict.fromkeys(("_linalg_det", "linalg_inv_ex"), _elimination),
 }
 
 

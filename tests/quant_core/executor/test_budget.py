@@ -152,6 +152,32 @@ def test_estimates_are_no_less_than_what_is_made(name: str) -> None:
     assert max(seen) <= 16 * made.numel()
 
 
+SLOW = {
+    "sort": lambda x: x.flatten().sort(),
+    "a few of the largest": lambda x: x.flatten().topk(1),
+    "unique values": lambda x: x.flatten().unique(),
+    "unique rows": lambda x: x.reshape(-1, 1).unique(dim=0),
+    "maximum over windows": lambda x: torch.max_pool2d(x.reshape(1, 1, 256, 256), 31, 1),
+    "mean over windows": lambda x: torch.nn.functional.avg_pool2d(x.reshape(1, 1, 256, 256), 31, 1),
+    "maximum over boxes": lambda x: torch.max_pool3d(x.reshape(1, 1, 16, 64, 64), 9, 1),
+    "mean over boxes": lambda x: torch.nn.functional.avg_pool3d(x.reshape(1, 1, 16, 64, 64), 9, 1),
+    "transform": lambda x: torch.fft.fft(x.flatten()[:65521]),
+    "determinant": lambda x: torch.linalg.det(x.reshape(256, 256)),
+}
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_what_reads_each_value_many_times_is_more_work_than_a_copy(name: str) -> None:
+    """A loop around it would go on for hours within the work that copies are allowed."""
+    x = torch.randn(1 << 16, generator=torch.Generator().manual_seed(0))
+    copied, spent = Budget(1 << 40, 1 << 40), Budget(1 << 40, 1 << 40)
+    with Guard(copied):
+        x.clone()
+    with Guard(spent):
+        SLOW[name](x)
+    assert (1 << 40) - spent.work > 8 * ((1 << 40) - copied.work)
+
+
 def test_claims_outside_of_an_evaluation_are_free() -> None:
     claim(1e30)
     with within(Budget(10, 10)), pytest.raises(Exception, match="11"):
