@@ -29,7 +29,6 @@ _TRIED_ROWS, _WIDE, _TRIED_OF_WIDE = 64, 1024, 32
 many."""
 _CHANNELS = WeightGrid()
 _COLUMNS_AN_INPUT = 2
-"""Independent columns for each input, with fewer of which codes would learn them by heart."""
 
 Improve = Callable[
     [Layer, npt.NDArray[np.floating], Sequence[QuantizedWeight], torch.Tensor], Sequence[QuantizedWeight]
@@ -87,7 +86,7 @@ def gptq(
     second = cache(lambda: used.shrunk().cpu())
     feedback = used.feedback() if isinstance(used, PrincipalMoments) else Feedback.of(second())
     sweep = GridSweep.of(layer, rows, feedback, beta)
-    if moments.independent < _COLUMNS_AN_INPUT * rows.shape[2]:
+    if not are_known(moments, rows.shape[2]):
         improve = None
 
     def with_bias(rounded: QuantizedWeight) -> QuantizedWeight:
@@ -162,6 +161,19 @@ def _tried_step(rows: torch.Tensor) -> int:
     _, outputs, inputs = rows.shape
     tried = _TRIED_OF_WIDE if inputs > _WIDE and outputs > _TRIED_ROWS else _TRIED_ROWS
     return -(-outputs // tried)
+
+
+def are_known(moments: Moments, inputs: int) -> bool:
+    """Tell whether moments are known well enough to improve codes by, one by one.
+
+    Args:
+        moments: Second moments of a layer's inputs.
+        inputs: How many inputs each output has.
+
+    Returns:
+        False of fewer than two independent columns for each input, which codes would learn by heart.
+    """
+    return moments.independent >= _COLUMNS_AN_INPUT * inputs
 
 
 def output_error(layer: Layer, rows: torch.Tensor, second: torch.Tensor, weight: QuantizedWeight) -> float:

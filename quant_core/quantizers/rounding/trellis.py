@@ -18,14 +18,12 @@ from quant_core.quantizers.moments.input_moments import Moments, has_moments
 from quant_core.quantizers.moments.principal_moments import PrincipalMoments
 from quant_core.quantizers.moments.rows import from_rows, scale_to_rows, to_rows
 from quant_core.quantizers.rounding.coordinate_descent import affordable_passes
-from quant_core.quantizers.rounding.gptq import output_error
+from quant_core.quantizers.rounding.gptq import are_known, output_error
 from quant_core.quantizers.rounding.viterbi import PathGrid, halves_of
 
 _FACTORS = (0.82, 0.92, 1.02)
 """Factors of the scalar steps that are tried: values reach as far as scalar codes, and lie twice as dense."""
 
-_COLUMNS_AN_INPUT = 2
-"""Independent columns for each input, with fewer of which descent would learn them by heart."""
 _ROUNDS = 1
 """Most rounds over the inputs; three more gain 0.02 dB on ResNet-20 at 2 bits."""
 _TINY = 1e-30
@@ -101,7 +99,7 @@ def trellis_coded(
     values, lost = feedback.sweep(feedback.taken(rows), PathGrid(steps, halves).nearest, len(scales))
     best = int(lost.sum((0, 2)).argmin())
     found = feedback.given_back(values)[best, 0].float().numpy()
-    if descent and moments.independent >= _COLUMNS_AN_INPUT * inputs:
+    if descent and are_known(moments, inputs):
         grid = PathGrid(steps[best : best + 1], halves)
         found = _descended(
             found,
