@@ -148,6 +148,19 @@ def test_a_layer_is_pinned_by_a_click_and_the_next_job_keeps_it(
     page.get_by_role("button", name="Cancel").click()
 
 
+def test_layers_are_pinned_on_a_phone_without_looking_for_the_choice(
+    real_service: Any, small: tuple[Path, Path], open_page: Callable[..., Any]
+) -> None:
+    page = open_page(f"{real_service.url}/#/new", viewport={"width": 360, "height": 800})
+    _fill(page, small)
+    for what in ("Bits", "Activations"):
+        box = page.get_by_role("combobox", name=f"{what} of layer0").bounding_box()
+        assert box is not None
+        assert 0 <= box["x"] < box["x"] + box["width"] <= 360
+    page.get_by_label("Bits of layer0").select_option("8")
+    assert '{"match":"layer0","pin":8}' in page.locator("pre").inner_text()
+
+
 def test_densities_are_shown_where_they_were_estimated(
     real_service: Any, dense: str, finished: str, open_page: Callable[..., Any]
 ) -> None:

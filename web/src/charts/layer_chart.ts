@@ -21,6 +21,8 @@ export interface LayerBar {
 type Points = ChartDataset<"line"> & { whiskers?: (Whisker | null)[] };
 
 const FLOAT_HEIGHT = 10;
+/** Axes stand on each other: labels at their ends would touch. */
+const ROOM = 0.08;
 const MOST_NAMED = 32;
 const NARROW = 560;
 const DENSE = 80;
@@ -77,8 +79,8 @@ export class LayerChart {
             },
           },
           // The first stands at the bottom.
-          ...(traces && { trace: { ...scaledAxis("trace", traces), ...row } }),
-          loss: { ...scaledAxis("loss", losses), ...row },
+          ...(traces && { trace: { ...scaledAxis("trace", traces, ROOM), ...row } }),
+          loss: { ...scaledAxis("loss", losses, ROOM), ...row },
           bits: {
             ...axis("bits"),
             ...row,

@@ -56,14 +56,15 @@ export function axis(title: string): LinearOptions {
   } as LinearOptions;
 }
 
-/** An axis of places on a scale, labelled with the values that stand there. */
-export function scaledAxis(title: string, scale: Scale): LinearOptions {
+/** An axis of places on a scale, labelled with the values that stand there; `room` is the share of it left free at both ends. */
+export function scaledAxis(title: string, scale: Scale, room = 0): LinearOptions {
   const plain = axis(title);
+  const free = room * (scale.ends[1] - scale.ends[0]);
   const labels = new Map(scale.ticks.map((tick) => [tick.place, tick.label]));
   return {
     ...plain,
-    min: scale.ends[0],
-    max: scale.ends[1],
+    min: scale.ends[0] - free,
+    max: scale.ends[1] + free,
     afterBuildTicks: (built: { ticks: { value: number }[] }) => {
       built.ticks = scale.ticks.map((tick) => ({ value: tick.place }));
     },

@@ -62,7 +62,7 @@ export function PreflightView({ preflight, rules, onRules }: Props) {
       <h3>Layers</h3>
       <p class="quiet">Choose a width to pin a layer; the others are decided by the budget. Activations of 16 bits or in float make a layer run in float.</p>
       <div class="scroll tall" tabIndex={0} role="region" aria-label="Layers and their rules">
-        <table>
+        <table class="pinning">
           <thead>
             <tr>
               <th scope="col">Layer</th>
@@ -82,9 +82,13 @@ export function PreflightView({ preflight, rules, onRules }: Props) {
               <tr key={layer.name}>
                 <th scope="row">{layer.name}</th>
                 <td>{layer.op}</td>
-                <td class="number">{count(layer.parameters)}</td>
-                <td class="number">{layer.macs === null ? "" : count(layer.macs)}</td>
-                <td>
+                <td class="number" data-heading="parameters">
+                  {count(layer.parameters)}
+                </td>
+                <td class="number" data-heading="MACs">
+                  {layer.macs === null ? "" : count(layer.macs)}
+                </td>
+                <td data-heading="Bits">
                   <select
                     aria-label={`Bits of ${layer.name}`}
                     value={pinOf(rules, layer.name)}
@@ -98,7 +102,7 @@ export function PreflightView({ preflight, rules, onRules }: Props) {
                     ))}
                   </select>
                 </td>
-                <td>
+                <td data-heading="Activations">
                   {layer.op !== "Gather" && pinOf(rules, layer.name) !== 32 && (
                     <select
                       aria-label={`Activations of ${layer.name}`}
