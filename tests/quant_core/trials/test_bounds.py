@@ -56,6 +56,18 @@ def test_skewness_is_what_students_t_misses():
     assert missed / RUNS < 0.11  # still more than 0.05: 64 values do not know the tail of these
 
 
+def test_a_skewed_mean_is_bounded_by_halls_transformation():
+    values = np.random.default_rng(5).lognormal(0, 1, 20)
+    h = stats.skew(values) / math.sqrt(20)
+    t = (values.mean() - mean_bound(values, 0.05)) * math.sqrt(20) / values.std(ddof=1)
+    assert t + h * t**2 / 3 + h**2 * t**3 / 27 + h / 6 == pytest.approx(stats.t.ppf(0.05, 19), rel=1e-9)
+
+
+def test_a_symmetric_mean_is_bounded_by_students_t():
+    values = np.array([-3.0, -1.0, 0.0, 1.0, 3.0])
+    assert mean_bound(values, 0.05) == pytest.approx(stats.t.ppf(0.95, 4) * stats.sem(values), rel=1e-9)
+
+
 def test_equal_values_have_no_error_and_one_value_tells_nothing():
     assert mean_bound(np.full(9, 0.3), 0.05) == pytest.approx(0.3)
     assert mean_bound(np.array([0.3]), 0.05) == math.inf

@@ -103,7 +103,22 @@ def test_noise_cosine_and_loss(pair, softmax):
         assert found.low < found.value < found.high
         made, path = judge(pair, "cosine>=0.99")
         cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-        assert made.judge(path).value == pytest.approx(cosines.mean(), rel=1e-5)
+        found = made.judge(path)
+        assert found.value == pytest.approx(cosines.mean(), rel=1e-5)
+        expected = stats.bootstrap(
+            (cosines,), np.mean, method="percentile", random_state=0
+        ).confidence_interval
+        off = 0.04 * float(expected.high - expected.low)
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=off)
+
+
+@pytest.mark.parametrize("text", ["sqnr>=10dB", "1%"])
+def test_the_fewest_samples_that_can_show_a_band_are_enough(pair, text):
+    made, path = judge(pair, text)
+    made.fewest = made.samples
+    assert made.judge(path).bound is not None
+    made.fewest = made.samples + 1
+    assert made.judge(path).bound is None
 
 
 def two_outputs(path, first, second):

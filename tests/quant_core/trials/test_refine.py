@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from quant_core.allocation.candidates import Candidates
 from quant_core.allocation.healing import healed
 from quant_core.allocation.plan_bits import fits, plan_bits
 from quant_core.trials import affordable_rounds, largest_uniform, refine, settle
@@ -99,6 +100,40 @@ def test_an_allocation_asked_for_by_name_is_kept(tiny):
     assert settled.plan.solver == "hawq_v2"
     assert settled.refinement == ()
     assert settled.trials[0].chosen
+
+
+@pytest.fixture
+def mistaken(tiny):
+    """Scores that prefer few bits where many are better, and one layer that may have 4 alone."""
+    scores = {name: {b: -loss for b, loss in row.items()} for name, row in tiny.problem.scores.items()}
+    return replace(
+        tiny.problem, scores=scores, candidates=tiny.problem.candidates | {"first": Candidates((4,), None)}
+    )
+
+
+def test_a_uniform_plan_that_measures_better_is_taken_and_told(tiny, mistaken):
+    settled = settle(mistaken, {"bytes": 80}, tiny.meter, rounds=0, on_progress=quiet)
+    ((_, bits),) = largest_uniform(mistaken, {"bytes": 80})
+    solved, taken = settled.trials
+    assert taken.measured_loss < solved.measured_loss
+    assert (solved.chosen, taken.chosen) == (False, True)
+    plan, on_paper = settled.plan, plan_bits(mistaken, {"bytes": 80}, healed(mistaken)).bits
+    assert plan.bits == bits
+    assert (plan.solver, plan.optimal) == (taken.name, False)
+    assert on_paper == bits | {"second": 2, "third": 2}
+    for layer in plan.layers:
+        moved = f"the {taken.name} plan measured better: {on_paper[layer.name]} bits on paper"
+        assert (moved in layer.reason) == (on_paper[layer.name] != bits[layer.name])
+
+
+def test_an_allocation_asked_for_by_name_is_kept_though_it_measures_worse(tiny, mistaken):
+    named = replace(mistaken, allocation="hawq_v2", priority=dict.fromkeys(tiny.names, 1.0))
+    settled = settle(named, {"bytes": 80}, tiny.meter, rounds=2, on_progress=quiet)
+    solved, uniform = settled.trials
+    assert uniform.measured_loss < solved.measured_loss
+    assert (solved.chosen, uniform.chosen) == (True, False)
+    assert settled.plan.solver == "hawq_v2"
+    assert settled.refinement == ()
 
 
 def test_refinement_is_spent_where_scores_mislead(tiny):

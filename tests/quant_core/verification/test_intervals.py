@@ -31,6 +31,14 @@ def test_the_change_interval_covers_the_truth_as_often_as_it_says():
     assert 0.935 < covered / tries < 0.98
 
 
+@pytest.mark.parametrize(("lost", "won", "pairs"), [(60, 5, 80), (0, 0, 9), (3, 40, 300)])
+def test_the_change_interval_is_walds_with_half_a_pair_of_each_kind_more(lost, won, pairs):
+    kinds, counts = np.array([-1, 1, 0]), np.array([lost + 0.5, won + 0.5, pairs - lost - won + 1])
+    mean = np.average(kinds, weights=counts)
+    half = stats.norm.isf(0.025) * np.sqrt(np.average((kinds - mean) ** 2, weights=counts) / counts.sum())
+    assert change_interval(lost, won, pairs) == pytest.approx((mean - half, mean + half), abs=1e-9)
+
+
 def _measured(reference, values, labels):
     metrics = MetricAccumulator(classes=True)
     for at in range(0, len(labels), 32):
