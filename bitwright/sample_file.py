@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from bitwright.errors import InvalidRequestError
 from bitwright.external_data import graph_inputs
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     Samples = str | PathLike[str] | Array | Mapping[str, Array] | Iterable[Any]
 
 LABELS = "labels"
+
+_FORMS = "Give a path, an array, arrays by input name, or batches of them."
 
 
 def sample_file(data: Samples, model: Path, folder: Path) -> Path:
@@ -33,6 +35,9 @@ def sample_file(data: Samples, model: Path, folder: Path) -> Path:
 
     Returns:
         The file.
+
+    Raises:
+        InvalidRequestError: If they are none of these.
     """
     if isinstance(data, str | PathLike):
         return existing(data)
@@ -44,8 +49,12 @@ def sample_file(data: Samples, model: Path, folder: Path) -> Path:
         path = folder / "samples.npy"
         np.save(path, _array(np, data), allow_pickle=False)
         return path
-    else:
+    elif _has_items(data):
         arrays = _joined(np, data, graph_inputs(model))
+    else:
+        _refuse("A", data, "samples")
+    if not arrays:
+        raise InvalidRequestError("There are no arrays.", remedy=_FORMS, where="data", code="samples")
     path = folder / "samples.npz"
     _save_archive(path, arrays)
     return path
@@ -67,6 +76,8 @@ def _joined(np: Any, batches: Iterable[Any], inputs: Sequence[str]) -> dict[str,
 def _named(batch: Any, inputs: Sequence[str]) -> Mapping[str, Any]:
     if isinstance(batch, Mapping):
         return batch
+    if not hasattr(batch, "__array__") and not _has_items(batch):
+        _refuse("Among the batches a", batch, "batch")
     values = [batch] if hasattr(batch, "__array__") else list(batch)
     names = [*inputs, LABELS]
     if len(values) not in {len(inputs), len(names)}:
@@ -79,9 +90,23 @@ def _named(batch: Any, inputs: Sequence[str]) -> Mapping[str, Any]:
     return dict(zip(names, values, strict=False))
 
 
+def _has_items(value: Any) -> bool:
+    # Loaders may have `__getitem__` alone, which `Iterable` does not know of.
+    return hasattr(value, "__iter__") or hasattr(value, "__getitem__")
+
+
 def _array(np: Any, value: Any) -> Any:
     # A tensor with gradients, or one on a GPU, is no array until it is asked to become one.
-    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    if array.dtype == object:
+        _refuse("A", value, "array of numbers")
+    return array
+
+
+def _refuse(which: str, value: Any, what: str) -> NoReturn:
+    raise InvalidRequestError(
+        f"{which} {type(value).__name__} is no {what}.", remedy=_FORMS, where="data", code="samples"
+    )
 
 
 def existing(path: str | PathLike[str]) -> Path:

@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 import torch
 
+from quant_core.errors import SamplesError
 from quant_core.executor.compiler import compile_model, deserialize
 from quant_core.executor.dtypes import Kind, to_numpy, to_torch
 from quant_core.executor.program import Program
@@ -55,13 +56,13 @@ def run(
 
     Raises:
         ModelError: If the file cannot be read, or the graph cannot be run.
-        SamplesError: If an input has no feed.
+        SamplesError: If an input has no feed, or is given floats where it holds integers.
     """
     program = load(model, dtype=dtype)
     tensors = {}
     for name, kind in zip(program.inputs, program.input_kinds, strict=True):
         if name in feeds:
-            tensors[name] = _inward(feeds[name], kind, program)
+            tensors[name] = _inward(feeds[name], kind, program, name)
     with torch.no_grad():
         values = program.evaluate(tensors)
     return {
@@ -70,10 +71,16 @@ def run(
     }
 
 
-def _inward(value: Any, kind: Kind | None, program: Program) -> Any:
+def _inward(value: Any, kind: Kind | None, program: Program, name: str) -> Any:
     if isinstance(value, list):
-        return [_inward(item, kind, program) for item in value]
+        return [_inward(item, kind, program, name) for item in value]
     array = np.asarray(value)
+    if array.dtype.kind == "f" and kind is not None and (kind.is_integer() or kind is Kind.BOOL):
+        raise SamplesError(
+            f"the array has type {array.dtype}, and the input holds {kind.name.lower()}.",
+            remedy=f"Convert it: array.astype({kind.numpy().name!r}).",
+            where=name,
+        )
     return to_torch(array, kind or Kind.from_numpy(array.dtype), program.precision)
 
 

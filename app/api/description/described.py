@@ -8,6 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from quant_core.spec.budget import Budget
+
+_SHORT = re.compile(r"Short for `budget\.(\w+)`\.")
 _FIELD = re.compile(r"^(\w+): (.*)$")
 _BOUNDS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
 """Pydantic leaves its own names for bounds on numbers that may be null."""
@@ -35,6 +38,8 @@ def describe(schemas: dict[str, dict[str, Any]]) -> None:
                 if "$ref" in described:  # what stands beside a reference is not read everywhere
                     described["allOf"] = [{"$ref": described.pop("$ref")}]
                 described["description"] = meaning
+            if short := _SHORT.fullmatch(described.get("description", "")):
+                described["description"] += f" {attributes(Budget)[short[1]]}"
         schema["description"] = schema.get("description", "").partition("Attributes:")[0].strip()
     _name_bounds(schemas)
 

@@ -100,6 +100,17 @@ def test_a_spec_is_described_as_it_is_read(
     jsonschema.Draft202012Validator({**written, "components": document["components"]}).validate(answered)
 
 
+def test_short_words_of_budgets_tell_what_text_they_take(document: dict[str, Any]) -> None:
+    for name in ("QuantizeSpec-Input", "AnalyzeSpec-Input", "PlanSpec"):
+        described = document["components"]["schemas"][name]["properties"]
+        assert '"2.5MB"' in described["size"]["description"], name
+        assert described["size"]["description"].startswith("Short for `budget.size`.")
+    assert (
+        '"90%"'
+        in document["components"]["schemas"]["QuantizeSpec-Input"]["properties"]["confidence"]["description"]
+    )
+
+
 def test_the_short_words_are_those_that_are_read(document: dict[str, Any]) -> None:
     described = document["components"]["schemas"]["QuantizeSpec-Input"]["properties"]
     for word in ("pin", "layer_activations"):

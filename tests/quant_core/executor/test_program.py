@@ -170,6 +170,22 @@ def test_wrong_requests_are_named(chain) -> None:
         chain(torch.zeros(1), torch.zeros(1))
 
 
+def test_floats_are_not_cut_to_the_integers_that_an_input_holds() -> None:
+    net = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]>
+        net (int64[n] rows, bool[n] kept) => (int64[n] y) { z = Cast<to=7>(kept) y = Mul(rows, z) }"""
+    )
+    rows, kept = np.array([1, 2]), np.array([True, False])
+    assert run(net, {"rows": rows, "kept": kept})["y"].tolist() == [1, 0]
+    assert run(net, {"rows": rows.astype(np.int32), "kept": kept})["y"].tolist() == [1, 0]
+    with pytest.raises(
+        SamplesError, match=r"rows: the array has type float64, and the input holds int64.*'int64'"
+    ):
+        run(net, {"rows": rows + 0.5, "kept": kept})
+    with pytest.raises(SamplesError, match=r"kept: .* holds bool"):
+        run(net, {"rows": rows, "kept": kept.astype(np.float32)})
+
+
 def test_all_unsupported_operators_are_named_at_once() -> None:
     nodes = [
         helper.make_node("Relu", ["x"], ["a"]),
