@@ -52,6 +52,17 @@ def test_a_single_sample_does_both() -> None:
     assert apart(one, QuantizeSpec(size=0.5, effort="fast")) == (one, one)
 
 
+@pytest.mark.parametrize("batch", [None, 3])
+def test_two_batches_are_enough_to_share(batch: int | None) -> None:
+    fewest = 2 * (batch or 1)
+    enough = Samples({"x": np.arange(float(fewest))}, None, batch)
+    seen, unseen = apart(enough, QuantizeSpec(size=0.5))
+    assert (seen.count, unseen.count) == (fewest // 2, fewest // 2)
+    if batch is not None:
+        few = Samples({"x": np.arange(float(batch))}, None, batch)
+        assert apart(few, QuantizeSpec(size=0.5)) == (few, few)
+
+
 def test_at_the_effort_best_every_sample_scores_codes_that_have_not_seen_it() -> None:
     spec = QuantizeSpec(size=0.5, effort="best")
     first = apart(SAMPLES, spec)

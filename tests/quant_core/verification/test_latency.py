@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from functools import partial
 
 import numpy as np
@@ -69,6 +70,11 @@ def test_functions_in_turn_each_run_once_a_round_and_change_places():
     order = []
     times = time_in_turn([partial(order.append, n) for n in range(3)], rounds=6, fewest=1, seconds=60.0)
     assert times.shape == (6, 3)
-    rounds = [order[at : at + 3] for at in range(0, 18, 3)]
-    assert all(sorted(one) == [0, 1, 2] for one in rounds)
-    assert {one[0] for one in rounds} == {one[-1] for one in rounds} == {0, 1, 2}
+    rounds = [tuple(order[at : at + 3]) for at in range(0, 18, 3)]
+    assert set(rounds) == set(itertools.permutations(range(3)))
+    assert all(one[0] != following[0] for one, following in itertools.pairwise(rounds))
+
+
+def test_without_seconds_only_the_fewest_rounds_are_run():
+    calls = []
+    assert len(time_in_turn([partial(calls.append, 0)], rounds=9, fewest=4, seconds=0.0)) == len(calls) == 4
