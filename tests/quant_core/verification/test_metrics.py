@@ -25,6 +25,13 @@ def test_noise_of_a_known_power_has_the_textbook_decibels():
     assert difference.sqnr_db == pytest.approx(20.0, abs=0.1)
 
 
+def test_an_output_without_axes_is_one_sample():
+    difference = Difference("y")
+    difference.add(np.float32(3.0), np.float32(3.3))
+    assert difference.samples == 1
+    assert difference.sqnr_db == pytest.approx(20.0, abs=1e-4)
+
+
 @pytest.mark.parametrize("batch", [1, 7, 64, 1000])
 def test_batches_add_up_to_the_whole(batch):
     random = np.random.default_rng(1)
