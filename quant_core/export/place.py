@@ -73,5 +73,6 @@ def place(
         layer.name: layer_form(layer, model, bits[layer.name], activation_bits, target, options)
         for layer in layers
     }
-    rounding = round_operands if target.rounding == "operands" else round_kernels
-    return rounding(model, layers, forms)
+    if target.rounding == "operands":
+        return round_operands(model, layers, forms)
+    return round_kernels(model, layers, forms, swish_in_float=target.fuses_swish)

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from quant_core.export.kernels.times import BLOCK, is_blocked
 from quant_core.export.placement.code_flow import CodeFlow
+from quant_core.export.placement.gates import gate_of
 from quant_core.ingest.layer import Layer
 
 _FUSED = frozenset({"Clip", "HardSigmoid", "HardSwish", "LeakyRelu", "Relu", "Sigmoid", "Tanh"})
@@ -110,21 +111,3 @@ class ChannelBlocks:
 
     def _reads(self, node: ir.Node) -> bool:
         return self._convolves(node) or any(map(self.lie_in, node.outputs))
-
-
-def gate_of(node: ir.Node) -> ir.Node | None:
-    """Find the HardSigmoid or Sigmoid of x where a node is the product of the two.
-
-    Args:
-        node: The node.
-
-    Returns:
-        The node that makes the gate; None for other nodes.
-    """
-    if node.op_type != "Mul" or node.domain or len(node.inputs) != 2:
-        return None
-    for gated, gate in (tuple(node.inputs), tuple(reversed(node.inputs))):
-        maker = None if gate is None else gate.producer()
-        if maker is not None and maker.op_type in {"HardSigmoid", "Sigmoid"} and maker.inputs[0] is gated:
-            return maker
-    return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from quant_core.export.kernels.channel_blocks import ChannelBlocks, gate_of
+from quant_core.export.kernels.channel_blocks import ChannelBlocks
 from quant_core.export.kernels.input_layout import laid_out_time
 from quant_core.export.kernels.times import (
     BORDER,
@@ -20,6 +20,7 @@ from quant_core.export.kernels.times import (
 )
 from quant_core.export.placement.code_flow import CodeFlow
 from quant_core.export.placement.forms import Placement
+from quant_core.export.placement.gates import gate_of, is_swish_gate
 from quant_core.ingest.layer import Layer
 
 MOVES_NOTHING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
@@ -106,7 +107,7 @@ class _Operators:
 
     def time(self, node: ir.Node) -> float:
         """What an operator takes that is no layer."""
-        if self.blocks.is_fused(node):
+        if self.blocks.is_fused(node) or self._ends_swish(node):
             return 0.0
         written = self._count(_names(node.outputs))
         sizes = [_size(value, self.elements) for value in node.inputs if value is not None]
@@ -120,6 +121,13 @@ class _Operators:
             rounded=any(map(self.flow.is_code, node.outputs)),
             rows=rows,
         )
+
+    def _ends_swish(self, node: ir.Node) -> bool:
+        """Whether a node is the product of `x Sigmoid(x)` in float, which one operator computes behind codes."""
+        gate = gate_of(node)
+        if gate is None or not is_swish_gate(gate):
+            return False
+        return not self.flow.is_code(gate.outputs[0]) and not self.blocks.is_fused(gate)
 
 
 def _names(values: Iterable[ir.Value | None]) -> set[str]:

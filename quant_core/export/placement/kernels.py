@@ -9,6 +9,7 @@ import onnx_ir as ir
 from quant_core.export.placement.code_convolutions import image_channels, is_code_convolution
 from quant_core.export.placement.code_movers import moves_codes, repetitions
 from quant_core.export.placement.forms import Form, Placement
+from quant_core.export.placement.gates import gate_of, is_swish_gate
 from quant_core.export.placement.guards import guarded_layers, guarded_pools
 from quant_core.export.placement.tensor_flow import (
     captured_names,
@@ -27,7 +28,13 @@ ROUNDED_OPS = frozenset({"Add", "Mul", "GlobalAveragePool", "Concat", "Sigmoid",
 """Operators with an integer kernel of their own in onnxruntime; they take and give 8-bit tensors."""
 
 
-def round_kernels(model: ir.Model, layers: Collection[Layer], forms: Mapping[str, Form]) -> Placement:
+def round_kernels(
+    model: ir.Model,
+    layers: Collection[Layer],
+    forms: Mapping[str, Form],
+    *,
+    swish_in_float: bool = False,
+) -> Placement:
     """Round what integer kernels read and write.
 
     Inputs and outputs of static layers are rounded, but for those that a part which is quantized already rounds to its
@@ -40,16 +47,25 @@ def round_kernels(model: ir.Model, layers: Collection[Layer], forms: Mapping[str
         model: The normalised model.
         layers: Its layers.
         forms: Layer name -> how it runs.
+        swish_in_float: Whether `x Sigmoid(x)` of a rounded x is computed in float and rounded, not its sigmoid too.
 
     Returns:
         The placement.
     """
-    return _Placer(model, layers, forms).place()
+    return _Placer(model, layers, forms, swish_in_float=swish_in_float).place()
 
 
 class _Placer:
-    def __init__(self, model: ir.Model, layers: Collection[Layer], forms: Mapping[str, Form]) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        layers: Collection[Layer],
+        forms: Mapping[str, Form],
+        *,
+        swish_in_float: bool,
+    ) -> None:
         self.graph = model.graph
+        self.swish_in_float = swish_in_float
         self.layers = layers
         self.forms = forms
         self.static_nodes = {
@@ -153,7 +169,9 @@ class _Placer:
                 self.repeated[str(node.name)] = times
         elif parts := self._joined_parts(node):
             self.joined[value_name(node.outputs[0])] = parts
-        elif node.op_type in ROUNDED_OPS and all(self._is_rounded(value) for value in node.inputs):
+        elif self.swish_in_float and is_swish_gate(node):
+            return
+        elif node.op_type in ROUNDED_OPS and all(self._is_rounded(value) for value in self._operands(node)):
             self._round_output(node)
         elif self._is_rounded(node.inputs[0]) and self._is_convolved(node):
             self.convolved[str(node.name)] = self.channels[value_name(node.inputs[0])]
@@ -161,6 +179,11 @@ class _Placer:
         elif node.op_type == "Concat" and (added := self._float_parts(node)):
             self.points.update(added)
             self._round_output(node)
+
+    def _operands(self, node: ir.Node) -> list[ir.Value | None]:
+        """What an operator reads, of `x Sigmoid(x)` as a whole x alone."""
+        gate = gate_of(node) if self.swish_in_float else None
+        return [gate.inputs[0]] if gate is not None and is_swish_gate(gate) else list(node.inputs)
 
     def _runs_on_codes(self, node: ir.Node) -> bool:
         # onnxruntime pools codes fast where a convolution before has laid channels last, 32 channels of 56 x 56 in

@@ -148,6 +148,7 @@ ORT_CPU = Target(
     integer_bias=True,
     norms_apart=True,
     convolves_averages=True,
+    fuses_swish=True,
     halves=True,
     mixes_channels=True,
     decodes_trellis=True,

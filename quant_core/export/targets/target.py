@@ -40,6 +40,7 @@ class Target:
             onnxruntime dequantizes its weight in every run.
         norms_apart: Whether layer normalization is written so that no addition is fused with it.
         convolves_averages: Whether averages of windows in float are written as convolutions where these are faster.
+        fuses_swish: Whether `x Sigmoid(x)` is one float operator, onnxruntime's QuickGelu, between integer kernels too.
         halves: Whether float tensors that float16 holds exactly, such as steps and corrected biases, are stored so,
             each behind a Cast.
         mixes_channels: Whether channels of one weight may be stored in two widths.
@@ -62,6 +63,7 @@ class Target:
     integer_bias: bool = False
     norms_apart: bool = False
     convolves_averages: bool = False
+    fuses_swish: bool = False
     halves: bool = False
     mixes_channels: bool = False
     decodes_trellis: bool = False

@@ -38,6 +38,7 @@ from quant_core.export.writing.assembly import assemble
 from quant_core.export.writing.copying import copy_node
 from quant_core.export.writing.file_tensors import FileTensors
 from quant_core.export.writing.float_averages import convolve_averages
+from quant_core.export.writing.float_swish import fuse_swish
 from quant_core.export.writing.integer_biases import IntegerBiases
 from quant_core.export.writing.norms_apart import keep_norms_apart
 from quant_core.export.writing.opset import at_opset, lower_opset, opset_of
@@ -111,6 +112,8 @@ def export_parts(
         keep_norms_apart(quantized, model)
     if target.convolves_averages:
         convolve_averages(quantized, model)
+    if target.fuses_swish:
+        fuse_swish(quantized)
     if target.halves:
         store_spread(quantized, model.meta.get(SPREAD, {}))
     store_in_half(quantized, half_types(model, halves=target.halves))
