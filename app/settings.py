@@ -101,19 +101,26 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _signed(self) -> Settings:
         if self.webhook_hosts and len(self.webhook_secret.get_secret_value()) < 16:
-            raise ValueError("webhook_hosts needs a webhook_secret of at least 16 characters")
+            raise ValueError(
+                "BITWRIGHT_WEBHOOK_HOSTS needs a BITWRIGHT_WEBHOOK_SECRET of at least 16 characters"
+            )
         if self.renew_seconds * 2 > self.lease_seconds:
-            raise ValueError("lease_seconds must be at least twice renew_seconds")
+            raise ValueError(
+                f"BITWRIGHT_LEASE_SECONDS is {self.lease_seconds:g}, and with BITWRIGHT_RENEW_SECONDS "
+                f"{self.renew_seconds:g} it must be at least {2 * self.renew_seconds:g}"
+            )
         return self
 
     @model_validator(mode="after")
     def _reachable(self) -> Settings:
         if self.executor == "ray":
             if not re.fullmatch(r"[^\s/]+:\d+", self.ray_address):
-                raise ValueError("executor=ray needs a ray_address, host:port of the cluster's head")
+                raise ValueError(
+                    "BITWRIGHT_EXECUTOR=ray needs BITWRIGHT_RAY_ADDRESS, host:port of the cluster's head"
+                )
             if len(self.ray_token.get_secret_value()) < 16:
                 raise ValueError(
-                    "executor=ray needs a ray_token of at least 16 characters, the cluster's own"
+                    "BITWRIGHT_EXECUTOR=ray needs a BITWRIGHT_RAY_TOKEN of at least 16 characters, the cluster's own"
                 )
         return self
 
