@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,8 @@ from quant_core.export.placement.float_borders import FloatBorders, float_border
 from quant_core.ingest.constant_tensors import stored_tensor
 from quant_core.preparation import Prepared
 from quant_core.preparation.open_widths import file_costs, open_widths
-from quant_core.quantizers.equalization.channel_groups import ChannelGroup, channel_groups, output_groups
+from quant_core.quantizers.equalization.channel_group import ChannelGroup
+from quant_core.quantizers.equalization.channel_groups import channel_groups, output_groups
 from quant_core.quantizers.equalization.channel_scales import ChannelScales, with_inputs, with_scales
 from quant_core.quantizers.equalization.scale_choice import (
     Reader,
@@ -91,7 +92,8 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
     before = dynamic | borders.reading
     # A depthwise weight has a scale for each channel it reads, so that nothing is lost by scaling these.
     depthwise = {layer.name for layer in job.layers if layer.name in integer and layer.is_depthwise}
-    wanted = before | depthwise if spec.equalize == "auto" else integer.keys()
+    joined = _behind_concat(job, integer.keys() - dynamic)
+    wanted = before | depthwise | joined if spec.equalize == "auto" else integer.keys()
     if not (wanted or borders.writing):
         return job
     unit = samples.batch or 1
@@ -196,6 +198,12 @@ def _borders(job: Prepared, placed: Placement) -> FloatBorders:
     if job.target.rounding == "operands":  # products there would part what the compiler fuses
         return FloatBorders(frozenset(), frozenset())
     return float_borders(job.model, job.layers, placed)
+
+
+def _behind_concat(job: Prepared, names: Collection[str]) -> set[str]:
+    """Layers that read what a Concat puts together, whose parts often differ in size."""
+    written = {str(node.outputs[0].name) for node in job.graph.graph if node.op_type == "Concat"}
+    return {layer.name for layer in job.layers if layer.name in names and layer.uses[0].input in written}
 
 
 def _behind_integers(job: Prepared, placed: Placement) -> set[str]:

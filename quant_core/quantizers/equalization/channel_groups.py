@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import onnx_ir as ir
 
 from quant_core.ingest.constant_tensors import constant_tensor, own_constant
 from quant_core.ingest.layer import Layer
 from quant_core.ingest.subgraphs import read_inside
+from quant_core.quantizers.equalization.channel_group import ChannelGroup, Fold
 
 _PASSING = frozenset({"Relu", "LeakyRelu", "Identity"})
 """Each commutes with a positive factor for each channel, whichever axis that is."""
@@ -17,50 +18,6 @@ _POOLING = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxP
 """Each does so for channels on the second axis; along others it pools."""
 _NORMALIZING = frozenset({"BatchNormalization", "InstanceNormalization"})
 """Each has a factor and a sum of its own for each channel."""
-
-
-@dataclass(frozen=True)
-class Fold:
-    """A constant that takes in the scales.
-
-    Attributes:
-        name: Initializer.
-        axis: Its axis that runs over the channels; counted from the end, below 0, where it is spread.
-        spread: A node for which it is spread over the channels, and whose own it then is; else every reader's changes.
-    """
-
-    name: str
-    axis: int
-    spread: str = ""
-
-
-@dataclass(frozen=True)
-class ChannelGroup:
-    """Tensors that carry the same channels, and what stands around them.
-
-    Dividing channel c of every tensor by s_c and multiplying what the readers' weights take from channel c by s_c
-    changes nothing in exact arithmetic.
-
-    Attributes:
-        tensors: The tensors, all of them divided together.
-        channels: Number of channels.
-        readers: Names of the layers that read them, whose weights are multiplied.
-        folds: Constants of the producers, which are divided; none where a product is inserted before the readers.
-        behind: Whether a product by s_c is inserted behind the one tensor, so that no reader changes.
-        trailing: Axes that an inserted product has behind the channels.
-    """
-
-    tensors: tuple[str, ...]
-    channels: int
-    readers: tuple[str, ...]
-    folds: tuple[Fold, ...]
-    behind: bool = False
-    trailing: int = 0
-
-    @property
-    def inserted(self) -> bool:
-        """Whether a product by constants is inserted, before the readers or behind the tensor."""
-        return self.behind or not self.folds
 
 
 def channel_groups(
@@ -75,7 +32,8 @@ def channel_groups(
     them a layer, and in between lie only operators that commute with positive factors: a pair of layers, or a residual
     stream as a whole (Nagel et al., arXiv:1906.04721, section 4.1). A Clip with an upper bound does not commute, and a
     bound for each channel has no integer kernel, so such tensors are left alone. Elsewhere layers whose input is
-    rounded at run time take a product before them (Xiao et al., SmoothQuant, arXiv:2211.10438, section 4).
+    rounded at run time take a product before them (Xiao et al., SmoothQuant, arXiv:2211.10438, section 4), and of a
+    Concat those parts are divided that nothing else reads, as what a U-Net puts beside its skips.
 
     Args:
         model: The normalised graph.
@@ -101,7 +59,7 @@ def channel_groups(
                 for other in layers
                 if other.name in before and search.absorbs(other) and other.uses[0].input == name
             )
-            group = search.taken_in(value, layer, readers) if readers else None
+            group = search.taken_in(value, layer, readers) if readers else search.joined(value, layer)
             seen.add(name)
         if group is not None:
             seen.update(group.tensors)
@@ -193,6 +151,63 @@ class _Search:
         return ChannelGroup(
             tuple(order), channels, tuple(sorted(readers, key=self.order.__getitem__)), tuple(folds)
         )
+
+    def joined(self, value: ir.Value, reader: Layer) -> ChannelGroup | None:
+        """A group of the parts of a Concat that fold and that nothing else reads; None if there are none."""
+        channels, behind = _inputs(reader), _axes_behind(reader)
+        node = value.producer()
+        if node is None or node.op_type != "Concat" or node.domain:
+            return None
+        try:
+            self._check(value, behind, channels)
+            readers = list(self._read(value, behind, channels))
+        except _NotFoldableError:
+            return None
+        rank = len(self.shapes[str(value.name)])
+        if node.attributes.get_int("axis") % rank != rank - 1 - behind:
+            return None
+        start = 0
+        tensors: list[str] = []
+        folds: list[Fold] = []
+        parts: list[tuple[int, int]] = []
+        for operand in node.inputs:
+            assert operand is not None
+            end = start + self.shapes.get(str(operand.name), (0,) * rank)[-1 - behind]
+            part = self._part(operand, behind, end - start, node)
+            if part is not None:
+                tensors += part[0]
+                folds += [replace(fold, start=start) for fold in part[1]]
+                parts.append((start, end))
+            start = end
+        if not parts or not all(isinstance(found, Layer) for found in readers):
+            return None
+        names = sorted(
+            (found.name for found in readers if isinstance(found, Layer)), key=self.order.__getitem__
+        )
+        return ChannelGroup(tuple(tensors), channels, tuple(names), tuple(folds), parts=tuple(parts))
+
+    def _part(
+        self, part: ir.Value, behind: int, channels: int, concat: ir.Node
+    ) -> tuple[list[str], list[Fold]] | None:
+        """Tensors and constants to divide one part of a Concat by; None where something else would change."""
+        tensors: list[str] = []
+        folds: list[Fold] = []
+        here = part
+        try:
+            while True:
+                users = [node for node, _ in here.uses()]
+                if len(users) != 1 or (here is part and users[0] is not concat):
+                    return None
+                self._check(here, behind, channels)
+                tensors.append(str(here.name))
+                written = list(self._written(here, behind, channels))
+                folds += [item for item in written if isinstance(item, Fold)]
+                before = [item for item in written if not isinstance(item, Fold)]
+                if not before:
+                    return tensors, folds
+                ((here, behind),) = before
+        except (_NotFoldableError, ValueError):
+            return None
 
     def output(self, layer: Layer) -> ChannelGroup | None:
         """The group of what a layer writes; None if its constants cannot take the scales in."""

@@ -14,7 +14,7 @@ from quant_core.codes import SPREAD
 from quant_core.codes.number_formats import half_nearest
 from quant_core.ingest.constant_tensors import stored_tensor
 from quant_core.ingest.layer import Layer
-from quant_core.quantizers.equalization.channel_groups import ChannelGroup, Fold
+from quant_core.quantizers.equalization.channel_group import ChannelGroup, Fold
 
 _SUFFIX = "@scaled"
 
@@ -80,7 +80,8 @@ def with_scales(model: ir.Model, layers: Sequence[Layer], scales: Sequence[Chann
                 continue
             shape = [1] * array.ndim
             shape[fold.axis] = -1
-            _set(copy, fold.name, array / found.values.reshape(shape))
+            end = fold.start + array.shape[fold.axis]
+            _set(copy, fold.name, array / found.values[fold.start : end].reshape(shape))
         if found.group.behind:
             _insert_behind(copy.graph, found)
         elif found.group.inserted:

@@ -12,7 +12,7 @@ import torch
 from quant_core.calibration import Samples
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
-from quant_core.quantizers.equalization.channel_groups import ChannelGroup
+from quant_core.quantizers.equalization.channel_group import ChannelGroup
 from quant_core.quantizers.equalization.channel_scales import ChannelScales
 from quant_core.quantizers.grids.elements import code_range
 
@@ -157,19 +157,28 @@ def choose_scales(group: ChannelGroup, readers: Sequence[Reader], time: float = 
         time: Share of the file's estimated time that the factors take; 0 where they fold.
 
     Returns:
-        The factors, scaled to a geometric mean of 1; None where they promise less than 10 %, or less than their time
-        is worth.
+        The factors, scaled to a geometric mean of 1 (of a Concat 1 for parts that stay, and the others relative to
+        what these would have); None where they promise less than 10 %, or less than their time is worth.
     """
     before = _error(readers, np.ones(group.channels))
     least, best = before, None
     for factors in _candidates(readers):
-        scaled = factors / np.exp(np.log(factors).mean())
+        scaled = _centred(group, factors)
         error = _error(readers, scaled)
         if error < least:
             least, best = error, scaled
     if best is None or least > min(_WORTH, 10 ** (-_PRICE * time / 10)) * before:
         return None
     return ChannelScales.stored(group, best)
+
+
+def _centred(group: ChannelGroup, factors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Scale factors to a geometric mean of 1, of the channels that stay as they are where there are any."""
+    stay = np.full(group.channels, bool(group.parts))
+    for start, end in group.parts:
+        stay[start:end] = False
+    mean = np.exp(np.log(factors[stay] if stay.any() else factors).mean())
+    return np.where(stay, 1.0, factors / mean)
 
 
 def choose_output_scales(

@@ -265,3 +265,44 @@ def test_scales_at_the_borders_change_nothing_in_float():
     torch.testing.assert_close(written["c"], plain)
     expected = plain / torch.from_numpy(by.astype(np.float32)).reshape(1, -1, 1, 1)
     torch.testing.assert_close(written["c@scaled"], expected)
+
+
+def joined(axis=1, outputs="", between="r = Relu(t)"):
+    """A convolution that reads its skip beside what nothing else reads."""
+    return build(
+        f"""g (float[n,3,6,6] x) => (float[n,2,6,6] y, float[n,3,6,6] z{outputs}) {{
+            a = Conv<kernel_shape=[1,1]>(x, w, b) s = Relu(a) z = Conv<kernel_shape=[1,1]>(s, v)
+            t = ConvTranspose<kernel_shape=[3,3], pads=[1,1,1,1]>(s, k, c) {between}
+            j = Concat<axis={axis}>(s, r) y = Conv<kernel_shape=[1,1]>(j, u)
+        }}""",
+        {"w": (4, 3, 1, 1), "b": (4,), "v": (3, 4, 1, 1), "k": (4, 4, 3, 3), "c": (4,), "u": (2, 8, 1, 1)},
+    )
+
+
+@pytest.mark.parametrize("axis", [1, -3])
+def test_of_joined_tensors_those_are_divided_that_nothing_else_reads(axis):
+    model, layers, groups, x = joined(axis)
+    (group,) = (group for group in groups if group.parts)
+    assert (group.parts, group.channels, set(group.tensors)) == (((4, 8),), 8, {"t", "r"})
+    assert not group.inserted
+    values = np.exp(np.random.default_rng(2).normal(size=8))
+    values[:4] = 1
+    scaled = with_scales(model, layers, [ChannelScales(group, values)])
+    for expected, given in zip(outputs(model, x), outputs(scaled, x), strict=True):
+        np.testing.assert_allclose(given, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    feeds = {"x": torch.from_numpy(x)}
+    before, after = (compile_model(each).evaluate(feeds, outputs=["j"])["j"] for each in (model, scaled))
+    torch.testing.assert_close(after, before / torch.from_numpy(values).float().reshape(8, 1, 1))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"outputs": ", float[n,4,6,6] r"},
+        {"between": "h = Sigmoid(t) r = Mul(t, h)"},
+        {"between": "q = Relu(t) r = Add(q, s)"},
+    ],
+    ids=["seen outside", "does not commute", "of two tensors"],
+)
+def test_parts_that_cannot_be_divided_are_left_alone(given):
+    assert not [group for group in joined(**given)[2] if group.parts]

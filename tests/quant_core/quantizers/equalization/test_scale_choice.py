@@ -9,7 +9,7 @@ from quant_core.quantizers.equalization.channel_scales import multiplied
 from quant_core.quantizers.equalization.scale_choice import as_reader, channel_statistics, choose_scales
 from quant_core.quantizers.grids.activation import dynamic_fake_quantize
 from quant_core.quantizers.grids.weight import quantize_weight
-from tests.quant_core.quantizers.equalization.test_channel_scales import build
+from tests.quant_core.quantizers.equalization.test_channel_scales import build, joined
 
 
 def product(outliers):
@@ -66,6 +66,22 @@ def test_less_is_moved_where_weights_have_few_bits():
 
 def test_even_channels_are_left_alone():
     assert scales_for(*product(1.0), 8) is None
+
+
+def test_a_part_that_reaches_far_comes_down_to_the_others_beside_it():
+    model, layers, groups, _ = joined()
+    (group,) = (group for group in groups if group.parts)
+    x = np.random.default_rng(3).standard_normal((40, 8, 6, 6)).astype(np.float32)
+    x[:, 4:] *= 40
+    layer = next(layer for layer in layers if layer.name == group.readers[0])
+    program = compile_model(model)
+    found = channel_statistics(program, {"j": 1}, Samples(inputs={"j": x}), batch_size=9, device="cpu")["j"]
+    weight = model.graph.initializers[layer.weight].const_value.numpy().copy()
+    weight[:, 4:] /= 40
+    scales = choose_scales(group, [as_reader(layer, weight, found, bits=8, dynamic=False)])
+    assert scales is not None
+    np.testing.assert_array_equal(scales.values[:4], 1)
+    assert 10 < scales.values[4:].min() <= scales.values[4:].max() < 160
 
 
 def test_channels_of_every_layer_kind_are_read():
