@@ -84,7 +84,7 @@ class QuantizeOptions(RequestOptions, total=False):
         activation_bits: 8, 16, or `"float"` to pack weights only; several, such as `[8, 16, "float"]`, to choose from
             layer by layer.
         activation_range: How the range of an activation is chosen: `output` if left out; `mse` for large networks and
-            fewer than 16 samples, and `output` in front of a maximum over many places.
+            fewer than 4 samples, and `output` in front of a maximum over many places.
         float_islands: Share of the time that layers whose activations bear no 8 bits may take more; 0 for none, 0.15 if
             left out and more where 8 bits ruin the answer or miss `max_drop`.
         follow: Whether layers of the plan are rounded again for what the rounded layers before them give.

@@ -22,9 +22,9 @@ from quant_core.spec import QuantizeSpec
 from quant_core.spec.bits import WIDE_BITS
 
 _BYTE = 8  # bits
-_FEWEST, _ENOUGH, _MOST = 16, 64, 96
-"""Samples that tell what errors do to the outputs: the fewest, those that suffice where there are more, and the most.
-Few miss what reaches far."""
+_FEWEST, _AT_LEAST, _ENOUGH, _MOST = 4, 16, 64, 96
+"""Samples that tell what errors do to the outputs: the fewest, those that are run however large the network is, those
+that suffice where there are more, and the most."""
 _MACS = 2e10
 """Products that one run of these samples may take."""
 
@@ -99,7 +99,7 @@ class ActivationGrids:
             return {}
         samples = reduce(Samples.joined, others, first)
         unit = samples.batch or 1
-        groups = max(1, min(count, _MOST, max(_FEWEST, affordable)) // unit)
+        groups = max(1, min(count, _MOST, max(_AT_LEAST, affordable)) // unit)
         # From all over the samples.
         places = np.arange(groups) * (count // unit) // groups
         samples = samples.take((places[:, None] * unit + np.arange(unit)).reshape(-1))
