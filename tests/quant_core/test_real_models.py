@@ -1,5 +1,6 @@
 """The three real models at their budgets: sizes foretold, layers on their kernels, outputs close."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -18,6 +19,14 @@ from benchmarks import zoo
 
 INTEGER = {"QLinearConv", "QGemm", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"}
 BUDGETS = {"resnet20": 0.18, "efficientnet-lite0": 0.20, "minilm": 0.25}
+# A 3 x 3 stem of few outputs takes no longer in float, the first two layers of EfficientNet lose 15 % of what all
+# rounded activations do, and small tables are unpacked at load.
+IN_FLOAT = {
+    "resnet20": ["/conv1/Conv"],
+    "efficientnet-lite0": ["node_Conv_881", "node_Conv_882"],
+    "minilm": ["node_embedding_1", "node_embedding_2"],
+}
+EXPECTED = re.compile("channels were scaled|2 layers run in float on packed weights")
 SOME = {"resnet20": "*conv2*", "efficientnet-lite0": "*[02468]", "minilm": "MatMul"}
 
 
@@ -38,10 +47,9 @@ def test_the_budget_is_met_and_integer_layers_run_on_integer_kernels(name, tmp_p
     for layer in report.layers:
         if layer.form in {"static", "dynamic"}:
             assert layer.kernel in INTEGER, layer
-    others = {layer.name for layer in report.layers if layer.form not in {"static", "dynamic", "gather"}}
-    # A 3 x 3 stem of few outputs runs in float, where it takes no longer.
-    assert others == ({report.layers[0].name} if name == "resnet20" else set())
-    assert all(note.startswith("channels were scaled") for note in report.warnings)
+    others = [layer.name for layer in report.layers if layer.form not in {"static", "dynamic", "gather"}]
+    assert others == IN_FLOAT[name]
+    assert all(EXPECTED.match(note) for note in report.warnings), report.warnings
     assert report.metrics.mean_cosine > 0.98
     assert abs(report.simulation.predicted_sqnr_db - report.simulation.measured_sqnr_db) < 1
 
