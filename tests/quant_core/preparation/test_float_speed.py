@@ -125,6 +125,12 @@ def test_many_channels_stay_in_integers(tmp_path):
     assert in_float(save(tmp_path, "Relu", 128, 4)) == ([], ())
 
 
+def test_what_takes_no_longer_in_float_rounds_no_activations(tmp_path):
+    names, (note,) = in_float(save(tmp_path, "Relu", 32, 7))
+    assert names == [f"layer{number}" for number in range(7)]
+    assert "would take an estimated 1.04 times as long" in note
+
+
 def test_small_products_run_in_float_for_calls_of_integer_kernels_take_longer(tmp_path):
     names, (note,) = in_float(save_table(tmp_path, 13, 64, 64, 3))
     assert names == ["layer0", "layer1", "layer2"]
