@@ -22,9 +22,10 @@ from quant_core.spec import QuantizeSpec
 from quant_core.spec.bits import WIDE_BITS
 
 _BYTE = 8  # bits
-_FEWEST, _AT_LEAST, _ENOUGH, _MOST = 4, 16, 64, 96
+_FEWEST, _AT_LEAST, _ENOUGH, _MOST, _SMALL = 4, 16, 64, 96, 256
 """Samples that tell what errors do to the outputs: the fewest, those that are run however large the network is, those
-that suffice where there are more, and the most."""
+that suffice where there are more, the most, and those that must be affordable where there are fewer than the second,
+for jobs of few samples are short."""
 _MACS = 2e10
 """Products that one run of these samples may take."""
 
@@ -92,7 +93,8 @@ class ActivationGrids:
         first, *others = {id(part): part for part in self.parts}.values()
         affordable = int(_MACS / max(1, sum(layer.macs for layer in job.layers)))
         count = first.count + sum(part.count for part in others)
-        if method is None and (count < _FEWEST or affordable < min(count, _ENOUGH)):
+        needed = min(count, _ENOUGH) if count >= _AT_LEAST else _SMALL
+        if method is None and (count < _FEWEST or affordable < needed):
             maximised = before_maxima(job.model)
             ranges = {name: observed for name, observed in ranges.items() if name in maximised}
         if not ranges:

@@ -29,7 +29,7 @@ def found(tmp_path: Path) -> tuple[ActivationGrids, dict[str, int]]:
     )
     save_with_weights(model, rng, tmp_path / "net.onnx")
     np.savez(tmp_path / "x.npz", x=rng.uniform(-1, 3, (24, 4, 8, 8)).astype(np.float32))
-    spec = QuantizeSpec.model_validate({"size": 0.9, "activation_range": "minmax"})
+    spec = QuantizeSpec.model_validate({"size": 0.9, "activation_range": "minmax", "float_islands": 0})
     job = prepare(tmp_path / "net.onnx", tmp_path / "x.npz", spec)
     grids = ActivationGrids(job, spec, Journal(), (job.samples,))
     return grids, {layer.name: 8 for layer in job.layers}
@@ -62,7 +62,7 @@ def test_by_default_a_grid_is_found_by_outputs_in_front_of_a_maximum_and_where_s
     np.savez(tmp_path / "x.npz", x=rng.standard_t(4, (count, 4, 24, 24)).astype(np.float32))
     found = {}
     for method in ("output", "mse", None):
-        spec = QuantizeSpec.model_validate({"size": 0.9, "activation_range": method})
+        spec = QuantizeSpec.model_validate({"size": 0.9, "activation_range": method, "float_islands": 0})
         job = prepare(tmp_path / "net.onnx", tmp_path / "x.npz", spec)
         assert job.samples.count == count
         grids = ActivationGrids(job, spec, Journal(), (job.samples,), batch_size=8)
@@ -72,3 +72,25 @@ def test_by_default_a_grid_is_found_by_outputs_in_front_of_a_maximum_and_where_s
     assert found["output"]["x"] != found["mse"]["x"]
     assert found[None]["h"] == found["output"]["h"]
     assert found[None]["x"] == found["mse" if count < 4 else "output"]["x"]
+
+
+@pytest.mark.parametrize(("count", "method"), [(6, "mse"), (20, "output")])
+def test_few_samples_take_no_runs_with_gradients_that_a_short_job_would_notice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, method: str
+):
+    rng = np.random.default_rng(0)
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["": 21]>
+        net (float[n, 4, 8, 8] x) => (float[n, 8, 8, 8] y) { h = Conv(x, v) r = Relu(h) y = Conv(r, w) }"""
+    )
+    save_with_weights(model, rng, tmp_path / "net.onnx")
+    np.savez(tmp_path / "x.npz", x=rng.standard_t(4, (count, 4, 8, 8)).astype(np.float32))
+    found = {}
+    for asked in (method, None):
+        spec = QuantizeSpec.model_validate({"size": 0.9, "activation_range": asked, "float_islands": 0})
+        job = prepare(tmp_path / "net.onnx", tmp_path / "x.npz", spec)
+        macs = sum(layer.macs for layer in job.layers)
+        monkeypatch.setattr("quant_core.file_making.activation_grids._MACS", 100 * macs)
+        placement = place(job.model, job.layers, {layer.name: 8 for layer in job.layers}, 8, job.target, spec)
+        found[asked] = ActivationGrids(job, spec, Journal(), (job.samples,), batch_size=8).of(placement)
+    assert found[None] == found[method]
