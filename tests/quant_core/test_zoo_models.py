@@ -33,7 +33,7 @@ LAYERS = {
     "ddddocr-int8": 0,
     "slanet-1m": 83,
     "smollm2": 211,
-    "smart-turn": 0,
+    "smart-turn": 1,
     "silero-vad-v6": 8,
     "ppocrv6-det": 85,
     "ppocrv6-rec": 66,
