@@ -18,7 +18,14 @@ from quant_core.preparation import prepare
 from quant_core.spec import LayerRule, QuantizeSpec
 
 SPEC = QuantizeSpec.model_validate(
-    {"size": 1.0, "bits": [8], "rounding": "nearest", "device": "cpu", "effort": "fast"}
+    {
+        "size": 1.0,
+        "bits": [8],
+        "rounding": "nearest",
+        "device": "cpu",
+        "effort": "fast",
+        "float_islands": 0,
+    }
 )
 
 

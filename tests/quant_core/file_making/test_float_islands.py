@@ -214,19 +214,19 @@ def test_what_is_no_island_has_no_reason() -> None:
 
 def test_a_graph_that_demands_four_samples_is_given_four_at_a_time(tmp_path: Path) -> None:
     model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 21]>
-    net (float[4, 4, 12, 12] x) => (float[4, 6] y) <int64[2] rows = {4, -1}> {
+    net (float[4, 32, 12, 12] x) => (float[4, 6] y) <int64[2] rows = {4, -1}> {
         a = Conv<pads=[1,1,1,1]>(x, w)
         b = Sin(a)
         f = Reshape(b, rows)
         y = Gemm(f, v)
     }""")
     rng = np.random.default_rng(0)
-    for name, shape in {"w": (8, 4, 3, 3), "v": (1152, 6)}.items():
+    for name, shape in {"w": (32, 32, 3, 3), "v": (4608, 6)}.items():
         model.graph.initializer.append(
             onnx.numpy_helper.from_array((rng.normal(size=shape) / 20).astype(np.float32), name)
         )
     onnx.save(model, tmp_path / "net.onnx")
-    np.savez(tmp_path / "x.npz", x=rng.normal(size=(24, 4, 12, 12)).astype(np.float32))
+    np.savez(tmp_path / "x.npz", x=rng.normal(size=(24, 32, 12, 12)).astype(np.float32))
     report, told = job(tmp_path, "rows")
     assert any(message == "rounded activations of 8 samples" for message in told)
     assert report.metrics.sqnr_db > 25
