@@ -15,7 +15,7 @@ from quant_core.quantizers.equalization.channel_group import ChannelGroup, Fold
 _PASSING = frozenset({"Relu", "LeakyRelu", "Identity"})
 """Each commutes with a positive factor for each channel, whichever axis that is."""
 _POOLING = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"})
-"""Each does so for channels on the second axis; along others it pools."""
+"""Each does so for channels on the second axis; along others it pools. So does a Resize of places."""
 _NORMALIZING = frozenset({"BatchNormalization", "InstanceNormalization"})
 """Each has a factor and a sum of its own for each channel."""
 
@@ -319,7 +319,23 @@ class _Search:
     def _passes(self, node: ir.Node, value: ir.Value, behind: int) -> bool:
         """Whether a node gives each channel of what it reads or writes by itself."""
         second = behind == len(self.shapes[str(value.name)]) - 2
-        return node.op_type in _PASSING or (node.op_type in _POOLING and second)
+        places = node.op_type in _POOLING or (node.op_type == "Resize" and self._resizes_places(node))
+        return node.op_type in _PASSING or (places and second)
+
+    def _resizes_places(self, node: ir.Node) -> bool:
+        """Whether a Resize is linear in each channel: it leaves samples and channels alone, and adds no values."""
+        if node.attributes.get_string("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
+            return False
+        before, after = (
+            self.shapes.get(str(_tensor(end).name), ()) for end in (node.inputs[0], node.outputs[0])
+        )
+        scales = node.inputs[2] if len(node.inputs) > 2 else None
+        given = None if scales is None else constant_tensor(scales)
+        if before[:2] != after[:2] or (scales is not None and given is None):
+            return False
+        axes = node.attributes.get_ints("axes", range(len(before)))
+        factors = [] if given is None else given.numpy().ravel().tolist()
+        return all(factor == 1 for axis, factor in zip(axes, factors, strict=False) if axis % len(before) < 2)
 
     def _flattened(self, node: ir.Node) -> int:
         """Number of axes of size 1 behind the channels that a Flatten drops."""

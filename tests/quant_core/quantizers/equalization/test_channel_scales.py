@@ -39,6 +39,17 @@ NETS = {
         {"w": (4, 3, 1, 1), "v": (6, 2, 1, 1)},
         [("a", "m")],
     ),
+    "resized": (
+        (
+            "g (float[n,3,6,6] x) => (float[n,2,12,12] y, float[n,2,12,12] z) { "
+            "k = Constant<value_floats=[1.0, 1.0, 2.0, 2.0]>() o = Constant<value_ints=[12, 12]>() "
+            'a = Conv<kernel_shape=[1,1]>(x, w) m = Resize<mode="linear">(a, , k) y = Conv<kernel_shape=[1,1]>(m, v) '
+            'c = Conv<kernel_shape=[1,1]>(x, t) p = Resize<mode="cubic", axes=[2,3]>(c, , , o) '
+            "z = Conv<kernel_shape=[1,1]>(p, u) }"
+        ),
+        {"w": (4, 3, 1, 1), "v": (2, 4, 1, 1), "t": (4, 3, 1, 1), "u": (2, 4, 1, 1)},
+        [("a", "m"), ("c", "p")],
+    ),
     "residual": (
         (
             f"g (float[n,3,4,4] x) => (float[n,2] y) {{ a = {CONV}(x, w) c = {CONV}(a, v) s = Add(a, c) r = Relu(s) "
@@ -100,6 +111,22 @@ NETS = {
     ),
 }
 LEFT_ALONE = {
+    "stretched across channels": (
+        (
+            "g (float[n,3,6,6] x) => (float[n,2,6,6] y) { k = Constant<value_floats=[1.0, 1.2, 1.0, 1.0]>() "
+            'a = Conv<kernel_shape=[1,1]>(x, w) m = Resize<mode="linear">(a, , k) y = Conv<kernel_shape=[1,1]>(m, v) }'
+        ),
+        {"w": (4, 3, 1, 1), "v": (2, 4, 1, 1)},
+    ),
+    "given a border": (
+        (
+            "g (float[n,3,6,6] x) => (float[n,2,8,8] y) { o = Constant<value_ints=[8, 8]>() "
+            "r = Constant<value_floats=[0.0, 0.0, 1.5, 1.5]>() a = Conv<kernel_shape=[1,1]>(x, w) "
+            'm = Resize<coordinate_transformation_mode="tf_crop_and_resize", extrapolation_value=1.0, axes=[2,3]>'
+            "(a, r, , o) y = Conv<kernel_shape=[1,1]>(m, v) }"
+        ),
+        {"w": (4, 3, 1, 1), "v": (2, 4, 1, 1)},
+    ),
     "bounded": (
         (
             "g (float[n,3,6,6] x) => (float[n,2,6,6] y) { a = Conv<kernel_shape=[1,1]>(x, w) "
