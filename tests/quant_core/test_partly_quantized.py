@@ -241,7 +241,14 @@ def test_our_own_files_are_recognised(tmp_path):
     images = np.random.default_rng(1).standard_normal((16, 3, 12, 12)).astype(np.float32)
     np.savez(tmp_path / "s.npz", x=images)
     spec = QuantizeSpec.model_validate(
-        {"size": 1.0, "bits": [3], "exclude": ["conv0"], "rounding": "nearest", "device": "cpu"}
+        {
+            "size": 1.0,
+            "bits": [3],
+            "exclude": ["conv0"],
+            "rounding": "nearest",
+            "device": "cpu",
+            "float_islands": 0,
+        }
     )
     quantize(tmp_path / "float.onnx", tmp_path / "s.npz", spec, tmp_path / "out")
     ours = tmp_path / "out" / MODEL
