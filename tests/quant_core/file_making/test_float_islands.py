@@ -92,7 +92,7 @@ def test_the_layer_behind_a_tensor_that_bears_no_eight_bits_runs_in_float(stretc
     reasons = {layer.name: layer.reason for layer in report.layers}
     assert re.match("kept float: with its activations in 8 bits the network loses (9.|100)%", reasons["two"])
     assert not any("kept float" in reasons[name] for name in ("one", "three"))
-    assert sum("1 layers run in float on packed weights (two)" in told for told in report.warnings) == 1
+    assert sum("1 layer runs in float on packed weights (two)" in told for told in report.warnings) == 1
 
 
 def test_layers_that_a_plan_leaves_in_float_take_their_rounding_out_of_the_bytes(stretched: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_layer_that_takes_next_to_no_time_runs_in_float_where_little_is_lost(t
     }
     assert abs(report.model.quantized_bytes - report.model.predicted_bytes) <= 32
     assert error_db(tmp_path, "with") > error_db(tmp_path, "without") + 0.5
-    assert any("1 layers run in float on packed weights (three)" in told for told in report.warnings)
+    assert any("1 layer runs in float on packed weights (three)" in told for told in report.warnings)
 
 
 def test_a_band_that_eight_bit_activations_miss_is_kept_with_layers_in_float(tmp_path: Path) -> None:
