@@ -8,23 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
-from quant_core.allocation.limits import check_reach, read_limits
+from quant_core.admission import admit
+from quant_core.allocation.limits import read_limits
 from quant_core.allocation.plan_bits import Limits, file_front
 from quant_core.allocation.plan_problem import PairLosses, PlanProblem
-from quant_core.allocation.ties import read_ties
 from quant_core.artifacts import COSTS, MODEL, PARETO, check_place, whole_folder
-from quant_core.calibration import RangeWatch, Samples, split_samples
+from quant_core.calibration import RangeWatch, Samples
 from quant_core.checkpoints import SENSITIVITIES, Checkpoints, find_rounded, keep_rounded
-from quant_core.errors import SamplesError
 from quant_core.export import place
 from quant_core.file_making.activation_grids import ActivationGrids
 from quant_core.file_making.assessment import assess
 from quant_core.file_making.band_search import find_in_band
 from quant_core.file_making.file_maker import FileMaker, Made
 from quant_core.file_making.open_activations import OpenActivations, open_activations
-from quant_core.ingest.fusion_groups import find_fusion_groups
 from quant_core.journal import Journal
-from quant_core.preparation import Prepared, prepare
+from quant_core.preparation import Prepared
 from quant_core.preparation.equalizing import equalize, expected_bits
 from quant_core.preparation.pricing import price
 from quant_core.quantizers.moments.input_moments import KeptMoments
@@ -32,7 +30,6 @@ from quant_core.quantizers.rounding.round_weights import RoundedWeights
 from quant_core.report import write_report
 from quant_core.scoring.densities import estimate_densities, write_densities
 from quant_core.scoring.effort import plan_effort
-from quant_core.scoring.question import check_loss
 from quant_core.scoring.rounded import apart, further_folds, round_candidates, tellers
 from quant_core.scoring.score import fold_of, reuse, score
 from quant_core.scoring.scored import Scored, check_reuse, equalized_bits
@@ -52,9 +49,6 @@ from quant_core.spec.memory_share import memory_share
 from quant_core.spec.spectrum import SpectrumTable
 from quant_core.trials import MOST_EVALUATIONS, Judge, PlanMeter
 
-_VERIFYING_SHARE = 0.5
-"""Share of the held-back samples that a search for an accuracy band does not see."""
-
 
 def validate(model: Path, data: Path, spec: QuantizeSpec) -> None:
     """Check a request as far as that is possible without starting it; nothing is written.
@@ -67,9 +61,7 @@ def validate(model: Path, data: Path, spec: QuantizeSpec) -> None:
     Raises:
         UserError: If the job could not run; names the file, layer or field and the remedy.
     """
-    job = _prepared(model, data, spec)
-    _, held_back = _split(job, data, spec)
-    _for_the_band(held_back, spec)
+    admit(model, data, spec)
 
 
 def quantize(
@@ -149,12 +141,10 @@ class _Attempt:
         spec, journal = self.spec, self.journal
         with journal.timed("ingest"):
             journal.tell("ingest", 0, f"reading {model.name}")
-            job = _prepared(model, data, spec)
-            journal.tell("ingest", 1, f"{len(job.layers)} layers; onnxruntime and the executor agree")
-        calibration, held_back = _split(job, data, spec)
-        judging, held_back = _for_the_band(held_back, spec)
-        job, scaled_for = self._equalize(job, calibration)
-        calibration = job.shorten(calibration)
+            given = admit(model, data, spec)
+            journal.tell("ingest", 1, f"{len(given.job.layers)} layers; onnxruntime and the executor agree")
+        job, scaled_for = self._equalize(given.job, given.calibration)
+        calibration = job.shorten(given.calibration)
         codes = self._round(job, calibration)
         scored = self._score(job, codes, scaled_for).with_outliers(codes.rounded)
         job, scored = spare_unreached(job, scored, spec)
@@ -189,14 +179,14 @@ class _Attempt:
             whole=codes.seen is calibration,
             checkpoints=self.checkpoints,
         )
-        made, search = self._make(maker, read_limits(spec.budget, costs), judging)
+        made, search = self._make(maker, read_limits(spec.budget, costs), given.judging)
         unmet = () if search is None or search.met else (search.reason,)
         with journal.timed("verification"):
             report = assess(
                 job,
                 spec,
                 self.folder / MODEL,
-                held_back,
+                given.held_back,
                 scored.objective,
                 scored.table,
                 front,
@@ -336,43 +326,10 @@ class _Attempt:
         self.journal.tell("report", 1, "done")
 
 
-def _prepared(model: Path, data: Path, spec: QuantizeSpec) -> Prepared:
-    job = prepare(model, data, spec)
-    budget = spec.budget
-    if {budget.effective_bits, budget.bops, budget.latency, budget.peak_memory} != {None}:
-        check_reach(budget, price(job, spec))
-    if spec.ties:
-        read_ties(spec.ties, job.layers, find_fusion_groups(job.model.graph, job.layers))
-    check_loss(job, spec)
-    return job
-
-
-def _split(job: Prepared, data: Path, spec: QuantizeSpec) -> tuple[Samples, Samples]:
-    try:
-        return split_samples(job.samples, spec.held_back, spec.seed)
-    except SamplesError as error:
-        raise SamplesError(error.message, remedy=error.remedy, where=str(data)) from error
-
-
 def _rounded_tensors(job: Prepared, spec: QuantizeSpec) -> tuple[str, ...]:
     """Tensors that a plan without float layers rounds to a grid."""
     bits = {name: min(choice.bits) for name, choice in job.candidates.items()}
     return place(job.model, job.layers, bits, spec.default_activation_bits, job.target, spec).points
-
-
-def _for_the_band(held_back: Samples, spec: QuantizeSpec) -> tuple[Samples, Samples]:
-    """Samples to search an accuracy band with, and others for the report."""
-    if spec.budget.max_drop is None:
-        return held_back, held_back
-    runs = held_back.count // (held_back.batch or 1)
-    if runs < 2:
-        raise SamplesError(
-            f"an accuracy band is searched with some of the held-back samples and verified with others, and held_back "
-            f"{spec.held_back:g} leaves {held_back.count} in all.",
-            remedy="Give more samples, or raise held_back.",
-            where="held_back",
-        )
-    return split_samples(held_back, _VERIFYING_SHARE, spec.seed)
 
 
 def _problem(
