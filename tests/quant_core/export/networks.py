@@ -1,5 +1,7 @@
 """Small networks of every operator, and files made of them."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -211,3 +213,12 @@ class Net:
 
     def run(self, path):
         return onnxruntime.InferenceSession(path).run(["y"], self.feeds)[0]
+
+
+def optimized_operators(path: Path, folder: Path) -> list[str]:
+    """Operators of the graph that onnxruntime makes of a file; it is written into a folder."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]

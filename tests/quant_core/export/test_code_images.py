@@ -4,13 +4,12 @@ import re
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx.reference import ReferenceEvaluator
 
 from quant_core.export import predict_sizes
 from quant_core.export.targets.portable import portable
-from tests.quant_core.export.networks import HEADER, Net
+from tests.quant_core.export.networks import HEADER, Net, optimized_operators
 
 CONV = "Conv<kernel_shape=[3,3], pads=[1,1,1,1]>"
 TWICE = 'Resize<coordinate_transformation_mode="asymmetric", nearest_mode="floor">'
@@ -30,14 +29,6 @@ def _net(body, channels=8):
     sizes = SIZES | {name: array.shape for name, array in held.items()}
     read = set(re.findall(r"\w+", body))
     return Net((text, {name: size for name, size in sizes.items() if name in read}, {}, {}), **held)
-
-
-def _operators(path, tmp_path):
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    options.log_severity_level = 3
-    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
 
 
 CASES = {
@@ -87,7 +78,7 @@ def test_what_scales_or_averages_channels_is_an_integer_convolution(body, channe
     net, path = _net(body, channels), tmp_path / "model.onnx"
     bits = {layer.name: 8 for layer in net.layers}
     placement, file, simulated = net.export(bits, 8, path)
-    operators = _operators(path, tmp_path)
+    operators = optimized_operators(path, tmp_path)
     assert operators.count("QLinearConv") == convolutions + 1
     assert not {"BatchNormalization", "AveragePool", "DequantizeLinear"}.intersection(operators[:-1])
     assert np.abs(net.run(path) - simulated).max() <= 2.01 * net.grids["y"].scale
@@ -113,7 +104,7 @@ def test_other_averages_between_integer_convolutions_are_taken_in_float(pool, tm
     net, path = _net(f"a = {CONV}(x, w) p = {pool}(a) y = {CONV}(p, u)"), tmp_path / "model.onnx"
     placement, _, simulated = net.export({layer.name: 8 for layer in net.layers}, 8, path)
     assert {"a", "p"} <= set(placement.points)
-    operators = _operators(path, tmp_path)
+    operators = optimized_operators(path, tmp_path)
     assert "AveragePool" in operators
     assert "QLinearAveragePool" not in operators
     assert np.abs(net.run(path) - simulated).max() <= 1.01 * max(grid.scale for grid in net.grids.values())
@@ -148,7 +139,7 @@ def test_places_of_codes_are_repeated_by_copies(tmp_path):
     bits = {layer.name: 8 for layer in net.layers}
     placement, file, simulated = net.export(bits, 8, path)
     assert list(placement.repeated.values()) == [(2, 2)]
-    operators = _operators(path, tmp_path)
+    operators = optimized_operators(path, tmp_path)
     assert "Resize" not in operators
     assert operators.count("Transpose") <= 2  # of the image and of the answer
     assert np.abs(net.run(path) - simulated).max() <= 1.01 * net.grids["y"].scale

@@ -1,11 +1,9 @@
 """A Concat of codes and of what a float operator writes: the float part is rounded, and bytes are put together."""
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 
-from tests.quant_core.export.networks import HEADER, Net
+from tests.quant_core.export.networks import HEADER, Net, optimized_operators
 
 WEIGHTS = {"w1": (16, 8, 3, 3), "b1": (16,), "w2": (16, 6, 1, 1), "w3": (16, 22, 1, 1)}
 
@@ -18,21 +16,13 @@ def _net(between):
     return Net((text, WEIGHTS, {"QLinearConv"}, {}))
 
 
-def _kernels(path, tmp_path):
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    options.log_severity_level = 3
-    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
-
-
 def test_the_float_part_is_rounded(tmp_path):
     net = _net("t = ConvTranspose(a, w2)  c = Concat<axis=1>(t, a)  y = Conv(c, w3)")
     path = tmp_path / "model.onnx"
     placement, _, simulated = net.export({layer.name: 4 for layer in net.layers}, 8, path)
     assert {"a", "t", "c"} <= set(placement.points)
     assert np.abs(net.run(path) - simulated).max() <= 1.01 * net.grids["y"].scale
-    kernels = _kernels(path, tmp_path)
+    kernels = optimized_operators(path, tmp_path)
     assert "QLinearConcat" in kernels
     assert "Concat" not in kernels
 
