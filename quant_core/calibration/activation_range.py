@@ -131,7 +131,7 @@ def merge(first: ActivationRange, second: ActivationRange) -> ActivationRange:
 def _bin_width(low: float, high: float) -> float:
     """Give the smallest power of two for which `BINS` bins cover the range."""
     # Bins much finer than the values' own precision would overflow the bin index.
-    finest = math.frexp(max(abs(low), abs(high)))[1] - 40 if low or high else -40
+    finest = math.frexp(max(abs(low), abs(high)))[1] - 40
     exponent = max(finest, math.frexp((high - low) / BINS)[1] - 1 if high > low else finest)
     while math.floor(high / 2.0**exponent) - math.floor(low / 2.0**exponent) >= BINS:
         exponent += 1

@@ -213,6 +213,7 @@ def test_samples_along_the_second_axis(graph, npz):
 
 def test_scalar_input(graph, npz):
     assert "scalar" in _refusal(npz(x=np.float32(1)), graph(x=(FLOAT, []))).message
+    assert "single number" in _refusal(npz(x=np.float32(1)), graph(x=(FLOAT, None))).message
 
 
 @pytest.mark.parametrize(
@@ -326,6 +327,7 @@ def test_missing_file(image_graph, tmp_path):
     ("labels", "remedy"),
     [
         (np.eye(6, dtype=np.float32), "labels.argmax(axis=1)"),
+        (np.ones((6, 2), np.float32), "leave the labels out"),
         (np.arange(6.0), "labels.astype(numpy.int64)"),
         (np.zeros((6, 4, 4), np.int64), "leave the labels out"),
     ],

@@ -67,6 +67,15 @@ def test_what_a_mask_hides_is_cut_off_to_the_longest_sample(filling):
     assert short.take(np.array([0, 1])).inputs["mask"].shape == (2, LONGEST)
 
 
+def test_a_sample_of_nothing_but_filling_counts_one_place():
+    padding = Padding((Filled("x", 1, 0.0), Filled("mask", 1, 0.0)))
+    inputs = {"x": np.zeros((2, LENGTH, 4), np.float32), "mask": np.zeros((2, LENGTH), np.float32)}
+    np.testing.assert_array_equal(padding.lengths(inputs), [1, 1])
+    inputs["x"][1, 3, 2] = 1
+    np.testing.assert_array_equal(padding.lengths(inputs), [1, 4])
+    assert padding.shorten({name: array[:1] for name, array in inputs.items()})["x"].shape == (1, 1, 4)
+
+
 def test_each_batch_is_as_long_as_its_longest_sample():
     given, padding = samples(7.0), found("masked", samples(7.0))
     feeds = {name: torch.from_numpy(array) for name, array in given.inputs.items()}

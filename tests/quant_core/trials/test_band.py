@@ -104,6 +104,26 @@ def test_sizes_that_other_budgets_forbid_are_passed_over():
     assert 4_000 <= found.tried[found.chosen].size <= 4_100
 
 
+def test_a_file_inside_that_came_out_larger_than_the_best_is_not_taken():
+    asked = []
+
+    def attempt(size):
+        asked.append(size)
+        inner, _ = attempts(lambda size: 0.0)
+        return inner(size if size == 10_000 else size + 8_000)
+
+    found = search_band(BAND, 1_000, 10_000, [attempt])
+    assert [tried.size for tried in found.tried[:2]] == [10_000, asked[1] + 8_000]
+    assert found.tried[1].size > 10_000
+    assert found.tried[found.chosen].size == min(tried.size for tried in found.tried)
+
+
+def test_one_size_is_made_once():
+    attempt, asked = attempts(lambda size: 0.0)
+    search_band(BAND, 8, 8, [attempt])
+    assert asked == [8]
+
+
 def test_coarse_files_do_not_loop():
     # Files come only in steps of a factor of two.
     def attempt(size):

@@ -7,6 +7,7 @@ import torch
 from quant_core.allocation.candidates import Candidates
 from quant_core.allocation.healing import healed
 from quant_core.allocation.plan_bits import fits, plan_bits
+from quant_core.spec.width import width_of
 from quant_core.trials import affordable_rounds, largest_uniform, refine, settle
 from quant_core.trials.meter import Measured
 from quant_core.trials.refine import neighbours
@@ -150,6 +151,16 @@ def test_a_single_sample_does_not_tell_that_scores_mislead():
 def test_effort_is_counted_in_arithmetic(tiny):
     assert affordable_rounds(tiny.problem, macs=10, samples=48) == 3
     assert affordable_rounds(tiny.problem, macs=10**12, samples=48) == 0
+
+
+@pytest.mark.parametrize(("width", "rounds"), [(8, 3), (width_of(8, None, 0.02), 1), (width_of(8, 16), 0)])
+def test_outliers_and_open_activations_take_more_runs_a_round(tiny, width, rounds):
+    """Three layers at 48 samples: 3.15 rounds of one run a layer, half as many of two, a quarter of four."""
+    wider = {
+        name: replace(choice, bits=(*choice.bits, width)) for name, choice in tiny.problem.candidates.items()
+    }
+    problem = replace(tiny.problem, candidates=wider)
+    assert affordable_rounds(problem, macs=2_200_000_000, samples=48) == rounds
 
 
 def test_what_a_plan_is_solved_by_foretells_no_loss(tiny):

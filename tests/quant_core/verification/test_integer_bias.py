@@ -1,10 +1,13 @@
 """Biases are counted in whole steps by integer kernels, and the simulation knows it."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from quant_core.codes import CorrectedBias
 from quant_core.export.targets.ort_cpu import ORT_CPU
 from quant_core.export.targets.portable import portable
 from quant_core.pipeline import quantize
@@ -42,6 +45,17 @@ def test_onnxruntime_computes_with_the_rounded_biases(target, tmp_path):
         rounded[first.name].bias.values[0], np.round(0.3 / unit[0]) * unit[0], rtol=1e-6
     )
     assert np.abs(rounded[first.name].bias.values - 0.3).max() <= unit.max() / 2
+
+
+def test_a_corrected_bias_is_what_is_rounded(tmp_path):
+    net = cancelling()
+    first = net.layers[0].name
+    placement, _, _ = net.export({layer.name: 8 for layer in net.layers}, 8, tmp_path / "model.onnx")
+    corrected = CorrectedBias("b1", np.full(16, 0.7, np.float32))
+    weights = {**net.weights, first: replace(net.weights[first], bias=corrected)}
+    rounded, _ = with_integer_biases(net.model, net.layers, weights, placement, net.grids)
+    unit = net.grids["x"].scale * net.weights[first].scale.reshape(-1)
+    np.testing.assert_allclose(rounded[first].bias.values, np.round(0.7 / unit) * unit, rtol=1e-5)
 
 
 def test_a_job_with_coarse_biases_ends_and_names_them(tmp_path):
