@@ -153,14 +153,14 @@ def test_effort_is_counted_in_arithmetic(tiny):
     assert affordable_rounds(tiny.problem, macs=10**12, samples=48) == 0
 
 
-@pytest.mark.parametrize(("width", "rounds"), [(8, 3), (width_of(8, None, 0.02), 1), (width_of(8, 16), 0)])
+@pytest.mark.parametrize(("width", "rounds"), [(8, 3), (width_of(8, None, 0.02), 2), (width_of(8, 16), 1)])
 def test_outliers_and_open_activations_take_more_runs_a_round(tiny, width, rounds):
-    """Three layers at 48 samples: 3.15 rounds of one run a layer, half as many of two, a quarter of four."""
+    """Three layers at 48 samples: 5.8 rounds of one run a layer, of which three are made; 2.9 of two, 1.4 of four."""
     wider = {
         name: replace(choice, bits=(*choice.bits, width)) for name, choice in tiny.problem.candidates.items()
     }
     problem = replace(tiny.problem, candidates=wider)
-    assert affordable_rounds(problem, macs=2_200_000_000, samples=48) == rounds
+    assert affordable_rounds(problem, macs=1_200_000_000, samples=48) == rounds
 
 
 def test_what_a_plan_is_solved_by_foretells_no_loss(tiny):
