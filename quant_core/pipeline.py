@@ -352,13 +352,13 @@ def _batches(job: Prepared, samples: Samples, spec: QuantizeSpec) -> tuple[Batch
     """Samples to measure whole plans on: those that scored the layers."""
     effort = plan_effort(job, samples.count, "output", fast=spec.effort == "fast")
     used = samples.take(np.arange(effort.samples))
-    feeds = used.feeds(job.device)
+    feeds = used.feeds(job.program.device)
     return split_batches(
         feeds,
-        used.classes(job.device),
+        used.classes(job.program.device),
         sample_bytes=int(2 * activation_bytes(job.program, feeds, used.batch) / memory_share()),
         seed=spec.seed,
-        device=job.device,
+        device=job.program.device,
         fixed=used.batch,
         clusters=1,
         padding=job.padding,

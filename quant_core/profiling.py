@@ -162,7 +162,6 @@ def _write(job: Prepared, spec: QuantizeSpec, path: Path, width: int, activation
             job.samples.take(np.arange(count)),
             placement.points,
             batch_size=job.batch_size,
-            device=job.device,
             on_batch=lambda _done, _total: None,
         )
     weights = {}

@@ -210,14 +210,10 @@ def prepare_setting(subject: Subject, folder: Path, bits: tuple[int, ...] = BITS
     path = folder / "rounded.npz"
     if not path.exists():
         rounded = round_weights(
-            job.program,
-            job.model,
-            job.layers,
+            job.network,
             {layer.name: bits for layer in job.layers},
             seen,
             WeightOptions(),
-            batch_size=job.batch_size,
-            device="cpu",
             seed=0,
             on_progress=lambda _fraction, _message: None,
         )

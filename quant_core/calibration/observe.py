@@ -20,6 +20,10 @@ from quant_core.processors.side_by_side import side_by_side
 class Evaluates(Protocol):
     """What is needed of an executor's program."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
     def evaluate(
         self, feeds: Mapping[str, Tensor], outputs: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
@@ -32,7 +36,6 @@ def activation_ranges(
     tensors: Collection[str],
     *,
     batch_size: int,
-    device: torch.device | str,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> dict[str, ActivationRange]:
     """Collect the distribution of tensors over all samples; memory does not grow with their number.
@@ -42,7 +45,6 @@ def activation_ranges(
         samples: What to run.
         tensors: Names of float tensors; graph inputs are allowed.
         batch_size: Samples a run.
-        device: Where the program computes.
         on_batch: Called after each run with samples done and samples in all; may raise to stop.
 
     Returns:
@@ -55,7 +57,8 @@ def activation_ranges(
     done = 0
     for batch in samples.batches(batch_size):
         feeds = {
-            name: fast_layout(torch.from_numpy(array).to(device)) for name, array in batch.inputs.items()
+            name: fast_layout(torch.from_numpy(array).to(program.device))
+            for name, array in batch.inputs.items()
         }
         computed = [name for name in watch.tensors if name not in feeds]
         with torch.no_grad():
@@ -73,7 +76,6 @@ def ranges_in_parts(
     watches: Sequence[RangeWatch] = (),
     *,
     batch_size: int,
-    device: torch.device | str,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> dict[str, ActivationRange]:
     """Collect distributions over samples in parts, without a run of those that a watch has seen.
@@ -84,7 +86,6 @@ def ranges_in_parts(
         tensors: Names of float tensors.
         watches: What was shown the parts, each its own or nothing yet; of later parts they may be missing.
         batch_size: Samples a run.
-        device: Where the program computes.
         on_batch: Called after each run with samples done and samples in all; may raise to stop.
 
     Returns:
@@ -107,9 +108,7 @@ def ranges_in_parts(
             seen = {name: seen[name] for name in tensors}
             told(part.count, part.count)
         else:
-            seen = activation_ranges(
-                program, part, tensors, batch_size=batch_size, device=device, on_batch=told
-            )
+            seen = activation_ranges(program, part, tensors, batch_size=batch_size, on_batch=told)
         found |= {name: merge(found[name], new) if name in found else new for name, new in seen.items()}
         done += part.count
     return found

@@ -73,7 +73,6 @@ class ActivationGrids:
                 missing,
                 self.watches,
                 batch_size=self.job.batch_size,
-                device=self.job.device,
                 on_batch=lambda done, total: self.journal.tell(
                     "calibration", done / total, f"activation ranges: {done} of {total} samples"
                 ),
@@ -105,7 +104,7 @@ class ActivationGrids:
         # From all over the samples.
         places = np.arange(groups) * (count // unit) // groups
         samples = samples.take((places[:, None] * unit + np.arange(unit)).reshape(-1))
-        feeds = ((batch.feeds(job.device), batch.count) for batch in samples.batches(self.batch_size))
+        feeds = ((batch.feeds(job.program.device), batch.count) for batch in samples.batches(self.batch_size))
         return range_errors(job.program, feeds, ranges, self.spec.seed)
 
     def _grid(self, observed: ActivationRange, bits: int, errors: OutputErrors | None) -> ActivationGrid:

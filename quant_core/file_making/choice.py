@@ -48,5 +48,5 @@ def simulate(model: ir.Model, job: Prepared, choice: Choice) -> Simulation:
         if form == "block"
     }
     return Simulation(
-        model, job.layers, choice.weights, choice.grids, dynamic, blocks=blocks, device=job.device
+        model, job.layers, choice.weights, choice.grids, dynamic, blocks=blocks, device=job.program.device
     )

@@ -373,14 +373,10 @@ class FileMaker:
     def _round(self, widths: Mapping[str, Collection[int]], stage: Stage) -> RoundedWeights:
         job = self.job
         return round_weights(
-            job.program,
-            job.model,
-            job.layers,
+            job.network,
             widths,
             self.parts[0],
             self.spec,
-            batch_size=job.batch_size,
-            device=job.device,
             seed=self.spec.seed,
             on_progress=self.journal.tells(stage),
             more=self.parts[1],

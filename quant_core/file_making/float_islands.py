@@ -175,7 +175,7 @@ def _few(job: Prepared, samples: Samples, most: int = _MOST) -> tuple[Batch, ...
 
 
 def _batch(job: Prepared, samples: Samples) -> Batch:
-    feeds, labels = samples.feeds(job.device, fast=True), samples.classes(job.device)
+    feeds, labels = samples.feeds(job.program.device, fast=True), samples.classes(job.program.device)
     return Batch(feeds, labels, samples.count)
 
 

@@ -198,7 +198,7 @@ def open_activations(job: Prepared, samples: Samples, spec: QuantizeSpec, tell: 
     placement = place(job.model, job.layers, weights, KERNEL_BITS, job.target, spec)
     dynamic = [layer for layer in job.layers if placement.forms[layer.name] == "dynamic"]
     graph, taps = tap_inputs(job.graph, dynamic)
-    program = compile_model(graph, device=job.device) if dynamic else job.program
+    program = compile_model(graph, device=job.program.device) if dynamic else job.program
     read = [tensor for layer in job.layers if layer.op != "Gather" for tensor in layer.inputs]
     alone = [
         tensor
@@ -217,7 +217,6 @@ def open_activations(job: Prepared, samples: Samples, spec: QuantizeSpec, tell: 
         samples,
         list(dict.fromkeys([*placement.points, *alone, *read])),
         batch_size=job.batch_size,
-        device=job.device,
         on_batch=lambda done, total: tell(done / total, f"activation ranges: {done} of {total} samples"),
     )
     return OpenActivations(job, spec, program, taps, ranges)

@@ -169,15 +169,11 @@ def tune_plan(
     if spec.rounding in _METHODS:
         return _by_blocks(job, spec, objective, samples, weights, choice.grids, on_progress, checkpoints)
     tuned = reconstruct(
-        job.program,
-        job.model,
-        job.layers,
+        job.network,
         weights,
         simulate(job.graph, job, choice),
         samples,
         objective.tensors,
-        batch_size=job.batch_size,
-        device=job.device,
         seed=spec.seed,
         on_progress=on_progress,
     )
@@ -246,17 +242,13 @@ def _by_blocks(
 ) -> Tuned:
     begun = _fingerprint(weights, grids)
     tuned = reconstruct_blocks(
-        job.program,
-        job.model,
-        job.layers,
+        job.network,
         weights,
         samples,
         _METHODS[spec.rounding],
         hooks={name: partial(fake_quantize, grid=grid) for name, grid in grids.items()},
         probe=Probe(partial(_probe, objective), objective.tensors),
         steps=BLOCK_STEPS,
-        batch_size=job.batch_size,
-        device=job.device,
         seed=spec.seed,
         on_progress=on_progress,
         earlier=_find(checkpoints, weights, begun),

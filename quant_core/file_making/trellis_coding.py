@@ -209,7 +209,6 @@ def code_layers(
                 [layer],
                 samples,
                 batch_size=job.batch_size,
-                device=job.device,
                 seed=spec.seed,
             )
             found |= _coded(job, spec, [layer], weights, seen, on_progress)

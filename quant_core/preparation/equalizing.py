@@ -98,7 +98,7 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
         return job
     unit = samples.batch or 1
     samples = _affordable(job, samples, unit, most=bool(dynamic))
-    few = samples.take(np.arange(unit)).feeds(job.device, fast=True)
+    few = samples.take(np.arange(unit)).feeds(job.program.device, fast=True)
     shapes, outputs = _looked_at(job.program, few)
 
     def is_known(group: ChannelGroup) -> bool:
@@ -118,7 +118,7 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
     layers = [layer for layer in job.layers if layer.name in reading]
     axes = {group.tensors[0]: -1 - group.trailing for group in written}
     axes |= {layer.uses[0].input: 1 if layer.op in {"Conv", "ConvTranspose"} else -1 for layer in layers}
-    seen = channel_statistics(job.program, axes, samples, batch_size=job.batch_size, device=job.device)
+    seen = channel_statistics(job.program, axes, samples, batch_size=job.batch_size)
     readers = {
         layer.name: as_reader(
             layer,
@@ -228,7 +228,7 @@ def _scaled(
         return job
     graph = with_scales(job.graph, job.layers, scales)
     model = graph if job.graph is job.model else with_scales(job.model, job.layers, scales)
-    program = compile_model(graph, device=job.device)
+    program = compile_model(graph, device=job.program.device)
     _check(program, few, outputs)
     layers = with_inputs(job.layers, scales)
     inserted = sum(found.group.inserted for found in scales)

@@ -38,6 +38,7 @@ from quant_core.preparation.independence import check_independence
 from quant_core.preparation.open_widths import file_costs, open_widths
 from quant_core.preparation.padding import find_padding
 from quant_core.preparation.reference import Reference, find_reference
+from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.sensitivity.batches import tensors
 from quant_core.spec import FLOAT_BITS, QuantizeSpec, WeightOptions
 from quant_core.spec.memory_share import memory_share
@@ -76,7 +77,6 @@ class Prepared:
         stored: Layer name -> the same with shares of outliers: every way its weight is to be rounded.
         costs: File costs of any plan.
         budget: Largest allowed file, in bytes; None if the size is left free.
-        device: Where to compute.
         target: The runtime the file is made for.
         reference: The float model as onnxruntime runs it.
         padding: An axis of the inputs whose end no output depends on, if the samples do not fill one.
@@ -94,11 +94,15 @@ class Prepared:
     stored: Mapping[str, tuple[int, ...]]
     costs: FileCosts
     budget: int | None
-    device: str
     target: Target
     reference: Reference
     padding: Padding | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def network(self) -> FloatNetwork:
+        """What is to be rounded."""
+        return FloatNetwork(self.program, self.model, self.layers, self.batch_size)
 
     def shorten(self, samples: Samples) -> Samples:
         """Leave out padding that all samples share: outputs stay the same, and so do the sensitivities.
@@ -161,7 +165,7 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
         model, layers, costs = _arrange(whole, layers, candidates, spec, target, in_float.layers)
         program = compile_model(model, device=device)
         reference = find_reference(source, model, program, first)
-    shapes, outputs, bytes_per_sample = _measure(program, layers, first, device)
+    shapes, outputs, bytes_per_sample = _measure(program, layers, first)
     _require_floats(outputs, str(model_path))
     corrected = correct_declared(model, {name: tuple(value.shape) for name, value in outputs.items()})
     if samples.batch is None and not source.quantized_parts:
@@ -184,7 +188,6 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
         stored={name: tuple(sorted(set(map(stored_of, choice.bits)))) for name, choice in widths.items()},
         costs=costs,
         budget=budget,
-        device=device,
         target=target,
         reference=reference,
         padding=find_padding(batching.model, batching.program, batching.samples),
@@ -375,11 +378,11 @@ def _activations(layers: tuple[Layer, ...]) -> list[str]:
 
 
 def _measure(
-    program: Program, layers: tuple[Layer, ...], samples: Samples, device: str
+    program: Program, layers: tuple[Layer, ...], samples: Samples
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, torch.Tensor], int]:
     """Shapes of the layers' activations in one run, its outputs, and bytes of all of these per sample."""
     names = _activations(layers)
-    feeds = samples.feeds(device, fast=True)
+    feeds = samples.feeds(program.device, fast=True)
     wanted = [name for name in (*names, *program.outputs) if name not in feeds]
     with torch.no_grad():
         values = feeds | program.evaluate(feeds, outputs=list(dict.fromkeys(wanted)))

@@ -111,7 +111,7 @@ def memory_steps(job: Prepared) -> tuple[MemoryStep, ...]:
         The steps that no other step exceeds in every layer.
     """
     count = job.samples.batch or 1
-    feeds = job.samples.take(np.arange(count)).feeds(job.device)
+    feeds = job.samples.take(np.arange(count)).feeds(job.program.device)
     with torch.no_grad():
         values = {**feeds, **tensors(job.program.evaluate(feeds, outputs=job.program.order))}
     owners = activation_owners(job.graph.graph, job.layers)

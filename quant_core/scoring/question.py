@@ -50,7 +50,7 @@ def asked(
     """
     effort = _limits(job, samples, request)
     samples = samples.take(np.arange(effort.samples))
-    feeds, labels = samples.feeds(job.device), samples.classes(job.device)
+    feeds, labels = samples.feeds(job.program.device), samples.classes(job.program.device)
     objective = find_objective(job, samples, request)
     bits = {name: choice.bits for name, choice in job.candidates.items()}
     with _crew(job, feeds, labels, request) as crew:
@@ -111,7 +111,7 @@ def find_objective(job: Prepared, samples: Samples, request: Request) -> Objecti
     """
     few = samples.batch or min(samples.count, _TELLING)
     samples = samples.take(np.arange(few))
-    first = samples.feeds(job.device, fast=True)
+    first = samples.feeds(job.program.device, fast=True)
     with torch.no_grad():
         outputs = job.program.evaluate(first)
     axes = find_sample_axes(job.program, first, outputs, samples.batch)
@@ -122,14 +122,14 @@ def find_objective(job: Prepared, samples: Samples, request: Request) -> Objecti
             remedy=f"Give {_ENOUGH} samples or more.",
             where="data",
         )
-    labels = samples.classes(job.device)
+    labels = samples.classes(job.program.device)
     return choose_loss(job.model, outputs, few, axes, labels, request.loss, request.loss_weights)
 
 
 def _crew(
     job: Prepared, feeds: Mapping[str, torch.Tensor], labels: torch.Tensor | None, request: Request
 ) -> AbstractContextManager[Crew | None]:
-    if job.device == "cpu":
+    if job.program.device.type == "cpu":
         if request.workers == 1:
             return nullcontext(OneThread())
         devices = ["cpu"] * (request.workers or 0)

@@ -103,14 +103,10 @@ def round_candidates(
         Layer name -> bits -> codes and scales.
     """
     return round_weights(
-        job.program,
-        job.model,
-        job.layers,
+        job.network,
         job.stored,
         samples,
         request,
-        batch_size=job.batch_size,
-        device=job.device,
         seed=request.seed,
         on_progress=tell,
         kept=kept,

@@ -51,7 +51,7 @@ def parse_size(value: Any) -> Any:
     """
     if not isinstance(value, str):
         return value
-    match = re.fullmatch(rf"\s*{_NUMBER}\s*(%|[kmg]?i?b)?\s*", value, re.IGNORECASE)
+    match = re.fullmatch(rf"\s*{_NUMBER}\s*(%|(?:[kmg]i?)?b)?\s*", value, re.IGNORECASE)
     if match is None:
         raise ValueError(
             f"cannot read {value!r} as a size; write a ratio such as 0.18 or bytes such as 2.5MB"

@@ -57,7 +57,6 @@ def channel_statistics(
     samples: Samples,
     *,
     batch_size: int,
-    device: str,
 ) -> dict[str, ChannelStatistics]:
     """Collect extremes and mean squares of channels.
 
@@ -66,14 +65,13 @@ def channel_statistics(
         axes: Tensor -> its channel axis.
         samples: What to run.
         batch_size: Samples a run.
-        device: Where the program computes.
 
     Returns:
         Tensor -> statistics.
     """
     found: dict[str, list[tuple[torch.Tensor, ...]]] = {name: [] for name in axes}
     for batch in samples.batches(batch_size):
-        feeds = batch.feeds(device, fast=True)
+        feeds = batch.feeds(program.device, fast=True)
         with torch.no_grad():
             values = feeds | program.evaluate(feeds, outputs=[name for name in axes if name not in feeds])
             for name, axis in axes.items():

@@ -253,7 +253,7 @@ def _expected(
 ) -> dict[str, _Expected]:
     """Layer name -> what the float network gives, at places that its outputs read."""
     layers = [place.layer for place in places]
-    seen = layers if reads_in_part(program, layers, samples, str(program.device)) else []
+    seen = layers if reads_in_part(program, layers, samples) else []
     alone = _outputs(program, samples.take(np.arange(1)), layers, ())[0]
     parts: dict[str, list[_Expected]] = {}
     done = 0

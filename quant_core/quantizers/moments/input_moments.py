@@ -205,7 +205,6 @@ def input_moments(
     samples: Samples,
     *,
     batch_size: int,
-    device: str,
     seed: int,
     on_batch: Callable[[int, int], None] | None = None,
     like: Mapping[str, Moments] | None = None,
@@ -222,7 +221,6 @@ def input_moments(
         layers: Layers for which `has_moments` is true.
         samples: What to run.
         batch_size: Samples a run.
-        device: Where the program computes.
         seed: Seed of the choice of positions, which is each layer's own.
         on_batch: Called with samples done and samples in all; may raise to stop.
         like: Layer name -> moments of other samples, which these can be joined with.
@@ -240,13 +238,13 @@ def input_moments(
     inputs = list(dict.fromkeys(use.input for layer in layers for use in layer.uses))
     sums: dict[str, _Sum | _Columns] = {}
     done = 0
-    in_part = reads_in_part(program, layers, samples, device)
+    in_part = reads_in_part(program, layers, samples)
     if in_part and samples.batch is None:
         batch_size = min(batch_size, seeing_batch(layers))
     watch = None if in_part else watch
     wanted = inputs if watch is None else list(dict.fromkeys((*inputs, *watch.tensors)))
     for batch in samples.batches(batch_size):
-        feeds = batch.feeds(device, fast=True)
+        feeds = batch.feeds(program.device, fast=True)
         values, read = run_as_read(program, feeds, wanted, layers if in_part else (), batch.count)
         with torch.no_grad():
             if watch is not None:
@@ -267,7 +265,8 @@ def input_moments(
     # The longest first, so that no core waits for the last of them.
     sizes = {layer.name: rows_shape(layer)[2] for layer in layers}
     turns = sorted(sums, key=sizes.__getitem__, reverse=True)
-    with closing(side_by_side(lambda name: sums.pop(name).moments(samples.count), turns, device)) as totals:
+    pieces = side_by_side(lambda name: sums.pop(name).moments(samples.count), turns, program.device)
+    with closing(pieces) as totals:
         found: dict[str, Moments] = dict(zip(turns, totals, strict=True))
     for layer in layers:  # of those that NaN has reached, the first is where it came from
         if not found[layer.name].finite:

@@ -50,14 +50,13 @@ def has_rows(layer: Layer) -> bool:
     return layer.op in {"Gemm", "MatMul"} and layer.matrices == 1 and not one_row
 
 
-def reads_in_part(program: Program, layers: Sequence[Layer], samples: Samples, device: str) -> bool:
+def reads_in_part(program: Program, layers: Sequence[Layer], samples: Samples) -> bool:
     """Tell whether some rows that layers write are never read, by up to four samples spread over all.
 
     Args:
         program: The float program.
         layers: Layers with input moments.
         samples: What there is.
-        device: Where the program computes.
 
     Returns:
         False for most networks, in which `run_and_see` would find all rows read.
@@ -69,7 +68,7 @@ def reads_in_part(program: Program, layers: Sequence[Layer], samples: Samples, d
         return False
     for group in range(0, groups, -(-groups // _LOOKED_AT)):
         few = samples.take(np.arange(group * unit, (group + 1) * unit))
-        feeds = few.feeds(device)
+        feeds = few.feeds(program.device)
         if not all(bool(rows.all()) for rows in run_and_see(program, feeds, (), layers, unit).read.values()):
             return True
     return False

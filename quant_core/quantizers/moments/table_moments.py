@@ -49,7 +49,6 @@ def table_moments(
     samples: Samples,
     *,
     batch_size: int,
-    device: str,
     seed: int,
 ) -> dict[str, InputMoments]:
     """Average how the outputs move with the columns of each table.
@@ -65,7 +64,6 @@ def table_moments(
         layers: Layers for which `is_table` is true.
         samples: What to run; at most 64 samples are used.
         batch_size: Samples a run, which keeps what their gradients need.
-        device: Where the program computes.
         seed: Seed of the signs.
 
     Returns:
@@ -80,7 +78,7 @@ def table_moments(
     sums = {layer.name: torch.zeros(layer.shape[1], layer.shape[1]) for layer in layers}
     counts = dict.fromkeys(sums, 0)
     for batch in samples.batches(batch_size):
-        feeds = batch.feeds(device)
+        feeds = batch.feeds(program.device)
         slopes = _slopes(program, feeds, [use.output for layer in layers for use in layer.uses], chance)
         for layer in layers:
             for rows in (slopes[use.output] for use in layer.uses if use.output in slopes):

@@ -7,17 +7,15 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 
-import onnx_ir as ir
-
 from quant_core.calibration import RangeWatch, Samples
 from quant_core.codes import QuantizedWeight
-from quant_core.executor import Program
 from quant_core.ingest.constant_tensors import stored_tensor
 from quant_core.ingest.layer import Layer
 from quant_core.processors.heap import trim_heap
 from quant_core.processors.side_by_side import side_by_side
 from quant_core.quantizers.bias_correction.input_means import find_bias
 from quant_core.quantizers.chance import chance_of
+from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.grids.weight import quantize_weight
 from quant_core.quantizers.moments.input_moments import (
     InputMoments,
@@ -47,15 +45,11 @@ RoundedWeights = Mapping[str, Mapping[int, QuantizedWeight]]
 
 
 def round_weights(
-    program: Program,
-    model: ir.Model,
-    layers: Sequence[Layer],
+    network: FloatNetwork,
     widths: Mapping[str, Collection[int]],
     samples: Samples,
     options: WeightOptions,
     *,
-    batch_size: int,
-    device: str,
     seed: int,
     on_progress: Tell,
     more: Samples | None = None,
@@ -70,15 +64,11 @@ def round_weights(
     their layer's mean output.
 
     Args:
-        program: The float program.
-        model: The graph it was compiled from.
-        layers: The layers.
+        network: The network.
         widths: Layer name -> candidate bits; float is passed over.
         samples: Calibration samples.
         options: How weights find their codes. What tunes the codes of a plan starts from GPTQ, which is what it gets
             here.
-        batch_size: Samples a run.
-        device: Where the program computes.
         seed: Seed of the choice of positions for GPTQ, and of stochastic rounding.
         on_progress: Called with the fraction done and a message; may raise to stop.
         more: Samples beyond those.
@@ -89,14 +79,13 @@ def round_weights(
     Returns:
         Layer name -> bits -> codes and scales.
     """
+    layers = network.layers
     integer = {layer.name: [b for b in widths[layer.name] if b != FLOAT_BITS] for layer in layers}
     by_moments = [
         layer for layer in layers if not options.by_value and integer[layer.name] and has_moments(layer)
     ]
     by_value = [layer for layer in layers if layer not in by_moments]
-    rounding = _Rounding(
-        program, model, integer, samples, options, batch_size, device, seed, more, given or {}, watch
-    )
+    rounding = _Rounding(network, integer, samples, options, seed, more, given or {}, watch)
     kept = KeptMoments(limit=0) if kept is None else kept
     rounded: dict[str, Mapping[int, QuantizedWeight]] = {}
     total = len(layers)
@@ -127,13 +116,10 @@ def round_weights(
 class _Rounding:
     """How each layer of a job is rounded; `widths` are those without float, all else is what `round_weights` takes."""
 
-    program: Program
-    model: ir.Model
+    network: FloatNetwork
     widths: Mapping[str, Sequence[int]]
     samples: Samples
     options: WeightOptions
-    batch_size: int
-    device: str
     seed: int
     more: Samples | None
     given: RoundedWeights
@@ -164,12 +150,11 @@ class _Rounding:
         watch: RangeWatch | None = None,
     ) -> dict[str, Moments]:
         return input_moments(
-            self.program,
-            self.model,
+            self.network.program,
+            self.network.model,
             layers,
             samples,
-            batch_size=self.batch_size,
-            device=self.device,
+            batch_size=self.network.batch_size,
             seed=self.seed,
             on_batch=on_batch,
             like=like,
@@ -180,10 +165,10 @@ class _Rounding:
         """Codes of a layer by its input moments, which are taken out of those given."""
         return gptq(
             layer,
-            stored_tensor(self.model, layer.weight).numpy(),
+            stored_tensor(self.network.model, layer.weight).numpy(),
             moments.pop(layer.name),
             self.widths[layer.name],
-            find_bias(self.model, layer) if self.options.bias_correction else None,
+            find_bias(self.network.model, layer) if self.options.bias_correction else None,
             beta=self.options.foem_beta if self.options.rounding == "foem" else 0.0,
             grid_of=self.options.grid,
             improve=improvement(self.options),
@@ -193,12 +178,12 @@ class _Rounding:
     def moments_of_tables(self, layers: Sequence[Layer], seeing: int) -> dict[str, InputMoments]:
         """What takes the place of input moments for the tables among some layers that are not rounded yet."""
         tables = [layer for layer in layers if self._is_by_curvature(layer) and layer.name not in self.given]
+        size = self.network.batch_size
         return table_moments(
-            self.program,
+            self.network.program,
             tables,
             self.samples,
-            batch_size=self.batch_size if self.samples.batch else min(self.batch_size, seeing),
-            device=self.device,
+            batch_size=size if self.samples.batch else min(size, seeing),
             seed=self.seed,
         )
 
@@ -210,7 +195,7 @@ class _Rounding:
         widths = self.widths[layer.name]
         if layer.name in self.given and self._is_by_curvature(layer):
             return {bits: self.given[layer.name][bits] for bits in widths}
-        weight = stored_tensor(self.model, layer.weight).numpy()
+        weight = stored_tensor(self.network.model, layer.weight).numpy()
         if moments is not None:
             return gptq(layer, weight, moments, widths, grid_of=partial(_of_tables, self.options))
         nearest = {

@@ -42,7 +42,7 @@ class Simulation:
         dynamic: Collection[str],
         *,
         blocks: Mapping[str, int] = MappingProxyType({}),
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
     ) -> None:
         """Prepare the network.
 

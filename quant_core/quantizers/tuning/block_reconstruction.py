@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
-import onnx_ir as ir
 import torch
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from quant_core.codes import QuantizedWeight
 from quant_core.errors import NonFiniteError
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
+from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.moments.input_moments import has_moments
 from quant_core.quantizers.tuning.blocks import Block, find_blocks
 from quant_core.quantizers.tuning.learned_codes import RATES, Kind, LearnedCodes
@@ -79,9 +79,7 @@ class ReconstructedBlocks:
 
 
 def reconstruct_blocks(
-    program: Program,
-    model: ir.Model,
-    layers: Sequence[Layer],
+    network: FloatNetwork,
     weights: Mapping[str, QuantizedWeight],
     samples: Samples,
     method: Method,
@@ -89,8 +87,6 @@ def reconstruct_blocks(
     hooks: Mapping[str, Hook],
     probe: Probe | None,
     steps: int,
-    batch_size: int,
-    device: str,
     seed: int,
     on_progress: Tell,
     earlier: ReconstructedBlocks | None = None,
@@ -109,17 +105,13 @@ def reconstruct_blocks(
     a block reads and should give is kept for as many samples as take a gigabyte.
 
     Args:
-        program: The float network.
-        model: The graph it was compiled from.
-        layers: Its layers; tables and left-hand operands stay as they are.
+        network: The float network; tables and left-hand operands stay as they are.
         weights: Layer name -> codes to start from; layers without stay in float.
         samples: Calibration samples.
         method: How.
         hooks: Tensor name -> rounding of that activation, differentiable.
         probe: Square root of the loss's curvature; needed by methods that weigh.
         steps: Updates of each block; 0 gives the weights back.
-        batch_size: Most samples a run.
-        device: Where the program computes.
         seed: Seed of the order of the samples and of what is dropped.
         on_progress: Called with the fraction done and a message; may raise to stop.
         earlier: What an earlier run that was stopped gave to `on_block`, to go on from; the result is the same.
@@ -131,7 +123,8 @@ def reconstruct_blocks(
     Raises:
         NonFiniteError: If an error becomes NaN or infinite.
     """
-    rounded = [layer for layer in layers if layer.name in weights]
+    program, model = network.program, network.model
+    rounded = [layer for layer in network.layers if layer.name in weights]
     tuned = {layer.name: layer for layer in rounded if has_moments(layer)}
     blocks = find_blocks(model, rounded, tuned)
     if method.weighted and probe is not None:
@@ -141,11 +134,13 @@ def reconstruct_blocks(
     parts = share(samples)
     if parts is None or not steps or not blocks:
         return ReconstructedBlocks(dict(weights), ())
-    size = min(affordable_batch(layers, samples, steps, batch_size), parts[0].count)
-    walk = _Walk(program, method, hooks, device, torch.Generator(device))
+    size = min(affordable_batch(network.layers, samples, steps, network.batch_size), parts[0].count)
+    walk = _Walk(program, method, hooks, torch.Generator(program.device))
     tuning, checking = (walk.affordable(part, blocks, size) for part in parts)
-    known = [_Known.of(batch, device) for batch in random_batches(tuning, size, tuning.count // size, seed)]
-    checked = [_Known.of(batch, device) for batch in checking.batches(size)]
+    known = [
+        _Known.of(batch, program.device) for batch in random_batches(tuning, size, tuning.count // size, seed)
+    ]
+    checked = [_Known.of(batch, program.device) for batch in checking.batches(size)]
     done = earlier or ReconstructedBlocks(dict(weights), ())
     stand_ins = _tensors(program, rounded, weights)
     for number, block in enumerate(blocks):
@@ -202,7 +197,7 @@ class _Known:
     weights: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, batch: Samples, device: str) -> _Known:
+    def of(cls, batch: Samples, device: torch.device) -> _Known:
         return cls(batch, batch.feeds(device))
 
     @property
@@ -231,7 +226,6 @@ class _Walk:
     program: Program
     method: Method
     hooks: Mapping[str, Hook]
-    device: str
     chance: torch.Generator
 
     def affordable(self, samples: Samples, blocks: Sequence[Block], size: int) -> Samples:
@@ -240,7 +234,9 @@ class _Walk:
         first = samples.take(np.arange(min(samples.count // unit, max(1, size // unit)) * unit))
         names = [(*block.inputs, *block.inputs, *block.outputs, *block.outputs) for block in blocks]
         with torch.no_grad():
-            found = self.program.evaluate(first.feeds(self.device), {name for row in names for name in row})
+            found = self.program.evaluate(
+                first.feeds(self.program.device), {name for row in names for name in row}
+            )
         held = max(sum(found[name].nbytes for name in row) for row in names) / first.count
         count = max(size, int(_CACHE_BYTES / max(held, 1.0))) // unit * unit
         return samples.take(np.arange(min(samples.count, count)))
@@ -294,10 +290,10 @@ class _Walk:
         """Mean weighted relative squared error of a block's outputs."""
         errors = []
         for name, wanted in held.judged.items():
-            weight = held.weights.get(name, torch.ones((), device=self.device))
+            weight = held.weights.get(name, torch.ones((), device=self.program.device))
             unit = (weight * wanted.square()).mean().clamp_min(_TINY)
             errors.append((weight * (values[name] - wanted).square()).mean() / unit)
-        return torch.stack(errors).mean() if errors else torch.zeros((), device=self.device)
+        return torch.stack(errors).mean() if errors else torch.zeros((), device=self.program.device)
 
     def errors(self, block: Block, known: Sequence[_Known], stand_ins: Values) -> float:
         """Mean over batches, without chance."""
@@ -349,7 +345,9 @@ class _Walk:
         waiting: list[int] = []
         for _ in range(steps):
             if not waiting:
-                waiting = torch.randperm(len(known), generator=self.chance, device=self.device).tolist()
+                waiting = torch.randperm(
+                    len(known), generator=self.chance, device=self.program.device
+                ).tolist()
             yield known[waiting.pop()]
 
     def advance(self, block: Block, held: _Known, stand_ins: Values, later: Collection[str]) -> None:

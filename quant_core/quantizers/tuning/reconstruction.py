@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 import torch
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from quant_core.errors import NonFiniteError
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.chance import exceeds_chance
+from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.moments.input_moments import has_moments
 from quant_core.quantizers.moments.read_positions import reads_in_part, run_and_see
 from quant_core.quantizers.moments.rows import rows_shape
@@ -65,16 +65,12 @@ class Reconstructed:
 
 
 def reconstruct(
-    program: Program,
-    model: ir.Model,
-    layers: Sequence[Layer],
+    network: FloatNetwork,
     weights: Mapping[str, QuantizedWeight],
     simulation: Simulation,
     samples: Samples,
     outputs: Sequence[str],
     *,
-    batch_size: int,
-    device: str,
     seed: int,
     on_progress: Tell,
     steps: int | None = None,
@@ -97,15 +93,11 @@ def reconstruct(
     has not fallen by half of that after the first quarter, the rest is left out. Memory does not grow with the samples.
 
     Args:
-        program: The float network.
-        model: The graph it was compiled from.
-        layers: Its layers; tables and left-hand operands stay as they are.
+        network: The float network; tables and left-hand operands stay as they are.
         weights: Layer name -> codes to start from; layers without stay in float.
         simulation: The network with these weights and rounded activations.
         samples: Calibration samples.
         outputs: Outputs that count, or tensors close to them.
-        batch_size: Most samples a run.
-        device: Where the program computes.
         seed: Seed of the order of the samples and of how they are mixed.
         on_progress: Called with the fraction done and a message; may raise to stop.
         steps: Updates; None for as many as bounded arithmetic allows.
@@ -116,21 +108,21 @@ def reconstruct(
     Raises:
         NonFiniteError: If the error becomes NaN or infinite.
     """
-    size, affordable = affordable_updates(layers, samples, batch_size)
+    size, affordable = affordable_updates(network.layers, samples, network.batch_size)
     steps = affordable if steps is None else steps
     parts = share(samples)
     if parts is None:
         return Reconstructed(dict(weights), math.nan, math.nan, better=False)
     tuning, checking = parts
-    network = _Network.of(program, model, layers, weights, simulation, outputs, tuning, size, device)
-    before, start = network.check(checking, size)
+    pair = _Pair.of(network, weights, simulation, outputs, tuning, size)
+    before, start = pair.check(checking, size)
     best, least, better = dict(weights), before, False
     rates: Mapping[Kind, float] = {
         "codes": _TRAVEL / max(1, steps),
         "scales": _PACE * math.sqrt(start),
         "biases": _PACE * math.sqrt(start),
     }
-    groups = network.groups(rates)
+    groups = pair.groups(rates)
     tuned = [value for group in groups for value in group["params"]]
     if not tuned or not start:
         return Reconstructed(best, _typical(before), _typical(before), better=False)
@@ -140,7 +132,7 @@ def reconstruct(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, [partial(_pace, steps, wait) for wait in waits])
     random = np.random.default_rng(seed)
     for step, batch in enumerate(random_batches(tuning, size, steps, seed), 1):
-        loss = network.errors(mixed(batch.shortened(), random)).sum(1).mean() / start
+        loss = pair.errors(mixed(batch.shortened(), random)).sum(1).mean() / start
         if not bool(torch.isfinite(loss)):
             raise NonFiniteError(
                 "the quantized network gives NaN or infinity while its codes are tuned.",
@@ -151,16 +143,16 @@ def reconstruct(
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
-        for learned in network.learned.values():
+        for learned in pair.learned.values():
             learned.project()
         averages.follow(step)
         on_progress(step / steps, f"reconstruction: step {step} of {steps}")
         if step % every and step < steps:
             continue
         with averages.in_place():
-            found, _ = network.check(checking, size)
+            found, _ = pair.check(checking, size)
             if float(found.mean()) < float(least.mean()):
-                best, least = dict(weights) | network.results(), found
+                best, least = dict(weights) | pair.results(), found
                 better = exceeds_chance(before - found, _ERRORS)
         if step == _PATIENCE * every and not exceeds_chance(before - least, _HOPE):
             break
@@ -207,7 +199,7 @@ class _Averages:
 
 
 @dataclass(frozen=True, eq=False)
-class _Network:
+class _Pair:
     """The network with learned codes beside the float one.
 
     Attributes:
@@ -218,7 +210,6 @@ class _Network:
         learned: Layer name -> its codes.
         tuned: Layers whose codes are learned.
         in_part: Whether some rows are never read.
-        device: Where to compute.
     """
 
     program: Program
@@ -228,24 +219,21 @@ class _Network:
     learned: Mapping[str, LearnedCodes]
     tuned: Sequence[Layer]
     in_part: bool
-    device: str
 
     @classmethod
     def of(
         cls,
-        program: Program,
-        model: ir.Model,
-        layers: Sequence[Layer],
+        network: FloatNetwork,
         weights: Mapping[str, QuantizedWeight],
         simulation: Simulation,
         outputs: Sequence[str],
         samples: Samples,
         size: int,
-        device: str,
-    ) -> _Network:
-        tuned = [layer for layer in layers if layer.name in weights and has_moments(layer)]
+    ) -> _Pair:
+        program = network.program
+        tuned = [layer for layer in network.layers if layer.name in weights and has_moments(layer)]
         first = next(samples.batches(size))
-        given = first.feeds(device)
+        given = first.feeds(program.device)
         with torch.no_grad():
             read = [layer.uses[0].input for layer in tuned]
             named = [*(layer.outputs[0] for layer in tuned), *(name for name in read if name not in given)]
@@ -253,7 +241,7 @@ class _Network:
         uses = [use for layer in tuned for use in layer.uses if use.input not in program.inputs]
         learned = {
             layer.name: LearnedCodes(
-                model,
+                network.model,
                 layer,
                 weights[layer.name],
                 values[layer.outputs[0]],
@@ -265,8 +253,8 @@ class _Network:
         features = {
             name: tuple(use.output for use in uses if use.input == name) for name in (u.input for u in uses)
         }
-        in_part = reads_in_part(program, tuned, samples, device)
-        return cls(program, simulation, tuple(outputs), features, learned, tuned, in_part, device)
+        in_part = reads_in_part(program, tuned, samples)
+        return cls(program, simulation, tuple(outputs), features, learned, tuned, in_part)
 
     def results(self) -> dict[str, QuantizedWeight]:
         """Weights as they are now."""
@@ -286,7 +274,7 @@ class _Network:
 
     def errors(self, batch: Samples) -> Tensor:
         """Relative squared errors of the outputs, and of what enters layers, by sample: `[samples, 2]`."""
-        given = batch.feeds(self.device, fast=True)
+        given = batch.feeds(self.program.device, fast=True)
         names = tuple(dict.fromkeys((*self.features, *self.outputs)))
         read: Mapping[str, Tensor] = {}
         if self.in_part:

@@ -22,7 +22,7 @@ def test_ranges_of_resnet20_are_those_onnxruntime_gives(calibration_file, resnet
     model = normalise(ir.load(resnet20))
     samples = load_samples(calibration_file, model).take(np.arange(48))
     names = [layer.inputs[0] for layer in find_layers(model)]
-    ranges = activation_ranges(compile_model(model), samples, names, batch_size=20, device="cpu")
+    ranges = activation_ranges(compile_model(model), samples, names, batch_size=20)
     assert list(ranges) == list(dict.fromkeys(names))
     proto = ir.to_proto(model)
     inner = [name for name in ranges if name != "input"]
@@ -38,6 +38,8 @@ def test_ranges_of_resnet20_are_those_onnxruntime_gives(calibration_file, resnet
 class Doubling:
     """A program of one tensor."""
 
+    device = torch.device("cpu")
+
     def evaluate(self, feeds, outputs=None):
         return {"y": feeds["x"] * 2}
 
@@ -45,24 +47,20 @@ class Doubling:
 def test_progress_and_stopping():
     samples = Samples({"x": np.ones((10, 2), np.float32)})
     seen = []
-    activation_ranges(
-        Doubling(), samples, ["y"], batch_size=4, device="cpu", on_batch=lambda *step: seen.append(step)
-    )
+    activation_ranges(Doubling(), samples, ["y"], batch_size=4, on_batch=lambda *step: seen.append(step))
     assert seen == [(4, 10), (8, 10), (10, 10)]
 
     def stop(done, count):
         raise CancelledError
 
     with pytest.raises(CancelledError):
-        activation_ranges(Doubling(), samples, ["y"], batch_size=4, device="cpu", on_batch=stop)
+        activation_ranges(Doubling(), samples, ["y"], batch_size=4, on_batch=stop)
 
 
 def test_result_does_not_depend_on_the_batch_size():
     generator = np.random.default_rng(0)
     samples = Samples({"x": generator.standard_normal((30, 50)).astype(np.float32)})
-    whole, parts = (
-        activation_ranges(Doubling(), samples, ["y", "x"], batch_size=size, device="cpu") for size in (30, 7)
-    )
+    whole, parts = (activation_ranges(Doubling(), samples, ["y", "x"], batch_size=size) for size in (30, 7))
     for name in ("x", "y"):
         np.testing.assert_array_equal(whole[name].counts, parts[name].counts)
 
@@ -115,10 +113,9 @@ def test_parts_give_what_the_whole_gives_and_what_was_watched_is_not_run_again(w
         ["y", "x"],
         watches,
         batch_size=4,
-        device="cpu",
         on_batch=lambda *step: told.append(step),
     )
-    expected = activation_ranges(Doubling(), Samples({"x": values}), ["y", "x"], batch_size=30, device="cpu")
+    expected = activation_ranges(Doubling(), Samples({"x": values}), ["y", "x"], batch_size=30)
     assert list(found) == ["y", "x"]
     for name, seen in expected.items():
         np.testing.assert_array_equal(found[name].counts, seen.counts)
@@ -130,7 +127,7 @@ def test_parts_give_what_the_whole_gives_and_what_was_watched_is_not_run_again(w
 
 def test_a_part_that_comes_twice_counts_once():
     samples = Samples({"x": np.ones((3, 2), np.float32)})
-    found = ranges_in_parts(Doubling(), (samples, samples), ["y"], batch_size=2, device="cpu")
+    found = ranges_in_parts(Doubling(), (samples, samples), ["y"], batch_size=2)
     assert found["y"].count == 6
 
 
@@ -139,14 +136,14 @@ def test_of_a_part_that_comes_twice_either_watch_will_do():
     program, watch = Counting(), RangeWatch(["y"])
     watch.add({"y": torch.full((3, 2), 2.0)})
     for watches in ((watch, RangeWatch(["y"])), (RangeWatch(["y"]), watch)):
-        found = ranges_in_parts(program, (samples, samples), ["y"], watches, batch_size=2, device="cpu")
+        found = ranges_in_parts(program, (samples, samples), ["y"], watches, batch_size=2)
         assert (found["y"].count, program.samples) == (6, 0)
 
 
 def test_overflow_names_the_tensor():
     samples = Samples({"x": np.full((3, 2), 3e38, np.float32)})
     with pytest.raises(NonFiniteError) as caught:
-        activation_ranges(Doubling(), samples, ["y"], batch_size=2, device=torch.device("cpu"))
+        activation_ranges(Doubling(), samples, ["y"], batch_size=2)
     assert caught.value.where == "y"
 
 

@@ -140,7 +140,7 @@ def test_the_report_tells_where_reconstruction_did_not_help(tmp_path, monkeypatc
     np.savez(tmp_path / "samples.npz", x=x)
     monkeypatch.setattr(
         "quant_core.file_making.plan_tuning.reconstruct",
-        lambda *given, **_: Reconstructed(given[3], before=0.25, after=0.5, better=False),
+        lambda _, weights, *__, **___: Reconstructed(weights, before=0.25, after=0.5, better=False),
     )
     spec = QuantizeSpec.model_validate({"bits": [4], "rounding": "reconstruction", "workers": 1})
     report = quantize(tmp_path / "net.onnx", tmp_path / "samples.npz", spec, tmp_path / "out")

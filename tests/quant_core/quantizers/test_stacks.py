@@ -82,7 +82,7 @@ def test_moments_are_those_of_what_each_matrix_is_multiplied_with(x):
 
 def moments_of(net):
     samples = Samples({"x": net.feeds["x"]})
-    found = input_moments(net.program, net.model, net.layers, samples, batch_size=2, device="cpu", seed=0)
+    found = input_moments(net.program, net.model, net.layers, samples, batch_size=2, seed=0)
     (moments,) = found.values()
     assert isinstance(moments, InputMoments)
     return moments

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 
 from quant_core.calibration import Samples
@@ -26,8 +27,9 @@ from quant_core.spec import AnalyzeSpec, QuantizeSpec
 def test_a_quantization_scores_alike_at_every_effort_above_fast(monkeypatch, spec, effort, thrifty):
     monkeypatch.setattr("quant_core.scoring.question.find_objective", lambda *_: None)
     samples = Samples({"x": np.zeros((8, 2), np.float32)})
+    program = SimpleNamespace(device=torch.device("cpu"))
     job = SimpleNamespace(
-        program=None, layers=(), samples=samples, device="cpu", candidates={}, padding=None, batch_size=4
+        program=program, layers=(), samples=samples, candidates={}, padding=None, batch_size=4
     )
     with asked(job, samples, {}, spec(effort=effort), lambda *_: None) as question:
         assert question.thrifty == thrifty

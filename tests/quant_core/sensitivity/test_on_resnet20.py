@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 from quant_core.calibration import Samples, load_samples
 from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise, read_model
+from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.rounding.round_weights import round_weights
 from quant_core.sensitivity import (
     Batch,
@@ -50,14 +51,10 @@ def study() -> Study:
     program = compile_model(model)
     samples = load_samples(DATA / "cifar10_calibration.npz", model)
     rounded = round_weights(
-        program,
-        model,
-        layers,
+        FloatNetwork(program, model, layers, 64),
         {layer.name: BITS for layer in layers},
         samples.take(np.arange(128)),
         WeightOptions(),
-        batch_size=64,
-        device="cpu",
         seed=0,
         on_progress=lambda fraction, message: None,
     )
@@ -93,14 +90,10 @@ def study() -> Study:
     few = batches(samples, 128, 160)
     some = layers[1::5]
     nearest = round_weights(
-        program,
-        model,
-        some,
+        FloatNetwork(program, model, some, 8),
         {layer.name: (2,) for layer in some},
         samples.take(np.arange(8)),
         WeightOptions(rounding="nearest"),
-        batch_size=8,
-        device="cpu",
         seed=0,
         on_progress=lambda fraction, message: None,
     )

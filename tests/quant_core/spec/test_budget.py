@@ -1,4 +1,8 @@
+from contextlib import suppress
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from quant_core.spec import Budget, PlanSpec, QuantizeSpec
@@ -34,6 +38,73 @@ def test_budgets_as_people_write_them(written, field, value):
     assert QuantizeSpec.model_validate_json(spec.model_dump_json()) == spec
 
 
+@pytest.mark.parametrize(
+    ("field", "written", "value"),
+    [
+        ("size", "200 B", 200),
+        ("size", "2kb", 2_000),
+        ("size", "2KiB", 2_048),
+        ("size", " 2 MB ", 2e6),
+        ("size", "2mib", 2_097_152),
+        ("size", ".5GB", 5e8),
+        ("size", "2GiB", 2_147_483_648),
+        ("size", "100%", 1),
+        ("peak_memory", "300kB", 300_000),
+        ("bops", "3k", 3e3),
+        ("bops", "3MBOPs", 3e6),
+        ("bops", "3 T", 3e12),
+        ("bops", "3P", 3e15),
+        ("latency", 2.5, 2.5),
+        ("latency", "2.5", 2.5),
+        ("latency", "2.5ms", 2.5),
+        ("latency", "800 us", 0.8),
+        ("latency", "1S", 1_000),
+        ("max_drop", 0.5, "a drop of at most 50%"),
+        ("max_drop", "drop <= 0.5%", "a drop of at most 0.5%"),
+        ("max_drop", "sqnr >= 20 dB", "an output SQNR of at least 20 dB"),
+        ("max_drop", "cosine>=0.99", "a cosine of at least 0.99"),
+        ("max_drop", "cosine>=1", "a cosine of at least 1"),
+        ("max_drop", "loss<=1.5", "a loss of at most 1.5"),
+        ("max_drop", {"metric": "sqnr", "limit": -3}, "an output SQNR of at least -3 dB"),
+        ("max_drop", {"metric": "cosine", "limit": -1}, "a cosine of at least -1"),
+    ],
+)
+def test_units(field, written, value):
+    found = getattr(Budget.model_validate({field: written}), field)
+    assert (str(found) if field == "max_drop" else found) == (
+        value if isinstance(value, str) else pytest.approx(value)
+    )
+
+
+@pytest.mark.parametrize(
+    "band",
+    [
+        1,
+        -0.01,
+        "100%",
+        True,
+        "cosine>=1.01",
+        {"metric": "cosine", "limit": -1.1},
+        {"metric": "loss", "limit": -1},
+    ],
+)
+def test_bands_that_no_result_can_keep_or_miss(band):
+    with pytest.raises(ValidationError):
+        QuantizeSpec.model_validate({"max_drop": band})
+
+
+@given(
+    st.sampled_from(["size", "peak_memory", "bops", "latency", "max_drop", "confidence"]),
+    st.from_regex(
+        r"(drop<=|sqnr>=|cosine>=|loss<=)?[0-9.]{1,3}(e[0-9]{1,3})? ?[%kmgtpiubs]{0,4}", fullmatch=True
+    ),
+)
+def test_whatever_is_written_is_read_or_refused(field, written):
+    asked = {"max_drop": "1%"} | {field: written}
+    with suppress(ValidationError):
+        assert getattr(Budget.model_validate(asked), field) is not None
+
+
 def test_only_what_was_given_is_written():
     spec = QuantizeSpec.model_validate({"size": 0.18, "max_drop": "0.5%"})
     assert spec.model_dump()["budget"] == {"size": 0.18, "max_drop": {"metric": "drop", "limit": 0.005}}
@@ -65,6 +136,11 @@ def test_what_is_neither_a_ratio_nor_the_bytes_of_a_file_is_asked_about(size):
         QuantizeSpec.model_validate({"size": size})
     assert told.value.errors()[0]["loc"] == ("size",)
     assert QuantizeSpec.model_validate({"peak_memory": 80}).budget.peak_memory == 80
+
+
+def test_a_unit_that_is_none_is_told():
+    with pytest.raises(ValidationError, match="cannot read '5iB' as a size"):
+        QuantizeSpec.model_validate({"size": "5iB"})
 
 
 @pytest.mark.parametrize("confidence", [0.9, "0.9", "90%"])

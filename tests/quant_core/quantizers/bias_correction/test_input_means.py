@@ -48,9 +48,8 @@ def test_mean_output_is_kept(name):
     inputs = model.graph.inputs[0].shape
     shape = [200, *(int(size) for size in list(inputs)[1:])]
     x = np.random.default_rng(1).standard_normal(shape).astype(np.float32) + 1
-    moments = input_moments(
-        program, model, [layer], Samples(inputs={"x": x}), batch_size=200, device="cpu", seed=0
-    )[layer.name]
+    samples = Samples(inputs={"x": x})
+    moments = input_moments(program, model, [layer], samples, batch_size=200, seed=0)[layer.name]
     weight = model.graph.initializers["w"].const_value.numpy()
     rounded = gptq(layer, weight, moments, [2], find_bias(model, layer))[2]
     assert rounded.bias is not None

@@ -24,9 +24,7 @@ def product(outliers):
 
 def scales_for(model, layers, groups, x, bits):
     (group,) = groups
-    found = channel_statistics(
-        compile_model(model), {"x": -1}, Samples(inputs={"x": x}), batch_size=9, device="cpu"
-    )["x"]
+    found = channel_statistics(compile_model(model), {"x": -1}, Samples(inputs={"x": x}), batch_size=9)["x"]
     np.testing.assert_allclose(found.low, np.minimum(x.min(1), 0))
     np.testing.assert_allclose(found.high, np.maximum(x.max(1), 0))
     np.testing.assert_allclose(found.square, np.square(x).mean((0, 1)), rtol=1e-5)
@@ -75,7 +73,7 @@ def test_a_part_that_reaches_far_comes_down_to_the_others_beside_it():
     x[:, 4:] *= 40
     layer = next(layer for layer in layers if layer.name == group.readers[0])
     program = compile_model(model)
-    found = channel_statistics(program, {"j": 1}, Samples(inputs={"j": x}), batch_size=9, device="cpu")["j"]
+    found = channel_statistics(program, {"j": 1}, Samples(inputs={"j": x}), batch_size=9)["j"]
     weight = model.graph.initializers[layer.weight].const_value.numpy().copy()
     weight[:, 4:] /= 40
     scales = choose_scales(group, [as_reader(layer, weight, found, bits=8, dynamic=False)])
@@ -102,9 +100,8 @@ def test_channels_of_every_layer_kind_are_read():
         model, (layer,), _, x = build(text, {"w": shapes})
         weight = model.graph.initializers["w"].const_value.numpy()
         x[:, 2] *= 100
-        found = channel_statistics(
-            compile_model(model), {"x": 1}, Samples(inputs={"x": x}), batch_size=5, device="cpu"
-        )["x"]
+        samples = Samples(inputs={"x": x})
+        found = channel_statistics(compile_model(model), {"x": 1}, samples, batch_size=5)["x"]
         assert found.extent.argmax() == 2
         reader = as_reader(layer, weight, found, bits=8, dynamic=False)
         by_channel = np.abs(reader.weight).sum((1, 3)).reshape(-1)

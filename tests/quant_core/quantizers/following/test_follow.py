@@ -11,6 +11,7 @@ from quant_core.calibration import Samples
 from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers import Simulation
+from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.following.follow import follow, followed_places
 from quant_core.quantizers.moments.input_columns import columns_at
 from quant_core.quantizers.moments.rows import to_rows
@@ -53,14 +54,10 @@ class Job:
         )
         self.widths = {layer.name: bits for layer in self.layers}
         self.given = round_weights(
-            self.program,
-            self.model,
-            self.layers,
+            FloatNetwork(self.program, self.model, self.layers, 32),
             {name: [bits] for name in self.widths},
             self.samples,
             self.options,
-            batch_size=32,
-            device="cpu",
             seed=0,
             on_progress=lambda *_: None,
         )

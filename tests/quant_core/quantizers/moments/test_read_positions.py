@@ -8,6 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from quant_core.calibration import Samples
 from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise
+from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.moments.input_moments import input_moments
 from quant_core.quantizers.moments.read_positions import reads_in_part, run_and_see, seeing_batch
 from quant_core.quantizers.rounding.round_weights import round_weights
@@ -64,14 +65,14 @@ def padded(scale: float = 1.0) -> Samples:
 
 
 def moments_of(model, layers, program, samples):
-    return input_moments(program, model, layers, samples, batch_size=5, device="cpu", seed=0)
+    return input_moments(program, model, layers, samples, batch_size=5, seed=0)
 
 
 @pytest.mark.parametrize("masked", [True, False])
 def test_moments_are_those_of_the_rows_that_are_read(masked):
     model, layers, program = tokens(masked=masked)
     samples = padded()
-    assert reads_in_part(program, layers, samples, "cpu") == masked
+    assert reads_in_part(program, layers, samples) == masked
     x, mask = samples.inputs["x"], samples.inputs["mask"]
     kept = x[mask > 0] if masked else x.reshape(-1, WIDTH)
     hidden = np.tanh(kept @ numpy_helper.to_array(ir.to_proto(model).graph.initializer[0]))
@@ -87,14 +88,10 @@ def test_codes_do_not_depend_on_what_stands_in_padding():
     model, layers, program = tokens(masked=True)
     first, second = (
         round_weights(
-            program,
-            model,
-            layers,
+            FloatNetwork(program, model, layers, 8),
             {layer.name: (2, 3) for layer in layers},
             padded(scale),
             WeightOptions(),
-            batch_size=8,
-            device="cpu",
             seed=0,
             on_progress=lambda *_: None,
         )

@@ -5,6 +5,7 @@ import pytest
 
 from quant_core.calibration import Samples
 from quant_core.executor import compile_model
+from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.grids.weight import quantize_weight
 from quant_core.quantizers.moments.table_moments import is_table, table_moments
 from quant_core.quantizers.rounding.round_weights import round_weights
@@ -26,14 +27,10 @@ def setting(outputs):
 
 def rounded(model, program, layer, samples, given=None, **options):
     found = round_weights(
-        program,
-        model,
-        [layer],
+        FloatNetwork(program, model, [layer], 16),
         {layer.name: (3, 4)},
         samples,
         WeightOptions(**options),
-        batch_size=16,
-        device="cpu",
         seed=0,
         on_progress=lambda *_: None,
         given=given,
@@ -44,7 +41,7 @@ def rounded(model, program, layer, samples, given=None, **options):
 def test_curvature_is_that_of_one_output():
     """With a single output the signs square to 1, so that nothing is left to chance."""
     _, program, layer, samples, weights = setting(1)
-    found = table_moments(program, [layer], samples, batch_size=16, device="cpu", seed=0)[layer.name]
+    found = table_moments(program, [layer], samples, batch_size=16, seed=0)[layer.name]
     largest = np.abs(weights["t"][samples.inputs["ids"]]).max(1)
     dense = np.mean(largest**2) * weights["w"] @ weights["w"].T
     expected = 0.6 * dense + 0.4 * np.diag(dense.diagonal())

@@ -9,6 +9,7 @@ from quant_core.calibration import Samples
 from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers import quantize_weight
+from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.grids import range_search
 from quant_core.quantizers.moments.input_moments import InputMoments, KeptMoments, has_moments, input_moments
 from quant_core.quantizers.moments.rows import from_rows, rows_shape, scale_to_rows, to_rows
@@ -58,7 +59,7 @@ def test_moments_foretell_the_output_of_any_weight(case):
     x = np.random.default_rng(1).standard_normal(CASES[case][1]).astype(np.float32)
     samples = Samples(inputs={"x": x})
     assert has_moments(layer)
-    moments = input_moments(program, model, [layer], samples, batch_size=2, device="cpu", seed=0)["layer"]
+    moments = input_moments(program, model, [layer], samples, batch_size=2, seed=0)["layer"]
     rows = to_rows(layer, weight)
     assert tuple(rows.shape) == rows_shape(layer)
     predicted = torch.einsum("goi,gij,goj->go", rows, moments.second, rows).flatten()
@@ -172,14 +173,10 @@ def test_first_order_term_of_weight_zero_is_gptq_to_the_last_bit(case):
     rounded = {}
     for rounding, beta in (("gptq", 0.3), ("foem", 0.0), ("foem", 0.3)):
         rounded[rounding, beta] = round_weights(
-            program,
-            model,
-            [layer],
+            FloatNetwork(program, model, [layer], 4),
             {"layer": [2, 3, 4, 8]},
             samples,
             WeightOptions(rounding=rounding, foem_beta=beta),
-            batch_size=4,
-            device="cpu",
             seed=0,
             on_progress=lambda *_: None,
         )["layer"]
@@ -199,14 +196,10 @@ def test_more_samples_join_moments_that_are_kept_and_leave_ranges_as_they_are():
 
     def rounded(samples, **more):
         return round_weights(
-            program,
-            model,
-            [layer],
+            FloatNetwork(program, model, [layer], 3),
             {"layer": (3, 4)},
             samples,
             WeightOptions(),
-            batch_size=3,
-            device="cpu",
             seed=0,
             on_progress=lambda fraction, message: None,
             **more,
@@ -216,9 +209,7 @@ def test_more_samples_join_moments_that_are_kept_and_leave_ranges_as_they_are():
     assert set(kept.held) == {"layer"}
     together = rounded(first, more=rest, given=start, kept=kept)["layer"]
     afresh = rounded(first, more=rest, given=start)["layer"]
-    whole = input_moments(
-        program, model, [layer], Samples(inputs={"x": x}), batch_size=9, device="cpu", seed=0
-    )
+    whole = input_moments(program, model, [layer], Samples(inputs={"x": x}), batch_size=9, seed=0)
     joined = gptq(layer, weight, whole["layer"], (3, 4), improve=descend, given=start["layer"])
     for bits in (3, 4):
         np.testing.assert_array_equal(together[bits].scale, start["layer"][bits].scale)

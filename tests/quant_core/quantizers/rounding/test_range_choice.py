@@ -28,7 +28,7 @@ def setting(outputs, offset=0.0):
     x = rng.standard_normal((600, 24)) @ rng.standard_normal((24, 24)) + offset * rng.standard_normal(24)
     x = x.astype(np.float32)
     moments = input_moments(
-        compile_model(model), model, [layer], Samples(inputs={"x": x}), batch_size=600, device="cpu", seed=0
+        compile_model(model), model, [layer], Samples(inputs={"x": x}), batch_size=600, seed=0
     )[layer.name]
     return model, layer, model.graph.initializers["w"].const_value.numpy(), x, moments
 
@@ -84,7 +84,7 @@ def test_weights_far_out_do_not_widen_the_range_of_all_others(outputs, symmetric
     x = rng.standard_normal((600, 192)).astype(np.float32)
     x[:, 7] *= 1e-3
     moments = input_moments(
-        compile_model(model), model, [layer], Samples(inputs={"x": x}), batch_size=600, device="cpu", seed=0
+        compile_model(model), model, [layer], Samples(inputs={"x": x}), batch_size=600, seed=0
     )[layer.name]
     found, least, whole = (
         gptq(

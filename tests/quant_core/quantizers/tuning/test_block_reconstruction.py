@@ -16,6 +16,7 @@ from quant_core.errors import CancelledError, NonFiniteError
 from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers import activation_grid, fake_quantize
+from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.tuning.block_reconstruction import BRECQ, QDROP, Method, Probe, reconstruct_blocks
 from tests.quant_core.quantizers.tuning.test_blocks import chain
 from tests.quant_core.quantizers.tuning.test_reconstruction import (
@@ -38,15 +39,11 @@ def tune(net, start, samples, method, *, steps=150, probe=None, **more):
     ranges = {"x": (-4, 4), "r1": (0, 4), "r2": (0, 4)}
     options = {
         "hooks": {name: partial(fake_quantize, grid=activation_grid(*ends)) for name, ends in ranges.items()},
-        "batch_size": 16,
-        "device": "cpu",
         "seed": 0,
         "on_progress": lambda *_: None,
     }
     return reconstruct_blocks(
-        program,
-        model,
-        layers,
+        FloatNetwork(program, model, layers, 16),
         start,
         samples,
         method,

@@ -18,6 +18,7 @@ from quant_core.errors import NonFiniteError
 from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers import quantize_weight
+from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.rounding.round_weights import round_weights
 from quant_core.quantizers.simulation.network import Simulation
 from quant_core.quantizers.tuning import reconstruction
@@ -71,16 +72,12 @@ def images(count, seed):
 
 def tune(model, layers, program, weights, samples, *, steps=150, seed=0, on_progress=lambda *_: None):
     return reconstruct(
-        program,
-        model,
-        layers,
+        FloatNetwork(program, model, layers, 16),
         weights,
         Simulation(model, layers, weights, {}, ()),
         samples,
         ("y",),
         steps=steps,
-        batch_size=16,
-        device="cpu",
         seed=seed,
         on_progress=on_progress,
     )
@@ -88,14 +85,10 @@ def tune(model, layers, program, weights, samples, *, steps=150, seed=0, on_prog
 
 def by_gptq(model, layers, program, samples, bits):
     rounded = round_weights(
-        program,
-        model,
-        layers,
+        FloatNetwork(program, model, layers, 16),
         {layer.name: (bits,) for layer in layers},
         samples,
         WeightOptions(bias_correction=False, weight_range="mse"),
-        batch_size=16,
-        device="cpu",
         seed=0,
         on_progress=lambda *_: None,
     )
@@ -215,7 +208,7 @@ def scripted(monkeypatch, told):
         seen.append(network.results())
         return torch.tensor(next(told), dtype=torch.float32).expand(4), 1.0
 
-    monkeypatch.setattr(reconstruction._Network, "check", check)
+    monkeypatch.setattr(reconstruction._Pair, "check", check)
     return seen
 
 
