@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,17 @@ def test_a_file_of_another_disk_is_copied_and_gone(tmp_path: Path) -> None:
         assert [(found.key, found.size) for found in place.list("")] == [("a/b", 7)]
     finally:
         shutil.rmtree(folder)
+
+
+def test_what_was_written_long_ago_is_young_once_it_is_kept(objects: Objects, tmp_path: Path) -> None:
+    """A sweep takes what is old and not yet named."""
+    file = tmp_path / "file"
+    file.write_bytes(b"content")
+    os.utime(file, (0, 0))
+    objects.put(file, "a/b")
+    found = objects.find("a/b")
+    assert found is not None
+    assert abs(datetime.now(UTC) - found.modified) < timedelta(minutes=5)
 
 
 def test_a_stream_that_breaks_leaves_nothing(objects: Objects) -> None:
