@@ -35,7 +35,7 @@ class AnalyzeSpec(Request):
     activations: bool = False
     tolerance: Real = Field(default=0.05, gt=0, lt=1)
     probes: Whole | None = Field(default=None, ge=1)
-    seconds: Real | None = Field(default=None, gt=0)
+    seconds: Real | None = Field(default=None, gt=0, allow_inf_nan=False)
     samples: Whole | None = Field(default=None, ge=1)
 
     @model_validator(mode="before")
