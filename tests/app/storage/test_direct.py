@@ -56,6 +56,12 @@ def test_parts_make_a_content_that_is_checked(uploads: Uploads, tmp_path: Path) 
     assert len(tuple(uploads._storage.objects.list("contents/"))) == 1
 
 
+def test_a_large_file_is_asked_for_a_few_parts_at_a_time(uploads: Uploads) -> None:
+    parts = uploads.direct.missing("me", "x", 40 * 65536)
+    assert [part.number for part in parts] == list(range(16))
+    assert len({part.url for part in parts}) == 16
+
+
 def test_another_content_is_refused_and_leaves_nothing(uploads: Uploads) -> None:
     _send(uploads, CONTENT, "x")
     with pytest.raises(DigestError, match=DIGEST):
