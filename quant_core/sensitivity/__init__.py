@@ -23,11 +23,13 @@ from quant_core.sensitivity.estimators.path_integral import ElementIntegral, pqi
 from quant_core.sensitivity.estimators.spectrum import Spectrum, spectrum
 from quant_core.sensitivity.loss import choose_loss
 from quant_core.sensitivity.objective import Objective, Term
+from quant_core.sensitivity.question import Question
 from quant_core.sensitivity.sample_axes import find_sample_axes
-from quant_core.sensitivity.table import build_table, missing_scores
+from quant_core.sensitivity.table import Answer, answer, missing_scores
 
 __all__ = [
     "ActivationTraces",
+    "Answer",
     "Batch",
     "EigenvalueEstimate",
     "ElementIntegral",
@@ -36,6 +38,7 @@ __all__ = [
     "KroneckerFactors",
     "LossIncrease",
     "Objective",
+    "Question",
     "Spectrum",
     "Term",
     "TraceEstimate",
@@ -43,8 +46,8 @@ __all__ = [
     "activation_errors",
     "activation_scores",
     "activation_traces",
+    "answer",
     "block_order",
-    "build_table",
     "choose_loss",
     "find_sample_axes",
     "fisher",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +16,6 @@ from quant_core.ingest.layer import Layer
 from quant_core.sensitivity.batches import Batch, tensors
 from quant_core.sensitivity.objective import Objective
 
-Replace = Mapping[str, Callable[[torch.Tensor], torch.Tensor]]
 Rows = tuple[torch.Tensor, ...]
 
 
@@ -40,10 +39,8 @@ class FloatRun:
         program: The network.
         objective: The loss.
         batch: The samples.
-        values: Every tensor of the run by name, with the replacements applied.
-        replace: Tensor name -> function applied to it.
-        base: The outputs with replacements, one tensor a term, [samples, positions, classes].
-        reference: The outputs without replacements, arranged alike.
+        values: Every tensor of the run by name.
+        reference: The outputs, one tensor a term, [samples, positions, classes].
         before: The loss of every sample before any weight is changed.
         after: Weight name -> the tensors that depend on it.
     """
@@ -52,8 +49,6 @@ class FloatRun:
     objective: Objective
     batch: Batch
     values: Mapping[str, torch.Tensor]
-    replace: Replace
-    base: Rows
     reference: Rows
     before: torch.Tensor
     after: Mapping[str, frozenset[str]]
@@ -66,20 +61,18 @@ class FloatRun:
             weights: Name -> tensor used instead; initializers that only this layer and what follows it read.
 
         Returns:
-            The outputs, arranged like `base`; differentiable in `weights`.
+            The outputs, arranged like `reference`; differentiable in `weights`.
         """
         behind = self.after[layer.weight]
         feeds = {name: value for name, value in self.values.items() if name not in behind}
-        active = {name: function for name, function in self.replace.items() if name in behind}
-        names = self.objective.tensors
-        values = self.program.evaluate(feeds, outputs=names, weights=weights, replace=active)
+        values = self.program.evaluate(feeds, outputs=self.objective.tensors, weights=weights)
         return self.objective.rows(values, self.batch.size)
 
     def per_sample(self, rows: Rows) -> torch.Tensor:
         """Give the loss of every sample.
 
         Args:
-            rows: Outputs, arranged like `base`.
+            rows: Outputs, arranged like `reference`.
 
         Returns:
             Shape [samples].
@@ -88,20 +81,15 @@ class FloatRun:
 
 
 def float_runs(
-    program: Program,
-    layers: Sequence[Layer],
-    objective: Objective,
-    batches: Sequence[Batch],
-    replace: Replace | None = None,
+    program: Program, layers: Sequence[Layer], objective: Objective, batches: Sequence[Batch]
 ) -> Iterator[FloatRun]:
     """Run every batch with float weights.
 
     Args:
         program: The network.
         layers: The layers that will be changed.
-        objective: The loss; its reference is the network's output without `replace`.
+        objective: The loss; its reference is what the network gives here.
         batches: The samples; hold one run at a time.
-        replace: Tensor name -> function applied to it throughout.
 
     Yields:
         One run a batch.
@@ -110,26 +98,19 @@ def float_runs(
         NonFiniteError: If the network gives NaN or infinity even with float weights.
     """
     after = {layer.weight: program.downstream(layer.weight) for layer in layers}
-    hooks = dict(replace or {})
     names = tuple(dict.fromkeys((*program.order, *objective.tensors)))
     for batch in batches:
         with torch.no_grad():
-            made = tensors(program.evaluate(batch.feeds, outputs=names, replace=hooks))
-            fed = {
-                name: hooks[name](value) if name in hooks else value for name, value in batch.feeds.items()
-            }
-            values = {**fed, **made}
-            base = objective.rows(values, batch.size)
-            plain = program.evaluate(batch.feeds, outputs=objective.tensors) if hooks else values
-            reference = objective.rows(plain, batch.size)
-            before = objective.per_sample(base, reference, batch.labels)
+            values = {**batch.feeds, **tensors(program.evaluate(batch.feeds, outputs=names))}
+            reference = objective.rows(values, batch.size)
+            before = objective.per_sample(reference, reference, batch.labels)
         if not torch.isfinite(before).all():
             raise NonFiniteError(
                 "the network gives NaN or infinity on the samples before any weight is quantized.",
                 remedy="Check the samples and the model.",
                 where=", ".join(term.output for term in objective.terms),
             )
-        yield FloatRun(program, objective, batch, values, hooks, base, reference, before, after)
+        yield FloatRun(program, objective, batch, values, reference, before, after)
 
 
 def stand_in_tensors(program: Program, layer: Layer, quantized: Quantized) -> dict[str, torch.Tensor]:

@@ -21,7 +21,7 @@ from quant_core.sensitivity.estimators.gauss_newton import gauss_newton, gauss_n
 from quant_core.sensitivity.estimators.gnb import gnb
 from quant_core.sensitivity.estimators.hutch_pp import hutch_plus_plus
 from quant_core.sensitivity.estimators.hutchinson import hawq_v2
-from quant_core.sensitivity.estimators.interaction import Interactions, interactions
+from quant_core.sensitivity.estimators.interaction import interactions
 from quant_core.sensitivity.estimators.kfac import KroneckerFactors, kfac
 from quant_core.sensitivity.estimators.orthogonality import orm
 from quant_core.sensitivity.estimators.output import LossIncrease, output
@@ -73,19 +73,8 @@ def traces(
     Returns:
         Traces of all layers.
     """
-    options = {
-        "seed": question.seed,
-        "tolerance": question.tolerance,
-        "max_probes": question.max_probes,
-        **more,
-    }
-
-    def attempt(cut: Cut, layers: Sequence[Layer]) -> TraceEstimate:
-        assignment = Assignment(estimator, layers, question.objective, cut, options)
-        found: TraceEstimate = question.ask(assignment, on_progress=question.on_progress)
-        return found
-
-    return with_less_at_a_time(attempt, question.cut(copies), question.layers, join_traces)
+    given = {"seed": question.seed, "tolerance": question.tolerance, "max_probes": question.max_probes}
+    return question.estimate(estimator, question.cut(copies), join_traces, **(given | more))
 
 
 def explaining_traces(question: Question) -> TraceEstimate:
@@ -112,19 +101,15 @@ def explaining_activations(question: Question) -> ActivationTraces:
     Returns:
         Gauss-Newton traces of tensors.
     """
-    batches = -(-question.samples // question.cut(SECOND).size)
-    options = {
-        "seed": question.seed,
-        "tolerance": question.tolerance,
-        "max_probes": min(question.max_probes, _SWEEPS * batches),
-    }
-
-    def attempt(cut: Cut, layers: Sequence[Layer]) -> ActivationTraces:
-        assignment = Assignment(activation_traces, layers, question.objective, cut, options)
-        found: ActivationTraces = question.ask(assignment, on_progress=question.on_progress)
-        return found
-
-    return with_less_at_a_time(attempt, question.cut(SECOND), question.layers, join_activations)
+    cut = question.cut(SECOND)
+    return question.estimate(
+        activation_traces,
+        cut,
+        join_activations,
+        seed=question.seed,
+        tolerance=question.tolerance,
+        max_probes=min(question.max_probes, _SWEEPS * -(-question.samples // cut.size)),
+    )
 
 
 def _by_trace(estimator: Callable[..., TraceEstimate], copies: int, question: Question) -> Findings:
@@ -135,13 +120,7 @@ def _gauss_newton(question: Question) -> Findings:
     exact = _exact_cut(question)
     if exact is None:
         return _by_trace(gauss_newton, FIRST, question)
-
-    def attempt(cut: Cut, layers: Sequence[Layer]) -> TraceEstimate:
-        assignment = Assignment(gauss_newton_exact, layers, question.objective, cut)
-        found: TraceEstimate = question.ask(assignment, on_progress=question.on_progress)
-        return found
-
-    return _trace_scores(question, with_less_at_a_time(attempt, exact, question.layers, join_traces))
+    return _trace_scores(question, question.estimate(gauss_newton_exact, exact, join_traces))
 
 
 def _exact_cut(question: Question) -> Cut | None:
@@ -201,7 +180,7 @@ def _kfac_scores(question: Question, ask: Question, assignment: Assignment) -> F
     layers = assignment.layers
     factors: KroneckerFactors = ask.ask(assignment, on_progress=ask.on_progress)
     score = np.full((len(layers), question.norms.shape[1]), np.nan)
-    for i, (layer, row) in enumerate(zip(layers, _rounded(question, layers), strict=True)):
+    for i, (layer, row) in enumerate(zip(layers, question.rounded(layers), strict=True)):
         weight = question.program.weights[layer.weight].detach()
         for k, rounded in enumerate(row):
             change = torch.from_numpy(rounded.dequantize()).to(weight) - weight
@@ -234,30 +213,22 @@ def _groups(layers: Sequence[Layer]) -> list[list[Layer]]:
 def _hutch_plus_plus(question: Question) -> Findings:
     cut = question.cut(SECOND, clusters=_SWEEP_CLUSTERS)
     sweeps = question.max_probes // -(-question.samples // cut.size)
-    options = {
-        "seed": question.seed,
-        "products": min(_MOST_PRODUCTS, max(_FEWEST_PRODUCTS, sweeps)),
-        "seconds": question.seconds,
-    }
-
-    def attempt(cut: Cut, layers: Sequence[Layer]) -> TraceEstimate:
-        assignment = Assignment(hutch_plus_plus, layers, question.objective, cut, options)
-        found: TraceEstimate = question.alone().ask(assignment, on_progress=question.on_progress)
-        return found
-
-    return _trace_scores(question, with_less_at_a_time(attempt, cut, question.layers, join_traces))
+    found = question.alone().estimate(
+        hutch_plus_plus,
+        cut,
+        join_traces,
+        seed=question.seed,
+        products=min(_MOST_PRODUCTS, max(_FEWEST_PRODUCTS, sweeps)),
+        seconds=question.seconds,
+    )
+    return _trace_scores(question, found)
 
 
 def _hawq(question: Question) -> Findings:
-    options = {"seed": question.seed, "seconds": question.seconds}
-
-    def attempt(cut: Cut, layers: Sequence[Layer]) -> EigenvalueEstimate:
-        assignment = Assignment(hawq, layers, question.objective, cut, options)
-        found: EigenvalueEstimate = question.alone().ask(assignment, on_progress=question.on_progress)
-        return found
-
     cut = question.cut(SECOND, clusters=_SWEEP_CLUSTERS)
-    found = with_less_at_a_time(attempt, cut, question.layers, _join_eigenvalues)
+    found = question.alone().estimate(
+        hawq, cut, _join_eigenvalues, seed=question.seed, seconds=question.seconds
+    )
     return Findings(
         samples=found.samples,
         stopped=found.stopped,
@@ -279,36 +250,14 @@ def _join_eigenvalues(parts: Sequence[EigenvalueEstimate]) -> EigenvalueEstimate
     )
 
 
-def _rounded(question: Question, layers: Sequence[Layer]) -> list[Any]:
-    by_name = {layer.name: row for layer, row in zip(question.layers, question.weights, strict=True)}
-    return [by_name[layer.name] for layer in layers]
-
-
-def _measured(
-    question: Question, estimator: Callable[..., Any], join: Any, *, in_pieces: bool = False, **options: Any
-) -> Any:
-    """Run a method that measures rounded layers, a batch at a time."""
-
-    def attempt(cut: Cut, layers: Sequence[Layer]) -> Any:
-        given = {
-            "quantized": _rounded(question, layers),
-            "replace": question.replace,
-            "tolerance": question.score_tolerance,
-        }
-        assignment = Assignment(estimator, layers, question.objective, cut, given | options)
-        # Functions that replace tensors cannot be sent to other processes.
-        asked = question if not question.replace else replace(question, crew=None)
-        return asked.ask(assignment, in_pieces=in_pieces, on_progress=question.on_progress)
-
-    return with_less_at_a_time(attempt, question.cut(2, clusters=1), question.layers, join)
-
-
 def _output(question: Question) -> Findings:
-    found: LossIncrease = _measured(
-        question,
+    found = question.estimate(
         output,
+        question.cut(FIRST, clusters=1),
         join_increases,
+        rounded=True,
         in_pieces=True,
+        tolerance=question.score_tolerance,
         foretell=question.thrifty,
         divisible=question.fixed_batch is None,
     )
@@ -316,19 +265,19 @@ def _output(question: Question) -> Findings:
 
 
 def _interaction(question: Question) -> Findings:
-    found: Interactions = _measured(question, interactions, None, seed=question.seed)
+    found = question.estimate(
+        interactions,
+        question.cut(FIRST, clusters=1),
+        rounded=True,
+        tolerance=question.score_tolerance,
+        seed=question.seed,
+    )
     return replace(_increase(found.measured), interactions=found)
 
 
 def _pqi(question: Question) -> Findings:
-    def attempt(cut: Cut, layers: Sequence[Layer]) -> LossIncrease:
-        rounded = {"quantized": _rounded(question, layers)}
-        assignment = Assignment(pqi, layers, question.objective, cut, rounded)
-        found: LossIncrease = question.ask(assignment, in_pieces=True, on_progress=question.on_progress)
-        return found
-
     cut = question.cut(2 * FIRST, clusters=_SWEEP_CLUSTERS)
-    return _increase(with_less_at_a_time(attempt, cut, question.layers, join_increases))
+    return _increase(question.estimate(pqi, cut, join_increases, rounded=True, in_pieces=True))
 
 
 def _orm(question: Question) -> Findings:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,16 +18,17 @@ from quant_core.ingest.layer import Layer
 from quant_core.sensitivity.batches import MEMORY, activation_bytes
 from quant_core.sensitivity.curvature.traces import Floats
 from quant_core.sensitivity.cut import Cut
-from quant_core.sensitivity.float_run import Quantized, Replace
+from quant_core.sensitivity.float_run import Quantized
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.running.assignment import Assignment, Crew
-from quant_core.sensitivity.running.memory import is_out_of_memory
+from quant_core.sensitivity.running.memory import is_out_of_memory, with_less_at_a_time
 from quant_core.sensitivity.running.probe_log import ProbeLog
 from quant_core.sensitivity.running.units import in_turn, within
 from quant_core.spec import FLOAT_BITS
 from quant_core.spec.memory_share import memory_share
 from quant_core.spec.progress import Tell
 
+T = TypeVar("T")
 Widths = Sequence[int] | Mapping[str, Sequence[int]]
 
 
@@ -46,9 +47,8 @@ class Question:
         seed: Seed of probes and batches.
         fixed_batch: The batch size the graph insists on, or None.
         padding: What fills the samples up, if anything.
-        replace: Tensor name -> function applied to it throughout, for measured methods.
         tolerance: Wanted relative standard error of each layer's share of the traces.
-        max_probes: Most random probes.
+        max_probes: Most random probes; where traces only explain, also at most six passes over the samples.
         score_tolerance: For measured methods: stop once nine in ten scores have this relative standard error.
         thrifty: Whether widths whose score follows from others are not measured, and traces that only explain are
             estimated in fewer passes.
@@ -68,7 +68,6 @@ class Question:
     seed: int = 0
     fixed_batch: int | None = None
     padding: Padding | None = None
-    replace: Replace | None = None
     tolerance: float = 0.05
     max_probes: int = 2000
     score_tolerance: float = 0.1
@@ -147,6 +146,50 @@ class Question:
             padding=self.padding,
         )
         return whole.with_share(memory_share())
+
+    def rounded(self, layers: Sequence[Layer]) -> list[list[Quantized]]:
+        """Give the rounded weights of some layers.
+
+        Args:
+            layers: Some of the question's layers.
+
+        Returns:
+            Layers x bit-widths.
+        """
+        by_name = {layer.name: row for layer, row in zip(self.layers, self.weights, strict=True)}
+        return [by_name[layer.name] for layer in layers]
+
+    def estimate(
+        self,
+        estimator: Callable[..., T],
+        cut: Cut,
+        join: Callable[[Sequence[T]], T] | None = None,
+        *,
+        rounded: bool = False,
+        in_pieces: bool = False,
+        **options: Any,
+    ) -> T:
+        """Run an estimator for all layers, with less at a time where memory runs out.
+
+        Args:
+            estimator: As an `Assignment` takes it.
+            cut: How the samples are cut at first.
+            join: Puts the results of groups of layers together, or None where layers cannot be taken apart.
+            rounded: Whether it takes `quantized`, the rounded weights of its layers.
+            in_pieces: Whether it takes `once`, for pieces of a unit.
+            options: Its other arguments.
+
+        Returns:
+            What the estimator gives.
+        """
+
+        def attempt(cut: Cut, layers: Sequence[Layer]) -> T:
+            weights = {"quantized": self.rounded(layers)} if rounded else {}
+            assignment = Assignment(estimator, layers, self.objective, cut, options | weights)
+            found: T = self.ask(assignment, in_pieces=in_pieces, on_progress=self.on_progress)
+            return found
+
+        return with_less_at_a_time(attempt, cut, self.layers, join)
 
     def ask(self, assignment: Assignment, *, in_pieces: bool = False, **more: Any) -> Any:
         """Run an estimator here, with its units in every process of the crew, for as long as it may take.

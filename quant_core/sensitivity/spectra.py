@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
-from quant_core.ingest.layer import Layer
 from quant_core.sensitivity.curvature.traces import Floats
-from quant_core.sensitivity.cut import Cut
 from quant_core.sensitivity.estimators.spectrum import Spectrum, spectrum
 from quant_core.sensitivity.methods import SECOND
 from quant_core.sensitivity.question import Question
-from quant_core.sensitivity.running.assignment import Assignment
-from quant_core.sensitivity.running.memory import with_less_at_a_time
 from quant_core.spec.spectrum import SpectrumEntry, SpectrumTable
 
 WHOLE = "whole net"
@@ -83,14 +79,14 @@ def _layer_probes(question: Question) -> int:
 
 def _spectrum(question: Question, layer: int | None, steps: int, probes: int) -> Spectrum:
     size = sum(one.parameters for one in (question.layers if layer is None else [question.layers[layer]]))
-    options = {"seed": question.seed, "steps": min(steps, size), "probes": probes, "layer": layer}
-
-    def attempt(cut: Cut, layers: Sequence[Layer]) -> Spectrum:
-        assignment = Assignment(spectrum, layers, question.objective, cut, options)
-        made: Spectrum = question.ask(assignment, on_progress=question.on_progress)
-        return made
-
-    return with_less_at_a_time(attempt, question.cut(SECOND, clusters=1), question.layers)
+    return question.estimate(
+        spectrum,
+        question.cut(SECOND, clusters=1),
+        seed=question.seed,
+        steps=min(steps, size),
+        probes=probes,
+        layer=layer,
+    )
 
 
 def _entry(name: str, one: Spectrum) -> SpectrumEntry:

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
 from quant_core.sensitivity.curvature.traces import Floats
 from quant_core.sensitivity.estimators.activations import ActivationTraces
 from quant_core.sensitivity.estimators.interaction import Interactions
 from quant_core.sensitivity.findings import Findings
-from quant_core.sensitivity.float_run import Quantized, Replace
 from quant_core.sensitivity.methods import MEASURED, METHODS, explaining_activations, explaining_traces
-from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.question import Question, Widths
 from quant_core.spec import FLOAT_BITS, LayerSensitivity, SensitivityMethod, SensitivityTable
-from quant_core.spec.progress import Tell
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,65 +43,6 @@ class Answer:
         """
         table = self.table.model_copy(update={"interactions": file})
         return dataclasses.replace(self, table=table)
-
-
-def build_table(
-    program: Program,
-    layers: Sequence[Layer],
-    feeds: Mapping[str, torch.Tensor],
-    quantized: Callable[[Layer, int], Quantized],
-    objective: Objective,
-    *,
-    labels: torch.Tensor | None = None,
-    bits: Widths,
-    method: SensitivityMethod = "output",
-    seed: int = 0,
-    fixed_batch: int | None = None,
-    replace: Replace | None = None,
-    tolerance: float = 0.05,
-    max_probes: int = 2000,
-    score_tolerance: float = 0.1,
-    on_progress: Tell | None = None,
-) -> SensitivityTable:
-    """Estimate what each layer loses at each bit-width.
-
-    Args:
-        program: The network.
-        layers: The layers, in graph order.
-        feeds: Graph input name -> tensor, first axis samples.
-        quantized: Layer and bits -> the weight as it would be exported; asked once for each, never for float.
-        objective: The loss.
-        labels: Class of each sample, shape [samples], or None.
-        bits: Bit-widths for all layers, or layer name -> bit-widths; 32 is float.
-        method: Name of the estimator.
-        seed: Seed of probes and batches.
-        fixed_batch: The batch size the graph insists on, or None.
-        replace: Tensor name -> function applied to it throughout, for measured methods.
-        tolerance: Wanted relative standard error of each layer's share of the traces.
-        max_probes: Most probes; where traces only explain, also at most six passes over the samples.
-        score_tolerance: For measured methods: stop once nine in ten scores have this relative standard error.
-        on_progress: Called with the fraction done and a message; an exception from it ends the work.
-
-    Returns:
-        The table, as `answer` gives it.
-    """
-    question = Question(
-        program,
-        layers,
-        feeds,
-        quantized,
-        objective,
-        labels=labels,
-        bits=bits,
-        seed=seed,
-        fixed_batch=fixed_batch,
-        replace=replace,
-        tolerance=tolerance,
-        max_probes=max_probes,
-        score_tolerance=score_tolerance,
-        on_progress=on_progress,
-    )
-    return answer(question, method).table
 
 
 def answer(

@@ -17,7 +17,8 @@ from quant_core.processors.side_by_side import side_by_side
 from quant_core.quantizers.rounding.round_weights import RoundedWeights
 from quant_core.sensitivity import Batch, Objective
 from quant_core.sensitivity.batches import tensors
-from quant_core.sensitivity.float_run import Replace, stand_in_tensors
+from quant_core.sensitivity.curvature.derivatives import Replace
+from quant_core.sensitivity.float_run import stand_in_tensors
 from quant_core.spec import FLOAT_BITS
 from quant_core.spec.width import stored_of, weight_of
 

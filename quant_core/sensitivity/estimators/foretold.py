@@ -112,11 +112,7 @@ def _agree(measured: torch.Tensor, expected: torch.Tensor, share: float, *, nois
 
 def _own_errors(run: FloatRun, layer: Layer, tensors: Sequence[Weights]) -> list[float] | None:
     """Squared error of what the layer gives at each width; None where that tells nothing or there is no one place."""
-    if (
-        len(layer.uses) != 1
-        or run.replace
-        or any(term.kind == "cross_entropy" for term in run.objective.terms)
-    ):
+    if len(layer.uses) != 1 or any(term.kind == "cross_entropy" for term in run.objective.terms):
         return None
     place = _place(run.program, {name for weights in tensors for name in weights})
     if place is None:

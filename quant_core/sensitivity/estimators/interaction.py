@@ -18,7 +18,7 @@ from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.curvature.probes import probe_generator
 from quant_core.sensitivity.curvature.traces import Floats
 from quant_core.sensitivity.estimators.output import IncreaseSums, LossIncrease, mean_and_error
-from quant_core.sensitivity.float_run import FloatRun, Quantized, Replace, Rows, float_runs, stand_in_tensors
+from quant_core.sensitivity.float_run import FloatRun, Quantized, Rows, float_runs, stand_in_tensors
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.running.units import RunUnits, in_turn
 from quant_core.spec.progress import Tell
@@ -132,7 +132,6 @@ def interactions(
     batches: Sequence[Batch],
     quantized: Sequence[Sequence[Quantized]],
     *,
-    replace: Replace | None = None,
     tolerance: float = 0.0,
     seed: int = 0,
     on_progress: Tell | None = None,
@@ -157,7 +156,6 @@ def interactions(
         objective: The loss.
         batches: The samples; the tensors of one batch are held at a time.
         quantized: Layers x bit-widths: the weights as they would be exported.
-        replace: Tensor name -> function applied to it throughout, as for `output`.
         tolerance: Stop once nine in ten measured increases have this relative standard error; 0 to use all batches.
         seed: Seed of the folding of wide outputs.
         on_progress: Called with the fraction done and a message; an exception from it ends the work.
@@ -175,10 +173,10 @@ def interactions(
 
     def measure(index: int, _: int) -> Floats:
         part = _PairSums.empty(quantized, count)
-        (one,) = float_runs(program, layers, objective, [batches[index]], replace)
-        size, outputs = one.batch.size, sum(rows[0].numel() for rows in one.base)
+        (one,) = float_runs(program, layers, objective, [batches[index]])
+        size, outputs = one.batch.size, sum(rows[0].numel() for rows in one.reference)
         width = min(outputs, max(_NARROWEST, _STORED // (4 * size * max(1, count))))
-        fold = _Fold(outputs, width, seed, index, one.base[0]) if width < outputs else None
+        fold = _Fold(outputs, width, seed, index, one.reference[0]) if width < outputs else None
         kept = torch.empty(size, count, width, device=program.device)
         for place, (i, k) in enumerate(places):
             with torch.no_grad():
@@ -295,7 +293,7 @@ def _pull(run: FloatRun, rows: Rows) -> torch.Tensor:
     # S^T z of every term side by side, [samples, outputs].
     parts = [
         term.pull(base, row - base).flatten(1)
-        for term, base, row in zip(run.objective.terms, run.base, rows, strict=True)
+        for term, base, row in zip(run.objective.terms, run.reference, rows, strict=True)
     ]
     return torch.cat(parts, dim=1).float()
 

@@ -18,7 +18,7 @@ from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.curvature.traces import Floats
 from quant_core.sensitivity.estimators.foretold import Changes, changes_of
 from quant_core.sensitivity.estimators.proportions import proportions
-from quant_core.sensitivity.float_run import FloatRun, Quantized, Replace, Rows, float_runs
+from quant_core.sensitivity.float_run import FloatRun, Quantized, Rows, float_runs
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.running.probe_log import Once, anew
 from quant_core.sensitivity.running.units import RunUnits, in_turn
@@ -62,7 +62,6 @@ def output(
     batches: Sequence[Batch],
     quantized: Sequence[Sequence[Quantized]],
     *,
-    replace: Replace | None = None,
     tolerance: float = 0.0,
     foretell: bool = False,
     divisible: bool = True,
@@ -73,7 +72,7 @@ def output(
     """Measure `mean_n [L_n(layer i at b bits) - L_n(all float)]` for every layer and bit-width.
 
     One forward pass each, from the layer on: tensors that do not depend on its weight are kept from one float run
-    over the batch. The reference of divergence and squared error is the float network's output, without `replace`.
+    over the batch. The reference of divergence and squared error is the float network's output.
 
     Args:
         program: The network.
@@ -81,8 +80,6 @@ def output(
         objective: The loss.
         batches: The samples; the tensors of one batch are held at a time.
         quantized: Layers x bit-widths: the weights as they would be exported.
-        replace: Tensor name -> function applied to it throughout, such as the rounding of activations; then
-            increases are counted from the network with those replacements.
         tolerance: Stop once nine in ten scores have this relative standard error; 0 to use all batches.
         foretell: Take widths from coarser ones by the layer's own error where that agrees, `foretold.py`, and half of
             the samples from the others where the last layers show that these suffice, `proportions.py`.
@@ -108,7 +105,7 @@ def output(
             if not lacking:
                 return
             parts = _parts(batches[index]) if foretell and divisible else [batches[index]]
-            runs = list(float_runs(program, layers, objective, parts, replace))
+            runs = list(float_runs(program, layers, objective, parts))
 
             found = _all_changes(runs, layers, quantized, lacking, foretell=foretell)
             for i, changes in zip(lacking, found, strict=True):

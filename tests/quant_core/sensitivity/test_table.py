@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from quant_core.ingest.layer import Layer
-from quant_core.sensitivity import Objective, Term, build_table, missing_scores
+from quant_core.sensitivity import Objective, Question, Term, answer, missing_scores
 from quant_core.spec import SensitivityTable
 
 BITS = (2, 4, 8, 32)
@@ -19,9 +19,8 @@ def test_trace_methods_score_by_hawq_v2(tiny: Any, samples: torch.Tensor, rounde
     def quantized(layer: Layer, bits: int) -> Any:
         return rounded(net.weights[layer.weight], bits)
 
-    table = build_table(
-        net.program, net.layers, {"x": samples}, quantized, KL, bits=BITS, method=method, max_probes=200
-    )
+    question = Question(net.program, net.layers, {"x": samples}, quantized, KL, bits=BITS, max_probes=200)
+    table = answer(question, method).table
     assert table.method == table.trace_method == method
     assert table.loss == "kl"
     assert table.loss_guessed == "named like class scores"
@@ -44,18 +43,18 @@ def test_output_scores_come_with_traces_and_progress(tiny: Any, samples: torch.T
     seen: list[tuple[float, str]] = []
 
     def build(seed: int) -> SensitivityTable:
-        return build_table(
+        question = Question(
             net.program,
             net.layers,
             {"x": samples},
             lambda layer, bits: rounded(net.weights[layer.weight], bits),
             KL,
             bits=BITS,
-            method="output",
             seed=seed,
             score_tolerance=0,
             on_progress=lambda fraction, message: seen.append((fraction, message)),
         )
+        return answer(question, "output").table
 
     table = build(3)
     fractions = [fraction for fraction, _ in seen]
@@ -79,7 +78,8 @@ def test_layers_may_be_asked_for_different_widths(tiny: Any, samples: torch.Tens
         assert width in bits[layer.name]
         return rounded(net.weights[layer.weight], width)
 
-    table = build_table(net.program, net.layers, {"x": samples}, quantized, KL, bits=bits, method="output")
+    question = Question(net.program, net.layers, {"x": samples}, quantized, KL, bits=bits)
+    table = answer(question, "output").table
     assert [tuple(row.sensitivity) for row in table.layers] == [(8,), (2, 4, 32)]
     assert missing_scores(table, bits) == ()
 
@@ -89,16 +89,16 @@ def test_a_single_sample_has_no_standard_error_over_samples(
     tiny: Any, samples: torch.Tensor, rounded: Any, method: Any
 ) -> None:
     net = tiny("Relu")
-    table = build_table(
+    question = Question(
         net.program,
         net.layers,
         {"x": samples[:1]},
         lambda layer, bits: rounded(net.weights[layer.weight], bits),
         KL,
         bits=BITS,
-        method=method,
         max_probes=1,
     )
+    table = answer(question, method).table
     assert SensitivityTable.model_validate_json(table.model_dump_json()) == table
     for row in table.layers:
         assert set(row.sensitivity) == set(BITS)
@@ -117,7 +117,8 @@ def test_scores_that_are_not_finite_are_left_out_and_named(
             made.weight[0, 0] = np.inf
         return made
 
-    table = build_table(net.program, net.layers, {"x": samples}, quantized, KL, bits=BITS, method="output")
+    question = Question(net.program, net.layers, {"x": samples}, quantized, KL, bits=BITS)
+    table = answer(question, "output").table
     assert set(table.layers[0].sensitivity) == {2, 4, 8, 32}
     assert set(table.layers[1].sensitivity) == {4, 8, 32}
     (warning,) = missing_scores(table, BITS)

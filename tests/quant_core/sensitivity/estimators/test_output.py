@@ -71,36 +71,6 @@ def test_progress_is_told_as_the_share_of_the_scores(tiny: Any, samples: torch.T
     assert told[-1][0] == 1
 
 
-def test_replacements_hold_before_and_behind_the_layer(
-    tiny: Any, samples: torch.Tensor, rounded: Any
-) -> None:
-    net = tiny("Relu")
-    quantized = [[rounded(weight, 3)] for weight in net.weights.values()]
-    batches = split_batches({"x": samples}, None, sample_bytes=1, seed=0)
-    objective = Objective((Term("y", "y", "squared_error"),))
-
-    def coarse(value: torch.Tensor) -> torch.Tensor:
-        return (value * 4).round() / 4 + 0.01  # not idempotent: twice would show
-
-    found = output(net.program, net.layers, objective, batches, quantized, replace={"x": coarse, "h": coarse})
-    one, two = net.weights["one"], net.weights["two"]
-    bias = net.program.weights["bias"]
-    plain = torch.relu(samples @ one + bias) @ two
-
-    def run(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
-        return coarse(torch.relu(coarse(samples) @ one + bias)) @ two
-
-    base = 0.5 * (run(one, two) - plain).square().sum(-1).mean()
-    for i, pair in enumerate(
-        [
-            (torch.from_numpy(quantized[0][0].dequantize()), two),
-            (one, torch.from_numpy(quantized[1][0].dequantize())),
-        ]
-    ):
-        expected = 0.5 * (run(*pair) - plain).square().sum(-1).mean() - base
-        assert found.increase[i, 0] == pytest.approx(float(expected), rel=1e-3, abs=1e-6)
-
-
 def test_a_layer_that_breaks_the_network_leaves_the_others_usable(
     tiny: Any, samples: torch.Tensor, rounded: Any
 ) -> None:
