@@ -86,11 +86,12 @@ def _affine(
     return factor, shift - mean * factor
 
 
-def write_repeated(writer: GraphNodes, codes: str, times: tuple[int, int]) -> str:
-    """Append what repeats rows and columns.
+def write_repeated(writer: GraphNodes, node: onnx.NodeProto, codes: str, times: tuple[int, int]) -> str:
+    """Append what repeats rows and columns, under the name of the Resize that it stands for.
 
     Args:
         writer: Where to write.
+        node: The Resize.
         codes: Name of the codes, `[samples, channels, height, width]`.
         times: How often each row and each column.
 
@@ -104,4 +105,4 @@ def write_repeated(writer: GraphNodes, codes: str, times: tuple[int, int]) -> st
     )
     wide = writer.node("Concat", [image] * columns, axis=3)
     high = writer.node("Concat", [wide] * rows, axis=2)
-    return writer.node("Transpose", [writer.node("Reshape", [high, sizes])], perm=_FIRST)
+    return writer.node("Transpose", [writer.node("Reshape", [high, sizes])], name=node.name, perm=_FIRST)

@@ -244,7 +244,7 @@ class _Exporter:
             inputs = [*inputs[:2], zero_point, *inputs[3:]]
         times = self.placement.repeated.get(node.name)
         if times is not None and self.target.lays_out_inputs:
-            outputs = [write_repeated(self.writer, inputs[0], times)]
+            outputs = [write_repeated(self.writer, node, inputs[0], times)]
         else:
             outputs = [self.writer.fresh() if name else "" for name in node.output]
             self._copy(node, inputs, outputs)

@@ -13,7 +13,7 @@ from quant_core.spec import FLOAT_BITS, WeightGrid
 from quant_core.verification.layer_check import check_layers
 from quant_core.verification.layer_sqnr import layer_sqnr
 from quant_core.verification.metrics import sqnr_db
-from tests.quant_core.export.networks import NETS, Net
+from tests.quant_core.export.networks import HEADER, NETS, Net
 
 
 def exported(name, bits, path, target=ORT_CPU, activation_bits=8):
@@ -64,6 +64,20 @@ def test_a_layer_with_other_codes_is_named(name, activation_bits, tmp_path):
         onnx.save(bad, path)
         with pytest.raises(InternalError, match=f"layer {layer.name} "):
             check(net, path)
+
+
+@pytest.mark.parametrize("target", [ORT_CPU, portable(18)], ids=lambda target: target.name)
+def test_a_layer_that_reads_repeated_places_of_codes_is_compared(target, tmp_path):
+    conv = "Conv<kernel_shape=[3,3], pads=[1,1,1,1]>"
+    text = f"""{HEADER} g (float[n,4,6,6] x) => (float[n,4,h,k] y) {{
+        a = {conv}(x, w) p = Resize<coordinate_transformation_mode="asymmetric", nearest_mode="floor">(a, , scales)
+        y = {conv}(p, u)
+    }}"""
+    scales = np.array([1, 1, 2, 2], np.float32)
+    net = Net((text, {"w": (4, 4, 3, 3), "u": (4, 4, 3, 3), "scales": scales.shape}, {}, {}), scales=scales)
+    net.export({layer.name: 8 for layer in net.layers}, 8, tmp_path / "model.onnx", target)
+    assert net.placement.repeated
+    check(net, tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize("name", ["perceptron", "transformer"])
