@@ -65,6 +65,21 @@ def test_what_blocks_store_counts(grid, bits, effective):
 
 
 @pytest.mark.parametrize(
+    ("grid", "suited", "turned"),
+    [
+        (WeightGrid(turned=True), {2, 4, 8}, {2, 4}),
+        (WeightGrid(), {2, 4, 8}, set()),
+        (WeightGrid(symmetric=False, turned=True), {2, 4}, set()),
+        (WeightGrid("block", turned=True), set(), {2, 4}),
+        (WeightGrid("tensor", format="fp8_e4m3", turned=True), set(), set()),
+    ],
+)
+def test_integer_kernels_take_some_grids_and_steps_turn_on_some(grid, suited, turned):
+    assert {bits for bits in (2, 4, 8) if grid.suits_int8_kernels(bits)} == suited
+    assert {bits for bits in (2, 4, 8) if grid.turns(bits)} == turned
+
+
+@pytest.mark.parametrize(
     ("options", "told"),
     [
         ({}, "gptq"),
