@@ -69,7 +69,7 @@ def _for_the_band(held_back: Samples, spec: QuantizeSpec) -> tuple[Samples, Samp
     """Samples to search an accuracy band with, and others for the report."""
     if spec.budget.max_drop is None:
         return held_back, held_back
-    runs = held_back.count // (held_back.batch or 1)
+    runs = held_back.count // held_back.unit
     if runs < 2:
         raise SamplesError(
             f"an accuracy band is searched with some of the held-back samples and verified with others, and held_back "

@@ -80,7 +80,7 @@ def analyze(
         check_loss(job, spec)
         journal.tell("ingest", 1, f"{len(job.layers)} layers; onnxruntime and the executor agree")
         calibration = job.samples
-        if spec.held_back and calibration.count >= 2 * (calibration.batch or 1):
+        if spec.held_back and calibration.count >= 2 * calibration.unit:
             calibration, _ = split_samples(calibration, spec.held_back, spec.seed)
         scaled_for = expected_bits(job, spec.budget)
         job = equalize(job, calibration, whole, scaled_for, journal.tells("rounding"))

@@ -186,7 +186,7 @@ def _badness(layer: LayerFinding) -> tuple[bool, float]:
 def _case(model: Path, quantized: Path, data: Path, most: int, tell: Tell) -> _Case:
     if not quantized.is_dir():
         graph = normalise(read_model(model).model)
-        return _Case(graph, find_layers(graph), _few(load_samples(data, graph), most), {})
+        return _Case(graph, find_layers(graph), load_samples(data, graph).first(most), {})
     report = Report.model_validate_json((quantized / REPORT_JSON).read_text(encoding="utf-8"))
     job = prepare(model, data, report.spec)
     calibration, held_back = split_samples(job.samples, report.spec.held_back, report.spec.seed)
@@ -195,12 +195,7 @@ def _case(model: Path, quantized: Path, data: Path, most: int, tell: Tell) -> _C
         job, calibration, report.spec, scaled_for, lambda fraction, message: tell(0.1 * fraction, message)
     )
     bits = {layer.name: (layer.weight_bits, layer.narrow_bits) for layer in report.layers}
-    return _Case(job.model, job.layers, _few(held_back, most), bits)
-
-
-def _few(samples: Samples, most: int) -> Samples:
-    unit = samples.batch or 1
-    return samples.take(np.arange(max(unit, min(samples.count, most) // unit * unit)))
+    return _Case(job.model, job.layers, held_back.first(most), bits)
 
 
 class _Outputs:

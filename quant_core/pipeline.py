@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from quant_core.admission import admit
 from quant_core.allocation.limits import read_limits
 from quant_core.allocation.plan_bits import Limits, file_front
@@ -351,7 +349,7 @@ def _problem(
 def _batches(job: Prepared, samples: Samples, spec: QuantizeSpec) -> tuple[Batch, ...]:
     """Samples to measure whole plans on: those that scored the layers."""
     effort = plan_effort(job, samples.count, "output", fast=spec.effort == "fast")
-    used = samples.take(np.arange(effort.samples))
+    used = samples.first(effort.samples)
     feeds = used.feeds(job.program.device)
     return split_batches(
         feeds,

@@ -156,10 +156,9 @@ def _write(job: Prepared, spec: QuantizeSpec, path: Path, width: int, activation
         return file
     ranges = {}
     if placement.points:
-        count = job.samples.batch or min(job.samples.count, _CALIBRATION_SAMPLES)
         ranges = activation_ranges(
             job.program,
-            job.samples.take(np.arange(count)),
+            job.samples.first(job.samples.batch or _CALIBRATION_SAMPLES),
             placement.points,
             batch_size=job.batch_size,
             on_batch=lambda _done, _total: None,

@@ -202,7 +202,7 @@ def prepare_setting(subject: Subject, folder: Path, bits: tuple[int, ...] = BITS
     scoring = samples.take(np.arange(subject.rounding, subject.rounding + subject.scoring))
     start = subject.rounding + subject.scoring
     measuring = samples.take(np.arange(start, start + subject.measuring))
-    few = scoring.take(np.arange(samples.batch or min(scoring.count, 8)))
+    few = scoring.first(samples.batch or 8)
     with torch.no_grad():
         outputs = job.program.evaluate(_tensors(few))
     axes = find_sample_axes(job.program, _tensors(few), outputs, few.batch)

@@ -40,6 +40,11 @@ class Samples:
             {tuple(hash(row.tobytes()) for row in rows) for rows in zip(*self.inputs.values(), strict=True)}
         )
 
+    @property
+    def unit(self) -> int:
+        """Samples that stay together: as many as the graph demands per run, or 1."""
+        return self.batch or 1
+
     def take(self, indices: np.ndarray) -> Samples:
         """Pick samples.
 
@@ -54,6 +59,43 @@ class Samples:
             inputs={name: array[indices] for name, array in self.inputs.items()},
             labels=None if self.labels is None else self.labels[indices],
         )
+
+    def units(self, places: np.ndarray) -> Samples:
+        """Pick samples that stay together.
+
+        Args:
+            places: Positions counted in units, in the order wanted.
+
+        Returns:
+            New samples holding copies of the rows of those units.
+        """
+        return self.take((places[:, None] * self.unit + np.arange(self.unit)).reshape(-1))
+
+    def first(self, count: int) -> Samples:
+        """Take samples from the beginning.
+
+        Args:
+            count: How many at most.
+
+        Returns:
+            As many whole units as that holds, and at least one.
+        """
+        return self.units(np.arange(self._units(count)))
+
+    def spread(self, count: int) -> Samples:
+        """Take samples from all over, evenly and in order.
+
+        Args:
+            count: How many at most.
+
+        Returns:
+            As many whole units as that holds, and at least one.
+        """
+        groups = self._units(count)
+        return self.units(np.arange(groups) * (self.count // self.unit) // groups)
+
+    def _units(self, count: int) -> int:
+        return max(1, min(count, self.count) // self.unit)
 
     def feeds(self, device: str | torch.device = "cpu", *, fast: bool = False) -> dict[str, torch.Tensor]:
         """Give the inputs as tensors.

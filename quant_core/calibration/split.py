@@ -24,20 +24,14 @@ def split_samples(samples: Samples, held_back: float, seed: int) -> tuple[Sample
         SamplesError: If there are too few samples for both parts.
     """
     # Where the graph demands a number of samples a run, both parts must consist of whole runs.
-    unit = samples.batch or 1
-    groups = samples.count // unit
+    groups = samples.count // samples.unit
     if groups < 2:
         given = "1 sample" if samples.count == 1 else f"{samples.count} samples"
         raise SamplesError(
             f"{given} cannot be split into some to calibrate with and some kept back.",
-            remedy=f"Give at least {2 * unit} samples.",
+            remedy=f"Give at least {2 * samples.unit} samples.",
             where="data",
         )
     kept = min(max(round(groups * held_back), 1), groups - 1)
     order = np.random.default_rng(seed).permutation(groups)
-    return _groups(samples, order[kept:], unit), _groups(samples, order[:kept], unit)
-
-
-def _groups(samples: Samples, groups: np.ndarray, unit: int) -> Samples:
-    starts = np.sort(groups) * unit
-    return samples.take((starts[:, None] + np.arange(unit)).reshape(-1))
+    return samples.units(np.sort(order[kept:])), samples.units(np.sort(order[:kept]))

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 
-import numpy as np
-
 from quant_core.calibration import RangeWatch, Samples, choose_range, ranges_in_parts
 from quant_core.calibration.activation_range import ActivationRange
 from quant_core.calibration.output_range import OutputErrors
 from quant_core.export import Placement
+from quant_core.ingest.macs import affordable_samples
 from quant_core.ingest.maxima import before_maxima
 from quant_core.journal import Journal
 from quant_core.preparation import Prepared
@@ -90,7 +89,7 @@ class ActivationGrids:
         if method not in {None, "output"} or job.target.float8:
             return {}
         first, *others = {id(part): part for part in self.parts}.values()
-        affordable = int(_MACS / max(1, sum(layer.macs for layer in job.layers)))
+        affordable = affordable_samples(job.layers, _MACS)
         count = first.count + sum(part.count for part in others)
         needed = min(count, _ENOUGH) if count >= _AT_LEAST else _SMALL
         if method is None and (count < _FEWEST or affordable < needed):
@@ -98,12 +97,7 @@ class ActivationGrids:
             ranges = {name: observed for name, observed in ranges.items() if name in maximised}
         if not ranges:
             return {}
-        samples = reduce(Samples.joined, others, first)
-        unit = samples.batch or 1
-        groups = max(1, min(count, _MOST, max(_AT_LEAST, affordable)) // unit)
-        # From all over the samples.
-        places = np.arange(groups) * (count // unit) // groups
-        samples = samples.take((places[:, None] * unit + np.arange(unit)).reshape(-1))
+        samples = reduce(Samples.joined, others, first).spread(min(_MOST, max(_AT_LEAST, affordable)))
         feeds = ((batch.feeds(job.program.device), batch.count) for batch in samples.batches(self.batch_size))
         return range_errors(job.program, feeds, ranges, self.spec.seed)
 

@@ -17,6 +17,7 @@ from quant_core.export.place import layer_form
 from quant_core.export.placement.forms import Form
 from quant_core.export.size.channels import bytes_apart, function_bytes
 from quant_core.ingest import Layer
+from quant_core.ingest.macs import affordable_samples
 from quant_core.preparation import Prepared
 from quant_core.quantizers.rounding.mixed_channels import at_width
 from quant_core.quantizers.rounding.round_weights import RoundedWeights
@@ -200,8 +201,7 @@ def _has_channels(layer: Layer, weight: QuantizedWeight) -> bool:
 
 def _halves(batches: Sequence[Batch], job: Prepared) -> tuple[Batch, Batch] | None:
     """Two halves of the first samples that were scored; None of too few, and where the graph fixes their number."""
-    macs = sum(layer.macs for layer in job.layers)
-    wanted = int(min(max(_MACS / max(1, macs), _FEWEST), _MOST))
+    wanted = min(max(affordable_samples(job.layers, _MACS), _FEWEST), _MOST)
     size = min(wanted, batches[0].size) // 2
     if job.samples.batch is not None or size < 1:
         return None

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from statistics import fmean
 
-import numpy as np
 import torch
 
 from quant_core.calibration import Samples
@@ -14,6 +13,7 @@ from quant_core.export import Placement
 from quant_core.file_making.island_search import IslandSearch, Step
 from quant_core.file_making.islands import Islands
 from quant_core.ingest import Layer
+from quant_core.ingest.macs import affordable_samples
 from quant_core.preparation import Prepared
 from quant_core.quantizers import Simulation
 from quant_core.sensitivity import Batch, Objective
@@ -167,10 +167,7 @@ def _scores(runs: Sequence[FloatRun], hooks: Hooks, rounded: Collection[str], te
 
 def _few(job: Prepared, samples: Samples, most: int = _MOST) -> tuple[Batch, ...]:
     """As many samples as a test of every job may take, in one batch where the graph takes any number."""
-    macs = sum(layer.macs for layer in job.layers)
-    unit = samples.batch or 1
-    wanted = min(max(int(_MACS / max(1, macs)), _FEWEST), most, samples.count)
-    few = samples.take(np.arange(max(1, wanted // unit) * unit))
+    few = samples.first(min(max(affordable_samples(job.layers, _MACS), _FEWEST), most))
     return tuple(_batch(job, part) for part in few.batches(few.count))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -49,6 +49,20 @@ def with_shapes(
             )
         )
     return tuple(filled)
+
+
+def affordable_samples(layers: Sequence[Layer], macs: float, passes: float = 1) -> int:
+    """Tell how many samples are worth their time, counted in arithmetic so that the answer never depends on speed.
+
+    Args:
+        layers: All layers of the network, with their multiply-accumulates.
+        macs: Multiply-accumulates that the samples may take.
+        passes: How often each goes through the network.
+
+    Returns:
+        `macs / (passes * macs of a sample)`, rounded down.
+    """
+    return int(macs / (max(1, sum(layer.macs for layer in layers)) * passes))
 
 
 def _macs(layer: Layer, use: Use, node: ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> int:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from quant_core.allocation.file_costs import smallest_reachable
@@ -19,6 +18,7 @@ from quant_core.export.kernels.run_time import estimated_time
 from quant_core.export.kernels.times import product_time
 from quant_core.export.placement.float_borders import FloatBorders, float_borders
 from quant_core.ingest.constant_tensors import stored_tensor
+from quant_core.ingest.macs import affordable_samples
 from quant_core.preparation import Prepared
 from quant_core.preparation.open_widths import file_costs, open_widths
 from quant_core.quantizers.equalization.channel_group import ChannelGroup
@@ -96,14 +96,15 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
     wanted = before | depthwise | joined if spec.equalize == "auto" else integer.keys()
     if not (wanted or borders.writing):
         return job
-    unit = samples.batch or 1
-    samples = _affordable(job, samples, unit, most=bool(dynamic))
-    few = samples.take(np.arange(unit)).feeds(job.program.device, fast=True)
+    affordable = _MOST_SAMPLES if dynamic else max(_ENOUGH, affordable_samples(job.layers, _MOST_MACS))
+    # Channels of words have few outliers, which some sentences do not hold.
+    samples = samples.first(min(_MOST_SAMPLES, affordable))
+    few = samples.first(1).feeds(job.program.device, fast=True)
     shapes, outputs = _looked_at(job.program, few)
 
     def is_known(group: ChannelGroup) -> bool:
         """Whether enough was seen of its channels; what is rounded at run time has no range to know."""
-        values = min(math.prod(shapes[name]) for name in group.tensors) * samples.count / unit
+        values = min(math.prod(shapes[name]) for name in group.tensors) * samples.count / samples.unit
         return not dynamic.isdisjoint(group.readers) or values >= _FEWEST_VALUES * group.channels
 
     groups = [
@@ -129,7 +130,7 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
         )
         for layer in layers
     }
-    elements = {name: math.prod(shape) / unit for name, shape in shapes.items()}
+    elements = {name: math.prod(shape) / samples.unit for name, shape in shapes.items()}
     whole, behind = estimated_time(job.model, job.layers, placed, elements), _behind_integers(job, placed)
 
     def product(group: ChannelGroup) -> float:
@@ -177,14 +178,6 @@ def _integer_forms(job: Prepared, spec: QuantizeSpec, widths: Mapping[str, int])
         for layer in job.layers
     }
     return {name: form for name, form in forms.items() if form in {"static", "dynamic"}}
-
-
-def _affordable(job: Prepared, samples: Samples, unit: int, *, most: bool) -> Samples:
-    """As many samples as are worth their time, or the most that are ever used."""
-    affordable = max(_ENOUGH, int(_MOST_MACS / max(1, sum(layer.macs for layer in job.layers))))
-    # Channels of words have few outliers, which some sentences do not hold.
-    count = min(samples.count, _MOST_SAMPLES if most else min(_MOST_SAMPLES, affordable))
-    return samples.take(np.arange(max(unit, count // unit * unit)))
 
 
 def _fits(job: Prepared, spec: QuantizeSpec) -> bool:

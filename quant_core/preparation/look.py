@@ -30,8 +30,7 @@ def look_at_shapes(model: ir.Model, data: Path | None = None) -> Shapes | None:
     """
     if data is not None:
         samples = load_samples(data, model)
-        batch = samples.batch or 1
-        return _run(model, samples.take(np.arange(batch)).feeds(), batch)
+        return _run(model, samples.first(1).feeds(), samples.unit)
     zeros = _zeros(model)
     if zeros is None:
         return None

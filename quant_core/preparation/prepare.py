@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
-import numpy as np
 import onnx_ir as ir
 import torch
 
@@ -156,7 +155,7 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
         _refuse_budget(budget, with_zero_points(smallest), source.file_bytes, left)
     samples = load_samples(data_path, model)
     program = compile_model(model, device=device)
-    first = samples.take(np.arange(samples.batch or min(samples.count, _PARITY_SAMPLES)))
+    first = samples.first(samples.batch or _PARITY_SAMPLES)
     reference = find_reference(source, model, program, first)
     in_float = FloatForSpeed()
     if may_leave_integers(spec, target):
@@ -246,7 +245,7 @@ def _faster_in_float(
     target: Target,
 ) -> FloatForSpeed:
     """Layers that are faster in float, for tensors of the sizes that one sample gives."""
-    first = samples.take(np.arange(samples.batch or 1))
+    first = samples.first(1)
     feeds = first.feeds(program.device)
     with torch.no_grad():
         wanted = dict.fromkeys((*program.order, *program.outputs, *_activations(layers)))

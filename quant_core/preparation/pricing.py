@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 
 from quant_core.allocation.ties import read_ties
@@ -110,8 +109,7 @@ def memory_steps(job: Prepared) -> tuple[MemoryStep, ...]:
     Returns:
         The steps that no other step exceeds in every layer.
     """
-    count = job.samples.batch or 1
-    feeds = job.samples.take(np.arange(count)).feeds(job.program.device)
+    feeds = job.samples.first(1).feeds(job.program.device)
     with torch.no_grad():
         values = {**feeds, **tensors(job.program.evaluate(feeds, outputs=job.program.order))}
     owners = activation_owners(job.graph.graph, job.layers)
@@ -121,7 +119,7 @@ def memory_steps(job: Prepared) -> tuple[MemoryStep, ...]:
         for name in alive:
             if (value := values.get(name)) is None:
                 continue
-            share = -(-value.numel() // count)
+            share = -(-value.numel() // job.samples.unit)
             if value.is_floating_point() and name in owners:
                 elements[owners[name]] = elements.get(owners[name], 0) + share
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from quant_core.ingest.macs import affordable_samples
 from quant_core.preparation import Prepared
 from quant_core.spec import FLOAT_BITS, SensitivityMethod
 
@@ -52,15 +53,14 @@ def plan_effort(job: Prepared, samples: int, method: SensitivityMethod, *, fast:
     Returns:
         The limits; a whole number of batches where the graph fixes the batch.
     """
-    macs = max(1, sum(layer.macs for layer in job.layers))
     runs = sum(bits != FLOAT_BITS for choice in job.candidates.values() for bits in choice.bits)
     passes_each = runs / 2 * _RUNS.get(method, 0) + len(job.layers) * _SWEEPS.get(method, 0)
-    affordable = int(_OUTPUT_MACS / (macs * max(1.0, passes_each)))
+    affordable = affordable_samples(job.layers, _OUTPUT_MACS, max(1.0, passes_each))
     used = min(samples, max(_FEWEST_SAMPLES, affordable)) if passes_each else samples
     if fast:
         used = min(used, _FAST_SAMPLES)
     batch = job.samples.batch or min(job.batch_size, used)
     used = max(batch, used // batch * batch) if job.samples.batch else used
     passes = _SECOND_PASSES if method in _HESSIAN else _FIRST_PASSES
-    probes = int(_TRACE_MACS / (macs * batch * passes))
+    probes = affordable_samples(job.layers, _TRACE_MACS, batch * passes)
     return Effort(samples=used, probes=min(_MOST_PROBES, max(_FEWEST_PROBES, probes)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-import numpy as np
 import torch
 
 from quant_core.calibration import Samples
@@ -49,7 +48,7 @@ def asked(
         The question.
     """
     effort = _limits(job, samples, request)
-    samples = samples.take(np.arange(effort.samples))
+    samples = samples.first(effort.samples)
     feeds, labels = samples.feeds(job.program.device), samples.classes(job.program.device)
     objective = find_objective(job, samples, request)
     bits = {name: choice.bits for name, choice in job.candidates.items()}
@@ -79,9 +78,7 @@ def _limits(job: Prepared, samples: Samples, request: Request) -> Effort:
     effort = plan_effort(job, samples.count, request.sensitivity, fast=request.effort == "fast")
     if not isinstance(request, AnalyzeSpec):
         return effort
-    batch = samples.batch or 1
-    used = effort.samples if request.samples is None else min(samples.count, request.samples)
-    return Effort(samples=max(batch, used // batch * batch), probes=request.probes or effort.probes)
+    return Effort(samples=request.samples or effort.samples, probes=request.probes or effort.probes)
 
 
 def check_loss(job: Prepared, request: Request) -> None:
@@ -110,7 +107,7 @@ def find_objective(job: Prepared, samples: Samples, request: Request) -> Objecti
         SamplesError: If no output keeps an axis that counts samples, where there is only one to score with.
     """
     few = samples.batch or min(samples.count, _TELLING)
-    samples = samples.take(np.arange(few))
+    samples = samples.first(few)
     first = samples.feeds(job.program.device, fast=True)
     with torch.no_grad():
         outputs = job.program.evaluate(first)

@@ -30,7 +30,7 @@ def apart(samples: Samples, request: Request) -> tuple[Samples, Samples]:
     Returns:
         Samples to round with, and samples to score with; all of them twice where there are too few to share.
     """
-    if request.by_value or samples.count < 2 * (samples.batch or 1):
+    if request.by_value or samples.count < 2 * samples.unit:
         return samples, samples
     return split_samples(samples, _SCORING_SHARE, request.seed)
 
@@ -75,7 +75,7 @@ def further_folds(
     known = seen is unseen or unseen.count >= _ENOUGH
     if request.effort != "best" or request.sensitivity != "output" or known or codes > _MOST_CODES:
         return ()
-    if seen.count < 2 * (seen.batch or 1):
+    if seen.count < 2 * seen.unit:
         return ()
     one, other = split_samples(seen, 1 / 2, request.seed)
     return (other.joined(unseen), one), (one.joined(unseen), other)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from quant_core.ingest.macs import affordable_samples
 from quant_core.sensitivity.curvature.traces import Floats
 from quant_core.sensitivity.estimators.spectrum import Spectrum, spectrum
 from quant_core.sensitivity.methods import SECOND
@@ -73,8 +74,8 @@ def spectrum_table(loss: str, seed: int, found: Mapping[str, Spectrum]) -> Spect
 
 def _layer_probes(question: Question) -> int:
     sweeps = max(1, len(question.layers)) * _LAYER_STEPS
-    macs = max(1, _PASSES * question.samples * sum(layer.macs for layer in question.layers))
-    return max(1, min(_MOST_PROBES, _CHEAP_SWEEPS // sweeps, int(_CHEAP_MACS / (macs * sweeps))))
+    affordable = affordable_samples(question.layers, _CHEAP_MACS, _PASSES * question.samples * sweeps)
+    return max(1, min(_MOST_PROBES, _CHEAP_SWEEPS // sweeps, affordable))
 
 
 def _spectrum(question: Question, layer: int | None, steps: int, probes: int) -> Spectrum:

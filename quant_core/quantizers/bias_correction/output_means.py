@@ -17,6 +17,7 @@ from quant_core.calibration import Samples
 from quant_core.codes import CorrectedBias, QuantizedWeight
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
+from quant_core.ingest.macs import affordable_samples
 from quant_core.quantizers.bias_correction.input_means import find_bias
 from quant_core.quantizers.chance import exceeds_chance
 from quant_core.quantizers.simulation.network import Simulation
@@ -84,19 +85,15 @@ def correct_means(
     Returns:
         The weights with other biases; None where that does not help, or cannot be told.
     """
-    unit = samples.batch or 1
-    affordable = int(_MOST_MACS / max(1, sum(layer.macs for layer in layers)))
-    count = min(samples.count, _MOST_SAMPLES, max(_ENOUGH, affordable)) // unit
+    samples = samples.spread(min(_MOST_SAMPLES, max(_ENOUGH, affordable_samples(layers, _MOST_MACS))))
+    count = samples.count // samples.unit
     places = _places(graph, layers, weights)
     if not places or count < _FEWEST:
         return None
-    # As many as there may be, from all over the file.
-    groups = np.arange(count) * (samples.count // unit) // count
-    samples = samples.take((groups[:, None] * unit + np.arange(unit)).reshape(-1))
     plain = simulate(weights)
 
     def part(first: int, step: int) -> Samples:
-        return samples.take(np.flatnonzero(np.repeat(np.arange(count) % step == first, unit)))
+        return samples.units(np.arange(first, count, step))
 
     def tried(fitting: Samples, judging: Samples) -> tuple[dict[str, _Seen], Vector]:
         shown = _watched(program, plain, places, fitting, batch_size)
@@ -198,7 +195,7 @@ def _watched(
 ) -> dict[str, _Seen]:
     """Find all steps in one run over the samples."""
     seen = {name: _Seen() for name in places}
-    for batch in samples.batches(samples.batch or batch_size):
+    for batch in samples.batches(batch_size):
         expected = float_tensors(program, batch, places)
         hooks = {
             name: partial(_shift, seen=seen[name], place=place, expected=expected[name])

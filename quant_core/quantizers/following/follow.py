@@ -20,6 +20,7 @@ from quant_core.executor import Program
 from quant_core.executor.layout import fast_layout
 from quant_core.ingest.constant_tensors import stored_tensor
 from quant_core.ingest.layer import Layer
+from quant_core.ingest.macs import affordable_samples
 from quant_core.quantizers.bias_correction.input_means import corrected_bias, find_bias
 from quant_core.quantizers.following.refit import Columns, refit
 from quant_core.quantizers.moments.input_columns import columns_at
@@ -186,7 +187,7 @@ def follow(
     layers = [place.layer for place in places]
     known = count = _used(layers, samples)
     # One length for all, so that places in one batch are those in all together.
-    samples = replace(samples.take(np.arange(count) * samples.count // count).shortened(), padding=None)
+    samples = replace(samples.spread(count).shortened(), padding=None)
     if look == "mixed":
         samples = with_mixtures(samples, _fitting(layers) - count, np.random.default_rng(seed))
         count = samples.count
@@ -221,8 +222,7 @@ def follow(
 
 def _used(layers: Sequence[Layer], samples: Samples) -> int:
     """Samples that are followed at once, by what the network computes and its largest layer holds."""
-    macs = sum(layer.macs for layer in layers)
-    enough = max(FEWEST, int(_MOST_MACS / max(1, macs)))
+    enough = max(FEWEST, affordable_samples(layers, _MOST_MACS))
     return min(samples.count, _MOST, enough, _fitting(layers))
 
 
@@ -254,7 +254,7 @@ def _expected(
     """Layer name -> what the float network gives, at places that its outputs read."""
     layers = [place.layer for place in places]
     seen = layers if reads_in_part(program, layers, samples) else []
-    alone = _outputs(program, samples.take(np.arange(1)), layers, ())[0]
+    alone = _outputs(program, samples.first(1), layers, ())[0]
     parts: dict[str, list[_Expected]] = {}
     done = 0
     for batch in samples.batches(min(batch_size, seeing_batch(layers)) if seen else batch_size):

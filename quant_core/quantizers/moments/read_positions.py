@@ -62,14 +62,13 @@ def reads_in_part(program: Program, layers: Sequence[Layer], samples: Samples) -
         False for most networks, in which `run_and_see` would find all rows read.
     """
     written = [use.output for layer in layers if has_rows(layer) for use in layer.uses]
-    unit = samples.batch or 1
-    groups = samples.count // unit
+    groups = samples.count // samples.unit
     if not written or not groups:
         return False
     for group in range(0, groups, -(-groups // _LOOKED_AT)):
-        few = samples.take(np.arange(group * unit, (group + 1) * unit))
-        feeds = few.feeds(program.device)
-        if not all(bool(rows.all()) for rows in run_and_see(program, feeds, (), layers, unit).read.values()):
+        feeds = samples.units(np.array([group])).feeds(program.device)
+        read = run_and_see(program, feeds, (), layers, samples.unit).read
+        if not all(bool(rows.all()) for rows in read.values()):
             return True
     return False
 

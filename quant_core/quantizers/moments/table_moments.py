@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,8 +71,7 @@ def table_moments(
     """
     if not layers:
         return {}
-    unit = samples.batch or 1
-    samples = samples.take(np.arange(max(unit, min(samples.count, _MOST_SAMPLES) // unit * unit)))
+    samples = samples.first(_MOST_SAMPLES)
     chance = torch.Generator().manual_seed(seed)
     sums = {layer.name: torch.zeros(layer.shape[1], layer.shape[1]) for layer in layers}
     counts = dict.fromkeys(sums, 0)

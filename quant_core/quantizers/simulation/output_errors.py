@@ -57,8 +57,7 @@ def error_falls(
         By how much the error relative to the outputs' energy falls, and its logarithm: a number each for every sample,
         or for every batch where the graph prescribes it, `[2, samples]`; without samples where no output is float.
     """
-    unit = samples.batch or 1
-    size = samples.batch or batch_size
+    unit, size = samples.unit, samples.batch or batch_size
     errors, energies = [], []
     for batch in samples.batches(size):
         expected = {

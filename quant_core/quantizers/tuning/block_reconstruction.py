@@ -230,16 +230,14 @@ class _Walk:
 
     def affordable(self, samples: Samples, blocks: Sequence[Block], size: int) -> Samples:
         """Give as many samples as what the largest block reads and gives can be kept for."""
-        unit = samples.batch or 1
-        first = samples.take(np.arange(min(samples.count // unit, max(1, size // unit)) * unit))
+        first = samples.first(size)
         names = [(*block.inputs, *block.inputs, *block.outputs, *block.outputs) for block in blocks]
         with torch.no_grad():
             found = self.program.evaluate(
                 first.feeds(self.program.device), {name for row in names for name in row}
             )
         held = max(sum(found[name].nbytes for name in row) for row in names) / first.count
-        count = max(size, int(_CACHE_BYTES / max(held, 1.0))) // unit * unit
-        return samples.take(np.arange(min(samples.count, count)))
+        return samples.first(max(size, int(_CACHE_BYTES / max(held, 1.0))))
 
     def aim(self, block: Block, held: _Known, probe: Probe | None) -> None:
         """Find what a block should give, and how much each of its outputs counts."""

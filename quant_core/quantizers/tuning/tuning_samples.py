@@ -9,6 +9,7 @@ import numpy as np
 
 from quant_core.calibration import Samples
 from quant_core.ingest.layer import Layer
+from quant_core.ingest.macs import affordable_samples
 
 _MACS, _PASSES = 3e12, 4
 """Multiply-accumulates that tuning may take, each sample of an update four passes: float, rounded and backward, which
@@ -38,8 +39,7 @@ def affordable_batch(layers: Sequence[Layer], samples: Samples, steps: int, batc
     Returns:
         Samples a step; what the graph demands, if it does.
     """
-    macs = max(1, sum(layer.macs for layer in layers))
-    affordable = int(_MACS / (_PASSES * macs * max(1, steps)))
+    affordable = affordable_samples(layers, _MACS, _PASSES * max(1, steps))
     return samples.batch or min(
         batch_size, samples.count, max(_SMALLEST_BATCH, min(_LARGEST_BATCH, affordable))
     )
@@ -56,10 +56,10 @@ def affordable_updates(layers: Sequence[Layer], samples: Samples, batch_size: in
     Returns:
         Samples an update, 4 to 16, or what the graph demands; and updates, 150 to 600.
     """
-    affordable = _MACS / (_PASSES * max(1, sum(layer.macs for layer in layers)))
-    size = int(min(_MIXED_BATCH, max(_SMALLEST_BATCH, affordable / _MOST_UPDATES)))
+    affordable = affordable_samples(layers, _MACS, _PASSES)
+    size = min(_MIXED_BATCH, max(_SMALLEST_BATCH, affordable // _MOST_UPDATES))
     size = samples.batch or min(batch_size, samples.count, size)
-    return size, int(min(_MOST_UPDATES, max(_FEWEST_UPDATES, affordable / size)))
+    return size, min(_MOST_UPDATES, max(_FEWEST_UPDATES, affordable // size))
 
 
 def mixed(batch: Samples, random: np.random.Generator) -> Samples:
@@ -96,7 +96,7 @@ def with_mixtures(samples: Samples, most: int, random: np.random.Generator) -> S
     others = np.empty(count, np.int64)
     for parity in (0, 1):
         others[parity::2] = 2 * random.permutation(count // 2) + parity
-    mixtures = _between(samples.take(np.arange(count)), others, random.uniform(0.1, 0.5, count))
+    mixtures = _between(samples.first(count), others, random.uniform(0.1, 0.5, count))
     arrays = {name: np.concatenate([mixtures.inputs[name], array]) for name, array in samples.inputs.items()}
     return replace(samples, inputs=arrays, labels=None)
 
@@ -130,13 +130,12 @@ def share(samples: Samples) -> tuple[Samples, Samples] | None:
     Returns:
         Samples to tune with, and samples to check with; None if there are too few to do both.
     """
-    unit = samples.batch or 1
-    groups = samples.count // unit
+    groups = samples.count // samples.unit
     if groups <= 1:
         return None
     every = max(2, min(_CHECKED_SHARE, groups // _FEWEST_CHECKED))
-    checked = np.repeat(np.arange(groups) % every == every - 1, unit)
-    return samples.take(np.flatnonzero(~checked)), samples.take(np.flatnonzero(checked))
+    checked = np.arange(groups) % every == every - 1
+    return samples.units(np.flatnonzero(~checked)), samples.units(np.flatnonzero(checked))
 
 
 def random_batches(samples: Samples, size: int, steps: int, seed: int) -> Iterator[Samples]:
@@ -152,11 +151,10 @@ def random_batches(samples: Samples, size: int, steps: int, seed: int) -> Iterat
         Batches of that size, or of all samples where there are fewer.
     """
     random = np.random.default_rng(seed)
-    unit = samples.batch or 1
-    groups = min(size, samples.count) // unit
+    groups = min(size, samples.count) // samples.unit
     waiting: list[int] = []
     for _ in range(steps):
         while len(waiting) < groups:
-            waiting += random.permutation(samples.count // unit).tolist()
+            waiting += random.permutation(samples.count // samples.unit).tolist()
         picked, waiting = waiting[:groups], waiting[groups:]
-        yield samples.take((np.array(picked)[:, None] * unit + np.arange(unit)).reshape(-1))
+        yield samples.units(np.array(picked))

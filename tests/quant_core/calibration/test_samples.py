@@ -1,6 +1,7 @@
 """Samples as tensors."""
 
 import numpy as np
+import pytest
 import torch
 
 from quant_core.calibration import Samples
@@ -29,3 +30,22 @@ def test_copies_are_counted_once():
     assert Samples({"image": images}).distinct == 1
     assert Samples({"image": images, "id": ids}).distinct == 4
     assert Samples({"id": np.array([3, 1, 3])}).distinct == 2
+
+
+@pytest.mark.parametrize(
+    ("batch", "count", "first", "spread"),
+    [
+        (None, 1, [0], [0]),
+        (None, 3, [0, 1, 2], [0, 4, 8]),
+        (None, 99, [*range(12)], [*range(12)]),
+        (4, 1, [0, 1, 2, 3], [0, 1, 2, 3]),
+        (4, 11, [*range(8)], [0, 1, 2, 3, 4, 5, 6, 7]),
+        (2, 6, [*range(6)], [0, 1, 4, 5, 8, 9]),
+    ],
+)
+def test_what_a_graph_takes_at_once_stays_together(batch, count, first, spread):
+    rows = np.arange(12)
+    samples = Samples({"x": rows[:, None]}, labels=rows, batch=batch)
+    for found, expected in ((samples.first(count), first), (samples.spread(count), spread)):
+        assert found.inputs["x"][:, 0].tolist() == found.labels.tolist() == expected
+        assert found.batch == batch
