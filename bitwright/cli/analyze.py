@@ -78,7 +78,7 @@ def analyze(
         ),
     ] = None,
     tolerance: Annotated[
-        float | None,
+        str | None,
         typer.Option(
             "--tolerance",
             metavar="T",
@@ -114,7 +114,7 @@ def analyze(
         ),
     ] = None,
     held_back: Annotated[
-        float | None,
+        str | None,
         typer.Option(
             "--held-back",
             metavar="SHARE",

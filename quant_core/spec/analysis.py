@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from quant_core.spec.budget import Budget
 from quant_core.spec.number import Real, Whole
 from quant_core.spec.request import Request
+from quant_core.spec.share import Share
 from quant_core.spec.shorthand import expand_budget
 
 
@@ -31,9 +32,9 @@ class AnalyzeSpec(Request):
     """
 
     budget: Budget = Budget()
-    held_back: Real = Field(default=0.25, ge=0, lt=1)
+    held_back: Share = Field(default=0.25, ge=0, lt=1)
     activations: bool = False
-    tolerance: Real = Field(default=0.05, gt=0, lt=1)
+    tolerance: Share = Field(default=0.05, gt=0, lt=1)
     probes: Whole | None = Field(default=None, ge=1)
     seconds: Real | None = Field(default=None, gt=0, allow_inf_nan=False)
     samples: Whole | None = Field(default=None, ge=1)

@@ -6,7 +6,6 @@ import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -15,6 +14,8 @@ from pydantic import (
 )
 
 from quant_core.spec.number import Real
+from quant_core.spec.quoting import quote
+from quant_core.spec.share import read_share
 
 DEFAULT_SIZE = 0.25
 """The size budget of a request that names no budget at all."""
@@ -147,26 +148,6 @@ def parse_band(value: Any) -> Any:
     )
 
 
-def parse_confidence(value: Any) -> Any:
-    """Read a confidence such as `0.9` or `"90%"`.
-
-    Args:
-        value: A share, or text.
-
-    Returns:
-        The share; anything else unchanged, for pydantic to refuse.
-
-    Raises:
-        ValueError: If text cannot be read as a confidence.
-    """
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(rf"\s*{_NUMBER}\s*(%)?\s*", value)
-    if match is None:
-        raise ValueError(f"cannot read {value!r} as a confidence; write 0.9 or 90%")
-    return float(match[1]) / (100 if match[2] else 1)
-
-
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -218,14 +199,20 @@ class AccuracyBand(_Frozen):
         return f"a {self.metric} of at {'most' if self.falls else 'least'} {self.limit:g}"
 
 
-def _ratio_or_file(size: float) -> float:
-    """Refuse sizes that no file has: most likely a ratio or a percentage was meant."""
-    if 1 < size < _SMALLEST_FILE:
+def _size_of_a_file(value: Any) -> Any:
+    """Read a size and refuse those that no file has: of bare numbers most likely a ratio or a percentage was meant."""
+    size = parse_size(value)
+    if isinstance(size, int | float) and 1 < size < _SMALLEST_FILE:
+        told = "" if _has_unit(value) else "is no ratio of the float file, which is at most 1, and "
         raise ValueError(
-            f"{size:g} is no ratio of the float file, which is at most 1, and would be too few bytes for any file; "
+            f"{quote(value)} {told}would be too few bytes for any file; "
             "write a ratio such as 0.18, a percentage such as 18%, or bytes such as 2.5MB"
         )
     return size
+
+
+def _has_unit(value: Any) -> bool:
+    return isinstance(value, str) and value.strip()[-1:] in {"b", "B"}
 
 
 _Written = Annotated[float, Field(gt=0)] | str
@@ -234,7 +221,9 @@ _Written = Annotated[float, Field(gt=0)] | str
 PeakMemory = Annotated[
     Real, BeforeValidator(parse_size, json_schema_input_type=_Written), Field(gt=0, allow_inf_nan=False)
 ]
-Size = Annotated[PeakMemory, AfterValidator(_ratio_or_file)]
+Size = Annotated[
+    Real, BeforeValidator(_size_of_a_file, json_schema_input_type=_Written), Field(gt=0, allow_inf_nan=False)
+]
 Bops = Annotated[
     Real, BeforeValidator(parse_bops, json_schema_input_type=_Written), Field(gt=0, allow_inf_nan=False)
 ]
@@ -244,7 +233,7 @@ Milliseconds = Annotated[
 Band = Annotated[AccuracyBand, BeforeValidator(parse_band, json_schema_input_type=AccuracyBand | float | str)]
 Confidence = Annotated[
     Real,
-    BeforeValidator(parse_confidence, json_schema_input_type=Annotated[float, Field(ge=0.5, lt=1)] | str),
+    BeforeValidator(read_share, json_schema_input_type=Annotated[float, Field(ge=0.5, lt=1)] | str),
     Field(ge=0.5, lt=1),
 ]
 

@@ -19,6 +19,7 @@ from quant_core.spec.latency import LatencyTable
 from quant_core.spec.layer_rule import LayerRule
 from quant_core.spec.number import Real, Whole
 from quant_core.spec.quoting import quote
+from quant_core.spec.share import Share
 from quant_core.spec.shorthand import (
     BUDGETS,
     SHORTHAND,
@@ -169,7 +170,7 @@ class QuantizeSpec(Request):
     budget: Budget = Budget()
     activation_bits: ActivationBits = 8
     activation_range: RangeMethod | None = None
-    float_islands: Real | None = Field(default=None, ge=0, le=1)
+    float_islands: Annotated[Share, Field(ge=0, le=1)] | None = None
     follow: bool = True
     mix_channels: bool = True
     trellis: bool = False
@@ -178,7 +179,7 @@ class QuantizeSpec(Request):
     latency_table: LatencyTable | None = None
     target: TargetName = "ort-cpu"
     opset: Whole | None = Field(default=None, ge=18, le=25)
-    held_back: Real = Field(default=0.25, gt=0, lt=1)
+    held_back: Share = Field(default=0.25, gt=0, lt=1)
 
     @model_validator(mode="before")
     @classmethod

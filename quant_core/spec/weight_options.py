@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from quant_core.spec.number import Real, Whole
 from quant_core.spec.quoting import quote
+from quant_core.spec.share import read_share
 from quant_core.spec.weight_grid import (
     FORMAT_BITS,
     FORMAT_BLOCK,
@@ -36,12 +37,13 @@ def _known_share(value: Any) -> Any:
     if value == "auto":
         return value
     try:
-        share = float(value)
+        share = float(read_share(value))
     except (TypeError, ValueError, OverflowError):
         share = float("nan")
     if share != 0 and not _SMALLEST_SHARE <= share <= _LARGEST_SHARE:
         raise ValueError(
-            f"{quote(value)} is not a share of outliers; write auto, 0, or {_SMALLEST_SHARE} to {_LARGEST_SHARE}"
+            f"{quote(value)} is not a share of outliers; write auto, 0, or {_SMALLEST_SHARE} to {_LARGEST_SHARE} "
+            "(0.05% to 10%)"
         )
     return share
 

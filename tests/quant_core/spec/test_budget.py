@@ -132,15 +132,22 @@ def test_budgets_that_make_no_sense(written):
 
 @pytest.mark.parametrize("size", [1.2, "1.2", 25, "25", "120%", "80 B"])
 def test_what_is_neither_a_ratio_nor_the_bytes_of_a_file_is_asked_about(size):
-    with pytest.raises(ValidationError, match=r"ratio of the float file|at most 100%") as told:
+    with pytest.raises(ValidationError, match=r"ratio of the float file|at most 100%|few bytes") as told:
         QuantizeSpec.model_validate({"size": size})
     assert told.value.errors()[0]["loc"] == ("size",)
+    assert repr(size) in str(told.value)
     assert QuantizeSpec.model_validate({"peak_memory": 80}).budget.peak_memory == 80
 
 
 def test_a_unit_that_is_none_is_told():
     with pytest.raises(ValidationError, match="cannot read '5iB' as a size"):
         QuantizeSpec.model_validate({"size": "5iB"})
+
+
+def test_bytes_are_no_ratio():
+    with pytest.raises(ValidationError) as told:
+        QuantizeSpec.model_validate({"size": "20B"})
+    assert told.value.errors()[0]["msg"].startswith("Value error, '20B' would be too few bytes for any file")
 
 
 @pytest.mark.parametrize("confidence", [0.9, "0.9", "90%"])
