@@ -131,13 +131,13 @@ def _refuse_form(request: Request) -> tuple[int, JobFailure, dict[str, str]] | N
 
 def _refuse_site(request: Request, local_only: bool) -> tuple[int, JobFailure, dict[str, str]] | None:
     """Without keys, pages of other sites in the user's browser must not reach what listens on loopback."""
-    host = request.headers.get("Host", "")
-    if local_only and not is_loopback(urlsplit(f"//{host}").hostname or ""):
-        return 403, _FOREIGN, {}
-    origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc != host:
-        return 403, _FOREIGN, {}
-    return None
+    host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
+    try:
+        named = is_loopback(urlsplit(f"//{host}").hostname or "") or not local_only
+        ours = named and (origin is None or urlsplit(origin).netloc == host)
+    except ValueError:  # brackets around what is no address
+        ours = False
+    return None if ours else (403, _FOREIGN, {})
 
 
 _NUL = JobFailure(

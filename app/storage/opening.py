@@ -38,7 +38,10 @@ def open_storage(url: str, data_dir: Path, public_endpoint: str | None = None) -
 def _objects(url: str, data_dir: Path, public_endpoint: str | None) -> Objects:
     if not url:
         return LocalObjects(data_dir / "store")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets around what is no address
+        parts = urlsplit("")
     if parts.scheme == "file" and not parts.netloc and parts.path:
         return LocalObjects(Path(unquote(parts.path)))
     options = dict(parse_qsl(parts.query))

@@ -241,6 +241,8 @@ def test_without_keys_other_sites_pages_are_turned_away(server: Any) -> None:
         {"Origin": "null"},
         {"Host": "evil.example"},
         {"Host": f"evil.example:{server.port}"},
+        {"Host": "[::1"},
+        {"Origin": "http://["},
     ):
         answer = server.http.get("/jobs", headers=headers)
         assert (answer.status_code, answer.json()["code"]) == (403, "origin")
