@@ -5,13 +5,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto
 
 from quant_core.pipeline import quantize
 from quant_core.spec import FLOAT_BITS, QuantizeSpec
+from tests.quant_core.export.networks import optimized
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -63,11 +63,7 @@ def test_layers_kept_float_are_really_float(name, tmp_path):
     kept = [layer for layer in report.layers if layer.weight_bits == FLOAT_BITS]
     assert 3 < len(kept) < len(report.layers)
     assert not {layer.kernel for layer in kept} & INTEGER
-    optimized = tmp_path / "optimized.onnx"
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(optimized)
-    onnxruntime.InferenceSession(tmp_path / "model.onnx", options)
-    graph = onnx.load(optimized).graph
+    graph = optimized(tmp_path / "model.onnx")
     integer = {array.name for array in graph.initializer if array.data_type == TensorProto.INT8}
     hidden = {
         node.output[0]

@@ -215,10 +215,15 @@ class Net:
         return onnxruntime.InferenceSession(path).run(["y"], self.feeds)[0]
 
 
-def optimized_operators(path: Path, folder: Path) -> list[str]:
-    """Operators of the graph that onnxruntime makes of a file; it is written into a folder."""
+def optimized(path: Path) -> onnx.GraphProto:
+    """The graph that onnxruntime makes of a file, weights and all; it is written beside the file."""
     options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    options.optimized_model_filepath = str(path.with_suffix(".optimized"))
     options.log_severity_level = 3
     onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
+    return onnx.load(options.optimized_model_filepath).graph
+
+
+def optimized_operators(path: Path) -> list[str]:
+    """Operators of the graph that onnxruntime makes of a file."""
+    return [node.op_type for node in optimized(path).node]

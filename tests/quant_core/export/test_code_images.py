@@ -78,7 +78,7 @@ def test_what_scales_or_averages_channels_is_an_integer_convolution(body, channe
     net, path = _net(body, channels), tmp_path / "model.onnx"
     bits = {layer.name: 8 for layer in net.layers}
     placement, file, simulated = net.export(bits, 8, path)
-    operators = optimized_operators(path, tmp_path)
+    operators = optimized_operators(path)
     assert operators.count("QLinearConv") == convolutions + 1
     assert not {"BatchNormalization", "AveragePool", "DequantizeLinear"}.intersection(operators[:-1])
     assert np.abs(net.run(path) - simulated).max() <= 2.01 * net.grids["y"].scale
@@ -104,7 +104,7 @@ def test_other_averages_between_integer_convolutions_are_taken_in_float(pool, tm
     net, path = _net(f"a = {CONV}(x, w) p = {pool}(a) y = {CONV}(p, u)"), tmp_path / "model.onnx"
     placement, _, simulated = net.export({layer.name: 8 for layer in net.layers}, 8, path)
     assert {"a", "p"} <= set(placement.points)
-    operators = optimized_operators(path, tmp_path)
+    operators = optimized_operators(path)
     assert "AveragePool" in operators
     assert "QLinearAveragePool" not in operators
     assert np.abs(net.run(path) - simulated).max() <= 1.01 * max(grid.scale for grid in net.grids.values())
@@ -139,7 +139,7 @@ def test_places_of_codes_are_repeated_by_copies(tmp_path):
     bits = {layer.name: 8 for layer in net.layers}
     placement, file, simulated = net.export(bits, 8, path)
     assert list(placement.repeated.values()) == [(2, 2)]
-    operators = optimized_operators(path, tmp_path)
+    operators = optimized_operators(path)
     assert "Resize" not in operators
     assert operators.count("Transpose") <= 2  # of the image and of the answer
     assert np.abs(net.run(path) - simulated).max() <= 1.01 * net.grids["y"].scale

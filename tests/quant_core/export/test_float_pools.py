@@ -1,27 +1,17 @@
 """onnxruntime takes maxima of codes slowly but where convolutions have laid channels last."""
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 
-from tests.quant_core.export.networks import HEADER, Net
+from tests.quant_core.export.networks import HEADER, Net, optimized
 
 POOL = "MaxPool<kernel_shape=[2,2], strides=[2,2]>"
 CONV = "Conv<kernel_shape=[3,3], pads=[1,1,1,1]>"
 WEIGHTS = {"w1": (8, 8, 3, 3), "w2": (8, 8, 3, 3), "w3": (8, 8, 3, 3), "u": (8, 16, 3, 3)}
 
 
-def _optimized(path, tmp_path):
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    options.log_severity_level = 3
-    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return onnx.load(options.optimized_model_filepath).graph
-
-
-def _kernels(path, tmp_path):
-    graph = _optimized(path, tmp_path)
+def _kernels(path):
+    graph = optimized(path)
     codes = {name for node in graph.node if node.op_type == "QuantizeLinear" for name in node.output}
     return [
         ("codes" if node.op_type == "NhwcMaxPool" or node.input[0] in codes else "float")
@@ -59,7 +49,7 @@ def test_behind_integer_convolutions_codes_are_pooled(body, used, tmp_path):
     placement, _, simulated = net.export({layer.name: 8 for layer in net.layers}, 8, tmp_path / "model.onnx")
     assert not placement.float_pools
     assert "p" in placement.aliases
-    assert set(_kernels(tmp_path / "model.onnx", tmp_path)) == {"codes"}
+    assert set(_kernels(tmp_path / "model.onnx")) == {"codes"}
     assert np.abs(net.run(tmp_path / "model.onnx") - simulated).max() <= 1.01 * net.grids["y"].scale
 
 
@@ -82,7 +72,7 @@ def test_elsewhere_pools_run_in_float(body, used, tmp_path):
     placement, _, simulated = net.export({layer.name: 8 for layer in net.layers}, 8, tmp_path / "model.onnx")
     assert placement.float_pools
     assert "p" not in placement.aliases
-    assert "float" in _kernels(tmp_path / "model.onnx", tmp_path)
+    assert "float" in _kernels(tmp_path / "model.onnx")
     step = max(grid.scale for grid in net.grids.values())
     assert np.abs(net.run(tmp_path / "model.onnx") - simulated).max() <= 1.01 * step
 
@@ -91,4 +81,4 @@ def test_layers_in_float_have_their_pools_in_float(tmp_path):
     net = _net(f"a = {CONV}(x, w1)  p = {POOL}(a)  y = {CONV}(p, w2)", ("w1", "w2"))
     first, second = (layer.name for layer in net.layers)
     net.export({first: 32, second: 8}, 8, tmp_path / "model.onnx")
-    assert _kernels(tmp_path / "model.onnx", tmp_path) == ["float"]
+    assert _kernels(tmp_path / "model.onnx") == ["float"]

@@ -15,7 +15,7 @@ from quant_core.export.targets.ort_cpu import ORT_CPU
 from quant_core.export.targets.portable import portable
 from quant_core.quantizers import quantize_weight
 from quant_core.spec import FLOAT_BITS, WeightOptions
-from tests.quant_core.export.networks import HEADER, Net, uncorrected
+from tests.quant_core.export.networks import HEADER, Net, optimized_operators, uncorrected
 
 EVERY_OPERATOR = (
     HEADER
@@ -121,12 +121,9 @@ def test_sixteen_bit_activations_go_with_every_grid(net, bits, options, tmp_path
     ("bits", "options"), [*INTEGERS[1::6], *INTEGERS[3::6], *INTEGERS[5::6], *FLOATING], ids=label
 )
 def test_nothing_of_a_weight_is_unpacked_at_run_time(net, bits, options, tmp_path):
-    path, optimized = tmp_path / "model.onnx", tmp_path / "optimized.onnx"
+    path = tmp_path / "model.onnx"
     export(net, bits, options, path)
-    session = onnxruntime.SessionOptions()
-    session.optimized_model_filepath = str(optimized)
-    onnxruntime.InferenceSession(path, session)
-    operators = [node.op_type for node in onnx.load(optimized).graph.node]
+    operators = optimized_operators(path)
     gathers = 2 + (options.grid(bits).block is not None) + (options.weight_format != "int")
     if not options.symmetric and options.weight_format == "int":
         gathers += 1 + (options.grid(bits).block is not None)

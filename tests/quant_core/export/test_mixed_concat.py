@@ -22,7 +22,7 @@ def test_the_float_part_is_rounded(tmp_path):
     placement, _, simulated = net.export({layer.name: 4 for layer in net.layers}, 8, path)
     assert {"a", "t", "c"} <= set(placement.points)
     assert np.abs(net.run(path) - simulated).max() <= 1.01 * net.grids["y"].scale
-    kernels = optimized_operators(path, tmp_path)
+    kernels = optimized_operators(path)
     assert "QLinearConcat" in kernels
     assert "Concat" not in kernels
 

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx.reference import ReferenceEvaluator
 
@@ -19,7 +18,7 @@ from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.rounding.mixed_channels import mixed_codes
 from quant_core.quantizers.rounding.trellis import can_be_coded
 from quant_core.spec import FLOAT_BITS
-from tests.quant_core.export.networks import Net
+from tests.quant_core.export.networks import Net, optimized
 from tests.quant_core.export.test_grids import EVERY_OPERATOR
 
 
@@ -75,13 +74,9 @@ def test_bytes_are_foretold(net, bits, target, tmp_path):
 
 @pytest.mark.parametrize("bits", TRELLIS_BITS)
 def test_nothing_of_the_trellis_is_left_at_run_time(net, bits, tmp_path):
-    path, optimized = tmp_path / "model.onnx", tmp_path / "optimized.onnx"
+    path = tmp_path / "model.onnx"
     export(net, bits, 8, path)
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(optimized)
-    options.log_severity_level = 3
-    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    graph = onnx.load(optimized).graph
+    graph = optimized(path)
     ops = {node.op_type for node in graph.node}
     assert not {"BitwiseXor", "BitwiseAnd", "Pad", "Trellis"} & ops
     assert {"QLinearConv", "MatMulIntegerToFloat"} & ops

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 
@@ -15,7 +14,7 @@ from quant_core.quantizers.moments.input_moments import InputMoments, has_moment
 from quant_core.quantizers.moments.rows import from_rows, rows_shape, scale_to_rows, to_rows
 from quant_core.quantizers.rounding.gptq import gptq
 from quant_core.spec import WeightGrid
-from tests.quant_core.export.networks import HEADER, Net
+from tests.quant_core.export.networks import HEADER, Net, optimized
 
 TEXT = """g (float[n,%s] x) => (float[n,%s] y) {
     a = Identity(x)
@@ -118,10 +117,7 @@ def test_a_stack_runs_on_one_integer_kernel(bits, tmp_path):
     net = stacked("3,40,32", "3,40,16", (3, 32, 16))
     (layer,) = net.layers
     net.export({layer.name: bits}, 8, tmp_path / "model.onnx")
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    onnxruntime.InferenceSession(tmp_path / "model.onnx", options, providers=["CPUExecutionProvider"])
-    graph = onnx.load(tmp_path / "optimized.onnx").graph
+    graph = optimized(tmp_path / "model.onnx")
     assert [node.op_type for node in graph.node] == ["DynamicQuantizeMatMul"]
     (codes,) = (tensor for tensor in graph.initializer if len(tensor.dims) == 3 and tensor.dims[1] == 32)
     assert codes.data_type == onnx.TensorProto.INT8

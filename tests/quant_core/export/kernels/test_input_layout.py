@@ -3,8 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 
 from quant_core.export.kernels.input_layout import AS_IT_IS, InputLayout, input_layout, laid_out_time
@@ -14,7 +12,7 @@ from quant_core.export.targets.ort_cpu import ORT_CPU
 from quant_core.ingest.reading.quantized_parts import find_quantized_parts
 from quant_core.spec import WeightOptions
 from quant_core.verification.layer_check import check_layers
-from tests.quant_core.export.networks import HEADER, Net
+from tests.quant_core.export.networks import HEADER, Net, optimized
 
 AS_GIVEN = replace(ORT_CPU, lays_out_inputs=False)
 
@@ -95,10 +93,7 @@ def test_weights_of_every_form_are_laid_out_when_the_file_is_loaded(bits, option
     for file, target in ((path, ORT_CPU), (as_given, AS_GIVEN)):
         net.export({layer.name: bits for layer in net.layers}, 8, file, target=target, options=options)
     np.testing.assert_array_equal(net.run(path), net.run(as_given))
-    settings = onnxruntime.SessionOptions()
-    settings.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    onnxruntime.InferenceSession(path, settings)
-    graph = onnx.load(tmp_path / "optimized.onnx").graph
+    graph = optimized(path)
     held = {tensor.name: tensor for tensor in graph.initializer}
     kernels = [node for node in graph.node if node.op_type == "QLinearConv"]
     assert list(held[kernels[0].input[3]].dims) == [32, 12, 3, 3]

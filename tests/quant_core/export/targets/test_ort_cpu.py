@@ -3,9 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto
@@ -16,7 +14,7 @@ from quant_core.ingest.macs import with_shapes
 from quant_core.spec import FLOAT_BITS
 from quant_core.spec.bits import WIDE_BITS
 from quant_core.verification import INT8_OPERATORS, kernels
-from tests.quant_core.export.networks import HEADER, NETS, Net, parse
+from tests.quant_core.export.networks import HEADER, NETS, Net, optimized, parse
 
 WIDTHS = [2, 3, 4, 5, 6, 8]
 
@@ -53,11 +51,7 @@ def test_layers_kept_float_are_float_and_exact_between_rounded_ones(name, tmp_pa
         _, _, simulated = net.export(bits, 8, path)
         assert np.abs(net.run(path) - simulated).max() <= 0.03 * np.abs(simulated).max()
         assert kernels(path, net.layers)[kept.name] not in INT8_OPERATORS
-        optimized = tmp_path / "optimized.onnx"
-        options = onnxruntime.SessionOptions()
-        options.optimized_model_filepath = str(optimized)
-        onnxruntime.InferenceSession(path, options)
-        graph = onnx.load(optimized).graph
+        graph = optimized(path)
         scales = {array.name for array in graph.initializer if array.data_type == TensorProto.INT8}
         # onnxruntime quantizes unguarded float weights per tensor: a DequantizeLinear would feed the operator.
         dequantized = {
@@ -251,13 +245,11 @@ def test_small_tables_are_unpacked_at_load(tmp_path):
             {},
         )
     )
-    path, options = tmp_path / "model.onnx", onnxruntime.SessionOptions()
+    path = tmp_path / "model.onnx"
     _, file, simulated = net.export({layer.name: 4 for layer in net.layers}, 8, path)
     assert np.abs(net.run(path) - simulated).max() <= 1e-6
     assert file.ByteSize() < 1.02 * sum(layer.parameters / 2 + layer.shape[0] * 2 for layer in net.layers)
-    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    onnxruntime.InferenceSession(path, options)
-    graph = onnx.load(tmp_path / "optimized.onnx").graph
+    graph = optimized(path)
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
     looked_up = [types[node.input[0]] for node in graph.node if node.op_type == "Gather"]
     assert sorted(looked_up) == [

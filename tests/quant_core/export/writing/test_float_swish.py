@@ -25,7 +25,7 @@ def test_swish_of_codes_is_one_operator(swish, tmp_path):
     bits = {layer.name: 8 for layer in net.layers}
     placement, file, simulated = net.export(bits, 8, path)
     assert placement.points == ("x", "a", "m", "b", "c", "y")
-    operators = optimized_operators(path, tmp_path)
+    operators = optimized_operators(path)
     assert operators.count("QuickGelu") == operators.count("QLinearAdd") == 1
     assert operators.count("DequantizeLinear") == 2
     assert not {"Sigmoid", "Mul", "QLinearSigmoid", "QLinearMul"}.intersection(operators)
@@ -37,14 +37,14 @@ def test_swish_of_codes_is_one_operator(swish, tmp_path):
     )
 
 
-def test_its_sigmoid_is_rounded_where_others_read_it_and_in_files_of_standardoptimized_operators(tmp_path):
+def test_its_sigmoid_is_rounded_where_others_read_it_and_in_files_of_standard_operators(tmp_path):
     text = f"a = {CONV}(x, u) {SWISH} b = {CONV}(m, v) c = Mul(b, s) y = {CONV}(c, w)"
     for body, target in ((text, None), (text.replace("c = Mul(b, s)", "c = Relu(b)"), portable(21))):
         net, path = _net(body), tmp_path / "model.onnx"
         bits = {layer.name: 8 for layer in net.layers}
         placement, _, simulated = net.export(bits, 8, path, **({} if target is None else {"target": target}))
         assert "s" in placement.points
-        assert {"QLinearSigmoid", "QLinearMul"} <= set(optimized_operators(path, tmp_path))
+        assert {"QLinearSigmoid", "QLinearMul"} <= set(optimized_operators(path))
         assert np.abs(net.run(path) - simulated).max() <= 2.01 * net.grids["y"].scale
 
 
@@ -57,7 +57,7 @@ def test_hard_swish_of_codes_is_dequantized_once(other, tmp_path):
     net, path = _net(f"a = {CONV}(x, u) {gate} y = {CONV}(m, v)"), tmp_path / "model.onnx"
     _, file, simulated = net.export({layer.name: 8 for layer in net.layers}, 8, path)
     assert ("HardSwish" in [node.op_type for node in file.graph.node]) != other
-    assert optimized_operators(path, tmp_path).count("DequantizeLinear") == 2 + other
+    assert optimized_operators(path).count("DequantizeLinear") == 2 + other
     assert [entry.domain for entry in file.opset_import] == [""]
     assert np.abs(net.run(path) - simulated).max() <= 2.01 * net.grids["y"].scale
 

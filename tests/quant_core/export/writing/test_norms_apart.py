@@ -2,12 +2,11 @@
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 from quant_core.export.targets.ort_cpu import ORT_CPU
 from quant_core.export.targets.portable import portable
-from tests.quant_core.export.networks import HEADER, Net
+from tests.quant_core.export.networks import HEADER, Net, optimized_operators
 
 TEXT = """g (float[1,6,32] x) => (float[1,6,32] y) {
     a = MatMul(x, w1)
@@ -18,15 +17,6 @@ TEXT = """g (float[1,6,32] x) => (float[1,6,32] y) {
     y = LayerNormalization(t, scale, bias2)
 }"""
 SHAPES = {"w1": (32, 32), "w2": (32, 32), "scale": (32,), "bias": (32,), "bias2": (32,)}
-
-
-def optimized(path, feeds):
-    """Operators of the optimized graph, and the output."""
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(path.with_name("optimized.onnx"))
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    nodes = onnx.load(options.optimized_model_filepath).graph.node
-    return [node.op_type for node in nodes], session.run(["y"], feeds)[0]
 
 
 def exported(text, shapes, path, target=ORT_CPU, bits=8):
@@ -40,14 +30,14 @@ def test_no_addition_is_fused(bits, tmp_path):
     path = tmp_path / "model.onnx"
     net, dims = exported(TEXT, SHAPES, path, bits=bits)
     assert dims["scale"] == [1, 32]
-    apart, given = optimized(path, net.feeds)
+    apart, given = optimized_operators(path), net.run(path)
     assert apart.count("LayerNormalization") == 2
     plain = onnx.load(path)
     for tensor in plain.graph.initializer:
         if tensor.name == "scale":
             del tensor.dims[0]
     onnx.save(plain, path)
-    fused, expected = optimized(path, net.feeds)
+    fused, expected = optimized_operators(path), net.run(path)
     assert "SkipLayerNormalization" in fused  # else there is nothing to keep apart any more
     assert np.abs(given - expected).max() < (0.1 if bits == 4 else 1e-5)
 
