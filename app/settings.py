@@ -43,7 +43,7 @@ class Settings(BaseSettings):
         max_interruptions: A job fails when its process, or its service, was lost this often; each counts for itself.
         job_memory: The most memory, in bytes of address space, that a job on a CPU, or the check of an upload, may
             take; 0 for no limit.
-        webhook_secret: What webhooks are signed with.
+        webhook_secret: What webhooks are signed with; 16 characters or more.
         webhook_hosts: Hosts that webhooks may name, separated by commas; none without a secret.
         log_level: Level of the service's own log.
         log_format: `text`, or `json` for one object a line.

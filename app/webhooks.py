@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import hmac
+import itertools
 import json
 import logging
+import math
 import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -30,7 +33,8 @@ SIGNATURE = "X-Bitwright-Signature"
 class Webhooks:
     """A thread for each host that is told, so that one that hangs delays no other.
 
-    What was not sent when the service ends is not sent later.
+    A call that failed waits for its next try beside the others of its host. What was not sent when the service ends is
+    not sent later.
     """
 
     def __init__(
@@ -38,7 +42,7 @@ class Webhooks:
         store: JobStore,
         secret: str,
         transport: httpx.BaseTransport | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        pause: float = _PAUSE_SECONDS,
     ) -> None:
         """Set it up.
 
@@ -46,14 +50,14 @@ class Webhooks:
             store: The jobs.
             secret: What signatures are made with.
             transport: What carries requests, for tests.
-            sleep: Waits between tries.
+            pause: Seconds between the first try and the second; they double from try to try.
         """
         self._store = store
         self._secret = secret.encode()
         self._transport = transport
         self._http: httpx.Client | None = None
         self._lock = threading.Lock()
-        self._sleep = sleep
+        self._pause = pause
         self._due: queue.Queue[str | None] = queue.Queue()
         self._hosts: dict[str, _Host] = {}
         self._thread = threading.Thread(target=self._work, name="webhooks", daemon=True)
@@ -63,12 +67,12 @@ class Webhooks:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the threads after what is being sent."""
+        """End the threads after what is being sent, and what can be within a few seconds."""
         deadline = time.monotonic() + _TIMEOUT
         self._due.put(None)
         self._thread.join(timeout=_TIMEOUT)
         for host in tuple(self._hosts.values()):
-            host.due.put(None)
+            host.end(deadline)
         for host in tuple(self._hosts.values()):
             host.thread.join(timeout=max(0.0, deadline - time.monotonic()))
         if self._http is not None:
@@ -98,17 +102,8 @@ class Webhooks:
         )
         name = urlsplit(address).hostname or ""  # one of those that the settings list
         if name not in self._hosts:
-            self._hosts[name] = _Host(name, self._tell)
-        self._hosts[name].due.put(_Call(job_id, address, json.dumps(told).encode()))
-
-    def _tell(self, call: _Call) -> None:
-        for number in range(_TRIES):
-            what = self._post(call)
-            if what is None:
-                return
-            _log.warning("the end of job %s: try %d failed (%s)", call.job_id, number + 1, what)
-            if number + 1 < _TRIES:
-                self._sleep(_PAUSE_SECONDS * 2**number)
+            self._hosts[name] = _Host(name, self._post, self._pause)
+        self._hosts[name].add(_Call(job_id, address, json.dumps(told).encode()))
 
     def _post(self, call: _Call) -> str | None:
         """Send once, and tell what went wrong."""
@@ -116,6 +111,7 @@ class Webhooks:
 
         headers = {
             "Content-Type": "application/json",
+            "User-Agent": "Bitwright",
             SIGNATURE: sign(self._secret, call.body, time.time()),
         }
         try:
@@ -143,23 +139,70 @@ class _Call:
     job_id: str
     address: str
     body: bytes
+    tries: int = 0
+
+
+@dataclass(frozen=True, order=True)
+class _Due:
+    """A call and when it is to be made; of those at one time the one that came first."""
+
+    moment: float
+    number: int
+    call: _Call = field(compare=False)
 
 
 class _Host:
-    """Tells one host of all that concerns it, one after another."""
+    """Tells one host of all that concerns it: one call after another, in the order in which they are due."""
 
-    def __init__(self, name: str, tell: Callable[[_Call], None]) -> None:
-        self.due: queue.Queue[_Call | None] = queue.Queue()
-        self._tell = tell
+    def __init__(self, name: str, post: Callable[[_Call], str | None], pause: float) -> None:
+        self._post = post
+        self._pause = pause
+        self._numbers = itertools.count()
+        self._due: list[_Due] = []
+        self._changed = threading.Condition()
+        self._end: float | None = None
         self.thread = threading.Thread(target=self._work, name=f"webhooks of {name}", daemon=True)
         self.thread.start()
 
+    def add(self, call: _Call, after: float = 0.0) -> None:
+        """Make a call after so many seconds."""
+        with self._changed:
+            heapq.heappush(self._due, _Due(time.monotonic() + after, next(self._numbers), call))
+            self._changed.notify()
+
+    def end(self, moment: float) -> None:
+        """Make what is due by then, and no more."""
+        with self._changed:
+            self._end = moment
+            self._changed.notify()
+
     def _work(self) -> None:
-        while (call := self.due.get()) is not None:
+        while (call := self._next()) is not None:
             try:
                 self._tell(call)
             except Exception:
                 _log.exception("the end of job %s could not be told", call.job_id)
+
+    def _next(self) -> _Call | None:
+        with self._changed:
+            while True:
+                soonest, now = self._due[0].moment if self._due else math.inf, time.monotonic()
+                if self._end is not None and max(soonest, now) > self._end:
+                    for due in self._due:
+                        _log.warning("the end of job %s is not told: the service stops", due.call.job_id)
+                    return None
+                if soonest <= now:
+                    return heapq.heappop(self._due).call
+                self._changed.wait(None if soonest == math.inf else soonest - now)
+
+    def _tell(self, call: _Call) -> None:
+        failed = self._post(call)
+        if failed is None:
+            return
+        tries = call.tries + 1
+        _log.warning("the end of job %s: try %d of %d failed (%s)", call.job_id, tries, _TRIES, failed)
+        if tries < _TRIES:
+            self.add(replace(call, tries=tries), self._pause * 2 ** (tries - 1))
 
 
 def sign(secret: bytes, body: bytes, moment: float) -> str:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import textwrap
 import threading
+import time
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -18,6 +21,7 @@ from app.webhooks import SIGNATURE, Webhooks
 from quant_core.spec import QuantizeSpec
 
 SECRET = "a secret of some length"
+_PAUSE = 0.02
 
 
 def _run(tmp_path: Path, statuses: list[int], webhook: str | None) -> tuple[list[httpx.Request], list[float]]:
@@ -25,33 +29,51 @@ def _run(tmp_path: Path, statuses: list[int], webhook: str | None) -> tuple[list
     store.create(Submission("j", model="m", data="d", spec=QuantizeSpec(), tags=("x",), webhook=webhook))
     store.cancel("j")
     seen: list[httpx.Request] = []
-    pauses: list[float] = []
+    moments: list[float] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
         seen.append(request)
+        moments.append(time.monotonic())
         status = statuses[len(seen) - 1]
         if status == 0:
             raise httpx.ConnectError("refused")
         return httpx.Response(status, headers={"Location": "http://elsewhere/"})
 
-    hooks = Webhooks(store, SECRET, httpx.MockTransport(answer), pauses.append)
+    hooks = Webhooks(store, SECRET, httpx.MockTransport(answer), _PAUSE)
     hooks.start()
     hooks.ended("j")
     hooks.ended("no such job")
     hooks.stop()
-    return seen, pauses
+    return seen, [later - earlier for earlier, later in pairwise(moments)]
 
 
 def test_the_end_of_a_job_is_told_signed_until_someone_listens(tmp_path: Path) -> None:
     seen, pauses = _run(tmp_path, [500, 0, 302, 204], "https://me.example/hook")
     assert [str(request.url) for request in seen] == ["https://me.example/hook"] * 4
-    assert pauses == sorted(pauses)
-    assert len(pauses) == 3
+    assert all(pause >= _PAUSE * 2**number for number, pause in enumerate(pauses))
     told = json.loads(seen[-1].content)
     assert (told["id"], told["state"], told["tags"]) == ("j", "canceled", ["x"])
     stamp, digest = (part.split("=")[1] for part in seen[-1].headers[SIGNATURE].split(","))
     expected = hmac.new(SECRET.encode(), f"{stamp}.".encode() + seen[-1].content, hashlib.sha256).hexdigest()
     assert digest == expected
+
+
+@pytest.mark.parametrize(
+    ("secret", "late", "genuine"), [(SECRET, 0, True), ("another", 0, False), (SECRET, 400, False)]
+)
+def test_who_receives_it_can_tell_it_is_genuine_as_the_page_says(
+    secret: str, late: int, genuine: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (call, *_), _ = _run(tmp_path, [204], "https://me.example/hook")
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    snippet = textwrap.dedent(
+        page.split("compares in constant time and refuses old times:")[1].split("```")[1]
+    )
+    names = {"headers": call.headers, "body": call.content, "secret": secret.encode()}
+    now = time.time() + late
+    monkeypatch.setattr(time, "time", lambda: now)
+    exec(snippet, globals(), names)
+    assert names["genuine"] is genuine
 
 
 def test_a_host_that_hangs_delays_no_other(tmp_path: Path) -> None:
@@ -77,6 +99,30 @@ def test_a_host_that_hangs_delays_no_other(tmp_path: Path) -> None:
     hooks.ended("listens")
     hooks.stop()
     assert order == ["listens.example", "hangs.example"]
+
+
+def test_a_call_that_fails_delays_no_other_of_its_host(tmp_path: Path) -> None:
+    store = JobStore(Database(sqlite_url(tmp_path / "jobs.sqlite")))
+    for name in ("fails", "listens", "too"):
+        store.create(
+            Submission(name, model="m", data="d", spec=QuantizeSpec(), webhook=f"https://me.example/{name}")
+        )
+        store.cancel(name)
+    order, told = [], threading.Event()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        order.append(request.url.path[1:])
+        if order[-1] == "too":
+            told.set()
+        return httpx.Response(500 if order[-1] == "fails" else 204)
+
+    hooks = Webhooks(store, SECRET, httpx.MockTransport(answer), 900.0)
+    hooks.start()
+    for name in ("fails", "listens", "too"):
+        hooks.ended(name)
+    assert told.wait(900)
+    hooks.stop()
+    assert order == ["fails", "listens", "too"]
 
 
 def test_it_gives_up_in_the_end(tmp_path: Path) -> None:
