@@ -66,9 +66,8 @@ def test_who_receives_it_can_tell_it_is_genuine_as_the_page_says(
 ) -> None:
     (call, *_), _ = _run(tmp_path, [204], "https://me.example/hook")
     page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
-    snippet = textwrap.dedent(
-        page.split("compares in constant time and refuses old times:")[1].split("```")[1]
-    )
+    shown = page.split("compares in constant time and refuses old times:")[1]
+    snippet = textwrap.dedent(shown.split("```python\n")[1].split("```")[0])
     names = {"headers": call.headers, "body": call.content, "secret": secret.encode()}
     now = time.time() + late
     monkeypatch.setattr(time, "time", lambda: now)
