@@ -42,7 +42,8 @@ def orm(program: Program, layers: Sequence[Layer], batches: Sequence[Batch]) -> 
     for batch in batches:
         if batch.size < 2:
             raise SamplesError(
-                "one sample alone does not tell how alike layers are.", remedy="Give two samples or more."
+                "one sample is left to compare layers with, and alone it does not tell how alike they are.",
+                remedy="Give more samples.",
             )
         with torch.no_grad():
             values = program.evaluate(batch.feeds, outputs=names)

@@ -103,7 +103,7 @@ def test_what_cannot_be_compared_is_refused_or_marked() -> None:
     program = compile_model(ir.from_onnx_text(CONVOLUTIONS))
     conv = layer("conv", "w", (4, 2, 1, 1), ("x", "c"))
     x = torch.randn(5, 2, 3, 3, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(SamplesError, match="one sample alone"):
+    with pytest.raises(SamplesError, match="alone it does not tell"):
         orm(program, [conv], [Batch({"x": x[:1]}, None, 1)])
     summed = layer("summed", "v", (4, 1), ("t", "o"))
     with pytest.raises(ModelError, match=r"summed: no axis of its output 'o' counts samples"):
