@@ -15,8 +15,8 @@ from typing import Literal, get_args
 
 from sqlalchemy import select
 
+from app.job import now
 from app.jobs.database import Database
-from app.jobs.job import now
 from app.jobs.tables import KeyRow
 
 Scope = Literal["read", "write", "metrics"]

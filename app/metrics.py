@@ -17,7 +17,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from app.jobs.job import Job, now
+from app.job import Job, now
 from quant_core.spec import JobState, Progress, Stage
 
 disable_created_metrics()  # type: ignore[no-untyped-call]

@@ -9,9 +9,9 @@ from app.executors import Cluster, Executor, LocalExecutor, RayExecutor
 from app.executors.checker import Checker
 from app.executors.devices import find_devices
 from app.housekeeping import Housekeeper
+from app.job import Job
 from app.jobs.database import Database
 from app.jobs.heartbeat import Heartbeat, Rhythm
-from app.jobs.job import Job
 from app.jobs.leases import Leases
 from app.jobs.presence import Presence
 from app.jobs.store import JobStore

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.jobs.job import Job
+from app.job import Job
 from quant_core.errors import UserError
 from quant_core.spec import Progress, Stage
 

@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from app.api.problems import ProblemError
-
 T = TypeVar("T")
+
+
+class TakenOverError(Exception):
+    """A later request goes on with the upload."""
 
 
 class Transfers:
@@ -28,7 +30,7 @@ class Transfers:
             What the work gives.
 
         Raises:
-            ProblemError: If a later request took over.
+            TakenOverError: If a later request took over.
             asyncio.CancelledError: If the request itself ends.
         """
         await self.stop(name)
@@ -44,13 +46,7 @@ class Transfers:
             if self._running.get(name) is task:
                 del self._running[name]
         if task.cancelled():
-            raise ProblemError(
-                409,
-                "taken_over",
-                "Another request went on with this upload.",
-                remedy="Ask with HEAD how far it is.",
-                where=name[1],
-            )
+            raise TakenOverError
         return task.result()
 
     async def stop(self, name: tuple[str, str]) -> None:

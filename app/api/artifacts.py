@@ -13,7 +13,7 @@ from app.api.accept import preferred
 from app.api.deps import JobDep, ServiceDep, no_such_job
 from app.api.problems import ProblemError, responses
 from app.api.sending import Conditions, ConditionsDep, answers, send_file
-from app.jobs.job import Job
+from app.job import Job
 from app.service import Service
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["results"])

@@ -10,7 +10,7 @@ from fastapi import Depends, Path, Request
 
 from app.api.guard import key_of
 from app.api.problems import ProblemError
-from app.jobs.job import Job
+from app.job import Job
 from app.keys import LOCAL_OWNER
 from app.service import Service
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from app.jobs.job import Job
+from app.job import Job
 from quant_core.spec import JobInfo
 
 JOB_ID = "0b8f6f1e6d1c4f0f9b7a2a54d3c1e7aa"

@@ -13,7 +13,7 @@ from pebble import ProcessExpired
 
 from app.executors import worker
 from app.executors.pool import WorkerPool
-from app.jobs.job import kind_of
+from app.job import kind_of
 from quant_core.spec import JobFailure, JobKind, JobSpec, Preflight
 
 _TASKS_PER_WORKER = 64

@@ -19,7 +19,7 @@ from app.executors.killed_for_memory import killed_for_memory
 from app.executors.messages import Messages
 from app.executors.pool import WorkerPool, lost
 from app.executors.protocol import Outcome, Task, Ticket, Update
-from app.jobs.job import kind_of
+from app.job import kind_of
 from quant_core.spec import JobKind
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from app.executors.protocol import Task
-from app.jobs.job import kind_of
+from app.job import kind_of
 from quant_core.spec import AnalyzeSpec, JobKind, QuantizeSpec
 
 _SPECS: dict[JobKind, type[QuantizeSpec] | type[AnalyzeSpec]] = {

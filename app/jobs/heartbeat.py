@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import OperationalError
 
-from app.jobs.job import Job
+from app.job import Job
 from app.jobs.leases import Leases
 from app.jobs.presence import Presence
 from app.storage import Storage

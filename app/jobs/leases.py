@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy import ColumnElement, delete, or_, select, update
 from sqlalchemy.orm import Session
 
+from app.job import Job, now
 from app.jobs.database import Database, database_time
-from app.jobs.job import Job, now
 from app.jobs.progress import overall
 from app.jobs.rows import back_to_queue, end, note, to_job
 from app.jobs.tables import ArtifactRow, CheckpointRow, JobRow

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.jobs.job import Job, now
+from app.job import Job, now
 from app.jobs.tables import EventRow, JobRow
 from quant_core.spec import JobFailure, JobState, JobSummary
 

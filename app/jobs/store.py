@@ -10,8 +10,8 @@ from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from app.job import Job, JobEvent, kind_of, now
 from app.jobs.database import Database
-from app.jobs.job import Job, JobEvent, kind_of, now
 from app.jobs.rows import WAITING, end, joined, note, to_job
 from app.jobs.tables import ArtifactRow, EventRow, JobRow
 from quant_core.spec import RUNNING, JobSpec, JobState

@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 from app.executors.devices import served_by
 from app.executors.failures import disk_full, is_disk_full
 from app.executors.protocol import Executor, Outcome, Task, Ticket
-from app.jobs.job import Job
+from app.job import Job
 from app.jobs.leases import BATCH_STEP, Leases
 from app.metrics import Metrics, StageWatch
 from app.storage import Storage

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from app.admin import KeyRequestError, create_key
+from app.job import now
 from app.jobs.database import Database, sqlite_url
-from app.jobs.job import now
 from app.keys import Allowances, Key, KeyStore, KnownKeys
 from app.settings import Settings
 

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from app.jobs.job import Job, now
+from app.job import Job, now
 from app.tracing import AttemptTrace, Tracing, TracingError, TracingMiddleware, open_tracing
 from quant_core.spec import Progress, QuantizeSpec
 

@@ -26,7 +26,7 @@ from app.api.request_id import request_id
 from app.api.schemas import JobView
 from app.api.storing import storing
 from app.executors.checker import CheckerDownError
-from app.jobs.job import Job
+from app.job import Job
 from app.jobs.store import Submission, TooManyJobsError
 from app.service import Service
 from quant_core.errors import InfeasibleBudgetError, SamplesError, SpecError

@@ -19,6 +19,7 @@ from app.api.uploads.body import BusyError, TooLargeError, append, digest_of
 from app.api.uploads.headers import Sent, read_headers
 from app.service import Service
 from app.storage import UPLOAD_ID, Upload, is_digest
+from app.transfers import TakenOverError
 
 router = APIRouter(prefix="/uploads/{upload_id}", tags=["uploads"])
 
@@ -116,7 +117,16 @@ async def put_upload(
                 check_room, service, owner, upload_id, max(sent.length or 0, coming)
             )
             receiving = _receive(request, service, owner, upload_id, sent, limit)
-            view = await service.transfers.run((owner, upload_id), receiving)
+            try:
+                view = await service.transfers.run((owner, upload_id), receiving)
+            except TakenOverError as error:
+                raise ProblemError(
+                    409,
+                    "taken_over",
+                    "Another request went on with this upload.",
+                    remedy="Ask with HEAD how far it is.",
+                    where=upload_id,
+                ) from error
     response.status_code = 201 if view.complete else 202
     response.headers.update(_headers(view))
     return view

@@ -13,8 +13,8 @@ from alembic.migration import MigrationContext
 from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
 
+from app.job import now
 from app.jobs.database import Database, DatabaseError, WrongSchemaError, database_time, sqlite_url
-from app.jobs.job import now
 from app.jobs.migrations import HEAD, apply
 from app.jobs.migrations.apply import scripts
 from app.jobs.store import Filter, JobStore

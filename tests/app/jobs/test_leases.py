@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from app.job import Job
 from app.jobs.database import Database
-from app.jobs.job import Job
 from app.jobs.leases import Leases
 from app.jobs.store import JobStore, Submission
 from quant_core.spec import RUNNING, STAGES, JobFailure, Progress, QuantizeSpec

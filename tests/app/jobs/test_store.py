@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import pytest
 
+from app.job import Job, now
 from app.jobs.database import Database
-from app.jobs.job import Job, now
 from app.jobs.leases import Leases
 from app.jobs.store import Filter, JobStore, Submission, TooManyJobsError
 from quant_core.spec import AnalyzeSpec, QuantizeSpec

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from app.executors.protocol import Outcome, Task, Ticket, Update
+from app.job import Job
 from app.jobs.database import Database, sqlite_url
-from app.jobs.job import Job
 from app.jobs.leases import Leases
 from app.jobs.store import JobStore, Submission
 from app.jobs.supervisor import Supervisor
