@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 from typing import NamedTuple
 
 import numpy as np
@@ -52,7 +53,7 @@ def read_forbidden(
     for at, pair in enumerate(pairs):
         where = f"forbidden[{at}]"
         try:
-            (i, k), (j, m) = ((int(layer), int(choice)) for layer, choice in pair)
+            (i, k), (j, m) = ((index(layer), index(choice)) for layer, choice in pair)
         except (TypeError, ValueError) as error:
             raise SpecError(
                 f"{pair!r} is not a pair of options.",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from quant_core.allocation.solver.read_problem import read_numbers
 from quant_core.errors import NonFiniteError, SpecError
 
 Floats = npt.NDArray[np.float64]
@@ -26,10 +27,10 @@ def read_interactions(
         The table, 0 except where the first layer comes before the second and both choices are reachable.
 
     Raises:
-        SpecError: If the shape is wrong.
+        SpecError: If it is no table of real numbers, or the shape is wrong.
         NonFiniteError: If an interaction that could be chosen is NaN or infinite.
     """
-    table = np.asarray(values, dtype=np.float64)
+    table = read_numbers(values, "interactions")
     if table.shape != (*reachable.shape, *reachable.shape):
         layers, choices = reachable.shape
         raise SpecError(

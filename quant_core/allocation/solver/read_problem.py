@@ -28,15 +28,7 @@ def read_matrix(values: npt.ArrayLike, where: str) -> Matrix:
     Raises:
         SpecError: If it is no table of real numbers.
     """
-    try:
-        # Complex numbers would lose a part: as objects they are refused.
-        matrix = np.asarray(values, dtype=object if np.iscomplexobj(values) else None).astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise SpecError(
-            "it is not a table of numbers with rows of equal length.",
-            remedy="Give layers x choices numbers; mask choices a layer does not have.",
-            where=where,
-        ) from error
+    matrix = read_numbers(values, where)
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise SpecError(
             f"it has shape {matrix.shape}.",
@@ -44,6 +36,30 @@ def read_matrix(values: npt.ArrayLike, where: str) -> Matrix:
             where=where,
         )
     return matrix
+
+
+def read_numbers(values: npt.ArrayLike, where: str) -> Matrix:
+    """Read numbers in rows of equal length, however deep they are nested.
+
+    Args:
+        values: The numbers as given.
+        where: What messages call them.
+
+    Returns:
+        The numbers.
+
+    Raises:
+        SpecError: If they are no real numbers, or rows differ in length.
+    """
+    try:
+        # Complex numbers would lose a part: as objects they are refused.
+        return np.asarray(values, dtype=object if np.iscomplexobj(values) else None).astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise SpecError(
+            "it is not a table of numbers with rows of equal length.",
+            remedy="Give one for each layer and choice; mask choices a layer does not have.",
+            where=where,
+        ) from error
 
 
 def read_costs(costs: Mapping[str, npt.ArrayLike], shape: tuple[int, ...]) -> dict[str, Matrix]:
@@ -108,11 +124,11 @@ def read_mask(allowed: npt.ArrayLike | None, shape: tuple[int, ...]) -> Mask:
         Layers x choices.
 
     Raises:
-        SpecError: If the shape is another.
+        SpecError: If they are no truth values, or the shape is another.
     """
     if allowed is None:
         return np.ones(shape, dtype=np.bool_)
-    mask = np.asarray(allowed, dtype=np.bool_)
+    mask = read_numbers(allowed, "allowed").astype(np.bool_)
     if mask.shape != shape:
         raise SpecError(
             f"it has shape {mask.shape}, the scores have {shape}.",

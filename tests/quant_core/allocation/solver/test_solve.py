@@ -182,6 +182,10 @@ def test_non_finite_scores_name_the_layer(bad: float) -> None:
         Problem([[1, 2]], allowed=[[True]]),
         Problem([[1, 2]], allowed=[[False, False]]),
         Problem([[1, 2]], names=["a", "b"]),
+        Problem([[1, 2]] * 2, allowed=[[True], [True, False]]),
+        Problem([[1, 2]] * 2, interactions=[[1], [2, 3]]),
+        Problem([[1, 2]] * 2, interactions=np.zeros((2, 2, 2, 2)) + 1j),
+        Problem([[1, 2]] * 2, forbidden=[((0.9, 1), (1, 1))]),  # type: ignore[list-item]
     ],
 )
 def test_malformed_problems_are_refused(problem: Problem) -> None:
