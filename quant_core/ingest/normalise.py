@@ -9,6 +9,7 @@ from quant_core.errors import ModelError
 from quant_core.ingest.passes.annotations import DropAnnotations
 from quant_core.ingest.passes.batch_norm import FoldBatchNorm
 from quant_core.ingest.passes.body_names import NameBodyNodes
+from quant_core.ingest.passes.conv_padding import PadInConvolutions
 from quant_core.ingest.passes.dead_uses import DropDeadUses
 from quant_core.ingest.passes.domain import ShortDomain
 from quant_core.ingest.passes.einsum import EinsumToMatMul
@@ -65,6 +66,7 @@ def passes() -> tuple[ir.passes.InPlacePass, ...]:
         GatherRows(),
         DropDeadUses(),
         FoldBatchNorm(),
+        PadInConvolutions(),
         FuseHardSigmoid(),
         FuseGelu(),
         PoolMeans(),
@@ -87,9 +89,10 @@ def normalise(model: ir.Model) -> ir.Model:
     Afterwards the opset is at least 21, local functions are inlined but for those that unpack codes, every constant
     is an initializer, no initializer is a graph input or lies in another file, no Identity or Dropout stands between
     a weight and its readers, expressions of constants are folded, batch normalization is part of the layer in front
-    of it where possible, a hard sigmoid or a GELU in pieces is one operator, a mean over the places of an image is a
-    pool, layers in half or double precision are in float32, nothing is unused, and nodes have unique names, those
-    inside of bodies too. Graph inputs and outputs keep names, types and dynamic axes.
+    of it where possible, zeros in front of a convolution and places cut off behind it are its own padding, a hard
+    sigmoid or a GELU in pieces is one operator, a mean over the places of an image is a pool, layers in half or double
+    precision are in float32, nothing is unused, and nodes have unique names, those inside of bodies too. Graph inputs
+    and outputs keep names, types and dynamic axes.
     `alpha`, `beta` and `transB` of Gemm stay attributes, and MatMul followed by Add stays two nodes. Einsum with a
     constant is MatMul where it is one product, GatherND of a constant's rows is Gather. Axes that a Transpose of five
     or more between two Reshapes keeps side by side are one. A product with a transposed table that other nodes read as
