@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -51,8 +52,8 @@ def linear(x: Tensor, points: list[Tensor], padding: str = "zeros") -> Tensor:
     total = x.new_zeros(())
     for corner in itertools.product((0, 1), repeat=len(points)):
         places = [(floor + side).to(torch.int64) for floor, side in zip(floors, corner, strict=True)]
-        weight = math.prod(f if side else 1 - f for f, side in zip(fractions, corner, strict=True))
-        total = total + read(x, places, padding) * weight.unsqueeze(1)  # type: ignore[union-attr]
+        weight = reduce(torch.mul, [f if side else 1 - f for f, side in zip(fractions, corner, strict=True)])
+        total = total + read(x, places, padding) * weight.unsqueeze(1)
     return total
 
 
@@ -118,8 +119,8 @@ def _grid_sample(node: Node) -> Kernel:
                 place(floor + tap - 1, size).to(torch.int64)
                 for floor, tap, size in zip(floors, taps, sizes, strict=True)
             ]
-            weight = math.prod(table[tap] for table, tap in zip(weights, taps, strict=True))
-            total = total + read(x, places, padding) * weight.unsqueeze(1)  # type: ignore[union-attr]
+            weight = reduce(torch.mul, [table[tap] for table, tap in zip(weights, taps, strict=True)])
+            total = total + read(x, places, padding) * weight.unsqueeze(1)
         return total
 
     return sample

@@ -98,7 +98,7 @@ _Results = list[tuple[ir.Value, ir.Value]] | None
 def _conv(node: ir.Node, parts: _Parts) -> _Results:
     given = node.attributes.get("activation_params")
     act = _activation(node, [] if given is None else list(given.as_floats()))
-    if not _is_weight(_input(node, 1)) or act is None:
+    if act is None:
         return None
     kept = {k: v for k, v in node.attributes.items() if not k.startswith("activation")}
     out = parts.append(ir.Node("", "Conv", node.inputs[:3], kept.values())).outputs[0]
@@ -109,7 +109,7 @@ def _conv(node: ir.Node, parts: _Parts) -> _Results:
 def _gemm(node: ir.Node, parts: _Parts) -> _Results:
     names = ("activation_alpha", "activation_beta", "activation_gamma")
     act = _activation(node, [node.attributes.get_float(name) for name in names if name in node.attributes])
-    if not _is_weight(_input(node, 1)) or act is None:
+    if act is None:
         return None
     kept = [v for k, v in node.attributes.items() if not k.startswith("activation")]
     return [(node.outputs[0], act(parts, parts.append(ir.Node("", "Gemm", node.inputs, kept)).outputs[0]))]
@@ -118,11 +118,9 @@ def _gemm(node: ir.Node, parts: _Parts) -> _Results:
 def _matmul(node: ir.Node, parts: _Parts) -> _Results:
     left, right = node.inputs
     flags = {k: node.attributes.get_int(k, 0) for k in ("transA", "transB", "transBatchA", "transBatchB")}
-    if not _is_weight(right) or flags["transA"] or flags["transBatchA"] or flags["transBatchB"]:
+    tensor = _weight(right)
+    if tensor is None or flags["transA"] or flags["transBatchA"] or flags["transBatchB"]:
         return None
-    assert right is not None  # it is a weight
-    tensor = right.const_value
-    assert tensor is not None
     if flags["transB"]:
         axes = list(range(len(tensor.shape)))
         right = parts.add("Transpose", [right], perm=[*axes[:-2], axes[-1], axes[-2]])
@@ -137,14 +135,15 @@ def _attention(node: ir.Node, parts: _Parts) -> _Results:
     has_present = len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output())
     rank = 0 if mask is None or mask.shape is None else len(mask.shape)
     known = mask is None or rank == _MASK_OF_KEYS or _counts_keys(mask)
-    if not _is_weight(weight) or past is not None or has_present or not known:
+    tensor = _weight(weight)
+    if tensor is None or past is not None or has_present or not known:
         return None
     if node.attributes.get_int("do_rotary", 0):
         return None
     if mask is not None and rank != _MASK_OF_KEYS:
         mask = _of_keys(mask, source, parts)
     sizes = node.attributes.get_ints("qkv_hidden_sizes", None)
-    sizes = sizes or [weight.const_value.shape.numpy()[1] // 3] * 3  # type: ignore[union-attr]
+    sizes = sizes or [tensor.shape.numpy()[1] // 3] * 3
     out = parts.add("MatMul", [source, weight])
     out = out if bias is None else parts.add("Add", [out, bias])
     cut = parts.append(ir.node("Split", [out, parts.constant(np.array(sizes))], {"axis": -1}, num_outputs=3))
@@ -178,7 +177,7 @@ def _embed(node: ir.Node, parts: _Parts) -> _Results:
     )
     read = [value if value.uses() or value.is_graph_output() else None for value in node.outputs]
     outputs = [*read, None, None]
-    if not _is_weight(words) or not _is_weight(positions) or (outputs[1] is not None and mask is None):
+    if None in (_weight(words), _weight(positions)) or (outputs[1] is not None and mask is None):
         return None
     if places is None:
         zero, one = (parts.constant(np.array(number)) for number in (0, 1))
@@ -210,14 +209,14 @@ _REWRITES: dict[str, Callable[[ir.Node, _Parts], _Results]] = {
 
 
 def _activation(node: ir.Node, given: Sequence[float]) -> Callable[[_Parts, ir.Value], ir.Value] | None:
-    """What appends the activation that a fused node names; None for one that is not known here."""
-    name = node.attributes.get_string("activation", "")
+    """What appends the activation that a fused node names; None for one not known here, and without a weight."""
+    name, weight = node.attributes.get_string("activation", ""), _weight(_input(node, 1))
+    if weight is None:
+        return None
     if not name:
         return lambda _parts, value: value
     if name == "Clip":
-        weight = _input(node, 1)
-        assert weight is not None  # it was found to be a constant
-        kind = np.dtype(weight.dtype.numpy())  # type: ignore[union-attr]
+        kind = np.dtype(weight.dtype.numpy())
         return lambda parts, value: parts.add(
             "Clip", [value, *(parts.constant(np.array(bound, kind)) for bound in given)]
         )
@@ -234,6 +233,8 @@ def _input(node: ir.Node, place: int) -> ir.Value | None:
     return node.inputs[place] if place < len(node.inputs) else None
 
 
-def _is_weight(value: ir.Value | None) -> bool:
+def _weight(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """What a layer could hold; None for all else."""
     tensor = constant_tensor(value)
-    return tensor is not None and tensor.dtype in FLOAT_TYPES and len(tensor.shape) >= _MATRIX
+    fits = tensor is not None and tensor.dtype in FLOAT_TYPES and len(tensor.shape) >= _MATRIX
+    return tensor if fits else None
