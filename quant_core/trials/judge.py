@@ -27,6 +27,8 @@ Floats = npt.NDArray[np.float64]
 _NEPER = 10 / math.log(10)
 _RESAMPLES = 2000
 _EXACT = 1e-30  # share of the signal: 300 dB, for outputs without any noise
+_FAR = float(np.finfo(np.float32).max)
+"""Stands for infinity and NaN, which reports cannot hold."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ class Judge:
             worse = self._increase(values)
             value, low, high = self._bootstrap(worse[:, None], lambda mean: mean[..., 0])
         else:
-            a, b = (np.asarray(side, np.float64).reshape(self.samples, -1) for side in (before, after))
+            a, b = (side.reshape(self.samples, -1) for side in _comparable(before, after))
             if self.band.metric == "cosine":
                 dot, norms = (a * b).sum(1), np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
                 same = np.divide(dot, norms, out=(a == b).all(1).astype(np.float64), where=norms > 0)
@@ -242,7 +244,7 @@ class Judge:
         increase = self._objective.per_sample(rows, reference, labels) - self._objective.per_sample(
             reference, reference, labels
         )
-        return np.asarray(increase.double().numpy())
+        return np.asarray(np.nan_to_num(increase.double().numpy(), nan=_FAR, posinf=_FAR, neginf=-_FAR))
 
     def _bootstrap(self, table: Floats, metric: Any) -> tuple[float, float, float]:
         """Percentiles over resampled samples of a function of column means."""
@@ -252,8 +254,17 @@ class Judge:
         return float(metric(table.mean(axis=0))), float(low), float(high)
 
 
+def _comparable(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> tuple[Floats, Floats]:
+    """Two outputs in finite numbers; what is not finite on one side alone is as wrong as can be."""
+    a, b = np.asarray(before, np.float64), np.asarray(after, np.float64)
+    masked = np.isinf(a) & (a == b)  # says nothing about quantization
+    a = np.nan_to_num(np.where(masked, 0.0, a), nan=0.0, posinf=_FAR, neginf=-_FAR)
+    return a, np.where(masked, 0.0, np.where(np.isfinite(b), b, np.where(a > 0, -_FAR, _FAR)))
+
+
 def _decibels(sums: Floats) -> Floats:
+    """Between -300 and 300; 300 where there is no noise, whatever the signal."""
     signal, noise = sums[..., 0], sums[..., 1]
-    least = np.maximum(_EXACT * signal, np.finfo(np.float64).tiny)
-    with np.errstate(divide="ignore"):
-        return np.asarray(10 * np.log10(signal / np.maximum(noise, least)))
+    exact = noise == 0
+    ratio = np.where(exact, 1 / _EXACT, signal / np.where(exact, 1, noise))
+    return np.asarray(10 * np.log10(np.clip(ratio, _EXACT, 1 / _EXACT)))

@@ -10,6 +10,8 @@ from quant_core.sensitivity import Objective, Term
 from quant_core.spec.budget import AccuracyBand, parse_band
 from quant_core.trials.judge import Judge
 
+SQUARED = Objective((Term("y", "y", "squared_error"),))
+
 
 def classifier(path, weight, softmax=False):
     out = "y"
@@ -149,6 +151,56 @@ def test_a_band_holds_for_every_output(pair, text):
     blank = two_outputs(folder / "z.onnx", w, 0 * w)
     made = Judge(band(text), blank, Samples({"x": x}), objective, 64, seed=0)
     assert made.judge(blank).inside
+
+
+@pytest.mark.parametrize(("text", "value"), [("sqnr>=20dB", 300), ("cosine>=0.99", 1), ("loss<=0.1", 0)])
+def test_an_output_that_is_zero_throughout_and_stays_so(pair, text, value):
+    folder, x, w, noisy, _ = pair
+    blank = classifier(folder / "zero.onnx", 0 * w)
+    made = Judge(band(text), blank, Samples({"x": x}), SQUARED, 64, seed=0)
+    found = made.judge(blank)
+    assert (found.value, found.low, found.high, found.inside) == (value, value, value, True)
+    worse = made.judge(classifier(folder / "noisy.onnx", noisy))
+    assert not worse.inside
+    assert np.isfinite([worse.value, worse.low, worse.high, worse.bound]).all()
+
+
+def shifted(path, weight, row):
+    """A product and a row that is added to it, such as minus infinity where a class is masked."""
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Add", ["h", "row"], ["y"])]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 5])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])],
+        [onnx.numpy_helper.from_array(w.astype(np.float32), n) for n, w in (("w", weight), ("row", row))],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
+    return path
+
+
+@pytest.mark.parametrize("text", ["sqnr>=20dB", "cosine>=0.99"])
+def test_masked_places_say_nothing(pair, text):
+    folder, x, w, noisy, _ = pair
+    masked, none = np.array([0, -np.inf, 0, 0]), np.array([1, 0, 1, 1])
+    found = []
+    for row, kept in ((masked, 1), (0 * none, none)):
+        files = (shifted(folder / f"{name}.onnx", v * kept, row) for name, v in (("f", w), ("q", noisy)))
+        float_file, file = files
+        found.append(Judge(band(text), float_file, Samples({"x": x}), SQUARED, 64, seed=0).judge(file))
+    assert found[0].value == pytest.approx(found[1].value)
+    assert found[0].bound == pytest.approx(found[1].bound)
+
+
+@pytest.mark.parametrize("text", ["sqnr>=0dB", "cosine>=0", "loss<=1000"])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_keeps_no_band_and_is_told_in_numbers(pair, text, wrong):
+    folder, x, w, _, _ = pair
+    float_file = classifier(folder / "f.onnx", np.abs(w))
+    made = Judge(band(text), float_file, Samples({"x": np.abs(x)}), SQUARED, 64, seed=0)
+    found = made.judge(shifted(folder / "q.onnx", np.abs(w), np.array([0, wrong, 0, 0])))
+    assert not found.inside
+    assert np.isfinite([found.value, found.low, found.high, found.bound]).all()
 
 
 def test_no_answers_to_count(pair):
