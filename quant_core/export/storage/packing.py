@@ -88,28 +88,6 @@ def blank_planes(shape: tuple[int, ...], bits: int) -> tuple[Plane, ...]:
     return low, Plane(".hi", _UNSIGNED[high_bits], shape, b"")
 
 
-def unpack(planes: tuple[Plane, ...], bits: int) -> npt.NDArray[np.int8]:
-    """Read codes back; the inverse of `pack`.
-
-    Args:
-        planes: What `pack` returned.
-        bits: The width they were packed with.
-
-    Returns:
-        int8 codes in the first plane's shape.
-    """
-    shape = planes[0].dims
-    count = int(np.prod(shape, dtype=np.int64))
-    if bits in _SIGNED:
-        codes = unpack_bits(planes[0].data, bits, count).astype(np.int16)
-        codes[codes >= 1 << (bits - 1)] -= 1 << bits
-    else:
-        low_bits = _LOW_BITS[bits]
-        high = unpack_bits(planes[1].data, bits - low_bits, count).astype(np.int16)
-        codes = (high << low_bits) + unpack_bits(planes[0].data, low_bits, count) - (1 << (bits - 1))
-    return codes.astype(np.int8).reshape(shape)
-
-
 def plane_bytes(count: int, bits: int) -> tuple[int, ...]:
     """Give the raw size of each plane without packing anything.
 
@@ -144,22 +122,3 @@ def pack_bits(values: _Bytes, bits: int) -> _Bytes:
     for i in range(per_byte):
         out |= padded[i::per_byte] << (bits * i)
     return out
-
-
-def unpack_bits(data: bytes, bits: int, count: int) -> _Bytes:
-    """Read values back; the inverse of `pack_bits`.
-
-    Args:
-        data: Packed bytes.
-        bits: Width of each value.
-        count: Number of values.
-
-    Returns:
-        Flat uint8 values.
-    """
-    raw = np.frombuffer(data, dtype=np.uint8)
-    per_byte = 8 // bits
-    out = np.empty(raw.size * per_byte, dtype=np.uint8)
-    for i in range(per_byte):
-        out[i::per_byte] = (raw >> (bits * i)) & ((1 << bits) - 1)
-    return out[:count]
