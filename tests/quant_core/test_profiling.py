@@ -100,6 +100,10 @@ def test_a_latency_budget_buys_float_layers_where_they_are_cheap(samples):
         with pytest.raises(SpecError, match=told) as refused:
             price(job, spec.model_copy(update={"latency_table": other}))
         assert "bitwright profile" in str(refused.value)
+    blocks = {"latency_table": made.model_copy(update={"block_size": 64})}
+    price(job, spec.model_copy(update=blocks))  # channels have no blocks
+    with pytest.raises(SpecError, match="blocks have 64 weights, and blocks of 32"):
+        price(job, spec.model_copy(update=blocks | {"granularity": "block"}))
 
 
 def test_the_peak_of_resnet20_is_three_maps_of_its_first_stage(samples):
