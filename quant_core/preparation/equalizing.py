@@ -96,9 +96,9 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
     wanted = before | depthwise | joined if spec.equalize == "auto" else integer.keys()
     if not (wanted or borders.writing):
         return job
-    affordable = _MOST_SAMPLES if dynamic else max(_ENOUGH, affordable_samples(job.layers, _MOST_MACS))
     # Channels of words have few outliers, which some sentences do not hold.
-    samples = samples.first(min(_MOST_SAMPLES, affordable))
+    enough = _MOST_SAMPLES if dynamic else max(_ENOUGH, affordable_samples(job.layers, _MOST_MACS))
+    samples = samples.first(min(_MOST_SAMPLES, enough))
     few = samples.first(1).feeds(job.program.device, fast=True)
     shapes, outputs = _looked_at(job.program, few)
 
