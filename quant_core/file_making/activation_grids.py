@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -12,6 +13,7 @@ from quant_core.calibration.output_range import OutputErrors
 from quant_core.export import Placement
 from quant_core.ingest.macs import affordable_samples
 from quant_core.ingest.maxima import before_maxima
+from quant_core.ingest.value_bounds import value_bounds
 from quant_core.journal import Journal
 from quant_core.preparation import Prepared
 from quant_core.quantizers import ActivationGrid, activation_grid
@@ -77,8 +79,10 @@ class ActivationGrids:
                 ),
             )
             errors = self._errors({name: seen for name, seen in ranges.items() if bits[name] == _BYTE})
+            bounds = value_bounds(self.job.model)
             for name, observed in ranges.items():
-                self.found[name, bits[name]] = self._grid(observed, bits[name], errors.get(name))
+                ends = bounds.get(name, (-math.inf, math.inf))
+                self.found[name, bits[name]] = self._grid(observed, bits[name], errors.get(name), ends)
         else:
             self.journal.tell("calibration", 1, f"{len(placement.points)} tensors have a grid")
         return {name: self.found[name, bits[name]] for name in placement.points}
@@ -101,8 +105,13 @@ class ActivationGrids:
         feeds = ((batch.feeds(job.program.device), batch.count) for batch in samples.batches(self.batch_size))
         return range_errors(job.program, feeds, ranges, self.spec.seed)
 
-    def _grid(self, observed: ActivationRange, bits: int, errors: OutputErrors | None) -> ActivationGrid:
+    def _grid(
+        self, observed: ActivationRange, bits: int, errors: OutputErrors | None, ends: tuple[float, float]
+    ) -> ActivationGrid:
         if self.job.target.float8:  # fine near 0 whatever the range, so nothing is clipped
             return float8_grid(*choose_range(observed, "minmax"))
         low, high = choose_range(observed, self.spec.activation_range or "output", bits, errors)
+        if ends != (0.0, 0.0):
+            # A grid with headroom beyond the end of a Clip would not clip in its place.
+            low, high = max(low, min(ends[0], 0.0)), min(high, max(ends[1], 0.0))
         return symmetric_grid(low, high) if self.job.target.symmetric else activation_grid(low, high, bits)

@@ -74,6 +74,32 @@ def test_by_default_a_grid_is_found_by_outputs_in_front_of_a_maximum_and_where_s
     assert found[None]["x"] == found["mse" if count < 4 else "output"]["x"]
 
 
+@pytest.mark.parametrize(
+    ("function", "end"), [("Clip(h, low, high)", 6), ("Tanh(h)", 1), ("Sigmoid(h)", 1), ("Relu(h)", None)]
+)
+def test_no_grid_reaches_beyond_the_end_of_an_activation_function(
+    tmp_path: Path, function: str, end: float | None
+):
+    rng = np.random.default_rng(0)
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["": 21]>
+        net (float[n, 4, 8, 8] x) => (float[n, 8, 8, 8] y) <float low = {{0}}, float high = {{6}}>
+        {{ h = Conv(x, v) r = {function} y = Conv(r, w) }}"""
+    )
+    save_with_weights(model, rng, tmp_path / "net.onnx")
+    reach = np.linspace(0.05, 1.6, 24).reshape(-1, 1, 1, 1)  # few samples come to the end
+    np.savez(tmp_path / "x.npz", x=(reach * rng.uniform(-1, 1, (24, 4, 8, 8))).astype(np.float32))
+    spec = QuantizeSpec.model_validate({"size": 0.9, "activation_range": "output", "float_islands": 0})
+    job = prepare(tmp_path / "net.onnx", tmp_path / "x.npz", spec)
+    grids = ActivationGrids(job, spec, Journal(), (job.samples,), batch_size=8)
+    placement = place(job.model, job.layers, {layer.name: 8 for layer in job.layers}, 8, job.target, spec)
+    high = grids.of(placement)["r"].high
+    if end is None:
+        assert high > 6.5
+    else:
+        assert 0.9 * end < high <= 1.0001 * end
+
+
 @pytest.mark.parametrize(("count", "method"), [(6, "mse"), (20, "output")])
 def test_few_samples_take_no_runs_with_gradients_that_a_short_job_would_notice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, method: str
