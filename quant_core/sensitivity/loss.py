@@ -10,23 +10,12 @@ import onnx_ir as ir
 import torch
 
 from quant_core.errors import ModelError, SpecError
+from quant_core.ingest.varying_sizes import size_depends_on_values
 from quant_core.sensitivity.objective import Objective, Term
 from quant_core.spec import Loss
 
 _SAME_VALUES = {"Identity", "Dropout", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"}
 _LINEAR = {"Gemm", "MatMul", "Conv", "Einsum"}
-_SELECTING = {"NonMaxSuppression", "NonZero", "Unique", "Compress"}
-# Operands that set the size of what a node makes.
-_SIZING = {
-    "Range": (0, 1, 2),
-    "Reshape": (1,),
-    "Expand": (1,),
-    "Tile": (1,),
-    "ConstantOfShape": (0,),
-    "TopK": (1,),
-}
-# What is written into the first operand, which alone sets the size.
-_WRITING = {"Scatter", "ScatterElements", "ScatterND", "TensorScatter"}
 _SAME_FOR_ALL = 0.02  # nats between the likeliest and the least likely class
 _CERTAIN = 10.0  # nats between the two likeliest classes
 _NO_DOUBT = 1e-9  # mean probability of all classes but the likeliest
@@ -112,7 +101,7 @@ def _choose(
         if tensor is None or not tensor.is_floating_point() or tensor.dim() == 0:
             continue
         axis = axes.get(name)
-        if axis is not None and not _size_depends_on_values(value):
+        if axis is not None and not size_depends_on_values(value):
             guesses.append(_guess(value, tensor, axis))
     if not guesses:
         raise ModelError(
@@ -151,41 +140,6 @@ def _choose(
     if labels is not None and labelled is None:
         reason += "; the labels fit no output's classes"
     return Objective(_balance([term for term, _ in guesses], outputs, samples), reason)
-
-
-def _size_depends_on_values(value: ir.Value) -> bool:
-    return any(_makes_varying_size(node) for node in _behind(value, sizes_only=True))
-
-
-def _makes_varying_size(node: ir.Node) -> bool:
-    def depends(place: int) -> bool:
-        operand = node.inputs[place] if place < len(node.inputs) else None
-        return operand is not None and _reads_input(operand)
-
-    if node.op_type == "Slice":
-        # A window that moves with the values keeps its size where both of its ends move.
-        return depends(1) != depends(2)
-    places = range(len(node.inputs)) if node.op_type in _SELECTING else _SIZING.get(node.op_type, ())
-    return any(map(depends, places))
-
-
-def _reads_input(value: ir.Value) -> bool:
-    return value.is_graph_input() or any(
-        operand is not None and operand.is_graph_input() for node in _behind(value) for operand in node.inputs
-    )
-
-
-def _behind(value: ir.Value, *, sizes_only: bool = False) -> list[ir.Node]:
-    # The nodes a value is computed from, other than through sizes alone; or those that its size may come from.
-    found: dict[int, ir.Node] = {}
-    open_ends = [value]
-    while open_ends:
-        node = open_ends.pop().producer()
-        if node is not None and id(node) not in found and node.op_type not in {"Shape", "Size"}:
-            found[id(node)] = node
-            operands = node.inputs[:1] if sizes_only and node.op_type in _WRITING else node.inputs
-            open_ends += [operand for operand in operands if operand is not None]
-    return list(found.values())
 
 
 def _guess(value: ir.Value, tensor: torch.Tensor, sample_axis: int) -> tuple[Term, str]:

@@ -30,6 +30,14 @@ ROWS = """g (float[n,7,16] x) => (float[n,7,16] y) {
 }"""
 ROWS_SHAPES = {f"w{k}": (16, 16) for k in range(3)} | {"b0": (16,), "b1": (16,)}
 
+EXPERT = """g (float[n,7,16] x) => (float[n,7,16] y)
+    <int64[2] rows = {-1, 16}, int64[1] first = {0}, float zero = {0.0}> {
+    a = MatMul(x, w0) f = Reshape(a, rows) k = Gather<axis=1>(f, first) p = Greater(k, zero) q = Squeeze(p)
+    i = NonZero(q) j = Transpose(i) e = GatherND(f, j) u = MatMul(e, w1) r = Relu(u) d = MatMul(r, w2)
+    b = ScatterND<reduction="add">(f, j, d) t = Shape(x) v = Reshape(b, t) y = MatMul(v, w3)
+}"""
+EXPERT_SHAPES = {f"w{k}": (16, 16) for k in range(4)}
+
 
 class Job:
     """A net with 3-bit weights, 64 samples to calibrate and 256 to judge."""
@@ -200,3 +208,14 @@ def test_layers_that_the_first_sample_does_not_reach_are_left():
     left = {layer.weight for layer in job.layers if followed[layer.name] is job.weights[layer.name]}
     assert "w1" in left
     assert "w2" not in left
+
+
+def test_rows_that_the_network_chooses_are_not_followed():
+    """An expert's rows belong to other samples once rounding sends it others."""
+    job = Job(EXPERT, EXPERT_SHAPES)
+    places = followed_places(job.model, job.layers, job.samples)
+    assert [place.layer.weight for place in places] == ["w0", "w3"]
+    followed = job.followed()
+    kept = [layer.weight for layer in job.layers if followed[layer.name] is job.weights[layer.name]]
+    assert kept == ["w1", "w2"]
+    assert job.error(followed) < job.error(job.weights)
