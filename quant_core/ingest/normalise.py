@@ -27,6 +27,7 @@ from quant_core.ingest.passes.no_op import NoOpsToIdentity
 from quant_core.ingest.passes.opset import RaiseOpset
 from quant_core.ingest.passes.plane_means import PoolMeans
 from quant_core.ingest.passes.simplified_norm import SpellOutSimplifiedNorm
+from quant_core.ingest.passes.stated_defaults import StateDefaults
 from quant_core.ingest.passes.tabular import SpellOutTabular
 from quant_core.ingest.passes.tied_table import ReadTiedTable
 from quant_core.ingest.passes.unknown_axes import ForgetNegativeAxes
@@ -51,6 +52,7 @@ def passes() -> tuple[ir.passes.InPlacePass, ...]:
         AttachExternalData(),
         SpellOutSimplifiedNorm(),
         RaiseOpset(),
+        StateDefaults(),
         common.TopologicalSortPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         SpellOutTabular(),

@@ -8,11 +8,15 @@ from typing import Any
 
 import onnx
 
+from quant_core.ingest.passes.stated_defaults import STATED
+
 
 def copy_node(
     node: onnx.NodeProto, inputs: Sequence[str], outputs: Sequence[str], opset: int
 ) -> onnx.NodeProto:
     """Copy a node with other inputs and outputs, without attributes that only repeat their defaults.
+
+    What onnx infers no shapes without stays: a checker holds these against what outputs are declared with.
 
     Args:
         node: The node.
@@ -39,7 +43,7 @@ def _defaults(op: str, domain: str, opset: int) -> dict[str, Any]:
     defaults = {
         name: onnx.helper.get_attribute_value(attribute.default_value)
         for name, attribute in schema.attributes.items()
-        if attribute.default_value.name
+        if attribute.default_value.name and not (op in STATED and name == STATED[op].name)
     }
     if op in {"Conv", "ConvTranspose", "MaxPool", "AveragePool"}:  # stated in prose, not in the schema
         defaults |= {"dilations": 1, "strides": 1, "pads": 0}
