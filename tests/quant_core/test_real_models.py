@@ -19,14 +19,15 @@ from benchmarks import zoo
 
 INTEGER = {"QLinearConv", "QGemm", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"}
 BUDGETS = {"resnet20": 0.18, "efficientnet-lite0": 0.20, "minilm": 0.25}
-# A 3 x 3 stem of few outputs takes no longer in float, the first two layers of EfficientNet lose 15 % of what all
-# rounded activations do, and small tables are unpacked at load.
+# A 3 x 3 stem of few outputs takes no longer in float, nor does the product behind ResNet-20's mean, which loses 11 %
+# of what all rounded activations do; the first two layers of EfficientNet lose 15 %, and small tables are unpacked at
+# load.
 IN_FLOAT = {
-    "resnet20": ["/conv1/Conv"],
+    "resnet20": ["/conv1/Conv", "/fc/Gemm"],
     "efficientnet-lite0": ["node_Conv_881", "node_Conv_882"],
     "minilm": ["node_embedding_1", "node_embedding_2"],
 }
-EXPECTED = re.compile("channels were scaled|2 layers run in float on packed weights")
+EXPECTED = re.compile("channels were scaled|[12] layers? runs? in float on packed weights")
 SOME = {"resnet20": "*conv2*", "efficientnet-lite0": "*[02468]", "minilm": "MatMul"}
 
 
