@@ -75,8 +75,11 @@ def _strings(data: mmap.mmap, start: int, end: int, field: int) -> list[str]:
 
 
 def _is_inside(folder: Path, name: str) -> bool:
-    place = (folder / name).resolve()
-    return place.is_relative_to(folder.resolve()) and place.is_file()
+    try:
+        place = (folder / name).resolve()
+        return place.is_relative_to(folder.resolve()) and place.is_file()
+    except (OSError, ValueError, RuntimeError):  # too long, with a NUL, or a link to itself
+        return False
 
 
 def _locations(data: mmap.mmap) -> Iterator[str]:

@@ -15,6 +15,9 @@ from typing import IO, Self
 
 from bitwright.errors import InvalidRequestError
 
+_BEGINNING = b'{"request": "'
+"""How every line begins."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -112,9 +115,9 @@ class Ledger:
     def _read(self, file: IO[bytes], path: Path) -> None:
         file.seek(0)
         content = file.read()
-        whole = content.rpartition(b"\n")[0]
-        for line in whole.splitlines():
-            try:
+        whole, _, rest = content.rpartition(b"\n")
+        try:
+            for line in whole.splitlines():
                 said = json.loads(line)
                 name = str(said["request"])
                 if "key" in said:
@@ -122,14 +125,16 @@ class Ledger:
                     self._jobs.pop(name, None)  # it was begun anew
                 else:
                     self._jobs[name] = str(said["job"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise InvalidRequestError(
-                    "This is no resume file of a batch.",
-                    remedy="Name another file; it is made if it is not there.",
-                    where=str(path),
-                    code="resume_file",
-                ) from error
-        file.truncate(len(whole) + 1 if whole else 0)  # a process that was killed may have left half a line
+            if rest[: len(_BEGINNING)] != _BEGINNING[: len(rest)]:
+                raise ValueError(rest)
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidRequestError(
+                "This is no resume file of a batch.",
+                remedy="Name another file; it is made if it is not there.",
+                where=str(path),
+                code="resume_file",
+            ) from error
+        file.truncate(len(content) - len(rest))  # a process that was killed may have left half a line
 
     def _write(self, line: dict[str, str]) -> None:
         if self._file is not None:

@@ -40,7 +40,7 @@ def export(module: Any, example_inputs: Any, folder: Path) -> Path:
         )
     inputs = tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)
     path = folder / f"{type(module).__name__}.onnx"
-    training = module.training
+    modes = {part: part.training for part in module.modules()}  # some of them may be frozen
     module.eval()
     try:
         with warnings.catch_warnings():
@@ -63,7 +63,8 @@ def export(module: Any, example_inputs: Any, folder: Path) -> Path:
             code="torch_export",
         ) from error
     finally:
-        module.train(training)
+        for part, training in modes.items():
+            part.training = training
     return path
 
 

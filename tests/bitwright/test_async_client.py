@@ -172,12 +172,13 @@ def test_a_torch_module_is_exported_here_and_loaders_are_samples(server: Any) ->
 
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5)).train()
+    net[0].eval()  # as a frozen normalization is
     images, labels = torch.randn(10, 3, 4), torch.randint(0, 5, (10,))
     with Client(server.url) as client:
         loader = DataLoader(TensorDataset(images, labels), batch_size=4)
         job = client.quantize(net, images[:2], data=loader, size=0.5)
         files = server.stored(job.id, "input")
-        assert net.training
+        assert [part.training for part in net.modules()] == [True, False, True]
         content = files[f"model/{job.info.model}"].read_bytes()
         onnx.checker.check_model(onnx.load_from_string(content))
         session = onnxruntime.InferenceSession(content)

@@ -111,12 +111,15 @@ def test_a_job_that_failed_for_a_passing_reason_is_sent_anew_the_next_time(
     assert len(set(keys)) == len(keys) == 3
 
 
-def test_a_file_that_is_no_ledger_is_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "notes", ["my notes\n", "my notes", '{"requests": [', '\n{"other": "', '{"request": 1}\n']
+)
+def test_a_file_that_is_no_ledger_is_left_alone(tmp_path: Path, notes: str) -> None:
     path = tmp_path / "notes.txt"
-    path.write_text("my notes\n")
+    path.write_text(notes)
     with pytest.raises(InvalidRequestError, match="no resume file"):
         Ledger(path)
-    assert path.read_text() == "my notes\n"
+    assert path.read_text() == notes
 
 
 def test_a_batch_waits_for_a_service_that_is_away_and_for_room_among_its_jobs(

@@ -67,7 +67,17 @@ def test_only_files_inside_the_folder_are_named(tmp_path: Path) -> None:
     folder = tmp_path / "inside"
     folder.mkdir()
     (folder / "link.bin").symlink_to(tmp_path / "outside.bin")
-    for place in ("../outside.bin", str(tmp_path / "outside.bin"), "link.bin", "missing.bin", "."):
+    (folder / "loop").symlink_to(folder / "loop")
+    for place in (
+        "../outside.bin",
+        str(tmp_path / "outside.bin"),
+        "link.bin",
+        "missing.bin",
+        ".",
+        "a\0b",
+        "a" * 5000,
+        "loop",
+    ):
         model = _model()
         weight = model.graph.initializer[0]
         weight.ClearField("raw_data")
