@@ -103,6 +103,5 @@ def _is_unreached(row: LayerSensitivity) -> bool:
 def _at_least(choice: Candidates, bits: float) -> Candidates:
     integers = [width for width in choice.bits if width != FLOAT_BITS]
     fewest = max((width for width in integers if width <= bits), default=min(choice.bits))
-    return Candidates(
-        tuple(width for width in choice.bits if width >= fewest), "no answer that counts depends on it"
-    )
+    kept = tuple(width for width in choice.bits if width >= fewest)
+    return Candidates(kept, "bits spared, for no answer that counts depends on it")
