@@ -70,15 +70,7 @@ def _joined(np: Any, batches: Iterable[Any], inputs: Sequence[str]) -> dict[str,
         raise InvalidRequestError(
             "There are no samples.", remedy="Give at least one batch.", where="data", code="samples"
         )
-    try:
-        return {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    except ValueError as error:
-        raise InvalidRequestError(
-            f"The batches cannot be put together: {error}.",
-            remedy="Let the first axis of every batch count samples, and pad samples to one shape.",
-            where="data",
-            code="samples",
-        ) from error
+    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 
 def _named(batch: Any, inputs: Sequence[str]) -> Mapping[str, Any]:
@@ -105,15 +97,7 @@ def _has_items(value: Any) -> bool:
 
 def _array(np: Any, value: Any) -> Any:
     # A tensor with gradients, or one on a GPU, is no array until it is asked to become one.
-    try:
-        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
-    except (TypeError, ValueError) as error:  # rows of different length, or a type that numpy does not have
-        raise InvalidRequestError(
-            f"A {type(value).__name__} cannot become an array: {error}.",
-            remedy=_FORMS,
-            where="data",
-            code="samples",
-        ) from error
+    array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
     if array.dtype == object:
         _refuse("A", value, "array of numbers")
     return array

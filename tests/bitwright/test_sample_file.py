@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import torch
 
 from bitwright.errors import InvalidRequestError
 from bitwright.sample_file import existing, sample_file
@@ -37,10 +36,6 @@ def test_only_files_under_names_that_can_be_sent_are_taken(tmp_path: Path) -> No
         ([1, 2], "Among the batches a int is no batch."),
         ({"x": None}, "A NoneType is no array of numbers."),
         (np.array([{}]), "A ndarray is no array of numbers."),
-        ({"x": [[1, 2], [3]]}, "A list cannot become an array: "),
-        ([np.float32(1), np.float32(2)], "The batches cannot be put together: "),
-        ([np.zeros((2, 3)), np.zeros((2, 4))], "The batches cannot be put together: "),
-        ([torch.zeros(2, 2, dtype=torch.bfloat16)], "A Tensor cannot become an array: "),
     ],
 )
 def test_what_are_no_samples_is_told_by_what_it_is(data: Any, told: str, tmp_path: Path) -> None:
@@ -50,6 +45,5 @@ def test_what_are_no_samples_is_told_by_what_it_is(data: Any, told: str, tmp_pat
     onnx.save(net, tmp_path / "net.onnx")
     with pytest.raises(InvalidRequestError) as refused:
         sample_file(data, tmp_path / "net.onnx", tmp_path)
-    assert refused.value.message.startswith(told)
-    assert refused.value.where == "data"
+    assert (refused.value.message, refused.value.where) == (told, "data")
     assert refused.value.remedy
