@@ -162,7 +162,9 @@ class _Search:
 
     def _time(self, in_float: frozenset[str]) -> float:
         file = self.model, self.layers, self._placed(in_float)
-        return estimated_time(*file, self.elements) + (calls_time(*file) if self._is_small else 0.0)
+        return estimated_time(*file, self.elements) + (
+            calls_time(*file, self.elements) if self._is_small else 0.0
+        )
 
     def _placed(self, in_float: Collection[str]) -> Placement:
         bits = {name: min(choice.bits) for name, choice in self.candidates.items()}

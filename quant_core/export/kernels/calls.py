@@ -3,7 +3,8 @@
 Fitted to chains of two and of six products with 16 to 256 columns and 1 to 128 rows, float and 8 bits in turn, one
 thread of the processor that `kernel_times` knows; what the shorter chain takes beside its layers is the run's. Calls of
 convolutions were not fitted and are counted alike: with a Relu, 1 x 1 and 3 x 3 with 16 to 64 channels on 4 x 4 to
-16 x 16 places took 0.7 to 1.4 times as long in integers as in float.
+16 x 16 places took 0.7 to 1.4 times as long in integers as in float. What is called between kernels was held against
+whole small nets, each all in float and all in integers.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from quant_core.export.kernels.run_time import MOVES_NOTHING, adds_bias
+from quant_core.export.kernels.run_time import MOVES_NOTHING, adds_bias, passes
+from quant_core.export.kernels.times import BORDER, PASS
 from quant_core.export.placement.forms import Placement
 from quant_core.ingest.layer import Layer
 
@@ -22,23 +24,29 @@ CALL = 60_000
 """An operator: 1.2 microseconds."""
 DYNAMIC = 180_000
 """A product whose input is rounded as the model runs."""
+PASSED = {BORDER: 1.5 * CALL, PASS: CALL}
+"""Between two kernels: rounding a tensor or making float numbers of codes, for every other one with a Transpose, and
+laying out its channels."""
 _FUSED = frozenset({"LeakyRelu", "Relu", "Sigmoid", "Tanh"})
 """What is computed with a convolution, and with a Gemm in float."""
 
 
-def calls_time(model: ir.Model, layers: Sequence[Layer], placement: Placement) -> float:
+def calls_time(
+    model: ir.Model, layers: Sequence[Layer], placement: Placement, elements: Mapping[str, float]
+) -> float:
     """Estimate what one run takes beside what `estimated_time` counts, which grows with what is computed.
 
     Args:
         model: The normalised model.
         layers: Its layers.
         placement: How they run, and what is rounded.
+        elements: Tensor name -> elements of one sample.
 
     Returns:
         Time in products in float.
     """
     owners = {use.node: layer for layer in layers for use in layer.uses}
-    time = float(RUN)
+    time = RUN + sum(PASSED[each] for _, each in passes(model, layers, placement, elements))
     for node in model.graph:
         layer = owners.get(str(node.name))
         if layer is not None:

@@ -46,26 +46,41 @@ def estimated_time(
     Returns:
         Time in products in float.
     """
-    flow = CodeFlow(layers, placement)
     owners = {use.node: layer for layer in layers for use in layer.uses}
+    flow = CodeFlow(layers, placement)
     estimate = _Operators(flow, ChannelBlocks(flow, owners, elements), elements)
-    points = set(placement.points)
     near = sum(layer.parameters for layer in layers if layer.op != "Gather") <= NEAR_WEIGHTS
     time = sum(_layer_time(layer, model, placement, near=near) for layer in layers)
-    time += estimate.passes(_names(filter(flow.is_code, model.graph.outputs)), BORDER)
-    time += estimate.passes(_names(model.graph.inputs) & points, BORDER)
-    time += estimate.layouts(model.graph.inputs)
+    time += sum(
+        START + each * elements.get(name, 0)
+        for name, each in _passes(model, placement, flow, estimate.blocks)
+    )
     for node in model.graph:
-        if flow.runs_in_float(node):
-            time += estimate.passes(_names(node.outputs) & points, BORDER)
-            if gate_of(node) is None:  # which reads the same, dequantized once for both
-                time += estimate.passes(_names(filter(flow.is_code, node.inputs)), BORDER)
-        time += estimate.layouts(node.outputs)
         if str(node.name) in owners or str(node.name) in placement.absorbed:
             continue
         if not (node.op_type in MOVES_NOTHING or adds_bias(node, owners, placement)):
             time += estimate.time(node)
     return time
+
+
+def passes(
+    model: ir.Model, layers: Sequence[Layer], placement: Placement, elements: Mapping[str, float]
+) -> list[tuple[str, int]]:
+    """List what is gone over because two kernels want it otherwise: another type, or another order of channels.
+
+    Args:
+        model: The normalised model.
+        layers: Its layers.
+        placement: How they run, and what is rounded.
+        elements: Tensor name -> elements of one sample.
+
+    Returns:
+        Name of a tensor and the time for each element; a tensor that is laid out behind its rounding stands there
+        twice.
+    """
+    owners = {use.node: layer for layer in layers for use in layer.uses}
+    flow = CodeFlow(layers, placement)
+    return _passes(model, placement, flow, ChannelBlocks(flow, owners, elements))
 
 
 def adds_bias(node: ir.Node, owners: Mapping[str, Layer], placement: Placement) -> bool:
@@ -88,19 +103,35 @@ def adds_bias(node: ir.Node, owners: Mapping[str, Layer], placement: Placement) 
     return layer is not None and placement.forms[layer.name] == "dynamic"
 
 
+def _passes(
+    model: ir.Model, placement: Placement, flow: CodeFlow, blocks: ChannelBlocks
+) -> list[tuple[str, int]]:
+    points = set(placement.points)
+    found: list[tuple[str, int]] = []
+
+    def gone_over(names: Collection[str], each: int) -> None:
+        found.extend((name, each) for name in sorted(names))
+
+    def laid_out(values: Iterable[ir.Value]) -> None:
+        gone_over(_names(value for value in values if blocks.are_laid_out(value)), PASS)
+
+    gone_over(_names(filter(flow.is_code, model.graph.outputs)), BORDER)
+    gone_over(_names(model.graph.inputs) & points, BORDER)
+    laid_out(model.graph.inputs)
+    for node in model.graph:
+        if flow.runs_in_float(node):
+            gone_over(_names(node.outputs) & points, BORDER)
+            if gate_of(node) is None:  # which reads the same, dequantized once for both
+                gone_over(_names(filter(flow.is_code, node.inputs)), BORDER)
+        laid_out(node.outputs)
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class _Operators:
     flow: CodeFlow
     blocks: ChannelBlocks
     elements: Mapping[str, float]
-
-    def passes(self, names: Collection[str], each: float) -> float:
-        """What it takes to go over tensors."""
-        return START * len(names) + each * self._count(names)
-
-    def layouts(self, values: Iterable[ir.Value]) -> float:
-        """What it takes to lay out tensors in blocks, or back."""
-        return self.passes(_names(value for value in values if self.blocks.are_laid_out(value)), PASS)
 
     def _count(self, names: Collection[str]) -> float:
         return sum(self.elements.get(name, 0) for name in sorted(names))

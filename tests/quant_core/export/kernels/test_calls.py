@@ -9,7 +9,8 @@ import pytest
 from onnx import numpy_helper
 
 from quant_core.export import place
-from quant_core.export.kernels.calls import CALL, DYNAMIC, RUN, calls_time
+from quant_core.export.kernels.calls import CALL, DYNAMIC, PASSED, RUN, calls_time
+from quant_core.export.kernels.times import BORDER, PASS
 from quant_core.ingest import find_layers, normalise
 from quant_core.spec import FLOAT_BITS
 
@@ -27,12 +28,22 @@ def calls(body, shape, *, in_float):
         replace(layer, activation_bits=FLOAT_BITS if in_float else None) for layer in find_layers(model)
     )
     placement = place(model, layers, {layer.name: 8 for layer in layers}, 8)
-    return calls_time(model, layers, placement) - RUN
+    return calls_time(model, layers, placement, {}) - RUN
 
 
-@pytest.mark.parametrize("in_float", [False, True])
-def test_a_convolution_is_called_alike_and_computes_the_relu_behind_it(in_float):
-    assert calls("c = Conv(x, image) y = Relu(c)", "4,8,8", in_float=in_float) == CALL
+ROUNDED, LAID_OUT = PASSED[BORDER], PASSED[PASS]
+
+
+@pytest.mark.parametrize(("in_float", "around"), [(False, 2 * ROUNDED), (True, LAID_OUT)])
+def test_a_convolution_computes_the_relu_behind_it_and_what_lies_around_is_called(in_float, around):
+    assert calls("c = Conv(x, image) y = Relu(c)", "4,8,8", in_float=in_float) == CALL + around
+
+
+def test_an_operator_in_float_between_integer_convolutions_is_three_calls_or_more():
+    body = "c = Conv(x, image) {between} y = Conv({last}, image)"
+    plain = calls(body.format(between="", last="c"), "4,8,8", in_float=False)
+    between = calls(body.format(between="d = Elu(c)", last="d"), "4,8,8", in_float=False)
+    assert between - plain == CALL + 2 * ROUNDED
 
 
 @pytest.mark.parametrize(("in_float", "expected"), [(False, DYNAMIC + CALL), (True, CALL)])
@@ -46,4 +57,4 @@ def test_a_product_rounded_as_it_runs_adds_its_bias(in_float, expected):
 
 
 def test_what_moves_nothing_is_not_called():
-    assert calls("c = Conv(x, image) y = Identity(c)", "4,8,8", in_float=True) == CALL
+    assert calls("c = Conv(x, image) y = Identity(c)", "4,8,8", in_float=True) == CALL + LAID_OUT

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from onnx import numpy_helper
 
 from quant_core.export import place
-from quant_core.export.kernels.run_time import estimated_time
+from quant_core.export.kernels.run_time import estimated_time, passes
 from quant_core.export.kernels.times import BORDER, PASS, START, float_time, integer_time
 from quant_core.ingest import find_layers, normalise
 from quant_core.spec import FLOAT_BITS
@@ -48,6 +48,13 @@ def border(count=1):
 
 
 CHAIN = "a = Conv(x, u) b = Conv(a, v) y = Conv(b, w)"
+
+
+def test_what_is_gone_over_between_kernels_is_listed():
+    names = dict.fromkeys(("x", "a", "b", "y"), PLANE)
+    assert sorted(passes(*placed(CHAIN), names)) == [("x", BORDER), ("y", BORDER)]
+    between = [("a", BORDER), ("a", PASS), ("b", BORDER), ("b", PASS), ("x", BORDER), ("y", BORDER)]
+    assert sorted(passes(*placed(CHAIN, floats={"v"}), names)) == sorted(between)
 
 
 def test_integer_kernels_take_their_time_and_two_borders():
