@@ -111,11 +111,9 @@ def collect(data_dir: DataDir = None) -> None:
 
 def _settings(data_dir: Path | None) -> Settings:
     from bitwright.cli import failures
-    from bitwright.cli.local import refuse
+    from bitwright.cli.local import engine
 
-    try:
+    with engine():
         from app.main import read_settings
-    except ModuleNotFoundError as error:
-        refuse(error)
     with failures.options(settings=True):
         return read_settings({} if data_dir is None else {"data_dir": data_dir})

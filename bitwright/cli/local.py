@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from bitwright.cli.failures import MissingEngineError
 from quant_core.named_files import require_model_file, require_sample_file
@@ -20,7 +21,7 @@ from quant_core.spec import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from quant_core.spec.debugging import Debugging
     from quant_core.spec.evaluation import Evaluation
@@ -51,10 +52,8 @@ def quantize(
         The report.
     """
     _prepare(model, data)
-    try:
+    with engine():
         from quant_core import pipeline
-    except ModuleNotFoundError as error:
-        refuse(error)
     return pipeline.quantize(
         model=model, data=data, spec=spec, out=out, on_progress=on_progress, earlier=earlier
     )
@@ -76,10 +75,8 @@ def analyze(
         The table.
     """
     _prepare(model, data)
-    try:
+    with engine():
         from quant_core import analysis
-    except ModuleNotFoundError as error:
-        refuse(error)
     return analysis.analyze(model=model, data=data, spec=spec, out=out, on_progress=on_progress)
 
 
@@ -96,10 +93,8 @@ def profile(model: Path, data: Path, spec: QuantizeSpec, runs: int) -> LatencyTa
         The table.
     """
     _prepare(model, data)
-    try:
+    with engine():
         from quant_core import profiling
-    except ModuleNotFoundError as error:
-        refuse(error)
     return profiling.profile(model, data, spec, runs=runs)
 
 
@@ -113,10 +108,8 @@ def plan(tables: Path, spec: PlanSpec) -> BitPlan:
     Returns:
         The plan.
     """
-    try:
+    with engine():
         from quant_core.allocation.replan import replan
-    except ModuleNotFoundError as error:
-        refuse(error)
     return replan(tables, spec)
 
 
@@ -131,10 +124,8 @@ def inspect(model: Path, data: Path | None = None) -> Preflight:
         Its layers, what the engine cannot do with it, and what a size budget can reach.
     """
     _prepare(model, data)
-    try:
+    with engine():
         from quant_core import preflight
-    except ModuleNotFoundError as error:
-        refuse(error)
     return preflight.inspect_model(model, data)
 
 
@@ -149,10 +140,8 @@ def evaluate(model: Path, data: Path) -> Evaluation:
         The metric.
     """
     _prepare(model, data)
-    try:
+    with engine():
         from quant_core import evaluation
-    except ModuleNotFoundError as error:
-        refuse(error)
     return evaluation.evaluate(model, data)
 
 
@@ -173,10 +162,8 @@ def debug(
         The layers, worst first.
     """
     _prepare(model, data)
-    try:
+    with engine():
         from quant_core import debugging
-    except ModuleNotFoundError as error:
-        refuse(error)
     return debugging.debug(model, quantized, data, worst=worst, samples=samples, on_progress=tell)
 
 
@@ -188,20 +175,24 @@ def _prepare(model: Path, data: Path | None) -> None:
     limit_threads()
 
 
-def refuse(error: ModuleNotFoundError) -> NoReturn:
-    """Turn a missing package into advice; a missing module of our own stays the fault that it is.
+@contextmanager
+def engine() -> Iterator[None]:
+    """Import the engine or the service within this context; a missing module of our own stays the fault that it is.
 
-    Args:
-        error: What the import raised.
+    Yields:
+        Nothing.
 
     Raises:
         MissingEngineError: If a package of the engine or the service is not installed.
-        error: If it is one of our own modules.
+        ModuleNotFoundError: If it is one of our own modules.
     """
-    name = error.name or ""
-    if name.partition(".")[0] in _OURS:
-        raise error
-    raise MissingEngineError(
-        f"The engine is not installed (there is no {name}). Install it, in a clone of the repository: "
-        "pip install '.[cpu]' -c constraints.txt, or '.[gpu]' where there is an NVIDIA GPU."
-    ) from error
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        name = error.name or ""
+        if name.partition(".")[0] in _OURS:
+            raise
+        raise MissingEngineError(
+            f"The engine is not installed (there is no {name}). Install it, in a clone of the repository: "
+            "pip install '.[cpu]' -c constraints.txt, or '.[gpu]' where there is an NVIDIA GPU."
+        ) from error

@@ -44,12 +44,10 @@ def serve(
 ) -> None:
     """Start the service and its page; `bitwright admin settings` lists what the environment can set."""
     from bitwright.cli import failures
-    from bitwright.cli.local import refuse
+    from bitwright.cli.local import engine
 
-    try:
+    with engine():
         from app import main
-    except ModuleNotFoundError as error:
-        refuse(error)
     options: dict[str, Any] = {"host": host, "port": port, "data_dir": data_dir, "devices": devices}
     with failures.options(settings=True):
         settings = main.read_settings({name: value for name, value in options.items() if value is not None})
