@@ -30,7 +30,7 @@ from quant_core.scoring.densities import estimate_densities, write_densities
 from quant_core.scoring.effort import plan_effort
 from quant_core.scoring.rounded import apart, further_folds, round_candidates, tellers
 from quant_core.scoring.score import fold_of, reuse, score
-from quant_core.scoring.scored import Scored, check_reuse, equalized_bits
+from quant_core.scoring.scored import Scored, check_reuse, equalized_bits, read_tables
 from quant_core.scoring.unreached import spare_unreached
 from quant_core.sensitivity import Batch, activation_bytes, split_batches
 from quant_core.sensitivity.estimators.orthogonality import ompq_importance, orm
@@ -45,6 +45,7 @@ from quant_core.spec import (
 from quant_core.spec.budget import CONFIDENCE
 from quant_core.spec.memory_share import memory_share
 from quant_core.spec.spectrum import SpectrumTable
+from quant_core.spec.taking_over import taking_over
 from quant_core.trials import MOST_EVALUATIONS, Judge, PlanMeter
 
 
@@ -98,6 +99,8 @@ def quantize(
         InternalError: If a promise of our own was broken.
     """
     check_place(out, (model, data))
+    if earlier is not None:
+        spec = taking_over(spec, read_tables(earlier)[0])
     with whole_folder(out) as folder:
         return _Attempt(spec, folder, Journal(on_progress), earlier, checkpoints).run(model, data)
 

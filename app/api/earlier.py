@@ -9,12 +9,16 @@ from app.api.artifacts import find_artifact, find_output
 from app.api.deps import find_job
 from app.api.problems import ProblemError
 from app.service import Service
-from quant_core.spec import JobSpec, SensitivityTable
+from quant_core.errors import SpecError
+from quant_core.spec import JobSpec, QuantizeSpec, SensitivityTable
+from quant_core.spec.taking_over import taking_over
 
 TABLE, PAIRS = "sensitivity.json", "interactions.npz"
 
 
-def take_over(service: Service, owner: str, job_id: str, folder: Path, spec: JobSpec) -> tuple[Path, Path]:
+def take_over(
+    service: Service, owner: str, job_id: str, folder: Path, spec: JobSpec
+) -> tuple[Path, Path, JobSpec]:
     """Copy what an ended job was given and found, so that it may be deleted before the new one starts.
 
     Args:
@@ -25,14 +29,16 @@ def take_over(service: Service, owner: str, job_id: str, folder: Path, spec: Job
         spec: What is asked now.
 
     Returns:
-        The model's and the samples' file.
+        The model's and the samples' file, and what is asked, with the method and the seed of that job.
 
     Raises:
-        ProblemError: If there is no such job, it has no sensitivities, its files are gone, or it rounded otherwise.
+        ProblemError: If there is no such job, it has no sensitivities, its files are gone, or they were estimated
+            otherwise than is asked.
     """
     job = find_job(service, owner, job_id)
     table = find_artifact(service, job, TABLE)
-    rounding = SensitivityTable.model_validate_json(table.read_bytes()).rounding
+    found = SensitivityTable.model_validate_json(table.read_bytes())
+    rounding = found.rounding
     if rounding not in {None, spec.scored_as}:
         raise ProblemError(
             422,
@@ -41,6 +47,13 @@ def take_over(service: Service, owner: str, job_id: str, folder: Path, spec: Job
             remedy=f"Ask for {rounding}, or send model and samples to estimate them again.",
             where="spec.rounding",
         )
+    if isinstance(spec, QuantizeSpec):
+        try:
+            spec = taking_over(spec, found)
+        except SpecError as error:
+            raise ProblemError(
+                422, "spec", error.message, remedy=error.remedy, where=f"spec.{error.where}"
+            ) from error
     pairs = find_output(service, job, PAIRS)
     target = folder / "earlier" / job_id
     target.mkdir(parents=True)
@@ -62,4 +75,4 @@ def take_over(service: Service, owner: str, job_id: str, folder: Path, spec: Job
             remedy="Send model and samples again.",
             where=job_id,
         )
-    return model, data
+    return model, data, spec

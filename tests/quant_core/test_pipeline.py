@@ -229,6 +229,9 @@ def test_sensitivities_of_an_earlier_job_give_a_new_file(small, tmp_path):
     assert {event.stage for event in told} == {"ingest"}
     with pytest.raises(SpecError, match="no sensitivities"):
         quantize(*files, spec, tmp_path / "none", earlier=tmp_path)
+    fisher = QuantizeSpec.model_validate(SMALL_SPEC | {"sensitivity": "fisher"})
+    with pytest.raises(SpecError, match="estimated with sensitivity output, and fisher is asked"):
+        quantize(*files, fisher, tmp_path / "other", earlier=out)
 
 
 def test_a_plan_from_the_tables_is_the_one_that_the_job_solved(result):

@@ -27,8 +27,9 @@ _ZIP, _NUMPY = b"PK\x03\x04", b"\x93NUMPY"
 _EMPTY_ZIP = b"PK\x05\x06"
 
 
-TakeOver = Callable[[str, Path, JobSpec], tuple[Path, Path]]
-"""Given a job, a folder and what is asked, brings the job's files there: the model's and the samples' path."""
+TakeOver = Callable[[str, Path, JobSpec], tuple[Path, Path, JobSpec]]
+"""Given a job, a folder and what is asked, brings the job's files there: the model's and the samples' path,
+and what is asked of the sensitivities it found."""
 
 TakeUpload = Callable[[str, Path], str | None]
 """Given the id of an upload, copies it to a path and gives its SHA-256; None if there is no such upload."""
@@ -89,8 +90,7 @@ async def receive_upload(
             if received.files or named:
                 _refuse_mixture()
             job_id = _word(earlier)
-            model, data = await asyncio.to_thread(take_over, job_id, folder / "input", spec)
-            return Upload(folder, model, data, spec)
+            return Upload(folder, *await asyncio.to_thread(take_over, job_id, folder / "input", spec))
         for name, text in named:
             digests |= await asyncio.to_thread(take_named, files, name, text, take_upload)
         if files.model is None or files.data is None:

@@ -347,3 +347,21 @@ def test_a_job_that_cannot_be_taken_over_is_refused_and_leaves_nothing(server: A
     assert not any("staging" in name for name in server.files())
     server.http.delete(f"/jobs/{running}")
     server.wait_for(running, "canceled")
+
+
+def test_a_job_asks_for_the_sensitivities_that_it_takes_over(server: Any) -> None:
+    first = server.submit(sensitivity="fisher", seed=20)
+    server.wait_for(first, "succeeded")
+
+    def again(spec: str) -> Any:
+        return server.http.post("/quantize", files={"from_job": (None, first), "spec": (None, spec)})
+
+    for asked, field in (('{"sensitivity": "hawq"}', "sensitivity"), ('{"seed": 21}', "seed")):
+        refused = again(asked)
+        assert refused.status_code == 422
+        assert refused.json()["where"] == f"spec.{field}"
+        assert f"Leave {field} out" in refused.json()["remedy"]
+    for asked in ('{"size": 0.3}', '{"size": 0.3, "sensitivity": "fisher", "seed": 20}'):
+        taken = again(asked).json()
+        assert (taken["spec"]["sensitivity"], taken["spec"]["seed"]) == ("fisher", 20)
+        assert server.wait_for(taken["id"], "succeeded")

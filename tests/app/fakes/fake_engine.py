@@ -129,7 +129,8 @@ def quantize(
     (out / "model.onnx").write_bytes(model.read_bytes()[::-1])
     (out / "report.json").write_text(report.model_dump_json())
     (out / "report.html").write_text("<!doctype html><title>report</title>")
-    (out / "sensitivity.json").write_text(_TABLE.model_dump_json())
+    table = _TABLE.model_copy(update={"method": spec.sensitivity, "seed": spec.seed})
+    (out / "sensitivity.json").write_text(table.model_dump_json())
     (out / "pareto.json").write_text('{"version": 1}')
     (out / "costs.json").write_text(_COSTS.model_dump_json())
     return report
