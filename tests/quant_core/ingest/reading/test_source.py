@@ -180,6 +180,15 @@ def test_dangling_input_is_refused(convolution, save):
         read_model(save(convolution))
 
 
+def test_who_reads_what_is_not_there_is_named(convolution, save):
+    node = convolution.graph.node[-1]
+    node.name, node.input[0] = "reader", "nothing"
+    with pytest.raises(
+        ModelError, match=rf"node 'reader' \({node.op_type}\) reads 'nothing', which nothing before it"
+    ):
+        read_model(save(convolution))
+
+
 def test_all_unknown_operators_are_named_at_once(build, floats, save):
     nodes = [
         helper.make_node("Frobnicate", ["x"], ["a"]),
