@@ -89,9 +89,7 @@ def jobs(
             "--text", metavar="WORDS", help="Only jobs with these words in their file names, tags or id."
         ),
     ] = "",
-    limit: Annotated[
-        int, typer.Option("--limit", metavar="N", min=1, max=200, help="How many at most.")
-    ] = 20,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="How many at most.")] = 20,
     offset: Annotated[
         int, typer.Option("--offset", metavar="N", min=0, max=2**31, help="How many newer ones to pass over.")
     ] = 0,

@@ -16,6 +16,9 @@ from quant_core.spec import BitPlan, PlanSpec, QuantizeSpec, Report, Sensitivity
 
 JSON = {"Accept": "application/json"}
 
+_PAGE = 200
+"""The most jobs that a service tells at once."""
+
 
 def address(job_id: str, part: str = "") -> str:
     """Give the address of a job.
@@ -56,7 +59,7 @@ def get(job_id: str) -> Operation[JobInfo]:
 def page(
     states: Sequence[JobState], tags: Sequence[str], text: str, limit: int, offset: int
 ) -> Operation[tuple[JobInfo, ...]]:
-    """List jobs, newest first.
+    """List jobs, newest first, in as many requests as that takes.
 
     Args:
         states: Only jobs in one of these states; all if there are none.
@@ -68,11 +71,18 @@ def page(
     Returns:
         The jobs.
     """
-    query: dict[str, Any] = {"limit": limit, "offset": offset, "state": list(states), "tag": list(tags)}
-    if text:
-        query["text"] = text
-    response: httpx.Response = yield Ask(Send("GET", "/jobs", params=query))
-    return tuple(JobInfo.model_validate(job) for job in response.json()["jobs"])
+    found: dict[str, JobInfo] = {}  # by id: what is sent meanwhile moves older ones into the next page
+    while True:
+        wanted = min(limit - len(found), _PAGE)
+        query: dict[str, Any] = {"limit": wanted, "offset": offset, "state": list(states), "tag": list(tags)}
+        if text:
+            query["text"] = text
+        response: httpx.Response = yield Ask(Send("GET", "/jobs", params=query))
+        told = [JobInfo.model_validate(job) for job in response.json()["jobs"]]
+        found |= {job.id: job for job in told}
+        offset += len(told)
+        if len(told) < wanted or len(found) >= limit:
+            return tuple(found.values())
 
 
 def cancel(job_id: str) -> Operation[JobInfo]:
