@@ -50,9 +50,14 @@ class Lanczos:
         self.finite = bool(np.isfinite(alpha)) and bool(torch.isfinite(product).all())
         if not self.finite:
             return
-        self.diagonal.append(alpha)
         orthogonalise(product, self.basis)
-        beta = float(torch.linalg.vector_norm(product))
+        beta = float(
+            torch.linalg.vector_norm(product, dtype=torch.float64)
+        )  # squares leave float32 before numbers do
+        self.finite = bool(np.isfinite(beta))
+        if not self.finite:
+            return
+        self.diagonal.append(alpha)
         self.beside.append(beta)
         size = max(map(abs, self.diagonal)) + max(self.beside[:-1], default=0.0)
         self.exhausted = beta <= _SPENT * size or len(self.diagonal) == product.numel()
