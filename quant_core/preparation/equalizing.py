@@ -24,10 +24,10 @@ from quant_core.preparation.open_widths import file_costs, open_widths
 from quant_core.quantizers.equalization.channel_group import ChannelGroup
 from quant_core.quantizers.equalization.channel_groups import channel_groups, output_groups
 from quant_core.quantizers.equalization.channel_scales import ChannelScales, with_inputs, with_scales
+from quant_core.quantizers.equalization.channel_statistics import channel_statistics
 from quant_core.quantizers.equalization.scale_choice import (
     Reader,
     as_reader,
-    channel_statistics,
     choose_output_scales,
     choose_scales,
 )

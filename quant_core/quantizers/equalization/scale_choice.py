@@ -2,94 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from quant_core.calibration import Samples
-from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers.equalization.channel_group import ChannelGroup
 from quant_core.quantizers.equalization.channel_scales import ChannelScales
+from quant_core.quantizers.equalization.channel_statistics import ChannelStatistics
 from quant_core.quantizers.grids.elements import code_range
 
 _LEVELS = 255
-_FEWEST = 1e-3
-"""Smallest extent that counts, relative to the mean one: a channel that was silent may speak on other samples."""
+_FEWEST = 0.05
+"""Smallest extent that counts, relative to the mean one: a channel that was silent may speak on other samples, and
+finer steps for it take nothing more from the noise of all."""
+_FEWEST_WEIGHT = 1e-3
 
 _STRENGTHS = (0.25, 0.5, 0.65, 0.8, 0.9, 1.0)
 _CLIPS = (1.0, 0.85, 0.7, 0.55, 0.4, 0.28)
+_OUTLIERS = (1.0, 1.5, 2.0, 3.0, 5.0)
 _WORTH = 0.9
 _PRICE = 100
 """How many dB of noise must go for the time of the whole file: 1 for each per cent of it."""
 _ROWS = 128
 _WORTH_A_PRODUCT = 0.5
 """What is left of the noise where a product is paid for that takes a pass over the tensor."""
-
-
-@dataclass(frozen=True, eq=False)
-class ChannelStatistics:
-    """What a tensor's channels held.
-
-    Attributes:
-        low: Smallest value of each sample and channel, at most 0, `[N, C]`.
-        high: Largest value, at least 0, `[N, C]`.
-        square: Mean square of each channel, `[C]`.
-    """
-
-    low: npt.NDArray[np.float64]
-    high: npt.NDArray[np.float64]
-    square: npt.NDArray[np.float64]
-
-    @property
-    def extent(self) -> npt.NDArray[np.float64]:
-        """Largest magnitude of each channel, `[C]`."""
-        extent: npt.NDArray[np.float64] = np.maximum(self.high.max(0), -self.low.min(0))
-        return extent
-
-
-def channel_statistics(
-    program: Program,
-    axes: Mapping[str, int],
-    samples: Samples,
-    *,
-    batch_size: int,
-) -> dict[str, ChannelStatistics]:
-    """Collect extremes and mean squares of channels.
-
-    Args:
-        program: The float program.
-        axes: Tensor -> its channel axis.
-        samples: What to run.
-        batch_size: Samples a run.
-
-    Returns:
-        Tensor -> statistics.
-    """
-    found: dict[str, list[tuple[torch.Tensor, ...]]] = {name: [] for name in axes}
-    for batch in samples.batches(batch_size):
-        feeds = batch.feeds(program.device, fast=True)
-        with torch.no_grad():
-            values = feeds | program.evaluate(feeds, outputs=[name for name in axes if name not in feeds])
-            for name, axis in axes.items():
-                x = values[name].movedim(axis, -1)
-                # A run whose first axis does not count samples is one sample.
-                rows = x.reshape(batch.count if len(x) == batch.count else 1, -1, x.shape[-1])
-                found[name].append(
-                    (
-                        rows.amin(1).clamp_max(0),
-                        rows.amax(1).clamp_min(0),
-                        batch.count * rows.square().mean((0, 1))[None],
-                    )
-                )
-    result = {}
-    for name, parts in found.items():
-        low, high, square = (torch.cat(part).double().cpu().numpy() for part in zip(*parts, strict=True))
-        result[name] = ChannelStatistics(low, high, square.sum(0) / samples.count)
-    return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +87,8 @@ def choose_scales(group: ChannelGroup, readers: Sequence[Reader], time: float = 
     arXiv:1906.04721, equation 11, do); `m_c^a` alone; and `max(1, m_c / k)`, which leaves all but outliers as they are.
     The error of a reader is `(E_x + E_w) / E_y`: `E_x = d^2/12 |S W|^2` for the step d that the divided input is
     rounded with, `E_w = sum_ic (Q(S W) - S W)_ic^2 x_c^2 / s_c^2`, and E_y the output's energy from channels alone.
+    Where d is found sample by sample, a channel is divided in the sample that holds its largest value by the factor
+    that the other samples give it: what it reaches on a sample that no factor knows sets the step for all channels.
 
     Args:
         group: The group.
@@ -158,11 +99,14 @@ def choose_scales(group: ChannelGroup, readers: Sequence[Reader], time: float = 
         The factors, scaled to a geometric mean of 1 (of a Concat 1 for parts that stay, and the others relative to
         what these would have); None where they promise less than 10 %, or less than their time is worth.
     """
-    before = _error(readers, np.ones(group.channels))
+    ones = np.ones(group.channels)
+    before = _error(readers, ones, ones)
     least, best = before, None
-    for factors in _candidates(readers):
-        scaled = _centred(group, factors)
-        error = _error(readers, scaled)
+    whole, others = _channels(readers)
+    for factors, unseen in zip(_candidates(whole), _candidates(others), strict=True):
+        mean, stay = _centre(group, factors)
+        scaled = np.where(stay, 1.0, factors / mean)
+        error = _error(readers, scaled, np.where(stay, 1.0, unseen / mean))
         if error < least:
             least, best = error, scaled
     if best is None or least > min(_WORTH, 10 ** (-_PRICE * time / 10)) * before:
@@ -170,13 +114,12 @@ def choose_scales(group: ChannelGroup, readers: Sequence[Reader], time: float = 
     return ChannelScales.stored(group, best)
 
 
-def _centred(group: ChannelGroup, factors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Scale factors to a geometric mean of 1, of the channels that stay as they are where there are any."""
+def _centre(group: ChannelGroup, factors: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.bool_]]:
+    """Geometric mean of the factors, of the channels that stay as they are where there are any, and which these are."""
     stay = np.full(group.channels, bool(group.parts))
     for start, end in group.parts:
         stay[start:end] = False
-    mean = np.exp(np.log(factors[stay] if stay.any() else factors).mean())
-    return np.where(stay, 1.0, factors / mean)
+    return float(np.exp(np.log(factors[stay] if stay.any() else factors).mean())), stay
 
 
 def choose_output_scales(
@@ -205,22 +148,59 @@ def choose_output_scales(
     return ChannelScales.stored(group, factors) if after <= worth * before else None
 
 
-def _candidates(readers: Sequence[Reader]) -> Iterator[npt.NDArray[np.float64]]:
-    largest = _floored(np.max([reader.inputs.extent for reader in readers], axis=0))
-    usual = _floored(np.sqrt(np.mean([reader.inputs.square for reader in readers], axis=0)))
-    weights = _floored(np.max([_taken(reader) for reader in readers], axis=0))
+@dataclass(frozen=True, eq=False)
+class _Channels:
+    """What factors are made of.
+
+    Attributes:
+        largest: Largest inputs, `[C]`.
+        usual: Root mean square inputs, `[C]`.
+        weights: Largest weights, `[C]`.
+        middle: Median of the largest inputs over all samples.
+    """
+
+    largest: npt.NDArray[np.float64]
+    usual: npt.NDArray[np.float64]
+    weights: npt.NDArray[np.float64]
+    middle: float
+
+
+def _candidates(channels: _Channels) -> Iterator[npt.NDArray[np.float64]]:
     for strength in _STRENGTHS:
-        for extent in (largest, usual):
-            yield extent**strength / weights ** (1 - strength)
+        for extent in (channels.largest, channels.usual):
+            yield extent**strength / channels.weights ** (1 - strength)
             if strength < 1:
                 yield extent**strength
-    for outlier in (1.0, 1.5, 2.0, 3.0, 5.0):
-        yield np.maximum(largest / (outlier * np.median(largest)), 1)
+    for outlier in _OUTLIERS:
+        yield np.maximum(channels.largest / (outlier * channels.middle), 1)
 
 
-def _floored(extents: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    mean = float(extents.mean())
-    floored: npt.NDArray[np.float64] = np.maximum(extents, _FEWEST * mean if mean > 0 else 1.0)
+def _channels(readers: Sequence[Reader]) -> tuple[_Channels, _Channels]:
+    """Read the channels over all samples, and each without the sample that holds its largest value."""
+    weights = _floored(np.max([_taken(reader) for reader in readers], axis=0), _FEWEST_WEIGHT)
+    inputs = [reader.inputs for reader in readers]
+    (largest, usual), others = _extents(inputs), _extents([seen.without_top() for seen in inputs])
+    middle = float(np.median(_floored(largest)))
+    return (
+        _Channels(_floored(largest), _floored(usual), weights, middle),
+        _Channels(_floored(others[0], like=largest), _floored(others[1], like=usual), weights, middle),
+    )
+
+
+def _extents(
+    inputs: Sequence[ChannelStatistics],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Largest and root mean square values of each channel."""
+    largest: npt.NDArray[np.float64] = np.max([seen.extent for seen in inputs], axis=0)
+    usual: npt.NDArray[np.float64] = np.sqrt(np.mean([seen.square for seen in inputs], axis=0))
+    return largest, usual
+
+
+def _floored(
+    extents: npt.NDArray[np.float64], fewest: float = _FEWEST, *, like: npt.NDArray[np.float64] | None = None
+) -> npt.NDArray[np.float64]:
+    mean = float((extents if like is None else like).mean())
+    floored: npt.NDArray[np.float64] = np.maximum(extents, fewest * mean if mean > 0 else 1.0)
     return floored
 
 
@@ -230,17 +210,22 @@ def _taken(reader: Reader) -> npt.NDArray[np.float64]:
     return largest
 
 
-def _error(readers: Sequence[Reader], factors: npt.NDArray[np.float64]) -> float:
-    return sum(_reader_error(reader, factors) for reader in readers)
+def _error(
+    readers: Sequence[Reader], factors: npt.NDArray[np.float64], unseen: npt.NDArray[np.float64]
+) -> float:
+    return sum(_reader_error(reader, factors, unseen) for reader in readers)
 
 
-def _reader_error(reader: Reader, factors: npt.NDArray[np.float64]) -> float:
+def _reader_error(reader: Reader, factors: npt.NDArray[np.float64], unseen: npt.NDArray[np.float64]) -> float:
     groups, _, inputs, _ = reader.weight.shape
     shape = (groups, 1, inputs, 1)
     weight = reader.weight * factors.reshape(shape).astype(np.float32)
+    low, high = reader.inputs.low / factors, reader.inputs.high / factors
+    if reader.dynamic:
+        top = reader.inputs.top, np.arange(factors.size)
+        low[top], high[top] = reader.inputs.low[top] / unseen, reader.inputs.high[top] / unseen
     axis = 1 if reader.dynamic else None
-    low, high = (reader.inputs.low / factors).min(axis), (reader.inputs.high / factors).max(axis)
-    step = float(np.mean(np.square(high - low))) / _LEVELS**2
+    step = float(np.mean(np.square(high.max(axis) - low.min(axis)))) / _LEVELS**2
     square = (reader.inputs.square / factors**2).reshape(shape).astype(np.float32)
     energy = float((np.square(weight) * square).sum())
     rounded = step / 12 * float(np.square(weight).sum()) + _weight_error(weight, square, reader.bits)

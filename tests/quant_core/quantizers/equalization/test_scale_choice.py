@@ -6,7 +6,8 @@ import torch
 from quant_core.calibration import Samples
 from quant_core.executor import compile_model
 from quant_core.quantizers.equalization.channel_scales import multiplied
-from quant_core.quantizers.equalization.scale_choice import as_reader, channel_statistics, choose_scales
+from quant_core.quantizers.equalization.channel_statistics import channel_statistics
+from quant_core.quantizers.equalization.scale_choice import as_reader, choose_scales
 from quant_core.quantizers.grids.activation import dynamic_fake_quantize
 from quant_core.quantizers.grids.weight import quantize_weight
 from tests.quant_core.quantizers.equalization.test_channel_scales import build, joined
@@ -64,6 +65,22 @@ def test_less_is_moved_where_weights_have_few_bits():
 
 def test_even_channels_are_left_alone():
     assert scales_for(*product(1.0), 8) is None
+
+
+def rarely(samples, seed):
+    """Channels that are silent on most samples, and reach as far as the others where they are not."""
+    rng = np.random.default_rng(seed)
+    x = np.abs(rng.standard_normal((samples, 7, 32)))
+    return (x * np.where(rng.random((samples, 1, 32)) < 0.03, 1, 0.01)).astype(np.float32)
+
+
+def test_channels_that_are_silent_on_most_samples_may_speak_on_others():
+    model, layers, groups, _ = product(1.0)
+    weight = model.graph.initializers["w"].const_value.numpy()
+    found = scales_for(model, layers, groups, rarely(40, 0), 8)
+    factors = np.ones(32) if found is None else found.values
+    plain, scaled = (output_error(layers[0], weight, rarely(400, 1), s, 8) for s in (np.ones(32), factors))
+    assert scaled < 1.05 * plain
 
 
 def test_a_part_that_reaches_far_comes_down_to_the_others_beside_it():
