@@ -90,16 +90,17 @@ class JobStore:
             TooManyJobsError: If the owner has too many.
             IntegrityError: If there is a job of this name.
         """
+        name = submission.owner, submission.idempotency_key
         try:
             with self._database.write() as session:
-                found = _repeated(session, submission)
-                return found or _insert(session, submission)
+                row = _repeated(session, *name)
+                return _insert(session, submission) if row is None else to_job(row)
         except IntegrityError:  # another service was faster by an instant
             with self._database.read() as session:
-                found = _repeated(session, submission)
-            if found is None:
-                raise
-            return found
+                row = _repeated(session, *name)
+                if row is None:
+                    raise
+                return to_job(row)
 
     def check_room(self, owner: str, limit: int) -> None:
         """See that an owner may have one more job, as `create` does again.
@@ -125,9 +126,7 @@ class JobStore:
             The job and the fingerprint of its request, or None.
         """
         with self._database.read() as session:
-            row = session.scalar(
-                select(JobRow).where(JobRow.owner == owner, JobRow.idempotency_key == idempotency_key)
-            )
+            row = _repeated(session, owner, idempotency_key)
             return None if row is None else (to_job(row), row.fingerprint)
 
     def get(self, job_id: str) -> Job | None:
@@ -307,15 +306,12 @@ def _conditions(which: Filter) -> Collection[ColumnElement[bool]]:
     return chosen
 
 
-def _repeated(session: Session, submission: Submission) -> Job | None:
-    if submission.idempotency_key is None:
+def _repeated(session: Session, owner: str, idempotency_key: str | None) -> JobRow | None:
+    if idempotency_key is None:
         return None
-    row = session.scalar(
-        select(JobRow).where(
-            JobRow.owner == submission.owner, JobRow.idempotency_key == submission.idempotency_key
-        )
+    return session.scalar(
+        select(JobRow).where(JobRow.owner == owner, JobRow.idempotency_key == idempotency_key)
     )
-    return None if row is None else to_job(row)
 
 
 def _check_room(session: Session, owner: str, limit: int) -> None:
