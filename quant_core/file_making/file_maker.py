@@ -25,7 +25,7 @@ from quant_core.file_making.choice import Choice, simulate
 from quant_core.file_making.float_islands import find_islands
 from quant_core.file_making.islands import Islands
 from quant_core.file_making.open_activations import note_narrow
-from quant_core.file_making.plan_tuning import correct_biases, find_followed, follow_plan, tune_plan
+from quant_core.file_making.plan_tuning import correct_biases, find_followed, follow_plan, strayed, tune_plan
 from quant_core.file_making.trellis_coding import (
     NO_TRELLIS,
     TrellisRoom,
@@ -41,6 +41,7 @@ from quant_core.preparation import Prepared
 from quant_core.preparation.float_speed import may_leave_integers
 from quant_core.preparation.open_widths import layers_at
 from quant_core.quantizers import QuantizedWeight
+from quant_core.quantizers.following.follow import FollowedPlace
 from quant_core.quantizers.moments.input_moments import KeptMoments
 from quant_core.quantizers.rounding.mixed_channels import at_width, stored_widths
 from quant_core.quantizers.rounding.round_weights import RoundedWeights, knows_more, round_weights
@@ -352,8 +353,17 @@ class FileMaker:
 
     def _rounded_again(self, choice: Choice, coded: Collection[str]) -> Mapping[str, QuantizedWeight]:
         """Codes from every sample, and where layers are followed for the inputs that they will be given."""
+        places = find_followed(self.job, self.spec, choice, self.samples, self.islands)
+        found = self._followed(choice, coded, places)
+        if places and strayed(self.job, choice, found, self.samples):
+            return self._followed(choice, coded, ())
+        return found
+
+    def _followed(
+        self, choice: Choice, coded: Collection[str], followed: Sequence[FollowedPlace]
+    ) -> Mapping[str, QuantizedWeight]:
+        """Codes from every sample, for the inputs that layers will be given in these places."""
         weights, widths = dict(choice.weights), {n: stored_of(w) for n, w in choice.plan.widths.items()}
-        followed = find_followed(self.job, self.spec, choice, self.samples, self.islands)
         if not self.whole:
             layers = [layer for layer in self.job.layers if knows_more(layer, self.samples.count)]
             again = {layer.name for layer in layers} - {place.layer.name for place in followed}

@@ -14,11 +14,13 @@ from quant_core.calibration import Samples
 from quant_core.checkpoints import TUNING, Checkpoints, find_rounded, keep_rounded
 from quant_core.file_making.choice import Choice, simulate
 from quant_core.file_making.islands import Islands
+from quant_core.ingest.macs import affordable_samples
 from quant_core.preparation import Prepared
 from quant_core.quantizers import ActivationGrid, QuantizedWeight, Simulation, fake_quantize
 from quant_core.quantizers.bias_correction.output_means import correct_means
 from quant_core.quantizers.following.follow import FollowedPlace, Look, follow, followed_places
 from quant_core.quantizers.following.look_trial import best_look
+from quant_core.quantizers.following.outcome import leads_astray
 from quant_core.quantizers.rounding.round_weights import RoundedWeights
 from quant_core.quantizers.tuning.block_reconstruction import (
     BRECQ,
@@ -34,6 +36,9 @@ from quant_core.spec import QuantizeSpec
 from quant_core.spec.progress import Tell
 
 _TOO_FEW = "Codes are those of GPTQ: to tune them takes two samples or more."
+_MOST_SAMPLES, _ENOUGH, _MOST_MACS = 64, 16, 16e9
+"""Samples that tell what following led to: the most, those that large networks are given, and the products that one
+run of all may take beyond these."""
 _METHODS = {"brecq": BRECQ, "qdrop": QDROP}
 
 Tensors = Mapping[str, torch.Tensor]
@@ -138,6 +143,28 @@ def follow_plan(
             batch_size=job.batch_size,
         )
     return followed(samples, look, coded)
+
+
+def strayed(job: Prepared, choice: Choice, followed: Mapping[str, QuantizedWeight], samples: Samples) -> bool:
+    """Tell whether a plan's outputs are worse for having been followed.
+
+    Args:
+        job: The prepared job.
+        choice: What was decided, with the codes before.
+        followed: Layer name -> codes that followed.
+        samples: Calibration samples.
+
+    Returns:
+        True where they lie further from those of the float network.
+    """
+    enough = min(_MOST_SAMPLES, max(_ENOUGH, affordable_samples(job.layers, _MOST_MACS)))
+    before, after = (
+        simulate(job.graph, job, replace(choice, weights=weights)) for weights in (choice.weights, followed)
+    )
+    outputs = job.program.outputs
+    return leads_astray(
+        job.program, before, after, samples.spread(enough), outputs, batch_size=job.batch_size
+    )
 
 
 def tune_plan(

@@ -26,7 +26,7 @@ from quant_core.file_making.plan_tuning import (
     tune_plan,
 )
 from quant_core.pipeline import quantize
-from quant_core.quantizers import quantize_weight
+from quant_core.quantizers import QuantizedWeight, quantize_weight
 from quant_core.quantizers.tuning.block_reconstruction import ReconstructedBlocks
 from quant_core.quantizers.tuning.reconstruction import Reconstructed
 from quant_core.sensitivity.objective import Objective, Term
@@ -121,6 +121,32 @@ def test_more_is_followed_where_others_confirm_it(monkeypatch, effort, wanted):
     spec = QuantizeSpec(effort=effort)
     follow_plan(job, spec, choice, {}, [nothing], nothing, nothing, lambda *_: None)
     assert looks == [wanted]
+
+
+def test_codes_that_lead_astray_leave_the_file_as_if_nothing_had_been_followed(tmp_path, monkeypatch):
+    net = "g (float[n,4,8,8] x) => (float[n,6,h,k] y) { a = Conv(x, w) r = Relu(a) y = Conv(r, v) }"
+    onnx.save(parse(HEADER + net, w=(16, 4, 3, 3), v=(6, 16, 3, 3)), tmp_path / "net.onnx")
+    x = np.random.default_rng(0).standard_normal((40, 4, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "samples.npz", x=x)
+    spoilt = []
+
+    def spoil(*args: Any) -> dict[str, QuantizedWeight]:
+        found = follow_plan(*args)
+        places = {place.layer.name for place in args[4]}
+        spoilt.extend(places)
+        return {
+            name: replace(weight, codes=-weight.codes.clip(-7)) if name in places else weight
+            for name, weight in found.items()
+        }
+
+    monkeypatch.setattr("quant_core.file_making.file_maker.follow_plan", spoil)
+    asked = {"size": 0.9, "bits": [4], "workers": 1, "float_islands": 0}
+    for folder, follow in (("followed", True), ("not", False)):
+        spec = QuantizeSpec.model_validate(asked | {"follow": follow})
+        quantize(tmp_path / "net.onnx", tmp_path / "samples.npz", spec, tmp_path / folder)
+    assert spoilt
+    files = [(tmp_path / folder / "model.onnx").read_bytes() for folder in ("followed", "not")]
+    assert files[0] == files[1]
 
 
 @pytest.mark.parametrize("rounding", ["reconstruction", "brecq"])
