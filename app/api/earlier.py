@@ -37,8 +37,8 @@ def take_over(
     """
     job = find_job(service, owner, job_id)
     table = find_artifact(service, job, TABLE)
-    found = SensitivityTable.model_validate_json(table.read_bytes())
-    rounding = found.rounding
+    scores = SensitivityTable.model_validate_json(table.read_bytes())
+    rounding = scores.rounding
     if rounding not in {None, spec.scored_as}:
         raise ProblemError(
             422,
@@ -49,7 +49,7 @@ def take_over(
         )
     if isinstance(spec, QuantizeSpec):
         try:
-            spec = taking_over(spec, found)
+            spec = taking_over(spec, scores)
         except SpecError as error:
             raise ProblemError(
                 422, "spec", error.message, remedy=error.remedy, where=f"spec.{error.where}"
