@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from bitwright.errors import InvalidRequestError
+from bitwright.errors import InvalidRequestError, ServerError
 from quant_core.spec.shorthand import AsWritten
 from quant_core.spec.wrong_field import wrong_field
 
@@ -75,8 +75,31 @@ def read_answer(kind: type[S], content: bytes) -> S:
         The value.
 
     Raises:
-        ValidationError: If it is something else.
+        ServerError: If it is something else.
     """
+    try:
+        return _read_known(kind, content)
+    except ValidationError as error:
+        refuse_answer(error)
+
+
+def refuse_answer(cause: Exception | None = None) -> NoReturn:
+    """Say that an answer is not what a service tells.
+
+    Args:
+        cause: What is wrong with it.
+
+    Raises:
+        ServerError: Always.
+    """
+    raise ServerError(
+        "The answer is not what a Bitwright service tells.",
+        remedy="See that the address is that of a Bitwright service, and its version close to this client's.",
+        code="answer",
+    ) from cause
+
+
+def _read_known(kind: type[S], content: bytes) -> S:
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:

@@ -21,6 +21,7 @@ from bitwright.errors import (
 )
 from bitwright.operations.answers import BUSY, check, refuse
 from bitwright.operations.jobs import address
+from bitwright.requests import read_answer
 from bitwright.results import JobInfo
 from bitwright.steps import Close, Line, Open, Operation, Pause, Send
 
@@ -188,7 +189,7 @@ def _patiently(job_id: str, deadline: float | None) -> Operation[JobInfo]:
         try:
             response: httpx.Response = yield Send("GET", address(job_id))
             check(response)
-            return JobInfo.model_validate_json(response.content)
+            return read_answer(JobInfo, response.content)
         except httpx.TransportError as error:
             if time.monotonic() >= until:
                 refuse(error)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
+from pydantic import BaseModel
 
 from bitwright.errors import InvalidRequestError
 from bitwright.requests import naming_fields, read_answer, read_request
@@ -18,6 +19,10 @@ JSON = {"Accept": "application/json"}
 
 _PAGE = 200
 """The most jobs that a service tells at once."""
+
+
+class _Page(BaseModel):
+    jobs: tuple[JobInfo, ...]
 
 
 def address(job_id: str, part: str = "") -> str:
@@ -53,7 +58,7 @@ def get(job_id: str) -> Operation[JobInfo]:
         The job.
     """
     response: httpx.Response = yield Ask(Send("GET", address(job_id)))
-    return JobInfo.model_validate_json(response.content)
+    return read_answer(JobInfo, response.content)
 
 
 def page(
@@ -78,7 +83,7 @@ def page(
         if text:
             query["text"] = text
         response: httpx.Response = yield Ask(Send("GET", "/jobs", params=query))
-        told = [JobInfo.model_validate(job) for job in response.json()["jobs"]]
+        told = read_answer(_Page, response.content).jobs
         found |= {job.id: job for job in told}
         offset += len(told)
         if len(told) < wanted or len(found) >= limit:
@@ -96,7 +101,7 @@ def cancel(job_id: str) -> Operation[JobInfo]:
     """
     request = Send("DELETE", address(job_id), params={"cancel_only": "true"}, safe=False)
     response: httpx.Response = yield Ask(request)
-    return JobInfo.model_validate_json(response.content)
+    return read_answer(JobInfo, response.content)
 
 
 def delete(job_id: str) -> Operation[None]:
@@ -164,7 +169,7 @@ def health() -> Operation[Health]:
         What it says.
     """
     response: httpx.Response = yield Ask(Send("GET", "/healthz"))
-    return Health.model_validate_json(response.content)
+    return read_answer(Health, response.content)
 
 
 def asked_again(info: JobInfo, options: Mapping[str, Any]) -> QuantizeSpec:

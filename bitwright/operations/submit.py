@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from bitwright.errors import BitwrightError, InvalidRequestError
 from bitwright.external_data import external_files
 from bitwright.operations.upload import LARGE, OnBytes, upload
-from bitwright.requests import naming_fields
+from bitwright.requests import naming_fields, read_answer
 from bitwright.results import JobInfo
 from bitwright.sample_file import existing, sample_file
 from bitwright.steps import Ask, Operation, Part, Send, Work
@@ -205,7 +205,7 @@ def _post(
     )
     with naming_fields(spec, "spec"):
         response: httpx.Response = yield Ask(request)
-    return JobInfo.model_validate_json(response.content)
+    return read_answer(JobInfo, response.content)
 
 
 def _spec(spec: BaseModel) -> Part:

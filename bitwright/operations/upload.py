@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
+from pydantic import BaseModel
 
 from bitwright.errors import ConflictError, NotFoundError, ResponseError, ServiceBusyError
 from bitwright.file_digest import file_digest
 from bitwright.operations.answers import check, refuse
+from bitwright.requests import read_answer, refuse_answer
 from bitwright.steps import Ask, FileBody, Operation, Pause, Send, Work
 
 LARGE = 16 * 2**20
@@ -26,6 +27,16 @@ _JSON = {"Content-Type": "application/json"}
 
 OnBytes = Callable[[str, int, int], None]
 """Told a file's name, how many of its bytes the service has, and how many there are."""
+
+
+class _Part(BaseModel):
+    url: str
+    offset: int
+    bytes: int
+
+
+class _Parts(BaseModel):
+    parts: tuple[_Part, ...]
 
 
 def upload(path: Path, tries: int, on_bytes: OnBytes | None = None) -> Operation[str]:
@@ -93,7 +104,12 @@ def _offset(digest: str) -> Operation[int | None]:
         response: httpx.Response = yield Ask(Send("HEAD", f"/uploads/{digest}"))
     except NotFoundError:
         return 0
-    return None if response.headers.get("Upload-Complete") == "?1" else int(response.headers["Upload-Offset"])
+    if response.headers.get("Upload-Complete") == "?1":
+        return None
+    told = response.headers.get("Upload-Offset", "")
+    if not told.isdecimal():
+        refuse_answer()
+    return int(told)
 
 
 def _direct(
@@ -107,12 +123,12 @@ def _direct(
             return False
         if not parts:
             break
-        missing = size - parts[0]["offset"]
+        missing = size - parts[0].offset
         left, fewest = (tries, missing) if missing < fewest else (left - 1, fewest)
         for part in parts:
-            body = FileBody(path, part["offset"], part["bytes"], tell)
+            body = FileBody(path, part.offset, part.bytes, tell)
             try:
-                response: httpx.Response = yield Send("PUT", part["url"], body=body, timeout=(30.0, _SILENCE))
+                response: httpx.Response = yield Send("PUT", part.url, body=body, timeout=(30.0, _SILENCE))
                 check(response)
             except (httpx.TransportError, ResponseError) as error:  # also an address whose time is over
                 if left == 0:
@@ -128,7 +144,7 @@ def _direct(
     return True
 
 
-def _parts(digest: str, size: int) -> Operation[list[dict[str, Any]] | None]:
+def _parts(digest: str, size: int) -> Operation[tuple[_Part, ...] | None]:
     """The parts that the service's bucket does not have; None where the service takes the file itself."""
     body = json.dumps({"bytes": size}).encode()
     try:
@@ -139,5 +155,4 @@ def _parts(digest: str, size: int) -> Operation[list[dict[str, Any]] | None]:
         if error.code in {"not_direct", "not_found", "404"}:  # a service that knows nothing of it is older
             return None
         raise
-    parts: list[dict[str, Any]] = response.json()["parts"]
-    return parts
+    return read_answer(_Parts, response.content).parts

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import httpx
+import numpy as np
 import pytest
-from pydantic import ValidationError
 
-from bitwright.errors import InvalidRequestError
+from bitwright import Client
+from bitwright.errors import InvalidRequestError, ServerError
+from bitwright.operations.upload import LARGE
 from bitwright.requests import read_answer, read_request
 from quant_core.spec import AnalyzeSpec, BitPlan, PlanSpec, QuantizeSpec
 
@@ -20,9 +24,9 @@ def test_unknown_fields_are_passed_over_however_deep() -> None:
 
 
 def test_what_is_wrong_stays_wrong() -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(ServerError):
         read_answer(QuantizeSpec, b'{"seed": "many", "novelty": 1}')
-    with pytest.raises(ValidationError):
+    with pytest.raises(ServerError):
         read_answer(BitPlan, b"[]")
 
 
@@ -46,3 +50,20 @@ def test_misspelt_options_are_named_with_what_may_be_meant(kind, given, said) ->
     with pytest.raises(InvalidRequestError) as told:
         read_request(kind, given)
     assert said in str(told.value)
+
+
+def test_what_is_no_service_of_ours_is_told_by_every_question(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(b"a model")
+    (tmp_path / "large.onnx").write_bytes(bytes(LARGE))
+    np.save(tmp_path / "x.npy", np.zeros((2, 2)))
+    page = httpx.MockTransport(lambda _: httpx.Response(200, text="<html>another server</html>"))
+    with Client(transport=page, retries=0) as client:
+        for ask in (
+            client.health,
+            client.jobs.list,
+            lambda: client.jobs.get("abc"),
+            lambda: client.quantize(tmp_path / "net.onnx", data=tmp_path / "x.npy"),
+            lambda: client.quantize(tmp_path / "large.onnx", data=tmp_path / "x.npy"),
+        ):
+            with pytest.raises(ServerError, match="not what a Bitwright service tells"):
+                ask()
