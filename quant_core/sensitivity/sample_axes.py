@@ -22,11 +22,11 @@ def find_sample_axes(
     is the one. (One fewer may leave a single sample, whose axis some models squeeze away.) A program that takes n at a
     time is run with its samples in another order, and the axis along which the output is reordered alike is the one. A
     program that takes one sample at a time has outputs that are that sample's throughout; of axes of size 1 the first
-    counts as the one.
+    counts as the one, and so it is where a single sample's axis was squeezed away.
 
     Args:
         program: The float program.
-        feeds: Graph input name -> samples along the first axis, two or more where the batch is free.
+        feeds: Graph input name -> samples along the first axis.
         outputs: Graph output name -> the program's value for those samples.
         fixed_batch: Samples that the program demands per run, or None.
 
@@ -36,13 +36,18 @@ def find_sample_axes(
         that lie in turns.
     """
     count = len(next(iter(feeds.values())))
-    if count == 1:
-        return {name: _single(value) for name, value in outputs.items()}
     if fixed_batch is None:
         longer = {name: torch.cat([value, value[:1]]) for name, value in feeds.items()}
         with torch.no_grad():
             more = program.evaluate(longer, outputs=tuple(outputs))
-        return {name: _shrinking(more[name], value, count + 1) for name, value in outputs.items()}
+        return {
+            name: _single(value)
+            if count == 1 and value.dim() != more[name].dim()
+            else _shrinking(more[name], value, count + 1)
+            for name, value in outputs.items()
+        }
+    if count == 1:
+        return {name: _single(value) for name, value in outputs.items()}
     rolled = {name: value.roll(1, 0) for name, value in feeds.items()}
     with torch.no_grad():
         other = program.evaluate(rolled, outputs=tuple(outputs))

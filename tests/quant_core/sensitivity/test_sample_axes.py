@@ -19,7 +19,7 @@ SAMPLES = 4
 TOKENS = torch.randn(SAMPLES, SAMPLES, 5, generator=torch.Generator().manual_seed(0))
 
 
-def axes(body, batch=None, output="float[A, B, C] y"):
+def axes(body, batch=None, output="float[A, B, C] y", given=TOKENS):
     """Axes of a graph whose input has as many steps as there are samples."""
     first = "N" if batch is None else batch
     constants = "int64[2] rows = {-1, 5}, int64[1] middle = {1}, int64[1] front = {0}, float[5, 2] w = "
@@ -28,7 +28,7 @@ def axes(body, batch=None, output="float[A, B, C] y"):
         f"""<ir_version: 10, opset_import: ["" : 21]>
         net (float[{first}, T, 5] x) => ({output}) <{constants}{{{numbers}}}> {{ {body} }}"""
     )
-    program, feeds = compile_model(model), {"x": TOKENS}
+    program, feeds = compile_model(model), {"x": given}
     with torch.no_grad():
         values = program.evaluate(feeds)
     return find_sample_axes(program, feeds, values, batch)
@@ -52,6 +52,12 @@ CASES = {
 def test_axis_is_found_by_running(case, batch):
     body, expected = CASES[case]
     assert axes(body, batch) == {"y": expected}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_sample_of_any_number_tells_as_much_as_several(case):
+    body, expected = CASES[case]
+    assert axes(body, given=TOKENS[:1]) == {"y": expected}
 
 
 def test_axis_that_a_single_sample_loses_is_found():
