@@ -52,6 +52,17 @@ def test_no_serious_fault_and_a_picture(
     picture(page, f"{view}-{screen}-{theme}")
 
 
+def test_a_failure_fits_the_narrowest_screen(server: Any, open_page: Callable[..., Any]) -> None:
+    job = server.submit(seed=5)
+    server.wait_for(job, "failed")
+    page = open_page(f"{server.url}/#/jobs/{job}", viewport={"width": 320, "height": 640})
+    page.get_by_role("alert").wait_for()
+    page.evaluate(
+        "document.querySelector('.problem-message').textContent = 'n'.repeat(300)"
+    )  # as names can be
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
 def test_the_keyboard_reaches_everything(
     real_service: Any, finished: str, open_page: Callable[..., Any]
 ) -> None:
