@@ -9,6 +9,7 @@ import pytest
 
 from quant_core.preparation import prepare, pricing
 from quant_core.spec import QuantizeSpec
+from quant_core.spec.costs import MemoryStep
 from tests.quant_core.export.networks import Net
 
 SPEC = QuantizeSpec.model_validate({"size": "1MB", "device": "cpu"})
@@ -32,3 +33,13 @@ def test_a_peak_is_that_of_all_steps_whatever_the_bits(name, tmp_path, monkeypat
             for steps in (kept, every)
         ]
         assert peaks[0] == peaks[1]
+
+
+def test_a_step_stays_that_holds_more_of_anything():
+    def step(node, fixed, **elements):
+        return MemoryStep(node=node, fixed=fixed, elements=elements)
+
+    most, other_bytes = step("most", 0, a=100, b=10), step("bytes", 8, a=90, b=10)
+    other_layer, less, same = step("layer", 0, a=1, c=1), step("less", 0, a=99), step("same", 0, a=100, b=10)
+    found = pricing._undominated([less, most, other_layer, same, other_bytes])
+    assert [kept.node for kept in found] == ["most", "layer", "bytes"]
