@@ -68,7 +68,7 @@ class LayerReport(_Value):
         sensitivity_stderr: Standard error of `sensitivity`.
         reason: Why these bits.
         sqnr_db: Output SQNR of the quantized network against the float network, up to and with this layer, as
-            onnxruntime runs them; null in reports of before.
+            onnxruntime runs them; null in reports of before, and where rounding sends an expert another number of rows.
         own_sqnr_db: Output SQNR of this layer alone, quantized against float on the float network's input.
     """
 

@@ -28,13 +28,13 @@ class LayerNoise:
 
     Attributes:
         accumulated_db: Quantized network against float network, as onnxruntime ran it: the error of all layers up to
-            here.
+            here; None where the layer was given another number of rows, as experts are that rounding sends others to.
         own_db: This layer alone against itself in float, both on the input that the float network has: the error that
             enters here, by its weight and by the rounding of what it reads and writes. Both weights of a recurrent node
             have the error of the node.
     """
 
-    accumulated_db: float
+    accumulated_db: float | None
     own_db: float
 
 
@@ -75,15 +75,21 @@ def layer_sqnr(
     signal: dict[str, float] = defaultdict(float)
     gathered: dict[str, float] = defaultdict(float)
     own: dict[str, float] = defaultdict(float)
+    resized: set[str] = set()
     for each in runs:
         alone = simulation.tensors({name: plain[name] for name in each.read}, [each.result])[each.result]
         reference, name = plain[each.result].astype(np.float64), each.layer.name
         signal[name] += float(np.square(reference).sum())
-        gathered[name] += float(np.square(found[each.result] - reference).sum())
+        if found[each.result].shape == reference.shape:
+            gathered[name] += float(np.square(found[each.result] - reference).sum())
+        else:
+            resized.add(name)
         own[name] += float(np.square(alone.astype(np.float64) - reference).sum())
     return {
         layer.name: LayerNoise(
-            accumulated_db=sqnr_db(signal[layer.name], gathered[layer.name]),
+            accumulated_db=None
+            if layer.name in resized
+            else sqnr_db(signal[layer.name], gathered[layer.name]),
             own_db=sqnr_db(signal[layer.name], own[layer.name]),
         )
         for layer in layers
