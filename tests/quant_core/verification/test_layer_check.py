@@ -9,7 +9,7 @@ from quant_core.errors import InternalError
 from quant_core.export.targets.gpu import TENSORRT
 from quant_core.export.targets.ort_cpu import ORT_CPU
 from quant_core.export.targets.portable import portable
-from quant_core.spec import FLOAT_BITS, WeightGrid
+from quant_core.spec import FLOAT_BITS, WeightGrid, WeightOptions
 from quant_core.verification.layer_check import check_layers
 from quant_core.verification.layer_runs import layer_runs
 from quant_core.verification.layer_sqnr import layer_sqnr
@@ -110,6 +110,15 @@ def test_a_bias_that_is_one_step_off_is_found(tmp_path):
     onnx.save(bad, path)
     with pytest.raises(InternalError, match=f"layer {first.name} "):
         check(net, path)
+
+
+def test_blocks_of_weights_that_are_all_zero_leave_rounding(tmp_path):
+    text = HEADER + "g (float[n,64] x) => (float[n,8] y) { y = MatMul(x, w1) }"
+    net = Net((text, {"w1": (64, 8)}, set(), {}), w1=np.zeros((64, 8), np.float32))
+    options = WeightOptions(granularity="block", bias_correction=False)
+    net.export({net.layers[0].name: 2}, 8, tmp_path / "model.onnx", options=options)
+    assert np.abs(net.run(tmp_path / "model.onnx")).max() > 0  # zero points are taken off a sum
+    check(net, tmp_path / "model.onnx")
 
 
 def test_integer_biases_are_coarse_where_large_weights_cancel(tmp_path):
