@@ -141,18 +141,19 @@ def _gain(runs: _Runs, layer: Layer, base: _Outputs) -> _Gain:
 def _finding(
     layer: Layer,
     case: _Case,
-    gathered: Mapping[str, Difference],
+    gathered: Mapping[str, Difference | None],
     own: Mapping[str, Difference],
     gain: _Gain,
 ) -> LayerFinding:
     wide, narrow = case.bits.get(layer.name, (None, None))
+    so_far = gathered[layer.name]
     return LayerFinding(
         name=layer.name,
         op=layer.op,
         parameters=layer.parameters,
         weight_bits=wide,
         narrow_bits=narrow,
-        sqnr_db=gathered[layer.name].sqnr_db,
+        sqnr_db=None if so_far is None else so_far.sqnr_db,
         own_sqnr_db=own[layer.name].sqnr_db,
         float_gain_db=gain.whole,
         byte_gain_db=gain.byte,
@@ -261,11 +262,16 @@ class _Runs:
     def __exit__(self, *_: object) -> None:
         self._folder.cleanup()
 
-    def everything(self) -> tuple[_Outputs, dict[str, Difference], dict[str, Difference]]:
-        """Compare the outputs, and at every layer: quantized with float, and the stored weight with the float one."""
+    def everything(self) -> tuple[_Outputs, dict[str, Difference | None], dict[str, Difference]]:
+        """Compare the outputs, and at every layer: quantized with float, and the stored weight with the float one.
+
+        Returns:
+            The outputs; by layer quantized with float, None where the file computes other places or rows, such as those
+            that rounding sends an expert; by layer its stored weight with the float one.
+        """
         triples = {layer.name: self.twins.results(layer) for layer in self.twins.found}
         base = _Outputs(self.outputs)
-        gathered = {name: Difference(name) for name in triples}
+        gathered: dict[str, Difference | None] = {name: Difference(name) for name in triples}
         own = {name: Difference(name) for name in triples}
         inner = [plain for uses in triples.values() for plain, _, _ in uses]
         pairs = zip(self._run_float(inner), self._run(self.twins.beside(self.weights)), strict=True)
@@ -273,7 +279,11 @@ class _Runs:
             base.add(expected, values)
             for name, uses in triples.items():
                 for plain, result, twin in uses:
-                    gathered[name].add(expected[plain], values[result])
+                    so_far = gathered[name]
+                    if so_far is None or expected[plain].shape != values[result].shape:
+                        gathered[name] = None
+                    else:
+                        so_far.add(expected[plain], values[result])
                     own[name].add(values[twin], values[result])
         return base, gathered, own
 

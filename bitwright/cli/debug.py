@@ -77,7 +77,7 @@ def print_findings(found: Debugging, rows: int, console: Console) -> None:
         table.add_row(
             escape(layer.name),
             " and ".join(format_bits(b) for b in (layer.weight_bits, layer.narrow_bits) if b is not None),
-            f"{layer.sqnr_db:.1f} dB",
+            "" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f} dB",
             f"{layer.own_sqnr_db:.1f} dB",
             *_gains(layer),
         )

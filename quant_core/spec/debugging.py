@@ -14,7 +14,8 @@ class LayerFinding(BaseModel):
         parameters: Number of weight elements.
         weight_bits: Bits of its weight; null where no report says so.
         narrow_bits: Bits of the output channels that matter least; null where all take `weight_bits`.
-        sqnr_db: Of its output in the quantized network against the float network: the error of all layers up to here.
+        sqnr_db: Of its output in the quantized network against the float network: the error of all layers up to here;
+            null where the file computes other places or rows, such as those that rounding sends an expert.
         own_sqnr_db: Of its output with its stored weight against its float weight, both on the quantized network's
             input: the error that its weight adds.
         float_gain_db: What the output's SQNR gains with this layer's weight in float; null where it was not measured.
@@ -30,7 +31,7 @@ class LayerFinding(BaseModel):
     parameters: int
     weight_bits: int | None
     narrow_bits: int | None = None
-    sqnr_db: float
+    sqnr_db: float | None
     own_sqnr_db: float
     float_gain_db: float | None = None
     byte_gain_db: float | None = None

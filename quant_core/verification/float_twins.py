@@ -20,6 +20,7 @@ from quant_core.ingest.layer import RECURRENT, Layer, Use
 
 _INTEGER_PRODUCTS = {"MatMulInteger", "ConvInteger"}
 _BEHIND_PRODUCTS = {"Mul", "Cast", "Add"}
+_PADDING = {"pads", "auto_pad"}
 _FARTHEST = 12
 _TWIN = "@twin"
 
@@ -140,7 +141,9 @@ class FloatTwins:
         if standing is None:
             return None
         place = list(original.output).index(use.output)
-        result = use.output if use.output in self._writers else None
+        writer = self._writers.get(use.output)
+        # A Slice that the float model's convolution has taken over stays behind the file's.
+        result = use.output if writer is not None and writer.op_type != "Slice" else None
         if result is None and standing.op_type == original.op_type:
             result = standing.output[place]
         if result is None or result not in self._writers:
@@ -172,6 +175,8 @@ class FloatTwins:
                 tensors.append(constant)
             elif name and name not in self._writers:
                 return None
+        if standing.op_type == "ConvInteger" or (standing.op_type == "Conv" and not before):
+            _pad_as(twin, standing)
         del twin.output[:]
         twin.output.extend([""] * place + [own])
         return _Twin((*before, twin), result, own, tuple(tensors))
@@ -228,3 +233,11 @@ class FloatTwins:
             codes = f"{own}.codes"
             nodes.append(helper.make_node("QuantizeLinear", [source, *steps], [codes], name=codes))
         return [*nodes, helper.make_node("DequantizeLinear", [codes, *steps], [made], name=made)], made
+
+
+def _pad_as(twin: onnx.NodeProto, standing: onnx.NodeProto) -> None:
+    """Pad as the file's convolution does, in which a Pad in front or a Slice behind may be nodes of their own."""
+    kept = [attribute for attribute in twin.attribute if attribute.name not in _PADDING]
+    del twin.attribute[:]
+    twin.attribute.extend(kept)
+    twin.attribute.extend(attribute for attribute in standing.attribute if attribute.name in _PADDING)

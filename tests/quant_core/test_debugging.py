@@ -223,3 +223,63 @@ def test_layers_whose_input_is_laid_out_anew_are_compared_on_what_it_was(window,
     for one, other in zip(laid_out.layers, as_given.layers, strict=True):
         assert one.own_sqnr_db == pytest.approx(other.own_sqnr_db, abs=1e-3)
         assert one.float_gain_db == pytest.approx(other.float_gain_db, abs=1e-3)
+
+
+def test_an_expert_that_rounding_sends_others_to_is_judged_by_its_own_error(net, tmp_path):
+    _, data, weights, _ = net
+    proto = onnx.parser.parse_model(
+        f"""{HEADER}g (float[N,{WIDTH}] x) => (float[N,{WIDTH}] z) {{
+            y_a = MatMul(x, w_a)
+            first = Constant<value_int=0>()
+            gate = Gather<axis=1>(y_a, first)
+            none = Constant<value_float=0.0>()
+            chosen = Greater(gate, none)
+            rows = Compress<axis=0>(y_a, chosen)
+            y_b = MatMul(rows, w_b)
+            found = NonZero(chosen)
+            places = Transpose(found)
+            z = ScatterND(y_a, places, y_b)
+        }}"""
+    )
+    proto.graph.initializer.extend(numpy_helper.from_array(weights[name], f"w_{name}") for name in "ab")
+    onnx.save(proto, tmp_path / "experts.onnx")
+    _with_codes(tmp_path / "experts.onnx", tmp_path / "quantized.onnx", {"a": 0.3, "b": 1e-2})
+    found = debug(tmp_path / "experts.onnx", tmp_path / "quantized.onnx", data)
+    worst, expert = found.layers
+    assert expert.sqnr_db is None
+    assert expert.own_sqnr_db > worst.own_sqnr_db + 20
+    assert worst.sqnr_db == pytest.approx(worst.own_sqnr_db, abs=1e-3)
+    print_findings(found, 10, Console(file=(told := StringIO()), width=200))
+    assert "None" not in told.getvalue()
+
+
+def test_padding_may_be_a_node_of_its_own_in_the_file(tmp_path):
+    """As in files of other tools, where Pad and Slice of causal convolutions stay."""
+    random = np.random.default_rng(0)
+    weights = {name: random.standard_normal((8, 8, 3)).astype(np.float32) / 5 for name in "ab"}
+    proto = onnx.parser.parse_model(
+        f"""{HEADER}g (float[N,8,20] x) => (float[N,8,20] y) {{
+            before = Constant<value = int64[6] {{0, 0, 2, 0, 0, 0}}>()
+            padded = Pad(x, before)
+            a = Conv(padded, w_a)
+            r = Relu(a)
+            longer = Conv<pads=[2,2]>(r, w_b)
+            start = Constant<value_ints=[0]>()
+            end = Constant<value_ints=[-2]>()
+            axis = Constant<value_ints=[2]>()
+            y = Slice(longer, start, end, axis)
+        }}"""
+    )
+    proto.graph.initializer.extend(numpy_helper.from_array(w, f"w_{name}") for name, w in weights.items())
+    for place, node in enumerate(proto.graph.node):
+        node.name = f"n{place}"
+    onnx.save(proto, tmp_path / "net.onnx")
+    np.savez(tmp_path / "samples.npz", x=random.standard_normal((SAMPLES, 8, 20)).astype(np.float32))
+    _with_codes(tmp_path / "net.onnx", tmp_path / "quantized.onnx", {"a": 0.1, "b": 0.01})
+    found = debug(tmp_path / "net.onnx", tmp_path / "quantized.onnx", tmp_path / "samples.npz")
+    assert found.not_found == ()
+    worst, other = found.layers
+    assert other.sqnr_db is None  # it has two places more in the file
+    assert worst.sqnr_db == pytest.approx(worst.own_sqnr_db, abs=1e-3)
+    assert other.own_sqnr_db > worst.own_sqnr_db + 15
+    assert worst.share == pytest.approx(1, abs=0.1)
