@@ -77,17 +77,19 @@ def page(
         The jobs.
     """
     found: dict[str, JobInfo] = {}  # by id: what is sent meanwhile moves older ones into the next page
+    repeated = 0
     while True:
-        wanted = min(limit - len(found), _PAGE)
+        wanted = min(limit - len(found) + repeated, _PAGE)
         query: dict[str, Any] = {"limit": wanted, "offset": offset, "state": list(states), "tag": list(tags)}
         if text:
             query["text"] = text
         response: httpx.Response = yield Ask(Send("GET", "/jobs", params=query))
         told = read_answer(_Page, response.content).jobs
+        repeated += sum(job.id in found for job in told)
         found |= {job.id: job for job in told}
         offset += len(told)
         if len(told) < wanted or len(found) >= limit:
-            return tuple(found.values())
+            return tuple(found.values())[:limit]
 
 
 def cancel(job_id: str) -> Operation[JobInfo]:
