@@ -146,10 +146,11 @@ def _summary(message: str) -> str:
     """Keep the checker's first line and the node it was looking at."""
     unknown = re.search(r"input '(.*?)' of node:\s*name: (.*?) OpType: (\S+)", message)
     if unknown:  # nodes are sorted by now
-        return f"node {unknown[2]!r} ({unknown[3]}) reads {unknown[1]!r}, which nothing before it gives."
+        node = f"node {unknown[2]!r}" if unknown[2] else "a node without a name"
+        return f"{node} ({unknown[3]}) reads {unknown[1]!r}, which nothing before it gives."
     first = message.strip().splitlines()[0].strip() if message.strip() else "the checker gave no reason"
-    node = re.search(r"Bad node spec for node\. Name: (.*?) OpType: (\S+)", message)
-    place = f" (node {node[1]!r}, {node[2]})" if node and node[2] not in first else ""
+    bad = re.search(r"Bad node spec for node\. Name: (.*?) OpType: (\S+)", message)
+    place = f" (node {bad[1]!r}, {bad[2]})" if bad and bad[2] not in first else ""
     return f"{first}{place}" + ("" if first.endswith(".") else ".")
 
 
