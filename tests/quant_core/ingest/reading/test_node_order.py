@@ -25,10 +25,7 @@ def test_a_shuffled_file_is_read(resnet20, save, images, run):
     shuffled = [model.graph.node[i] for i in np.random.default_rng(0).permutation(len(model.graph.node))]
     del model.graph.node[:]
     model.graph.node.extend(shuffled)
-    with pytest.raises(
-        onnx.checker.ValidationError,
-        match="a node without a name .Add. reads 'b', which nothing before it gives",
-    ):
+    with pytest.raises(onnx.checker.ValidationError, match="topologically sorted"):
         onnx.checker.check_model(model)
     normal = normalise(read_model(save(model)).model)
     expected = run(resnet20, {"input": images[:2]})
@@ -52,9 +49,7 @@ def test_a_circle_is_left_to_the_checker(build, floats, save):
     del model.graph.node[:]
     model.graph.node.extend([N("Add", ["x", "b"], ["y"]), N("Relu", ["y"], ["b"])])
     assert not sort_nodes(model.graph)
-    with pytest.raises(
-        ModelError, match="a node without a name .Add. reads 'b', which nothing before it gives"
-    ):
+    with pytest.raises(ModelError, match=r"a node without a name \(Add\) reads 'b'"):
         read_model(save(model))
 
 
