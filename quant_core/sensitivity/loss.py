@@ -10,7 +10,7 @@ import onnx_ir as ir
 import torch
 
 from quant_core.errors import ModelError, SpecError
-from quant_core.ingest.varying_sizes import size_depends_on_values
+from quant_core.ingest.varying_sizes import varying_tensors
 from quant_core.sensitivity.objective import Objective, Term
 from quant_core.spec import Loss
 
@@ -95,13 +95,14 @@ def _choose(
     loss: Loss,
 ) -> Objective:
     guesses: list[tuple[Term, str]] = []
+    varying = varying_tensors(model)
     for value in model.graph.outputs:
         name = value.name or ""
         tensor = outputs.get(name)
         if tensor is None or not tensor.is_floating_point() or tensor.dim() == 0:
             continue
         axis = axes.get(name)
-        if axis is not None and not size_depends_on_values(value):
+        if axis is not None and name not in varying:
             guesses.append(_guess(value, tensor, axis))
     if not guesses:
         raise ModelError(

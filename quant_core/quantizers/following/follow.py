@@ -21,7 +21,7 @@ from quant_core.executor.layout import fast_layout
 from quant_core.ingest.constant_tensors import stored_tensor
 from quant_core.ingest.layer import Layer
 from quant_core.ingest.macs import affordable_samples
-from quant_core.ingest.varying_sizes import size_depends_on_values
+from quant_core.ingest.varying_sizes import varying_tensors
 from quant_core.quantizers.bias_correction.input_means import corrected_bias, find_bias
 from quant_core.quantizers.following.refit import Columns, refit
 from quant_core.quantizers.moments.input_columns import columns_at
@@ -113,24 +113,23 @@ def followed_places(graph: ir.Model, layers: Sequence[Layer], samples: Samples) 
 
     Returns:
         Those whose weight one node multiplies with columns, as many whatever the network computes, and adds at most a
-        constant. None where the graph
-        prescribes the batch, where there are fewer than 16 samples or fewer fit in memory at once, and where less than
-        half of the arithmetic is in layers whose inputs are known by then (`knows_more`): most of what errors of
-        inputs have in common would be chance.
+        constant. None where the graph prescribes the batch, where there are fewer than 16 samples or fewer fit in
+        memory at once, and where less than half of the arithmetic is in layers whose inputs are known by then
+        (`knows_more`): most of what errors of inputs have in common would be chance.
     """
     count = _used(layers, samples)
     known = sum(layer.macs for layer in layers if knows_more(layer, count))
     if samples.batch is not None or count < FEWEST or 2 * known < sum(layer.macs for layer in layers):
         return []
     nodes = {str(node.name): node for node in graph.graph}
-    places = []
+    varying, places = varying_tensors(graph), []
     for layer in layers:
         node = nodes[layer.uses[0].node]
         if len(layer.uses) > 1 or not has_moments(layer) or rows_shape(layer)[0] != layer.group:
             continue
         if layer.op == "ConvTranspose" or (layer.op == "Gemm" and not _is_plain(node)):
             continue
-        if node.inputs[0] is None or size_depends_on_values(node.inputs[0]):
+        if layer.uses[0].input in varying:
             continue  # its rows belong to other samples once others are chosen
         added = node.inputs[2] if layer.op != "MatMul" and len(node.inputs) > 2 else None
         if added is not None and added.const_value is None:

@@ -1,0 +1,42 @@
+"""Which tensors have a size that the network itself chooses."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx import parser
+
+from quant_core.ingest.varying_sizes import varying_tensors
+
+
+def test_what_is_selected_varies_until_it_is_written_somewhere():
+    proto = parser.parse_model("""<ir_version: 10, opset_import: ["" : 21]>
+        g (float[n, 4] x) => (float[n, 4] z) {
+            none = Constant<value_float = 0.0>()
+            chosen = Greater(x, none)
+            found = NonZero(chosen)
+            places = Transpose(found)
+            rows = GatherND(x, places)
+            more = Relu(rows)
+            z = ScatterND(x, places, more)
+        }""")
+    assert varying_tensors(ir.from_proto(proto)) == {"found", "places", "rows", "more"}
+
+
+def test_sizes_taken_from_sizes_do_not_vary():
+    proto = parser.parse_model("""<ir_version: 10, opset_import: ["" : 21]>
+        g (float[n, 4] x, int64[2] size) => (float[a, b] y, float[c, d] z, float[e, f] w) {
+            own = Shape(x)
+            y = Expand(x, own)
+            z = Expand(x, size)
+            two = Constant<value_ints = [0, 0]>()
+            w = Slice(x, two, size)
+        }""")
+    assert varying_tensors(ir.from_proto(proto)) == {"z", "w"}
+
+
+def test_a_window_that_moves_keeps_its_size():
+    proto = parser.parse_model("""<ir_version: 10, opset_import: ["" : 21]>
+        g (float[n, 4] x, int64[1] start, int64[1] end) => (float[a, b] y) {
+            y = Slice(x, start, end)
+        }""")
+    assert varying_tensors(ir.from_proto(proto)) == set()
