@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from quant_core.export.kernels.run_time import MOVES_NOTHING, adds_bias, passes
-from quant_core.export.kernels.times import BORDER, PASS
+from quant_core.export.kernels.run_time import MOVES_NOTHING, Pass, adds_bias, passes
 from quant_core.export.placement.forms import Placement
 from quant_core.ingest.layer import Layer
 
@@ -24,9 +23,8 @@ CALL = 60_000
 """An operator: 1.2 microseconds."""
 DYNAMIC = 180_000
 """A product whose input is rounded as the model runs."""
-PASSED = {BORDER: 1.5 * CALL, PASS: CALL}
-"""Between two kernels: rounding a tensor or making float numbers of codes, for every other one with a Transpose, and
-laying out its channels."""
+PASSED: Mapping[Pass, float] = {"border": 1.5 * CALL, "blocks": CALL}
+"""What is done between two kernels; every other border has a Transpose as well."""
 _FUSED = frozenset({"LeakyRelu", "Relu", "Sigmoid", "Tanh"})
 """What is computed with a convolution, and with a Gemm in float."""
 
@@ -46,7 +44,7 @@ def calls_time(
         Time in products in float.
     """
     owners = {use.node: layer for layer in layers for use in layer.uses}
-    time = RUN + sum(PASSED[each] for _, each in passes(model, layers, placement, elements))
+    time = RUN + sum(PASSED[kind] for _, kind in passes(model, layers, placement, elements))
     for node in model.graph:
         layer = owners.get(str(node.name))
         if layer is not None:

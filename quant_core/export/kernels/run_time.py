@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import onnx_ir as ir
 
@@ -26,6 +27,11 @@ from quant_core.ingest.layer import Layer
 MOVES_NOTHING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 """Operators that hand on the same bytes."""
 _ARITHMETIC = frozenset({"Add", "Div", "Mul", "Sub"})
+
+Pass = Literal["border", "blocks"]
+"""What is done between two kernels: rounding a tensor or making float numbers of its codes, or laying out its channels
+in blocks or back."""
+_ELEMENT: Mapping[Pass, int] = {"border": BORDER, "blocks": PASS}
 
 
 def estimated_time(
@@ -52,8 +58,8 @@ def estimated_time(
     near = sum(layer.parameters for layer in layers if layer.op != "Gather") <= NEAR_WEIGHTS
     time = sum(_layer_time(layer, model, placement, near=near) for layer in layers)
     time += sum(
-        START + each * elements.get(name, 0)
-        for name, each in _passes(model, placement, flow, estimate.blocks)
+        START + _ELEMENT[kind] * elements.get(name, 0)
+        for name, kind in _passes(model, placement, flow, estimate.blocks)
     )
     for node in model.graph:
         if str(node.name) in owners or str(node.name) in placement.absorbed:
@@ -65,7 +71,7 @@ def estimated_time(
 
 def passes(
     model: ir.Model, layers: Sequence[Layer], placement: Placement, elements: Mapping[str, float]
-) -> list[tuple[str, int]]:
+) -> list[tuple[str, Pass]]:
     """List what is gone over because two kernels want it otherwise: another type, or another order of channels.
 
     Args:
@@ -75,8 +81,7 @@ def passes(
         elements: Tensor name -> elements of one sample.
 
     Returns:
-        Name of a tensor and the time for each element; a tensor that is laid out behind its rounding stands there
-        twice.
+        Name of a tensor and what is done to it; a tensor that is laid out behind its rounding stands there twice.
     """
     owners = {use.node: layer for layer in layers for use in layer.uses}
     flow = CodeFlow(layers, placement)
@@ -105,24 +110,24 @@ def adds_bias(node: ir.Node, owners: Mapping[str, Layer], placement: Placement) 
 
 def _passes(
     model: ir.Model, placement: Placement, flow: CodeFlow, blocks: ChannelBlocks
-) -> list[tuple[str, int]]:
+) -> list[tuple[str, Pass]]:
     points = set(placement.points)
-    found: list[tuple[str, int]] = []
+    found: list[tuple[str, Pass]] = []
 
-    def gone_over(names: Collection[str], each: int) -> None:
-        found.extend((name, each) for name in sorted(names))
+    def gone_over(names: Collection[str], kind: Pass) -> None:
+        found.extend((name, kind) for name in sorted(names))
 
     def laid_out(values: Iterable[ir.Value]) -> None:
-        gone_over(_names(value for value in values if blocks.are_laid_out(value)), PASS)
+        gone_over(_names(value for value in values if blocks.are_laid_out(value)), "blocks")
 
-    gone_over(_names(filter(flow.is_code, model.graph.outputs)), BORDER)
-    gone_over(_names(model.graph.inputs) & points, BORDER)
+    gone_over(_names(filter(flow.is_code, model.graph.outputs)), "border")
+    gone_over(_names(model.graph.inputs) & points, "border")
     laid_out(model.graph.inputs)
     for node in model.graph:
         if flow.runs_in_float(node):
-            gone_over(_names(node.outputs) & points, BORDER)
+            gone_over(_names(node.outputs) & points, "border")
             if gate_of(node) is None:  # which reads the same, dequantized once for both
-                gone_over(_names(filter(flow.is_code, node.inputs)), BORDER)
+                gone_over(_names(filter(flow.is_code, node.inputs)), "border")
         laid_out(node.outputs)
     return found
 

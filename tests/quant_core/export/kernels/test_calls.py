@@ -10,7 +10,6 @@ from onnx import numpy_helper
 
 from quant_core.export import place
 from quant_core.export.kernels.calls import CALL, DYNAMIC, PASSED, RUN, calls_time
-from quant_core.export.kernels.times import BORDER, PASS
 from quant_core.ingest import find_layers, normalise
 from quant_core.spec import FLOAT_BITS
 
@@ -31,7 +30,7 @@ def calls(body, shape, *, in_float):
     return calls_time(model, layers, placement, {}) - RUN
 
 
-ROUNDED, LAID_OUT = PASSED[BORDER], PASSED[PASS]
+ROUNDED, LAID_OUT = PASSED["border"], PASSED["blocks"]
 
 
 @pytest.mark.parametrize(("in_float", "around"), [(False, 2 * ROUNDED), (True, LAID_OUT)])

@@ -52,8 +52,8 @@ CHAIN = "a = Conv(x, u) b = Conv(a, v) y = Conv(b, w)"
 
 def test_what_is_gone_over_between_kernels_is_listed():
     names = dict.fromkeys(("x", "a", "b", "y"), PLANE)
-    assert sorted(passes(*placed(CHAIN), names)) == [("x", BORDER), ("y", BORDER)]
-    between = [("a", BORDER), ("a", PASS), ("b", BORDER), ("b", PASS), ("x", BORDER), ("y", BORDER)]
+    assert sorted(passes(*placed(CHAIN), names)) == [("x", "border"), ("y", "border")]
+    between = [(name, "border") for name in "abxy"] + [(name, "blocks") for name in "ab"]
     assert sorted(passes(*placed(CHAIN, floats={"v"}), names)) == sorted(between)
 
 
