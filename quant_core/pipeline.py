@@ -210,7 +210,7 @@ class _Attempt:
         with self.journal.timed("rounding"):
             known = None
             if self.earlier is not None:
-                check_reuse(self.earlier, job.layers, self.spec.scored_as)
+                check_reuse(self.earlier, job.layers, job.source.weights, self.spec.scored_as)
                 known = equalized_bits(self.earlier)
             bits = known or expected_bits(job, self.spec.budget)
             return equalize(job, calibration, self.spec, bits, self.journal.tells("rounding")), bits
@@ -241,7 +241,7 @@ class _Attempt:
             if source is None and self.checkpoints is not None:
                 source, told = self.checkpoints.find(SENSITIVITIES), "the last attempt"
             if source is not None:
-                scored = reuse(job, codes.unseen, self.spec, source)
+                scored = reuse(job, codes.tellers, self.spec, source)
                 tells(1, f"taken from {told}")
                 return scored
             measured = score(

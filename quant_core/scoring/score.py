@@ -21,6 +21,11 @@ from quant_core.sensitivity.table import Answer, answer
 from quant_core.spec import AnalyzeSpec, Request
 from quant_core.spec.progress import Tell
 
+_UNTOLD = (
+    "The sensitivities that were taken over are of an earlier version and do not tell their weights. If the model was "
+    "trained since, estimate them again."
+)
+
 
 def score(
     job: Prepared,
@@ -59,7 +64,8 @@ def score(
         with asked(job, others, codes, request, fold_of(tell, number, folds), log) as another:
             asked_alike = replace(another, objective=question.objective)
             tables.append(answer(asked_alike, request.sensitivity, request.scored_as).table)
-    found = replace(found, table=cross_fitted(tables))
+    table = cross_fitted(tables).model_copy(update={"weights": job.source.weights})
+    found = replace(found, table=table)
     if found.interactions is not None or found.similarity is not None:
         found = found.referring_to(INTERACTIONS)
     bits = {name: choice.bits for name, choice in job.candidates.items()}
@@ -87,22 +93,23 @@ def reuse(job: Prepared, samples: Samples, request: Request, folder: Path) -> Sc
 
     Args:
         job: The prepared job.
-        samples: Samples to score with, of which a few tell the loss.
-        request: What is asked; its method plays no part.
+        samples: Samples that would be scored with, of which a few tell the loss.
+        request: What is asked.
         folder: The earlier job's folder.
 
     Returns:
         The loss, the table, and warnings.
 
     Raises:
-        SpecError: If there is no table, or it belongs to another model, loss or rounding.
+        SpecError: If there is no table, or it belongs to another model, loss or rounding, or to other weights.
     """
-    check_reuse(folder, job.layers, request.scored_as)
+    check_reuse(folder, job.layers, job.source.weights, request.scored_as)
     table, pairs = read_tables(folder)
     objective = find_objective(job, samples, request)
     refuse_other([] if table.loss == objective.name else ["loss"], folder)
     bits = {name: choice.bits for name, choice in job.candidates.items()}
-    return Scored(objective, Answer(table, pairs), missing_scores(table, bits), {})
+    warnings = missing_scores(table, bits) if table.weights else (*missing_scores(table, bits), _UNTOLD)
+    return Scored(objective, Answer(table, pairs), warnings, {})
 
 
 def _answer_all(question: Question, request: AnalyzeSpec) -> tuple[Answer, dict[str, Spectrum]]:

@@ -143,21 +143,25 @@ def read_tables(folder: Path) -> tuple[SensitivityTable, Interactions | None]:
         ) from error
 
 
-def check_reuse(folder: Path, layers: Sequence[Layer], scored_as: str) -> None:
+def check_reuse(folder: Path, layers: Sequence[Layer], weights: str, scored_as: str) -> None:
     """Refuse sensitivities of an earlier job that cannot be taken, before anything is rounded.
 
     Args:
         folder: The earlier job's folder.
         layers: The layers of this one.
+        weights: The SHA-256 of its stored float tensors.
         scored_as: The rounding and the grids that it asks for.
 
     Raises:
-        SpecError: If there is no table, or it belongs to another model or rounding.
+        SpecError: If there is no table, or it belongs to another model, other weights or another rounding.
     """
     table, _ = read_tables(folder)
+    same_layers = [(row.name, row.parameters) for row in table.layers] == [
+        (layer.name, layer.parameters) for layer in layers
+    ]
     same = {
-        "layers": [(row.name, row.parameters) for row in table.layers]
-        == [(layer.name, layer.parameters) for layer in layers],
+        "layers": same_layers,
+        "weights": not same_layers or table.weights in {None, weights},
         "rounding": table.rounding in {None, scored_as},
     }
     refuse_other([name for name, equal in same.items() if not equal], folder)

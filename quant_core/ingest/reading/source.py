@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,7 @@ from quant_core.ingest.reading.node_order import sort_nodes
 from quant_core.ingest.reading.quantized_parts import QuantizedPart, find_quantized_parts
 from quant_core.ingest.reading.structure import check_specification, check_structure
 from quant_core.ingest.reading.tensor_size import check_tensor_sizes
+from quant_core.ingest.reading.weights_digest import weights_digest
 from quant_core.named_files import require_model_file
 
 MAX_PROTOBUF_BYTES = 2**31 - 1
@@ -42,6 +44,11 @@ class Source:
     path: Path
     file_bytes: int
     quantized_parts: tuple[QuantizedPart, ...] = ()
+
+    @cached_property
+    def weights(self) -> str:
+        """SHA-256 of its stored float tensors."""
+        return weights_digest(self.model)
 
 
 def read_model(path: Path, quantized_parts: Literal["refuse", "keep"] = "refuse") -> Source:
