@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from quant_core.allocation.candidates import candidate_bits
-from quant_core.allocation.file_costs import smallest_reachable, with_zero_points
+from quant_core.allocation.file_costs import smallest_kept
 from quant_core.export import predict_sizes
 from quant_core.ingest import Layer, find_float_weights, find_layers, normalise, read_model, with_shapes
 from quant_core.ingest.batch import BatchBoundError, free_batch
@@ -43,7 +43,8 @@ def inspect_model(path: Path, data: Path | None = None) -> Preflight:
     shapes = static_shapes(model)
     if not all(_known(layer, shapes) for layer in found) and not unsupported:
         shapes = _looked_up(model, shapes, data)
-    layers = [_layer(layer, model, shapes) for layer in found]
+    known = tuple(layer for layer in found if _known(layer, shapes))
+    sized = {layer.name: layer for layer in with_shapes(known, model, shapes.sizes, shapes.batch)}
     return Preflight(
         name=source.path.name,
         float_bytes=source.file_bytes,
@@ -54,7 +55,7 @@ def inspect_model(path: Path, data: Path | None = None) -> Preflight:
         inputs=tuple(_tensor(value) for value in model.graph.inputs),
         outputs=tuple(_tensor(value) for value in model.graph.outputs),
         batch=_batch(model, shapes),
-        layers=tuple(layers),
+        layers=tuple(_layer(layer, sized.get(layer.name)) for layer in found),
         float_weights=tuple(
             PreflightWeight(
                 name=weight.name,
@@ -82,7 +83,7 @@ def smallest_bytes(model: ir.Model, layers: tuple[Layer, ...]) -> int:
     candidates = candidate_bits(layers, QuantizeSpec())
     widths = {name: choice.bits for name, choice in candidates.items()}
     sizes = predict_sizes(model, layers, widths, QuantizeSpec().default_activation_bits)
-    return with_zero_points(smallest_reachable(candidates, sizes))
+    return smallest_kept(candidates, sizes)
 
 
 def _unsupported(model: ir.Model) -> tuple[str, ...]:
@@ -106,19 +107,17 @@ def _known(layer: Layer, shapes: Shapes) -> bool:
     return all(name in shapes.sizes for use in layer.uses for name in (use.input, use.output))
 
 
-def _layer(layer: Layer, model: ir.Model, shapes: Shapes) -> PreflightLayer:
-    known = _known(layer, shapes)
-    if known:
-        (layer,) = with_shapes((layer,), model, shapes.sizes, shapes.batch)
+def _layer(layer: Layer, sized: Layer | None) -> PreflightLayer:
+    """A row of the table; `sized` is the layer with its arithmetic, None where shapes are not known."""
     return PreflightLayer(
         name=layer.name,
         op=layer.op,
         weight=layer.weight,
         shape=layer.shape,
         parameters=layer.parameters,
-        macs=layer.macs if known else None,
-        input_elements=layer.input_elements if known else None,
-        output_elements=layer.output_elements if known else None,
+        macs=None if sized is None else sized.macs,
+        input_elements=None if sized is None else sized.input_elements,
+        output_elements=None if sized is None else sized.output_elements,
         uses=len(layer.uses),
         siblings=layer.siblings,
         first=layer.first,
