@@ -6,6 +6,9 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
+from quant_core.ingest.subgraphs import bodies, read_inside
+
+_SIZES = {"Shape", "Size"}
 _SELECTING = {"NonMaxSuppression", "NonZero", "Unique", "Compress"}
 # Operands that set the size of what a node makes.
 _SIZING = {
@@ -18,9 +21,6 @@ _SIZING = {
 }
 # What is written into the first operand, which alone sets the size.
 _WRITING = {"Scatter", "ScatterElements", "ScatterND", "TensorScatter"}
-
-
-_SIZES = {"Shape", "Size"}
 
 
 def varying_tensors(model: ir.Model) -> frozenset[str]:
@@ -36,15 +36,25 @@ def varying_tensors(model: ir.Model) -> frozenset[str]:
     """
     computed: set[ir.Value | None] = set(model.graph.inputs)
     varying: set[ir.Value | None] = set()
-    for node in model.graph:
+    _go_through(model.graph, computed, varying)
+    return frozenset(str(value.name) for value in varying if value is not None)
+
+
+def _go_through(graph: ir.Graph, computed: set[ir.Value | None], varying: set[ir.Value | None]) -> None:
+    for node in graph:
         if node.op_type in _SIZES:
             continue
-        if any(operand in computed for operand in node.inputs):
+        for body in bodies(node):
+            for found in (computed, varying):
+                if not found.isdisjoint(node.inputs):
+                    found.update(body.inputs)
+            _go_through(body, computed, varying)
+        operands = [*node.inputs, *read_inside(node)]
+        if not computed.isdisjoint(operands):
             computed.update(node.outputs)
-        sized_by = node.inputs[:1] if node.op_type in _WRITING else node.inputs
-        if any(operand in varying for operand in sized_by) or _makes_varying_size(node, computed):
+        sized_by = operands[:1] if node.op_type in _WRITING else operands
+        if not varying.isdisjoint(sized_by) or _makes_varying_size(node, computed):
             varying.update(node.outputs)
-    return frozenset(str(value.name) for value in varying if value is not None)
 
 
 def _makes_varying_size(node: ir.Node, computed: Collection[ir.Value | None]) -> bool:
