@@ -181,11 +181,11 @@ def _try(
             plan = plan_bits(local, {**limits, _CHANGES: float(changes)})
         except InfeasibleBudgetError:  # a plan over its limits by the margin of a file already written
             return present, tried
-        moved = [name for name, width in plan.widths.items() if width != present[name]]
-        if not moved or plan.predicted_loss >= 0:
+        if plan.predicted_loss >= 0:  # as it is where nothing moves
             return present, tried
         tried += 1
         if meter.loss(plan.widths).beats(before, sure):
             return plan.widths, tried
+        moved = [name for name, width in plan.widths.items() if width != present[name]]
         changes = min(changes, len(moved)) // 2
     return present, tried

@@ -10,6 +10,7 @@ from quant_core.export import place
 from quant_core.file_making.activation_grids import ActivationGrids
 from quant_core.journal import Journal
 from quant_core.preparation import prepare
+from quant_core.quantizers.simulation.range_errors import range_errors
 from quant_core.spec import QuantizeSpec
 
 
@@ -100,9 +101,18 @@ def test_no_grid_reaches_beyond_the_end_of_an_activation_function(
         assert 0.9 * end < high <= 1.0001 * end
 
 
-@pytest.mark.parametrize(("count", "method"), [(6, "mse"), (20, "output")])
-def test_few_samples_take_no_runs_with_gradients_that_a_short_job_would_notice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, method: str
+@pytest.mark.parametrize(
+    ("count", "affordable", "method", "used"),
+    [
+        (6, 100, "mse", 0),
+        (20, 30, "output", 20),
+        (80, 70, "output", 70),
+        (80, 50, "mse", 0),
+        (120, 200, "output", 96),
+    ],
+)
+def test_samples_are_run_with_gradients_where_enough_of_them_are_worth_their_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, affordable: int, method: str, used: int
 ):
     rng = np.random.default_rng(0)
     model = onnx.parser.parse_model(
@@ -111,12 +121,38 @@ def test_few_samples_take_no_runs_with_gradients_that_a_short_job_would_notice(
     )
     save_with_weights(model, rng, tmp_path / "net.onnx")
     np.savez(tmp_path / "x.npz", x=rng.standard_t(4, (count, 4, 8, 8)).astype(np.float32))
-    found = {}
+    found, samples = {}, []
+
+    def seen(program, feeds, *others):
+        feeds = list(feeds)
+        samples.append(sum(size for _, size in feeds))
+        return range_errors(program, feeds, *others)
+
+    monkeypatch.setattr("quant_core.file_making.activation_grids.range_errors", seen)
     for asked in (method, None):
         spec = QuantizeSpec.model_validate({"size": 0.9, "activation_range": asked, "float_islands": 0})
         job = prepare(tmp_path / "net.onnx", tmp_path / "x.npz", spec)
         macs = sum(layer.macs for layer in job.layers)
-        monkeypatch.setattr("quant_core.file_making.activation_grids._MACS", 100 * macs)
+        monkeypatch.setattr("quant_core.file_making.activation_grids._MACS", affordable * macs)
         placement = place(job.model, job.layers, {layer.name: 8 for layer in job.layers}, 8, job.target, spec)
         found[asked] = ActivationGrids(job, spec, Journal(), (job.samples,), batch_size=8).of(placement)
     assert found[None] == found[method]
+    assert samples == [used] * 2 * (method == "output")
+
+
+def test_however_large_a_network_is_some_samples_tell_of_its_outputs(
+    found: tuple[ActivationGrids, dict[str, int]], monkeypatch: pytest.MonkeyPatch
+):
+    grids, bits = found
+    monkeypatch.setattr("quant_core.file_making.activation_grids._MACS", 1)
+    monkeypatch.setattr(
+        "quant_core.file_making.activation_grids.range_errors",
+        lambda _, feeds, *others: samples.append(sum(size for _, size in feeds)) or {},
+    )
+    job, samples = grids.job, []
+    placement = place(job.model, job.layers, bits, 8, job.target, grids.spec)
+    for method in ("minmax", "output"):
+        ActivationGrids(
+            job, grids.spec.model_copy(update={"activation_range": method}), Journal(), (job.samples,)
+        ).of(placement)
+    assert samples == [16]

@@ -125,6 +125,21 @@ def test_many_channels_stay_in_integers(tmp_path):
     assert in_float(save(tmp_path, "Relu", 128, 4)) == ([], ())
 
 
+def test_a_small_part_of_the_time_stays_in_integers(tmp_path):
+    tail = "[up] u = Conv(a0, up) v = Relu(u) [deep] d = Conv(v, deep) r = ReduceMean<keepdims=1>(d) y = Add(a0, r)"
+    for name, channels, found in (("alone", 0, ["layer0"]), ("beside", 64, [])):
+        folder = tmp_path / name
+        folder.mkdir()
+        save(folder, "HardSwish", 16, 1, tail if channels else "")
+        if channels:
+            proto, rng = onnx.load(folder / "m.onnx"), np.random.default_rng(1)
+            for weight, shape in (("up", (channels, 16, 1, 1)), ("deep", (channels, channels, 3, 3))):
+                values = rng.standard_normal(shape).astype(np.float32)
+                proto.graph.initializer.append(numpy_helper.from_array(values, weight))
+            onnx.save(proto, folder / "m.onnx")
+        assert in_float(folder)[0] == found
+
+
 def test_what_takes_no_longer_in_float_rounds_no_activations(tmp_path):
     names, (note,) = in_float(save(tmp_path, "Relu", 32, 7))
     assert names == [f"layer{number}" for number in range(7)]
@@ -137,8 +152,9 @@ def test_small_products_run_in_float_for_calls_of_integer_kernels_take_longer(tm
     assert "3 layers run in float on packed weights (layer0, layer1, layer2)" in note
 
 
-def test_large_products_of_one_row_stay_in_integers(tmp_path):
-    assert in_float(save_table(tmp_path, 784, 1024, 1024, 10)) == ([], ())
+@pytest.mark.parametrize("widths", [(784, 1024, 1024, 10), (40, 1000)], ids=["slower", "hardly faster"])
+def test_large_products_of_one_row_stay_in_integers(tmp_path, widths):
+    assert in_float(save_table(tmp_path, *widths)) == ([], ())
 
 
 @pytest.mark.parametrize(

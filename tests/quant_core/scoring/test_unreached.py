@@ -49,6 +49,14 @@ def paths(tmp_path_factory):
     return folder / "net.onnx", folder / "data.npz"
 
 
+TIMES = {
+    "model": "net.onnx", "target": "ort-cpu", "threads": 1, "batch": 1, "runs": 9, "activation_bits": 8,
+    "float_rest": 0, "integer_rest": 0, "float_total": 9, "integer_total": 4,
+    "layers": [
+        {"name": name, "form": "dynamic", "float_ms": 2, "float_spread": 0, "integer_ms": 1, "integer_spread": 0}
+        for name in ("front", "then", "else", "back")
+    ],
+}  # fmt: skip
 OTHERS = [{"match": "front", "pin": 8}, {"match": "back", "exclude": True}]
 
 
@@ -57,12 +65,13 @@ OTHERS = [{"match": "front", "pin": 8}, {"match": "back", "exclude": True}]
     [
         ({"size": 0.25}, 5, "were not cut below"),
         ({"bops": 0.15}, 2, "may be the fewest"),
+        ({"latency": 6, "latency_table": TIMES}, 2, "may be the fewest"),
         ({"size": 0.25, "rules": [{"match": "then", "pin": 3}]}, 3, None),
         ({"effective_bits": 12, "rules": OTHERS}, 3, "were not cut below"),
         ({"effective_bits": 11.2, "rules": OTHERS}, 2, "may be the fewest"),
         ({"size": 0.39, "rules": OTHERS}, 2, "may be the fewest"),
     ],
-    ids=["size", "bops", "pin", "others pinned", "hardly in reach", "bytes hardly in reach"],
+    ids=["size", "bops", "latency", "pin", "others pinned", "hardly in reach", "bytes hardly in reach"],
 )
 def test_a_branch_that_no_sample_takes(request_, fewest, warning, paths, tmp_path):
     quantize(*paths, QuantizeSpec.model_validate({"effort": "fast", **request_}), tmp_path / "out")

@@ -47,6 +47,16 @@ def test_refining_repairs_a_plan_that_wrong_scores_made(tiny):
     assert all(step.after <= step.before for step in rounds)
 
 
+@pytest.mark.parametrize(
+    ("width", "budget"), [(8, 1000), (4, 60)], ids=["nothing is better", "less is forced, and worse"]
+)
+def test_no_plan_is_measured_that_promises_nothing(tiny, width, budget):
+    plan = dict.fromkeys(tiny.names, width)
+    found, (step,) = refine(tiny.problem, plan, {"bytes": budget}, tiny.meter, rounds=3, on_progress=quiet)
+    assert (found, step.tried, step.moves) == (plan, 0, ())
+    assert step.neighbours >= len(plan)
+
+
 def test_tied_layers_move_together(tiny):
     tied = replace(tiny.problem, ties=((tiny.names[0], tiny.names[2]),))
     moves = neighbours(tied, dict.fromkeys(tiny.names, 3))

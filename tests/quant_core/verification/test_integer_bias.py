@@ -14,7 +14,7 @@ from quant_core.pipeline import quantize
 from quant_core.quantizers import Simulation
 from quant_core.spec import QuantizeSpec
 from quant_core.verification.integer_bias import with_integer_biases
-from tests.quant_core.export.networks import Net
+from tests.quant_core.export.networks import HEADER, Net
 
 
 def cancelling():
@@ -88,3 +88,16 @@ def test_a_job_with_coarse_biases_ends_and_names_them(tmp_path):
     kept = quantize(tmp_path / "net.onnx", tmp_path / "x.npz", spec, tmp_path / "out")
     assert not any("coarse" in warning for warning in kept.warnings)
     assert kept.metrics.sqnr_db > report.metrics.sqnr_db + 3
+
+
+def test_a_bias_stays_behind_a_part_that_keeps_its_own_grid(tmp_path):
+    text = """g (float[n,8,6,6] x) => (float[n,4,6,6] y) <float s = {0.03}, uint8 z = {128}> {
+        q = QuantizeLinear(x, s, z)
+        d = DequantizeLinear(q, s, z)
+        y = Conv(d, w, b)
+    }"""
+    net = Net((HEADER + text, {"w": (4, 8, 1, 1), "b": (4,)}, set(), {}))
+    placement, _, _ = net.export({layer.name: 8 for layer in net.layers}, 8, tmp_path / "model.onnx")
+    assert list(placement.forms.values()) == ["static"]
+    found = with_integer_biases(net.model, net.layers, net.weights, placement, net.grids)
+    assert found == (net.weights, ())

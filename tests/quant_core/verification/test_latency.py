@@ -8,7 +8,8 @@ import pytest
 
 from quant_core.errors import ModelError
 from quant_core.verification import measure_latency
-from quant_core.verification.latency import FEWEST_PAIRS, summarise, time_in_turn
+from quant_core.verification.latency import FEWEST_PAIRS, summarise, time_in_turn, timing_session
+from quant_core.verification.optimized_graph import read_saved
 
 
 @pytest.fixture
@@ -50,6 +51,16 @@ def test_summary_of_known_times():
     assert latency.speedup == 4.0
 
 
+@pytest.mark.parametrize("near", [True, False])
+def test_a_ratio_is_known_where_the_error_of_its_median_is_below_a_tenth(near):
+    """The median of n normal values is off by sqrt(pi / 2) sigma / sqrt(n), sigma by quartiles 1.349 apart."""
+    allowed = 0.1 * 4 / np.sqrt(np.pi / 2) * np.sqrt(5) * 1.349
+    spread = allowed * (0.995 if near else 1.005) / 2
+    ratios = np.array([0.5, 4 - spread, 4, 4 + spread, 9])
+    latency = summarise(np.stack([ratios, np.ones(5)], axis=1), batch=1, threads=1)
+    assert latency.speedup == (4 if near else pytest.approx(np.percentile(ratios, 10)))
+
+
 def test_runs_that_wait_for_a_core_do_not_tell_the_speed():
     random = np.random.default_rng(1)
     for _ in range(20):
@@ -78,3 +89,12 @@ def test_functions_in_turn_each_run_once_a_round_and_change_places():
 def test_without_seconds_only_the_fewest_rounds_are_run():
     calls = []
     assert len(time_in_turn([partial(calls.append, 0)], rounds=9, fewest=4, seconds=0.0)) == len(calls) == 4
+
+
+def test_a_session_writes_the_graph_it_runs(tmp_path, chain):
+    path, folder = chain(tmp_path / "m.onnx", 3, "N"), tmp_path / "graph"
+    folder.mkdir()
+    timing_session(path, 1)
+    assert not list(folder.iterdir())
+    timing_session(path, 1, folder)
+    assert [node.op_type for node in read_saved(folder).graph.node] == ["MatMul"] * 3
