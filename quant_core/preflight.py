@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from quant_core.allocation.candidates import candidate_bits
-from quant_core.allocation.file_costs import smallest_reachable, with_zero_points
+from quant_core.allocation.file_costs import smallest_kept
 from quant_core.export import predict_sizes
 from quant_core.ingest import Layer, find_float_weights, find_layers, normalise, read_model, with_shapes
 from quant_core.ingest.batch import BatchBoundError, free_batch
@@ -83,7 +83,7 @@ def smallest_bytes(model: ir.Model, layers: tuple[Layer, ...]) -> int:
     candidates = candidate_bits(layers, QuantizeSpec())
     widths = {name: choice.bits for name, choice in candidates.items()}
     sizes = predict_sizes(model, layers, widths, QuantizeSpec().default_activation_bits)
-    return with_zero_points(smallest_reachable(candidates, sizes))
+    return smallest_kept(candidates, sizes)
 
 
 def _unsupported(model: ir.Model) -> tuple[str, ...]:

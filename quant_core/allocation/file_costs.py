@@ -14,8 +14,6 @@ from quant_core.spec import CostTable
 from quant_core.spec.width import functions_of
 
 _NEGLIGIBLE = 1e-3
-_MOST_ZERO_POINTS = 5 << 10
-"""Bytes of one constant for each of the 256 values that zero points have."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +24,13 @@ class FileCosts:
         base: Bytes of everything but the weights.
         layers: Layer name -> bits -> bytes.
         functions: Bits, or `OUTLIERS` -> bytes that unpacking them costs once a file.
+        zero_points: The most bytes that zero points of activations take beside `base`; calibration tells them.
     """
 
     base: int
     layers: Mapping[str, Mapping[int, int]]
     functions: Mapping[int, int] = field(default_factory=dict)
+    zero_points: int = 0
 
     @classmethod
     def of(cls, costs: CostTable) -> FileCosts:
@@ -42,7 +42,8 @@ class FileCosts:
         Returns:
             Its bytes.
         """
-        return cls(costs.base, {layer.name: layer.bytes for layer in costs.layers}, costs.functions)
+        layers = {layer.name: layer.bytes for layer in costs.layers}
+        return cls(costs.base, layers, costs.functions, costs.zero_points)
 
     def overhead(self, widths: Iterable[int]) -> int:
         """Predict what a set of widths costs once a file.
@@ -158,13 +159,17 @@ def smallest_reachable(
     )
 
 
-def with_zero_points(predicted: int) -> int:
-    """Give the budget that a file surely keeps: zero points of activations are known later.
+def smallest_kept(
+    candidates: Mapping[str, Candidates], files: FileCosts, ties: Iterable[Sequence[str]] = ()
+) -> int:
+    """Give the smallest budget that a file keeps whatever zero points calibration finds.
 
     Args:
-        predicted: Predicted bytes of the file.
+        candidates: Layer name -> bits it may be given.
+        files: File costs.
+        ties: Groups of layers that are given the same bits; no layer is in two.
 
     Returns:
         Bytes.
     """
-    return predicted + min(64 + predicted // 50, _MOST_ZERO_POINTS)
+    return smallest_reachable(candidates, files, ties) + files.zero_points

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from quant_core.allocation.candidates import Candidates
-from quant_core.allocation.file_costs import all_widths, smallest_reachable, width_sets
+from quant_core.allocation.file_costs import all_widths, smallest_kept, smallest_reachable, width_sets
 from quant_core.allocation.ompq import ompq_scores
 from quant_core.allocation.peak_memory import check_peak, explain_peak, spell_out
 from quant_core.allocation.plan_problem import BYTES, PEAK_MEMORY, PlanProblem
@@ -301,9 +301,9 @@ def _priority(problem: PlanProblem, name: str) -> float:
 
 
 def _check_bytes(finite: Mapping[str, Candidates], problem: PlanProblem, budget: int) -> None:
-    smallest = smallest_reachable(finite, problem.files, problem.ties)
-    if smallest <= budget:
+    if smallest_reachable(finite, problem.files, problem.ties) <= budget:
         return
+    smallest = smallest_kept(finite, problem.files, problem.ties)
     rules = sorted({choice.reason for choice in finite.values() if choice.reason is not None})
     standing = f" with {'; '.join(rules)}" if rules else ""
     raise InfeasibleBudgetError(

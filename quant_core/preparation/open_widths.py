@@ -114,4 +114,5 @@ def file_costs(
             for name, choice in widths.items()
         },
         first.functions,
+        max(sizes.zero_points for sizes in found.values()),
     )

@@ -12,7 +12,7 @@ import onnx_ir as ir
 import torch
 
 from quant_core.allocation.candidates import Candidates, candidate_bits, with_activation_bits
-from quant_core.allocation.file_costs import FileCosts, smallest_reachable, with_zero_points
+from quant_core.allocation.file_costs import FileCosts, smallest_kept, smallest_reachable
 from quant_core.calibration import Samples, load_samples
 from quant_core.calibration.padding import Padding
 from quant_core.errors import InfeasibleBudgetError, ModelError, NonFiniteError, SpecError, name_some
@@ -147,18 +147,24 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     candidates = within_target(candidates, layers, model, spec, target)
     whole = model
     model, layers, costs = _arrange(whole, layers, candidates, spec, target)
-    widths = open_widths(candidates, layers, model, spec, target)
     budget = spec.budget.limit_bytes(source.file_bytes)
-    smallest = smallest_reachable(widths, costs)
-    if budget is not None and smallest > budget:
-        left = _largest_left(model, layers, candidates)
-        _refuse_budget(budget, with_zero_points(smallest), source.file_bytes, left)
+
+    def check_budget() -> Mapping[str, Candidates]:
+        widths = open_widths(candidates, layers, model, spec, target)
+        if budget is not None and smallest_reachable(widths, costs) > budget:
+            left = _largest_left(model, layers, candidates)
+            _refuse_budget(budget, smallest_kept(widths, costs), source.file_bytes, left)
+        return widths
+
+    leaves_integers = may_leave_integers(spec, target)
+    if not leaves_integers:  # else floats may make the file smaller, which samples tell
+        check_budget()
     samples = load_samples(data_path, model)
     program = compile_model(model, device=device)
     first = samples.first(samples.batch or _PARITY_SAMPLES)
     reference = find_reference(source, model, program, first)
     in_float = FloatForSpeed()
-    if may_leave_integers(spec, target):
+    if leaves_integers:
         in_float = _faster_in_float(model, program, layers, samples, candidates, spec, target)
     if in_float.layers:
         model, layers, costs = _arrange(whole, layers, candidates, spec, target, in_float.layers)
@@ -175,6 +181,7 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     shaped = with_shapes(layers, model, shapes, first.count)
     if any(layer.group > 1 < layer.shape[1] for layer in layers):  # their form depends on sizes of images
         costs = file_costs(model, shaped, candidates, spec, target)
+    widths = check_budget()
     return Prepared(
         source=source,
         model=model,

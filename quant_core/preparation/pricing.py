@@ -79,6 +79,7 @@ def price(job: Prepared, spec: QuantizeSpec, samples: Samples | None = None) -> 
         float_bytes=job.source.file_bytes,
         base=job.costs.base,
         functions=dict(job.costs.functions),
+        zero_points=job.costs.zero_points,
         ties=ties,
         groups=tuple(
             group.model_copy(update={"tied": set(group.layers) <= set(together.get(group.layers[0], ()))})

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 from quant_core.allocation.candidates import Candidates
-from quant_core.allocation.file_costs import smallest_reachable, with_zero_points
+from quant_core.allocation.file_costs import smallest_kept
 from quant_core.errors import name_some
 from quant_core.preparation import Prepared
 from quant_core.preparation.open_widths import open_widths
@@ -91,7 +91,7 @@ def _is_in_reach(job: Prepared, candidates: Mapping[str, Candidates], spec: Quan
     if size is None:
         return True
     widths = open_widths(candidates, job.layers, job.model, spec, job.target)
-    return with_zero_points(smallest_reachable(widths, job.costs)) <= size
+    return smallest_kept(widths, job.costs) <= size
 
 
 def _is_unreached(row: LayerSensitivity) -> bool:

@@ -117,6 +117,7 @@ class CostTable(BaseModel):
         float_bytes: Its bytes, which size ratios refer to.
         base: Bytes of everything but the weights.
         functions: Bits, or 10000 for outliers -> bytes of the function that unpacks them, stored once a file.
+        zero_points: The most bytes that zero points of activations take beside `base`; a file has those it needs.
         ties: Groups of layers that must choose alike, by name.
         groups: Fusion groups of the graph.
         layers: One row a layer, in graph order.
@@ -132,6 +133,7 @@ class CostTable(BaseModel):
     float_bytes: int
     base: int
     functions: dict[int, int]
+    zero_points: int = 0
     ties: tuple[tuple[str, ...], ...] = ()
     groups: tuple[FusionGroup, ...] = ()
     layers: tuple[LayerCosts, ...]

@@ -46,6 +46,8 @@ from quant_core.spec.width import functions_of, sparse_of, weight_of
 _DEFAULT = WeightOptions()
 _NAMES = 36
 """Names given before; later ones have two letters, as most have in a file with many nodes a layer."""
+_ZERO_POINT = 14
+"""Most bytes of a constant of one number of 8 or 16 bits, as a field of the graph, under a name of four letters."""
 _MASK = 8
 """Most numbers that a shape, or a mask of the bits of a byte, has."""
 
@@ -103,7 +105,12 @@ def predict_sizes(
     keys = frozenset().union(*map(functions_of, reference.values()))
     used = sum(functions.get(key, 0) for key in keys)
     base = model_bytes(file) - used - sum(sizes[name][bits] for name, bits in reference.items())
-    return FileCosts(base=base, layers=sizes, functions=functions)
+    # Equal ones are one constant, and all are here.
+    values = {grid.bits: 1 << grid.bits for grid in grids.values() if grid.element is None}
+    zero_points = sum(
+        _ZERO_POINT * min(values[bits], sum(grid.bits == bits for grid in grids.values())) for bits in values
+    )
+    return FileCosts(base=base, layers=sizes, functions=functions, zero_points=zero_points)
 
 
 @dataclass
