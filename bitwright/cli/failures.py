@@ -38,7 +38,7 @@ _SERVICE = {
 }
 
 # What the user's own disk refuses is no fault of ours.
-_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM})
 
 # Settings that `bitwright serve` takes as options.
 _OF_SERVE = frozenset({"host", "port", "data_dir", "devices"})
@@ -165,6 +165,8 @@ def report(error: BaseException) -> None:
     if code == INTERRUPTED:
         print("Stopped.", file=sys.stderr)
     elif hasattr(error, "format_message"):
+        if isinstance(error.__cause__, ValidationError) and hasattr(error, "message"):
+            error.message = what_is_wrong(error.__cause__.errors()[0])
         error.show() if hasattr(error, "show") else _say(f"Error: {error}")
     elif _is_of_the_disk(error):
         place = f"{error.filename}: " if error.filename else ""

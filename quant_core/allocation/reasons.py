@@ -23,7 +23,7 @@ def explain_bits(name: str, bits: int, problem: PlanProblem) -> str:
     """
     candidates = problem.candidates[name]
     if len(candidates.bits) == 1:
-        return candidates.reason or f"only {format_width(bits)} are allowed"
+        return candidates.reason or f"nothing but {format_width(bits)} is allowed"
     notes = [candidates.reason] if candidates.reason else []
     tied = [other for group in problem.ties if name in group for other in group if other != name]
     if tied:

@@ -120,10 +120,12 @@ def format_width(width: int) -> str:
         width: A width.
 
     Returns:
-        Such as `4 bits`, `4 bits and 1.5 % outliers` or `4 bits on 16-bit activations`.
+        Such as `float`, `4 bits`, `4 bits and 1.5 % outliers` or `4 bits on 16-bit activations`.
     """
     share, activation = sparse_of(width), activation_of(width)
-    words = f"{format_bits(weight_of(width))} bits"
+    words = format_bits(weight_of(width))
+    if words != "float":
+        words += " bits"
     if share:
         words += f" and {100 * share:g} % outliers"
     if activation is None:

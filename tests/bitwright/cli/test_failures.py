@@ -152,3 +152,21 @@ def test_a_full_disk_is_the_users_to_clear(
         main(["inspect", str(tmp_path / "m.onnx")])
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("Error: out/model.onnx: No space left on device. Make room")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["serve", "--port", "99999"], "'--port': '99999' is too large; write at most 65535"),
+        (["serve", "--port", "web"], "'--port': 'web' is not a whole number"),
+        (["jobs", "--limit", "0"], "'--limit': '0' is too small; write at least 1"),
+    ],
+)
+def test_what_is_read_before_a_command_runs_is_answered_in_the_same_words(
+    arguments, told, monkeypatch, capsys
+):
+    monkeypatch.setattr("sys.argv", ["bitwright", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert told in " ".join(capsys.readouterr().err.split())

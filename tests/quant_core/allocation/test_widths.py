@@ -146,7 +146,7 @@ def test_widths_are_read_and_told():
         width = width_of(weight, activation)
         assert (weight_of(width), activation_of(width)) == (weight, activation)
     assert format_width(1604) == "4 bits on 16-bit activations"
-    assert (format_width(3208), format_width(32)) == ("8 bits on float activations", "float bits")
+    assert (format_width(3208), format_width(32)) == ("8 bits on float activations", "float")
 
 
 @pytest.mark.parametrize(

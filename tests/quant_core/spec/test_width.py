@@ -47,6 +47,8 @@ def test_order_is_by_weights_then_outliers_then_activations() -> None:
     ("width", "words"),
     [
         (4, "4 bits"),
+        (FLOAT_BITS, "float"),
+        (width_of(FLOAT_BITS, 16), "float on 16-bit activations"),
         (width_of(4, None, 0.015), "4 bits and 1.5 % outliers"),
         (1604, "4 bits on 16-bit activations"),
         (width_of(3, FLOAT_BITS, 0.005), "3 bits and 0.5 % outliers on float activations"),
