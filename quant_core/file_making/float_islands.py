@@ -66,7 +66,8 @@ def find_islands(
     0.15 for as long as what is measured ruins the answer: a fast file that answers wrongly is of no use. Where an
     accuracy is asked for that the file misses without, `reach` is spent however little the activations lose.
 
-    Times are estimates of the whole file, with what else falls back to float (`estimated_time`).
+    Times are estimates of the whole file, with what else falls back to float (`estimated_time`), alone or in a
+    batch (`far_time`), whichever adds more.
 
     Args:
         job: The prepared job.

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import onnx_ir as ir
 
 from quant_core.export import Placement, place
+from quant_core.export.kernels.far_memory import far_time
 from quant_core.export.kernels.input_layout import laid_out_time
 from quant_core.export.kernels.run_time import estimated_time
 from quant_core.export.kernels.times import PASS, dynamic_time, float_time
@@ -146,16 +147,24 @@ class IslandSearch:
         return {name for name in self.tensors if name in points or (name not in before and name not in taken)}
 
     def more_time(self, placed: Placement) -> float:
-        """Share of the file's estimated time that layers in float add, with what falls back beside them."""
-        return self._time(placed) / self.whole - 1
+        """Share of the file's estimated time that layers in float add, of one sample or in a batch."""
+        alone, far = self._time(placed), self._far_time(placed)
+        return max(alone / self.whole, (alone + far) / (self.whole + self._whole_far)) - 1
 
     @cached_property
     def whole(self) -> float:
         """Estimated time of the file without islands."""
         return self._time(self.placement)
 
+    @cached_property
+    def _whole_far(self) -> float:
+        return self._far_time(self.placement)
+
     def _time(self, placement: Placement) -> float:
         return estimated_time(self.job.model, self.layers, placement, self.elements)
+
+    def _far_time(self, placement: Placement) -> float:
+        return far_time(self.job.model, self.layers, placement, self.elements)
 
     @cached_property
     def taps(self) -> Mapping[str, set[str]]:
