@@ -168,9 +168,15 @@ def _run_onnxruntime(
         known = {entry.name for entry in session.get_inputs()}
         values = session.run(list(names), {name: feeds[name] for name in feeds if name in known})
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
+        told = (
+            str(error)
+            if isinstance(source, bytes)
+            else str(error).replace(f"Load model from {source} failed:", "")
+        )
         raise ModelError(
-            f"onnxruntime cannot run the model: {error}",
+            f"onnxruntime cannot run the model: {told.rstrip(' .')}.",
             remedy="Check the model with onnx.checker and the samples against its inputs.",
+            where=None if isinstance(source, bytes) else source,
         ) from error
     return dict(zip(names, values, strict=True))
 

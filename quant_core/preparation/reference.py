@@ -90,7 +90,10 @@ def _in_float32(
     copy = folder.path / "float32.onnx"
     ir.save(model, copy, external_data="float32.data")
     exact = _KEPT_DB if source.quantized_parts else _EXACT_DB
-    check_parity(copy, program, samples.inputs, least_sqnr_db=exact)
+    try:
+        check_parity(copy, program, samples.inputs, least_sqnr_db=exact)
+    except ModelError as error:
+        raise ModelError(error.message, remedy=error.remedy, where=str(source.path)) from error
     note = f"layers are stored in {stored}; {_IN_FLOAT32}"
     try:
         parity = check_parity(source.path, program, samples.inputs, least_sqnr_db=_KEPT_DB)

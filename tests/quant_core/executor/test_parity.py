@@ -63,6 +63,22 @@ def test_a_model_onnxruntime_refuses(images: np.ndarray) -> None:
         check_parity(b"not a model", compile_model(ir.load(RESNET)), {"input": images})
 
 
+def test_shapes_that_do_not_fit_are_refused_by_the_name_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.onnx"
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 18]> net (float[n,6] x) => (float[n,5] y) { y = MatMul(x, w) }"""
+    )
+    right = onnx.ModelProto.FromString(model.SerializeToString())
+    for each, rows in ((right, 6), (model, 7)):
+        each.graph.initializer.append(numpy_helper.from_array(np.ones((rows, 5), np.float32), "w"))
+    onnx.save(model, path)
+    program = compile_model(ir.serde.deserialize_model(right))
+    with pytest.raises(ModelError, match=r"MatMul.*\. Check the model") as caught:
+        check_parity(path, program, {"x": np.ones((2, 6), np.float32)})
+    assert caught.value.where == str(path)
+    assert str(path) not in caught.value.message
+
+
 @pytest.mark.parametrize("drawn", ["Dropout", "RandomNormalLike"])
 def test_a_model_that_draws_random_numbers_is_refused(drawn: str) -> None:
     inputs = ["x", "ratio", "training"] if drawn == "Dropout" else ["x"]
