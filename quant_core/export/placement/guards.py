@@ -1,10 +1,10 @@
 """What stays float between rounded tensors, and must be told to.
 
 onnxruntime quantizes a float Conv or Gemm between DequantizeLinear and QuantizeLinear per tensor when it loads a file
-(its optimizer `WeightBiasQuantization`), whatever provider runs it. It also moves rounding from behind a MaxPool in
-front of it, and DequantizeLinear from the front behind it, so that codes are pooled. An AveragePool between the two it
-turns into one of codes: two 1 x 1 convolutions around it then take 1.1 to 2.4 times as long, in batches of 8 0.85 to
-2.0 times (1.31, 2 x 2 to 7 x 7, one thread).
+(its optimizer `WeightBiasQuantization`), whatever provider runs it. Before that it moves rounding from behind a MaxPool
+or a Reshape in front of it, and DequantizeLinear from the front behind it, so that codes are moved. An AveragePool
+between the two it turns into one of codes: two 1 x 1 convolutions around it then take 1.1 to 2.4 times as long, in
+batches of 8 0.85 to 2.0 times (1.31, 2 x 2 to 7 x 7, one thread).
 """
 
 from __future__ import annotations
@@ -40,10 +40,16 @@ def guarded_layers(
     """
     owner = {use.node: layer.name for layer in layers for use in layer.uses}
 
+    def is_from_rounding(value: ir.Value | None) -> bool:
+        if is_rounded(value):
+            return True
+        node = None if value is None else value.producer()
+        return node is not None and _is_moved_past(node) and is_from_rounding(node.inputs[0])
+
     def reaches_rounding(value: ir.Value) -> bool:
         if is_rounded(value) or feeds_quantizer(value):
             return True
-        return any(is_rectifier(node) and reaches_rounding(node.outputs[0]) for node, _ in value.uses())
+        return any(_lets_past(node) and reaches_rounding(node.outputs[0]) for node, _ in value.uses())
 
     return frozenset(
         owner[str(node.name)]
@@ -51,7 +57,7 @@ def guarded_layers(
         if node.op_type in _ENDANGERED
         and node.name in owner
         and node.name not in integer_nodes
-        and is_rounded(node.inputs[0])
+        and is_from_rounding(node.inputs[0])
         and reaches_rounding(node.outputs[0])
     )
 
@@ -70,9 +76,7 @@ def guarded_pools(graph: ir.Graph, points: Collection[str], channels_last: Colle
 
     def reaches_rounding(value: ir.Value) -> bool:
         return value.name in points or any(
-            (is_rectifier(node) or (node.op_type in MOVED_PAST and not node.domain))
-            and reaches_rounding(node.outputs[0])
-            for node, _ in value.uses()
+            _lets_past(node) and reaches_rounding(node.outputs[0]) for node, _ in value.uses()
         )
 
     def is_endangered(node: ir.Node) -> bool:
@@ -86,3 +90,11 @@ def guarded_pools(graph: ir.Graph, points: Collection[str], channels_last: Colle
         return rounded or reaches_rounding(node.outputs[0])
 
     return frozenset(str(node.name) for node in graph if is_endangered(node))
+
+
+def _lets_past(node: ir.Node) -> bool:
+    return is_rectifier(node) or _is_moved_past(node)
+
+
+def _is_moved_past(node: ir.Node) -> bool:
+    return node.op_type in MOVED_PAST and not node.domain
