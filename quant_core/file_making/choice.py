@@ -11,6 +11,7 @@ from quant_core.export import Placement
 from quant_core.preparation import Prepared
 from quant_core.quantizers import ActivationGrid, QuantizedWeight, Simulation
 from quant_core.spec import BitPlan
+from quant_core.spec.width import stored_of
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Choice:
     placement: Placement
     grids: Mapping[str, ActivationGrid]
     weights: Mapping[str, QuantizedWeight]
+
+    @property
+    def stored_widths(self) -> dict[str, int]:
+        """Layer name -> how its weight is rounded."""
+        return {name: stored_of(width) for name, width in self.plan.widths.items()}
 
 
 def simulate(model: ir.Model, job: Prepared, choice: Choice) -> Simulation:

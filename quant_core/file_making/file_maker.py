@@ -21,11 +21,12 @@ from quant_core.export.storage.model_file import write_model
 from quant_core.export.writing.exporter import export_parts
 from quant_core.file_making.activation_grids import ActivationGrids
 from quant_core.file_making.channel_mixing import Mixed, Shares, find_shares, plan_by_channel
-from quant_core.file_making.choice import Choice, simulate
+from quant_core.file_making.choice import Choice
 from quant_core.file_making.float_islands import find_islands
 from quant_core.file_making.islands import Islands
 from quant_core.file_making.open_activations import note_narrow
-from quant_core.file_making.plan_tuning import correct_biases, find_followed, follow_plan, strayed, tune_plan
+from quant_core.file_making.plan_following import find_followed, follow_plan, strayed
+from quant_core.file_making.plan_tuning import correct_biases, tune_plan
 from quant_core.file_making.trellis_coding import (
     NO_TRELLIS,
     TrellisRoom,
@@ -41,14 +42,14 @@ from quant_core.preparation import Prepared
 from quant_core.preparation.float_speed import may_leave_integers
 from quant_core.preparation.open_widths import layers_at
 from quant_core.quantizers import QuantizedWeight
-from quant_core.quantizers.following.follow import FollowedPlace
+from quant_core.quantizers.following.places import FollowedPlace
 from quant_core.quantizers.moments.input_moments import KeptMoments
 from quant_core.quantizers.rounding.mixed_channels import at_width, stored_widths
 from quant_core.quantizers.rounding.round_weights import RoundedWeights, knows_more, round_weights
 from quant_core.sensitivity import Objective
 from quant_core.spec import FLOAT_BITS, BitPlan, QuantizeSpec, Stage
 from quant_core.spec.weight_options import TUNED
-from quant_core.spec.width import stored_of, width_of
+from quant_core.spec.width import width_of
 from quant_core.trials import PlanMeter, Settled, affordable_rounds, settle
 
 _REPLANS = 4
@@ -153,14 +154,13 @@ class FileMaker:
                 raise
             mixed = self._by_channel(planned, less(limits, margin + room.whole))
             settled, plan = mixed.settled, mixed.settled.plan
-            layers = layers_at(self.job.layers, plan.widths)
-            placement = self._place(layers, plan)
+            placement = self._place(plan)
             with self.journal.timed("calibration"):
                 grids = self.activations.of(placement)
             weights = mixed.weights(self.rounded)
             self.journal.tell("export", 0, "writing model.onnx")
-            choice = self._with_islands(layers, Choice(plan, placement, grids, weights), settled)
-            plan = self._foretold(layers, choice.plan)
+            choice = self._with_islands(Choice(plan, placement, grids, weights), settled)
+            plan = self._foretold(choice.plan)
             size = self.write(choice)
             coded = to_be_coded(self.job.layers, choice, self.problem, room)
             if self.job.budget is None or size + room.of(coded) <= self.job.budget:
@@ -182,11 +182,15 @@ class FileMaker:
             where="size",
         )
 
-    def _place(self, layers: Sequence[Layer], plan: BitPlan) -> Placement:
-        wanted = self.spec.default_activation_bits
-        return place(self.job.model, layers, plan.bits, wanted, self.job.target, self.spec)
+    def _layers(self, plan: BitPlan, in_float: Collection[str] = ()) -> tuple[Layer, ...]:
+        """The layers with the activation bits that a plan gives them, some of them in float."""
+        return with_float_activations(layers_at(self.job.layers, plan.widths), in_float)
 
-    def _with_islands(self, layers: Sequence[Layer], choice: Choice, settled: Settled) -> Choice:
+    def _place(self, plan: BitPlan, in_float: Collection[str] = ()) -> Placement:
+        job, wanted = self.job, self.spec.default_activation_bits
+        return place(job.model, self._layers(plan, in_float), plan.bits, wanted, job.target, self.spec)
+
+    def _with_islands(self, choice: Choice, settled: Settled) -> Choice:
         """The plan with the layers in float that lose most by rounded activations; found once, for the first plan."""
         if not may_leave_integers(self.spec, self.job.target):
             return choice
@@ -198,10 +202,7 @@ class FileMaker:
                 self.islands = find_islands(
                     self.job,
                     self.spec,
-                    layers,
-                    plan.bits,
-                    choice.placement,
-                    simulate(self.job.graph, self.job, choice),
+                    choice,
                     self.objective,
                     self.parts[1],
                     min([plan.predicted_loss, *measured]),
@@ -211,7 +212,7 @@ class FileMaker:
         islands = self.islands
         if not islands.shares:
             return choice
-        placement = self._place(with_float_activations(layers, islands.shares), plan)
+        placement = self._place(plan, islands.shares)
         told = tuple(
             layer
             if (reason := islands.reason(layer.name)) is None
@@ -221,14 +222,14 @@ class FileMaker:
         plan = plan.model_copy(update={"layers": told})
         return replace(choice, plan=plan, placement=placement, grids=self.activations.of(placement))
 
-    def _foretold(self, layers: Sequence[Layer], plan: BitPlan) -> BitPlan:
+    def _foretold(self, plan: BitPlan) -> BitPlan:
         """The plan with the bytes of its own forms: costs are those of integers wherever a layer can have them."""
         candidates, islands = self.problem.candidates, self.islands
         chosen = any(each.bits == FLOAT_BITS and len(candidates[each.name].bits) > 1 for each in plan.layers)
         if not chosen and (islands is None or not islands.shares):
             return plan
-        noted = layers if islands is None else with_float_activations(layers, islands.shares)
         job, widths = self.job, {name: (bits,) for name, bits in plan.bits.items()}
+        noted = self._layers(plan, () if islands is None else islands.shares)
         sizes = predict_sizes(
             job.model, noted, widths, self.spec.default_activation_bits, job.target, self.spec
         )
@@ -363,7 +364,7 @@ class FileMaker:
         self, choice: Choice, coded: Collection[str], followed: Sequence[FollowedPlace]
     ) -> Mapping[str, QuantizedWeight]:
         """Codes from every sample, for the inputs that layers will be given in these places."""
-        weights, widths = dict(choice.weights), {n: stored_of(w) for n, w in choice.plan.widths.items()}
+        weights, widths = dict(choice.weights), choice.stored_widths
         if not self.whole:
             layers = [layer for layer in self.job.layers if knows_more(layer, self.samples.count)]
             again = {layer.name for layer in layers} - {place.layer.name for place in followed}
@@ -376,9 +377,7 @@ class FileMaker:
         tell = self.journal.tells("export")
         weights |= code_layers(self.job, self.spec, once, weights, self.parts[0], self.moments, tell)
         choice = replace(choice, weights=weights)
-        return follow_plan(
-            self.job, self.spec, choice, widths, followed, self.samples, self.rounded, tell, coded
-        )
+        return follow_plan(self.job, self.spec, choice, followed, self.samples, self.rounded, tell, coded)
 
     def _round(self, widths: Mapping[str, Collection[int]], stage: Stage) -> RoundedWeights:
         job = self.job

@@ -9,13 +9,12 @@ from statistics import fmean
 import torch
 
 from quant_core.calibration import Samples
-from quant_core.export import Placement
+from quant_core.file_making.choice import Choice, simulate
 from quant_core.file_making.island_search import IslandSearch, Step
 from quant_core.file_making.islands import Islands
-from quant_core.ingest import Layer
 from quant_core.ingest.macs import affordable_samples
 from quant_core.preparation import Prepared
-from quant_core.quantizers import Simulation
+from quant_core.preparation.open_widths import layers_at
 from quant_core.sensitivity import Batch, Objective
 from quant_core.sensitivity.batches import tensors
 from quant_core.sensitivity.float_run import FloatRun, float_runs
@@ -45,10 +44,7 @@ Hooks = Mapping[str, Callable[[torch.Tensor], torch.Tensor]]
 def find_islands(
     job: Prepared,
     spec: QuantizeSpec,
-    layers: Sequence[Layer],
-    bits: Mapping[str, int],
-    placement: Placement,
-    simulation: Simulation,
+    choice: Choice,
     objective: Objective,
     samples: Samples,
     weights_lose: float,
@@ -72,10 +68,7 @@ def find_islands(
     Args:
         job: The prepared job.
         spec: The request.
-        layers: The layers, with the activation bits that a plan gives them.
-        bits: Layer name -> bits of its weight.
-        placement: How they run.
-        simulation: The network with that rounding and float weights.
+        choice: What was decided, without islands.
         objective: The loss.
         samples: What to measure on.
         weights_lose: Loss increase of the rounded weights.
@@ -86,22 +79,24 @@ def find_islands(
     Returns:
         The islands; none where they are not worth it.
     """
-    hooks = simulation.rounding
+    simulation = simulate(job.graph, job, choice)
+    program, hooks = simulation.program, simulation.rounding
     if not hooks:
         return Islands()
-    runs = tuple(float_runs(simulation.program, (), objective, _few(job, samples)))
+    runs = tuple(float_runs(program, (), objective, _few(job, samples)))
     tell(0.0, f"rounded activations of {sum(run.batch.size for run in runs)} samples")
     before = _loss(runs, hooks)
     harmless = _harmless(objective, runs)
     elements = {name: value.numel() / runs[0].batch.size for name, value in tensors(runs[0].values).items()}
-    search = IslandSearch(job, spec, layers, bits, placement, tuple(hooks), elements)
+    plan, layers = choice.plan, layers_at(job.layers, choice.plan.widths)
+    search = IslandSearch(job, spec, layers, plan.bits, choice.placement, tuple(hooks), elements)
     found = Islands(before=before, after=before, harmless=harmless)
     if reach is None and (before < harmless or not _pays(weights_lose, before, 0.0)):
         if spec.effort == "fast" or _decibels(weights_lose, before, 0.0) < _LEAST_DECIBELS:
             return found
         most = _CHEAP if spec.float_islands is None else min(_CHEAP, spec.float_islands)
         if looked_at := search.within(most):
-            runs = tuple(float_runs(simulation.program, (), objective, _few(job, samples, _MANY)))
+            runs = tuple(float_runs(program, (), objective, _few(job, samples, _MANY)))
             search.scores = _scores(runs, hooks, looked_at, tell)
             found = _cheap(search, most, runs, hooks, weights_lose) or found
         return found

@@ -1,10 +1,10 @@
-"""Codes of a chosen plan: found again for the inputs that layers will be given, tuned as asked for, biases last."""
+"""Codes of a chosen plan tuned as asked for, biases last."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,14 +14,9 @@ from quant_core.calibration import Samples
 from quant_core.checkpoints import TUNING, Checkpoints, find_rounded, keep_rounded
 from quant_core.file_making.choice import Choice, simulate
 from quant_core.file_making.islands import Islands
-from quant_core.ingest.macs import affordable_samples
 from quant_core.preparation import Prepared
-from quant_core.quantizers import ActivationGrid, QuantizedWeight, Simulation, fake_quantize
+from quant_core.quantizers import ActivationGrid, QuantizedWeight, fake_quantize
 from quant_core.quantizers.bias_correction.output_means import correct_means
-from quant_core.quantizers.following.follow import FollowedPlace, Look, follow, followed_places
-from quant_core.quantizers.following.look_trial import best_look
-from quant_core.quantizers.following.outcome import leads_astray
-from quant_core.quantizers.rounding.round_weights import RoundedWeights
 from quant_core.quantizers.tuning.block_reconstruction import (
     BRECQ,
     QDROP,
@@ -36,9 +31,6 @@ from quant_core.spec import QuantizeSpec
 from quant_core.spec.progress import Tell
 
 _TOO_FEW = "Codes are those of GPTQ: to tune them takes two samples or more."
-_MOST_SAMPLES, _ENOUGH, _MOST_MACS = 64, 16, 16e9
-"""Samples that tell what following led to: the most, those that large networks are given, and the products that one
-run of all may take beyond these."""
 _METHODS = {"brecq": BRECQ, "qdrop": QDROP}
 
 Tensors = Mapping[str, torch.Tensor]
@@ -57,114 +49,6 @@ class Tuned:
     weights: Mapping[str, QuantizedWeight]
     told: str
     notes: tuple[str, ...] = ()
-
-
-def find_followed(
-    job: Prepared, spec: QuantizeSpec, choice: Choice, samples: Samples, islands: Islands | None
-) -> list[FollowedPlace]:
-    """Find the layers of a plan that are followed.
-
-    Args:
-        job: The prepared job.
-        spec: The request.
-        choice: What was decided.
-        samples: Calibration samples.
-        islands: What rounded activations lose, where that was measured.
-
-    Returns:
-        Where they are; none where the request wants none, and where next to nothing is lost.
-    """
-    if not spec.follow or (islands is not None and islands.nothing_lost(choice.plan.predicted_loss)):
-        return []
-    layers = [layer for layer in job.layers if layer.name in choice.weights]
-    return followed_places(job.graph, layers, samples)
-
-
-def follow_plan(
-    job: Prepared,
-    spec: QuantizeSpec,
-    choice: Choice,
-    widths: Mapping[str, int],
-    places: Sequence[FollowedPlace],
-    samples: Samples,
-    rounded: RoundedWeights,
-    on_progress: Tell,
-    coded: Collection[str] = (),
-) -> Mapping[str, QuantizedWeight]:
-    """Round the layers of a plan again, each for the inputs that the rounded network gives it; the bytes stay.
-
-    With the effort `best` more columns are looked at, and mixed samples, where others confirm that these help.
-
-    Args:
-        job: The prepared job.
-        spec: The request.
-        choice: What was decided.
-        widths: Layer name -> how its weight is rounded.
-        places: Where layers are followed.
-        samples: Calibration samples.
-        rounded: Codes at all widths, whose ranges are kept.
-        on_progress: Called with the fraction done and a message; may raise to stop.
-        coded: Layers that get trellis codes.
-
-    Returns:
-        Layer name -> codes.
-    """
-
-    def simulated(weights: Mapping[str, QuantizedWeight]) -> Simulation:
-        return simulate(job.graph, job, replace(choice, weights=weights))
-
-    def followed(
-        some: Samples, look: Look, coded: Collection[str] = (), tell: Tell = on_progress
-    ) -> Mapping[str, QuantizedWeight]:
-        return follow(
-            job.program,
-            places,
-            choice.weights,
-            widths,
-            some,
-            simulated,
-            spec,
-            rounded,
-            batch_size=job.batch_size,
-            seed=spec.seed,
-            look=look,
-            coded=coded,
-            on_progress=tell,
-        )
-
-    look: Look = "few"
-    if spec.effort == "best" and places:
-        look = best_look(
-            job.program,
-            partial(followed, tell=lambda _, message: on_progress(0.0, f"which columns help: {message}")),
-            simulated,
-            samples,
-            job.program.outputs,
-            batch_size=job.batch_size,
-        )
-    return followed(samples, look, coded)
-
-
-def strayed(job: Prepared, choice: Choice, followed: Mapping[str, QuantizedWeight], samples: Samples) -> bool:
-    """Tell whether a plan's outputs are worse for having been followed.
-
-    Args:
-        job: The prepared job.
-        choice: What was decided, with the codes before.
-        followed: Layer name -> codes that followed.
-        samples: Calibration samples.
-
-    Returns:
-        True where they lie further from those of the float network.
-    """
-    enough = min(_MOST_SAMPLES, max(_ENOUGH, affordable_samples(job.layers, _MOST_MACS)))
-    before, after = (
-        simulate(job.graph, job, replace(choice, weights=weights)) for weights in (choice.weights, followed)
-    )
-    outputs = job.program.outputs
-    return leads_astray(
-        job.program, before, after, samples.spread(enough), outputs, batch_size=job.batch_size
-    )
 
 
 def tune_plan(
@@ -242,14 +126,12 @@ def correct_biases(
     forms, in_float = choice.placement.forms, {} if islands is None else islands.shares
     on_progress(0.95, "means of the layers' outputs")
     found = correct_means(
-        job.program,
+        job.network,
         job.graph,
         [layer for layer in job.layers if forms[layer.name] == "static" or layer.name in in_float],
         choice.weights,
         samples,
         lambda weights: simulate(job.graph, job, replace(choice, weights=weights)),
-        job.program.outputs,
-        batch_size=job.batch_size,
     )
     if found is None:
         return choice.weights

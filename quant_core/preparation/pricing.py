@@ -17,7 +17,7 @@ from quant_core.ingest.fusion_groups import find_fusion_groups
 from quant_core.ingest.live_tensors import activation_owners, live_tensors
 from quant_core.preparation import Prepared
 from quant_core.preparation.open_widths import layers_at, open_widths
-from quant_core.quantizers.following.follow import followed_places
+from quant_core.quantizers.following.places import followed_places
 from quant_core.sensitivity.batches import tensors
 from quant_core.spec import (
     FLOAT_BITS,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -15,11 +15,11 @@ from torch import Tensor
 
 from quant_core.calibration import Samples
 from quant_core.codes import CorrectedBias, QuantizedWeight
-from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
 from quant_core.ingest.macs import affordable_samples
 from quant_core.quantizers.bias_correction.input_means import find_bias
 from quant_core.quantizers.chance import exceeds_chance
+from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.simulation.network import Simulation
 from quant_core.quantizers.simulation.output_errors import error_falls, float_tensors
 
@@ -43,15 +43,12 @@ Weights = Mapping[str, QuantizedWeight]
 
 
 def correct_means(
-    program: Program,
+    network: FloatNetwork,
     graph: ir.Model,
     layers: Sequence[Layer],
     weights: Weights,
     samples: Samples,
     simulate: Callable[[Weights], Simulation],
-    outputs: Collection[str],
-    *,
-    batch_size: int,
 ) -> Weights | None:
     """Move biases so that layers give the means of the float network, rounded activations included.
 
@@ -73,14 +70,12 @@ def correct_means(
     used, of large networks fewer.
 
     Args:
-        program: The float network.
-        graph: What it was compiled from.
+        network: The float network.
+        graph: What its program was compiled from.
         layers: The layers to correct; those without a bias of their own or without codes stay as they are.
         weights: Layer name -> codes.
         samples: Calibration samples.
         simulate: Gives the network of a plan's weights, rounded activations and all.
-        outputs: Tensors that tell whether it helps, those of them that are float.
-        batch_size: Samples a run.
 
     Returns:
         The weights with other biases; None where that does not help, or cannot be told.
@@ -96,9 +91,9 @@ def correct_means(
         return samples.units(np.arange(first, count, step))
 
     def tried(fitting: Samples, judging: Samples) -> tuple[dict[str, _Seen], Vector]:
-        shown = _watched(program, plain, places, fitting, batch_size)
+        shown = _watched(network, plain, places, fitting)
         corrected = plain.with_biases(_biases(_moved(weights, places, shown), places))
-        return shown, error_falls(program, plain, corrected, judging, outputs, batch_size)
+        return shown, error_falls(network, plain, corrected, judging)
 
     if count >= _TRIED_FROM and not (tried(part(0, 4), part(1, 4))[1].sum(1) > 0).any():
         return None
@@ -187,16 +182,12 @@ class _Seen:
 
 
 def _watched(
-    program: Program,
-    simulation: Simulation,
-    places: Mapping[str, _Place],
-    samples: Samples,
-    batch_size: int,
+    network: FloatNetwork, simulation: Simulation, places: Mapping[str, _Place], samples: Samples
 ) -> dict[str, _Seen]:
     """Find all steps in one run over the samples."""
     seen = {name: _Seen() for name in places}
-    for batch in samples.batches(batch_size):
-        expected = float_tensors(program, batch, places)
+    for batch in samples.batches(network.batch_size):
+        expected = float_tensors(network.program, batch, places)
         hooks = {
             name: partial(_shift, seen=seen[name], place=place, expected=expected[name])
             for name, place in places.items()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from quant_core.calibration import Samples
-from quant_core.executor import Program
 from quant_core.quantizers.chance import exceeds_chance
-from quant_core.quantizers.following.follow import FEWEST, Look, Weights
+from quant_core.quantizers.float_network import FloatNetwork
+from quant_core.quantizers.following.follow import Look, Weights
+from quant_core.quantizers.following.places import FEWEST
 from quant_core.quantizers.simulation.network import Simulation
 from quant_core.quantizers.simulation.output_errors import error_falls
 from quant_core.quantizers.tuning.tuning_samples import mixable
@@ -22,13 +23,10 @@ _ERRORS = 2.0
 
 
 def best_look(
-    program: Program,
+    network: FloatNetwork,
     followed: Callable[[Samples, Look], Weights],
     simulate: Callable[[Weights], Simulation],
     samples: Samples,
-    outputs: Collection[str],
-    *,
-    batch_size: int,
 ) -> Look:
     """Choose by cross-validation which columns layers follow.
 
@@ -37,12 +35,10 @@ def best_look(
     the other two.
 
     Args:
-        program: The float network.
+        network: The float network.
         followed: Gives the codes that follow some samples.
         simulate: Gives the network of a plan's weights, rounded activations and all.
         samples: Calibration samples.
-        outputs: Tensors that tell whether it helps, those of them that are float.
-        batch_size: Samples a run.
 
     Returns:
         The look by which the logarithm of the outputs' error, sample by sample, falls furthest from that of few
@@ -59,7 +55,7 @@ def best_look(
         few = simulate(followed(others, "few"))
         for look in [*falls]:
             more = simulate(followed(others, look))
-            found = error_falls(program, few, more, judges, outputs, batch_size)[1]
+            found = error_falls(network, few, more, judges)[1]
             falls[look] = np.concatenate([falls[look], found])
             if not len(found) or falls[look].mean() <= 0:
                 del falls[look]

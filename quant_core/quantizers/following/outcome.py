@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import torch
 
 from quant_core.calibration import Samples
-from quant_core.executor import Program
 from quant_core.quantizers.chance import exceeds_chance
+from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.simulation.network import Simulation
 from quant_core.quantizers.simulation.output_errors import error_falls
 
@@ -17,31 +15,21 @@ _ERRORS = 2.0
 and chance alone is no reason to leave it."""
 
 
-def leads_astray(
-    program: Program,
-    before: Simulation,
-    after: Simulation,
-    samples: Samples,
-    outputs: Collection[str],
-    *,
-    batch_size: int,
-) -> bool:
+def leads_astray(network: FloatNetwork, before: Simulation, after: Simulation, samples: Samples) -> bool:
     """Tell whether following took the outputs further from those of the float network.
 
     Each layer is followed for what it writes, every place alike. Where ranges cut off what no output notices, as in
     front of a Tanh that is at its end there, making up for that takes places that count off their values.
 
     Args:
-        program: The float network.
+        network: The float network.
         before: The rounded network with the codes that were followed.
         after: The same with those that came of it.
         samples: Samples that tell.
-        outputs: Tensors to compare, those of them that are float.
-        batch_size: Samples a run.
 
     Returns:
         True where the squared error of the outputs rises by more than two of its standard errors, and so does its
         logarithm, sample by sample: one answer that tips over decides about no others.
     """
-    falls = torch.from_numpy(error_falls(program, before, after, samples, outputs, batch_size))
+    falls = torch.from_numpy(error_falls(network, before, after, samples))
     return all(exceeds_chance(-fall, _ERRORS) for fall in falls)

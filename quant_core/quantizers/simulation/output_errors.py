@@ -11,6 +11,7 @@ from torch import Tensor
 
 from quant_core.calibration import Samples
 from quant_core.executor import Program
+from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.simulation.network import Simulation
 
 _SAME = 1e-12
@@ -36,39 +37,33 @@ def float_tensors(program: Program, batch: Samples, names: Collection[str]) -> d
 
 
 def error_falls(
-    program: Program,
-    before: Simulation,
-    after: Simulation,
-    samples: Samples,
-    outputs: Collection[str],
-    batch_size: int,
+    network: FloatNetwork, before: Simulation, after: Simulation, samples: Samples, size: int | None = None
 ) -> Vector:
     """Measure how far the squared error of the float outputs falls from one network to the other.
 
     Args:
-        program: The float network.
+        network: The float network.
         before: One network with its rounding.
         after: The other.
         samples: Samples.
-        outputs: Tensors to compare, those of them that are float.
-        batch_size: Samples a run.
+        size: Samples a run; None for as many as the graph demands, or the network takes.
 
     Returns:
         By how much the error relative to the outputs' energy falls, and its logarithm: a number each for every sample,
         or for every batch where the graph prescribes it, `[2, samples]`; without samples where no output is float.
     """
-    unit, size = samples.unit, samples.batch or batch_size
+    unit, size = samples.unit, size or samples.batch or network.batch_size
     errors, energies = [], []
     for batch in samples.batches(size):
         expected = {
             name: value.double().cpu().numpy()
-            for name, value in float_tensors(program, batch, outputs).items()
+            for name, value in float_tensors(network.program, batch, network.program.outputs).items()
             if value.is_floating_point()
         }
         if not expected:
             return np.zeros((2, 0))
         if size > unit and any(value.ndim == 0 or len(value) != batch.count for value in expected.values()):
-            return error_falls(program, before, after, samples, outputs, unit)
+            return error_falls(network, before, after, samples, unit)
         given = [network.tensors(batch.inputs, [*expected]) for network in (before, after)]
         rows = batch.count // unit
         errors.append(np.array([[_squares(each[n] - expected[n], rows) for n in expected] for each in given]))

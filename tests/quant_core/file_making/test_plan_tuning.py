@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -15,18 +14,9 @@ from quant_core.calibration import Samples
 from quant_core.checkpoints import TUNING, Checkpoints
 from quant_core.codes import ActivationGrid, CorrectedBias, NarrowChannels
 from quant_core.file_making.choice import Choice
-from quant_core.file_making.islands import Islands
-from quant_core.file_making.plan_tuning import (
-    _find,
-    _fingerprint,
-    _keep,
-    _probe,
-    find_followed,
-    follow_plan,
-    tune_plan,
-)
+from quant_core.file_making.plan_tuning import _find, _fingerprint, _keep, _probe, tune_plan
 from quant_core.pipeline import quantize
-from quant_core.quantizers import QuantizedWeight, quantize_weight
+from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.tuning.block_reconstruction import ReconstructedBlocks
 from quant_core.quantizers.tuning.reconstruction import Reconstructed
 from quant_core.sensitivity.objective import Objective, Term
@@ -88,65 +78,6 @@ def test_draws_have_the_curvature_of_the_loss(kind):
     p = logits.detach()[0].softmax(0)
     exact = torch.diag(p) - p[:, None] * p[None] if kind == "kl" else torch.eye(3, dtype=torch.float64)
     torch.testing.assert_close(found, exact, atol=0.08, rtol=0)
-
-
-@pytest.mark.parametrize(
-    ("islands", "wanted", "followed"),
-    [
-        (None, True, True),
-        (None, False, False),
-        (Islands(after=0.5), True, True),
-        (Islands(after=0.5, harmless=240.0), True, True),
-        (Islands(after=0.5, harmless=260.0), True, False),
-    ],
-)
-def test_a_plan_is_followed_where_something_is_lost(monkeypatch, islands, wanted, followed):
-    monkeypatch.setattr("quant_core.file_making.plan_tuning.followed_places", lambda *_: ["a place"])
-    job = cast("Any", SimpleNamespace(layers=(), graph=None))
-    choice = cast("Any", SimpleNamespace(weights={}, plan=SimpleNamespace(predicted_loss=2.0)))
-    places = find_followed(job, QuantizeSpec(follow=wanted), choice, cast("Any", None), islands)
-    assert bool(places) == followed
-
-
-@pytest.mark.parametrize(("effort", "wanted"), [("balanced", "few"), ("best", "mixed")])
-def test_more_is_followed_where_others_confirm_it(monkeypatch, effort, wanted):
-    looks = []
-    monkeypatch.setattr(
-        "quant_core.file_making.plan_tuning.follow", lambda *_, look, **__: looks.append(look) or {}
-    )
-    monkeypatch.setattr("quant_core.file_making.plan_tuning.best_look", lambda *_, **__: "mixed")
-    job = cast("Any", SimpleNamespace(program=SimpleNamespace(outputs=("y",)), graph=None, batch_size=8))
-    choice = Choice(cast("Any", None), cast("Any", None), {}, {})
-    nothing = cast("Any", None)
-    spec = QuantizeSpec(effort=effort)
-    follow_plan(job, spec, choice, {}, [nothing], nothing, nothing, lambda *_: None)
-    assert looks == [wanted]
-
-
-def test_codes_that_lead_astray_leave_the_file_as_if_nothing_had_been_followed(tmp_path, monkeypatch):
-    net = "g (float[n,4,8,8] x) => (float[n,6,h,k] y) { a = Conv(x, w) r = Relu(a) y = Conv(r, v) }"
-    onnx.save(parse(HEADER + net, w=(16, 4, 3, 3), v=(6, 16, 3, 3)), tmp_path / "net.onnx")
-    x = np.random.default_rng(0).standard_normal((40, 4, 8, 8)).astype(np.float32)
-    np.savez(tmp_path / "samples.npz", x=x)
-    spoilt = []
-
-    def spoil(*args: Any) -> dict[str, QuantizedWeight]:
-        found = follow_plan(*args)
-        places = {place.layer.name for place in args[4]}
-        spoilt.extend(places)
-        return {
-            name: replace(weight, codes=-weight.codes.clip(-7)) if name in places else weight
-            for name, weight in found.items()
-        }
-
-    monkeypatch.setattr("quant_core.file_making.file_maker.follow_plan", spoil)
-    asked = {"size": 0.9, "bits": [4], "workers": 1, "float_islands": 0}
-    for folder, follow in (("followed", True), ("not", False)):
-        spec = QuantizeSpec.model_validate(asked | {"follow": follow})
-        quantize(tmp_path / "net.onnx", tmp_path / "samples.npz", spec, tmp_path / folder)
-    assert spoilt
-    files = [(tmp_path / folder / "model.onnx").read_bytes() for folder in ("followed", "not")]
-    assert files[0] == files[1]
 
 
 @pytest.mark.parametrize("rounding", ["reconstruction", "brecq"])

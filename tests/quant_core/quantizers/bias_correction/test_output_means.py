@@ -12,6 +12,7 @@ from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers import ActivationGrid, Simulation, quantize_weight
 from quant_core.quantizers.bias_correction.output_means import _helps, correct_means
+from quant_core.quantizers.float_network import FloatNetwork
 
 HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
 CONV = "Conv<kernel_shape=[1,1]>"
@@ -57,14 +58,12 @@ class Job:
 
     def corrected(self, batch_size=8):
         return correct_means(
-            self.program,
+            FloatNetwork(self.program, self.model, self.layers, batch_size),
             self.model,
             self.layers,
             self.weights,
             Samples(inputs={"x": self.x}),
             self.simulate,
-            ["y"],
-            batch_size=batch_size,
         )
 
 

@@ -12,7 +12,8 @@ from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers import Simulation
 from quant_core.quantizers.float_network import FloatNetwork
-from quant_core.quantizers.following.follow import follow, followed_places
+from quant_core.quantizers.following.follow import FollowedPlan, follow
+from quant_core.quantizers.following.places import followed_places
 from quant_core.quantizers.moments.input_columns import columns_at
 from quant_core.quantizers.moments.rows import to_rows
 from quant_core.quantizers.rounding.round_weights import round_weights
@@ -52,6 +53,7 @@ class Job:
         self.model = normalise(ir.from_proto(proto))
         self.layers = find_layers(self.model)
         self.program = compile_model(self.model)
+        self.network = FloatNetwork(self.program, self.model, self.layers, 32)
         self.dynamic = dynamic
         self.options = WeightOptions(**options)
         shape = [int(size) for size in list(self.model.graph.inputs[0].shape)[1:]]
@@ -62,7 +64,7 @@ class Job:
         )
         self.widths = {layer.name: bits for layer in self.layers}
         self.given = round_weights(
-            FloatNetwork(self.program, self.model, self.layers, 32),
+            self.network,
             {name: [bits] for name in self.widths},
             self.samples,
             self.options,
@@ -76,20 +78,10 @@ class Job:
 
     def followed(self, samples=None, *, look="few"):
         samples = samples or self.samples
-        return follow(
-            self.program,
-            followed_places(self.model, self.layers, samples),
-            self.weights,
-            self.widths,
-            samples,
-            self.simulate,
-            self.options,
-            self.given,
-            batch_size=32,
-            seed=0,
-            look=look,
-            on_progress=lambda *_: None,
-        )
+        places = followed_places(self.model, self.layers, samples)
+        kept = self.weights, self.widths, self.given
+        plan = FollowedPlan(self.network, places, *kept, self.simulate, self.options, seed=0)
+        return follow(plan, samples, look, on_progress=lambda *_: None)
 
     def error(self, weights):
         """Relative squared error of the output on samples nobody has seen."""

@@ -10,6 +10,7 @@ from quant_core.calibration import Samples
 from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers import Simulation, quantize_weight
+from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.following.look_trial import best_look
 
 TEXT = """<ir_version: 10, opset_import: ["" : 21]>
@@ -26,7 +27,7 @@ class Trial:
         proto.graph.initializer.append(numpy_helper.from_array(weight, "w"))
         self.model = normalise(ir.from_proto(proto))
         self.layers = find_layers(self.model)
-        self.program = compile_model(self.model)
+        self.network = FloatNetwork(compile_model(self.model), self.model, self.layers, 5)
         (layer,) = self.layers
         self.codes = {
             look: {layer.name: quantize_weight(weight, bits, layer.axis)}
@@ -42,12 +43,10 @@ class Trial:
 
     def best(self):
         return best_look(
-            self.program,
+            self.network,
             self.followed,
             lambda weights: Simulation(self.model, self.layers, weights, {}, ()),
             self.samples,
-            ["y"],
-            batch_size=5,
         )
 
 
@@ -62,7 +61,7 @@ def test_the_error_on_other_samples_decides(few, many, mixed, best):
 def test_every_sample_judges_what_has_not_followed_it(monkeypatch):
     trial, judged = Trial(3, 6, 6), []
 
-    def falls(program, before, after, samples, outputs, batch_size):
+    def falls(network, before, after, samples):
         judged.append(samples.inputs["x"])
         return np.stack([np.ones(samples.count)] * 2) + np.arange(samples.count) / 100
 

@@ -10,7 +10,7 @@ from tests.quant_core.quantizers.following.test_look_trial import Trial
 
 def astray(trial, before, after):
     networks = (Simulation(trial.model, trial.layers, trial.codes[look], {}, ()) for look in (before, after))
-    return leads_astray(trial.program, *networks, trial.samples, ["y"], batch_size=5)
+    return leads_astray(trial.network, *networks, trial.samples)
 
 
 @pytest.mark.parametrize(("few", "many", "wrong"), [(6, 3, True), (3, 6, False), (4, 4, False)])
