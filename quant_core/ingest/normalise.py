@@ -22,6 +22,7 @@ from quant_core.ingest.passes.gelu import FuseGelu
 from quant_core.ingest.passes.hard_sigmoid import FuseHardSigmoid
 from quant_core.ingest.passes.identity import ResolveIdentity
 from quant_core.ingest.passes.large_constants import ReadLargeConstantsWhole
+from quant_core.ingest.passes.layouts import MeetTranspositions
 from quant_core.ingest.passes.merged_axes import MergeAxes
 from quant_core.ingest.passes.no_op import NoOpsToIdentity
 from quant_core.ingest.passes.opset import RaiseOpset
@@ -67,6 +68,7 @@ def passes() -> tuple[ir.passes.InPlacePass, ...]:
         EinsumToMatMul(),
         GatherRows(),
         DropDeadUses(),
+        MeetTranspositions(),
         FoldBatchNorm(),
         PadInConvolutions(),
         FuseHardSigmoid(),
@@ -90,7 +92,8 @@ def normalise(model: ir.Model) -> ir.Model:
 
     Afterwards the opset is at least 21, local functions are inlined but for those that unpack codes, every constant
     is an initializer, no initializer is a graph input or lies in another file, no Identity or Dropout stands between
-    a weight and its readers, expressions of constants are folded, batch normalization is part of the layer in front
+    a weight and its readers, expressions of constants are folded, what runs between transpositions that undo each other
+    runs without them, batch normalization is part of the layer in front
     of it where possible, zeros in front of a convolution and places cut off behind it are its own padding, a hard
     sigmoid or a GELU in pieces is one operator, a mean over the places of an image is a pool, layers in half or double
     precision are in float32, nothing is unused, and nodes have unique names, those inside of bodies too. Graph inputs

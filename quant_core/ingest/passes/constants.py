@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Container, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -112,12 +113,7 @@ def store_integers(graph: ir.Graph, name: str, numbers: Sequence[int]) -> ir.Val
     Returns:
         The initializer, int64.
     """
-    tensor = ir.tensor(numbers, dtype=ir.DataType.INT64, name=name)
-    value = ir.Value(
-        name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape([len(numbers)]), const_value=tensor
-    )
-    graph.register_initializer(value)
-    return value
+    return store_array(graph, name, np.asarray(numbers, np.int64))
 
 
 def store_floats(graph: ir.Graph, name: str, numbers: npt.ArrayLike) -> ir.Value:
@@ -131,12 +127,23 @@ def store_floats(graph: ir.Graph, name: str, numbers: npt.ArrayLike) -> ir.Value
     Returns:
         The initializer, float32.
     """
-    array = np.asarray(numbers, np.float32)
+    return store_array(graph, name, np.asarray(numbers, np.float32))
+
+
+def store_array(graph: ir.Graph, name: str, array: npt.NDArray[Any]) -> ir.Value:
+    """Add an array to the initializers.
+
+    Args:
+        graph: Where it is kept.
+        name: What to call it; nothing else may be called so.
+        array: Its values, of a type that ONNX knows.
+
+    Returns:
+        The initializer.
+    """
+    tensor = ir.tensor(array, name=name)
     value = ir.Value(
-        name=name,
-        type=ir.TensorType(ir.DataType.FLOAT),
-        shape=ir.Shape(array.shape),
-        const_value=ir.tensor(array, name=name),
+        name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor
     )
     graph.register_initializer(value)
     return value
