@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -27,14 +28,16 @@ _log = logging.getLogger("bitwright.webhooks")
 _TRIES = 5
 _PAUSE_SECONDS = 2.0
 _TIMEOUT = 10.0
+_KEPT = timedelta(days=1)
+"""How long the end of a job is worth telling of."""
 SIGNATURE = "X-Bitwright-Signature"
 
 
 class Webhooks:
     """A thread for each host that is told, so that one that hangs delays no other.
 
-    A call that failed waits for its next try beside the others of its host. What was not sent when the service ends is
-    not sent later.
+    A call that failed waits for its next try beside the others of its host. What was not sent when a service ends, the
+    next one that starts sends.
     """
 
     def __init__(
@@ -63,7 +66,10 @@ class Webhooks:
         self._thread = threading.Thread(target=self._work, name="webhooks", daemon=True)
 
     def start(self) -> None:
-        """Start to send."""
+        """Start to send, first what a service that has ended did not."""
+        if self._secret:
+            for job_id in self._store.untold(datetime.now(UTC) - _KEPT):
+                self.ended(job_id)
         self._thread.start()
 
     def stop(self) -> None:
@@ -102,7 +108,7 @@ class Webhooks:
         )
         name = urlsplit(address).hostname or ""  # one of those that the settings list
         if name not in self._hosts:
-            self._hosts[name] = _Host(name, self._post, self._pause)
+            self._hosts[name] = _Host(name, self._post, self._store.told, self._pause)
         self._hosts[name].add(_Call(job_id, address, json.dumps(told).encode()))
 
     def _post(self, call: _Call) -> str | None:
@@ -154,8 +160,11 @@ class _Due:
 class _Host:
     """Tells one host of all that concerns it: one call after another, in the order in which they are due."""
 
-    def __init__(self, name: str, post: Callable[[_Call], str | None], pause: float) -> None:
+    def __init__(
+        self, name: str, post: Callable[[_Call], str | None], told: Callable[[str], None], pause: float
+    ) -> None:
         self._post = post
+        self._told = told
         self._pause = pause
         self._numbers = itertools.count()
         self._due: list[_Due] = []
@@ -189,7 +198,7 @@ class _Host:
                 soonest, now = self._due[0].moment if self._due else math.inf, time.monotonic()
                 if self._end is not None and max(soonest, now) > self._end:
                     for due in self._due:
-                        _log.warning("the end of job %s is not told: the service stops", due.call.job_id)
+                        _log.warning("the end of job %s is not told yet: the service stops", due.call.job_id)
                     return None
                 if soonest <= now:
                     return heapq.heappop(self._due).call
@@ -198,11 +207,14 @@ class _Host:
     def _tell(self, call: _Call) -> None:
         failed = self._post(call)
         if failed is None:
+            self._told(call.job_id)
             return
         tries = call.tries + 1
         _log.warning("the end of job %s: try %d of %d failed (%s)", call.job_id, tries, _TRIES, failed)
         if tries < _TRIES:
             self.add(replace(call, tries=tries), self._pause * 2 ** (tries - 1))
+        else:
+            self._told(call.job_id)
 
 
 def sign(secret: bytes, body: bytes, moment: float) -> str:

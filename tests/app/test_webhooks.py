@@ -8,6 +8,7 @@ import json
 import textwrap
 import threading
 import time
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,7 +28,6 @@ _PAUSE = 0.02
 def _run(tmp_path: Path, statuses: list[int], webhook: str | None) -> tuple[list[httpx.Request], list[float]]:
     store = JobStore(Database(sqlite_url(tmp_path / "jobs.sqlite")))
     store.create(Submission("j", model="m", data="d", spec=QuantizeSpec(), tags=("x",), webhook=webhook))
-    store.cancel("j")
     seen: list[httpx.Request] = []
     moments: list[float] = []
 
@@ -41,6 +41,7 @@ def _run(tmp_path: Path, statuses: list[int], webhook: str | None) -> tuple[list
 
     hooks = Webhooks(store, SECRET, httpx.MockTransport(answer), _PAUSE)
     hooks.start()
+    store.cancel("j")
     hooks.ended("j")
     hooks.ended("no such job")
     hooks.stop()
@@ -81,7 +82,6 @@ def test_a_host_that_hangs_delays_no_other(tmp_path: Path) -> None:
         store.create(
             Submission(name, model="m", data="d", spec=QuantizeSpec(), webhook=f"https://{name}.example/hook")
         )
-        store.cancel(name)
     listened = threading.Event()
     order = []
 
@@ -94,8 +94,9 @@ def test_a_host_that_hangs_delays_no_other(tmp_path: Path) -> None:
 
     hooks = Webhooks(store, SECRET, httpx.MockTransport(answer))
     hooks.start()
-    hooks.ended("hangs")
-    hooks.ended("listens")
+    for name in ("hangs", "listens"):
+        store.cancel(name)
+        hooks.ended(name)
     hooks.stop()
     assert order == ["listens.example", "hangs.example"]
 
@@ -106,7 +107,6 @@ def test_a_call_that_fails_delays_no_other_of_its_host(tmp_path: Path) -> None:
         store.create(
             Submission(name, model="m", data="d", spec=QuantizeSpec(), webhook=f"https://me.example/{name}")
         )
-        store.cancel(name)
     order, told = [], threading.Event()
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -118,6 +118,7 @@ def test_a_call_that_fails_delays_no_other_of_its_host(tmp_path: Path) -> None:
     hooks = Webhooks(store, SECRET, httpx.MockTransport(answer), 900.0)
     hooks.start()
     for name in ("fails", "listens", "too"):
+        store.cancel(name)
         hooks.ended(name)
     assert told.wait(900)
     hooks.stop()
@@ -126,6 +127,40 @@ def test_a_call_that_fails_delays_no_other_of_its_host(tmp_path: Path) -> None:
 
 def test_it_gives_up_in_the_end(tmp_path: Path) -> None:
     assert len(_run(tmp_path, [503] * 9, "https://me.example/hook")[0]) == 5
+
+
+def test_what_a_service_could_not_tell_is_told_by_the_next_and_once(tmp_path: Path) -> None:
+    store = JobStore(Database(sqlite_url(tmp_path / "jobs.sqlite")))
+    for name in ("first", "second", "waits"):
+        store.create(
+            Submission(name, model="m", data="d", spec=QuantizeSpec(), webhook=f"https://me.example/{name}")
+        )
+        if name != "waits":
+            store.cancel(name)
+    listens, told = False, []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        told.append(request.url.path[1:])
+        return httpx.Response(204 if listens else 503)
+
+    ends = Webhooks(store, SECRET, httpx.MockTransport(answer), 900.0)
+    ends.start()
+    ends.stop()
+    assert told == ["first", "second"]
+    listens = True
+    for expected in (["first", "second"], []):
+        told.clear()
+        following = Webhooks(store, SECRET, httpx.MockTransport(answer))
+        following.start()
+        following.stop()
+        assert told == expected
+
+
+def test_who_gave_up_is_not_called_again(tmp_path: Path) -> None:
+    assert len(_run(tmp_path, [503] * 9, "https://me.example/hook")[0]) == 5
+    assert not JobStore(Database(sqlite_url(tmp_path / "jobs.sqlite"))).untold(
+        datetime.min.replace(tzinfo=UTC)
+    )
 
 
 def test_nothing_is_sent_where_nothing_was_asked_for(tmp_path: Path) -> None:
