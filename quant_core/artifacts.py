@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -52,6 +53,15 @@ def check_place(out: Path, sources: Collection[Path]) -> None:
         )
 
 
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def _fullest(anchor: Path, out: Path) -> Path:
+    """Of the folder of the results and that of temporary files the one whose disk has less room."""
+    temporary = Path(tempfile.gettempdir())
+    return temporary if shutil.disk_usage(temporary).free < shutil.disk_usage(anchor).free else out
+
+
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
     """Collect files in a temporary folder and move them to their place only if the block succeeds.
@@ -64,6 +74,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
 
     Raises:
         SpecError: If the place cannot be written to, or files there cannot be opened again.
+        OSError: If the disk is full, with the folder on it as the file's name, and whatever else the block raises.
     """
     anchor = out.absolute()
     while not anchor.exists():
@@ -91,5 +102,9 @@ def whole_folder(out: Path) -> Iterator[Path]:
         # The model last: without a report beside it, it would be taken for one that is not ours.
         for file in sorted(folder.iterdir(), key=lambda file: (file.name == MODEL, file.name)):
             file.replace(out / file.name)
+    except OSError as error:
+        if error.errno in _NO_ROOM and error.filename is None:  # as where a file is written to, not opened
+            error.filename = str(_fullest(anchor, out))
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)

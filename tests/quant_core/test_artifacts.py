@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 import tempfile
 from pathlib import Path
 
@@ -37,6 +39,21 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     with pytest.raises(SpecError, match="not a folder"), whole_folder(tmp_path / "out"):
         pass
+
+
+def test_a_full_disk_is_named_and_leaves_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text("of an earlier job")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handled = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        with pytest.raises(OSError, match="File too large") as caught, whole_folder(tmp_path) as folder:
+            (folder / "report.json").write_text("x" * 200)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handled)
+    assert caught.value.filename in {str(tmp_path), tempfile.gettempdir()}
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["of an earlier job"]
 
 
 def test_a_job_replaces_earlier_results_and_nothing_else(tmp_path: Path) -> None:
