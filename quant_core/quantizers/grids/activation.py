@@ -95,14 +95,18 @@ def block_fake_quantize(x: torch.Tensor, size: int) -> torch.Tensor:
         size: Elements in a block; the last one of a row may be shorter.
 
     Returns:
-        `s * round(x / s)` with `s = max|x| / 127` over each block.
+        `s * round(x (127 / max|x|))` with `s = max|x| / 127` over each block, the factor rounded to float32 as the
+        kernel does: halves of the largest value, as codes of 2 bits have many, all fall to the same side.
     """
     length = x.shape[-1]
     padded = torch.nn.functional.pad(x, (0, -length % size))
     blocks = padded.reshape(*x.shape[:-1], -1, size)
-    scale = blocks.abs().amax(-1, keepdim=True) / _SIGNED_HIGH
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    return (torch.round(blocks / scale) * scale).reshape(padded.shape)[..., :length]
+    largest = blocks.abs().amax(-1, keepdim=True)
+    has_factor = largest > _SIGNED_HIGH / torch.finfo(x.dtype).max
+    largest = torch.where(has_factor, largest, torch.ones_like(largest))
+    factor = largest.new_tensor(_SIGNED_HIGH) / largest  # a number by a tensor is the reciprocal times it
+    codes = torch.round(blocks * factor)
+    return (codes * (largest / _SIGNED_HIGH)).reshape(padded.shape)[..., :length]
 
 
 def dynamic_fake_quantize(x: torch.Tensor, bits: int = 8, samples: int = 1) -> torch.Tensor:

@@ -66,7 +66,22 @@ def test_rounding_by_rows_and_blocks_is_what_the_kernel_does():
             np.testing.assert_allclose(
                 found[start : start + 32], np.round(block / step) * step, rtol=1e-5, atol=1e-7
             )
-    assert not block_fake_quantize(torch.zeros(2, 8), 16).any()
+    for nothing in (0.0, 1e-40):
+        assert not block_fake_quantize(torch.full((2, 8), nothing), 16).any()
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_halves_of_the_largest_value_fall_to_the_side_that_the_kernel_takes(bits, tmp_path):
+    """A table of 2 bits holds steps times -2 to 1, and half of 127 steps lies between two codes."""
+    net, path, rng = Net(NETS["gemms"]), tmp_path / "model.onnx", np.random.default_rng(0)
+    steps = np.exp(rng.standard_normal((200, 1))).astype(np.float16).astype(np.float32)
+    net.feeds["x"] = rng.integers(-2, 2, (200, 96)).astype(np.float32) * steps
+    options = WeightOptions(granularity="block", block_size=32)
+    _, _, simulated = net.export({layer.name: bits for layer in net.layers}, 8, path, options=options)
+    check_layers(
+        path, net.model, net.layers, net.simulation, net.placement, net.grids, net.weights, net.feeds
+    )
+    assert np.abs(net.run(path) - simulated).max() <= 2e-3 * np.abs(simulated).max()
 
 
 def test_float_activations_and_other_runtimes_have_no_such_kernel():
