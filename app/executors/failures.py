@@ -49,7 +49,7 @@ def fault(error: Exception, work: str) -> JobFailure:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or says_no_memory(error):
         return out_of_memory(str(error))
     if is_disk_full(error):
-        return disk_full(getattr(error, "strerror", None) or str(error))
+        return disk_full(f"{getattr(error, 'strerror', None) or error}.")
     return JobFailure(
         code=getattr(error, "code", "internal"),
         message=f"The engine failed: {type(error).__name__}: {error}",

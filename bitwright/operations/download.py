@@ -73,5 +73,9 @@ def _fetch(address: str, headers: dict[str, str], target: Path, retries: int) ->
     try:
         yield from save(Send("GET", address, headers=headers, timeout=(30.0, _SILENCE)), part, retries)
         part.replace(target)
+    except OSError as error:
+        if error.filename is None:  # what is written to an open file fails without its name
+            error.filename = str(target)
+        raise
     finally:
         part.unlink(missing_ok=True)
