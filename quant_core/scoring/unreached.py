@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from quant_core.allocation.candidates import Candidates
 from quant_core.allocation.file_costs import smallest_kept
 from quant_core.errors import name_some
+from quant_core.ingest.constant_tensors import stored_tensor
+from quant_core.ingest.layer import Layer
 from quant_core.preparation import Prepared
 from quant_core.preparation.open_widths import open_widths
 from quant_core.scoring.scored import Scored
@@ -16,6 +20,8 @@ from quant_core.spec import FLOAT_BITS, Budget, LayerSensitivity, QuantizeSpec
 _MOST_BITS = 8
 _SCALES = 1  # bit of each weight's share that steps and names may take
 _SHOWN = 4
+_EXACT = 1e-6
+"""Share of a weight's energy (60 dB) up to which rounding leaves it as it is: 8 bits seldom come to 55."""
 _SPARED = "were not cut below what the budget leaves a weight"
 _LOST = "may be the fewest"
 
@@ -24,8 +30,9 @@ def spare_unreached(job: Prepared, scored: Scored, spec: QuantizeSpec) -> tuple[
     """Keep layers that no sample reaches from the fewest bits, which cost nothing that could be measured.
 
     They are weights of a branch that no sample takes, of an expert that none picks, or of an output that does not
-    count. They get a bit less than the budget leaves a weight on average that no rule decides on, or more, and fewer
-    where the budget would be out of reach; under a budget of bit operations or latency any bits.
+    count; not those of a binarized network, which few bits hold exactly. They get a bit less than the budget leaves a
+    weight on average that no rule decides on, or more, and fewer where the budget would be out of reach; under a budget
+    of bit operations or latency any bits.
 
     Args:
         job: The prepared job.
@@ -36,8 +43,16 @@ def spare_unreached(job: Prepared, scored: Scored, spec: QuantizeSpec) -> tuple[
         The job with fewer candidates for such layers, and the sensitivities with a warning; as they were where there
         are none, and for layers that rules narrow.
     """
-    free = {name for name, choice in job.candidates.items() if choice.reason is None and len(choice.bits) > 1}
-    names = [row.name for row in scored.table.layers if row.name in free and _is_unreached(row)]
+    free = {
+        layer.name: layer
+        for layer in job.layers
+        if job.candidates[layer.name].reason is None and len(job.candidates[layer.name].bits) > 1
+    }
+    names = [
+        row.name
+        for row in scored.table.layers
+        if row.name in free and _is_unreached(row, free[row.name], job)
+    ]
     if not names:
         return job, scored
     for bits in _bits_to_try(job, names, spec.budget):
@@ -94,10 +109,13 @@ def _is_in_reach(job: Prepared, candidates: Mapping[str, Candidates], spec: Quan
     return smallest_kept(widths, job.costs) <= size
 
 
-def _is_unreached(row: LayerSensitivity) -> bool:
+def _is_unreached(row: LayerSensitivity, layer: Layer, job: Prepared) -> bool:
     """Whether rounding changes the weights, and no answer."""
-    changed = {bits for bits, error in row.perturbation.items() if error > 0}
-    return bool(changed & row.sensitivity.keys()) and not any(row.sensitivity.values())
+    if any(row.sensitivity.values()):
+        return False
+    weight = stored_tensor(job.model, layer.weight).numpy().astype(np.float32, copy=False)
+    exact = _EXACT * float(np.vdot(weight, weight))
+    return any(row.perturbation.get(bits, 0) > exact for bits in row.sensitivity)
 
 
 def _at_least(choice: Candidates, bits: float) -> Candidates:

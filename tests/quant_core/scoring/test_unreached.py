@@ -80,3 +80,28 @@ def test_a_branch_that_no_sample_takes(request_, fewest, warning, paths, tmp_pat
     assert bits["then"] >= fewest
     told = [text for text in report["warnings"] if "no answer that counts depends on then " in text]
     assert [warning in text for text in told] == [True] * (warning is not None)
+
+
+def test_weights_that_few_bits_hold_are_reached_though_rounding_them_changes_nothing(tmp_path):
+    random = np.random.default_rng(1)
+    signs = np.sign(random.standard_normal((40, 40))) * random.uniform(0.1, 0.2, 40)
+    full = random.standard_normal((80, 40)) / 9
+    stored = [
+        numpy_helper.from_array(values.astype(np.float32), name)
+        for name, values in (("signs", signs), ("full", full))
+    ]
+    nodes = [
+        N("MatMul", ["x", "signs"], ["h"], "binary"),
+        N("Sign", ["h"], ["s"]),
+        N("Concat", ["x", "s"], ["both"], axis=1),
+        N("MatMul", ["both", "full"], ["y"], "last"),
+    ]
+    graph = helper.make_graph(nodes, "net", [INFO("x", 1, ["n", 40])], [INFO("y", 1, ["n", 40])], stored)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(model, tmp_path / "net.onnx")
+    np.savez(tmp_path / "data.npz", x=random.standard_normal((32, 40)).astype(np.float32))
+    spec = QuantizeSpec.model_validate({"effort": "fast", "effective_bits": 4})
+    quantize(tmp_path / "net.onnx", tmp_path / "data.npz", spec, tmp_path / "out")
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert not any("no answer that counts" in text for text in report["warnings"])
+    assert {layer["name"]: layer["weight_bits"] for layer in report["layers"]} == {"binary": 2, "last": 5}
