@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -62,11 +61,11 @@ class Program(torch.nn.Module):
         self._slots = {name: slot for slot, name in reversed(list(enumerate(scope.names))) if slot != ABSENT}
         self._slots.update(zip(output_names, outputs, strict=True))
         self._kinds = tuple(scope.kinds)
-        self._fixed = placed.constants
+        self._constants = dict(placed.constants)
         self._weight_keys = self._register(scope)
+        self._weight_names = {scope.weights[slot]: key for slot, key in self._weight_keys.items()}
         self._stored = sum(tensor.numel() for tensor in scope.setting.weights.values())
-        self._stored += sum(tensor.numel() for _, tensor in self._fixed)
-        self._weight_slots = frozenset(slot for slot, _, _ in self._weight_keys)
+        self._stored += sum(tensor.numel() for tensor in self._constants.values())
         self.order = tuple(
             dict.fromkeys(
                 self._names[slot] for step in self._steps for slot in step.outputs if slot != ABSENT
@@ -74,22 +73,21 @@ class Program(torch.nn.Module):
         )
         self._plans: dict[tuple[Any, ...], Schedule] = {}
 
-    def _register(self, scope: Scope) -> tuple[tuple[int, str, str], ...]:
-        keys = []
+    def _register(self, scope: Scope) -> dict[int, str]:
+        keys = {}
         for slot, name in scope.weights.items():
             # Module attributes may hold no dots and must not hide those every module has.
             key = name.replace(".", "/")
             while not key or key in self.initializers._parameters or hasattr(type(self.initializers), key):
                 key += "_"
             self.initializers._parameters[key] = scope.setting.weights[name]  # type: ignore[assignment]
-            keys.append((slot, name, key))
-        return tuple(keys)
+            keys[slot] = key
+        return keys
 
     @property
     def weights(self) -> Mapping[str, torch.Tensor]:
         """Every float initializer by ONNX name, detached from any graph."""
-        held = self.initializers._parameters
-        return MappingProxyType({name: held[key] for _, name, key in self._weight_keys})  # type: ignore[misc]
+        return _Weights(self.initializers, self._weight_names)
 
     def _apply(self, fn: Callable[..., torch.Tensor], recurse: bool = True) -> Program:
         probe = torch.zeros(1, dtype=self.precision.carrier(Kind.FLOAT), device=self.device)
@@ -132,7 +130,7 @@ class Program(torch.nn.Module):
 
         Args:
             feeds: Name -> tensor. May name interior tensors: what lies before them is then not computed, and graph
-                inputs that nothing else needs may be left out.
+                inputs that nothing else needs may be left out. What nothing reads is not looked at.
             outputs: Names of the tensors to return; the graph outputs if None.
             weights: Name -> tensor used instead of a stored float initializer; same shape.
             replace: Name -> function applied to that tensor as soon as it is known.
@@ -151,21 +149,20 @@ class Program(torch.nn.Module):
         hooks = {self._slot(name): function for name, function in (replace or {}).items()}
         plan = self._plan(fed, tuple(wanted), hooks)
         slots: list[Any] = [None] * len(self._names)
-        for slot, tensor in self._fixed:
-            slots[slot] = tensor
-        parameters = self.initializers._parameters
-        for slot, _, key in self._weight_keys:
-            slots[slot] = parameters[key]
-        for slot, tensor in fed.items():
-            slots[slot] = self._admit(slot, tensor)
+        for slot in plan.read:
+            slots[slot] = self._stored_value(slot)
+        for slot in plan.fed:
+            slots[slot] = self._admit(slot, fed[slot])
         for name, tensor in (weights or {}).items():
             slot = self._weight_slot(name)
-            if tensor.shape != slots[slot].shape:
+            shape = self.weights[name].shape
+            if tensor.shape != shape:
                 raise ModelError(
-                    f"Weight '{name}' has shape {list(slots[slot].shape)} but {list(tensor.shape)} was given.",
+                    f"Weight '{name}' has shape {list(shape)} but {list(tensor.shape)} was given.",
                     remedy="Give a tensor of the same shape.",
                 )
-            slots[slot] = self._cast(tensor, Kind.FLOAT, slot)
+            if slot in plan.read:
+                slots[slot] = self._cast(tensor, Kind.FLOAT, slot)
         self._require(plan, slots)
         for slot, function in hooks.items():
             if slots[slot] is not None:
@@ -214,11 +211,15 @@ class Program(torch.nn.Module):
 
     def _weight_slot(self, name: str) -> int:
         slot = self._slot(name)
-        if slot not in self._weight_slots:
+        if slot not in self._weight_keys:
             raise ModelError(
                 f"'{name}' is not a float initializer.", remedy="Feed other tensors through `feeds`."
             )
         return slot
+
+    def _stored_value(self, slot: int) -> torch.Tensor | None:
+        key = self._weight_keys.get(slot)
+        return self._constants.get(slot) if key is None else self.initializers._parameters[key]
 
     def _admit(self, slot: int, tensor: Any) -> Any:
         kind = self._kinds[slot]
@@ -256,6 +257,24 @@ class Program(torch.nn.Module):
                 f"No values were given for: {', '.join(sorted(missing))}.",
                 remedy="Feed every input the outputs need.",
             )
+
+
+class _Weights(Mapping[str, torch.Tensor]):
+    """Float initializers by ONNX name, as a program holds them at the moment."""
+
+    def __init__(self, held: torch.nn.Module, keys: Mapping[str, str]) -> None:
+        self._held = held
+        self._keys = keys
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        found: torch.Tensor = self._held._parameters[self._keys[name]]  # type: ignore[assignment]
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
 
 def _elements(value: Any) -> int:

@@ -45,11 +45,13 @@ class Schedule:
 
     Attributes:
         steps: What to run.
-        read: Slots that must hold a value before the first step.
+        read: Slots that are neither fed nor computed, and read or asked for.
+        fed: Slots that are fed, and read or asked for.
     """
 
     steps: tuple[Planned, ...]
     read: frozenset[int]
+    fed: frozenset[int]
 
 
 def schedule(
@@ -64,16 +66,17 @@ def schedule(
         hooked: Slots whose values pass through a caller's function.
 
     Returns:
-        The schedule; its `read` holds every slot that is neither fed nor computed.
+        The schedule.
     """
-    needed = {slot for slot in wanted if slot not in fed}
+    needed, given = set(wanted).difference(fed), set(wanted).intersection(fed)
     kept: list[Step] = []
     for step in reversed(steps):
         if needed.isdisjoint(step.outputs):
             continue
         kept.append(step)
         needed.difference_update(step.outputs)
-        needed.update(slot for slot in step.inputs if slot not in fed)
+        for slot in step.inputs:
+            (given if slot in fed else needed).add(slot)
     needed.discard(ABSENT)
     planned: list[Planned] = []
     alive = set(wanted)
@@ -91,7 +94,7 @@ def schedule(
         )
         planned.append(Planned(step, outputs, hooks, tuple(release - {ABSENT}), overwrites))
     planned.reverse()
-    return Schedule(tuple(planned), frozenset(needed))
+    return Schedule(tuple(planned), frozenset(needed), frozenset(given))
 
 
 def execute(

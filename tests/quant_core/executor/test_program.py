@@ -59,6 +59,15 @@ def test_interior_feeds_skip_what_lies_before(chain) -> None:
     assert not seen
 
 
+def test_what_nothing_reads_is_not_looked_at(chain) -> None:
+    b = torch.randn(5, 4)
+    beside = {"x": torch.ones(5, 3, dtype=torch.int64), "a": torch.ones(5, 4, dtype=torch.int64)}
+    seen = []
+    found = chain.evaluate({"b": b} | beside, replace={"a": lambda t: seen.append(t) or t})
+    assert torch.equal(found["y"], chain.evaluate({"b": b})["y"])
+    assert not seen
+
+
 def test_feeding_an_output_returns_it(chain) -> None:
     y = torch.randn(5, 4)
     assert chain.evaluate({"y": y})["y"] is y
