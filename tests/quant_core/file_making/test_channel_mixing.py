@@ -1,18 +1,21 @@
 """Jobs whose layers give their channels two widths: chosen where that pays, told, taken up again."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from quant_core.allocation.plan_problem import BYTES
 from quant_core.checkpoints import Checkpoints, find_rounded, keep_rounded
 from quant_core.codes import NarrowChannels, QuantizedWeight
-from quant_core.file_making.channel_mixing import NAME
+from quant_core.file_making.channel_mixing import NAME, _halves
 from quant_core.file_making.file_maker import FileMaker
 from quant_core.pipeline import quantize
 from quant_core.report.headline import mean_bits
+from quant_core.sensitivity import Batch
 from quant_core.spec import QuantizeSpec
 from tests.quant_core.export.networks import HEADER, parse
 
@@ -129,3 +132,32 @@ def test_narrow_channels_are_kept_for_another_attempt(tmp_path):
     assert found["plain"][5].narrow is None
     assert found["mixed"][5].narrow.bits == 3
     np.testing.assert_array_equal(found["mixed"][5].narrow.channels, few.narrow.channels)
+
+
+@pytest.mark.parametrize(
+    ("macs", "count", "fixed", "sizes"),
+    [
+        (1, 100, None, (16, 16)),
+        (10**8, 100, None, (10, 10)),
+        (10**12, 100, None, (2, 2)),
+        (1, 5, None, (2, 2)),
+        (1, 1, None, None),
+        (1, 100, 4, None),
+    ],
+    ids=[
+        "many",
+        "as many as are worth their time",
+        "the fewest",
+        "no more",
+        "too few",
+        "their number is fixed",
+    ],
+)
+def test_channels_are_told_apart_on_two_halves_of_the_first_samples(macs, count, fixed, sizes):
+    batch = Batch({"x": torch.arange(count)}, None, count)
+    job = SimpleNamespace(layers=[SimpleNamespace(macs=macs)], samples=SimpleNamespace(batch=fixed))
+    halves = _halves([batch], job)
+    assert (halves and tuple(half.size for half in halves)) == sizes
+    if halves:
+        seen = torch.cat([half.feeds["x"] for half in halves])
+        assert seen.tolist() == list(range(sum(sizes)))

@@ -30,11 +30,15 @@ from tests.quant_core.export.networks import HEADER, parse
     ],
 )
 def test_a_plan_is_followed_where_something_is_lost(monkeypatch, islands, wanted, followed):
-    monkeypatch.setattr("quant_core.file_making.plan_following.followed_places", lambda *_: ["a place"])
-    job = cast("Any", SimpleNamespace(layers=(), graph=None))
-    choice = cast("Any", SimpleNamespace(weights={}, plan=SimpleNamespace(predicted_loss=2.0)))
+    monkeypatch.setattr(
+        "quant_core.file_making.plan_following.followed_places",
+        lambda _graph, layers, _samples: [layer.name for layer in layers],
+    )
+    layers = [SimpleNamespace(name=name) for name in ("rounded", "float")]
+    job = cast("Any", SimpleNamespace(layers=layers, graph=None))
+    choice = cast("Any", SimpleNamespace(weights={"rounded": None}, plan=SimpleNamespace(predicted_loss=2.0)))
     places = find_followed(job, QuantizeSpec(follow=wanted), choice, cast("Any", None), islands)
-    assert bool(places) == followed
+    assert places == (["rounded"] if followed else [])
 
 
 @pytest.mark.parametrize(("effort", "wanted"), [("balanced", "few"), ("best", "mixed")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +15,8 @@ from quant_core.calibration import Samples
 from quant_core.checkpoints import TUNING, Checkpoints
 from quant_core.codes import ActivationGrid, CorrectedBias, NarrowChannels
 from quant_core.file_making.choice import Choice
-from quant_core.file_making.plan_tuning import _find, _fingerprint, _keep, _probe, tune_plan
+from quant_core.file_making.islands import Islands
+from quant_core.file_making.plan_tuning import _find, _fingerprint, _keep, _probe, correct_biases, tune_plan
 from quant_core.pipeline import quantize
 from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.tuning.block_reconstruction import ReconstructedBlocks
@@ -102,3 +104,34 @@ def test_the_report_tells_where_reconstruction_did_not_help(tmp_path, monkeypatc
     spec = QuantizeSpec.model_validate({"bits": [4], "rounding": "reconstruction", "workers": 1})
     report = quantize(tmp_path / "net.onnx", tmp_path / "samples.npz", spec, tmp_path / "out")
     assert any("no closer" in warning and "0.25" in warning for warning in report.warnings)
+
+
+@pytest.mark.parametrize(
+    ("asked", "islands", "corrected"),
+    [
+        ({}, None, ["static"]),
+        ({}, Islands(shares={"island": 0.5}, before=1.0), ["static", "island"]),
+        ({}, Islands(before=0.01), None),
+        ({"bias_correction": False}, None, None),
+    ],
+    ids=["no islands", "islands", "harmless", "not asked for"],
+)
+def test_biases_of_layers_that_round_activations_or_might_have_are_corrected(
+    monkeypatch, asked, islands, corrected
+):
+    seen = []
+
+    def correct(_network, _graph, layers, weights, *_others):
+        seen.append([layer.name for layer in layers])
+        return weights | {"static": "corrected"}
+
+    monkeypatch.setattr("quant_core.file_making.plan_tuning.correct_means", correct)
+    forms = {"static": "static", "island": "weight_only", "other": "weight_only"}
+    layers = [SimpleNamespace(name=name) for name in forms]
+    job = cast("Any", SimpleNamespace(layers=layers, graph=None, network=None))
+    plan, placement = SimpleNamespace(predicted_loss=2.0), SimpleNamespace(forms=forms)
+    choice = Choice(cast("Any", plan), cast("Any", placement), {}, cast("Any", dict.fromkeys(forms)))
+    spec = QuantizeSpec.model_validate(asked)
+    found = correct_biases(job, spec, choice, cast("Any", None), islands, lambda *_: None)
+    assert seen == ([] if corrected is None else [corrected])
+    assert found == choice.weights | ({} if corrected is None else {"static": "corrected"})

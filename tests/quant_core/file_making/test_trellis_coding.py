@@ -1,6 +1,7 @@
 """Jobs whose layers get trellis codes: within the same bytes, told, taken up again, refused where nothing decodes."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -10,9 +11,16 @@ from rich.console import Console
 from bitwright.cli.tables import print_summary
 from quant_core.checkpoints import Checkpoints
 from quant_core.debugging import debug
-from quant_core.errors import CancelledError
+from quant_core.errors import CancelledError, InfeasibleBudgetError
 from quant_core.file_making import file_maker
-from quant_core.file_making.trellis_coding import NO_TRELLIS, TrellisRoom, find_room, is_worth_its_room
+from quant_core.file_making.trellis_coding import (
+    NO_TRELLIS,
+    TrellisRoom,
+    find_room,
+    is_worth_its_room,
+    settle_with_room,
+    to_be_coded,
+)
 from quant_core.pipeline import quantize
 from quant_core.preparation import prepare
 from quant_core.spec import BitPlan, QuantizeSpec
@@ -128,6 +136,17 @@ def test_who_gets_trellises(asked, coded, inputs):
         assert not find_room(small, spec).layers
 
 
+def test_all_that_is_decoded_takes_at_most_three_twentieths_of_a_bit_for_each_weight(inputs, monkeypatch):
+    spec = QuantizeSpec.model_validate(SPEC | {"trellis": True})
+    job = prepare(*inputs, spec)
+    room = find_room(job, spec)
+    weights = sum(layer.parameters for layer in job.layers if layer.name in room.layers)
+    most = int(0.15 * weights / 8) - sum(room.layers.values())
+    for once, coded in ((most, True), (most + 1, False)):
+        monkeypatch.setattr("quant_core.file_making.trellis_coding.decoder_bytes", lambda _, once=once: once)
+        assert bool(find_room(job, spec).layers) == coded
+
+
 def settled(foretold, measured):
     plan = BitPlan.model_construct(predicted_loss=foretold)
     return Settled(plan, (PlanTrial.model_construct(measured_loss=measured, chosen=True),), ())
@@ -138,3 +157,51 @@ def settled(foretold, measured):
 )
 def test_bytes_are_kept_free_where_they_gain_more_than_elsewhere(foretold, measured, worth):
     assert is_worth_its_room(settled(foretold, measured), settled(1.0, 1.0)) == worth
+
+
+@pytest.mark.parametrize(
+    ("room", "limits", "asked", "kept"),
+    [
+        (TrellisRoom({"a": 10}, 5), {"bytes": 100.0}, [100.0, 85.0], True),
+        (TrellisRoom(), {"bytes": 100.0}, [100.0], True),
+        (TrellisRoom({"a": 10}, 5), {}, [None], True),
+        (TrellisRoom({"a": 40}, 20), {"bytes": 100.0}, [100.0, 40.0], False),
+        (TrellisRoom({"a": 60}, 20), {"bytes": 100.0}, [100.0, 20.0], False),
+    ],
+    ids=["worth it", "none to code", "no limit", "not worth it", "out of reach"],
+)
+def test_a_plan_is_settled_again_only_where_bytes_are_kept_free(room, limits, asked, kept):
+    seen = []
+
+    def settle(within):
+        size = within.get("bytes")
+        seen.append(size)
+        if size is not None and size < 30:
+            raise InfeasibleBudgetError("too small", remedy="more")
+        return settled(1.0, 1.0) if size is None else settled(100 / size, 100 / size)
+
+    found, left = settle_with_room(settle, limits, room)
+    assert seen == asked
+    assert left == (room if kept else TrellisRoom())
+    assert found.plan.predicted_loss == (100 / asked[-1] if kept and asked[-1] else 1.0)
+
+
+@pytest.mark.parametrize(("size", "coded"), [(95, True), (103, False)])
+def test_a_layer_is_coded_that_gains_more_than_the_bytes_of_decoding_would_elsewhere(
+    size, coded, monkeypatch
+):
+    """A byte for each of 11,000 weights takes 8 ln 4 of the loss away; a fifth of half of it is worth 99 bytes."""
+    monkeypatch.setattr("quant_core.file_making.trellis_coding.can_be_coded", lambda *_: True)
+    names = ["here", "there"]
+    layers = [
+        SimpleNamespace(name=name, parameters=count)
+        for name, count in zip(names, (10_000, 1000), strict=True)
+    ]
+    rows = [SimpleNamespace(name=name, width=2, expected_loss=None) for name in names]
+    choice = SimpleNamespace(
+        plan=SimpleNamespace(layers=rows),
+        weights=dict.fromkeys(names),
+        placement=SimpleNamespace(forms=dict.fromkeys(names, "static")),
+    )
+    problem = SimpleNamespace(scores={"here": {2: 1.0}, "there": {2: 1.0}})
+    assert bool(to_be_coded(layers, choice, problem, TrellisRoom({"here": size}))) == coded
