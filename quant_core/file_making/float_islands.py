@@ -35,6 +35,10 @@ _CHEAP, _FREE = 0.03, 0.005
 """Shares of the file's time that islands may take where little is lost, and that nobody notices."""
 _LEAST_DECIBELS, _DECIBELS = 0.1, 100.0
 """By how much a further one of these lowers the loss at least, and for all of the file's time beyond that."""
+_FINE = 0.1
+"""Share of the harmless loss (30 dB) above which outputs that are values are worth more time."""
+_VALUES_TIME, _VALUES_DECIBELS = 0.1, 60.0
+"""The same for these: the share of time that islands may take, and the decibels that all of it would have to bring."""
 _MACS, _FEWEST, _MOST, _MANY = 3e9, 2, 8, 16
 _TINY = 1e-30
 
@@ -55,12 +59,13 @@ def find_islands(
 
     Everything is measured with the weights in float, on two to eight samples. If all rounded activations together lose
     little, or little beside the weights, only islands are looked for that take next to no time: 3 % of the file's, a
-    decibel of the loss for each of these but for the first half. Else every rounded tensor is rounded alone,
-    and one tensor after another is left in float, with every layer whose kernel asks for it: the one of most loss for
-    its time first, within `spec.float_islands` of the file's time. The islands are then measured together, and taken
-    where the loss of weights and activations falls by a fifth. Where the request leaves the bound open it grows from
-    0.15 for as long as what is measured ruins the answer: a fast file that answers wrongly is of no use. Where an
-    accuracy is asked for that the file misses without, `reach` is spent however little the activations lose.
+    decibel of the loss for each of these but for the first half; 10 %, 0.6 dB for each, where outputs are values that
+    come to less than 30 dB. Else every rounded tensor is rounded alone, and one tensor after another is left in float,
+    with every layer whose kernel asks for it: the one of most loss for its time first, within `spec.float_islands` of
+    the file's time. The islands are then measured together, and taken where the loss of weights and activations falls
+    by a fifth. Where the request leaves the bound open it grows from 0.15 for as long as what is measured ruins the
+    answer: a fast file that answers wrongly is of no use. Where an accuracy is asked for that the file misses without,
+    `reach` is spent however little the activations lose.
 
     Times are estimates of the whole file, with what else falls back to float (`estimated_time`), alone or in a
     batch (`far_time`), whichever adds more.
@@ -94,11 +99,13 @@ def find_islands(
     if reach is None and (before < harmless or not _pays(weights_lose, before, 0.0)):
         if spec.effort == "fast" or _decibels(weights_lose, before, 0.0) < _LEAST_DECIBELS:
             return found
-        most = _CHEAP if spec.float_islands is None else min(_CHEAP, spec.float_islands)
+        coarse = before >= _FINE * harmless and all(term.kind == "squared_error" for term in objective.terms)
+        most, price = (_VALUES_TIME, _VALUES_DECIBELS) if coarse else (_CHEAP, _DECIBELS)
+        most = most if spec.float_islands is None else min(most, spec.float_islands)
         if looked_at := search.within(most):
             runs = tuple(float_runs(program, (), objective, _few(job, samples, _MANY)))
             search.scores = _scores(runs, hooks, looked_at, tell)
-            found = _cheap(search, most, runs, hooks, weights_lose) or found
+            found = _cheap(search, most, price, runs, hooks, weights_lose) or found
         return found
     search.scores = _scores(runs, hooks, hooks, tell)
     search.total = sum(max(0.0, score) for score in search.scores.values())
@@ -123,7 +130,7 @@ def _takes_something(step: Step) -> bool:
 
 
 def _cheap(
-    search: IslandSearch, most: float, runs: Sequence[FloatRun], hooks: Hooks, weights: float
+    search: IslandSearch, most: float, price: float, runs: Sequence[FloatRun], hooks: Hooks, weights: float
 ) -> Islands | None:
     """Islands that take next to no time, as the product behind a mean over all places; None where they do not pay."""
     before = _loss(runs, hooks)
@@ -131,7 +138,7 @@ def _cheap(
 
     def pays(step: Step) -> bool:
         left = search.total * (1 - step.gone)
-        asked = _DECIBELS * (step.time - max(step.spent, _FREE))
+        asked = price * (step.time - max(step.spent, _FREE))
         return _decibels(weights, left, left - search.total * step.gain) >= max(_LEAST_DECIBELS, asked)
 
     chosen = search.grow(most, pays)

@@ -167,6 +167,41 @@ def test_a_layer_that_takes_next_to_no_time_runs_in_float_where_little_is_lost(t
     assert any("1 layer runs in float on packed weights (three)" in told for told in report.warnings)
 
 
+def small_end(folder: Path, reach: float) -> None:
+    """Two convolutions, sines whose first channel reaches further, and a convolution of some 7 % of the time."""
+    rng = np.random.default_rng(0)
+    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 21]>
+    net (float[n, 32, 24, 24] x) => (float[n, 8, 24, 24] y) {
+        [one] a = Conv<pads=[1,1,1,1]>(x, w1)
+        [two] b = Conv<pads=[1,1,1,1]>(a, w2)
+        [bend] s = Sin(b)
+        [stretch] h = Mul(s, k)
+        [three] y = Conv<pads=[1,1,1,1]>(h, w3)
+    }""")
+    values = {"k": np.ones((1, 32, 1, 1))}
+    values["k"][0, 0] = reach
+    for name, shape in {"w1": (32, 32, 3, 3), "w2": (32, 32, 3, 3), "w3": (8, 32, 3, 3)}.items():
+        values[name] = rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))
+    values["w3"] /= values["k"]
+    for name, array in values.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(np.float32), name))
+    onnx.save(model, folder / "net.onnx")
+    np.savez(folder / "x.npz", x=rng.normal(size=(24, 32, 24, 24)).astype(np.float32))
+
+
+def test_values_that_eight_bits_leave_coarse_are_worth_some_time(tmp_path: Path) -> None:
+    small_end(tmp_path, 12.0)
+    report, _ = job(tmp_path, "coarse", float_islands=None)
+    bounded, _ = job(tmp_path, "bounded", float_islands=0.03)
+    assert {layer.name for layer in report.layers if layer.form == "weight_only"} == {"three"}
+    assert {layer.form for layer in bounded.layers} == {"static"}
+    assert 20 < error_db(tmp_path, "bounded") < error_db(tmp_path, "coarse") - 4
+
+    small_end(tmp_path, 4.0)  # above 30 dB in integers
+    fine, _ = job(tmp_path, "fine", float_islands=None)
+    assert {layer.form for layer in fine.layers} == {"static"}
+
+
 def test_a_band_that_eight_bit_activations_miss_is_kept_with_layers_in_float(tmp_path: Path) -> None:
     net(tmp_path, 10.0)
     asked = {"effective_bits": None, "max_drop": "sqnr>=38dB", "held_back": 0.5, "float_islands": None}
