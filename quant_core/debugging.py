@@ -61,8 +61,9 @@ def debug(
     Args:
         model: The float ONNX file.
         quantized: The quantized file, or the folder of the job that made it: then layers whose channels were scaled
-            are understood, bits are known, and the job's held-back samples are run.
-        data: The sample file; that of the job where a folder is given.
+            are understood, bits are known, and the job's held-back samples are run. A file that lies in such a folder
+            stands for it.
+        data: The sample file; that of the job where its folder is known.
         worst: Layers to try other weights for.
         samples: The most samples run.
         on_progress: Told what is done; may raise to stop.
@@ -75,9 +76,10 @@ def debug(
         SamplesError: If the samples do not fit.
     """
     tell = on_progress or (lambda _fraction, _message: None)
-    path = quantized / MODEL if quantized.is_dir() else quantized
+    folder = _folder_of(quantized)
+    path = quantized if folder is None else folder / MODEL
     proto = _load(path)
-    case = _case(model, quantized, data, samples, tell)
+    case = _case(model, folder, data, samples, tell)
     twins = FloatTwins(proto, case.model, case.layers)
     if not twins.found:
         raise ModelError(
@@ -184,14 +186,22 @@ def _badness(layer: LayerFinding) -> tuple[bool, float]:
     return True, layer.own_sqnr_db
 
 
-def _case(model: Path, quantized: Path, data: Path, most: int, tell: Tell) -> _Case:
-    if not quantized.is_dir():
+def _folder_of(quantized: Path) -> Path | None:
+    """Folder of the job that made a file; None for a file that lies elsewhere."""
+    if quantized.is_dir():
+        return quantized
+    in_one = quantized.name == MODEL and (quantized.parent / REPORT_JSON).is_file()
+    return quantized.parent if in_one else None
+
+
+def _case(model: Path, folder: Path | None, data: Path, most: int, tell: Tell) -> _Case:
+    if folder is None:
         graph = normalise(read_model(model).model)
         return _Case(graph, find_layers(graph), load_samples(data, graph).first(most), {})
-    report = Report.model_validate_json((quantized / REPORT_JSON).read_text(encoding="utf-8"))
+    report = Report.model_validate_json((folder / REPORT_JSON).read_text(encoding="utf-8"))
     job = prepare(model, data, report.spec)
     calibration, held_back = split_samples(job.samples, report.spec.held_back, report.spec.seed)
-    scaled_for = equalized_bits(quantized) or expected_bits(job, report.spec.budget)
+    scaled_for = equalized_bits(folder) or expected_bits(job, report.spec.budget)
     job = equalize(
         job, calibration, report.spec, scaled_for, lambda fraction, message: tell(0.1 * fraction, message)
     )

@@ -171,6 +171,17 @@ def test_layers_that_have_eight_bits_are_not_pinned_to_them(net, tmp_path):
     assert [name for name, layer in found.items() if layer.byte_gain_db is not None] == ["b"]
 
 
+def test_the_file_of_a_job_stands_for_its_folder_and_a_copy_elsewhere_for_itself(net, tmp_path):
+    model, data, *_ = net
+    quantize(model, data, QuantizeSpec.model_validate({"size": 1, "bits": [8]}), tmp_path / "job")
+    of_folder = debug(model, tmp_path / "job", data)
+    assert debug(model, tmp_path / "job" / "model.onnx", data) == of_folder
+    (tmp_path / "model.onnx").write_bytes((tmp_path / "job" / "model.onnx").read_bytes())
+    copy = debug(model, tmp_path / "model.onnx", data)
+    assert {layer.weight_bits for layer in of_folder.layers} == {8}
+    assert {layer.weight_bits for layer in copy.layers} == {None}
+
+
 def test_layers_of_two_widths_are_told_with_both(net, tmp_path):
     model, data, *_ = net
     job = tmp_path / "job"
