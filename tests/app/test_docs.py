@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 from typer.main import get_command
 
 from app.main import create_app
@@ -87,3 +89,20 @@ def test_the_page_on_the_architecture_names_rooms_in_their_order_and_what_they_h
         assert [
             name for name in named if not re.search(rf"^(?:def|class) {name}\b", code, re.MULTILINE)
         ] == []
+
+
+def test_the_samples_of_the_page_are_made_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = pytest.importorskip("PIL.Image")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    for number, colour in enumerate(["red", "blue"]):
+        images.new("RGB", (40, 30), colour).save(tmp_path / "pictures" / f"{number}.jpg")
+    text = (DOCS / "cli.md").read_text().split("From a folder of pictures")[1]
+    exec(text.split("```python\n")[1].split("```")[0], {})
+    with np.load("samples.npz") as file:
+        assert (file["input"].shape, file["input"].dtype) == ((2, 3, 224, 224), np.float32)
+        assert file["input"][0, :, 0, 0] == pytest.approx([1, 0, 0], abs=0.02)
+    (tmp_path / "rows.csv").write_text("a,b\n1,2\n3,4\n")
+    exec(re.search(r"`(np\.savez\(.*loadtxt.*)`", text)[1], {"np": np})  # type: ignore[index]
+    with np.load("samples.npz") as file:
+        assert file["input"].tolist() == [[1, 2], [3, 4]]
