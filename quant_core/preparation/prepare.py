@@ -6,7 +6,6 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
 
 import onnx_ir as ir
 import torch
@@ -15,14 +14,13 @@ from quant_core.allocation.candidates import Candidates, candidate_bits, with_ac
 from quant_core.allocation.file_costs import FileCosts, smallest_kept, smallest_reachable
 from quant_core.calibration import Samples, load_samples
 from quant_core.calibration.padding import Padding
-from quant_core.errors import InfeasibleBudgetError, ModelError, NonFiniteError, SpecError, name_some
+from quant_core.errors import NonFiniteError, SpecError
 from quant_core.executor import Program, compile_model
-from quant_core.export import Form, Target, place, target_of, within_target
+from quant_core.export import Target, place, target_of, within_target
 from quant_core.export.placement.float_readers import part_readers
 from quant_core.ingest import (
     Layer,
     Source,
-    find_float_weights,
     find_layers,
     normalise,
     read_model,
@@ -34,12 +32,14 @@ from quant_core.ingest.slow_operators import spell_out_slow
 from quant_core.preparation.batching import free_samples
 from quant_core.preparation.float_speed import FloatForSpeed, faster_in_float, may_leave_integers
 from quant_core.preparation.independence import check_independence
+from quant_core.preparation.notes import copies_note, grid_note
 from quant_core.preparation.open_widths import file_costs, open_widths
 from quant_core.preparation.padding import find_padding
 from quant_core.preparation.reference import Reference, find_reference
+from quant_core.preparation.refusals import refuse_budget, refuse_no_layer, require_floats
 from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.sensitivity.batches import tensors
-from quant_core.spec import FLOAT_BITS, QuantizeSpec, WeightOptions
+from quant_core.spec import QuantizeSpec
 from quant_core.spec.memory_share import memory_share
 from quant_core.spec.width import stored_of
 
@@ -51,12 +51,6 @@ _BATCH_BYTES = 192 << 20
 
 _LARGEST_BATCH = 64
 """Samples of a batch, however small they are."""
-
-_TRIFLE = 20
-"""What stays float is named from one part in so many of all parameters."""
-
-_FEWEST_DISTINCT = 0.9
-"""Share of the samples: a copy here and there moves no figure by much."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +135,7 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
         model = spell_out_slow(model)
     layers = find_layers(model)
     if not layers:
-        _refuse_no_layer(source, model, str(model_path))
+        refuse_no_layer(source, model, str(model_path))
     candidates = candidate_bits(layers, spec)
     layers = with_activation_bits(layers, spec)
     candidates = within_target(candidates, layers, model, spec, target)
@@ -152,8 +146,8 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     def check_budget() -> Mapping[str, Candidates]:
         widths = open_widths(candidates, layers, model, spec, target)
         if budget is not None and smallest_reachable(widths, costs) > budget:
-            left = _largest_left(model, layers, candidates)
-            _refuse_budget(budget, smallest_kept(widths, costs), source.file_bytes, left)
+            smallest = smallest_kept(widths, costs)
+            refuse_budget(budget, smallest, source.file_bytes, model, layers, candidates)
         return widths
 
     leaves_integers = may_leave_integers(spec, target)
@@ -171,7 +165,7 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
         program = compile_model(model, device=device)
         reference = find_reference(source, model, program, first)
     shapes, outputs, bytes_per_sample = _measure(program, layers, first)
-    _require_floats(outputs, str(model_path))
+    require_floats(outputs, str(model_path))
     corrected = correct_declared(model, {name: tuple(value.shape) for name, value in outputs.items()})
     if samples.batch is None and not source.quantized_parts:
         check_independence(program, first.inputs, outputs, str(model_path))
@@ -198,47 +192,13 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
         reference=reference,
         padding=find_padding(batching.model, batching.program, batching.samples),
         notes=(
-            *_copies(samples),
+            *copies_note(samples),
             *reference.notes,
             *corrected,
             *batching.notes,
             *in_float.notes,
-            *_grid_notes(layers, candidates, model, spec, target),
+            *grid_note(layers, candidates, model, spec, target),
         ),
-    )
-
-
-def _refuse_no_layer(source: Source, model: ir.Model, where: str) -> NoReturn:
-    if source.quantized_parts:
-        raise ModelError(
-            f"nothing is left to quantize: every layer is quantized already ({name_some(source.quantized_parts, 3)}).",
-            remedy="Give the float model that it was made from.",
-            where=where,
-        )
-    others = find_float_weights(model, ())
-    why = f"; {others[0].name!r} is none: {others[0].reason}" if others else ""
-    raise ModelError(
-        f"the graph has no quantizable layer{why}.",
-        remedy="Constant weights of Conv, ConvTranspose, Gemm, MatMul, Gather, LSTM, GRU and RNN can be quantized.",
-        where=where,
-    )
-
-
-def _require_floats(outputs: Mapping[str, torch.Tensor], where: str) -> None:
-    if not any(value.is_floating_point() for value in outputs.values()):
-        raise ModelError(
-            "no output holds floats, so it cannot be told how much a layer loses.",
-            remedy="Export the model with its logits, scores, boxes or embeddings among the outputs.",
-            where=where,
-        )
-
-
-def _refuse_budget(budget: int, smallest: int, float_bytes: int, left: str) -> NoReturn:
-    raise InfeasibleBudgetError(
-        f"a budget of {budget} bytes ({budget / float_bytes:.3f}) cannot be met: the smallest reachable file is "
-        f"{smallest} bytes, {smallest / float_bytes:.3f} of the float file.",
-        remedy=f"Allow at least {smallest} bytes, fewer bits, or fewer pins.{left}",
-        where="size",
     )
 
 
@@ -291,51 +251,6 @@ def _with_float_readers(
     return part_readers(model, layers, place(model, layers, bits, spec.default_activation_bits, target, spec))
 
 
-def _copies(samples: Samples) -> tuple[str, ...]:
-    """Warn where held-back samples are among those that decide: what they judge, they have seen."""
-    distinct = samples.distinct
-    if distinct > _FEWEST_DISTINCT * samples.count:
-        return ()
-    note = (
-        f"Only {distinct} of the {samples.count} samples differ from each other. Held-back ones that are copies of "
-        "those that the file is made with look better than others would: give each sample once."
-    )
-    return (note,)
-
-
-def _grid_notes(
-    layers: Sequence[Layer],
-    candidates: Mapping[str, Candidates],
-    model: ir.Model,
-    spec: QuantizeSpec,
-    target: Target,
-) -> tuple[str, ...]:
-    """Say which widths run in float because of their grid alone."""
-
-    def form(layer: Layer, bits: int, options: WeightOptions) -> Form | None:
-        return target.form(layer, model, bits, spec.default_activation_bits, options.grid(bits))
-
-    widths = sorted(
-        {
-            bits
-            for layer in layers
-            for bits in candidates[layer.name].bits
-            if not spec.grid(bits).suits_int8_kernels(bits)
-            and form(layer, bits, spec) == "weight_only"
-            and form(layer, bits, WeightOptions()) in {"static", "dynamic"}
-        }
-    )
-    if not widths:
-        return ()
-    listed, grid = ", ".join(map(str, widths)), spec.grid(widths[-1])
-    nearest = "granularity channel" if grid.format == "int" and grid.block else "symmetric weights"
-    note = (
-        f"No integer kernel takes the grid of layers of {listed} bits: they run in float, unpacked at load. The "
-        f"nearest that has one: {'weight_format int' if grid.format != 'int' else nearest}."
-    )
-    return (note,)
-
-
 def choose_device(wanted: str) -> str:
     """Turn a request's device into one that exists.
 
@@ -359,23 +274,6 @@ def choose_device(wanted: str) -> str:
                 where="device",
             )
     return wanted
-
-
-def _largest_left(model: ir.Model, layers: tuple[Layer, ...], candidates: Mapping[str, Candidates]) -> str:
-    """Name the largest weights that no budget reaches, where they are no trifle beside the layers."""
-    left = [
-        (math.prod(weight.shape), weight.name, weight.reason) for weight in find_float_weights(model, layers)
-    ]
-    left += [
-        (layer.parameters, layer.name, candidates[layer.name].reason or "nothing but float was asked for")
-        for layer in layers
-        if set(candidates[layer.name].bits) == {FLOAT_BITS}
-    ]
-    total = sum(size for size, _, _ in left)
-    if total * _TRIFLE < sum(layer.parameters for layer in layers):
-        return ""
-    _, name, reason = max(left, key=lambda each: each[0])
-    return f" {total:,} values stay float whatever the budget, most of them in {name!r}: {reason}."
 
 
 def _activations(layers: tuple[Layer, ...]) -> list[str]:
