@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Select, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -323,8 +323,9 @@ def _conditions(which: Filter) -> Collection[ColumnElement[bool]]:
     if which.states:
         chosen.append(JobRow.state.in_(which.states))
     chosen += [JobRow.tags.contains(f",{tag},", autoescape=True) for tag in which.tags]
-    searched = (JobRow.model, JobRow.data, JobRow.tags, JobRow.id)
-    chosen += [or_(*(column.icontains(word, autoescape=True) for column in searched)) for word in which.words]
+    # One text for all, as words hold no spaces: to look at four by themselves takes twice as long.
+    searched = JobRow.model + " " + JobRow.data + " " + JobRow.tags + " " + JobRow.id
+    chosen += [searched.icontains(word, autoescape=True) for word in which.words]
     return chosen
 
 
