@@ -13,6 +13,7 @@ import onnx_ir as ir
 from quant_core.export import Placement, place
 from quant_core.export.kernels.far_memory import far_time
 from quant_core.export.kernels.input_layout import laid_out_time
+from quant_core.export.kernels.placed_run import PlacedRun
 from quant_core.export.kernels.run_time import estimated_time
 from quant_core.export.kernels.times import PASS, dynamic_time, float_time
 from quant_core.ingest import Layer, with_float_activations
@@ -118,7 +119,7 @@ class IslandSearch:
         by_name = {layer.name: layer for layer in self.layers}
         found: set[str] = set()
         for names in dict.fromkeys(map(tuple, self._askers().values())):
-            if self._least_time([by_name[name] for name in names]) > most * self.whole:
+            if self._least_time([by_name[name] for name in names]) > most * self._whole[0]:
                 continue
             placed = self.placed(names)
             if self.more_time(placed) <= most:
@@ -148,23 +149,17 @@ class IslandSearch:
 
     def more_time(self, placed: Placement) -> float:
         """Share of the file's estimated time that layers in float add, of one sample or in a batch."""
-        alone, far = self._time(placed), self._far_time(placed)
-        return max(alone / self.whole, (alone + far) / (self.whole + self._whole_far)) - 1
+        (alone, far), (whole, whole_far) = self._times(placed), self._whole
+        return max(alone / whole, (alone + far) / (whole + whole_far)) - 1
 
     @cached_property
-    def whole(self) -> float:
-        """Estimated time of the file without islands."""
-        return self._time(self.placement)
+    def _whole(self) -> tuple[float, float]:
+        return self._times(self.placement)
 
-    @cached_property
-    def _whole_far(self) -> float:
-        return self._far_time(self.placement)
-
-    def _time(self, placement: Placement) -> float:
-        return estimated_time(self.job.model, self.layers, placement, self.elements)
-
-    def _far_time(self, placement: Placement) -> float:
-        return far_time(self.job.model, self.layers, placement, self.elements)
+    def _times(self, placement: Placement) -> tuple[float, float]:
+        """Estimated time of a file with one sample, and what each of a batch takes more."""
+        run = PlacedRun(self.job.model, self.layers, placement, self.elements)
+        return estimated_time(run), far_time(run)
 
     @cached_property
     def taps(self) -> Mapping[str, set[str]]:

@@ -14,6 +14,7 @@ from quant_core.calibration import Samples
 from quant_core.errors import InternalError
 from quant_core.executor import Program, compile_model
 from quant_core.export import Form, Placement, layer_form, place
+from quant_core.export.kernels.placed_run import PlacedRun
 from quant_core.export.kernels.run_time import estimated_time
 from quant_core.export.kernels.times import product_time
 from quant_core.export.placement.float_borders import FloatBorders, float_borders
@@ -131,7 +132,8 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
         for layer in layers
     }
     elements = {name: math.prod(shape) / samples.unit for name, shape in shapes.items()}
-    whole, behind = estimated_time(job.model, job.layers, placed, elements), _behind_integers(job, placed)
+    whole = estimated_time(PlacedRun(job.model, job.layers, placed, elements))
+    behind = _behind_integers(job, placed)
 
     def product(group: ChannelGroup) -> float:
         """Share of the file's time that a product by its factors takes."""

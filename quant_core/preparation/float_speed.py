@@ -14,6 +14,7 @@ from quant_core.errors import name_some
 from quant_core.export import Placement, Target, place
 from quant_core.export.kernels.calls import DYNAMIC, calls_time
 from quant_core.export.kernels.input_layout import laid_out_time
+from quant_core.export.kernels.placed_run import PlacedRun
 from quant_core.export.kernels.run_time import estimated_time
 from quant_core.export.kernels.times import PASS, dynamic_time, float_time
 from quant_core.export.placement.code_flow import CodeFlow
@@ -161,10 +162,11 @@ class _Search:
         return self.known[in_float]
 
     def _time(self, in_float: frozenset[str]) -> float:
-        file = self.model, self.layers, self._placed(in_float)
-        return estimated_time(*file, self.elements) + (
-            calls_time(*file, self.elements) if self._is_small else 0.0
-        )
+        run = self._run(self._placed(in_float))
+        return estimated_time(run) + (calls_time(run) if self._is_small else 0.0)
+
+    def _run(self, placement: Placement) -> PlacedRun:
+        return PlacedRun(self.model, self.layers, placement, self.elements)
 
     def _placed(self, in_float: Collection[str]) -> Placement:
         bits = {name: min(choice.bits) for name, choice in self.candidates.items()}
@@ -173,7 +175,7 @@ class _Search:
 
     @cached_property
     def _is_small(self) -> bool:
-        return estimated_time(self.model, self.layers, self._integer, self.elements) < _SMALL
+        return estimated_time(self._run(self._integer)) < _SMALL
 
     @cached_property
     def _integer(self) -> Placement:

@@ -9,13 +9,11 @@ whole small nets, each all in float and all in integers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from quant_core.export.kernels.run_time import MOVES_NOTHING, Pass, adds_bias, passes
-from quant_core.export.placement.forms import Placement
-from quant_core.ingest.layer import Layer
+from quant_core.export.kernels.placed_run import Pass, PlacedRun
 
 RUN = 600_000
 """A run, whatever is computed: 12 microseconds."""
@@ -29,37 +27,31 @@ _FUSED = frozenset({"LeakyRelu", "Relu", "Sigmoid", "Tanh"})
 """What is computed with a convolution, and with a Gemm in float."""
 
 
-def calls_time(
-    model: ir.Model, layers: Sequence[Layer], placement: Placement, elements: Mapping[str, float]
-) -> float:
+def calls_time(run: PlacedRun) -> float:
     """Estimate what one run takes beside what `estimated_time` counts, which grows with what is computed.
 
     Args:
-        model: The normalised model.
-        layers: Its layers.
-        placement: How they run, and what is rounded.
-        elements: Tensor name -> elements of one sample.
+        run: The file.
 
     Returns:
         Time in products in float.
     """
-    owners = {use.node: layer for layer in layers for use in layer.uses}
-    time = RUN + sum(PASSED[kind] for _, kind in passes(model, layers, placement, elements))
-    for node in model.graph:
-        layer = owners.get(str(node.name))
+    time = RUN + sum(PASSED[kind] for _, kind in run.passes)
+    for node in run.model.graph:
+        layer = run.owners.get(str(node.name))
         if layer is not None:
-            time += DYNAMIC if placement.forms[layer.name] == "dynamic" else CALL
-        elif not (node.op_type in MOVES_NOTHING or adds_bias(node, owners, placement)):
-            time += 0.0 if _is_fused(node, owners, placement) else CALL
+            time += DYNAMIC if run.placement.forms[layer.name] == "dynamic" else CALL
+        elif not (run.takes_nothing(node) or _is_fused(node, run)):
+            time += CALL
     return time
 
 
-def _is_fused(node: ir.Node, owners: Mapping[str, Layer], placement: Placement) -> bool:
+def _is_fused(node: ir.Node, run: PlacedRun) -> bool:
     if node.op_type not in _FUSED or node.domain or node.inputs[0] is None:
         return False
     value = node.inputs[0]
     maker = value.producer()
-    layer = None if maker is None else owners.get(str(maker.name))
-    if layer is None or layer.op not in {"Conv", "Gemm"} or placement.forms[layer.name] == "dynamic":
+    layer = None if maker is None else run.owners.get(str(maker.name))
+    if layer is None or layer.op not in {"Conv", "Gemm"} or run.placement.forms[layer.name] == "dynamic":
         return False
     return len(value.uses()) == 1 and not value.is_graph_output()

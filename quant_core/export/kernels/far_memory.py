@@ -7,15 +7,7 @@ convolutions in float the file took 10 % longer than in integers, and with one s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-import onnx_ir as ir
-
-from quant_core.export.kernels.channel_blocks import ChannelBlocks
-from quant_core.export.kernels.run_time import MOVES_NOTHING, adds_bias, passes
-from quant_core.export.placement.code_flow import CodeFlow
-from quant_core.export.placement.forms import Placement
-from quant_core.ingest.layer import Layer
+from quant_core.export.kernels.placed_run import PlacedRun
 
 SAMPLES = 8
 """Samples of a batch."""
@@ -27,33 +19,23 @@ FAR_FLOAT, FAR_CODE = 12, 6
 _FLOAT_BYTES = 4
 
 
-def far_time(
-    model: ir.Model, layers: Sequence[Layer], placement: Placement, elements: Mapping[str, float]
-) -> float:
+def far_time(run: PlacedRun) -> float:
     """Estimate what one of `SAMPLES` samples takes beside what `estimated_time` counts of one alone.
 
     Args:
-        model: The normalised model.
-        layers: Its layers.
-        placement: How they run, and what is rounded.
-        elements: Tensor name -> elements of one sample.
+        run: The file.
 
     Returns:
         Time for one sample in products in float; 0 where all tensors are small.
     """
-    owners = {use.node: layer for layer in layers for use in layer.uses}
-    flow = CodeFlow(layers, placement)
-    blocks = ChannelBlocks(flow, owners, elements)
-    time = 0.0
-    for node in model.graph:
-        if node.op_type in MOVES_NOTHING or adds_bias(node, owners, placement):
+    elements, time = run.elements, 0.0
+    for node in run.model.graph:
+        if run.takes_nothing(node) or str(node.name) in run.placement.absorbed or run.blocks.is_fused(node):
             continue
-        if str(node.name) in placement.absorbed or blocks.is_fused(node):
-            continue
-        moved = _moved_float if flow.runs_in_float(node) else _moved_code
+        moved = _moved_float if run.flow.runs_in_float(node) else _moved_code
         values = (value for value in (*node.inputs, *node.outputs) if value is not None)
         time += sum(moved(elements.get(str(value.name), 0)) for value in values if value.const_value is None)
-    for name, kind in passes(model, layers, placement, elements):
+    for name, kind in run.passes:
         size = elements.get(name, 0)
         time += _moved_float(size) + (_moved_code(size) if kind == "border" else _moved_float(size))
     return time

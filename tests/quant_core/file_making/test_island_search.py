@@ -10,6 +10,7 @@ from onnx import numpy_helper
 
 from quant_core.export import place
 from quant_core.export.kernels.far_memory import NEAR_BYTES, SAMPLES, far_time
+from quant_core.export.kernels.placed_run import PlacedRun
 from quant_core.export.kernels.run_time import estimated_time
 from quant_core.export.targets.ort_cpu import ORT_CPU
 from quant_core.file_making.island_search import IslandSearch
@@ -38,7 +39,8 @@ def search(size):
 
 def share(found, placed, *times):
     def whole(placement):
-        return sum(time(found.job.model, found.layers, placement, found.elements) for time in times)
+        run = PlacedRun(found.job.model, found.layers, placement, found.elements)
+        return sum(time(run) for time in times)
 
     return whole(placed) / whole(found.placement) - 1
 

@@ -10,6 +10,7 @@ from onnx import numpy_helper
 
 from quant_core.export import place
 from quant_core.export.kernels.calls import CALL, DYNAMIC, PASSED, RUN, calls_time
+from quant_core.export.kernels.placed_run import PlacedRun
 from quant_core.ingest import find_layers, normalise
 from quant_core.spec import FLOAT_BITS
 
@@ -27,7 +28,7 @@ def calls(body, shape, *, in_float):
         replace(layer, activation_bits=FLOAT_BITS if in_float else None) for layer in find_layers(model)
     )
     placement = place(model, layers, {layer.name: 8 for layer in layers}, 8)
-    return calls_time(model, layers, placement, {}) - RUN
+    return calls_time(PlacedRun(model, layers, placement, {})) - RUN
 
 
 ROUNDED, LAID_OUT = PASSED["border"], PASSED["blocks"]

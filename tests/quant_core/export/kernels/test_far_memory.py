@@ -8,6 +8,7 @@ from onnx import numpy_helper
 
 from quant_core.export import place
 from quant_core.export.kernels.far_memory import FAR_CODE, FAR_FLOAT, NEAR_BYTES, SAMPLES, far_time
+from quant_core.export.kernels.placed_run import PlacedRun
 from quant_core.ingest import find_layers, normalise, with_float_activations
 
 CHANNELS = 16
@@ -27,7 +28,7 @@ def far(body, size, floats=()):
     layers = with_float_activations(layers, [x.name for x in layers if x.weight in floats])
     placement = place(model, layers, {layer.name: 8 for layer in layers}, 8)
     names = ["x", *(value.name for node in model.graph for value in node.outputs)]
-    return far_time(model, layers, placement, dict.fromkeys(names, size))
+    return far_time(PlacedRun(model, layers, placement, dict.fromkeys(names, size)))
 
 
 CHAIN = "a = Conv(x, u) b = Conv(a, v) y = Conv(b, w)"

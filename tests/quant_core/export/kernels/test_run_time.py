@@ -8,7 +8,8 @@ import onnx_ir as ir
 from onnx import numpy_helper
 
 from quant_core.export import place
-from quant_core.export.kernels.run_time import estimated_time, passes
+from quant_core.export.kernels.placed_run import PlacedRun
+from quant_core.export.kernels.run_time import estimated_time
 from quant_core.export.kernels.times import BORDER, PASS, START, float_time, integer_time
 from quant_core.ingest import find_layers, normalise
 from quant_core.spec import FLOAT_BITS
@@ -40,7 +41,7 @@ def placed(body, floats=()):
 def estimate(body, floats=()):
     model, layers, placement = placed(body, floats)
     names = ["x", *(value.name for node in model.graph for value in node.outputs)]
-    return estimated_time(model, layers, placement, dict.fromkeys(names, PLANE))
+    return estimated_time(PlacedRun(model, layers, placement, dict.fromkeys(names, PLANE)))
 
 
 def border(count=1):
@@ -48,13 +49,6 @@ def border(count=1):
 
 
 CHAIN = "a = Conv(x, u) b = Conv(a, v) y = Conv(b, w)"
-
-
-def test_what_is_gone_over_between_kernels_is_listed():
-    names = dict.fromkeys(("x", "a", "b", "y"), PLANE)
-    assert sorted(passes(*placed(CHAIN), names)) == [("x", "border"), ("y", "border")]
-    between = [(name, "border") for name in "abxy"] + [(name, "blocks") for name in "ab"]
-    assert sorted(passes(*placed(CHAIN, floats={"v"}), names)) == sorted(between)
 
 
 def test_integer_kernels_take_their_time_and_two_borders():
