@@ -43,8 +43,6 @@ class _File:
             "ETag": self.tag,
             "Cache-Control": "no-cache",  # asked for anew each time, and then answered by 304
             "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-            "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "no-referrer",
             "Vary": "Accept-Encoding",
         }
         if self.tag in request.headers.get("If-None-Match", ""):

@@ -16,12 +16,20 @@ def test_a_file_comes_with_a_policy_and_is_not_sent_twice(server: Any, address: 
     first = server.http.get(address)
     assert first.status_code == 200
     policy = dict(part.strip().split(" ", 1) for part in first.headers["content-security-policy"].split(";"))
-    assert policy["default-src"] == "'none'"
+    assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
     assert policy["script-src"] == policy["style-src"] == "'self'"
     assert "unsafe" not in str(policy)
     again = server.http.get(address, headers={"If-None-Match": first.headers["etag"]})
     assert again.status_code == 304
     assert not again.content
+    assert server.http.get(address, headers={"If-None-Match": '"another"'}).status_code == 200
+    for answer in (first, again):
+        assert answer.headers["content-security-policy"] == first.headers["content-security-policy"]
+        assert answer.headers["etag"] == first.headers["etag"]
+        assert answer.headers["cache-control"] == "no-cache"
+        assert answer.headers["vary"] == "Accept-Encoding"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
 
 
 def test_it_is_packed_only_for_those_who_can_unpack(server: Any) -> None:
@@ -30,6 +38,10 @@ def test_it_is_packed_only_for_those_who_can_unpack(server: Any) -> None:
     assert "content-encoding" not in plain.headers
     assert packed.headers["content-encoding"] == "gzip"
     assert plain.content == packed.content
+    for address, kind in (("/", "html"), ("/page.js", "javascript"), ("/index.css", "css")):
+        for encoding in ("identity", "gzip"):
+            answer = server.http.get(address, headers={"Accept-Encoding": encoding})
+            assert answer.headers["content-type"] == f"text/{kind}; charset=utf-8"
     assert int(packed.headers["content-length"]) < len(plain.content) / 2
 
 
