@@ -203,14 +203,7 @@ def code_layers(
     )
     for layer in layers:
         if layer.name not in found:  # one by one: what was not held would not fit beside others either
-            seen = input_moments(
-                job.program,
-                job.model,
-                [layer],
-                samples,
-                batch_size=job.batch_size,
-                seed=spec.seed,
-            )
+            seen = input_moments(job.network, [layer], samples, seed=spec.seed)
             found |= _coded(job, spec, [layer], weights, seen, on_progress)
     return found
 

@@ -7,15 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
-import onnx_ir as ir
 import torch
 
 from quant_core.calibration import RangeWatch, Samples
 from quant_core.errors import NonFiniteError
-from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
 from quant_core.processors.side_by_side import side_by_side
 from quant_core.quantizers.chance import chance_of
+from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.moments.input_columns import input_columns
 from quant_core.quantizers.moments.principal_moments import (
     INDEPENDENT_PER_SAMPLE,
@@ -199,12 +198,10 @@ def has_moments(layer: Layer) -> bool:
 
 
 def input_moments(
-    program: Program,
-    model: ir.Model,
+    network: FloatNetwork,
     layers: Sequence[Layer],
     samples: Samples,
     *,
-    batch_size: int,
     seed: int,
     on_batch: Callable[[int, int], None] | None = None,
     like: Mapping[str, Moments] | None = None,
@@ -216,11 +213,9 @@ def input_moments(
     fitted to them would be worse for the others.
 
     Args:
-        program: The float program.
-        model: The graph it was compiled from.
-        layers: Layers for which `has_moments` is true.
+        network: The float network.
+        layers: Those of its layers for which `has_moments` is true.
         samples: What to run.
-        batch_size: Samples a run.
         seed: Seed of the choice of positions, which is each layer's own.
         on_batch: Called with samples done and samples in all; may raise to stop.
         like: Layer name -> moments of other samples, which these can be joined with.
@@ -233,7 +228,8 @@ def input_moments(
     Raises:
         NonFiniteError: If a layer's input holds NaN, infinity or what float32 cannot square.
     """
-    nodes = {str(node.name): node for node in model.graph}
+    program, batch_size = network.program, network.batch_size
+    nodes = {str(node.name): node for node in network.model.graph}
     chances = {layer.name: chance_of(seed, layer.name) for layer in layers}
     inputs = list(dict.fromkeys(use.input for layer in layers for use in layer.uses))
     sums: dict[str, _Sum | _Columns] = {}

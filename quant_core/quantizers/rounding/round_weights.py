@@ -150,11 +150,9 @@ class _Rounding:
         watch: RangeWatch | None = None,
     ) -> dict[str, Moments]:
         return input_moments(
-            self.network.program,
-            self.network.model,
+            self.network,
             layers,
             samples,
-            batch_size=self.network.batch_size,
             seed=self.seed,
             on_batch=on_batch,
             like=like,

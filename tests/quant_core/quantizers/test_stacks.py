@@ -9,6 +9,7 @@ import torch
 
 from quant_core.calibration import Samples
 from quant_core.export.targets.ort_cpu import ORT_CPU
+from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.grids.weight import quantize_weight
 from quant_core.quantizers.moments.input_moments import InputMoments, has_moments, input_moments
 from quant_core.quantizers.moments.rows import from_rows, rows_shape, scale_to_rows, to_rows
@@ -81,7 +82,7 @@ def test_moments_are_those_of_what_each_matrix_is_multiplied_with(x):
 
 def moments_of(net):
     samples = Samples({"x": net.feeds["x"]})
-    found = input_moments(net.program, net.model, net.layers, samples, batch_size=2, seed=0)
+    found = input_moments(FloatNetwork(net.program, net.model, net.layers, 2), net.layers, samples, seed=0)
     (moments,) = found.values()
     assert isinstance(moments, InputMoments)
     return moments

@@ -9,6 +9,7 @@ from quant_core.calibration import Samples
 from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers.bias_correction.input_means import find_bias
+from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.moments.input_moments import input_moments
 from quant_core.quantizers.rounding.gptq import gptq
 
@@ -49,7 +50,7 @@ def test_mean_output_is_kept(name):
     shape = [200, *(int(size) for size in list(inputs)[1:])]
     x = np.random.default_rng(1).standard_normal(shape).astype(np.float32) + 1
     samples = Samples(inputs={"x": x})
-    moments = input_moments(program, model, [layer], samples, batch_size=200, seed=0)[layer.name]
+    moments = input_moments(FloatNetwork(program, model, [layer], 200), [layer], samples, seed=0)[layer.name]
     weight = model.graph.initializers["w"].const_value.numpy()
     rounded = gptq(layer, weight, moments, [2], find_bias(model, layer))[2]
     assert rounded.bias is not None

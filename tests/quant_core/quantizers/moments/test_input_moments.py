@@ -10,6 +10,7 @@ from quant_core.calibration import Samples
 from quant_core.errors import NonFiniteError
 from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise
+from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.moments.feedback import Feedback
 from quant_core.quantizers.moments.input_moments import InputMoments, input_moments
 
@@ -29,7 +30,7 @@ def test_a_layer_draws_the_same_positions_alone_and_beside_others():
 
     def moments(some, seed=0):
         program = compile_model(normal)
-        return input_moments(program, normal, some, samples, batch_size=8, seed=seed)
+        return input_moments(FloatNetwork(program, normal, some, 8), some, samples, seed=seed)
 
     both, alone = moments(layers), moments(layers[1:])
     name = layers[1].name
@@ -49,7 +50,7 @@ def test_the_first_layer_that_infinity_reaches_is_named_however_small():
     layers = find_layers(normal)
     samples = Samples(inputs={"x": np.full((64, 4), np.inf, np.float32)})
     with pytest.raises(NonFiniteError) as told:
-        input_moments(compile_model(normal), normal, layers, samples, batch_size=8, seed=0)
+        input_moments(FloatNetwork(compile_model(normal), normal, layers, 8), layers, samples, seed=0)
     assert told.value.where == layers[0].name
 
 

@@ -115,7 +115,7 @@ def build(inputs=64, outputs=24, places=6):
 def test_codes_of_few_columns_lose_less_on_others_than_by_the_whole_matrix():
     model, layer, weight, program, images = build()
     seen = Samples(inputs={"x": images(10, 1)})
-    (found,) = input_moments(program, model, [layer], seen, batch_size=4, seed=0).values()
+    (found,) = input_moments(FloatNetwork(program, model, [layer], 4), [layer], seen, seed=0).values()
     assert isinstance(found, PrincipalMoments)
     assert found.columns == 360
     fresh = torch.from_numpy(images(60, 2))
@@ -155,7 +155,7 @@ def test_more_samples_join_what_was_condensed(held):
     again = rounded([4], more=more, given=first)
     np.testing.assert_array_equal(again["layer"][4].scale, first["layer"][4].scale)
     parts = [
-        input_moments(program, model, [layer], part, batch_size=3, seed=0)["layer"]
+        input_moments(FloatNetwork(program, model, [layer], 3), [layer], part, seed=0)["layer"]
         for part in (samples, more)
     ]
     moments = parts[0].joined(parts[1])
@@ -176,4 +176,4 @@ def test_values_that_are_not_finite_are_refused():
     x = images(8, 1)
     x[3, 0, 0, 0] = np.inf
     with pytest.raises(NonFiniteError, match="NaN or infinity"):
-        input_moments(program, model, [layer], Samples(inputs={"x": x}), batch_size=4, seed=0)
+        input_moments(FloatNetwork(program, model, [layer], 4), [layer], Samples(inputs={"x": x}), seed=0)

@@ -65,7 +65,7 @@ def padded(scale: float = 1.0) -> Samples:
 
 
 def moments_of(model, layers, program, samples):
-    return input_moments(program, model, layers, samples, batch_size=5, seed=0)
+    return input_moments(FloatNetwork(program, model, layers, 5), layers, samples, seed=0)
 
 
 @pytest.mark.parametrize("masked", [True, False])

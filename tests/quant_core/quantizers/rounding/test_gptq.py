@@ -59,7 +59,7 @@ def test_moments_foretell_the_output_of_any_weight(case):
     x = np.random.default_rng(1).standard_normal(CASES[case][1]).astype(np.float32)
     samples = Samples(inputs={"x": x})
     assert has_moments(layer)
-    moments = input_moments(program, model, [layer], samples, batch_size=2, seed=0)["layer"]
+    moments = input_moments(FloatNetwork(program, model, [layer], 2), [layer], samples, seed=0)["layer"]
     rows = to_rows(layer, weight)
     assert tuple(rows.shape) == rows_shape(layer)
     predicted = torch.einsum("goi,gij,goj->go", rows, moments.second, rows).flatten()
@@ -209,7 +209,7 @@ def test_more_samples_join_moments_that_are_kept_and_leave_ranges_as_they_are():
     assert set(kept.held) == {"layer"}
     together = rounded(first, more=rest, given=start, kept=kept)["layer"]
     afresh = rounded(first, more=rest, given=start)["layer"]
-    whole = input_moments(program, model, [layer], Samples(inputs={"x": x}), batch_size=9, seed=0)
+    whole = input_moments(FloatNetwork(program, model, [layer], 9), [layer], Samples(inputs={"x": x}), seed=0)
     joined = gptq(layer, weight, whole["layer"], (3, 4), improve=descend, given=start["layer"])
     for bits in (3, 4):
         np.testing.assert_array_equal(together[bits].scale, start["layer"][bits].scale)

@@ -6,6 +6,7 @@ import pytest
 from quant_core.calibration import Samples
 from quant_core.executor import compile_model
 from quant_core.quantizers.bias_correction.input_means import find_bias
+from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.grids.scaled_rows import to_scaled_rows
 from quant_core.quantizers.grids.weight import drawn_in, find_steps
 from quant_core.quantizers.moments.input_moments import input_moments
@@ -27,9 +28,8 @@ def setting(outputs, offset=0.0):
     rng = np.random.default_rng(1)
     x = rng.standard_normal((600, 24)) @ rng.standard_normal((24, 24)) + offset * rng.standard_normal(24)
     x = x.astype(np.float32)
-    moments = input_moments(
-        compile_model(model), model, [layer], Samples(inputs={"x": x}), batch_size=600, seed=0
-    )[layer.name]
+    network = FloatNetwork(compile_model(model), model, [layer], 600)
+    moments = input_moments(network, [layer], Samples(inputs={"x": x}), seed=0)[layer.name]
     return model, layer, model.graph.initializers["w"].const_value.numpy(), x, moments
 
 
@@ -83,9 +83,8 @@ def test_weights_far_out_do_not_widen_the_range_of_all_others(outputs, symmetric
     weight[7] = 13
     x = rng.standard_normal((600, 192)).astype(np.float32)
     x[:, 7] *= 1e-3
-    moments = input_moments(
-        compile_model(model), model, [layer], Samples(inputs={"x": x}), batch_size=600, seed=0
-    )[layer.name]
+    network = FloatNetwork(compile_model(model), model, [layer], 600)
+    moments = input_moments(network, [layer], Samples(inputs={"x": x}), seed=0)[layer.name]
     found, least, whole = (
         gptq(
             layer,
