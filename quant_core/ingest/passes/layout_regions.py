@@ -14,6 +14,8 @@ _ALONE = frozenset(
     "Sigmoid Sign Softplus Softsign Sqrt Swish Tanh ThresholdedRelu".split()
 )
 _TOGETHER = frozenset("Add Clip Div Max Mean Min Mul PRelu Pow Sub Sum".split())
+ALONG = frozenset({"Concat", "LogSoftmax", "Softmax"})
+"""Operators along one axis, which an attribute names."""
 MEANS = frozenset({"ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"})
 
 Order = tuple[int, ...]
@@ -93,15 +95,13 @@ def given_back(value: ir.Value, order: Order) -> list[ir.Node]:
         order: That of the region.
 
     Returns:
-        Nodes of the same graph, none of which gives an output of it.
+        Nodes of the same graph; of those that give outputs of it the first alone, and that in front of the others.
     """
     producer = value.producer()
     graph = None if producer is None else producer.graph
-    return [
-        node
-        for node, _ in value.uses()
-        if order_of(node) == inverse(order) and node.graph is graph and not node.outputs[0].is_graph_output()
-    ]
+    found = [node for node, _ in value.uses() if order_of(node) == inverse(order) and node.graph is graph]
+    given_out = [node for node in found if node.outputs[0].is_graph_output()]
+    return given_out[:1] + [node for node in found if node not in given_out]
 
 
 def needs_order(value: ir.Value, region: Region) -> bool:
@@ -142,12 +142,12 @@ def may_turn(node: ir.Node, order: Order) -> bool:
         order: `perm` of what it reads.
 
     Returns:
-        Whether it works value by value, pads, or takes means over constant axes.
+        Whether it works value by value or along one axis, pads, resizes, or takes means over constant axes.
     """
     if node.domain or len(node.outputs) != 1:
         return False
     constants = [constant_tensor(value) for value in node.inputs[1:]]
-    if node.op_type in _ALONE:
+    if node.op_type in _ALONE | ALONG:
         return True
     if node.op_type in _TOGETHER:
         held = [constant_tensor(value) for value in node.inputs if value is not None]
@@ -155,6 +155,9 @@ def may_turn(node: ir.Node, order: Order) -> bool:
     known = all(tensor is not None for tensor, value in zip(constants, node.inputs[1:], strict=True) if value)
     if node.op_type == "Pad":
         return known
+    if node.op_type == "Resize":
+        # Without a region to read from, or axes to name, every axis has its own scale or size.
+        return known and node.inputs[1] is None and "axes" not in node.attributes
     if node.op_type in MEANS and known and len(constants) == 1:
         return bool(node.attributes.get_int("keepdims", 1)) or in_order_without(order, axes_read(node, order))
     return False

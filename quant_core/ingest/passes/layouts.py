@@ -10,6 +10,7 @@ import onnx_ir as ir
 from quant_core.ingest.constant_tensors import constant_integers, constant_tensor
 from quant_core.ingest.passes.constants import store_array, store_integers
 from quant_core.ingest.passes.layout_regions import (
+    ALONG,
     MEANS,
     Order,
     Region,
@@ -30,7 +31,8 @@ class MeetTranspositions(ir.passes.InPlacePass):
 
     Graphs with channels last (of TensorFlow, TFLite, JAX) have a Transpose before and behind each convolution, and
     activation functions, padding, sums and means between them. Without them these meet the convolutions: a Clip
-    becomes a convolution's own, a Pad its padding. A Pad in front of a Transpose changes places with it.
+    becomes a convolution's own, a Pad its padding. Two that undo each other go where they meet, and a Pad in front of a
+    Transpose changes places with it.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -45,8 +47,9 @@ class MeetTranspositions(ir.passes.InPlacePass):
         regions = find_regions(model.graph)
         for region in regions:
             _turn_region(model.graph, region)
+        met = [_undone(model.graph, node) for node in list(model.graph) if order_of(node) is not None]
         moved = [_pad_behind(model.graph, node) for node in list(model.graph) if order_of(node) is not None]
-        return ir.passes.PassResult(model, modified=bool(regions) or any(moved))
+        return ir.passes.PassResult(model, modified=bool(regions) or any(met) or any(moved))
 
 
 def _turn_region(graph: ir.Graph, region: Region) -> None:
@@ -70,7 +73,11 @@ def _turn_constants(graph: ir.Graph, node: ir.Node, order: Order) -> None:
         _read_integers(graph, node, 1, axes_read(node, order))
     elif node.op_type == "Pad":
         _turn_pads(graph, node, order)
+    elif node.op_type == "Resize":
+        _turn_scales(graph, node, order)
     else:
+        if node.op_type in ALONG:
+            node.attributes["axis"] = ir.AttrInt64("axis", order[node.attributes.get_int("axis", -1)])
         for place, value in enumerate(node.inputs):
             tensor = constant_tensor(value)
             if tensor is None or tensor.size <= 1:
@@ -94,6 +101,16 @@ def _turn_pads(graph: ir.Graph, pad: ir.Node, order: Order) -> None:
     if held is not None:
         pad.resize_inputs(3)
     _read_integers(graph, pad, 1, [*before, *behind])
+
+
+def _turn_scales(graph: ir.Graph, resize: ir.Node, order: Order) -> None:
+    """Bring scales, or sizes, into the order of what was not transposed."""
+    for place, value in enumerate(resize.inputs[2:], 2):
+        tensor = constant_tensor(value)
+        if tensor is not None and tensor.size:
+            turned = tensor.numpy()[list(inverse(order))]
+            name = _name(graph, f"{resize.outputs[0].name}/{place}")
+            resize.replace_input_with(place, store_array(graph, name, turned))
 
 
 def _turn_output(graph: ir.Graph, value: ir.Value, region: Region) -> None:
@@ -137,6 +154,23 @@ def _name(graph: ir.Graph, name: str) -> str:
     while name in graph.initializers:
         name += "_"
     return name
+
+
+def _undone(graph: ir.Graph, transpose: ir.Node) -> bool:
+    """Read what was transposed in place of what is transposed back."""
+    value, result = transpose.inputs[0], transpose.outputs[0]
+    front = None if value is None else value.producer()
+    back, there = order_of(transpose), order_of(front)
+    if value is None or front is None or back is None or there is None or result.is_graph_output():
+        return False
+    source = front.inputs[0]
+    if source is None or back != inverse(there):
+        return False
+    ir.convenience.replace_all_uses_with(result, source)
+    graph.remove(transpose, safe=True)
+    if not value.uses() and not value.is_graph_output():
+        graph.remove(front, safe=True)
+    return True
 
 
 def _pad_behind(graph: ir.Graph, transpose: ir.Node) -> bool:

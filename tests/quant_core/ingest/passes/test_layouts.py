@@ -13,7 +13,7 @@ HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
 CONSTANTS = (
     "int64[1] rows = {1}, int64[2] places = {1, 2}, int64[2] columns = {2, -1}, float low = {-0.5}, "
     "float high = {0.5}, int64[8] pads = {0, 1, 2, 0, 0, 3, 4, 0}, int64[4] two = {1, 0, 2, 5}, "
-    "float[3] each = {1, 2, 3}"
+    "float[3] each = {1, 2, 3}, float[4] scales = {1, 2, 1.5, 1}, int64[4] sizes = {2, 4, 9, 3}"
 )
 FIRST, LAST = "Transpose<perm=[0,3,1,2]>", "Transpose<perm=[0,2,3,1]>"
 
@@ -25,8 +25,9 @@ def graph(body, outputs="float[n,a,b,c] y"):
 def both(text):
     proto = onnx.parser.parse_model(HEADER + text)
     draw = np.random.default_rng(1)
-    wide = numpy_helper.from_array(draw.standard_normal((5, 6, 3)).astype(np.float32), "wide")
-    proto.graph.initializer.append(wide)
+    for name, shape in (("wide", (5, 6, 3)), ("wide_two", (2, 5, 6, 2))):
+        values = draw.standard_normal(shape).astype(np.float32)
+        proto.graph.initializer.append(numpy_helper.from_array(values, name))
     found = normalise(ir.from_proto(proto))
     ours = ir.to_proto(found)
     onnx.checker.check_model(ours, full_check=True)
@@ -59,11 +60,32 @@ def operators(model):
         ("r = Pad(t, two, , columns)", ["Pad"]),
         ("r = ReduceMax(t, places)", ["ReduceMax"]),
         ("q = Sigmoid(t) r = Mul(q, t)", ["Sigmoid", "Mul"]),
+        ("r = Softmax(t)", ["Softmax"]),
+        ("q = Neg(t) r = Concat<axis=-1>(q, wide_two, t)", ["Neg", "Concat"]),
+        ('r = Resize<mode="linear">(t, , scales)', ["Resize"]),
+        ('r = Resize<mode="nearest">(t, , , sizes)', ["Resize"]),
     ],
 )
 def test_what_stands_between_two_transpositions_runs_without_them(between, left):
     model = both(graph(f"s = Abs(x) t = {LAST}(s) {between} u = {FIRST}(r) y = Exp(u)"))
     assert operators(model) == ["Abs", *left, "Exp"]
+
+
+def test_two_that_undo_each_other_go_where_they_meet():
+    model = both(
+        graph(
+            f"s = Abs(x) t = {LAST}(s) u = {FIRST}(t) y = Exp(u) z = Neg(t)",
+            "float[n,a,b,c] y, float[n,d,e,f] z",
+        )
+    )
+    assert sorted(operators(model)) == ["Abs", "Exp", "Neg", "Transpose"]
+
+
+def test_outputs_keep_their_names_where_what_they_were_transposed_from_takes_their_place():
+    body = f"t = {LAST}(x) r = Relu(t) u = {FIRST}(r) y = {FIRST}(r) z = {FIRST}(r) w = Exp(u)"
+    model = both(graph(body, "float[n,a,b,c] y, float[n,a,b,c] z, float[n,a,b,c] w"))
+    assert [value.name for value in model.graph.outputs] == ["y", "z", "w"]
+    assert sorted(operators(model)) == ["Exp", "Relu", "Transpose", "Transpose"]
 
 
 def test_a_sum_of_two_branches_is_taken_before_they_are_transposed():
@@ -88,7 +110,9 @@ def test_orders_that_are_not_their_own_inverse_come_out_right(order):
 
 
 def test_who_reads_what_was_transposed_still_does():
-    body = f"t = {LAST}(x) r = Relu(t) u = {FIRST}(r) w = {FIRST}(r) y = Exp(u) z = Neg(w) s = Softmax(r)"
+    body = (
+        f"t = {LAST}(x) r = Relu(t) u = {FIRST}(r) w = {FIRST}(r) y = Exp(u) z = Neg(w) s = CumSum(r, rows)"
+    )
     model = both(graph(body, "float[n,a,b,c] y, float[n,a,b,c] z, float[n,d,e,f] s, float[n,d,e,f] r"))
     assert operators(model).count("Transpose") == 1
     assert [value.name for value in model.graph.outputs] == ["y", "z", "s", "r"]
@@ -98,7 +122,7 @@ def test_who_reads_what_was_transposed_still_does():
     "body",
     [
         f"t = {LAST}(x) y = Relu(t)",
-        f"t = {LAST}(x) r = Softmax(t) y = {FIRST}(r)",
+        f"t = {LAST}(x) r = CumSum(t, rows) y = {FIRST}(r)",
         f"t = {LAST}(x) c = Shape(t) e = Expand(low, c) r = Add(t, e) y = {FIRST}(r)",
         f"t = {LAST}(x) r = Relu(t) y = {LAST}(r)",
         f"t = {LAST}(x) r = ReduceMax<keepdims=0>(t, rows) y = Exp(r)",
