@@ -102,8 +102,9 @@ def _tolerance(
         if (
             each.form == "block"
         ):  # kernels take zero points off sums: of weights that are all zero rounding is left
-            steps = float(np.abs(weights[each.layer.name].scale).max(initial=0))
-            allowed += float(np.finfo(np.float32).eps) * steps * span * source.shape[-1]
+            weight = weights[each.layer.name]
+            point = 2 ** (weight.bits - 1) * float(np.abs(weight.scale).max(initial=0))
+            allowed += float(np.finfo(np.float32).eps) * point * span * source.shape[-1]
         return allowed + _FLIPS * span / 255 * _by_channel(each, _largest(each, weights), expected)
     return allowed
 

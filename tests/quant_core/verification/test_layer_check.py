@@ -112,11 +112,14 @@ def test_a_bias_that_is_one_step_off_is_found(tmp_path):
         check(net, path)
 
 
-def test_blocks_of_weights_that_are_all_zero_leave_rounding(tmp_path):
-    text = HEADER + "g (float[n,64] x) => (float[n,8] y) { y = MatMul(x, w1) }"
-    net = Net((text, {"w1": (64, 8)}, set(), {}), w1=np.zeros((64, 8), np.float32))
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("mean", [0, 100])
+def test_blocks_of_weights_that_are_all_zero_leave_rounding(bits, mean, tmp_path):
+    text = HEADER + "g (float[n,32] x) => (float[n,8] y) { y = MatMul(x, w1) }"
+    net = Net((text, {"w1": (32, 8)}, set(), {}), w1=np.zeros((32, 8), np.float32))
+    net.feeds["x"] = np.random.default_rng(0).normal(mean, 1, (200, 32)).astype(np.float32)
     options = WeightOptions(granularity="block", bias_correction=False)
-    net.export({net.layers[0].name: 2}, 8, tmp_path / "model.onnx", options=options)
+    net.export({net.layers[0].name: bits}, 8, tmp_path / "model.onnx", options=options)
     assert np.abs(net.run(tmp_path / "model.onnx")).max() > 0  # zero points are taken off a sum
     check(net, tmp_path / "model.onnx")
 
