@@ -27,7 +27,7 @@ BLOCK = 16
 
 _PLANE, _ALONG_ONE_AXIS = 4, 3  # axes
 _FLOAT_WRITE, _FLOAT_READ = 12, 4
-_UNBLOCKED, _LINE = 5, 2
+_UNBLOCKED, _LINE = 5, 1.4
 """How many times longer a float convolution takes in groups that fill no blocks of channels, and along one axis."""
 _WRITE, _PLACE, _PATCH, _TAP, _FETCH = 4, 390, 1, 105, 6
 """Integer convolutions: an output, a place of the image, a value of a patch, a tap of a patch, a weight."""
@@ -51,6 +51,9 @@ _ROW = 1500
 """A row that is rounded as the model runs."""
 
 _FLOAT_PASSES = {
+    "Atan": 80,
+    "Celu": 180,
+    "Cos": 130,
     "DequantizeLinear": PASS,
     "Elu": 150,
     "Erf": 45,
@@ -59,8 +62,11 @@ _FLOAT_PASSES = {
     "HardSwish": 38,
     "LayerNormalization": 100,
     "LeakyRelu": 22,
+    "Log": 140,
     "Mish": 1600,
+    "Selu": 150,
     "Sigmoid": 22,
+    "Sin": 130,
     "Softmax": 60,
     "Softplus": 1600,
     "Tanh": 22,

@@ -1,5 +1,7 @@
 """Times of kernels against those that were measured, as ratios of float to integers."""
 
+from dataclasses import replace
+
 import pytest
 
 from quant_core.export.kernels.times import dynamic_time, float_time, integer_time, product_time
@@ -53,6 +55,18 @@ def test_fewer_outputs_than_the_direct_kernel_has_take_longer_than_its_sixteen(c
 
 def test_groups_that_fill_no_blocks_are_slow_in_float():
     assert float_time(convolution(64, 64, 3, 28, 8)) > float_time(convolution(64, 64, 3, 28, 4))
+
+
+@pytest.mark.parametrize(
+    ("channels", "kernel", "side", "measured"),
+    [(64, 3, 10, 1.45), (128, 3, 8, 1.04), (96, 1, 8, 1.13), (128, 1, 16, 1.14), (16, 5, 16, 1.53)],
+)
+def test_along_one_axis_float_kernels_take_little_longer_for_each_product(channels, kernel, side, measured):
+    """Against 3 x 3, or 1 x 1, on as many places; one thread of an AMD EPYC with AVX-512."""
+    plane = convolution(channels, channels, min(kernel, 3), side)
+    line = replace(plane, shape=(channels, channels, kernel), macs=channels * plane.output_elements * kernel)
+    ratio = (float_time(line) / line.macs) / (float_time(plane) / plane.macs)
+    assert 0.75 < ratio / measured < 1.5
 
 
 def product(rows, inputs, outputs):
