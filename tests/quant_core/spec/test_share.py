@@ -27,6 +27,7 @@ def test_shares_are_read_as_sizes_are(spec, field, written):
     [
         ("120%", "'120%' is too large|less than or equal to 1"),
         ("much", "cannot read 'much' as a share; write a number such as 0.9 or a percentage such as 90%"),
+        ("2% more", "cannot read '2% more' as a share"),
         (True, "number"),
     ],
 )
