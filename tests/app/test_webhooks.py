@@ -125,6 +125,67 @@ def test_a_call_that_fails_delays_no_other_of_its_host(tmp_path: Path) -> None:
     assert order == ["fails", "listens", "too"]
 
 
+def test_a_host_is_told_of_one_job_after_another(tmp_path: Path) -> None:
+    store = JobStore(Database(sqlite_url(tmp_path / "jobs.sqlite")))
+    names = [f"job{number}" for number in range(4)]
+    for name in names:
+        store.create(
+            Submission(name, model="m", data="d", spec=QuantizeSpec(), webhook=f"https://me.example/{name}")
+        )
+        store.cancel(name)
+    told: list[str] = []
+    at_once, most = 0, 0
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        time.sleep(0.02)
+        told.append(request.url.path)
+        at_once -= 1
+        return httpx.Response(204)
+
+    hooks = Webhooks(store, SECRET, httpx.MockTransport(answer), _PAUSE)
+    for name in names:
+        hooks.ended(name)
+    hooks._thread.start()  # not those of a service that has ended, which are the same
+    hooks.stop()
+    assert told == [f"/{name}" for name in names]
+    assert most == 1
+
+
+def test_a_service_that_has_stopped_makes_no_call_that_was_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("app.webhooks._TIMEOUT", 0.05)
+    store = JobStore(Database(sqlite_url(tmp_path / "jobs.sqlite")))
+    for name in ("first", "second"):
+        store.create(
+            Submission(name, model="m", data="d", spec=QuantizeSpec(), webhook=f"https://me.example/{name}")
+        )
+        store.cancel(name)
+    told: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        told.append(request.url.path)
+        (host,) = hooks._hosts.values()
+        while host._end is None or time.monotonic() <= host._end:
+            time.sleep(0.005)
+        return httpx.Response(204)
+
+    hooks = Webhooks(store, SECRET, httpx.MockTransport(answer), _PAUSE)
+    hooks.start()
+    while not told:
+        time.sleep(0.005)
+    hooks.stop()
+    (host,) = hooks._hosts.values()
+    host.thread.join(60)
+    assert len(told) == 1
+    (left,) = {"/first", "/second"} - {*told}
+    assert f"the end of job {left[1:]} is not told yet: the service stops" in caplog.text
+    assert not host.thread.is_alive()
+
+
 def test_it_gives_up_in_the_end(tmp_path: Path) -> None:
     assert len(_run(tmp_path, [503] * 9, "https://me.example/hook")[0]) == 5
 
