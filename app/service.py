@@ -107,7 +107,8 @@ class Service:
             raise
         self.store = JobStore(self.database)
         self.keys = KnownKeys(KeyStore(self.database))
-        self.webhooks = Webhooks(self.store, self.settings.webhook_secret.get_secret_value())
+        secret = self.settings.webhook_secret.get_secret_value()
+        self.webhooks = Webhooks(self.store, secret, self.settings.webhook_hosts)
         self._presence = presence
 
     def start(self) -> None:

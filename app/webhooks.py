@@ -12,7 +12,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -44,6 +44,7 @@ class Webhooks:
         self,
         store: JobStore,
         secret: str,
+        allowed: Container[str],
         transport: httpx.BaseTransport | None = None,
         pause: float = _PAUSE_SECONDS,
     ) -> None:
@@ -52,11 +53,13 @@ class Webhooks:
         Args:
             store: The jobs.
             secret: What signatures are made with.
+            allowed: Hosts that may be told.
             transport: What carries requests, for tests.
             pause: Seconds between the first try and the second; they double from try to try.
         """
         self._store = store
         self._secret = secret.encode()
+        self._allowed = allowed
         self._transport = transport
         self._http: httpx.Client | None = None
         self._lock = threading.Lock()
@@ -106,7 +109,12 @@ class Webhooks:
         told = job.model_dump(
             mode="json", include={"id", "kind", "state", "error", "summary", "tags", "finished"}
         )
-        name = urlsplit(address).hostname or ""  # one of those that the settings list
+        name = urlsplit(address).hostname or ""
+        if name not in self._allowed:  # any more: it was when the job was taken
+            _log.warning(
+                "the end of job %s is not told: BITWRIGHT_WEBHOOK_HOSTS does not list %s", job_id, name
+            )
+            return
         if name not in self._hosts:
             self._hosts[name] = _Host(name, self._post, self._store.told, self._pause)
         self._hosts[name].add(_Call(job_id, address, json.dumps(told).encode()))

@@ -22,6 +22,7 @@ from app.webhooks import SIGNATURE, Webhooks
 from quant_core.spec import QuantizeSpec
 
 SECRET = "a secret of some length"
+HOSTS = ("me.example", "hangs.example", "listens.example")
 _PAUSE = 0.02
 
 
@@ -39,7 +40,7 @@ def _run(tmp_path: Path, statuses: list[int], webhook: str | None) -> tuple[list
             raise httpx.ConnectError("refused")
         return httpx.Response(status, headers={"Location": "http://elsewhere/"})
 
-    hooks = Webhooks(store, SECRET, httpx.MockTransport(answer), _PAUSE)
+    hooks = Webhooks(store, SECRET, HOSTS, httpx.MockTransport(answer), _PAUSE)
     hooks.start()
     store.cancel("j")
     hooks.ended("j")
@@ -92,7 +93,7 @@ def test_a_host_that_hangs_delays_no_other(tmp_path: Path) -> None:
         listened.set()
         return httpx.Response(204)
 
-    hooks = Webhooks(store, SECRET, httpx.MockTransport(answer))
+    hooks = Webhooks(store, SECRET, HOSTS, httpx.MockTransport(answer))
     hooks.start()
     for name in ("hangs", "listens"):
         store.cancel(name)
@@ -115,7 +116,7 @@ def test_a_call_that_fails_delays_no_other_of_its_host(tmp_path: Path) -> None:
             told.set()
         return httpx.Response(500 if order[-1] == "fails" else 204)
 
-    hooks = Webhooks(store, SECRET, httpx.MockTransport(answer), 900.0)
+    hooks = Webhooks(store, SECRET, HOSTS, httpx.MockTransport(answer), 900.0)
     hooks.start()
     for name in ("fails", "listens", "too"):
         store.cancel(name)
@@ -145,7 +146,7 @@ def test_a_host_is_told_of_one_job_after_another(tmp_path: Path) -> None:
         at_once -= 1
         return httpx.Response(204)
 
-    hooks = Webhooks(store, SECRET, httpx.MockTransport(answer), _PAUSE)
+    hooks = Webhooks(store, SECRET, HOSTS, httpx.MockTransport(answer), _PAUSE)
     for name in names:
         hooks.ended(name)
     hooks._thread.start()  # not those of a service that has ended, which are the same
@@ -173,7 +174,7 @@ def test_a_service_that_has_stopped_makes_no_call_that_was_due(
             time.sleep(0.005)
         return httpx.Response(204)
 
-    hooks = Webhooks(store, SECRET, httpx.MockTransport(answer), _PAUSE)
+    hooks = Webhooks(store, SECRET, HOSTS, httpx.MockTransport(answer), _PAUSE)
     hooks.start()
     while not told:
         time.sleep(0.005)
@@ -204,17 +205,24 @@ def test_what_a_service_could_not_tell_is_told_by_the_next_and_once(tmp_path: Pa
         told.append(request.url.path[1:])
         return httpx.Response(204 if listens else 503)
 
-    ends = Webhooks(store, SECRET, httpx.MockTransport(answer), 900.0)
+    ends = Webhooks(store, SECRET, HOSTS, httpx.MockTransport(answer), 900.0)
     ends.start()
     ends.stop()
     assert told == ["first", "second"]
     listens = True
     for expected in (["first", "second"], []):
         told.clear()
-        following = Webhooks(store, SECRET, httpx.MockTransport(answer))
+        following = Webhooks(store, SECRET, HOSTS, httpx.MockTransport(answer))
         following.start()
         following.stop()
         assert told == expected
+
+
+def test_a_host_that_settings_no_longer_list_is_not_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert _run(tmp_path, [], "https://was.example/hook")[0] == []
+    assert "BITWRIGHT_WEBHOOK_HOSTS does not list was.example" in caplog.text
 
 
 def test_who_gave_up_is_not_called_again(tmp_path: Path) -> None:
