@@ -151,7 +151,8 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
         return widths
 
     leaves_integers = may_leave_integers(spec, target)
-    if not leaves_integers:  # else floats may make the file smaller, which samples tell
+    hopeless = budget is not None and budget < _weight_bytes(layers, candidates)
+    if hopeless or not leaves_integers:  # else floats may make the file smaller, which samples tell
         check_budget()
     samples = load_samples(data_path, model)
     program = compile_model(model, device=device)
@@ -200,6 +201,11 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
             *grid_note(layers, candidates, model, spec, target),
         ),
     )
+
+
+def _weight_bytes(layers: Sequence[Layer], candidates: Mapping[str, Candidates]) -> float:
+    """What the codes of all weights take at the fewest bits, without steps, names and all else."""
+    return sum(layer.parameters * min(candidates[layer.name].bits) for layer in layers) / 8
 
 
 def _faster_in_float(

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from quant_core.allocation.replan import replan
-from quant_core.errors import InfeasibleBudgetError
+from quant_core.errors import InfeasibleBudgetError, SamplesError
 from quant_core.pipeline import quantize
 from quant_core.spec import PlanSpec, QuantizeSpec
 
@@ -54,3 +54,11 @@ def test_job_and_plan_name_the_same_size_and_a_file_keeps_it(request_, zero_poin
     with pytest.raises(InfeasibleBudgetError) as of_plan:
         replan(tmp_path / "out", PlanSpec.model_validate({"size": 300}))
     assert named(of_plan) == smallest
+
+
+def test_what_the_codes_alone_exceed_is_refused_before_samples_are_read(files, tmp_path):
+    np.savez(tmp_path / "data.npz", another=np.zeros((16, 3), np.float32))
+    codes = (8 * 3 * 9 + 4 * 8 * 9) * 2 // 8
+    for size, error in ((codes - 1, InfeasibleBudgetError), (codes, SamplesError)):
+        with pytest.raises(error):
+            quantize(files[0], tmp_path / "data.npz", QuantizeSpec(size=size), tmp_path / "out")
