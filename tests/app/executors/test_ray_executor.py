@@ -226,7 +226,7 @@ def test_an_attempt_that_bridges_die_of_is_lost(
 
 def test_what_was_closed_reaches_out_no_more(clock: Clock, bridges: list[Bridge]) -> None:
     here = executor("cpu")
-    here.start()
+    here.capacity(0)
     here.close()
     here.close()
     assert bridges[0].told == [("close", True)]
