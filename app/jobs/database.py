@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +43,9 @@ _PATIENCE: dict[str, int] = {
     "tcp_user_timeout": 30_000,
 }
 """What a PostgreSQL whose machine or network is gone may cost: seconds, but for the last, of milliseconds."""
+
+_SQLITE_SECONDS = 30
+"""How long SQLite waits for what another has locked."""
 
 _PASSING = frozenset({"25P03", "25P04", "25006"})
 """What PostgreSQL says of a transaction that it ended for its length, and of writing to a server that just follows
@@ -173,7 +178,9 @@ def _engine(url: str) -> Engine:
         ) from error
     kind = parsed.get_backend_name()
     if kind == "sqlite":
-        engine = create_engine(parsed, connect_args={"timeout": 30}, pool_size=16, max_overflow=64)
+        engine = create_engine(
+            parsed, connect_args={"timeout": _SQLITE_SECONDS}, pool_size=16, max_overflow=64
+        )
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -216,9 +223,24 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # the driver must not open transactions of its own
     connection.create_function("lower", 1, _lower, deterministic=True)
     cursor = connection.cursor()
-    for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    cursor.execute(f"PRAGMA busy_timeout={_SQLITE_SECONDS * 1000}")
+    _write_ahead(cursor)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _write_ahead(cursor: sqlite3.Cursor) -> None:
+    """Keep a write-ahead log. Who finds another at turning it on is refused at once, whatever the timeout is."""
+    deadline = time.monotonic() + _SQLITE_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def _lower(text: str | None) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -69,6 +71,18 @@ def test_services_that_start_together_make_the_tables_once(database_url: str) ->
             made.close()
 
 
+def test_a_service_that_finds_another_writing_waits_to_turn_its_log_on(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    other = sqlite3.connect(path, check_same_thread=False)
+    other.execute("CREATE TABLE another (id INTEGER)")
+    other.execute("BEGIN IMMEDIATE")
+    ended = threading.Timer(0.2, other.rollback)
+    ended.start()
+    Database(sqlite_url(path)).close()
+    assert not other.in_transaction
+    other.close()
+
+
 def test_tables_of_a_newer_version_are_refused(database_url: str) -> None:
     made = Database(database_url)
     with made.write() as session:
@@ -79,8 +93,6 @@ def test_tables_of_a_newer_version_are_refused(database_url: str) -> None:
 
 
 def test_tables_without_a_version_are_refused(tmp_path: Path) -> None:
-    import sqlite3
-
     with sqlite3.connect(tmp_path / "x.sqlite") as connection:
         connection.execute("CREATE TABLE jobs (id INTEGER)")
     connection.close()
