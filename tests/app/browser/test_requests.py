@@ -131,9 +131,8 @@ def test_a_layer_is_pinned_by_a_click_and_the_next_job_keeps_it(
 ) -> None:
     page = open_page(f"{real_service.url}/#/jobs/{finished}")
     canvas = page.get_by_role("img", name=re.compile("^Bits of 22 layers"))
-    canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
-    page.mouse.click(box["x"] + 0.6 * box["width"], box["y"] + 60)
+    canvas.click(position={"x": 0.6 * box["width"], "y": 60})  # which waits until it moves no more
     layer = page.get_by_label("Pin a layer").evaluate("select => select.selectedOptions[0].textContent")
     assert layer != "/conv1/Conv"
     with page.expect_response(re.compile("/plans$")) as answer:
