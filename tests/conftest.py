@@ -5,6 +5,7 @@ client of httpx would read the certificates of all authorities for it: it is giv
 buckets refuse to start.) Slow tests fetch models, and keep those of the machine.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,3 +29,12 @@ def certificates(request: pytest.FixtureRequest) -> Iterator[None]:
                 if value is not None:
                     patch.setenv(name, value)
         yield
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[None]:
+    """Whatever a test hides of the log, the next one sees."""
+    level, hidden = logging.root.level, logging.root.manager.disable
+    yield
+    logging.root.setLevel(level)
+    logging.disable(hidden)

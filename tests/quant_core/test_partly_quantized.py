@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 
 import numpy as np
 import onnx
@@ -124,7 +123,6 @@ def _blocks(source, target):
 @pytest.fixture(scope="module", params=["qdq", "qoperator", "dynamic", "block"])
 def partly(request, tmp_path_factory):
     """A model of which two layers are quantized, samples, and the form."""
-    logging.getLogger("root").setLevel(logging.ERROR)
     folder, form = tmp_path_factory.mktemp(request.param), request.param
     generator = np.random.default_rng(1)
     images = form in {"qdq", "qoperator"}
