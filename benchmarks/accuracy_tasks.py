@@ -15,7 +15,7 @@ from benchmarks.peers.made import Contestant
 from benchmarks.recipes.drawings import phrases
 from benchmarks.recipes.ppocr import READ_WIDTH, characters, edits, line_planes, read
 from benchmarks.zoo import prepare, zoo_folder
-from quant_core.verification.metrics import Difference
+from quant_core.verification.differences import Difference
 
 Array = npt.NDArray[Any]
 

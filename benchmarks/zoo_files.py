@@ -21,7 +21,7 @@ from benchmarks.peers.made import Contestant, Made, make, results_folder
 from benchmarks.peers.tools import Arrays, batch_of, batches, samples_of
 from benchmarks.zoo import prepare
 from benchmarks.zoo_check import MODELS
-from quant_core.verification.metrics import Difference
+from quant_core.verification.differences import Difference
 
 THEIRS = (Contestant("onnxruntime static int8", "static"), Contestant("onnxruntime dynamic int8", "dynamic"))
 

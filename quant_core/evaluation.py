@@ -20,7 +20,7 @@ from quant_core.ingest.reading.file_kind import EXPORT_REMEDY, foreign_kind
 from quant_core.ingest.reading.structure import check_structure
 from quant_core.processors.granted import available_processors
 from quant_core.spec import Evaluation
-from quant_core.verification import choose_batch, count_correct, open_session, run_batches
+from quant_core.verification import choose_batch, find_correct, open_session, run_batches
 from quant_core.verification.intervals import share_interval
 
 _FLOAT8 = frozenset({ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E5M2})
@@ -103,7 +103,7 @@ def _numbers_classes(value: NDArray[Any], labels: NDArray[Any]) -> bool:
 def _right(value: NDArray[Any], labels: NDArray[Any], name: str) -> int:
     if _numbers_classes(value, labels):
         return int((value.reshape(labels.shape) == labels).sum())
-    return count_correct(value, labels, name)
+    return int(find_correct(value, labels, name).sum())
 
 
 def _load(path: Path) -> ir.Model:

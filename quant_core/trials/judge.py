@@ -18,9 +18,9 @@ from quant_core.sensitivity import Objective
 from quant_core.spec import AccuracyBand
 from quant_core.spec.budget import CONFIDENCE
 from quant_core.trials.bounds import fewest_samples, mean_bound, samples_for, share_bound
-from quant_core.verification import count_correct, open_session, run_batches
+from quant_core.verification import find_correct, open_session, run_batches
+from quant_core.verification.answers import class_axis
 from quant_core.verification.intervals import change_interval, share_interval
-from quant_core.verification.metrics import class_axis
 
 Floats = npt.NDArray[np.float64]
 
@@ -200,20 +200,18 @@ class Judge:
     def _drop(
         self, before: npt.NDArray[Any], after: npt.NDArray[Any], name: str
     ) -> tuple[float, float, float]:
-        axis = class_axis(before)
-        first, second = before.argmax(axis), after.argmax(axis)
         labels = self._samples.labels
         if labels is None:
             lost = self._changed(before, after)[:, None]
-            if first.size == self.samples:
+            if before.size == self.samples * before.shape[class_axis(before)]:
                 count = float(lost.sum())
                 return count / self.samples, *share_interval(count, self.samples)
         else:
-            count_correct(before, labels, name)  # refuses labels that do not fit
-            right = [
-                (side == labels).reshape(self.samples, -1).astype(np.float64) for side in (first, second)
-            ]
-            lost = right[0] - right[1]
+            right, kept = (
+                find_correct(side, labels, name).reshape(self.samples, -1).astype(np.float64)
+                for side in (before, after)
+            )
+            lost = right - kept
             if lost.shape[1] == 1:
                 dropped, gained = int((lost > 0).sum()), int((lost < 0).sum())
                 low, high = change_interval(dropped, gained, self.samples)

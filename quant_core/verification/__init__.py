@@ -1,10 +1,12 @@
 """The result as onnxruntime runs it: parity, task metric, latency, kernels."""
 
+from quant_core.verification.answers import find_correct
 from quant_core.verification.comparison import compare
+from quant_core.verification.differences import Difference, sqnr_db
 from quant_core.verification.latency import measure_latency, timing_session
 from quant_core.verification.layer_check import check_layers
 from quant_core.verification.layer_sqnr import LayerNoise, layer_sqnr
-from quant_core.verification.metrics import Difference, MetricAccumulator, count_correct, sqnr_db
+from quant_core.verification.metrics import MetricAccumulator
 from quant_core.verification.optimized_graph import (
     FLOAT_OPERATORS,
     FOLDED,
@@ -34,7 +36,7 @@ __all__ = [
     "check_layers",
     "choose_batch",
     "compare",
-    "count_correct",
+    "find_correct",
     "fixed_batch",
     "kernels",
     "layer_sqnr",

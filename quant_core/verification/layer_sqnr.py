@@ -17,8 +17,8 @@ from quant_core.executor.layout import fast_layout
 from quant_core.export import Placement
 from quant_core.ingest.layer import Layer
 from quant_core.quantizers import Simulation
+from quant_core.verification.differences import sqnr_db
 from quant_core.verification.layer_runs import layer_runs
-from quant_core.verification.metrics import sqnr_db
 from quant_core.verification.session import Arrays
 
 

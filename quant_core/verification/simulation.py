@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from quant_core.errors import InternalError
 from quant_core.spec import Simulation
-from quant_core.verification.metrics import Difference
+from quant_core.verification.differences import Difference
 
 
 @dataclass(eq=False)

@@ -10,10 +10,10 @@ from quant_core.export.targets.gpu import TENSORRT
 from quant_core.export.targets.ort_cpu import ORT_CPU
 from quant_core.export.targets.portable import portable
 from quant_core.spec import FLOAT_BITS, WeightGrid, WeightOptions
+from quant_core.verification.differences import sqnr_db
 from quant_core.verification.layer_check import check_layers
 from quant_core.verification.layer_runs import layer_runs
 from quant_core.verification.layer_sqnr import layer_sqnr
-from quant_core.verification.metrics import sqnr_db
 from tests.quant_core.export.networks import HEADER, NETS, Net
 
 
