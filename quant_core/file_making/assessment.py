@@ -143,7 +143,7 @@ def assess(
     optimized = opened.optimized
     del opened  # two models in memory
     on_progress(0.6, "looking inside the layers")
-    noise = _look_inside(job, path, choice, samples, simulation)
+    noise = _look_inside(job, path, choice.placement, samples, simulation)
     agreement = check.result(classes=classes)
     _check_agreement(agreement)
     on_progress(0.8, "reading onnxruntime's optimized graph")
@@ -244,17 +244,15 @@ def _as_held(job: Prepared, choice: Choice) -> tuple[Choice, list[str]]:
 
 
 def _look_inside(
-    job: Prepared, path: Path, choice: Choice, samples: Samples, simulation: Simulation
+    job: Prepared, path: Path, placement: Placement, samples: Samples, simulation: Simulation
 ) -> Mapping[str, LayerNoise]:
     """Check every layer by itself on a few samples, and measure where error enters."""
     fixed = [value.shape[0] for value in job.model.graph.inputs if value.shape]
     count = next((size for size in fixed if isinstance(size, int)), min(_SAMPLES_INSIDE, samples.count))
     rows = np.arange(count) % samples.count
     feeds = {name: array[rows] for name, array in samples.inputs.items()}
-    places, literal = (choice.placement, choice.grids), not job.target.runs_here
-    net = job.model, job.layers
-    found = check_layers(path, *net, simulation, *places, choice.weights, feeds, literal=literal)
-    return layer_sqnr(*net, job.program, simulation, choice.placement, feeds, found)
+    found = check_layers(path, simulation, placement, feeds, literal=not job.target.runs_here)
+    return layer_sqnr(job.program, simulation, placement, feeds, found)
 
 
 def _check_agreement(agreement: Agreement) -> None:

@@ -5,15 +5,13 @@ Each layer is given the input that onnxruntime gave it, so that differences do n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
-from quant_core.codes import ActivationGrid, QuantizedWeight, channel_axes
+from quant_core.codes import QuantizedWeight, channel_axes
 from quant_core.errors import InternalError
 from quant_core.export import Placement
 from quant_core.ingest.layer import Layer
@@ -29,16 +27,7 @@ _FLIPS = 4  # inputs of one sum that may be rounded to the other side by a range
 
 
 def check_layers(
-    path: Path,
-    model: ir.Model,
-    layers: Sequence[Layer],
-    simulation: Simulation,
-    placement: Placement,
-    grids: Mapping[str, ActivationGrid],
-    weights: Mapping[str, QuantizedWeight],
-    feeds: Arrays,
-    *,
-    literal: bool = False,
+    path: Path, simulation: Simulation, placement: Placement, feeds: Arrays, *, literal: bool = False
 ) -> Arrays:
     """Compare each layer's output in onnxruntime with the engine's own arithmetic on the same input.
 
@@ -48,12 +37,8 @@ def check_layers(
 
     Args:
         path: The exported file.
-        model: The normalised float model.
-        layers: Its layers.
         simulation: The quantized network in the engine's own arithmetic.
         placement: How layers run.
-        grids: Tensor name -> 8-bit grid.
-        weights: Layer name -> codes and scales.
         feeds: One batch: graph input name -> array.
         literal: Whether the file is run as it is written.
 
@@ -63,14 +48,15 @@ def check_layers(
     Raises:
         InternalError: If a layer differs; names the worst one.
     """
-    runs = layer_runs(model, layers, placement)
+    model, grids, weights = simulation.model, simulation.grids, simulation.codes
+    runs = layer_runs(model, simulation.layers, placement)
     names = dict.fromkeys(name for each in runs for name in (*each.read, each.result))
     found = read_inner_tensors(path, model, names, placement, grids, feeds, literal=literal)
     worst, excess = None, 1.0
     for each in runs:
         fed = {name: found[name] for name in each.read}
         expected = simulation.tensors(fed, [each.result], settled=True)[each.result]
-        allowed = _tolerance(each, placement, grids, weights, found[each.source], expected)
+        allowed = _tolerance(each, placement, simulation, found[each.source], expected)
         difference = float((np.abs(found[each.result] - expected) / allowed).max(initial=0))
         difference = np.inf if np.isnan(difference) else difference
         if difference > excess:
@@ -88,48 +74,42 @@ def check_layers(
 def _tolerance(
     each: LayerRun,
     placement: Placement,
-    grids: Mapping[str, ActivationGrid],
-    weights: Mapping[str, QuantizedWeight],
+    simulation: Simulation,
     source: NDArray[Any],
     expected: NDArray[Any],
 ) -> NDArray[Any] | float:
     if placement.is_rounded(each.result):
-        step = grids[placement.aliases.get(each.result, each.result)].largest_step
-        return _STEPS * (step + _bias_rounding(each, placement, grids, weights, expected))
+        step = simulation.grids[placement.aliases.get(each.result, each.result)].largest_step
+        return _STEPS * (step + _bias_rounding(each, placement, simulation, expected))
     allowed = _FLOAT_TOLERANCE * float(np.abs(expected).max(initial=0)) + float(np.finfo(np.float32).tiny)
     if each.form in {"static", "dynamic", "block"}:
         span = max(float(source.max(initial=0)), 0.0) - min(float(source.min(initial=0)), 0.0)
-        if (
-            each.form == "block"
-        ):  # kernels take zero points off sums: of weights that are all zero rounding is left
-            weight = weights[each.layer.name]
+        weight = simulation.codes[each.layer.name]
+        if each.form == "block":  # kernels take zero points off sums: of all-zero weights rounding is left
             point = 2 ** (weight.bits - 1) * float(np.abs(weight.scale).max(initial=0))
             allowed += float(np.finfo(np.float32).eps) * point * span * source.shape[-1]
-        return allowed + _FLIPS * span / 255 * _by_channel(each, _largest(each, weights), expected)
+        return allowed + _FLIPS * span / 255 * _by_channel(each, _largest(each.layer, weight), expected)
     return allowed
 
 
-def _largest(each: LayerRun, weights: Mapping[str, QuantizedWeight]) -> NDArray[Any]:
+def _largest(layer: Layer, weight: QuantizedWeight) -> NDArray[Any]:
     """The largest weight of each output channel, several matrices of a stack as one."""
-    sizes = np.abs(weights[each.layer.name].dequantize())
-    channels = channel_axes(each.layer.axis)[-1:]
+    sizes = np.abs(weight.dequantize())
+    channels = channel_axes(layer.axis)[-1:]
     return np.atleast_1d(
         sizes.max(axis=tuple(at for at in range(sizes.ndim) if channels and at not in channels))
     )
 
 
 def _bias_rounding(
-    each: LayerRun,
-    placement: Placement,
-    grids: Mapping[str, ActivationGrid],
-    weights: Mapping[str, QuantizedWeight],
-    expected: NDArray[Any],
+    each: LayerRun, placement: Placement, simulation: Simulation, expected: NDArray[Any]
 ) -> NDArray[Any] | float:
     """Half a unit of each channel's integer bias, laid out as the output."""
     source = placement.aliases.get(each.source, each.source)
-    if each.form != "static" or source not in grids:
+    if each.form != "static" or source not in simulation.grids:
         return 0.0
-    unit = 0.5 * grids[source].largest_step * np.abs(weights[each.layer.name].scale.reshape(-1))
+    steps = np.abs(simulation.codes[each.layer.name].scale.reshape(-1))
+    unit = 0.5 * simulation.grids[source].largest_step * steps
     return _by_channel(each, unit, expected)
 
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 
 from quant_core.executor import Program
 from quant_core.executor.layout import fast_layout
 from quant_core.export import Placement
-from quant_core.ingest.layer import Layer
 from quant_core.quantizers import Simulation
 from quant_core.verification.differences import sqnr_db
 from quant_core.verification.layer_runs import layer_runs
@@ -39,19 +36,11 @@ class LayerNoise:
 
 
 def layer_sqnr(
-    model: ir.Model,
-    layers: Sequence[Layer],
-    program: Program,
-    simulation: Simulation,
-    placement: Placement,
-    feeds: Arrays,
-    found: Arrays,
+    program: Program, simulation: Simulation, placement: Placement, feeds: Arrays, found: Arrays
 ) -> dict[str, LayerNoise]:
     r"""Measure :math:`10 \log_{10}(\sum y^2 / \sum (y - \hat y)^2)` at the output of every layer.
 
     Args:
-        model: The normalised float model.
-        layers: Its layers.
         program: The float network.
         simulation: The quantized network in the engine's own arithmetic.
         placement: How layers run.
@@ -61,7 +50,7 @@ def layer_sqnr(
     Returns:
         Layer name -> ratios.
     """
-    runs = layer_runs(model, layers, placement)
+    runs = layer_runs(simulation.model, simulation.layers, placement)
     results = list(dict.fromkeys(each.result for each in runs))
     read = [name for each in runs for name in each.read]
     inner = [name for name in dict.fromkeys(read + results) if name not in feeds]
@@ -92,5 +81,5 @@ def layer_sqnr(
             else sqnr_db(signal[layer.name], gathered[layer.name]),
             own_db=sqnr_db(signal[layer.name], own[layer.name]),
         )
-        for layer in layers
+        for layer in simulation.layers
     }

@@ -30,6 +30,10 @@ class Simulation:
     """A network with rounded weights and activations.
 
     Attributes:
+        model: The normalised float model.
+        layers: Its layers.
+        codes: Layer name -> codes and scales.
+        grids: Tensor name -> 8-bit grid, for every statically rounded tensor.
         program: The float program, with a named tap before every dynamically rounded layer.
     """
 
@@ -55,6 +59,7 @@ class Simulation:
             blocks: Layer name -> block size, where the input is rounded row by row and block by block.
             device: Where to compute.
         """
+        self.model, self.layers, self.codes, self.grids = model, tuple(layers), weights, grids
         self._suffixes = {name: _block_suffix(size) for name, size in blocks.items()}
         self._suffixes |= dict.fromkeys(dynamic, _TAP_SUFFIX)
         tapped, taps = insert_taps(model, [layer for layer in layers if layer.name in dynamic])

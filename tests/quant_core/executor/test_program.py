@@ -219,6 +219,21 @@ def test_all_unsupported_operators_are_named_at_once() -> None:
     )
 
 
+def test_a_file_laid_out_for_one_processor_is_told_from_others() -> None:
+    proto = model(
+        """<ir_version: 9, opset_import: ["" : 18]>
+    g (float[n, 16, 8, 8] x) => (float[n, 16, 8, 8] y) {
+        y = Relu(x)
+    }"""
+    )
+    written = helper.make_node("Conv", ["x", "x"], ["y"], "c", domain="com.microsoft.nchwc")
+    proto.graph.node[0].CopyFrom(written)
+    proto.opset_import.append(helper.make_opsetid("com.microsoft.nchwc", 1))
+    with pytest.raises(UnsupportedOperatorError, match="nchwc::Conv") as caught:
+        load(proto)
+    assert "ORT_ENABLE_EXTENDED" in caught.value.remedy
+
+
 def test_single_values_are_read_at_computed_places() -> None:
     # As loops of torch's exporters do, which count through the bounds of bags of words.
     proto = model(
@@ -340,7 +355,7 @@ def test_quantization_is_straight_through() -> None:
     assert slope.tolist() == [1.0, 1.0, 0.0]
 
 
-def test_a_file_runs_as_its_model_does(tmp_path: Path) -> None:
+def test_a_file_runs_as_its_model_does() -> None:
     proto = model(
         """<ir_version: 9, opset_import: ["" : 18]>
         g (float[n] x) => (float[n] y) { y = Add(x, b) }""",

@@ -210,10 +210,7 @@ def check_claim(net, target, activations, bits, options, path):
     }
     plan = {name: FLOAT_BITS if form is None else bits for name, form in forms.items()}
     placement, file, simulated = net.export(plan, activations, path, target, options)
-    check_layers(
-        path, net.model, net.layers, net.simulation, placement, net.grids, net.weights, net.feeds,
-        literal=not target.runs_here,
-    )  # fmt: skip
+    check_layers(path, net.simulation, placement, net.feeds, literal=not target.runs_here)
     integer = {"static", "dynamic", "block"}.intersection(placement.forms.values())
     tolerance = 0.08 if integer else 5e-4 if placement.wide else 1e-5
     if target.runs_here:

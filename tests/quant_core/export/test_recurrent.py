@@ -73,7 +73,7 @@ def test_unpacked_at_load_and_equal_to_the_simulation(net, target, bits, options
     assert len(loaded) == 4
     assert all({*node.input[1:3]} <= stored for node in loaded)
     assert {kernels(path, layers)[layer.name] for layer in layers} == RECURRENT
-    check_layers(path, net.model, net.layers, net.simulation, placement, net.grids, net.weights, net.feeds)
+    check_layers(path, net.simulation, placement, net.feeds)
     assert np.abs(net.run(path) - simulated).max() <= 0.05 * np.abs(simulated).max()
     sizes = predict_sizes(net.model, net.layers, dict.fromkeys(plan, (bits,)), 8, target, options)
     assert abs(file.ByteSize() - sizes.total(plan)) <= max(0.03 * file.ByteSize(), 200)
@@ -122,6 +122,4 @@ def test_a_wrong_file_is_noticed(net, tmp_path):
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + 0.1, "b2"))
     onnx.save(file, path)
     with pytest.raises(InternalError, match=r"GRU, 8 bits"):
-        check_layers(
-            path, net.model, net.layers, net.simulation, placement, net.grids, net.weights, net.feeds
-        )
+        check_layers(path, net.simulation, placement, net.feeds)

@@ -28,17 +28,7 @@ def exported(name, bits, path, target=ORT_CPU, activation_bits=8):
 
 
 def check(net, path, **options):
-    return check_layers(
-        path,
-        net.model,
-        net.layers,
-        net.simulation,
-        net.placement,
-        net.grids,
-        net.weights,
-        net.feeds,
-        **options,
-    )
+    return check_layers(path, net.simulation, net.placement, net.feeds, **options)
 
 
 @pytest.mark.parametrize("target", [ORT_CPU, TENSORRT, portable(18)], ids=lambda target: target.name)
@@ -138,15 +128,7 @@ def test_integer_biases_are_coarse_where_large_weights_cancel(tmp_path):
 
 
 def noise(net, path, found=None):
-    return layer_sqnr(
-        net.model,
-        net.layers,
-        net.program,
-        net.simulation,
-        net.placement,
-        net.feeds,
-        found or check(net, path),
-    )
+    return layer_sqnr(net.program, net.simulation, net.placement, net.feeds, found or check(net, path))
 
 
 @pytest.mark.parametrize("name", ["conv", "conv_output", "perceptron", "upsampler"])

@@ -61,16 +61,7 @@ def test_the_layout_changes_no_answer(image, shape, attributes, layout, tmp_path
     net.export(bits, 8, tmp_path / "as_given.onnx", target=AS_GIVEN)
     _, file, _ = net.export(bits, 8, tmp_path / "model.onnx")
     np.testing.assert_array_equal(net.run(tmp_path / "model.onnx"), net.run(tmp_path / "as_given.onnx"))
-    check_layers(
-        tmp_path / "model.onnx",
-        net.model,
-        net.layers,
-        net.simulation,
-        net.placement,
-        net.grids,
-        net.weights,
-        net.feeds,
-    )
+    check_layers(tmp_path / "model.onnx", net.simulation, net.placement, net.feeds)
     operators = [node.op_type for node in file.graph.node]
     assert operators.count("SpaceToDepth") == (layout.step > 1)
     assert operators.count("QuantizeLinear") == 3  # the image is rounded once

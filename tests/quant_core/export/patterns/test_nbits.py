@@ -49,9 +49,7 @@ def test_blocks_run_packed_and_equal_the_simulation(name, bits, size, symmetric,
     assert np.abs(net.run(path) - simulated).max() <= 2e-3 * np.abs(simulated).max()
     if packed:
         assert set(kernels(path, net.layers).values()) == {"MatMulNBits"}
-        check_layers(
-            path, net.model, net.layers, net.simulation, net.placement, net.grids, net.weights, net.feeds
-        )
+        check_layers(path, net.simulation, net.placement, net.feeds)
     sizes = predict_sizes(net.model, net.layers, dict.fromkeys(plan, (bits,)), 8, options=options)
     assert abs(file.ByteSize() - sizes.total(plan)) <= max(0.02 * file.ByteSize(), 96)
 
@@ -78,9 +76,7 @@ def test_halves_of_the_largest_value_fall_to_the_side_that_the_kernel_takes(bits
     net.feeds["x"] = rng.integers(-2, 2, (200, 96)).astype(np.float32) * steps
     options = WeightOptions(granularity="block", block_size=32)
     _, _, simulated = net.export({layer.name: bits for layer in net.layers}, 8, path, options=options)
-    check_layers(
-        path, net.model, net.layers, net.simulation, net.placement, net.grids, net.weights, net.feeds
-    )
+    check_layers(path, net.simulation, net.placement, net.feeds)
     assert np.abs(net.run(path) - simulated).max() <= 2e-3 * np.abs(simulated).max()
 
 

@@ -196,17 +196,7 @@ def test_float8_on_both_sides_equals_the_simulation(name, tmp_path):
         if node.op_type == "DequantizeLinear" and node.input[0] in kinds:
             assert kinds[node.input[0]] == TensorProto.FLOAT8E4M3FN
     assert not {"Cast", "DynamicQuantizeLinear"}.intersection(node.op_type for node in file.graph.node)
-    check_layers(
-        path,
-        net.model,
-        net.layers,
-        net.simulation,
-        placement,
-        net.grids,
-        net.weights,
-        net.feeds,
-        literal=True,
-    )
+    check_layers(path, net.simulation, placement, net.feeds, literal=True)
     assert np.abs(run_literally(net, path) - simulated).max() <= 0.1 * np.abs(simulated).max()
     sizes = predict_sizes(
         net.model, net.layers, {layer: (bits,) for layer, bits in plan.items()}, 8, target, FP8

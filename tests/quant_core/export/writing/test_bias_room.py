@@ -49,6 +49,4 @@ def test_a_dead_channel_with_a_bias_answers_with_it(tmp_path):
     bias[3] = 4.0
     net = Net("conv", **{first.weight: dead, first.bias: bias})
     net.export({layer.name: 8 for layer in net.layers}, 8, path)
-    check_layers(
-        path, net.model, net.layers, net.simulation, net.placement, net.grids, net.weights, net.feeds
-    )
+    check_layers(path, net.simulation, net.placement, net.feeds)

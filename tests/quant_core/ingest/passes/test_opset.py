@@ -10,12 +10,13 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 from onnxscript.version_converter import ConvertVersionPass
 
 from quant_core.errors import ModelError
-from quant_core.ingest import normalise
+from quant_core.ingest import normalise, read_model
 from quant_core.ingest.passes.opset import RaiseOpset
 
 N = helper.make_node
@@ -90,7 +91,19 @@ def _cases() -> Iterator[Case]:
         x=_floats(5, 2, 3),
         hidden_size=4,
     )
-    yield one("layer norm", (17,), "LayerNormalization", {"s": _floats(6)}, x=_floats(2, 5, 6))
+    yield one("layer norm", (7, 9, 13, 16, 17), "LayerNormalization", {"s": _floats(6)}, x=_floats(2, 5, 6))
+    normed = [N("LayerNormalization", ["x", "s", "b"], ["h", "m"]), N("Softmax", ["h"], ["y"], axis=1)]
+    yield (
+        "softmax behind layer norm",
+        (8, 12, 15),
+        normed,
+        {"x": _floats(2, 5, 6)},
+        {
+            "s": _floats(6),
+            "b": _floats(6),
+        },
+        ("y", "m"),
+    )
     hidden = [N("Conv", ["x", "w"], ["h"]), N("GroupNormalization", ["h", "s", "b"], ["y"], num_groups=2)]
     weights = {"w": _floats(4, 3, 3, 3), "s": _floats(2), "b": _floats(2)}
     yield "group norm behind conv", (18,), hidden, {"x": X}, weights, ("y",)
@@ -124,6 +137,46 @@ def test_same_outputs_after_raising(case, opset, build, run):
     assert raised.graph.opset_imports[""] == 21
     for expected, found in zip(run(model, inputs), run(raised, inputs), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("level", ["ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL"])
+def test_onnxruntime_writes_layer_norms_into_old_models(level, build, run, floats, tmp_path):
+    """Saved after its optimizations; a body holds one, too."""
+
+    def in_pieces(x, y):
+        mean, rest = N("ReduceMean", [x], ["m" + y], axes=[-1]), N("Sub", [x, "m" + y], ["d" + y])
+        root = [
+            N("Pow", ["d" + y, "two"], ["s" + y]),
+            N("ReduceMean", ["s" + y], ["v" + y], axes=[-1]),
+            N("Add", ["v" + y, "eps"], ["e" + y]),
+            N("Sqrt", ["e" + y], ["r" + y]),
+        ]
+        return [mean, rest, *root, N("Div", ["d" + y, "r" + y], ["q" + y]), N("Mul", ["q" + y, "g"], [y])]
+
+    value = helper.make_tensor_value_info("t", TensorProto.FLOAT, None)
+    then = helper.make_graph([*in_pieces("h", "u"), N("Add", ["u", "g"], ["t"])], "then", [], [value])
+    other = helper.make_tensor_value_info("o", TensorProto.FLOAT, None)
+    plain = helper.make_graph([N("Relu", ["h"], ["o"])], "else", [], [other])
+    nodes = [
+        *in_pieces("x", "n"),
+        N("Add", ["n", "b"], ["h"]),
+        N("ReduceMax", ["h"], ["top"], keepdims=0),
+        N("Less", ["eps", "top"], ["c"]),
+        N("If", ["c"], ["y"], then_branch=then, else_branch=plain),
+    ]
+    stored = {"two": np.float32(2), "eps": np.float32(1e-5), "g": floats(8), "b": floats(8)}
+    feeds = {"x": floats(2, 5, 8)}
+    options = ort.SessionOptions()
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
+    options.optimized_model_filepath = str(tmp_path / "m.onnx")
+    model = build(nodes, feeds, stored, opset=14)
+    ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    written = onnx.load(tmp_path / "m.onnx")
+    raised = normalise(read_model(tmp_path / "m.onnx").model)
+    found = [node.op_type for node in ir.traversal.RecursiveGraphIterator(raised.graph)]
+    assert found.count("LayerNormalization") == 2
+    assert [entry.version for entry in written.opset_import if entry.domain == ""] == [14]
+    np.testing.assert_allclose(run(raised, feeds)[0], run(model, feeds)[0], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("opset", [21, 22, 24, 26])
