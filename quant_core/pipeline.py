@@ -10,7 +10,7 @@ from quant_core.admission import admit
 from quant_core.allocation.limits import read_limits
 from quant_core.allocation.plan_bits import Limits, file_front
 from quant_core.allocation.plan_problem import PairLosses, PlanProblem
-from quant_core.artifacts import COSTS, MODEL, PARETO, check_place, whole_folder
+from quant_core.artifacts import COSTS, PARETO, check_place, whole_folder
 from quant_core.calibration import RangeWatch, Samples
 from quant_core.checkpoints import SENSITIVITIES, Checkpoints, find_rounded, keep_rounded
 from quant_core.export import place
@@ -181,27 +181,27 @@ class _Attempt:
             checkpoints=self.checkpoints,
         )
         made, search = self._make(maker, read_limits(spec.budget, costs), given.judging)
-        unmet = () if search is None or search.met else (search.reason,)
         with journal.timed("verification"):
             report = assess(
                 job,
                 spec,
-                self.folder / MODEL,
+                maker.path,
                 given.held_back,
-                scored.objective,
-                scored.table,
-                front,
+                scored,
                 made.choice,
-                (*job.notes, *scored.warnings, *made.notes, *unmet),
                 on_progress=journal.tells("verification"),
             )
-        tried = {
+        unmet = () if search is None or search.met else (search.reason,)
+        way = {
+            "pareto": tuple(point.model_copy(update={"bits": ()}) for point in front.points),
             "trials": made.settled.trials,
             "refinement": made.settled.refinement,
             "band": search,
             "groups": costs.groups,
+            "warnings": (*job.notes, *scored.warnings, *made.notes, *unmet, *report.warnings),
+            "timings": journal.timings,
         }
-        report = report.model_copy(update={"timings": journal.timings, **tried})
+        report = report.model_copy(update=way)
         self._write(model, report, scored, front, costs, densities)
         return report
 

@@ -1,11 +1,11 @@
-"""Measure the finished file on samples that decided nothing, and put the whole story in one report."""
+"""Measure the finished file on samples that decided nothing, and report what was found."""
 
 from __future__ import annotations
 
 import resource
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -26,16 +26,14 @@ from quant_core.file_making.choice import Choice, simulate
 from quant_core.file_making.layer_reports import layer_reports
 from quant_core.preparation import Prepared
 from quant_core.quantizers import Simulation
-from quant_core.sensitivity import Objective
+from quant_core.scoring.scored import Scored
 from quant_core.spec import (
     BitPlan,
     Latency,
     Metrics,
     ModelSummary,
-    ParetoFront,
     QuantizeSpec,
     Report,
-    SensitivityTable,
 )
 from quant_core.spec import Simulation as Agreement
 from quant_core.spec.preflight import PreflightPart
@@ -84,11 +82,8 @@ def assess(
     spec: QuantizeSpec,
     path: Path,
     samples: Samples,
-    objective: Objective,
-    table: SensitivityTable,
-    front: ParetoFront,
+    scored: Scored,
     choice: Choice,
-    warnings: Sequence[str],
     *,
     on_progress: Tell,
 ) -> Report:
@@ -99,20 +94,18 @@ def assess(
         spec: The request.
         path: The quantized file.
         samples: Held-back samples.
-        objective: The loss that was used.
-        table: The sensitivity table.
-        front: Every non-dominated plan.
+        scored: The loss that was used, and the sensitivities.
         choice: What was decided and written.
-        warnings: What earlier stages want the user to know.
         on_progress: Called with the fraction done and a message; may raise to stop.
 
     Returns:
-        The report, without timings.
+        The report as far as the file tells it: without how the plan came about, earlier warnings and timings.
 
     Raises:
         InternalError: If onnxruntime contradicts the simulation, in a layer or at the end, or quantizes a layer that
             was to stay float.
     """
+    objective = scored.objective
     classes = objective.terms[0].holds_classes
     output = objective.terms[0].output
     on_progress(0.0, f"running {samples.count} held-back samples in onnxruntime and in the simulation")
@@ -153,14 +146,13 @@ def assess(
         spec=spec,
         loss=f"{objective.name} ({objective.guessed})" if objective.guessed else objective.name,
         plan=choice.plan,
-        layers=layer_reports(job, table, choice, found, noise),
+        layers=layer_reports(job, scored.table, choice, found, noise),
         metrics=metrics,
         latency_ms=latency,
         simulation=agreement,
-        pareto=tuple(point.model_copy(update={"bits": ()}) for point in front.points),
+        pareto=(),
         kept_parts=tuple(PreflightPart(**vars(part)) for part in job.source.quantized_parts),
         warnings=(
-            *warnings,
             *fallen,
             *coarse,
             *_few_judges(samples.count),
