@@ -89,10 +89,8 @@ async def follow_job(
 async def _stream(service: Service, job_id: str, last: int) -> AsyncIterator[bytes]:
     spoke = time.monotonic()
     while not service.stopping.is_set():
-        # The state is read before the events: if it has ended by then, its last event is among them.
         try:
-            job = await asyncio.to_thread(service.store.get, job_id)
-            events = await asyncio.to_thread(service.store.events, job_id, after=last)
+            events, ended = await asyncio.to_thread(service.store.news, job_id, after=last)
         except OperationalError:  # the client comes back behind the last event that it saw
             return
         for event in events:
@@ -100,7 +98,7 @@ async def _stream(service: Service, job_id: str, last: int) -> AsyncIterator[byt
             yield format_sse_event(data_str=json.dumps(event.data), event=event.kind, id=str(last))
             spoke = time.monotonic()
         if not events:
-            if job is None or job.ended:
+            if ended:
                 return
             if time.monotonic() - spoke > _PING_SECONDS:
                 yield KEEPALIVE_COMMENT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from sqlalchemy import ColumnElement, delete, or_, select, update
 from sqlalchemy.orm import Session
@@ -10,7 +11,7 @@ from sqlalchemy.orm import Session
 from app.job import Job, now
 from app.jobs.database import Database, database_time
 from app.jobs.progress import overall
-from app.jobs.rows import back_to_queue, end, note, to_job
+from app.jobs.rows import back_to_queue, end, note, note_all, to_job
 from app.jobs.tables import ArtifactRow, CheckpointRow, JobRow
 from quant_core.spec import RUNNING, STATE_OF, JobFailure, JobState, JobSummary, Progress
 
@@ -132,13 +133,15 @@ class Leases:
             row = _held(session, job)
             if row is None:
                 return False
+            told: list[tuple[str, dict[str, Any]]] = []
             for step in steps:
                 row.stage, row.stage_progress, row.message = step.stage, step.fraction, step.message
                 row.progress = max(row.progress, overall(step, job.kind))
                 if row.state != STATE_OF[step.stage]:
                     row.state = STATE_OF[step.stage]
-                    note(session, row, "state", {"state": row.state, "message": row.message})
-                note(session, row, "progress", {**step.model_dump(), "progress": row.progress})
+                    told.append(("state", {"state": row.state, "message": row.message}))
+                told.append(("progress", {**step.model_dump(), "progress": row.progress}))
+            note_all(session, row, told)
             return True
 
     def keep_checkpoint(self, job: Job, name: str, key: str, size: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import func, select
@@ -50,8 +51,22 @@ def note(session: Session, row: JobRow, kind: str, data: dict[str, Any]) -> None
         kind: `state` or `progress`.
         data: What clients receive.
     """
+    note_all(session, row, [(kind, data)])
+
+
+def note_all(session: Session, row: JobRow, told: Iterable[tuple[str, dict[str, Any]]]) -> None:
+    """Add events; whoever calls holds the row.
+
+    Args:
+        session: A session that writes.
+        row: The job.
+        told: Kind of each, `state` or `progress`, and what clients receive; oldest first.
+    """
     last = session.scalar(select(func.max(EventRow.number)).where(EventRow.job_number == row.number))
-    session.add(EventRow(job_number=row.number, number=(last or 0) + 1, kind=kind, data=data))
+    session.add_all(
+        EventRow(job_number=row.number, number=number, kind=kind, data=data)
+        for number, (kind, data) in enumerate(told, start=(last or 0) + 1)
+    )
     session.flush()
 
 

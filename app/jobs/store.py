@@ -14,7 +14,7 @@ from app.job import Job, JobEvent, kind_of, now
 from app.jobs.database import Database
 from app.jobs.rows import WAITING, end, joined, note, to_job
 from app.jobs.tables import ArtifactRow, EventRow, JobRow
-from quant_core.spec import RUNNING, JobSpec, JobState
+from quant_core.spec import ENDED, RUNNING, JobSpec, JobState
 
 _ACTIVE: tuple[JobState, ...] = ("queued", *sorted(RUNNING))
 
@@ -194,18 +194,38 @@ class JobStore:
         Returns:
             The events, oldest first.
         """
+        return self.news(job_id, after=after, limit=limit)[0]
+
+    def news(self, job_id: str, *, after: int, limit: int = 500) -> tuple[tuple[JobEvent, ...], bool]:
+        """Read what happened to a job, and whether more can follow; asked often, it looks at no more than that takes.
+
+        Args:
+            job_id: Its name.
+            after: Only events with a higher number.
+            limit: How many at most.
+
+        Returns:
+            The events, oldest first, and whether the job had ended before they were read, or is not there: where it
+            had and there are none, none ever follow.
+        """
         with self._database.read() as session:
+            found = session.execute(
+                select(JobRow.number, JobRow.state).where(JobRow.id == job_id)
+            ).one_or_none()
+            if found is None:
+                return (), True
+            number, state = found
             rows = session.scalars(
                 select(EventRow)
-                .join(JobRow, JobRow.number == EventRow.job_number)
-                .where(JobRow.id == job_id, EventRow.number > after)
+                .where(EventRow.job_number == number, EventRow.number > after)
                 .order_by(EventRow.number)
                 .limit(limit)
             )
-            return tuple(
+            events = tuple(
                 JobEvent.model_validate({"number": row.number, "kind": row.kind, "data": row.data})
                 for row in rows
             )
+            return events, state in ENDED
 
     def artifact(self, job_id: str, name: str) -> str | None:
         """Find a file of a job's result.

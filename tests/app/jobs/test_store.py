@@ -94,6 +94,19 @@ def test_an_owner_has_only_so_many_jobs_at_once(store: JobStore) -> None:
     _create(store, "5", owner="a", active_limit=2)
 
 
+def test_who_follows_a_job_is_told_when_nothing_more_comes(store: JobStore) -> None:
+    assert store.news("j", after=0) == ((), True)
+    _create(store, "j")
+    (queued,), ended = store.news("j", after=0)
+    assert (queued.number, queued.data["state"], ended) == (1, "queued", False)
+    assert store.news("j", after=1) == ((), False)
+    store.cancel("j")
+    (canceled,), ended = store.news("j", after=1)
+    assert (canceled.number, canceled.data["state"], ended) == (2, "canceled", True)
+    assert store.news("j", after=0, limit=1) == ((queued,), True)
+    assert store.news("j", after=2) == ((), True)
+
+
 def test_a_deleted_job_takes_its_events_along(store: JobStore) -> None:
     _create(store, "j")
     assert not store.delete("j")  # it waits
