@@ -10,7 +10,7 @@ from fastapi import Path as ApiPath
 from fastapi.responses import FileResponse, RedirectResponse, Response
 
 from app.api.accept import preferred
-from app.api.deps import JobDep, ServiceDep, no_such_job
+from app.api.deps import JobDep, ServiceDep
 from app.api.problems import ProblemError, responses
 from app.api.sending import Conditions, ConditionsDep, answers, send_file
 from app.job import Job
@@ -37,6 +37,7 @@ Redirect = Annotated[
     ),
 ]
 _FILE_TYPES = {
+    ".onnx": "application/octet-stream",
     ".data": "application/octet-stream",
     ".json": "application/json",
     ".html": "text/html",
@@ -62,10 +63,8 @@ def get_model(
 ) -> Response:
     """Send the quantized ONNX file, or the address of it in a bucket that clients reach."""
     name = f"{Path(job.model).stem}.quantized.onnx"
-    moved = _moved(service, job, "model.onnx") if redirect else None
-    return moved or _send(
-        service, job, "model.onnx", conditions, media_type="application/octet-stream", filename=name
-    )
+    kind = _FILE_TYPES[".onnx"]
+    return _send(service, job, "model.onnx", conditions, media_type=kind, redirect=redirect, filename=name)
 
 
 @router.get(
@@ -129,14 +128,8 @@ def get_file(
 ) -> Response:
     """Send the sensitivity table, the Pareto front, or what every layer costs at every bit-width."""
     kind = _FILE_TYPES[Path(name).suffix]
-    moved = _moved(service, job, name) if redirect and kind == "application/octet-stream" else None
-    return moved or _send(service, job, name, conditions, media_type=kind)
-
-
-def _moved(service: Service, job: Job, name: str) -> Response | None:
-    key = service.store.artifact(job.id, name) if job.state == "succeeded" else None
-    address = None if key is None else service.storage.link(key)
-    return None if address is None else RedirectResponse(address, status_code=307)
+    redirect = redirect and kind == "application/octet-stream"
+    return _send(service, job, name, conditions, media_type=kind, redirect=redirect)
 
 
 def _send(
@@ -146,14 +139,25 @@ def _send(
     conditions: Conditions,
     *,
     media_type: str,
+    redirect: bool = False,
     filename: str | None = None,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    path = find_artifact(service, job, name)
+    _require_result(job, name)
     key = service.store.artifact(job.id, name)
     digest = None if key is None else service.storage.digest(key)
-    if digest is None:  # deleted since
-        raise no_such_job(job.id)
+    if digest is None:
+        raise _no_such_file(job, name)
+    address = service.storage.link(digest) if redirect else None
+    if address is not None:
+        return RedirectResponse(address, status_code=307)
+
+    def path() -> Path:
+        found = service.storage.copy(digest)
+        if found is None:
+            raise _no_such_file(job, name)
+        return found
+
     return send_file(path, digest, conditions, media_type=media_type, filename=filename, headers=headers)
 
 
@@ -171,25 +175,11 @@ def find_artifact(service: Service, job: Job, name: str) -> Path:
     Raises:
         ProblemError: If the job has no result, or the file is gone.
     """
-    if job.state != "succeeded":
-        ended = job.ended
-        raise ProblemError(
-            409,
-            "no_result" if ended else "not_finished",
-            f"The job {'ended' if ended else 'is'} {job.state}{' and' if ended else ':'} it has no {name}"
-            + ("." if ended else " yet."),
-            remedy="See the job's error." if ended else "Wait until the job has succeeded.",
-            where=job.id,
-        )
+    _require_result(job, name)
     path = find_output(service, job, name)
     if path is None:
-        raise ProblemError(
-            404,
-            "no_such_file",
-            f"The job has no {name}.",
-            remedy="It was not asked for, or is gone from the data folder; run the job again.",
-            where=job.id,
-        )
+        missing = _no_such_file(job, name)
+        raise missing
     return path
 
 
@@ -206,3 +196,27 @@ def find_output(service: Service, job: Job, name: str) -> Path | None:
     """
     key = service.store.artifact(job.id, name)
     return None if key is None else service.storage.find(key)
+
+
+def _require_result(job: Job, name: str) -> None:
+    if job.state == "succeeded":
+        return
+    ended = job.ended
+    raise ProblemError(
+        409,
+        "no_result" if ended else "not_finished",
+        f"The job {'ended' if ended else 'is'} {job.state}{' and' if ended else ':'} it has no {name}"
+        + ("." if ended else " yet."),
+        remedy="See the job's error." if ended else "Wait until the job has succeeded.",
+        where=job.id,
+    )
+
+
+def _no_such_file(job: Job, name: str) -> ProblemError:
+    return ProblemError(
+        404,
+        "no_such_file",
+        f"The job has no {name}.",
+        remedy="It was not asked for, or is gone from the data folder; run the job again.",
+        where=job.id,
+    )

@@ -110,8 +110,13 @@ def find_job(service: Service, owner: str, job_id: str) -> Job:
     """
     job = service.store.get(job_id)
     if job is None or job.owner != owner:
-        missing = no_such_job(job_id)
-        raise missing
+        raise ProblemError(
+            404,
+            "no_such_job",
+            "There is no job of this id.",
+            remedy="List the jobs with GET /jobs; ended jobs may have been deleted.",
+            where=job_id,
+        )
     return job
 
 
@@ -122,21 +127,3 @@ def _job(
 
 
 JobDep = Annotated[Job, Depends(_job)]
-
-
-def no_such_job(job_id: str) -> ProblemError:
-    """Say that a job does not exist.
-
-    Args:
-        job_id: What was asked for.
-
-    Returns:
-        The error to raise.
-    """
-    return ProblemError(
-        404,
-        "no_such_job",
-        "There is no job of this id.",
-        remedy="List the jobs with GET /jobs; ended jobs may have been deleted.",
-        where=job_id,
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -72,7 +73,7 @@ def answers(content: dict[str, Any], description: str = "The file.") -> dict[int
 
 
 def send_file(
-    path: Path,
+    path: Callable[[], Path],
     digest: str,
     conditions: Conditions,
     *,
@@ -83,7 +84,7 @@ def send_file(
     """Send a file.
 
     Args:
-        path: The file.
+        path: Gives the file; asked only where something of it is to be sent, for it may have to be fetched.
         digest: Its SHA-256, in hexadecimal, which is its entity tag.
         conditions: What the client has.
         media_type: What it is.
@@ -98,9 +99,10 @@ def send_file(
     sent = {"ETag": tag, "Repr-Digest": f"sha-256=:{encoded}:", **(headers or {})}
     if conditions.if_none_match is not None and _named(tag, conditions.if_none_match):
         return Response(status_code=304, headers=sent)
+    found = path()
     if conditions.stretch is not None and conditions.if_range in {None, tag}:
-        _check_range(conditions.stretch, path.stat().st_size)
-    return FileResponse(path, media_type=media_type, filename=filename, headers=sent)
+        _check_range(conditions.stretch, found.stat().st_size)
+    return FileResponse(found, media_type=media_type, filename=filename, headers=sent)
 
 
 def _named(tag: str, tags: str) -> bool:

@@ -78,7 +78,7 @@ class Storage:
                 self.take(digest, folder / name.removeprefix(f"{inside}/" if inside else ""))
 
     def find(self, key: str) -> Path | None:
-        """Give a local path to one file; what lies elsewhere is fetched once and kept for a while.
+        """Give a local path to one file.
 
         Args:
             key: The file.
@@ -86,9 +86,31 @@ class Storage:
         Returns:
             A path to read from, or None if there is no such file.
         """
-        digest = self._digest(key)
-        if digest is None:
-            return None
+        digest = self.digest(key)
+        return None if digest is None else self.copy(digest)
+
+    def digest(self, key: str) -> str | None:
+        """Tell what one file holds.
+
+        Args:
+            key: The file.
+
+        Returns:
+            Its SHA-256, in hexadecimal; None if there is no such file.
+        """
+        top, inside = _split(key)
+        names = self._names(top)
+        return None if names is None else names.get(inside)
+
+    def copy(self, digest: str) -> Path | None:
+        """Give a local path to one content; what lies elsewhere is fetched once and kept for a while.
+
+        Args:
+            digest: Its SHA-256, in hexadecimal.
+
+        Returns:
+            A path to read from, or None if there is no such content.
+        """
         local = self.objects.path(_content(digest))
         if local is not None:
             return local
@@ -103,28 +125,16 @@ class Storage:
             part.replace(cached)
         return cached
 
-    def link(self, key: str) -> str | None:
-        """Make an address to download one file from without the service.
+    def link(self, digest: str) -> str | None:
+        """Make an address to download one content from without the service.
 
         Args:
-            key: The file.
+            digest: Its SHA-256, in hexadecimal.
 
         Returns:
-            The address; None where there are none, or no such file.
+            The address; None where clients do not reach the storage.
         """
-        digest = self._digest(key)
-        return None if digest is None else self.objects.link(_content(digest))
-
-    def digest(self, key: str) -> str | None:
-        """Tell what one file holds.
-
-        Args:
-            key: The file.
-
-        Returns:
-            Its SHA-256, in hexadecimal; None if there is no such file.
-        """
-        return self._digest(key)
+        return self.objects.link(_content(digest))
 
     def gather(self, parts: Sequence[str], digest: str) -> None:
         """Make one content of objects, if they are what is expected.
@@ -230,11 +240,6 @@ class Storage:
     def _names(self, top: str) -> dict[str, str] | None:
         content = self.objects.read(f"{_FOLDERS}{top}.json")
         return None if content is None else json.loads(content)
-
-    def _digest(self, key: str) -> str | None:
-        top, inside = _split(key)
-        names = self._names(top)
-        return None if names is None else names.get(inside)
 
 
 def file_digest(file: Path) -> str:

@@ -26,6 +26,12 @@ def test_a_job_runs_from_a_bucket_and_its_model_is_fetched_from_there(
     assert moved.status_code == 307
     assert moved.headers["Location"].startswith(s3_endpoint)
     assert server.http.get(f"/jobs/{job}/model", follow_redirects=True).content == content[::-1]
+    tag = f'"{hashlib.sha256(content[::-1]).hexdigest()}"'
+    had = server.http.get(f"/jobs/{job}/model", params={"redirect": False}, headers={"If-None-Match": tag})
+    assert (had.status_code, (server.folder / "cache").exists()) == (
+        304,
+        False,
+    )  # nothing is fetched for that
     sent = server.http.get(f"/jobs/{job}/model", params={"redirect": False})
     assert (sent.status_code, sent.content) == (200, content[::-1])
     assert server.http.get(f"/jobs/{job}/report").json()["metrics"]["name"] == "top1"

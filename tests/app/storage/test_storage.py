@@ -153,14 +153,13 @@ def test_a_bucket_gives_addresses_that_need_no_key(bucket_url: str, s3_endpoint:
 
     storage = open_storage(bucket_url, tmp_path, s3_endpoint)
     storage.publish(_folder(tmp_path / "in", f=b"result"), "job/output")
-    address = storage.link("job/output/f")
+    assert storage.digest("job/output/f") == _digest(b"result")
+    assert storage.digest("job/output/none") is None
+    address = storage.link(_digest(b"result"))
     assert address is not None
     assert httpx.get(address, trust_env=False).content == b"result"
-    assert storage.link("job/output/none") is None
-    assert (
-        open_storage(bucket_url, tmp_path).link("job/output/f") is None
-    )  # clients do not reach this endpoint
-    assert open_storage("", tmp_path).link("job/output/f") is None
+    for unreached in (bucket_url, ""):  # no endpoint that clients reach
+        assert open_storage(unreached, tmp_path).link(_digest(b"result")) is None
 
 
 @pytest.mark.parametrize("url", ["ftp://x/y", "s3:///x", "file://host/x", "s3://bucket?colour=red", "folder"])
