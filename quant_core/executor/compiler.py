@@ -54,10 +54,19 @@ def compile_model(
     if missing:
         raise UnsupportedOperatorError(
             "Operators without an implementation: " + "; ".join(_describe(missing)) + ".",
-            remedy="Replace these nodes, or export the model again with standard ONNX operators.",
+            remedy=_LAID_OUT
+            if any(entry.domain in _LAYOUT_DOMAINS for entry in missing)
+            else "Replace these nodes, or export the model again with standard ONNX operators.",
         )
     names = tuple(value.name or "" for value in model.graph.outputs)
     return Program(scope, inputs, outputs, names, limits or Limits())
+
+
+_LAYOUT_DOMAINS = {"com.microsoft.nchwc", "com.ms.internal.nhwc"}
+_LAID_OUT = (
+    "onnxruntime's optimizer laid this file out for the processor it ran on: give the model from before, or save it "
+    "with ORT_ENABLE_EXTENDED instead of ORT_ENABLE_ALL."
+)
 
 
 def unsupported_operators(model: ir.Model | onnx.ModelProto) -> tuple[str, ...]:

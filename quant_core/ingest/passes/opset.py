@@ -25,6 +25,10 @@ _WRONG = {
 }
 
 
+_FIRST_LAYER_NORM = 17
+_ASIDE = "bitwright.aside"
+"""A domain that the converters pass over."""
+
 _LAST_SILENT_TRAINING = 13
 _FIRST_ALIKE = 18
 _CHANGED = frozenset({"DFT", "GridSample", "GroupNormalization"})
@@ -71,13 +75,35 @@ class RaiseOpset(ir.passes.InPlacePass):
         # Loaded here, because it takes longer to load than a model of the newest opset takes to read.
         from onnxscript.version_converter import ConvertVersionPass
 
-        with _warnings_of_converter() as warnings:
+        with _early_norms_aside(model, version), _warnings_of_converter() as warnings:
             ConvertVersionPass(target_version=TARGET_OPSET, fallback=True)(model)
         if model.graph.opset_imports.get("") != TARGET_OPSET or warnings:
             raise _refusal(version, "; ".join(warnings) or "the converter gave no reason")
         if version <= LAST_LEGACY_OPSET:
             restore_sampling(model, version)
         return ir.passes.PassResult(model, modified=True)
+
+
+@contextmanager
+def _early_norms_aside(model: ir.Model, version: int) -> Iterator[None]:
+    """Hide the layer norms that onnxruntime writes into older models too, where no converter knows them.
+
+    What they compute is what the standard defined later.
+    """
+    if version < _FIRST_LAYER_NORM:
+        _move_norms(model, "", _ASIDE)
+    try:
+        yield
+    finally:
+        _move_norms(model, _ASIDE, "")
+        model.graph.opset_imports.pop(_ASIDE, None)
+
+
+def _move_norms(model: ir.Model, domain: str, other: str) -> None:
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        if node.op_type == "LayerNormalization" and node.domain == domain:
+            node.domain, node.version = other, None
+            model.graph.opset_imports.setdefault(other, 1)
 
 
 def _check_statistics(model: ir.Model, version: int) -> None:

@@ -27,8 +27,8 @@ MIN_OPSET = 7
 _DAMAGED = "The file is damaged or was written wrongly; export the model again."
 # Domains whose operators onnxruntime brings along; the ONNX schemas do not know them.
 _RUNTIME_DOMAINS = {"com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc", "ai.onnx.contrib"}
-_RUNTIME_OPERATORS = {"SimplifiedLayerNormalization"}
-"""What onnxruntime adds to the domain of the standard; language models are written with it."""
+_RUNTIME_OPERATORS = {"LayerNormalization", "SimplifiedLayerNormalization"}
+"""What onnxruntime adds to the domain of the standard, of any opset; its optimizers write it."""
 
 
 def check_structure(model: onnx.ModelProto, path: Path) -> None:

@@ -355,7 +355,7 @@ def test_quantization_is_straight_through() -> None:
     assert slope.tolist() == [1.0, 1.0, 0.0]
 
 
-def test_a_file_runs_as_its_model_does() -> None:
+def test_a_file_runs_as_its_model_does(tmp_path: Path) -> None:
     proto = model(
         """<ir_version: 9, opset_import: ["" : 18]>
         g (float[n] x) => (float[n] y) { y = Add(x, b) }""",
