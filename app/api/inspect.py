@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 
 from app.api.deps import ServiceDep, owner_of
 from app.api.form.files import FILE_FIELDS, FormFiles
-from app.api.form.multipart import receive, refuse_size
+from app.api.form.multipart import receive, refuse_announced
 from app.api.form.parts import check_data, check_model, take_named
 from app.api.form.submission import checking, refusal, take_upload
 from app.api.problems import ProblemError, responses
@@ -61,10 +61,7 @@ _FORM = {
 )
 async def inspect(request: Request, service: ServiceDep) -> Preflight:
     """Tell what a model holds."""
-    limit = service.settings.upload_limit
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > limit:
-        refuse_size(limit)
+    refuse_announced(request, service.settings.upload_limit)
     folder = service.staging / uuid.uuid4().hex
     with storing():
         try:

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
 
 from app.api.problems import ProblemError
 
@@ -107,6 +108,18 @@ async def receive(body: AsyncIterator[bytes], content_type: str, intake: Intake,
     if not parts.complete:
         _refuse_body("it ends in the middle of a part")
     return parts.received
+
+
+def refuse_announced(request: Request, limit: int) -> None:
+    """Refuse a body that says itself that it is too large, before any of it is read.
+
+    Args:
+        request: The request.
+        limit: The most bytes that are taken.
+    """
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > limit:
+        refuse_size(limit)
 
 
 def refuse_size(limit: int) -> NoReturn:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 
 from app.api.form.files import FILE_FIELDS, FormFiles
-from app.api.form.multipart import Received, receive, refuse_size
+from app.api.form.multipart import Received, receive, refuse_announced
 from app.api.problems import ProblemError
 from app.api.said_once import refuse_repeated
 from app.executors.devices import served_by
@@ -75,9 +75,7 @@ async def receive_upload(
     Returns:
         What came; its folder is the caller's to move or remove.
     """
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > limit:
-        refuse_size(limit)
+    refuse_announced(request, limit)
     folder = staging / uuid.uuid4().hex
     files = FormFiles(folder / "input", from_job=take_over is not None)
     try:

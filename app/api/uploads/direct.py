@@ -13,7 +13,7 @@ from app.api.form.multipart import refuse_size
 from app.api.problems import ProblemError, responses
 from app.api.said_once import JsonRoute, SaidOnce
 from app.api.storing import storing
-from app.api.uploads.resumable import UploadId, UploadView, check_room, of_upload
+from app.api.uploads.view import UploadId, UploadView, check_room, of_upload, other_digest
 from app.service import Service
 from app.storage import DigestError, is_digest
 
@@ -135,7 +135,7 @@ def _next_parts(service: Service, owner: str, name: str, size: int) -> list[Part
 def _complete(service: Service, owner: str, name: str, sent: Completion) -> UploadView:
     _refuse_local(service, name)
     if is_digest(name) and name != sent.sha256:
-        raise _other_digest(name, sent.sha256, name)
+        raise other_digest(name, sent.sha256, name)
     known = service.uploads.find(owner, name)
     if known is not None and (known.sha256, known.bytes) == (sent.sha256, sent.bytes):
         return of_upload(name, known)
@@ -143,7 +143,7 @@ def _complete(service: Service, owner: str, name: str, sent: Completion) -> Uplo
     try:
         upload = service.uploads.complete_direct(owner, name, sent.bytes, sent.sha256)
     except DigestError as error:
-        raise _other_digest(str(error), sent.sha256, name) from error
+        raise other_digest(str(error), sent.sha256, name) from error
     if upload is None:
         raise ProblemError(
             409,
@@ -170,13 +170,3 @@ def _refuse_local(service: Service, name: str) -> None:
             remedy="Send the file with PUT /uploads/{id}.",
             where=name,
         )
-
-
-def _other_digest(found: str, promised: str, name: str) -> ProblemError:
-    return ProblemError(
-        400,
-        "digest",
-        f"The content's SHA-256 is {found}, and {promised} was promised.",
-        remedy="Send it again from the start.",
-        where=name,
-    )

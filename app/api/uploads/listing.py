@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from app.api.deps import OwnerDep, ServiceDep
 from app.api.problems import responses
-from app.api.uploads.resumable import UploadView
+from app.api.uploads.view import UploadView, of_upload
 
 router = APIRouter(prefix="/uploads", tags=["uploads"])
 
@@ -34,5 +34,5 @@ def list_uploads(
 ) -> UploadPage:
     """List one's own complete uploads, the one that was sent or used last first."""
     found = service.uploads.of(owner)
-    views = [UploadView(id=name, complete=True, **upload.model_dump()) for name, upload in found.items()]
+    views = [of_upload(name, upload) for name, upload in found.items()]
     return UploadPage(uploads=views[:limit], total=len(views))

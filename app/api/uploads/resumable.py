@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from datetime import datetime
-from typing import Annotated
 
-from fastapi import APIRouter, Path, Request, Response
-from pydantic import BaseModel, ConfigDict
+from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
 
 from app.api.deps import OwnerDep, ServiceDep
@@ -17,52 +14,12 @@ from app.api.problems import ProblemError, responses
 from app.api.storing import storing
 from app.api.uploads.body import BusyError, TooLargeError, append, digest_of
 from app.api.uploads.headers import Sent, read_headers
+from app.api.uploads.view import UploadId, UploadView, check_room, of_upload, other_digest
 from app.service import Service
-from app.storage import UPLOAD_ID, Upload, is_digest
+from app.storage import is_digest
 from app.transfers import TakenOverError
 
 router = APIRouter(prefix="/uploads/{upload_id}", tags=["uploads"])
-
-_EXAMPLE = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
-
-UploadId = Annotated[
-    str,
-    Path(
-        pattern=UPLOAD_ID,
-        description="Any plain word of the client's; 64 hexadecimal digits are the SHA-256 of the content and checked.",
-        examples=[_EXAMPLE],
-    ),
-]
-
-
-class UploadView(BaseModel):
-    """An upload as its owner sees it.
-
-    Attributes:
-        id: Its name.
-        bytes: How many bytes are here.
-        complete: Whether that is all of them.
-        sha256: Digest of the content in hexadecimal, once it is complete.
-        expires: When it is forgotten, unless a job uses it before.
-    """
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "id": "resnet20.onnx",
-                "bytes": 1110912,
-                "complete": True,
-                "sha256": _EXAMPLE,
-                "expires": "2026-01-16T09:30:00Z",
-            }
-        }
-    )
-
-    id: str
-    bytes: int
-    complete: bool
-    sha256: str | None = None
-    expires: datetime | None = None
 
 
 @router.put(
@@ -156,36 +113,6 @@ async def delete_upload(upload_id: UploadId, service: ServiceDep, owner: OwnerDe
     return Response(status_code=204)
 
 
-def check_room(service: Service, owner: str, name: str, coming: int) -> int:
-    """Compare what is coming with what its owner may keep.
-
-    Args:
-        service: The service.
-        owner: Who sends it.
-        name: The upload.
-        coming: How many bytes there will be at least.
-
-    Returns:
-        The most bytes that this upload may have.
-
-    Raises:
-        ProblemError: If it does not fit.
-    """
-    limit, quota = service.settings.upload_limit, service.settings.upload_quota
-    if not quota:
-        return limit
-    left = quota - service.uploads.used(owner, name)
-    if left <= 0 or coming > left:
-        raise ProblemError(
-            413,
-            "quota",
-            f"The upload does not fit into the {quota} bytes that may be kept at a time; {max(0, left)} are free.",
-            remedy="Delete uploads that are not needed, or wait until they are forgotten.",
-            where=name,
-        )
-    return min(limit, left)
-
-
 async def _receive(
     request: Request, service: Service, owner: str, name: str, sent: Sent, limit: int
 ) -> UploadView:
@@ -232,13 +159,7 @@ async def _receive(
     for expected in (sent.digest, name if is_digest(name) else None):
         if expected not in {None, digest}:
             file.unlink()
-            raise ProblemError(
-                400,
-                "digest",
-                f"The content's SHA-256 is {digest}, and {expected} was promised.",
-                remedy="Send it again from the start.",
-                where=name,
-            )
+            raise other_digest(digest, str(expected), name)
     return of_upload(name, await asyncio.to_thread(service.uploads.complete, owner, name, digest))
 
 
@@ -250,19 +171,6 @@ def _find(service: Service, owner: str, name: str) -> UploadView:
     if upload is None:
         raise _unknown(name)
     return of_upload(name, upload)
-
-
-def of_upload(name: str, upload: Upload) -> UploadView:
-    """Show a complete upload.
-
-    Args:
-        name: Its id.
-        upload: The upload.
-
-    Returns:
-        What its owner sees of it.
-    """
-    return UploadView(id=name, complete=True, **upload.model_dump())
 
 
 def _unexpected(name: str, sent: Sent, limit: int) -> ProblemError:
