@@ -13,6 +13,7 @@ from quant_core.analysis import analyze
 from quant_core.artifacts import SPECTRUM_JSON
 from quant_core.spec import AnalyzeSpec, SensitivityTable
 from quant_core.spec.spectrum import SpectrumTable
+from tests.networks import network
 
 SAMPLES = 20
 SHAPES = ((5, 12), (12, 9))
@@ -24,12 +25,11 @@ def net(tmp_path_factory):
     folder = tmp_path_factory.mktemp("net")
     rng = np.random.default_rng(0)
     weights = [(2 * rng.normal(size=shape)).astype(np.float32) for shape in SHAPES]
-    model = onnx.parser.parse_model(
+    model = network(
         """<ir_version: 8, opset_import: ["": 18]>
-        net (float[N,5] x) => (float[N,9] logits) { h = MatMul(x, v) t = Tanh(h) logits = MatMul(t, w) }"""
+        net (float[N,5] x) => (float[N,9] logits) { h = MatMul(x, v) t = Tanh(h) logits = MatMul(t, w) }""",
+        dict(zip("vw", weights, strict=True)),
     )
-    for name, weight in zip("vw", weights, strict=True):
-        model.graph.initializer.append(onnx.numpy_helper.from_array(weight, name))
     onnx.save(model, folder / "net.onnx")
     x = rng.normal(size=(SAMPLES, 5)).astype(np.float32)
     np.savez(folder / "net.npz", x=x)

@@ -20,6 +20,7 @@ from quant_core.errors import ModelError
 from quant_core.export.targets.ort_cpu import ORT_CPU
 from quant_core.pipeline import quantize
 from quant_core.spec import QuantizeSpec
+from tests.networks import network
 from tests.quant_core.export.networks import HEADER, Net
 
 WIDTH, SAMPLES = 24, 40
@@ -159,6 +160,24 @@ def test_what_is_no_model_is_refused(net, tmp_path):
         debug(model, data, data)
 
 
+@pytest.mark.parametrize(
+    ("report", "wrong"),
+    [
+        (None, "bare: no job told of its file there: report.json cannot be read"),
+        ('{"version": "0"}', "report.json: this is not the report of a job of this version"),
+    ],
+)
+def test_a_folder_that_no_job_wrote_is_refused(net, tmp_path, report, wrong):
+    model, data, *_ = net
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "model.onnx").write_bytes(model.read_bytes())
+    if report is not None:
+        (tmp_path / "bare" / "report.json").write_text(report)
+    with pytest.raises(ModelError) as refused:
+        debug(model, tmp_path / "bare", data)
+    assert wrong in str(refused.value)
+
+
 def test_layers_that_have_eight_bits_are_not_pinned_to_them(net, tmp_path):
     model, data, *_ = net
     spec = QuantizeSpec.model_validate(
@@ -238,8 +257,8 @@ def test_layers_whose_input_is_laid_out_anew_are_compared_on_what_it_was(window,
 
 def test_an_expert_that_rounding_sends_others_to_is_judged_by_its_own_error(net, tmp_path):
     _, data, weights, _ = net
-    proto = onnx.parser.parse_model(
-        f"""{HEADER}g (float[N,{WIDTH}] x) => (float[N,{WIDTH}] z) {{
+    proto = network(
+        f"""g (float[N,{WIDTH}] x) => (float[N,{WIDTH}] z) {{
             y_a = MatMul(x, w_a)
             first = Constant<value_int=0>()
             gate = Gather<axis=1>(y_a, first)
@@ -250,9 +269,9 @@ def test_an_expert_that_rounding_sends_others_to_is_judged_by_its_own_error(net,
             found = NonZero(chosen)
             places = Transpose(found)
             z = ScatterND(y_a, places, y_b)
-        }}"""
+        }}""",
+        {f"w_{name}": weights[name] for name in "ab"},
     )
-    proto.graph.initializer.extend(numpy_helper.from_array(weights[name], f"w_{name}") for name in "ab")
     onnx.save(proto, tmp_path / "experts.onnx")
     _with_codes(tmp_path / "experts.onnx", tmp_path / "quantized.onnx", {"a": 0.3, "b": 1e-2})
     found = debug(tmp_path / "experts.onnx", tmp_path / "quantized.onnx", data)
@@ -268,9 +287,9 @@ def test_padding_may_be_a_node_of_its_own_in_the_file(tmp_path):
     """As in files of other tools, where Pad and Slice of causal convolutions stay."""
     random = np.random.default_rng(0)
     weights = {name: random.standard_normal((8, 8, 3)).astype(np.float32) / 5 for name in "ab"}
-    proto = onnx.parser.parse_model(
-        f"""{HEADER}g (float[N,8,20] x) => (float[N,8,20] y) {{
-            before = Constant<value = int64[6] {{0, 0, 2, 0, 0, 0}}>()
+    proto = network(
+        """g (float[N,8,20] x) => (float[N,8,20] y) {
+            before = Constant<value = int64[6] {0, 0, 2, 0, 0, 0}>()
             padded = Pad(x, before)
             a = Conv(padded, w_a)
             r = Relu(a)
@@ -279,9 +298,9 @@ def test_padding_may_be_a_node_of_its_own_in_the_file(tmp_path):
             end = Constant<value_ints=[-2]>()
             axis = Constant<value_ints=[2]>()
             y = Slice(longer, start, end, axis)
-        }}"""
+        }""",
+        {f"w_{name}": weight for name, weight in weights.items()},
     )
-    proto.graph.initializer.extend(numpy_helper.from_array(w, f"w_{name}") for name, w in weights.items())
     for place, node in enumerate(proto.graph.node):
         node.name = f"n{place}"
     onnx.save(proto, tmp_path / "net.onnx")

@@ -12,6 +12,7 @@ from quant_core.artifacts import ARTIFACTS, SPECTRUM_HTML, SPECTRUM_JSON
 from quant_core.pipeline import quantize
 from quant_core.spec import QuantizeSpec
 from quant_core.spec.spectrum import SpectrumTable
+from tests.networks import drawn, network
 
 SPEC = QuantizeSpec.model_validate({"size": 2000, "bits": [4, 8], "rounding": "nearest", "spectrum": True})
 
@@ -19,11 +20,10 @@ SPEC = QuantizeSpec.model_validate({"size": 2000, "bits": [4, 8], "rounding": "n
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder, rng = tmp_path_factory.mktemp("densities"), np.random.default_rng(0)
-    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 21]>
-    net (float[n, 6] x) => (float[n, 3] y) { a = MatMul(x, w1) h = Tanh(a) y = MatMul(h, w2) }""")
-    for name, shape in (("w1", (6, 8)), ("w2", (8, 3))):
-        weight = rng.standard_normal(shape).astype(np.float32)
-        model.graph.initializer.append(onnx.numpy_helper.from_array(weight, name))
+    model = network(
+        "net (float[n, 6] x) => (float[n, 3] y) { a = MatMul(x, w1) h = Tanh(a) y = MatMul(h, w2) }",
+        drawn(rng, {"w1": (6, 8), "w2": (8, 3)}),
+    )
     onnx.save(model, folder / "net.onnx")
     np.savez(folder / "x.npz", x=rng.standard_normal((24, 6)).astype(np.float32))
     return folder / "net.onnx", folder / "x.npz"

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
 from onnxruntime import InferenceSession
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from quant_core.errors import InfeasibleBudgetError, NonFiniteError
 from quant_core.pipeline import quantize, validate
 from quant_core.spec import QuantizeSpec, Report
+from tests.networks import network
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17]>\n'
 CLASSIFIER = "g (float[n,6,8] x) => (float[n,1,6,16] y, float[n,3] z)"
@@ -40,10 +40,10 @@ MASKED = f"""{HEADER}g (float[n,4] x, float[n,4] m) => (float[n,4] y) {{
 def write(
     folder: Path, text: str, feeds: dict[str, np.ndarray], **shapes: tuple[int, ...]
 ) -> tuple[Path, Path]:
-    proto, random = onnx.parser.parse_model(text), np.random.default_rng(0)
-    for name, shape in shapes.items():
-        values = random.standard_normal(shape).astype(np.float32) / 4
-        proto.graph.initializer.append(numpy_helper.from_array(values, name))
+    random = np.random.default_rng(0)
+    proto = network(
+        text, {name: random.standard_normal(shape).astype(np.float32) / 4 for name, shape in shapes.items()}
+    )
     onnx.save(proto, folder / "net.onnx")
     np.savez(folder / "data.npz", **feeds)
     return folder / "net.onnx", folder / "data.npz"

@@ -18,6 +18,7 @@ from quant_core.profiling import profile
 from quant_core.spec import LatencyTable, LayerLatency, LayerSensitivity, QuantizeSpec, SensitivityTable
 from quant_core.spec.latency import FormLatency
 from quant_core.verification import measure_latency
+from tests.networks import network
 
 DATA = Path(__file__).parents[2] / "benchmarks" / "data"
 MODEL = DATA / "resnet20_cifar10.onnx"
@@ -123,14 +124,14 @@ def test_a_latency_budget_needs_a_table():
 def matrices(tmp_path_factory):
     """Two products, of which blocks of 32 fit the first alone: the second has a 3-dimensional weight."""
     folder = tmp_path_factory.mktemp("matrices")
-    net = onnx.parser.parse_model(
-        '<ir_version: 10, opset_import: ["" : 21]> g (float[n,4,64] x) => (float[n,4,8] y) '
-        "{ a = MatMul(x, w1) h = Relu(a) y = MatMul(h, w2) }"
-    )
     rng = np.random.default_rng(0)
-    for name, shape in {"w1": (64, 96), "w2": (1, 96, 8)}.items():
-        values = rng.standard_normal(shape).astype(np.float32) / 8
-        net.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    net = network(
+        "g (float[n,4,64] x) => (float[n,4,8] y) { a = MatMul(x, w1) h = Relu(a) y = MatMul(h, w2) }",
+        {
+            name: rng.standard_normal(shape).astype(np.float32) / 8
+            for name, shape in {"w1": (64, 96), "w2": (1, 96, 8)}.items()
+        },
+    )
     onnx.save(net, folder / "m.onnx")
     np.savez(folder / "s.npz", x=rng.standard_normal((16, 4, 64)).astype(np.float32))
     return folder

@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import numpy_helper
 
 from quant_core.analysis import analyze
 from quant_core.debugging import debug
 from quant_core.pipeline import quantize
 from quant_core.spec import AnalyzeSpec, QuantizeSpec
+from tests.networks import network
 
 NET = """<ir_version: 8, opset_import: ["" : 17]>
 g (int64[n,9] ids) => (float[n,3] y) {
@@ -30,10 +30,13 @@ SHAPES = {"table": (60, 24), "w": (2, 160, 24), "r": (2, 160, 40), "b": (2, 320)
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory):
     folder, random = tmp_path_factory.mktemp("net"), np.random.default_rng(0)
-    proto = onnx.parser.parse_model(NET)
-    for name, shape in SHAPES.items():
-        values = random.standard_normal(shape).astype(np.float32) / np.float32(np.sqrt(shape[-1]))
-        proto.graph.initializer.append(numpy_helper.from_array(values, name))
+    proto = network(
+        NET,
+        {
+            name: random.standard_normal(shape).astype(np.float32) / np.float32(np.sqrt(shape[-1]))
+            for name, shape in SHAPES.items()
+        },
+    )
     proto.graph.node[2].name = "memory"
     onnx.save(proto, folder / "net.onnx")
     np.savez(folder / "data.npz", ids=random.integers(0, 60, (48, 9)))

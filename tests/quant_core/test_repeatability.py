@@ -12,6 +12,7 @@ from quant_core.pipeline import quantize
 from quant_core.sensitivity import Objective, Term
 from quant_core.spec import QuantizeSpec
 from quant_core.trials import Judge
+from tests.networks import network
 
 DATA = Path(__file__).parents[2] / "benchmarks" / "data"
 RESNET = DATA / "resnet20_cifar10.onnx"
@@ -26,13 +27,13 @@ def test_twenty_plans_in_a_row_are_the_same_on_one_and_on_two_processes(tmp_path
     for i, name in enumerate(names):
         text += f" a{i} = MatMul({read}, {name}) h{i} = Relu(a{i})"
         read = f"h{i}"
-    model = onnx.parser.parse_model(
-        f"""<ir_version: 10, opset_import: ["": 21]>
-        net (float[n, 6] x) => (float[n, 5] y) {{ {text} y = Identity({read}) }}"""
+    model = network(
+        f"net (float[n, 6] x) => (float[n, 5] y) {{ {text} y = Identity({read}) }}",
+        {
+            name: rng.normal(size=shape) / np.sqrt(shape[0])
+            for name, shape in zip(names, itertools.pairwise(sizes), strict=True)
+        },
     )
-    for name, shape in zip(names, itertools.pairwise(sizes), strict=True):
-        values = (rng.normal(size=shape) / np.sqrt(shape[0])).astype(np.float32)
-        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
     onnx.save(model, tmp_path / "net.onnx")
     np.savez(tmp_path / "x.npz", x=rng.normal(size=(48, 6)).astype(np.float32))
     plans, files, tables = [], set(), set()

@@ -13,6 +13,7 @@ from quant_core.allocation.replan import replan
 from quant_core.errors import InfeasibleBudgetError, SamplesError
 from quant_core.pipeline import quantize
 from quant_core.spec import PlanSpec, QuantizeSpec
+from tests.networks import network
 
 NET = """<ir_version: 8, opset_import: ["": 18]>
 net (float[n,3,8,8] x) => (float[n,4,1,1] y) {
@@ -23,10 +24,13 @@ net (float[n,3,8,8] x) => (float[n,4,1,1] y) {
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder, random = tmp_path_factory.mktemp("net"), np.random.default_rng(0)
-    model = onnx.parser.parse_model(NET)
-    for name, shape in {"first": (8, 3, 3, 3), "second": (4, 8, 3, 3)}.items():
-        values = random.standard_normal(shape).astype(np.float32)
-        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    model = network(
+        NET,
+        {
+            name: random.standard_normal(shape)
+            for name, shape in {"first": (8, 3, 3, 3), "second": (4, 8, 3, 3)}.items()
+        },
+    )
     onnx.save(model, folder / "net.onnx")
     np.savez(folder / "data.npz", x=random.standard_normal((16, 3, 8, 8)).astype(np.float32))
     return folder / "net.onnx", folder / "data.npz"

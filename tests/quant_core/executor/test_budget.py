@@ -9,19 +9,17 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from onnx import numpy_helper, parser
 
 from quant_core.errors import ModelError
 from quant_core.executor import compile_model
 from quant_core.executor.budget import Budget, Limits, claim, within
 from quant_core.executor.guard import Guard, estimate
+from tests.networks import network
 
 
 def compiled(body: str, limits: Limits | None = None, **stored: np.ndarray):
-    text = f"""<ir_version: 10, opset_import: ["" : 21]>
-    hostile (float[a, b, c, d] x, int64[n] sizes, int64 trips) => (float[o] y) {{ {body} }}"""
-    proto = parser.parse_model(text)
-    proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in stored.items())
+    text = f"hostile (float[a, b, c, d] x, int64[n] sizes, int64 trips) => (float[o] y) {{ {body} }}"
+    proto = network(text, stored)
     return compile_model(ir.serde.deserialize_model(proto), limits=limits)
 
 

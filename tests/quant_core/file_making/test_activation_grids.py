@@ -12,23 +12,21 @@ from quant_core.journal import Journal
 from quant_core.preparation import prepare
 from quant_core.quantizers.simulation.range_errors import range_errors
 from quant_core.spec import QuantizeSpec
+from tests.networks import drawn, network
 
 
-def save_with_weights(model: onnx.ModelProto, rng: np.random.Generator, path: Path) -> None:
-    for name, shape in {"v": (16, 4, 1, 1), "w": (8, 16, 1, 1)}.items():
-        values = rng.normal(size=shape).astype(np.float32)
-        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
-    onnx.save(model, path)
+def save_with_weights(text: str, rng: np.random.Generator, path: Path) -> None:
+    onnx.save(network(text, drawn(rng, {"v": (16, 4, 1, 1), "w": (8, 16, 1, 1)})), path)
 
 
 @pytest.fixture
 def found(tmp_path: Path) -> tuple[ActivationGrids, dict[str, int]]:
     rng = np.random.default_rng(0)
-    model = onnx.parser.parse_model(
-        """<ir_version: 10, opset_import: ["": 21]>
-        net (float[n, 4, 8, 8] x) => (float[n, 8, 8, 8] y) { h = Conv(x, v) r = Relu(h) y = Conv(r, w) }"""
+    save_with_weights(
+        "net (float[n, 4, 8, 8] x) => (float[n, 8, 8, 8] y) { h = Conv(x, v) r = Relu(h) y = Conv(r, w) }",
+        rng,
+        tmp_path / "net.onnx",
     )
-    save_with_weights(model, rng, tmp_path / "net.onnx")
     np.savez(tmp_path / "x.npz", x=rng.uniform(-1, 3, (24, 4, 8, 8)).astype(np.float32))
     spec = QuantizeSpec.model_validate({"size": 0.9, "activation_range": "minmax", "float_islands": 0})
     job = prepare(tmp_path / "net.onnx", tmp_path / "x.npz", spec)
@@ -55,11 +53,11 @@ def test_by_default_a_grid_is_found_by_outputs_in_front_of_a_maximum_and_where_s
     tmp_path: Path, count: int
 ):
     rng = np.random.default_rng(0)
-    model = onnx.parser.parse_model(
-        """<ir_version: 10, opset_import: ["": 21]>
-        net (float[n, 4, 24, 24] x) => (float[n, 8, 1, 1] y) { h = Conv(x, v) g = GlobalMaxPool(h) y = Conv(g, w) }"""
+    save_with_weights(
+        "net (float[n, 4, 24, 24] x) => (float[n, 8, 1, 1] y) { h = Conv(x, v) g = GlobalMaxPool(h) y = Conv(g, w) }",
+        rng,
+        tmp_path / "net.onnx",
     )
-    save_with_weights(model, rng, tmp_path / "net.onnx")
     np.savez(tmp_path / "x.npz", x=rng.standard_t(4, (count, 4, 24, 24)).astype(np.float32))
     found = {}
     for method in ("output", "mse", None):
@@ -82,12 +80,12 @@ def test_no_grid_reaches_beyond_the_end_of_an_activation_function(
     tmp_path: Path, function: str, end: float | None
 ):
     rng = np.random.default_rng(0)
-    model = onnx.parser.parse_model(
-        f"""<ir_version: 10, opset_import: ["": 21]>
-        net (float[n, 4, 8, 8] x) => (float[n, 8, 8, 8] y) <float low = {{0}}, float high = {{6}}>
-        {{ h = Conv(x, v) r = {function} y = Conv(r, w) }}"""
+    save_with_weights(
+        f"""net (float[n, 4, 8, 8] x) => (float[n, 8, 8, 8] y) <float low = {{0}}, float high = {{6}}>
+        {{ h = Conv(x, v) r = {function} y = Conv(r, w) }}""",
+        rng,
+        tmp_path / "net.onnx",
     )
-    save_with_weights(model, rng, tmp_path / "net.onnx")
     reach = np.linspace(0.05, 1.6, 24).reshape(-1, 1, 1, 1)  # few samples come to the end
     np.savez(tmp_path / "x.npz", x=(reach * rng.uniform(-1, 1, (24, 4, 8, 8))).astype(np.float32))
     spec = QuantizeSpec.model_validate({"size": 0.9, "activation_range": "output", "float_islands": 0})
@@ -115,11 +113,11 @@ def test_samples_are_run_with_gradients_where_enough_of_them_are_worth_their_tim
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, affordable: int, method: str, used: int
 ):
     rng = np.random.default_rng(0)
-    model = onnx.parser.parse_model(
-        """<ir_version: 10, opset_import: ["": 21]>
-        net (float[n, 4, 8, 8] x) => (float[n, 8, 8, 8] y) { h = Conv(x, v) r = Relu(h) y = Conv(r, w) }"""
+    save_with_weights(
+        "net (float[n, 4, 8, 8] x) => (float[n, 8, 8, 8] y) { h = Conv(x, v) r = Relu(h) y = Conv(r, w) }",
+        rng,
+        tmp_path / "net.onnx",
     )
-    save_with_weights(model, rng, tmp_path / "net.onnx")
     np.savez(tmp_path / "x.npz", x=rng.standard_t(4, (count, 4, 8, 8)).astype(np.float32))
     found, samples = {}, []
 

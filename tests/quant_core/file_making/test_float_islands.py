@@ -15,6 +15,7 @@ from quant_core.file_making.islands import Islands
 from quant_core.pipeline import quantize
 from quant_core.preparation.float_speed import may_leave_integers
 from quant_core.spec import QuantizeSpec, Report
+from tests.networks import network
 
 SPEC = {
     "effective_bits": 8,
@@ -29,23 +30,23 @@ SPEC = {
 def net(folder: Path, reach: float) -> None:
     """Sines of a convolution, the first channel `reach` times larger, read by one that makes up for it."""
     rng = np.random.default_rng(0)
-    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 21]>
-    net (float[n, 4, 12, 12] x) => (float[n, 4, 12, 12] y) {
-        [one] a = Conv<pads=[1,1,1,1]>(x, w1, b1)
-        [bend] s = Sin(a)
-        [stretch] h = Mul(s, k)
-        [two] b = Conv<pads=[1,1,1,1]>(h, w2, b2)
-        [again] t = Sin(b)
-        [three] y = Conv<pads=[1,1,1,1]>(t, w3, b3)
-    }""")
     values = {"k": np.ones((1, 32, 1, 1))}
     values["k"][0, 0] = reach
     for name, shape in {"w1": (32, 4, 3, 3), "w2": (32, 32, 3, 3), "w3": (4, 32, 3, 3)}.items():
         values[name] = rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))
         values[f"b{name[1]}"] = rng.normal(size=shape[:1])
     values["w2"] /= values["k"]
-    for name, array in values.items():
-        model.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(np.float32), name))
+    model = network(
+        """net (float[n, 4, 12, 12] x) => (float[n, 4, 12, 12] y) {
+        [one] a = Conv<pads=[1,1,1,1]>(x, w1, b1)
+        [bend] s = Sin(a)
+        [stretch] h = Mul(s, k)
+        [two] b = Conv<pads=[1,1,1,1]>(h, w2, b2)
+        [again] t = Sin(b)
+        [three] y = Conv<pads=[1,1,1,1]>(t, w3, b3)
+    }""",
+        values,
+    )
     onnx.save(model, folder / "net.onnx")
     np.savez(folder / "x.npz", x=rng.normal(size=(24, 4, 12, 12)).astype(np.float32))
 
@@ -131,8 +132,14 @@ def test_activations_that_lose_little_beside_the_weights_take_one_look(tmp_path:
 def head(folder: Path) -> None:
     """A convolution whose first channel reaches further, and a small product behind the mean over all places."""
     rng = np.random.default_rng(0)
-    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 21]>
-    net (float[n, 32, 24, 24] x) => (float[n, 8] y) {
+    values = {"w3": rng.normal(size=(32, 8))}
+    for name, shape in {"w1": (32, 32, 3, 3), "w2": (32, 32, 3, 3)}.items():
+        values[name] = rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))
+    values |= {f"b{place}": np.zeros(size) for place, size in ((1, 32), (2, 32), (3, 8))}
+    values["w2"][0] *= 100
+    values["w3"][0] /= 100
+    model = network(
+        """net (float[n, 32, 24, 24] x) => (float[n, 8] y) {
         [one] a = Conv<pads=[1,1,1,1]>(x, w1, b1)
         [cut] h = Relu(a)
         [two] b = Conv<pads=[1,1,1,1], strides=[4,4]>(h, w2, b2)
@@ -140,15 +147,9 @@ def head(folder: Path) -> None:
         [mean] m = GlobalAveragePool(r)
         [flat] f = Flatten(m)
         [three] y = Gemm(f, w3, b3)
-    }""")
-    values = {"w3": rng.normal(size=(32, 8))}
-    for name, shape in {"w1": (32, 32, 3, 3), "w2": (32, 32, 3, 3)}.items():
-        values[name] = rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))
-    values |= {f"b{place}": np.zeros(size) for place, size in ((1, 32), (2, 32), (3, 8))}
-    values["w2"][0] *= 100
-    values["w3"][0] /= 100
-    for name, array in values.items():
-        model.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(np.float32), name))
+    }""",
+        values,
+    )
     onnx.save(model, folder / "net.onnx")
     np.savez(folder / "x.npz", x=rng.normal(size=(24, 32, 24, 24)).astype(np.float32))
 
@@ -170,21 +171,21 @@ def test_a_layer_that_takes_next_to_no_time_runs_in_float_where_little_is_lost(t
 def small_end(folder: Path, reach: float) -> None:
     """Two convolutions, sines whose first channel reaches further, and a convolution of some 7 % of the time."""
     rng = np.random.default_rng(0)
-    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 21]>
-    net (float[n, 32, 24, 24] x) => (float[n, 8, 24, 24] y) {
-        [one] a = Conv<pads=[1,1,1,1]>(x, w1)
-        [two] b = Conv<pads=[1,1,1,1]>(a, w2)
-        [bend] s = Sin(b)
-        [stretch] h = Mul(s, k)
-        [three] y = Conv<pads=[1,1,1,1]>(h, w3)
-    }""")
     values = {"k": np.ones((1, 32, 1, 1))}
     values["k"][0, 0] = reach
     for name, shape in {"w1": (32, 32, 3, 3), "w2": (32, 32, 3, 3), "w3": (8, 32, 3, 3)}.items():
         values[name] = rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))
     values["w3"] /= values["k"]
-    for name, array in values.items():
-        model.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(np.float32), name))
+    model = network(
+        """net (float[n, 32, 24, 24] x) => (float[n, 8, 24, 24] y) {
+        [one] a = Conv<pads=[1,1,1,1]>(x, w1)
+        [two] b = Conv<pads=[1,1,1,1]>(a, w2)
+        [bend] s = Sin(b)
+        [stretch] h = Mul(s, k)
+        [three] y = Conv<pads=[1,1,1,1]>(h, w3)
+    }""",
+        values,
+    )
     onnx.save(model, folder / "net.onnx")
     np.savez(folder / "x.npz", x=rng.normal(size=(24, 32, 24, 24)).astype(np.float32))
 
@@ -248,18 +249,16 @@ def test_what_is_no_island_has_no_reason() -> None:
 
 
 def test_a_graph_that_demands_four_samples_is_given_four_at_a_time(tmp_path: Path) -> None:
-    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 21]>
-    net (float[4, 32, 12, 12] x) => (float[4, 6] y) <int64[2] rows = {4, -1}> {
+    rng = np.random.default_rng(0)
+    model = network(
+        """net (float[4, 32, 12, 12] x) => (float[4, 6] y) <int64[2] rows = {4, -1}> {
         a = Conv<pads=[1,1,1,1]>(x, w)
         b = Sin(a)
         f = Reshape(b, rows)
         y = Gemm(f, v)
-    }""")
-    rng = np.random.default_rng(0)
-    for name, shape in {"w": (32, 32, 3, 3), "v": (4608, 6)}.items():
-        model.graph.initializer.append(
-            onnx.numpy_helper.from_array((rng.normal(size=shape) / 20).astype(np.float32), name)
-        )
+    }""",
+        {name: rng.normal(size=shape) / 20 for name, shape in {"w": (32, 32, 3, 3), "v": (4608, 6)}.items()},
+    )
     onnx.save(model, tmp_path / "net.onnx")
     np.savez(tmp_path / "x.npz", x=rng.normal(size=(24, 32, 12, 12)).astype(np.float32))
     report, told = job(tmp_path, "rows")

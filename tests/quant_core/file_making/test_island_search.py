@@ -3,10 +3,8 @@
 from types import SimpleNamespace
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
-from onnx import numpy_helper
 
 from quant_core.export import place
 from quant_core.export.kernels.far_memory import NEAR_BYTES, SAMPLES, far_time
@@ -16,18 +14,17 @@ from quant_core.export.targets.ort_cpu import ORT_CPU
 from quant_core.file_making.island_search import IslandSearch
 from quant_core.ingest import find_layers, normalise
 from quant_core.spec import QuantizeSpec
+from tests.networks import network
 
-CHAIN = """<ir_version: 10, opset_import: ["" : 21]> g (float[1,16,8,8] x) => (float[1,16,8,8] y) {
+CHAIN = """g (float[1,16,8,8] x) => (float[1,16,8,8] y) {
     a = Conv(x, u) b = Conv(a, v) y = Conv(b, w)
 }"""
 NEAR = NEAR_BYTES // (4 * SAMPLES)
 
 
 def search(size):
-    proto = onnx.parser.parse_model(CHAIN)
-    for name in ("u", "v", "w"):
-        values = np.random.default_rng(0).standard_normal((16, 16, 1, 1))
-        proto.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
+    weight = np.random.default_rng(0).standard_normal((16, 16, 1, 1))
+    proto = network(CHAIN, dict.fromkeys("uvw", weight))
     model = normalise(ir.from_proto(proto))
     layers, spec = find_layers(model), QuantizeSpec.model_validate({"budget": {"effective_bits": 8}})
     bits = {layer.name: 8 for layer in layers}

@@ -19,6 +19,7 @@ from quant_core.sensitivity import Objective, Term, split_batches
 from quant_core.spec import QuantizeSpec
 from quant_core.spec.width import width_of
 from quant_core.trials import PlanMeter
+from tests.networks import drawn, network
 
 SPEC = {"bops": 0.03, "bits": [4, 8], "activation_bits": "4,8,16,float", "rounding": "nearest"}
 OBJECTIVE = Objective((Term("y", "y", "squared_error"),))
@@ -31,8 +32,9 @@ def quiet(fraction, message):
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("open"), np.random.default_rng(0)
-    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 21]>
-    net (float[n, 4, 6, 6] x) => (float[n, 4] y) {
+    shapes = {"w1": (8, 4, 3, 3), "b1": (8,), "w2": (8, 8, 3, 3), "b2": (8,), "w3": (8, 4), "b3": (4,)}
+    model = network(
+        """net (float[n, 4, 6, 6] x) => (float[n, 4] y) {
         [one] a = Conv<pads=[1,1,1,1]>(x, w1, b1)
         [bend] h = Relu(a)
         [two] b = Conv<pads=[1,1,1,1]>(h, w2, b2)
@@ -40,11 +42,9 @@ def given(tmp_path_factory):
         [pool] p = GlobalAveragePool(s)
         [flat] f = Flatten(p)
         [head] y = Gemm(f, w3, b3)
-    }""")
-    shapes = {"w1": (8, 4, 3, 3), "b1": (8,), "w2": (8, 8, 3, 3), "b2": (8,), "w3": (8, 4), "b3": (4,)}
-    for name, shape in shapes.items():
-        values = (rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
-        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    }""",
+        {name: rng.normal(size=shape) / np.sqrt(np.prod(shape[1:])) for name, shape in shapes.items()},
+    )
     onnx.save(model, folder / "net.onnx")
     np.savez(folder / "x.npz", x=rng.normal(size=(64, 4, 6, 6)).astype(np.float32))
     return folder
@@ -133,16 +133,15 @@ def test_shares_of_all_layers_add_up_to_every_tensor_once(opened):
 
 def test_layers_that_are_slow_in_integers_are_not_asked(tmp_path):
     rng = np.random.default_rng(0)
-    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 21]>
-    net (float[n, 2, 16] x) => (float[n, 1, 16] y) {
+    model = network(
+        """net (float[n, 2, 16] x) => (float[n, 1, 16] y) {
         [one] a = Conv<pads=[2,2]>(x, w1)
         [groups] b = Conv<pads=[1,1], group=8>(a, w2)
         [bend] h = LeakyRelu(b)
         [up] y = ConvTranspose(h, w3)
-    }""")
-    for name, shape in {"w1": (8, 2, 5), "w2": (16, 1, 3), "w3": (16, 1, 1)}.items():
-        values = rng.normal(size=shape).astype(np.float32)
-        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    }""",
+        drawn(rng, {"w1": (8, 2, 5), "w2": (16, 1, 3), "w3": (16, 1, 1)}),
+    )
     onnx.save(model, tmp_path / "net.onnx")
     np.savez(tmp_path / "x.npz", x=rng.normal(size=(32, 2, 16)).astype(np.float32))
     spec = QuantizeSpec.model_validate(SPEC | {"bops": 1.0})

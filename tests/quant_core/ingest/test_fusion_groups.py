@@ -1,5 +1,4 @@
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
 
@@ -7,6 +6,7 @@ from quant_core.allocation.ties import read_ties
 from quant_core.errors import SpecError
 from quant_core.ingest import find_layers, normalise
 from quant_core.ingest.fusion_groups import find_fusion_groups
+from tests.networks import drawn, network
 
 NET = """
 <ir_version: 10, opset_import: ["" : 21]>
@@ -34,15 +34,9 @@ net (float[N, 4, 8, 8] x, float[N, 6, 4] t) => (float[N, 4, 8, 8] y, float[N, 6,
 
 @pytest.fixture
 def net():
-    proto = onnx.parser.parse_model(NET)
-    if not proto.graph.initializer:
-        square = dict.fromkeys(("wq", "wk", "wo"), (4, 4))
-        shapes = {"dw": (4, 1, 3, 3), "pw": (4, 4, 1, 1), "side": (4, 4, 3, 3), "bias": (4,)} | square
-        rng = np.random.default_rng(0)
-        for name, shape in shapes.items():
-            proto.graph.initializer.append(
-                onnx.numpy_helper.from_array(rng.normal(size=shape).astype("float32"), name)
-            )
+    square = dict.fromkeys(("wq", "wk", "wo"), (4, 4))
+    shapes = {"dw": (4, 1, 3, 3), "pw": (4, 4, 1, 1), "side": (4, 4, 3, 3), "bias": (4,)} | square
+    proto = network(NET, drawn(np.random.default_rng(0), shapes))
     for node in proto.graph.node:
         node.name = f"n_{node.output[0]}"
     model = normalise(ir.from_proto(proto))

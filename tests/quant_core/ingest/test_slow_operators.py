@@ -5,16 +5,15 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
-from onnx import numpy_helper
 
 from quant_core.ingest import normalise
 from quant_core.ingest.slow_operators import spell_out_slow
 from quant_core.pipeline import quantize
 from quant_core.preparation import prepare
 from quant_core.spec import QuantizeSpec
+from tests.networks import network
 from tests.quant_core.export.networks import optimized_operators
 
-HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
 IMAGE = "g (float[n,4,5,5] x) => (float[n,4,5,5] y)"
 SLOPES = {
     "below": [0.25, 0.0, -0.5, 1.0],
@@ -25,10 +24,7 @@ MISH = "s = Softplus(x) t = Tanh(s) y = Mul(x, t)"
 
 
 def model(text, **constants):
-    proto = onnx.parser.parse_model(HEADER + text)
-    for name, values in constants.items():
-        proto.graph.initializer.append(numpy_helper.from_array(np.asarray(values, np.float32), name))
-    return proto
+    return network(text, {name: np.asarray(values, np.float32) for name, values in constants.items()})
 
 
 def outputs(proto, x):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from onnx import numpy_helper, parser
+from onnx import parser
 
 from quant_core.ingest.varying_sizes import varying_tensors
+from tests.networks import network
 
 
 def test_what_is_selected_varies_until_it_is_written_somewhere():
@@ -44,8 +45,8 @@ def test_a_window_that_moves_keeps_its_size():
 
 
 def test_what_a_branch_selects_or_hands_on_varies():
-    proto = parser.parse_model("""<ir_version: 10, opset_import: ["" : 21]>
-        g (float[n, 4] x, bool yes) => (float[a] y, float[b] z, float[c] w) {
+    proto = network(
+        """g (float[n, 4] x, bool yes) => (float[a] y, float[b] z, float[c] w) {
             chosen = Compress(x, flags)
             y = If (yes) <then_branch = one () => (float[a] kept) { kept = Relu(chosen) },
                           else_branch = other () => (float[a] left) { left = Neg(chosen) }>
@@ -53,7 +54,8 @@ def test_what_a_branch_selects_or_hands_on_varies():
                           else_branch = four () => (float[b] none) { none = Cast<to = 1>(x) }>
             w = If (yes) <then_branch = five () => (float[c] same) { same = Relu(x) },
                           else_branch = six () => (float[c] less) { less = Neg(x) }>
-        }""")
-    proto.graph.initializer.append(numpy_helper.from_array(np.array([True, False]), "flags"))
+        }""",
+        {"flags": np.array([True, False])},
+    )
     assert {"chosen", "y", "z"} <= varying_tensors(ir.from_proto(proto))
     assert "w" not in varying_tensors(ir.from_proto(proto))

@@ -11,8 +11,8 @@ from quant_core.export.kernels.run_time import estimated_time
 from quant_core.pipeline import quantize
 from quant_core.preparation import float_speed, prepare
 from quant_core.spec import FLOAT_BITS, QuantizeSpec
+from tests.networks import network
 
-HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
 SIDE = 64
 
 
@@ -33,10 +33,7 @@ def save(folder, activation, channels, count, tail=""):
         last = out
     body.append(tail)
     image = f"float[n,{channels},{SIDE},{SIDE}]"
-    proto = onnx.parser.parse_model(f"{HEADER} g ({image} x) => ({image} y) {{ {' '.join(body)} }}")
-    for name, values in weights.items():
-        proto.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
-    onnx.save(proto, folder / "m.onnx")
+    onnx.save(network(f"g ({image} x) => ({image} y) {{ {' '.join(body)} }}", weights), folder / "m.onnx")
     x = rng.standard_normal((4, channels, SIDE, SIDE)).astype(np.float32)
     np.savez(folder / "s.npz", x=x)
     return folder
@@ -59,10 +56,7 @@ def save_table(folder, *widths):
         )
         last = f"a{number}"
     ends = f"(float[n,{widths[0]}] x) => (float[n,{widths[-1]}] y)"
-    proto = onnx.parser.parse_model(f"{HEADER} g {ends} {{ {' '.join(body)} }}")
-    for name, values in weights.items():
-        proto.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
-    onnx.save(proto, folder / "m.onnx")
+    onnx.save(network(f"g {ends} {{ {' '.join(body)} }}", weights), folder / "m.onnx")
     np.savez(folder / "s.npz", x=rng.standard_normal((8, widths[0])).astype(np.float32))
     return folder
 

@@ -3,16 +3,14 @@
 import sys
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
-from onnx import numpy_helper
 
 from quant_core.export import place
 from quant_core.ingest import find_layers, normalise
 from quant_core.ingest.added_bias import added_bias
+from tests.networks import drawn, network
 
-HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
 STEPS = {
     "Gemm": "h{k} = Gemm(a{k}, w{k}, b{k})",
     "Conv": "h{k} = Conv(a{k}, w{k}, b{k})",
@@ -23,14 +21,9 @@ SHAPES = {"Gemm": (4, 4), "Conv": (4, 4, 1, 1)}
 def chain(op, count):
     body = " ".join(f"[n{k}] {STEPS[op].format(k=k)} a{k + 1} = Relu(h{k})" for k in range(count))
     image = "float[n,4]" if op == "Gemm" else "float[n,4,4,4]"
-    text = f"{HEADER} g ({image} a0) => ({image} a{count}) {{ {body} }}"
-    proto = onnx.parser.parse_model(text)
-    rng = np.random.default_rng(0)
-    for k in range(count):
-        for name, shape in ((f"w{k}", SHAPES[op]), (f"b{k}", (4,))):
-            value = rng.standard_normal(shape).astype(np.float32)
-            proto.graph.initializer.append(numpy_helper.from_array(value, name))
-    return normalise(ir.from_proto(proto))
+    text = f"g ({image} a0) => ({image} a{count}) {{ {body} }}"
+    shapes = {f"{name}{k}": shape for k in range(count) for name, shape in (("w", SHAPES[op]), ("b", (4,)))}
+    return normalise(ir.from_proto(network(text, drawn(np.random.default_rng(0), shapes))))
 
 
 def calls(work):

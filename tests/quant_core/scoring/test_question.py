@@ -6,13 +6,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import numpy_helper
 
 from quant_core.calibration import Samples
 from quant_core.errors import SamplesError
 from quant_core.pipeline import quantize
 from quant_core.scoring.question import asked
 from quant_core.spec import AnalyzeSpec, QuantizeSpec
+from tests.networks import drawn, network
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,8 @@ g (float[n,40] x) => (float[] y) { h = MatMul(x, w) r = Relu(h) s = MatMul(r, v)
 
 @pytest.mark.parametrize("count", [4, 8])
 def test_one_sample_whose_axis_is_squeezed_away_is_too_few(count, tmp_path):
-    proto, random = onnx.parser.parse_model(NET), np.random.default_rng(0)
-    for name, shape in {"w": (40, 32), "v": (32, 1)}.items():
-        values = random.standard_normal(shape).astype(np.float32)
-        proto.graph.initializer.append(numpy_helper.from_array(values, name))
+    random = np.random.default_rng(0)
+    proto = network(NET, drawn(random, {"w": (40, 32), "v": (32, 1)}))
     onnx.save(proto, tmp_path / "net.onnx")
     np.savez(tmp_path / "data.npz", x=random.standard_normal((count, 40)).astype(np.float32))
     paths, spec = (tmp_path / "net.onnx", tmp_path / "data.npz"), QuantizeSpec(size=0.4, effort="fast")

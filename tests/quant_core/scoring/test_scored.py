@@ -14,6 +14,7 @@ from quant_core.errors import SpecError
 from quant_core.pipeline import quantize
 from quant_core.scoring.rounded import apart
 from quant_core.spec import AnalyzeSpec, QuantizeSpec, SensitivityTable
+from tests.networks import drawn, network
 
 SAMPLES = 32
 GNB = {"sensitivity": "gnb", "effort": "fast"}
@@ -22,10 +23,8 @@ net (float[N,6] x) => (float[N,5] y) { h = MatMul(x, v) r = Tanh(h) s = MatMul(x
 
 
 def write(path: Path, seed: int = 0) -> Path:
-    model, random = onnx.parser.parse_model(NET), np.random.default_rng(seed)
-    for name, shape in {"v": (6, 16), "u": (6, 16), "w": (16, 5)}.items():
-        values = random.standard_normal(shape).astype(np.float32)
-        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    random = np.random.default_rng(seed)
+    model = network(NET, drawn(random, {"v": (6, 16), "u": (6, 16), "w": (16, 5)}))
     onnx.save(model, path)
     return path
 

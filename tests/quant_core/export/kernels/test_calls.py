@@ -3,26 +3,24 @@
 from dataclasses import replace
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
-from onnx import numpy_helper
 
 from quant_core.export import place
 from quant_core.export.kernels.calls import CALL, DYNAMIC, PASSED, RUN, calls_time
 from quant_core.export.kernels.placed_run import PlacedRun
 from quant_core.ingest import find_layers, normalise
 from quant_core.spec import FLOAT_BITS
+from tests.networks import network
 
-HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
 SHAPES = {"image": (4, 4, 1, 1), "rows": (4, 4), "bias": (4,)}
 
 
 def calls(body, shape, *, in_float):
-    proto = onnx.parser.parse_model(f"{HEADER} g (float[n,{shape}] x) => (float[n,{shape}] y) {{ {body} }}")
-    for name, sizes in SHAPES.items():
-        values = np.random.default_rng(0).standard_normal(sizes).astype(np.float32)
-        proto.graph.initializer.append(numpy_helper.from_array(values, name))
+    proto = network(
+        f"g (float[n,{shape}] x) => (float[n,{shape}] y) {{ {body} }}",
+        {name: np.random.default_rng(0).standard_normal(sizes) for name, sizes in SHAPES.items()},
+    )
     model = normalise(ir.from_proto(proto))
     layers = tuple(
         replace(layer, activation_bits=FLOAT_BITS if in_float else None) for layer in find_layers(model)

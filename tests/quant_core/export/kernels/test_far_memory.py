@@ -1,15 +1,14 @@
 """What large tensors take more in a batch."""
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
-from onnx import numpy_helper
 
 from quant_core.export import place
 from quant_core.export.kernels.far_memory import FAR_CODE, FAR_FLOAT, NEAR_BYTES, SAMPLES, far_time
 from quant_core.export.kernels.placed_run import PlacedRun
 from quant_core.ingest import find_layers, normalise, with_float_activations
+from tests.networks import network
 
 CHANNELS = 16
 NEAR, CODES_NEAR = NEAR_BYTES // (4 * SAMPLES), NEAR_BYTES // SAMPLES
@@ -18,11 +17,9 @@ NEAR, CODES_NEAR = NEAR_BYTES // (4 * SAMPLES), NEAR_BYTES // SAMPLES
 
 def far(body, size, floats=()):
     plane = f"float[1,{CHANNELS},8,8]"
-    text = f'<ir_version: 10, opset_import: ["" : 21]> g ({plane} x) => ({plane} y) {{ {body} }}'
-    proto = onnx.parser.parse_model(text)
-    for name in ("u", "v", "w"):
-        values = np.random.default_rng(0).standard_normal((CHANNELS, CHANNELS, 1, 1))
-        proto.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
+    text = f"g ({plane} x) => ({plane} y) {{ {body} }}"
+    weight = np.random.default_rng(0).standard_normal((CHANNELS, CHANNELS, 1, 1))
+    proto = network(text, dict.fromkeys("uvw", weight))
     model = normalise(ir.from_proto(proto))
     layers = find_layers(model)
     layers = with_float_activations(layers, [x.name for x in layers if x.weight in floats])

@@ -3,9 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-from onnx import numpy_helper
 
 from quant_core.export import place
 from quant_core.export.kernels.placed_run import PlacedRun
@@ -13,8 +11,8 @@ from quant_core.export.kernels.run_time import estimated_time
 from quant_core.export.kernels.times import BORDER, PASS, START, float_time, integer_time
 from quant_core.ingest import find_layers, normalise
 from quant_core.spec import FLOAT_BITS
+from tests.networks import network
 
-HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
 SIDE, CHANNELS = 8, 16
 PLANE = CHANNELS * SIDE**2
 SWISH = "c = HardSwish(a)"
@@ -22,13 +20,10 @@ SPELLED = "g = HardSigmoid<alpha=0.166666667,beta=0.5>(a) c = Mul(a, g)"
 
 
 def placed(body, floats=()):
-    text = f"{HEADER} g (float[1,{CHANNELS},{SIDE},{SIDE}] x) => (float[1,{CHANNELS},{SIDE},{SIDE}] y) {{ {body} }}"
-    proto = onnx.parser.parse_model(text)
-    for name in ("u", "v", "w"):
-        values = np.random.default_rng(0).standard_normal((CHANNELS, CHANNELS, 1, 1))
-        proto.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
+    text = f"g (float[1,{CHANNELS},{SIDE},{SIDE}] x) => (float[1,{CHANNELS},{SIDE},{SIDE}] y) {{ {body} }}"
+    weight = np.random.default_rng(0).standard_normal((CHANNELS, CHANNELS, 1, 1))
     factors = np.arange(CHANNELS, dtype=np.float32).reshape(-1, 1, 1)
-    proto.graph.initializer.append(numpy_helper.from_array(factors, "k"))
+    proto = network(text, {"u": weight, "v": weight, "w": weight, "k": factors})
     model = normalise(ir.from_proto(proto))
     sizes = {"macs": PLANE * CHANNELS, "input_elements": PLANE, "output_elements": PLANE}
     layers = tuple(

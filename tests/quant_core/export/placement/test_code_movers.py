@@ -1,14 +1,13 @@
 """Operators that move values run on codes: nothing is rounded twice, and files equal the simulation."""
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
-from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from quant_core.export.placement.code_movers import repetitions
 from quant_core.export.targets.portable import portable
+from tests.networks import network
 from tests.quant_core.export.networks import HEADER, Net
 
 PADS, SIZES = [0, 2, 1, 0, 0, 2, 0, 1], [5, 16, 12, 12]
@@ -79,12 +78,11 @@ def test_what_writes_values_of_its_own_is_rounded_anew(name, tmp_path):
 @pytest.mark.parametrize("times", [(1, 2), (2, 2), (3, 4), (8, 8)])
 def test_a_resize_repeats_places_where_it_says_so(times, where, nearest):
     modes = f'coordinate_transformation_mode="{where}", nearest_mode="{nearest}"'
-    proto = onnx.parser.parse_model(
-        '<ir_version: 10, opset_import: ["" : 21]> g (float[1,1,5,5] x) => (float[1,1,h,w] y)'
-        f" {{ y = Resize<{modes}>(x, , scales) }}"
-    )
     scales = np.array([1, 1, *times], np.float32)
-    proto.graph.initializer.append(numpy_helper.from_array(scales, "scales"))
+    proto = network(
+        f"g (float[1,1,5,5] x) => (float[1,1,h,w] y) {{ y = Resize<{modes}>(x, , scales) }}",
+        {"scales": scales},
+    )
     (node,) = ir.from_proto(proto).graph
     image = np.arange(25, dtype=np.float32).reshape(1, 1, 5, 5)
     found = ReferenceEvaluator(proto).run(None, {"x": image})[0]

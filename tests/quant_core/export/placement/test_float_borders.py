@@ -1,27 +1,22 @@
 """Borders between codes and float tensors."""
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
-from onnx import numpy_helper
 
 from quant_core.export import place
 from quant_core.export.placement.float_borders import float_borders
 from quant_core.ingest import find_layers, normalise
+from tests.networks import network
 
-HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
 CONV = "Conv<kernel_shape=[1,1]>"
 POOL = "p = MaxPool<kernel_shape=[1,1]>(r)"
 HEAD = "g (float[n,4,6,6] x) => (float[n,4,6,6] y) "
 
 
 def borders(body):
-    proto = onnx.parser.parse_model(HEADER + HEAD + body)
-    for name in ("u", "v", "w"):
-        if f", {name})" in body:
-            values = np.random.default_rng(0).standard_normal((4, 4, 1, 1)).astype(np.float32)
-            proto.graph.initializer.append(numpy_helper.from_array(values, name))
+    weight = np.random.default_rng(0).standard_normal((4, 4, 1, 1))
+    proto = network(HEAD + body, {name: weight for name in "uvw" if f", {name})" in body})
     model = normalise(ir.from_proto(proto))
     layers = find_layers(model)
     placement = place(model, layers, {layer.name: 8 for layer in layers}, 8)

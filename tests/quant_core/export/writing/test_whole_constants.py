@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from quant_core.debugging import debug
 from quant_core.pipeline import quantize
 from quant_core.spec import QuantizeSpec
+from tests.networks import network
 from tests.quant_core.export.networks import optimized_operators
 
 N = helper.make_node
@@ -101,20 +102,19 @@ def test_they_stay_as_they_are_in_files_for_gpus(paths, tmp_path):
 def test_row_numbers_and_tables_that_others_read_too(nodes, output, form, monkeypatch, tmp_path):
     """Of a table that the model itself reads whole."""
     monkeypatch.setattr("quant_core.export.targets.ort_cpu._SMALL_TABLE", 0)
-    model = onnx.parser.parse_model(
-        f"""<ir_version: 10, opset_import: ["" : 21]>
-        net (float[n,64,32] x, int64[n,64] i) => (float[n,64,32] y{output}) {{
-            rows = Gather(w, order)
-            big = ReduceMax<keepdims=0>(x)
-            {nodes}
-            y = MatMul(sum, v)
-        }}"""
-    )
     random = np.random.default_rng(0)
     floats = {name: random.standard_normal(shape) for name, shape in [("w", (64, 32)), ("v", (32, 32))]}
     stored = {name: array.astype(np.float32) for name, array in floats.items()}
     stored |= {"order": np.arange(64), "small": np.float32(-50)}
-    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in stored.items())
+    model = network(
+        f"""net (float[n,64,32] x, int64[n,64] i) => (float[n,64,32] y{output}) {{
+            rows = Gather(w, order)
+            big = ReduceMax<keepdims=0>(x)
+            {nodes}
+            y = MatMul(sum, v)
+        }}""",
+        stored,
+    )
     onnx.save(model, tmp_path / "net.onnx")
     x = random.standard_normal((12, 64, 32)).astype(np.float32)
     np.savez(tmp_path / "data.npz", x=x, i=random.integers(0, 64, (12, 64)))

@@ -5,11 +5,10 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from onnx import numpy_helper
 
 from quant_core.ingest import normalise
+from tests.networks import network
 
-HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
 PADDED = "g (float[n,4,t] x) => (float[n,6,u] y) <int64[6] pads = {0, 0, 4, 0, 0, 1}> "
 PADDED += "{ p = Pad(x, pads) y = Conv<dilations=[2]>(p, w) }"
 ALONG_ONE_AXIS = PADDED.replace("[6] pads = {0, 0, 4, 0, 0, 1}", "[2] pads = {4, 1}, int64[1] axis = {-1}")
@@ -21,10 +20,9 @@ SHAPES = {"w": (6, 4, 3), "v": (6, 4, 3, 3)}
 
 
 def both(text, shape=(2, 4, 13)):
-    proto = onnx.parser.parse_model(HEADER + text)
-    for name, sizes in SHAPES.items():
-        values = np.random.default_rng(1).standard_normal(sizes).astype(np.float32)
-        proto.graph.initializer.append(numpy_helper.from_array(values, name))
+    proto = network(
+        text, {name: np.random.default_rng(1).standard_normal(sizes) for name, sizes in SHAPES.items()}
+    )
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     found = normalise(ir.from_proto(proto))
     ours = ir.to_proto(found)

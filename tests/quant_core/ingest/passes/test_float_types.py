@@ -10,6 +10,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from quant_core.ingest import find_layers, normalise
 from quant_core.ingest.passes.float_types import COMPUTED_IN_FLOAT32
 from quant_core.ingest.reading.node_order import sort_nodes
+from tests.networks import network
 
 N = helper.make_node
 HALF, BRAIN, DOUBLE = TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE
@@ -139,7 +140,8 @@ def test_subgraphs_and_created_constants(build, floats, run):
 @pytest.mark.parametrize(("told", "opset"), [("", 21), ("", 17), ("seq(float16) ", 21)])
 def test_sequences_that_a_loop_carries(told, opset, floats, run):
     """Their elements change type as tensors do; a body that says nothing of its inputs still says nothing."""
-    model = onnx.parser.parse_model(f"""<ir_version: 8, opset_import: ["" : {opset}]>
+    model = network(
+        f"""<ir_version: 8, opset_import: ["" : {opset}]>
     g (float16[n, 4] x, float16[4, 4] w, int64 count) => (float16[n, k] y) {{
         yes = Constant<value = bool {{1}}>()
         none = SequenceEmpty<dtype = {HALF}>()
@@ -148,8 +150,9 @@ def test_sequences_that_a_loop_carries(told, opset, floats, run):
         }}>
         z = ConcatFromSequence<axis = 1>(all)
         y = MatMul(z, v)
-    }}""")
-    model.graph.initializer.append(numpy_helper.from_array(floats(8, 3).astype(np.float16), "v"))
+    }}""",
+        {"v": floats(8, 3).astype(np.float16)},
+    )
     feeds = {"x": floats(2, 4).astype(np.float16), "w": floats(4, 4).astype(np.float16)}
     feeds["count"] = np.array(2, np.int64)
     normal = normalise(ir.from_proto(model))

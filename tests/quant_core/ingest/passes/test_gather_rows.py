@@ -1,15 +1,13 @@
 """GatherND of a constant's rows becomes Gather; onnxruntime says that the graph computes the same."""
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from onnx import numpy_helper
 
 from quant_core.ingest import find_layers, normalise
+from tests.networks import network
 
-HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
 ROWS = (
     "g (int64[n,2] i) => (float[n,2,4,3] y) <int64 last = {-1}, int64 two = {2}, int64 one = {1}> "
     "{ u = Unsqueeze(i, last) y = GatherND(w, u) }"
@@ -17,9 +15,8 @@ ROWS = (
 
 
 def both(text, shape=(6, 4, 3)):
-    proto = onnx.parser.parse_model(HEADER + text)
     table = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    proto.graph.initializer.append(numpy_helper.from_array(table, "w"))
+    proto = network(text, {"w": table})
     normal = normalise(ir.from_proto(proto))
     feeds = {"i": np.array([[0, -1], [3, 2], [5, 0]])}
     ours, theirs = (

@@ -5,11 +5,10 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from onnx import numpy_helper
 
 from quant_core.ingest import normalise
+from tests.networks import drawn, network
 
-HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
 CONSTANTS = (
     "int64[1] rows = {1}, int64[2] places = {1, 2}, int64[2] columns = {2, -1}, float low = {-0.5}, "
     "float high = {0.5}, int64[8] pads = {0, 1, 2, 0, 0, 3, 4, 0}, int64[4] two = {1, 0, 2, 5}, "
@@ -23,11 +22,8 @@ def graph(body, outputs="float[n,a,b,c] y"):
 
 
 def both(text):
-    proto = onnx.parser.parse_model(HEADER + text)
     draw = np.random.default_rng(1)
-    for name, shape in (("wide", (5, 6, 3)), ("wide_two", (2, 5, 6, 2))):
-        values = draw.standard_normal(shape).astype(np.float32)
-        proto.graph.initializer.append(numpy_helper.from_array(values, name))
+    proto = network(text, drawn(draw, {"wide": (5, 6, 3), "wide_two": (2, 5, 6, 2)}))
     found = normalise(ir.from_proto(proto))
     ours = ir.to_proto(found)
     onnx.checker.check_model(ours, full_check=True)
@@ -139,9 +135,8 @@ def test_transpositions_that_nothing_undoes_stay_where_they_are(body):
 def test_padding_with_channels_last_becomes_that_of_the_convolution():
     text = f"g (float[n,5,6,4] x) => (float[n,a,b,c] y) <{CONSTANTS}> "
     text += f"{{ s = Mul(x, low) p = Pad(s, pads) t = {FIRST}(p) y = Conv(t, w) }}"
-    proto = onnx.parser.parse_model(HEADER + text)
     weight = np.random.default_rng(1).standard_normal((6, 4, 3, 3)).astype(np.float32)
-    proto.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    proto = network(text, {"w": weight})
     model = normalise(ir.from_proto(proto))
     assert operators(model) == ["Mul", "Transpose", "Conv"]
     x = np.random.default_rng(0).standard_normal((2, 5, 6, 4)).astype(np.float32)

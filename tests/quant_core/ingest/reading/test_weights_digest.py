@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
 
 from quant_core.ingest import read_model
+from tests.networks import network
 
 NET = """<ir_version: 8, opset_import: ["": 18]>
 net (float[N,6] x) => (float[N,5] y) {
@@ -17,8 +17,7 @@ net (float[N,6] x) => (float[N,5] y) {
 
 
 def digest(path: Path, weight: np.ndarray, **external: str) -> str:
-    model = onnx.parser.parse_model(NET)
-    model.graph.initializer.append(numpy_helper.from_array(weight, "v"))
+    model = network(NET, {"v": weight})
     if external:
         onnx.save(model, path, save_as_external_data=True, size_threshold=0, **external)
     else:

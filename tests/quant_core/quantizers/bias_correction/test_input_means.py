@@ -1,9 +1,7 @@
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
 import torch
-from onnx import numpy_helper
 
 from quant_core.calibration import Samples
 from quant_core.executor import compile_model
@@ -12,8 +10,8 @@ from quant_core.quantizers.bias_correction.input_means import find_bias
 from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.moments.input_moments import input_moments
 from quant_core.quantizers.rounding.gptq import gptq
+from tests.networks import drawn, network
 
-HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
 NETS = {
     "Conv": (
         "g (float[n,4,8,8] x) => (float[n,6,6,6] y) { y = Conv<kernel_shape=[3,3]>(x, w, b) }",
@@ -31,12 +29,8 @@ NETS = {
 
 
 def build(text, **shapes):
-    proto = onnx.parser.parse_model(HEADER + text)
     rng = np.random.default_rng(0)
-    for name, shape in shapes.items():
-        proto.graph.initializer.append(
-            numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name)
-        )
+    proto = network(text, drawn(rng, shapes))
     model = normalise(ir.from_proto(proto))
     return model, find_layers(model)
 

@@ -1,7 +1,6 @@
 """Biases that make up for rounded activations, held against sums written out in numpy."""
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
 import torch
@@ -13,8 +12,8 @@ from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers import ActivationGrid, Simulation, quantize_weight
 from quant_core.quantizers.bias_correction.output_means import _helps, correct_means
 from quant_core.quantizers.float_network import FloatNetwork
+from tests.networks import drawn, network
 
-HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
 CONV = "Conv<kernel_shape=[1,1]>"
 NETS = {
     "Conv": f"g (float[n,4,5,5] x) => (float[n,6,5,5] y) {{ y = {CONV}(x, w, b) }}",
@@ -32,11 +31,8 @@ class Job:
     """A net whose first inputs are cut off, with 8-bit weights."""
 
     def __init__(self, text, grids=None, seed=0, count=64, **shapes):
-        proto = onnx.parser.parse_model(HEADER + text)
         rng = np.random.default_rng(seed)
-        for name, shape in shapes.items():
-            values = rng.standard_normal(shape).astype(np.float32)
-            proto.graph.initializer.append(numpy_helper.from_array(values, name))
+        proto = network(text, drawn(rng, shapes))
         for name, value in {"zero": 0.0, "one": 1.0}.items():
             if f" {name}" in text:
                 proto.graph.initializer.append(numpy_helper.from_array(np.float32(value), name))

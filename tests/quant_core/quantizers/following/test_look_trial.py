@@ -1,10 +1,8 @@
 """More columns and mixed samples are followed only where samples that were not followed confirm it."""
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
-from onnx import numpy_helper
 
 from quant_core.calibration import Samples
 from quant_core.executor import compile_model
@@ -12,9 +10,9 @@ from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers import Simulation, quantize_weight
 from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.following.look_trial import best_look
+from tests.networks import network
 
-TEXT = """<ir_version: 10, opset_import: ["" : 21]>
-g (float[n,6] x) => (float[n,4] y) { y = MatMul(x, w) }"""
+TEXT = "g (float[n,6] x) => (float[n,4] y) { y = MatMul(x, w) }"
 
 
 class Trial:
@@ -22,9 +20,8 @@ class Trial:
 
     def __init__(self, few=4, many=4, mixed=4, count=24, **samples):
         rng = np.random.default_rng(0)
-        proto = onnx.parser.parse_model(TEXT)
         weight = rng.standard_normal((6, 4)).astype(np.float32)
-        proto.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+        proto = network(TEXT, {"w": weight})
         self.model = normalise(ir.from_proto(proto))
         self.layers = find_layers(self.model)
         self.network = FloatNetwork(compile_model(self.model), self.model, self.layers, 5)

@@ -1,7 +1,6 @@
 """Where a layer's inputs are looked at does not depend on other layers; what hardly varies is no noise."""
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
 import torch
@@ -13,17 +12,15 @@ from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.moments.feedback import Feedback
 from quant_core.quantizers.moments.input_moments import InputMoments, input_moments
+from tests.networks import drawn, network
 
 
 def test_a_layer_draws_the_same_positions_alone_and_beside_others():
-    model = onnx.parser.parse_model(
-        """<ir_version: 10, opset_import: ["": 21]>
-        net (float[n, 300, 8] x) => (float[n, 300, 8] y) { h = MatMul(x, v) r = Relu(h) y = MatMul(r, w) }"""
-    )
     rng = np.random.default_rng(0)
-    for name in "vw":
-        values = rng.normal(size=(8, 8)).astype(np.float32)
-        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    model = network(
+        "net (float[n, 300, 8] x) => (float[n, 300, 8] y) { h = MatMul(x, v) r = Relu(h) y = MatMul(r, w) }",
+        drawn(rng, {"v": (8, 8), "w": (8, 8)}),
+    )
     normal = normalise(ir.serde.deserialize_model(model))
     layers = find_layers(normal)
     samples = Samples(inputs={"x": rng.normal(size=(32, 300, 8)).astype(np.float32)})
@@ -40,12 +37,10 @@ def test_a_layer_draws_the_same_positions_alone_and_beside_others():
 
 
 def test_the_first_layer_that_infinity_reaches_is_named_however_small():
-    model = onnx.parser.parse_model(
-        """<ir_version: 10, opset_import: ["": 21]>
-        net (float[n, 4] x) => (float[n, 4] y) { h = MatMul(x, v) r = Relu(h) y = MatMul(r, w) }"""
+    model = network(
+        "net (float[n, 4] x) => (float[n, 4] y) { h = MatMul(x, v) r = Relu(h) y = MatMul(r, w) }",
+        {"v": np.ones((4, 32)), "w": np.ones((32, 4))},
     )
-    for name, shape in (("v", (4, 32)), ("w", (32, 4))):
-        model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, np.float32), name))
     normal = normalise(ir.serde.deserialize_model(model))
     layers = find_layers(normal)
     samples = Samples(inputs={"x": np.full((64, 4), np.inf, np.float32)})

@@ -1,11 +1,9 @@
 """Shares of the loss by channel, against the loss of each channel rounded alone."""
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
 import torch
-from onnx import numpy_helper
 
 from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise
@@ -13,6 +11,7 @@ from quant_core.quantizers import quantize_weight
 from quant_core.sensitivity import Batch, Objective
 from quant_core.sensitivity.estimators.channel_shares import channel_shares, confirmed_shares
 from quant_core.sensitivity.objective import Term
+from tests.networks import network
 
 TEXT = """<ir_version: 10, opset_import: ["" : 21]>
 g (float[n,4,6,6] x) => (float[n,5] y) {
@@ -25,11 +24,11 @@ SHAPES = {"w0": (8, 4, 3, 3), "w1": (8, 8, 1, 1), "w2": (8, 5)}
 @pytest.fixture(scope="module")
 def net():
     rng = np.random.default_rng(0)
-    proto = onnx.parser.parse_model(TEXT)
+    weights = {}
     for name, shape in SHAPES.items():
         spread = rng.lognormal(0, 1, shape[0])[:, *[None] * (len(shape) - 1)]
-        values = spread * rng.standard_normal(shape) / 3
-        proto.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
+        weights[name] = spread * rng.standard_normal(shape) / 3
+    proto = network(TEXT, weights)
     model = normalise(ir.from_proto(proto))
     layers = find_layers(model)
     feeds = {"x": torch.from_numpy(rng.standard_normal((64, 4, 6, 6)).astype(np.float32))}

@@ -2,7 +2,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
 import torch
@@ -14,6 +13,7 @@ from quant_core.sensitivity import Objective, Term, output, split_batches
 from quant_core.sensitivity.estimators import foretold
 from quant_core.sensitivity.estimators.foretold import _few_samples, _own_errors, _walked
 from quant_core.sensitivity.float_run import float_runs, stand_in_tensors
+from tests.networks import network
 
 BITS = (2, 3, 4, 5, 6, 8)
 
@@ -121,13 +121,7 @@ def test_half_of_the_samples_are_measured_where_the_last_layers_tell_of_the_othe
     names = [f"w{i}" for i in range(16)]
     weights = {name: rng.normal(0, 0.12, (40, 40)).astype(np.float32) for name in names}
     steps = " ".join(f"m{i} = MatMul(h{i}, w{i}) h{i + 1} = Add(h{i}, m{i})" for i in range(16))
-    model = onnx.parser.parse_model(
-        f"""<ir_version: 10, opset_import: ["": 21]>
-        net (float[n, 40] h0) => (float[n, 40] y) {{ {steps} y = Identity(h16) }}"""
-    )
-    model.graph.initializer.extend(
-        onnx.numpy_helper.from_array(value, name) for name, value in weights.items()
-    )
+    model = network(f"net (float[n, 40] h0) => (float[n, 40] y) {{ {steps} y = Identity(h16) }}", weights)
     normal = normalise(ir.serde.deserialize_model(model))
     program, layers = compile_model(normal), find_layers(normal)
     # Samples of different size cost all layers more or less alike.
@@ -163,12 +157,11 @@ def test_a_loss_by_labels_is_measured_throughout(tiny: Any, samples: torch.Tenso
 
 def test_some_places_of_a_convolution_compare_its_widths_as_all_do(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
-    model = onnx.parser.parse_model(
-        """<ir_version: 10, opset_import: ["": 21]>
-        net (float[n, 3, 24, 24] x) => (float[n, 8, 22, 22] y) { a = Conv(x, w) y = Relu(a) }"""
-    )
     weight = rng.normal(size=(8, 3, 3, 3)).astype(np.float32)
-    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    model = network(
+        "net (float[n, 3, 24, 24] x) => (float[n, 8, 22, 22] y) { a = Conv(x, w) y = Relu(a) }",
+        {"w": weight},
+    )
     normal = normalise(ir.serde.deserialize_model(model))
     program, (layer,) = compile_model(normal), find_layers(normal)
     x = torch.from_numpy(rng.normal(size=(12, 3, 24, 24)).astype(np.float32))
