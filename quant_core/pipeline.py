@@ -23,7 +23,7 @@ from quant_core.journal import Journal
 from quant_core.preparation import Prepared
 from quant_core.preparation.equalizing import equalize, expected_bits
 from quant_core.preparation.pricing import price
-from quant_core.quantizers.moments.input_moments import KeptMoments
+from quant_core.quantizers.moments.calibration_moments import KeptMoments
 from quant_core.quantizers.rounding.round_weights import RoundedWeights
 from quant_core.report import write_report
 from quant_core.scoring.densities import estimate_densities, write_densities

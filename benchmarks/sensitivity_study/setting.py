@@ -15,6 +15,7 @@ from benchmarks.zoo import zoo_folder
 from quant_core.calibration import Samples
 from quant_core.codes import CorrectedBias, QuantizedWeight
 from quant_core.preparation import Prepared, prepare
+from quant_core.quantizers.moments.calibration_moments import CalibrationMoments
 from quant_core.quantizers.rounding.round_weights import RoundedWeights, round_weights
 from quant_core.scoring.effort import plan_effort
 from quant_core.sensitivity import (
@@ -210,11 +211,9 @@ def prepare_setting(subject: Subject, folder: Path, bits: tuple[int, ...] = BITS
     path = folder / "rounded.npz"
     if not path.exists():
         rounded = round_weights(
-            job.network,
+            CalibrationMoments(job.network, seen, 0),
             {layer.name: bits for layer in job.layers},
-            seen,
             WeightOptions(),
-            seed=0,
             on_progress=lambda _fraction, _message: None,
         )
         _save(path, rounded)

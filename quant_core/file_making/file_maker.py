@@ -43,7 +43,7 @@ from quant_core.preparation.float_speed import may_leave_integers
 from quant_core.preparation.open_widths import layers_at
 from quant_core.quantizers import QuantizedWeight
 from quant_core.quantizers.following.places import FollowedPlace
-from quant_core.quantizers.moments.input_moments import KeptMoments
+from quant_core.quantizers.moments.calibration_moments import CalibrationMoments, KeptMoments
 from quant_core.quantizers.rounding.mixed_channels import at_width, stored_widths
 from quant_core.quantizers.rounding.round_weights import RoundedWeights, knows_more, round_weights
 from quant_core.sensitivity import Objective
@@ -380,15 +380,7 @@ class FileMaker:
         return follow_plan(self.job, self.spec, choice, followed, self.samples, self.rounded, tell, coded)
 
     def _round(self, widths: Mapping[str, Collection[int]], stage: Stage) -> RoundedWeights:
-        job = self.job
-        return round_weights(
-            job.network,
-            widths,
-            self.parts[0],
-            self.spec,
-            seed=self.spec.seed,
-            on_progress=self.journal.tells(stage),
-            more=self.parts[1],
-            given=self.rounded,
-            kept=self.moments,
-        )
+        network, (seen, unseen) = self.job.network, self.parts
+        calibration = CalibrationMoments(network, seen, self.spec.seed, more=unseen, kept=self.moments)
+        tell = self.journal.tells(stage)
+        return round_weights(calibration, widths, self.spec, on_progress=tell, given=self.rounded)

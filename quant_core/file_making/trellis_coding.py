@@ -19,7 +19,8 @@ from quant_core.ingest.constant_tensors import stored_tensor
 from quant_core.preparation import Prepared
 from quant_core.quantizers import QuantizedWeight
 from quant_core.quantizers.bias_correction.input_means import find_bias
-from quant_core.quantizers.moments.input_moments import KeptMoments, Moments, input_moments
+from quant_core.quantizers.moments.calibration_moments import KeptMoments
+from quant_core.quantizers.moments.input_moments import Moments, input_moments
 from quant_core.quantizers.rounding.trellis import can_be_coded, path_axis, trellis_coded
 from quant_core.spec import QuantizeSpec
 from quant_core.spec.progress import Tell

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quant_core.calibration import RangeWatch, Samples, split_samples
 from quant_core.preparation import Prepared
-from quant_core.quantizers.moments.input_moments import KeptMoments
+from quant_core.quantizers.moments.calibration_moments import CalibrationMoments, KeptMoments
 from quant_core.quantizers.rounding.round_weights import RoundedWeights, round_weights
 from quant_core.sensitivity.methods import BLIND_TO_CODES
 from quant_core.spec import Request
@@ -102,13 +102,6 @@ def round_candidates(
     Returns:
         Layer name -> bits -> codes and scales.
     """
-    return round_weights(
-        job.network,
-        job.stored,
-        samples,
-        request,
-        seed=request.seed,
-        on_progress=tell,
-        kept=kept,
-        watch=watch,
-    )
+    kept = KeptMoments(limit=0) if kept is None else kept
+    calibration = CalibrationMoments(job.network, samples, request.seed, kept=kept, watch=watch)
+    return round_weights(calibration, job.stored, request, on_progress=tell)

@@ -142,42 +142,6 @@ def joined(one: Moments, other: Moments) -> Moments:
     return one.joined(other)
 
 
-@dataclass(eq=False)
-class KeptMoments:
-    """Moments that are needed again when more samples join.
-
-    Attributes:
-        limit: Most bytes that are held.
-        held: Moments by layer.
-    """
-
-    limit: int = 1 << 29
-    held: dict[str, Moments] = field(default_factory=dict)
-
-    def find(self, layers: Sequence[Layer]) -> dict[str, Moments]:
-        """Give what is held of some layers.
-
-        Args:
-            layers: The layers.
-
-        Returns:
-            Layer name -> moments.
-        """
-        return {layer.name: self.held[layer.name] for layer in layers if layer.name in self.held}
-
-    def keep(self, moments: Mapping[str, Moments]) -> None:
-        """Hold as many as there is room for.
-
-        Args:
-            moments: Layer name -> moments.
-        """
-        room = self.limit - sum(held.nbytes for held in self.held.values())
-        for name, found in moments.items():
-            if name not in self.held and found.nbytes <= room:
-                self.held[name] = found
-                room -= found.nbytes
-
-
 def has_moments(layer: Layer) -> bool:
     """Tell whether a layer's output is a product of its weight with input columns.
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
-from quant_core.calibration import RangeWatch, Samples
+import numpy.typing as npt
+
 from quant_core.codes import QuantizedWeight
 from quant_core.ingest.constant_tensors import stored_tensor
 from quant_core.ingest.layer import Layer
@@ -15,20 +17,12 @@ from quant_core.processors.heap import trim_heap
 from quant_core.processors.side_by_side import side_by_side
 from quant_core.quantizers.bias_correction.input_means import find_bias
 from quant_core.quantizers.chance import chance_of
-from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.grids.weight import quantize_weight
-from quant_core.quantizers.moments.input_moments import (
-    InputMoments,
-    KeptMoments,
-    Moments,
-    has_moments,
-    input_moments,
-    joined,
-)
+from quant_core.quantizers.moments.calibration_moments import CalibrationMoments
+from quant_core.quantizers.moments.input_moments import InputMoments, Moments, has_moments
 from quant_core.quantizers.moments.principal_moments import INDEPENDENT_PER_SAMPLE
-from quant_core.quantizers.moments.read_positions import seeing_batch
 from quant_core.quantizers.moments.rows import rows_shape
-from quant_core.quantizers.moments.table_moments import is_table, table_moments
+from quant_core.quantizers.moments.table_moments import is_table
 from quant_core.quantizers.rounding.adaround import adaround
 from quant_core.quantizers.rounding.coordinate_descent import descend
 from quant_core.quantizers.rounding.gptq import Improve, gptq
@@ -45,48 +39,37 @@ RoundedWeights = Mapping[str, Mapping[int, QuantizedWeight]]
 
 
 def round_weights(
-    network: FloatNetwork,
+    calibration: CalibrationMoments,
     widths: Mapping[str, Collection[int]],
-    samples: Samples,
     options: WeightOptions,
     *,
-    seed: int,
     on_progress: Tell,
-    more: Samples | None = None,
     given: RoundedWeights | None = None,
-    kept: KeptMoments | None = None,
-    watch: RangeWatch | None = None,
 ) -> RoundedWeights:
-    """Round each layer at each of its widths.
+    """Round each layer of a network at each of its widths.
 
     GPTQ and FOEM round what is multiplied with input columns, GPTQ tables too, by how the outputs move with their
     columns; left-hand operands are rounded to the nearest code. Biases of what is multiplied make up for the change of
     their layer's mean output.
 
     Args:
-        network: The network.
+        calibration: The network and its calibration samples; their seed is also that of stochastic rounding.
         widths: Layer name -> candidate bits; float is passed over.
-        samples: Calibration samples.
         options: How weights find their codes. What tunes the codes of a plan starts from GPTQ, which is what it gets
             here.
-        seed: Seed of the choice of positions for GPTQ, and of stochastic rounding.
         on_progress: Called with the fraction done and a message; may raise to stop.
-        more: Samples beyond those.
-        given: What was rounded with `samples` alone, whose ranges are kept; others are then found with all.
-        kept: Where the input moments of `samples` are found, or left for the next time.
-        watch: Shown the first run over `samples` that moments are taken from, if there is one.
+        given: What was rounded without the samples that joined, whose ranges are kept; others are then found with all.
 
     Returns:
         Layer name -> bits -> codes and scales.
     """
-    layers = network.layers
+    layers = calibration.network.layers
     integer = {layer.name: [b for b in widths[layer.name] if b != FLOAT_BITS] for layer in layers}
     by_moments = [
         layer for layer in layers if not options.by_value and integer[layer.name] and has_moments(layer)
     ]
     by_value = [layer for layer in layers if layer not in by_moments]
-    rounding = _Rounding(network, integer, samples, options, seed, more, given or {}, watch)
-    kept = KeptMoments(limit=0) if kept is None else kept
+    rounding = _Rounding(calibration, integer, options, given or {})
     rounded: dict[str, Mapping[int, QuantizedWeight]] = {}
     total = len(layers)
     for group in _groups(by_moments):
@@ -96,7 +79,7 @@ def round_weights(
             told = f"input moments of {size} layers: {done} of {of} samples"
             on_progress(min(1.0, (start + 0.5 * size * done / of) / total), told)
 
-        moments = rounding.moments(group, kept, observed)
+        moments = calibration.of(group, observed)
         # The longest first, so that no core waits for the last of them.
         turns = sorted(group, key=_operations, reverse=True)
         with closing(side_by_side(partial(rounding.by_moments, moments=moments), turns)) as pieces:
@@ -104,7 +87,7 @@ def round_weights(
                 rounded[layer.name] = found
                 done = (start + 0.5 * (len(group) + index + 1)) / total
                 on_progress(done, f"{'FOEM' if options.rounding == 'foem' else 'GPTQ'} {layer.name}")
-    tables = rounding.moments_of_tables(by_value, seeing_batch(layers))
+    tables = calibration.of_tables(rounding.new_tables(by_value))
     for layer in by_value:
         rounded[layer.name] = rounding.by_value(layer, tables.get(layer.name))
         on_progress(min(1.0, len(rounded) / total), f"rounded {layer.name}")
@@ -112,78 +95,35 @@ def round_weights(
     return rounded
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class _Rounding:
-    """How each layer of a job is rounded; `widths` are those without float, all else is what `round_weights` takes."""
+    """How each layer of a network is rounded; `widths` are those without float."""
 
-    network: FloatNetwork
+    calibration: CalibrationMoments
     widths: Mapping[str, Sequence[int]]
-    samples: Samples
     options: WeightOptions
-    seed: int
-    more: Samples | None
     given: RoundedWeights
-    watch: RangeWatch | None
 
-    def moments(
-        self, group: Sequence[Layer], kept: KeptMoments, on_batch: Callable[[int, int], None]
-    ) -> dict[str, Moments]:
-        """Input moments of some layers, over all samples there are."""
-        moments = kept.find(group)
-        lacking = [layer for layer in group if layer.name not in moments]
-        if lacking:
-            moments |= self._observe(lacking, self.samples, on_batch, watch=self.watch)
-            self.watch = None
-        kept.keep(moments)
-        if self.more is None:
-            return moments
-        others = self._observe(group, self.more, on_batch, like=moments)
-        return {name: joined(moments[name], found) for name, found in others.items()}
-
-    def _observe(
-        self,
-        layers: Sequence[Layer],
-        samples: Samples,
-        on_batch: Callable[[int, int], None],
-        *,
-        like: Mapping[str, Moments] | None = None,
-        watch: RangeWatch | None = None,
-    ) -> dict[str, Moments]:
-        return input_moments(
-            self.network,
-            layers,
-            samples,
-            seed=self.seed,
-            on_batch=on_batch,
-            like=like,
-            watch=watch,
-        )
+    def _stored(self, layer: Layer) -> npt.NDArray[Any]:
+        return stored_tensor(self.calibration.network.model, layer.weight).numpy()
 
     def by_moments(self, layer: Layer, moments: dict[str, Moments]) -> Mapping[int, QuantizedWeight]:
         """Codes of a layer by its input moments, which are taken out of those given."""
         return gptq(
             layer,
-            stored_tensor(self.network.model, layer.weight).numpy(),
+            self._stored(layer),
             moments.pop(layer.name),
             self.widths[layer.name],
-            find_bias(self.network.model, layer) if self.options.bias_correction else None,
+            find_bias(self.calibration.network.model, layer) if self.options.bias_correction else None,
             beta=self.options.foem_beta if self.options.rounding == "foem" else 0.0,
             grid_of=self.options.grid,
             improve=improvement(self.options),
             given=self.given.get(layer.name),
         )
 
-    def moments_of_tables(self, layers: Sequence[Layer], seeing: int) -> dict[str, InputMoments]:
-        """What takes the place of input moments for the tables among some layers that are not rounded yet."""
-        tables = [layer for layer in layers if self._is_by_curvature(layer) and layer.name not in self.given]
-        size = self.network.batch_size
-        return table_moments(
-            self.network.program,
-            tables,
-            self.samples,
-            batch_size=size if self.samples.batch else min(size, seeing),
-            seed=self.seed,
-        )
+    def new_tables(self, layers: Sequence[Layer]) -> list[Layer]:
+        """The tables among some layers that are not rounded yet."""
+        return [layer for layer in layers if self._is_by_curvature(layer) and layer.name not in self.given]
 
     def _is_by_curvature(self, layer: Layer) -> bool:
         return not self.options.by_value and bool(self.widths[layer.name]) and is_table(layer)
@@ -193,7 +133,7 @@ class _Rounding:
         widths = self.widths[layer.name]
         if layer.name in self.given and self._is_by_curvature(layer):
             return {bits: self.given[layer.name][bits] for bits in widths}
-        weight = stored_tensor(self.network.model, layer.weight).numpy()
+        weight = self._stored(layer)
         if moments is not None:
             return gptq(layer, weight, moments, widths, grid_of=partial(_of_tables, self.options))
         nearest = {
@@ -205,7 +145,7 @@ class _Rounding:
         if self.options.rounding != "stochastic":
             return nearest
         return {
-            bits: round_stochastically(weight, start, chance_of(self.seed, layer.name, bits))
+            bits: round_stochastically(weight, start, chance_of(self.calibration.seed, layer.name, bits))
             for bits, start in nearest.items()
         }
 

@@ -12,6 +12,7 @@ from quant_core.calibration import Samples, load_samples
 from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise, read_model
 from quant_core.quantizers.float_network import FloatNetwork
+from quant_core.quantizers.moments.calibration_moments import CalibrationMoments
 from quant_core.quantizers.rounding.round_weights import round_weights
 from quant_core.sensitivity import (
     Batch,
@@ -51,11 +52,9 @@ def study() -> Study:
     program = compile_model(model)
     samples = load_samples(DATA / "cifar10_calibration.npz", model)
     rounded = round_weights(
-        FloatNetwork(program, model, layers, 64),
+        CalibrationMoments(FloatNetwork(program, model, layers, 64), samples.take(np.arange(128)), 0),
         {layer.name: BITS for layer in layers},
-        samples.take(np.arange(128)),
         WeightOptions(),
-        seed=0,
         on_progress=lambda fraction, message: None,
     )
     weights = [[rounded[layer.name][bits] for bits in BITS] for layer in layers]
@@ -90,11 +89,9 @@ def study() -> Study:
     few = batches(samples, 128, 160)
     some = layers[1::5]
     nearest = round_weights(
-        FloatNetwork(program, model, some, 8),
+        CalibrationMoments(FloatNetwork(program, model, some, 8), samples.take(np.arange(8)), 0),
         {layer.name: (2,) for layer in some},
-        samples.take(np.arange(8)),
         WeightOptions(rounding="nearest"),
-        seed=0,
         on_progress=lambda fraction, message: None,
     )
     low = [[row[0], nearest[layer.name][2]] for layer, row in zip(some, weights[1::5], strict=True)]

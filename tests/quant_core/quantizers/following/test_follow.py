@@ -14,6 +14,7 @@ from quant_core.quantizers import Simulation
 from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.following.follow import FollowedPlan, follow
 from quant_core.quantizers.following.places import followed_places
+from quant_core.quantizers.moments.calibration_moments import CalibrationMoments
 from quant_core.quantizers.moments.input_columns import columns_at
 from quant_core.quantizers.moments.rows import to_rows
 from quant_core.quantizers.rounding.round_weights import round_weights
@@ -64,11 +65,9 @@ class Job:
         )
         self.widths = {layer.name: bits for layer in self.layers}
         self.given = round_weights(
-            self.network,
+            CalibrationMoments(self.network, self.samples, 0),
             {name: [bits] for name in self.widths},
-            self.samples,
             self.options,
-            seed=0,
             on_progress=lambda *_: None,
         )
         self.weights = {name: row[bits] for name, row in self.given.items()}

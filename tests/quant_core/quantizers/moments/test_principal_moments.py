@@ -10,7 +10,8 @@ from quant_core.errors import NonFiniteError
 from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers.float_network import FloatNetwork
-from quant_core.quantizers.moments.input_moments import InputMoments, KeptMoments, input_moments
+from quant_core.quantizers.moments.calibration_moments import CalibrationMoments, KeptMoments
+from quant_core.quantizers.moments.input_moments import InputMoments, input_moments
 from quant_core.quantizers.moments.principal_moments import PrincipalMoments, few_columns, principal_moments
 from quant_core.quantizers.moments.rows import to_rows
 from quant_core.quantizers.rounding.gptq import gptq
@@ -139,16 +140,11 @@ def test_more_samples_join_what_was_condensed(held):
     samples, more = Samples(inputs={"x": images(8, 1)}), Samples(inputs={"x": images(4, 2)})
     kept = KeptMoments(limit=held)
 
-    def rounded(widths, **options):
+    def rounded(widths, more=None, given=None):
+        network = FloatNetwork(program, model, [layer], 3)
+        calibration = CalibrationMoments(network, samples, 0, more, kept)
         return round_weights(
-            FloatNetwork(program, model, [layer], 3),
-            {"layer": widths},
-            samples,
-            WeightOptions(),
-            seed=0,
-            on_progress=lambda *_: None,
-            kept=kept,
-            **options,
+            calibration, {"layer": widths}, WeightOptions(), on_progress=lambda *_: None, given=given
         )
 
     first = rounded([3, 4])

@@ -9,6 +9,7 @@ from quant_core.calibration import Samples
 from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers.float_network import FloatNetwork
+from quant_core.quantizers.moments.calibration_moments import CalibrationMoments
 from quant_core.quantizers.moments.input_moments import input_moments
 from quant_core.quantizers.moments.read_positions import reads_in_part, run_and_see, seeing_batch
 from quant_core.quantizers.rounding.round_weights import round_weights
@@ -88,11 +89,9 @@ def test_codes_do_not_depend_on_what_stands_in_padding():
     model, layers, program = tokens(masked=True)
     first, second = (
         round_weights(
-            FloatNetwork(program, model, layers, 8),
+            CalibrationMoments(FloatNetwork(program, model, layers, 8), padded(scale), 0),
             {layer.name: (2, 3) for layer in layers},
-            padded(scale),
             WeightOptions(),
-            seed=0,
             on_progress=lambda *_: None,
         )
         for scale in (1.0, 50.0)

@@ -7,6 +7,7 @@ from quant_core.calibration import Samples
 from quant_core.executor import compile_model
 from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.grids.weight import quantize_weight
+from quant_core.quantizers.moments.calibration_moments import CalibrationMoments
 from quant_core.quantizers.moments.table_moments import is_table, table_moments
 from quant_core.quantizers.rounding.round_weights import round_weights
 from quant_core.spec import WeightOptions
@@ -27,11 +28,9 @@ def setting(outputs):
 
 def rounded(model, program, layer, samples, given=None, **options):
     found = round_weights(
-        FloatNetwork(program, model, [layer], 16),
+        CalibrationMoments(FloatNetwork(program, model, [layer], 16), samples, 0),
         {layer.name: (3, 4)},
-        samples,
         WeightOptions(**options),
-        seed=0,
         on_progress=lambda *_: None,
         given=given,
     )

@@ -11,7 +11,8 @@ from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.grids import range_search
-from quant_core.quantizers.moments.input_moments import InputMoments, KeptMoments, has_moments, input_moments
+from quant_core.quantizers.moments.calibration_moments import CalibrationMoments, KeptMoments
+from quant_core.quantizers.moments.input_moments import InputMoments, has_moments, input_moments
 from quant_core.quantizers.moments.rows import from_rows, rows_shape, scale_to_rows, to_rows
 from quant_core.quantizers.rounding.coordinate_descent import descend
 from quant_core.quantizers.rounding.gptq import gptq
@@ -173,11 +174,9 @@ def test_first_order_term_of_weight_zero_is_gptq_to_the_last_bit(case):
     rounded = {}
     for rounding, beta in (("gptq", 0.3), ("foem", 0.0), ("foem", 0.3)):
         rounded[rounding, beta] = round_weights(
-            FloatNetwork(program, model, [layer], 4),
+            CalibrationMoments(FloatNetwork(program, model, [layer], 4), samples, 0),
             {"layer": [2, 3, 4, 8]},
-            samples,
             WeightOptions(rounding=rounding, foem_beta=beta),
-            seed=0,
             on_progress=lambda *_: None,
         )["layer"]
     for bits in (2, 3, 4, 8):
@@ -194,15 +193,13 @@ def test_more_samples_join_moments_that_are_kept_and_leave_ranges_as_they_are():
     first, rest = Samples(inputs={"x": x[:6]}), Samples(inputs={"x": x[6:]})
     kept = KeptMoments()
 
-    def rounded(samples, **more):
+    def rounded(samples, given=None, **options):
         return round_weights(
-            FloatNetwork(program, model, [layer], 3),
+            CalibrationMoments(FloatNetwork(program, model, [layer], 3), samples, 0, **options),
             {"layer": (3, 4)},
-            samples,
             WeightOptions(),
-            seed=0,
             on_progress=lambda fraction, message: None,
-            **more,
+            given=given,
         )
 
     start = rounded(first, kept=kept)

@@ -13,7 +13,7 @@ from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.float_network import FloatNetwork
-from quant_core.quantizers.moments.input_moments import KeptMoments
+from quant_core.quantizers.moments.calibration_moments import CalibrationMoments, KeptMoments
 from quant_core.quantizers.rounding.round_weights import round_weights
 from quant_core.spec import QuantizeSpec
 
@@ -44,13 +44,10 @@ def test_codes_are_the_same_with_one_and_with_several_threads(threads):
     def rounded(count: int, some=layers):
         threads(count)
         found = round_weights(
-            FloatNetwork(program, normal, some, 16),
+            CalibrationMoments(FloatNetwork(program, normal, some, 16), samples, 0, kept=kept),
             {layer.name: (2, 4, 8) for layer in layers},
-            samples,
             QuantizeSpec(size=0.5),
-            seed=0,
             on_progress=lambda _, message: told.append(message),
-            kept=kept,
         )
         assert torch.get_num_threads() == count
         return found
@@ -77,11 +74,13 @@ def test_a_weight_that_is_read_both_ways_is_rounded_to_its_nearest_codes():
     normal = normalise(ir.serde.deserialize_model(model))
     (layer,) = find_layers(normal)
     found = round_weights(
-        FloatNetwork(compile_model(normal), normal, [layer], 16),
+        CalibrationMoments(
+            FloatNetwork(compile_model(normal), normal, [layer], 16),
+            Samples(inputs={"x": rng.normal(size=(64, 16)).astype(np.float32)}),
+            0,
+        ),
         {layer.name: (4, 8)},
-        Samples(inputs={"x": rng.normal(size=(64, 16)).astype(np.float32)}),
         QuantizeSpec(size=0.5),
-        seed=0,
         on_progress=lambda *_: None,
     )[layer.name]
     for bits, rounded in found.items():

@@ -19,6 +19,7 @@ from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.float_network import FloatNetwork
+from quant_core.quantizers.moments.calibration_moments import CalibrationMoments
 from quant_core.quantizers.rounding.round_weights import round_weights
 from quant_core.quantizers.simulation.network import Simulation
 from quant_core.quantizers.tuning import reconstruction
@@ -85,11 +86,9 @@ def tune(model, layers, program, weights, samples, *, steps=150, seed=0, on_prog
 
 def by_gptq(model, layers, program, samples, bits):
     rounded = round_weights(
-        FloatNetwork(program, model, layers, 16),
+        CalibrationMoments(FloatNetwork(program, model, layers, 16), samples, 0),
         {layer.name: (bits,) for layer in layers},
-        samples,
         WeightOptions(bias_correction=False, weight_range="mse"),
-        seed=0,
         on_progress=lambda *_: None,
     )
     return {name: row[bits] for name, row in rounded.items()}
