@@ -13,6 +13,7 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from quant_core.artifacts import MODEL, REPORT_JSON
 from quant_core.calibration import Samples, load_samples, split_samples
@@ -194,11 +195,30 @@ def _folder_of(quantized: Path) -> Path | None:
     return quantized.parent if in_one else None
 
 
+def _report_in(folder: Path) -> Report:
+    """Read what the job of a folder told of its file."""
+    path = folder / REPORT_JSON
+    try:
+        return Report.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ModelError(
+            f"no job told of its file there: {path.name} cannot be read ({error.strerror}).",
+            remedy="Give the folder that `bitwright quantize` wrote, or the quantized .onnx file itself.",
+            where=str(folder),
+        ) from error
+    except ValidationError as error:
+        raise ModelError(
+            "this is not the report of a job of this version.",
+            remedy="Quantize again, or give the quantized .onnx file from another folder.",
+            where=str(path),
+        ) from error
+
+
 def _case(model: Path, folder: Path | None, data: Path, most: int, tell: Tell) -> _Case:
     if folder is None:
         graph = normalise(read_model(model).model)
         return _Case(graph, find_layers(graph), load_samples(data, graph).first(most), {})
-    report = Report.model_validate_json((folder / REPORT_JSON).read_text(encoding="utf-8"))
+    report = _report_in(folder)
     job = prepare(model, data, report.spec)
     calibration, held_back = split_samples(job.samples, report.spec.held_back, report.spec.seed)
     scaled_for = equalized_bits(folder) or expected_bits(job, report.spec.budget)

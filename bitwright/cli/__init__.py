@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import codecs
 import io
+import signal
 import sys
 from contextlib import suppress
-
-from bitwright.cli.app import app
-from bitwright.cli.failures import INTERRUPTED, exit_code, report
 
 _ESCAPED = "bitwright.escaped"
 
@@ -22,6 +20,12 @@ def main(arguments: list[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # names may hold letters that its encoding lacks
         codecs.register_error(_ESCAPED, _escape)
         sys.stdout.reconfigure(errors=_ESCAPED)
+    try:  # loading takes some tenths of a second, in which Ctrl-C may come as well
+        from bitwright.cli.app import app
+        from bitwright.cli.failures import INTERRUPTED, exit_code, report
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     try:
         code = app(args=arguments, standalone_mode=False, prog_name="bitwright")
     except BaseException as error:

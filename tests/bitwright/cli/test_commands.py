@@ -263,6 +263,18 @@ def test_a_signal_ends_a_job_that_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_interruption_while_commands_are_loaded_prints_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    ended = subprocess.run(
+        [sys.executable, "-m", "bitwright", "--help"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "Stopped.\n")
+
+
 def test_version_and_help(run: Run) -> None:
     code, said, _ = run("--version")
     assert (code, said.split()[0]) == (0, "bitwright")
