@@ -1,4 +1,4 @@
-"""Small graphs built by hand, and onnxruntime to compare them in."""
+"""Small graphs built by hand."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+
+from tests.quant_core.ingest.normalised import run_model
 
 DATA = Path(__file__).parents[3] / "benchmarks" / "data"
 Build = Callable[..., onnx.ModelProto]
@@ -49,17 +49,6 @@ def build_model(
     for info, found in zip(model.graph.output, inferred.graph.output, strict=True):
         info.type.CopyFrom(found.type)
     return model
-
-
-def run_model(model: onnx.ModelProto | ir.Model | Path, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """Run a model in onnxruntime on one thread."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    if isinstance(model, ir.Model):
-        model = ir.to_proto(model)
-    content = str(model) if isinstance(model, Path) else model.SerializeToString()
-    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"]).run(None, feeds)
 
 
 @pytest.fixture

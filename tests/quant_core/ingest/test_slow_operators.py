@@ -3,7 +3,6 @@
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 import pytest
 
 from quant_core.ingest import normalise
@@ -13,6 +12,7 @@ from quant_core.preparation import prepare
 from quant_core.spec import QuantizeSpec
 from tests.networks import network
 from tests.quant_core.export.networks import optimized_operators
+from tests.quant_core.ingest.normalised import run_model
 
 IMAGE = "g (float[n,4,5,5] x) => (float[n,4,5,5] y)"
 SLOPES = {
@@ -27,16 +27,12 @@ def model(text, **constants):
     return network(text, {name: np.asarray(values, np.float32) for name, values in constants.items()})
 
 
-def outputs(proto, x):
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"x": x})[0]
-
-
 def spelled_out(proto, x, tolerance=1e-6):
     changed = spell_out_slow(normalise(ir.from_proto(proto)))
     ours = ir.to_proto(changed)
     onnx.checker.check_model(ours, full_check=True)
-    np.testing.assert_allclose(outputs(ours, x), outputs(proto, x), rtol=tolerance, atol=tolerance)
+    (found,), (wanted,) = (run_model(model, {"x": x}) for model in (ours, proto))
+    np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance)
     return [node.op_type for node in changed.graph]
 
 

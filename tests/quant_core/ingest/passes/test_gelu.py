@@ -1,12 +1,10 @@
 """GELU in pieces becomes one operator; onnxruntime says that the graph computes the same."""
 
 import numpy as np
-import onnx
-import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 
-from quant_core.ingest import normalise
+from tests.networks import network
+from tests.quant_core.ingest.normalised import kept, ops
 
 HEADER = '<ir_version: 10, opset_import: ["" : 17]>\n'
 WHOLE = (
@@ -16,17 +14,10 @@ WHOLE = (
 GELU = WHOLE + "{ d = Div(x, root) e = Erf(d) a = Add(e, one) m = Mul(x, a) g = Mul(m, half) y = Neg(g) }"
 
 
-def outputs(model, x):
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"x": x})[0]
-
-
 def both(text):
-    proto = onnx.parser.parse_model(HEADER + text)
-    fused = normalise(ir.from_proto(proto))
     x = np.random.default_rng(0).standard_normal((7, 3, 5)).astype(np.float32) * 4
-    np.testing.assert_allclose(outputs(ir.to_proto(fused), x), outputs(proto, x), rtol=1e-5, atol=1e-5)
-    return [node.op_type for node in fused.graph], [node.outputs[0].name for node in fused.graph]
+    fused = kept(network(HEADER + text), {"x": x})
+    return ops(fused), [node.outputs[0].name for node in fused.graph]
 
 
 @pytest.mark.parametrize(

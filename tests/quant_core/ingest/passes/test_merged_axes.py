@@ -1,14 +1,11 @@
 """A Transpose between two Reshapes moves blocks; onnxruntime says that the graph computes the same."""
 
 import numpy as np
-import onnx
-import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 
-from quant_core.ingest import normalise
+from tests.networks import network
+from tests.quant_core.ingest.normalised import kept
 
-HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
 SHUFFLE = (
     "g (float[n,6,4,5] x) => (float[n,c,h,w] y) <int64[5] groups = {-1, 2, 3, 4, 5}, int64[4] back = {0, 6, 4, 5}> "
     "{ a = Reshape(x, groups) b = Transpose<perm = [0, 2, 1, 3, 4]>(a) y = Reshape(b, back) }"
@@ -22,17 +19,8 @@ COMPUTED = (
 
 def transposed(text):
     """Order of the Transpose after normalising, which is held against the model as given."""
-    proto = onnx.parser.parse_model(HEADER + text)
-    merged = normalise(ir.from_proto(proto))
     x = np.random.default_rng(0).standard_normal((7, 6, 4, 5)).astype(np.float32)
-    before, after = (
-        ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(
-            None, {"x": x}
-        )
-        for model in (proto, ir.to_proto(merged))
-    )
-    for one, other in zip(before, after, strict=True):
-        np.testing.assert_array_equal(one, other)
+    merged = kept(network(text), {"x": x}, 0)
     (node,) = (node for node in merged.graph if node.op_type == "Transpose")
     return list(node.attributes["perm"].as_ints())
 

@@ -1,31 +1,18 @@
 """Means over the places of an image become pools; onnxruntime says that the graph computes the same."""
 
 import numpy as np
-import onnx
-import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 
-from quant_core.ingest import normalise
+from tests.networks import network
+from tests.quant_core.ingest.normalised import kept, normal, ops
 
-HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
 MEAN = "g (float[n,3,5,h] x) => (float[n,a,b,c] y) <int64[2] places = {2, 3}> { y = ReduceMean(x, places) }"
 WITHOUT = MEAN.replace("ReduceMean(", "ReduceMean<keepdims=0>(").replace("[n,a,b,c]", "[n,a]")
 
 
-def outputs(model, x):
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"x": x})[0]
-
-
 def both(text, shape=(2, 3, 5, 7), dtype=np.float32):
-    proto = onnx.parser.parse_model(HEADER + text)
-    pooled = normalise(ir.from_proto(proto))
     x = (np.random.default_rng(0).standard_normal(shape) * 9).astype(dtype)
-    ours = ir.to_proto(pooled)
-    onnx.checker.check_model(ours, full_check=True)
-    np.testing.assert_allclose(outputs(ours, x), outputs(proto, x), rtol=1e-5, atol=1e-6)
-    return [node.op_type for node in pooled.graph]
+    return ops(kept(network(text), {"x": x}))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +45,4 @@ def test_other_means_stay(text, shape, dtype):
 def test_a_tensor_of_unknown_rank_stays():
     text = "g (float[n,3,5,h] x, int64[k] s) => (float[n,a] y) <int64[2] places = {2, 3}> "
     text += "{ r = Reshape(x, s) y = ReduceMean<keepdims=0>(r, places) }"
-    operators = [
-        node.op_type for node in normalise(ir.from_proto(onnx.parser.parse_model(HEADER + text))).graph
-    ]
-    assert operators == ["Reshape", "ReduceMean"]
+    assert ops(normal(network(text))) == ["Reshape", "ReduceMean"]
