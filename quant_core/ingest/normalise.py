@@ -13,6 +13,7 @@ from quant_core.ingest.passes.conv_padding import PadInConvolutions
 from quant_core.ingest.passes.dead_uses import DropDeadUses
 from quant_core.ingest.passes.domain import ShortDomain
 from quant_core.ingest.passes.einsum import EinsumToMatMul
+from quant_core.ingest.passes.experimental import SpellOutExperimental
 from quant_core.ingest.passes.external import AttachExternalData
 from quant_core.ingest.passes.float_types import ComputeInFloat32
 from quant_core.ingest.passes.folding import Fold
@@ -52,6 +53,7 @@ def passes() -> tuple[ir.passes.InPlacePass, ...]:
         common.InlinePass(lambda function: function.domain != UNPACKING_DOMAIN),
         AttachExternalData(),
         SpellOutSimplifiedNorm(),
+        SpellOutExperimental(),
         RaiseOpset(),
         StateDefaults(),
         common.TopologicalSortPass(),

@@ -12,6 +12,7 @@ import onnx.defs
 import onnx.helper
 
 from quant_core.errors import ModelError, UnsupportedOperatorError
+from quant_core.ingest.passes import experimental
 from quant_core.ingest.reading.graph_size import check_graph_size
 from quant_core.ingest.reading.names import check_text
 from quant_core.ingest.reading.proto_tensors import walk_graphs, walk_tensors
@@ -119,13 +120,19 @@ def _put_right(model: onnx.ModelProto) -> bool:
         node
         for graph in walk_graphs(model)
         for node in graph.nodes
-        if node.domain in {"", "ai.onnx"} and node.op_type in _RUNTIME_OPERATORS
+        if node.domain in {"", "ai.onnx"} and node.op_type in _RUNTIME_OPERATORS | set(experimental.SPELLINGS)
     ]
     for node in added:
         node.domain = "com.microsoft"
     if added and all(entry.domain != "com.microsoft" for entry in model.opset_import):
         model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     return bool(shapeless or added)
+
+
+def _runs(operator: str, opset: int) -> bool:
+    """Whether onnxruntime alone brings an operator to the domain of the standard."""
+    early = operator in experimental.SPELLINGS and opset <= experimental.LAST_OPSET
+    return early or operator in _RUNTIME_OPERATORS
 
 
 def _has_shape(value: onnx.ValueInfoProto) -> bool:
@@ -216,7 +223,7 @@ def _check_operators(model: onnx.ModelProto, where: str) -> None:
             domain = node.domain or "ai.onnx"
             if domain in _RUNTIME_DOMAINS or (domain, node.op_type) in local or domain not in versions:
                 continue
-            if domain == "ai.onnx" and node.op_type in _RUNTIME_OPERATORS:
+            if domain == "ai.onnx" and _runs(node.op_type, versions[domain]):
                 continue
             schema_domain = "" if domain == "ai.onnx" else domain
             if not onnx.defs.has(node.op_type, versions[domain], schema_domain):
