@@ -108,7 +108,7 @@ class Service:
         self.store = JobStore(self.database)
         self.keys = KnownKeys(KeyStore(self.database))
         secret = self.settings.webhook_secret.get_secret_value()
-        self.webhooks = Webhooks(self.store, secret, self.settings.webhook_hosts)
+        self.webhooks = Webhooks(self.database, secret, self.settings.webhook_hosts)
         self._presence = presence
 
     def start(self) -> None:

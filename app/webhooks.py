@@ -18,6 +18,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from app.jobs.calls import Calls
+from app.jobs.database import Database
 from app.jobs.store import JobStore
 
 if TYPE_CHECKING:
@@ -28,6 +30,12 @@ _log = logging.getLogger("bitwright.webhooks")
 _TRIES = 5
 _PAUSE_SECONDS = 2.0
 _TIMEOUT = 10.0
+_CLAIM = 60.0
+"""Seconds after which a service that called and noted nothing is taken for dead."""
+_PERIOD = 600.0
+"""Seconds between two looks for what other services left untold."""
+_GRACE = timedelta(minutes=5)
+"""How long a service is left alone with the jobs that ended with it."""
 _KEPT = timedelta(days=1)
 """How long the end of a job is worth telling of."""
 SIGNATURE = "X-Bitwright-Signature"
@@ -37,12 +45,13 @@ class Webhooks:
     """A thread for each host that is told, so that one that hangs delays no other.
 
     A call that failed waits for its next try beside the others of its host. What was not sent when a service ends, the
-    next one that starts sends.
+    next one that starts sends, or one that runs, which looks now and then. Of services that are at the same call, one
+    makes it at a time.
     """
 
     def __init__(
         self,
-        store: JobStore,
+        database: Database,
         secret: str,
         allowed: Container[str],
         transport: httpx.BaseTransport | None = None,
@@ -51,13 +60,14 @@ class Webhooks:
         """Set it up.
 
         Args:
-            store: The jobs.
+            database: The jobs' database.
             secret: What signatures are made with.
             allowed: Hosts that may be told.
             transport: What carries requests, for tests.
             pause: Seconds between the first try and the second; they double from try to try.
         """
-        self._store = store
+        self._store = JobStore(database)
+        self._calls = Calls(database)
         self._secret = secret.encode()
         self._allowed = allowed
         self._transport = transport
@@ -71,8 +81,7 @@ class Webhooks:
     def start(self) -> None:
         """Start to send, first what a service that has ended did not."""
         if self._secret:
-            for job_id in self._store.untold(datetime.now(UTC) - _KEPT):
-                self.ended(job_id)
+            self._look(datetime.now(UTC) + _KEPT)
         self._thread.start()
 
     def stop(self) -> None:
@@ -96,14 +105,34 @@ class Webhooks:
         self._due.put(job_id)
 
     def _work(self) -> None:
-        while (job_id := self._due.get()) is not None:
+        next_look = time.monotonic() + _PERIOD
+        while True:
+            try:
+                job_id = self._due.get(timeout=max(0.0, next_look - time.monotonic()))
+            except queue.Empty:
+                next_look = time.monotonic() + _PERIOD
+                self._look_again()
+                continue
+            if job_id is None:
+                return
             try:
                 self._hand_over(job_id)
             except Exception:
                 _log.exception("the end of job %s could not be told", job_id)
 
+    def _look(self, before: datetime) -> None:
+        for job_id in self._calls.untold(datetime.now(UTC) - _KEPT, before):
+            self.ended(job_id)
+
+    def _look_again(self) -> None:
+        if self._secret:
+            try:
+                self._look(datetime.now(UTC) - _GRACE)
+            except Exception:  # the database may be away for a while
+                _log.exception("no look was taken for jobs whose end was not told")
+
     def _hand_over(self, job_id: str) -> None:
-        address, job = self._store.webhook(job_id), self._store.get(job_id)
+        address, job = self._calls.address(job_id), self._store.get(job_id)
         if address is None or job is None:
             return
         told = job.model_dump(
@@ -116,7 +145,7 @@ class Webhooks:
             )
             return
         if name not in self._hosts:
-            self._hosts[name] = _Host(name, self._post, self._store.told, self._pause)
+            self._hosts[name] = _Host(name, self._post, self._calls, self._pause)
         self._hosts[name].add(_Call(job_id, address, json.dumps(told).encode()))
 
     def _post(self, call: _Call) -> str | None:
@@ -168,11 +197,9 @@ class _Due:
 class _Host:
     """Tells one host of all that concerns it: one call after another, in the order in which they are due."""
 
-    def __init__(
-        self, name: str, post: Callable[[_Call], str | None], told: Callable[[str], None], pause: float
-    ) -> None:
+    def __init__(self, name: str, post: Callable[[_Call], str | None], calls: Calls, pause: float) -> None:
         self._post = post
-        self._told = told
+        self._calls = calls
         self._pause = pause
         self._numbers = itertools.count()
         self._due: list[_Due] = []
@@ -182,8 +209,10 @@ class _Host:
         self.thread.start()
 
     def add(self, call: _Call, after: float = 0.0) -> None:
-        """Make a call after so many seconds."""
+        """Make a call after so many seconds; nothing happens where it is waiting already."""
         with self._changed:
+            if any(due.call.job_id == call.job_id for due in self._due):
+                return
             heapq.heappush(self._due, _Due(time.monotonic() + after, next(self._numbers), call))
             self._changed.notify()
 
@@ -213,16 +242,22 @@ class _Host:
                 self._changed.wait(None if soonest == math.inf else soonest - now)
 
     def _tell(self, call: _Call) -> None:
+        turn = self._calls.claim(call.job_id, _CLAIM)
+        if turn != "ours":
+            if turn == "another's":  # which may die of it
+                self.add(call, _CLAIM)
+            return
         failed = self._post(call)
         if failed is None:
-            self._told(call.job_id)
+            self._calls.told(call.job_id)
             return
         tries = call.tries + 1
         _log.warning("the end of job %s: try %d of %d failed (%s)", call.job_id, tries, _TRIES, failed)
         if tries < _TRIES:
+            self._calls.failed(call.job_id)
             self.add(replace(call, tries=tries), self._pause * 2 ** (tries - 1))
         else:
-            self._told(call.job_id)
+            self._calls.told(call.job_id)
 
 
 def sign(secret: bytes, body: bytes, moment: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Select, func, select, update
+from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -243,40 +243,6 @@ class JobStore:
                 .join(JobRow, JobRow.number == ArtifactRow.job_number)
                 .where(JobRow.id == job_id, ArtifactRow.name == name)
             )
-
-    def webhook(self, job_id: str) -> str | None:
-        """Tell where the end of a job is to be told.
-
-        Args:
-            job_id: The job.
-
-        Returns:
-            The address, if one was given and is still to be told.
-        """
-        with self._database.read() as session:
-            return session.scalar(select(JobRow.webhook).where(JobRow.id == job_id))
-
-    def told(self, job_id: str) -> None:
-        """Note that nobody is to be told of the end of a job any more.
-
-        Args:
-            job_id: The job.
-        """
-        with self._database.write() as session:
-            session.execute(update(JobRow).where(JobRow.id == job_id).values(webhook=None))
-
-    def untold(self, since: datetime) -> tuple[str, ...]:
-        """Find ended jobs whose end is still to be told, as when the service that was to do it has ended.
-
-        Args:
-            since: Only those that ended after this.
-
-        Returns:
-            Their names, the one that ended first in front.
-        """
-        left = select(JobRow.id).where(JobRow.webhook.is_not(None), JobRow.finished > since)
-        with self._database.read() as session:
-            return tuple(session.scalars(left.order_by(JobRow.finished)))
 
     def cancel(self, job_id: str) -> Job | None:
         """Cancel a queued job, or ask a running one to stop; leave an ended one alone.

@@ -60,7 +60,8 @@ class JobRow(Base):
     """A job. `attempt` is the fencing token: writes of a worker name it, and a successor raises it.
 
     `holder` is the service that runs the job and `lease_until` how long it may stay silent, in seconds of the
-    database's clock. `owner` is the id of a key, `local` where the service asks for none.
+    database's clock; `called_until` says the same of who calls its `webhook`. `owner` is the id of a key, `local` where
+    the service asks for none.
     """
 
     __tablename__ = "jobs"
@@ -96,6 +97,7 @@ class JobRow(Base):
     idempotency_key: Mapped[str | None] = mapped_column(String(255), default=None)
     fingerprint: Mapped[str | None] = mapped_column(String(64), default=None)
     webhook: Mapped[str | None] = mapped_column(Text, default=None)
+    called_until: Mapped[float | None] = mapped_column(Float, default=None)
     trace: Mapped[str | None] = mapped_column(String(64), default=None)
     created: Mapped[datetime] = mapped_column(UtcTime)
     started: Mapped[datetime | None] = mapped_column(UtcTime, default=None)

@@ -8,13 +8,14 @@ import json
 import textwrap
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
 import httpx
 import pytest
 
+from app.jobs.calls import Calls
 from app.jobs.database import Database, sqlite_url
 from app.jobs.store import JobStore, Submission
 from app.settings import Settings
@@ -27,7 +28,8 @@ _PAUSE = 0.02
 
 
 def _run(tmp_path: Path, statuses: list[int], webhook: str | None) -> tuple[list[httpx.Request], list[float]]:
-    store = JobStore(Database(sqlite_url(tmp_path / "jobs.sqlite")))
+    database = Database(sqlite_url(tmp_path / "jobs.sqlite"))
+    store = JobStore(database)
     store.create(Submission("j", model="m", data="d", spec=QuantizeSpec(), tags=("x",), webhook=webhook))
     seen: list[httpx.Request] = []
     moments: list[float] = []
@@ -40,7 +42,7 @@ def _run(tmp_path: Path, statuses: list[int], webhook: str | None) -> tuple[list
             raise httpx.ConnectError("refused")
         return httpx.Response(status, headers={"Location": "http://elsewhere/"})
 
-    hooks = Webhooks(store, SECRET, HOSTS, httpx.MockTransport(answer), _PAUSE)
+    hooks = Webhooks(database, SECRET, HOSTS, httpx.MockTransport(answer), _PAUSE)
     hooks.start()
     store.cancel("j")
     hooks.ended("j")
@@ -78,7 +80,8 @@ def test_who_receives_it_can_tell_it_is_genuine_as_the_page_says(
 
 
 def test_a_host_that_hangs_delays_no_other(tmp_path: Path) -> None:
-    store = JobStore(Database(sqlite_url(tmp_path / "jobs.sqlite")))
+    database = Database(sqlite_url(tmp_path / "jobs.sqlite"))
+    store = JobStore(database)
     for name in ("hangs", "listens"):
         store.create(
             Submission(name, model="m", data="d", spec=QuantizeSpec(), webhook=f"https://{name}.example/hook")
@@ -93,7 +96,7 @@ def test_a_host_that_hangs_delays_no_other(tmp_path: Path) -> None:
         listened.set()
         return httpx.Response(204)
 
-    hooks = Webhooks(store, SECRET, HOSTS, httpx.MockTransport(answer))
+    hooks = Webhooks(database, SECRET, HOSTS, httpx.MockTransport(answer))
     hooks.start()
     for name in ("hangs", "listens"):
         store.cancel(name)
@@ -103,7 +106,8 @@ def test_a_host_that_hangs_delays_no_other(tmp_path: Path) -> None:
 
 
 def test_a_call_that_fails_delays_no_other_of_its_host(tmp_path: Path) -> None:
-    store = JobStore(Database(sqlite_url(tmp_path / "jobs.sqlite")))
+    database = Database(sqlite_url(tmp_path / "jobs.sqlite"))
+    store = JobStore(database)
     for name in ("fails", "listens", "too"):
         store.create(
             Submission(name, model="m", data="d", spec=QuantizeSpec(), webhook=f"https://me.example/{name}")
@@ -116,7 +120,7 @@ def test_a_call_that_fails_delays_no_other_of_its_host(tmp_path: Path) -> None:
             told.set()
         return httpx.Response(500 if order[-1] == "fails" else 204)
 
-    hooks = Webhooks(store, SECRET, HOSTS, httpx.MockTransport(answer), 900.0)
+    hooks = Webhooks(database, SECRET, HOSTS, httpx.MockTransport(answer), 900.0)
     hooks.start()
     for name in ("fails", "listens", "too"):
         store.cancel(name)
@@ -127,7 +131,8 @@ def test_a_call_that_fails_delays_no_other_of_its_host(tmp_path: Path) -> None:
 
 
 def test_a_host_is_told_of_one_job_after_another(tmp_path: Path) -> None:
-    store = JobStore(Database(sqlite_url(tmp_path / "jobs.sqlite")))
+    database = Database(sqlite_url(tmp_path / "jobs.sqlite"))
+    store = JobStore(database)
     names = [f"job{number}" for number in range(4)]
     for name in names:
         store.create(
@@ -146,7 +151,7 @@ def test_a_host_is_told_of_one_job_after_another(tmp_path: Path) -> None:
         at_once -= 1
         return httpx.Response(204)
 
-    hooks = Webhooks(store, SECRET, HOSTS, httpx.MockTransport(answer), _PAUSE)
+    hooks = Webhooks(database, SECRET, HOSTS, httpx.MockTransport(answer), _PAUSE)
     for name in names:
         hooks.ended(name)
     hooks._thread.start()  # not those of a service that has ended, which are the same
@@ -159,7 +164,8 @@ def test_a_service_that_has_stopped_makes_no_call_that_was_due(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("app.webhooks._TIMEOUT", 0.05)
-    store = JobStore(Database(sqlite_url(tmp_path / "jobs.sqlite")))
+    database = Database(sqlite_url(tmp_path / "jobs.sqlite"))
+    store = JobStore(database)
     for name in ("first", "second"):
         store.create(
             Submission(name, model="m", data="d", spec=QuantizeSpec(), webhook=f"https://me.example/{name}")
@@ -174,7 +180,7 @@ def test_a_service_that_has_stopped_makes_no_call_that_was_due(
             time.sleep(0.005)
         return httpx.Response(204)
 
-    hooks = Webhooks(store, SECRET, HOSTS, httpx.MockTransport(answer), _PAUSE)
+    hooks = Webhooks(database, SECRET, HOSTS, httpx.MockTransport(answer), _PAUSE)
     hooks.start()
     while not told:
         time.sleep(0.005)
@@ -192,7 +198,8 @@ def test_it_gives_up_in_the_end(tmp_path: Path) -> None:
 
 
 def test_what_a_service_could_not_tell_is_told_by_the_next_and_once(tmp_path: Path) -> None:
-    store = JobStore(Database(sqlite_url(tmp_path / "jobs.sqlite")))
+    database = Database(sqlite_url(tmp_path / "jobs.sqlite"))
+    store = JobStore(database)
     for name in ("first", "second", "waits"):
         store.create(
             Submission(name, model="m", data="d", spec=QuantizeSpec(), webhook=f"https://me.example/{name}")
@@ -205,14 +212,14 @@ def test_what_a_service_could_not_tell_is_told_by_the_next_and_once(tmp_path: Pa
         told.append(request.url.path[1:])
         return httpx.Response(204 if listens else 503)
 
-    ends = Webhooks(store, SECRET, HOSTS, httpx.MockTransport(answer), 900.0)
+    ends = Webhooks(database, SECRET, HOSTS, httpx.MockTransport(answer), 900.0)
     ends.start()
     ends.stop()
     assert told == ["first", "second"]
     listens = True
     for expected in (["first", "second"], []):
         told.clear()
-        following = Webhooks(store, SECRET, HOSTS, httpx.MockTransport(answer))
+        following = Webhooks(database, SECRET, HOSTS, httpx.MockTransport(answer))
         following.start()
         following.stop()
         assert told == expected
@@ -227,9 +234,61 @@ def test_a_host_that_settings_no_longer_list_is_not_told(
 
 def test_who_gave_up_is_not_called_again(tmp_path: Path) -> None:
     assert len(_run(tmp_path, [503] * 9, "https://me.example/hook")[0]) == 5
-    assert not JobStore(Database(sqlite_url(tmp_path / "jobs.sqlite"))).untold(
-        datetime.min.replace(tzinfo=UTC)
-    )
+    assert not _untold(Calls(Database(sqlite_url(tmp_path / "jobs.sqlite"))))
+
+
+def _untold(calls: Calls) -> tuple[str, ...]:
+    return calls.untold(datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+
+
+def _ended(database: Database, name: str = "j") -> None:
+    store = JobStore(database)
+    address = f"https://me.example/{name}"
+    store.create(Submission(name, model="m", data="d", spec=QuantizeSpec(), webhook=address))
+    store.cancel(name)
+
+
+def test_two_services_that_find_one_call_make_it_once(tmp_path: Path) -> None:
+    database = Database(sqlite_url(tmp_path / "jobs.sqlite"))
+    _ended(database)
+    seen: list[str] = []
+    called, heard = threading.Event(), threading.Event()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.path)
+        called.set()
+        if len(seen) == 1:
+            assert heard.wait(900)
+        return httpx.Response(204)
+
+    one, other = (Webhooks(database, SECRET, HOSTS, httpx.MockTransport(answer)) for _ in range(2))
+    one.start()
+    assert called.wait(900)
+    other.start()
+    other.stop()  # after what it had found
+    heard.set()
+    one.stop()
+    assert seen == ["/j"]
+    assert not _untold(Calls(database))
+
+
+def test_what_another_service_left_is_told_by_one_that_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.webhooks._PERIOD", 0.01)
+    monkeypatch.setattr("app.webhooks._GRACE", timedelta(0))
+    database = Database(sqlite_url(tmp_path / "jobs.sqlite"))
+    told = threading.Event()
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        told.set()
+        return httpx.Response(204)
+
+    hooks = Webhooks(database, SECRET, HOSTS, httpx.MockTransport(answer))
+    hooks.start()
+    _ended(database)
+    assert told.wait(900)
+    hooks.stop()
 
 
 def test_nothing_is_sent_where_nothing_was_asked_for(tmp_path: Path) -> None:
