@@ -27,6 +27,7 @@ test: install
 test-slow: install
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cluster]'
 	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'hypothesis and not slow' --hypothesis-profile anew
 
 test-browser: install
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group browser

@@ -1,8 +1,9 @@
 """What all tests share.
 
-Property tests are not held to times, which say more of the machine than of the code. No fast test speaks TLS, and every
-client of httpx would read the certificates of all authorities for it: it is given one. (None would not do: clients of
-buckets refuse to start.) Slow tests fetch models, and keep those of the machine.
+Property tests are not held to times, which say more of the machine than of the code, and draw the same examples each
+time, so that none fails by chance; `make test-slow` draws others. No fast test speaks TLS, and every client of httpx
+would read the certificates of all authorities for it: it is given one. (None would not do: clients of buckets refuse to
+start.) Slow tests fetch models, and keep those of the machine.
 """
 
 import logging
@@ -13,8 +14,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
+settings.register_profile(
+    "same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("same")
+settings.register_profile("anew", settings.get_profile("same"), derandomize=False, max_examples=1000)
 _OF_THE_MACHINE = {name: os.environ.pop(name, None) for name in ("SSL_CERT_DIR", "SSL_CERT_FILE")}
 os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "data" / "authority.pem")
 
