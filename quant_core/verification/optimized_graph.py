@@ -219,9 +219,11 @@ def _nodes_by_original_name(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]
         if node.op_type not in known:
             continue
         found.setdefault(node.name, node)
-        name = re.sub(r"_token_\d+$", "", node.name)
-        name = re.sub(r"(/[A-Za-z]+Fusion/?)+$", "", name.removeprefix("fused "))
-        derived.setdefault(name, node)
+        moved = re.sub(r"_token_\d+$", "", node.name)
+        name = re.sub(r"(/[A-Za-z]+Fusion/?)+$", "", moved.removeprefix("fused "))
+        # A file that onnxruntime wrote has nodes that were called "fused N" before it was read again.
+        for each in (moved, name):
+            derived.setdefault(each, node)
         if name.endswith("_nchwc"):
             derived.setdefault(f"output:{name.removesuffix('_nchwc')}", node)
     return derived | found

@@ -18,11 +18,19 @@ def layer(node: str, op: str, output: str, *, operand: int = 1, name: str | None
     return Layer(name or node, op, "w", (WIDTH, WIDTH), 0, (Use(node, op, "x", output, operand),))
 
 
-def conv(new_graph, path: Path, *, zero_point: int = 0, relu: bool = True, output_grid: bool = True) -> Path:
+def conv(
+    new_graph,
+    path: Path,
+    *,
+    zero_point: int = 0,
+    relu: bool = True,
+    output_grid: bool = True,
+    name: str = "stem/conv",
+) -> Path:
     graph = new_graph()
     inputs = [graph.quantized("x", 0.04, 128), graph.weight("w", (WIDTH, WIDTH, 3, 3), 0)]
     inputs.append(graph.constant("b", graph.random.standard_normal(WIDTH)))
-    tensor = graph.node("Conv", inputs, "c", name="stem/conv", pads=[1, 1, 1, 1])
+    tensor = graph.node("Conv", inputs, "c", name=name, pads=[1, 1, 1, 1])
     if relu:
         tensor = graph.node("Relu", [tensor], "r", name="stem/relu")
     if output_grid:
@@ -34,6 +42,12 @@ def conv(new_graph, path: Path, *, zero_point: int = 0, relu: bool = True, outpu
 def test_a_quantized_convolution_is_on_the_int8_kernel(tmp_path, new_graph):
     path = conv(new_graph, tmp_path / "m.onnx")
     assert kernels(path, [layer("stem/conv", "Conv", "c")]) == {"stem/conv": "QLinearConv"}
+
+
+def test_names_may_begin_as_those_of_fused_nodes(tmp_path, new_graph):
+    # So they do where onnxruntime itself wrote the model. Moved to channels-last, the node gets another name.
+    path = conv(new_graph, tmp_path / "m.onnx", name="fused 7/conv")
+    assert kernels(path, [layer("fused 7/conv", "Conv", "c")]) == {"fused 7/conv": "QLinearConv"}
 
 
 def test_a_fusion_that_failed_is_told_from_a_float_layer(tmp_path, new_graph):
