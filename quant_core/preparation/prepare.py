@@ -166,7 +166,7 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
         program = compile_model(model, device=device)
         reference = find_reference(source, model, program, first)
     shapes, outputs, bytes_per_sample = _measure(program, layers, first)
-    require_floats(outputs, str(model_path))
+    require_floats(model, outputs, str(model_path))
     corrected = correct_declared(model, {name: tuple(value.shape) for name, value in outputs.items()})
     if samples.batch is None and not source.quantized_parts:
         check_independence(program, first.inputs, outputs, str(model_path))
