@@ -18,6 +18,7 @@ from quant_core.file_making.activation_grids import ActivationGrids
 from quant_core.file_making.assessment import assess
 from quant_core.file_making.band_search import find_in_band
 from quant_core.file_making.file_maker import FileMaker, Made
+from quant_core.file_making.final_codes import FinalCodes
 from quant_core.file_making.open_activations import OpenActivations, open_activations
 from quant_core.journal import Journal
 from quant_core.preparation import Prepared
@@ -157,28 +158,28 @@ class _Attempt:
             problem = _problem(job, scored, costs, batches, spec)
             front = file_front(problem)
             meter = self._meter(job, codes, scored, batches, activations)
+        parts = codes.seen, codes.unseen
         maker = FileMaker(
             job,
             spec,
             self.folder,
             journal,
-            calibration,
             problem,
             scored.objective,
             meter,
-            codes.rounded,
-            (codes.seen, codes.unseen),
-            codes.moments,
-            ActivationGrids(
+            FinalCodes(
                 job,
                 spec,
                 journal,
-                (codes.seen, codes.unseen),
-                codes.watches,
-                max(batch.size for batch in batches),
+                scored.objective,
+                calibration,
+                parts,
+                codes.rounded,
+                codes.moments,
+                whole=codes.seen is calibration,
+                checkpoints=self.checkpoints,
             ),
-            whole=codes.seen is calibration,
-            checkpoints=self.checkpoints,
+            ActivationGrids(job, spec, journal, parts, codes.watches, max(batch.size for batch in batches)),
         )
         made, search = self._make(maker, read_limits(spec.budget, costs), given.judging)
         with journal.timed("verification"):

@@ -1,8 +1,8 @@
-"""Files made from plans: settled under limits, calibrated, written, weighed, rounded with every sample."""
+"""Files made from plans: settled under limits, calibrated, written, weighed."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,8 +13,6 @@ from quant_core.allocation.file_costs import smallest_reachable
 from quant_core.allocation.plan_bits import Limits
 from quant_core.allocation.plan_problem import PlanProblem
 from quant_core.artifacts import MODEL
-from quant_core.calibration import Samples
-from quant_core.checkpoints import Checkpoints
 from quant_core.errors import InfeasibleBudgetError
 from quant_core.export import Placement, place, predict_sizes
 from quant_core.export.storage.model_file import write_model
@@ -22,15 +20,13 @@ from quant_core.export.writing.exporter import export_parts
 from quant_core.file_making.activation_grids import ActivationGrids
 from quant_core.file_making.channel_mixing import Mixed, Shares, find_shares, plan_by_channel
 from quant_core.file_making.choice import Choice
+from quant_core.file_making.final_codes import FinalCodes
 from quant_core.file_making.float_islands import find_islands
 from quant_core.file_making.islands import Islands
 from quant_core.file_making.open_activations import note_narrow
-from quant_core.file_making.plan_following import find_followed, follow_plan, strayed
-from quant_core.file_making.plan_tuning import correct_biases, tune_plan
 from quant_core.file_making.trellis_coding import (
     NO_TRELLIS,
     TrellisRoom,
-    code_layers,
     find_room,
     less,
     settle_with_room,
@@ -41,14 +37,8 @@ from quant_core.journal import Journal
 from quant_core.preparation import Prepared
 from quant_core.preparation.float_speed import may_leave_integers
 from quant_core.preparation.open_widths import layers_at
-from quant_core.quantizers import QuantizedWeight
-from quant_core.quantizers.following.places import FollowedPlace
-from quant_core.quantizers.moments.calibration_moments import CalibrationMoments, KeptMoments
-from quant_core.quantizers.rounding.mixed_channels import at_width, stored_widths
-from quant_core.quantizers.rounding.round_weights import RoundedWeights, knows_more, round_weights
 from quant_core.sensitivity import Objective
-from quant_core.spec import FLOAT_BITS, BitPlan, QuantizeSpec, Stage
-from quant_core.spec.weight_options import TUNED
+from quant_core.spec import FLOAT_BITS, BitPlan, QuantizeSpec
 from quant_core.spec.width import width_of
 from quant_core.trials import PlanMeter, Settled, affordable_rounds, settle
 
@@ -83,16 +73,11 @@ class FileMaker:
         spec: The request.
         folder: Where the file is written.
         journal: Told what happens.
-        samples: All calibration samples.
         problem: Scores, candidates, costs.
         objective: The loss.
         meter: Measures plans.
-        rounded: Every layer at every width.
-        parts: The samples that `rounded` has seen, and the others.
-        moments: Input moments of the former, as far as they are held.
+        codes: Every layer at every width, and what finds the codes of a plan.
         activations: Finds grids of activations.
-        whole: Whether `rounded` has seen every calibration sample; else chosen widths may be rounded again with all.
-        checkpoints: What an attempt that was cut off left, and where this one leaves what it has tuned.
         islands: Layers that run in float for their activations' sake; None while none were looked for.
         shares: Layer name -> share of its loss by output channel, where channels may differ; None while not looked for.
         reach: Share of the file's time that float islands take however little is lost; None for as much as is worth it.
@@ -102,16 +87,11 @@ class FileMaker:
     spec: QuantizeSpec
     folder: Path
     journal: Journal
-    samples: Samples
     problem: PlanProblem
     objective: Objective
     meter: PlanMeter
-    rounded: RoundedWeights
-    parts: tuple[Samples, Samples]
-    moments: KeptMoments
+    codes: FinalCodes
     activations: ActivationGrids
-    whole: bool = False
-    checkpoints: Checkpoints | None = None
     islands: Islands | None = None
     shares: Shares | None = None
     reach: float | None = None
@@ -157,7 +137,7 @@ class FileMaker:
             placement = self._place(plan)
             with self.journal.timed("calibration"):
                 grids = self.activations.of(placement)
-            weights = mixed.weights(self.rounded)
+            weights = mixed.weights(self.codes.rounded)
             self.journal.tell("export", 0, "writing model.onnx")
             choice = self._with_islands(Choice(plan, placement, grids, weights), settled)
             plan = self._foretold(choice.plan)
@@ -204,7 +184,7 @@ class FileMaker:
                     self.spec,
                     choice,
                     self.objective,
-                    self.parts[1],
+                    self.codes.parts[1],
                     min([plan.predicted_loss, *measured]),
                     self.journal.tells("calibration"),
                     self.reach,
@@ -244,7 +224,7 @@ class FileMaker:
         job, spec = self.job, self.spec
         with self.journal.timed("allocation"):
             if self.shares is None:
-                self.shares = find_shares(job, spec, self.objective, settled, self.rounded, self.meter)
+                self.shares = find_shares(job, spec, self.objective, settled, self.codes.rounded, self.meter)
             if not self.shares:
                 return Mixed(settled)
             self.journal.tell("allocation", 1, f"channels of {len(self.shares)} layers told apart")
@@ -284,8 +264,7 @@ class FileMaker:
         Returns:
             A maker of such files.
         """
-        with self.journal.timed("rounding"):
-            return replace(self, rounded=self._round(self.job.stored, "allocation"), whole=True)
+        return replace(self, codes=self.codes.with_all_samples())
 
     def settle(self, limits: Limits, *, quick: bool = False) -> Settled:
         """Settle a plan without a file.
@@ -317,70 +296,19 @@ class FileMaker:
         return settled
 
     def _finish(self, made: Made, room: TrellisRoom, coded: Collection[str]) -> Made:
-        """Find codes again with every sample, each layer's for what those before it give, and tune them."""
+        """Write the file once more with its final codes, where these are others."""
         choice = made.choice
-        weights, notes = dict(choice.weights), made.notes
-        if not self.spec.by_value:
-            with self.journal.timed("rounding"):
-                weights = dict(self._rounded_again(choice, coded))
-        if self.spec.rounding in TUNED:
-            with self.journal.timed("rounding"):
-                tuned = tune_plan(
-                    self.job,
-                    self.spec,
-                    self.objective,
-                    self.samples,
-                    replace(choice, weights=weights),
-                    self.journal.tells("export"),
-                    self.checkpoints,
-                )
-            weights, notes = dict(tuned.weights), (*notes, *tuned.notes)
-            self.journal.tell("export", 0.9, f"{self.spec.rounding}: {tuned.told}")
-        with self.journal.timed("rounding"):
-            parts = replace(choice, weights=weights), self.samples, self.islands
-            corrected = correct_biases(self.job, self.spec, *parts, self.journal.tells("export"))
-        if all(corrected[name] is weight for name, weight in choice.weights.items()):
+        weights, told = self.codes.of(choice, coded, self.islands)
+        notes = (*made.notes, *told)
+        if all(weights[name] is weight for name, weight in choice.weights.items()):
             self.journal.tell("export", 1, "model.onnx is written")
             return replace(made, notes=notes)
-        if self.spec.trellis and not any(weight.trellis for weight in corrected.values()):
+        if self.spec.trellis and not any(weight.trellis for weight in weights.values()):
             notes = (*notes, NO_TRELLIS)
-        decoding = room.of([name for name, weight in corrected.items() if weight.trellis])
+        decoding = room.of([name for name, weight in weights.items() if weight.trellis])
         plan = choice.plan.model_copy(update={"predicted_bytes": choice.plan.predicted_bytes + decoding})
-        choice = replace(choice, plan=plan, weights=corrected)
+        choice = replace(choice, plan=plan, weights=weights)
         made = replace(made, settled=replace(made.settled, plan=plan))
         size = self.write(choice)
         self.journal.tell("export", 1, f"{size} bytes")
         return replace(made, choice=choice, size=size, notes=notes)
-
-    def _rounded_again(self, choice: Choice, coded: Collection[str]) -> Mapping[str, QuantizedWeight]:
-        """Codes from every sample, and where layers are followed for the inputs that they will be given."""
-        places = find_followed(self.job, self.spec, choice, self.samples, self.islands)
-        found = self._followed(choice, coded, places)
-        if places and strayed(self.job, choice, found, self.samples):
-            return self._followed(choice, coded, ())
-        return found
-
-    def _followed(
-        self, choice: Choice, coded: Collection[str], followed: Sequence[FollowedPlace]
-    ) -> Mapping[str, QuantizedWeight]:
-        """Codes from every sample, for the inputs that layers will be given in these places."""
-        weights, widths = dict(choice.weights), choice.stored_widths
-        if not self.whole:
-            layers = [layer for layer in self.job.layers if knows_more(layer, self.samples.count)]
-            again = {layer.name for layer in layers} - {place.layer.name for place in followed}
-            narrow = {name: weight.narrow for name, weight in weights.items()}
-            wanted = {n: stored_widths(w, narrow.get(n)) if n in again else () for n, w in widths.items()}
-            rounded = self._round(wanted, "export")
-            weights |= {n: at_width(rounded[n], widths[n], narrow[n]) for n in again if n in weights}
-        again = {place.layer.name for place in followed if knows_more(place.layer, self.samples.count)}
-        once = [layer for layer in self.job.layers if layer.name in set(coded) - again]
-        tell = self.journal.tells("export")
-        weights |= code_layers(self.job, self.spec, once, weights, self.parts[0], self.moments, tell)
-        choice = replace(choice, weights=weights)
-        return follow_plan(self.job, self.spec, choice, followed, self.samples, self.rounded, tell, coded)
-
-    def _round(self, widths: Mapping[str, Collection[int]], stage: Stage) -> RoundedWeights:
-        network, (seen, unseen) = self.job.network, self.parts
-        calibration = CalibrationMoments(network, seen, self.spec.seed, more=unseen, kept=self.moments)
-        tell = self.journal.tells(stage)
-        return round_weights(calibration, widths, self.spec, on_progress=tell, given=self.rounded)

@@ -73,7 +73,7 @@ def test_codes_that_lead_astray_leave_the_file_as_if_nothing_had_been_followed(t
             for name, weight in found.items()
         }
 
-    monkeypatch.setattr("quant_core.file_making.file_maker.follow_plan", spoil)
+    monkeypatch.setattr("quant_core.file_making.final_codes.follow_plan", spoil)
     asked = {"size": 0.9, "bits": [4], "workers": 1, "float_islands": 0}
     for folder, follow in (("followed", True), ("not", False)):
         spec = QuantizeSpec.model_validate(asked | {"follow": follow})
