@@ -14,7 +14,7 @@ from quant_core.allocation.candidates import Candidates, candidate_bits, with_ac
 from quant_core.allocation.file_costs import FileCosts, smallest_kept, smallest_reachable
 from quant_core.calibration import Samples, load_samples
 from quant_core.calibration.padding import Padding
-from quant_core.errors import NonFiniteError, SpecError
+from quant_core.errors import ModelError, NonFiniteError, SpecError
 from quant_core.executor import Program, compile_model
 from quant_core.export import Target, place, target_of, within_target
 from quant_core.export.placement.float_readers import part_readers
@@ -37,6 +37,7 @@ from quant_core.preparation.open_widths import file_costs, open_widths
 from quant_core.preparation.padding import find_padding
 from quant_core.preparation.reference import Reference, find_reference
 from quant_core.preparation.refusals import refuse_budget, refuse_no_layer, require_floats
+from quant_core.preparation.single_samples import one_by_one
 from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.sensitivity.batches import tensors
 from quant_core.spec import QuantizeSpec
@@ -157,7 +158,12 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     samples = load_samples(data_path, model)
     program = compile_model(model, device=device)
     first = samples.first(samples.batch or _PARITY_SAMPLES)
-    reference = find_reference(source, model, program, first)
+    try:
+        reference = find_reference(source, model, program, first)
+    except ModelError as failure:
+        samples = one_by_one(source, (whole, model), samples, failure)
+        first, program = samples.first(1), compile_model(model, device=device)
+        reference = find_reference(source, model, program, first)
     in_float = FloatForSpeed()
     if leaves_integers:
         in_float = _faster_in_float(model, program, layers, samples, candidates, spec, target)

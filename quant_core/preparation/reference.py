@@ -15,6 +15,7 @@ from quant_core.errors import ModelError, name_some
 from quant_core.executor import Program, check_parity
 from quant_core.ingest import Source
 from quant_core.ingest.passes.float_types import COMPUTED_IN_FLOAT32
+from quant_core.preparation.single_samples import fix_batch, is_open
 
 _EXACT_DB = 50.0
 _KEPT_DB = 20.0
@@ -26,6 +27,9 @@ _FREE_INITIALIZERS = 4
 _IN_FLOAT32 = "they are computed and quantized in float32; graph inputs and outputs keep their types."
 _TWIN = "quality and speed are compared with the same model in float32."
 _ROUNDED = "the outputs in float32 differ from those of the file in {} by noise at {:.1f} dB."
+_ONE_ALONE = (
+    "the inputs leave the batch open, but onnxruntime runs one sample a run only; the file fixes it at 1."
+)
 _BY_NOISE = (
     "values halfway between two codes of a quantized part may fall to either side, so the executor was compared with "
     "onnxruntime by signal-to-noise ratio: {:.1f} dB."
@@ -37,7 +41,8 @@ class Reference:
     """A float model that onnxruntime runs.
 
     Attributes:
-        path: The user's file; a copy in float32, which lives as long as this, where onnxruntime has no kernels for it.
+        path: The user's file; a copy, which lives as long as this, where onnxruntime has no kernels for it (in float32)
+            or takes one sample a run and the file does not say so.
         notes: What the user should know.
         folder: Where the copy lies, if there is one.
     """
@@ -75,11 +80,23 @@ def find_reference(source: Source, model: ir.Model, program: Program, samples: S
     if replaced:
         found = _in_float32(source, model, program, samples, " and ".join(replaced))
         return Reference(found.path, (*notes, *found.notes), found.folder)
+    path, folder = source.path, None
+    if samples.batch is not None and is_open(source.model):
+        folder = Scratch()
+        path, notes = _fixed(source, folder), (*notes, _ONE_ALONE)
     if not source.quantized_parts:
-        check_parity(source.path, program, samples.inputs)
-        return Reference(source.path, notes)
-    parity = check_parity(source.path, program, samples.inputs, least_sqnr_db=_KEPT_DB)
-    return Reference(source.path, (*notes, _BY_NOISE.format(parity.sqnr_db)))
+        check_parity(path, program, samples.inputs)
+        return Reference(path, notes, folder)
+    parity = check_parity(path, program, samples.inputs, least_sqnr_db=_KEPT_DB)
+    return Reference(path, (*notes, _BY_NOISE.format(parity.sqnr_db)), folder)
+
+
+def _fixed(source: Source, folder: Scratch) -> Path:
+    """Write a copy that takes one sample a run and says so."""
+    copy, path = source.model.clone(), folder.path / "single.onnx"
+    fix_batch(copy)
+    ir.save(copy, path, external_data="single.data")
+    return path
 
 
 def _in_float32(

@@ -10,9 +10,6 @@ import onnx_ir as ir
 
 Add = Callable[..., ir.Value]
 
-LAST_OPSET = 9
-"""The last opset in which onnxruntime runs them."""
-
 _TO_THE_END = 2**31 - 1
 
 
@@ -27,7 +24,7 @@ class SpellOutExperimental(ir.passes.InPlacePass):
         """Rewrite in place, in subgraphs too.
 
         Args:
-            model: A model of any opset; one that holds such operators is of opset `LAST_OPSET` or less.
+            model: A model of any opset; onnxruntime runs these operators up to opset 9.
 
         Returns:
             The same model.
@@ -35,7 +32,7 @@ class SpellOutExperimental(ir.passes.InPlacePass):
         found = [
             node
             for node in ir.traversal.RecursiveGraphIterator(model.graph)
-            if node.op_type in SPELLINGS and node.domain == ""
+            if node.op_type in _SPELLINGS and node.domain == ""
         ]
         for node in found:
             _spell_out(node)
@@ -60,7 +57,7 @@ def _spell_out(node: ir.Node) -> None:
     def constant(value: np.ndarray | float) -> ir.Value:
         return add("Constant", value=ir.tensor(np.asarray(value, kind.numpy())))
 
-    result = SPELLINGS[node.op_type](node, source, add)
+    result = _SPELLINGS[node.op_type](node, source, add)
     old = node.outputs[0]
     result.type, result.shape = old.type, old.shape
     ir.convenience.replace_nodes_and_values(node.graph, node, [node], nodes, [old], [result])
@@ -101,7 +98,7 @@ def _parametric_softplus(node: ir.Node, source: ir.Value, add: Add) -> ir.Value:
     return add("Mul", add("Softplus", add("Mul", source, beta)), alpha)
 
 
-SPELLINGS: dict[str, Callable[[ir.Node, ir.Value, Add], ir.Value]] = {
+_SPELLINGS: dict[str, Callable[[ir.Node, ir.Value, Add], ir.Value]] = {
     "Affine": _affine,
     "Crop": _crop,
     "ImageScaler": _image_scaler,

@@ -12,7 +12,6 @@ import onnx.defs
 import onnx.helper
 
 from quant_core.errors import ModelError, UnsupportedOperatorError
-from quant_core.ingest.passes import experimental
 from quant_core.ingest.reading.graph_size import check_graph_size
 from quant_core.ingest.reading.names import check_text
 from quant_core.ingest.reading.proto_tensors import walk_graphs, walk_tensors
@@ -30,6 +29,9 @@ _DAMAGED = "The file is damaged or was written wrongly; export the model again."
 _RUNTIME_DOMAINS = {"com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc", "ai.onnx.contrib"}
 _RUNTIME_OPERATORS = {"LayerNormalization", "SimplifiedLayerNormalization"}
 """What onnxruntime adds to the domain of the standard, of any opset; its optimizers write it."""
+_EARLY_OPERATORS = {"Affine", "Crop", "ImageScaler", "ParametricSoftplus", "Scale", "ScaledTanh"}
+_LAST_EARLY_OPSET = 9
+"""The last opset in which onnxruntime runs these, which were experimental and never became standard."""
 
 
 def check_structure(model: onnx.ModelProto, path: Path) -> None:
@@ -120,7 +122,7 @@ def _put_right(model: onnx.ModelProto) -> bool:
         node
         for graph in walk_graphs(model)
         for node in graph.nodes
-        if node.domain in {"", "ai.onnx"} and node.op_type in _RUNTIME_OPERATORS | set(experimental.SPELLINGS)
+        if node.domain in {"", "ai.onnx"} and node.op_type in _RUNTIME_OPERATORS | _EARLY_OPERATORS
     ]
     for node in added:
         node.domain = "com.microsoft"
@@ -131,7 +133,7 @@ def _put_right(model: onnx.ModelProto) -> bool:
 
 def _runs(operator: str, opset: int) -> bool:
     """Whether onnxruntime alone brings an operator to the domain of the standard."""
-    early = operator in experimental.SPELLINGS and opset <= experimental.LAST_OPSET
+    early = operator in _EARLY_OPERATORS and opset <= _LAST_EARLY_OPSET
     return early or operator in _RUNTIME_OPERATORS
 
 
