@@ -211,7 +211,7 @@ class _Attempt:
         with self.journal.timed("rounding"):
             known = None
             if self.earlier is not None:
-                check_reuse(self.earlier, job.layers, job.source.weights, self.spec.scored_as)
+                check_reuse(self.earlier, job, self.spec.scored_as)
                 known = equalized_bits(self.earlier)
             bits = known or expected_bits(job, self.spec.budget)
             return equalize(job, calibration, self.spec, bits, self.journal.tells("rounding")), bits

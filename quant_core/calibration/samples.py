@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -39,6 +41,16 @@ class Samples:
         return len(
             {tuple(hash(row.tobytes()) for row in rows) for rows in zip(*self.inputs.values(), strict=True)}
         )
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256, in hexadecimal, of names, types, shapes and values, labels included."""
+        digest = hashlib.sha256()
+        labels = {} if self.labels is None else {"": self.labels}
+        for name, array in sorted({**self.inputs, **labels}.items()):
+            digest.update(f"{name}\0{array.dtype} {[*array.shape]}\0".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
     @property
     def unit(self) -> int:

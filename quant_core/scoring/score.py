@@ -22,8 +22,8 @@ from quant_core.spec import AnalyzeSpec, Request
 from quant_core.spec.progress import Tell
 
 _UNTOLD = (
-    "The sensitivities that were taken over are of an earlier version and do not tell their weights. If the model was "
-    "trained since, estimate them again."
+    "The sensitivities that were taken over are of an earlier version and do not tell their weights or samples. If the "
+    "model was trained since, or the samples are others, estimate them again."
 )
 
 
@@ -64,7 +64,8 @@ def score(
         with asked(job, others, codes, request, fold_of(tell, number, folds), log) as another:
             asked_alike = replace(another, objective=question.objective)
             tables.append(answer(asked_alike, request.sensitivity, request.scored_as).table)
-    table = cross_fitted(tables).model_copy(update={"weights": job.source.weights})
+    belongs = {"weights": job.source.weights, "data": job.samples.digest}
+    table = cross_fitted(tables).model_copy(update=belongs)
     found = replace(found, table=table)
     if found.interactions is not None or found.similarity is not None:
         found = found.referring_to(INTERACTIONS)
@@ -101,14 +102,18 @@ def reuse(job: Prepared, samples: Samples, request: Request, folder: Path) -> Sc
         The loss, the table, and warnings.
 
     Raises:
-        SpecError: If there is no table, or it belongs to another model, loss or rounding, or to other weights.
+        SpecError: If there is no table, or it is of another model, loss or rounding, or of other weights or samples.
     """
-    check_reuse(folder, job.layers, job.source.weights, request.scored_as)
+    check_reuse(folder, job, request.scored_as)
     table, pairs = read_tables(folder)
     objective = find_objective(job, samples, request)
     refuse_other([] if table.loss == objective.name else ["loss"], folder)
     bits = {name: choice.bits for name, choice in job.candidates.items()}
-    warnings = missing_scores(table, bits) if table.weights else (*missing_scores(table, bits), _UNTOLD)
+    warnings = (
+        missing_scores(table, bits)
+        if table.weights and table.data
+        else (*missing_scores(table, bits), _UNTOLD)
+    )
     return Scored(objective, Answer(table, pairs), warnings, {})
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from quant_core.artifacts import INTERACTIONS, SENSITIVITY
 from quant_core.codes import QuantizedWeight
 from quant_core.errors import SpecError
-from quant_core.ingest import Layer
+from quant_core.preparation import Prepared
 from quant_core.sensitivity import Objective, Spectrum
 from quant_core.sensitivity.estimators.interaction import Interactions
 from quant_core.sensitivity.table import Answer
@@ -143,25 +143,25 @@ def read_tables(folder: Path) -> tuple[SensitivityTable, Interactions | None]:
         ) from error
 
 
-def check_reuse(folder: Path, layers: Sequence[Layer], weights: str, scored_as: str) -> None:
+def check_reuse(folder: Path, job: Prepared, scored_as: str) -> None:
     """Refuse sensitivities of an earlier job that cannot be taken, before anything is rounded.
 
     Args:
         folder: The earlier job's folder.
-        layers: The layers of this one.
-        weights: The SHA-256 of its stored float tensors.
+        job: This one, prepared.
         scored_as: The rounding and the grids that it asks for.
 
     Raises:
-        SpecError: If there is no table, or it belongs to another model, other weights or another rounding.
+        SpecError: If there is no table, or it belongs to another model, other weights or samples, or another rounding.
     """
     table, _ = read_tables(folder)
     same_layers = [(row.name, row.parameters) for row in table.layers] == [
-        (layer.name, layer.parameters) for layer in layers
+        (layer.name, layer.parameters) for layer in job.layers
     ]
     same = {
         "layers": same_layers,
-        "weights": not same_layers or table.weights in {None, weights},
+        "weights": not same_layers or table.weights in {None, job.source.weights},
+        "samples": not same_layers or table.data in {None, job.samples.digest},
         "rounding": table.rounding in {None, scored_as},
     }
     refuse_other([name for name, equal in same.items() if not equal], folder)
@@ -180,6 +180,6 @@ def refuse_other(different: Sequence[str], folder: Path) -> None:
     if different:
         raise SpecError(
             f"these sensitivities were estimated with other {' and '.join(different)}.",
-            remedy="Ask for what they were estimated with, or estimate them again.",
+            remedy="Give and ask for what they were estimated with, or estimate them again.",
             where=str(folder / SENSITIVITY),
         )

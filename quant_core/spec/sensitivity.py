@@ -71,6 +71,7 @@ class SensitivityTable(BaseModel):
         probes: Number of random probes.
         seed: Seed of the probes.
         weights: SHA-256 of the float tensors that the model stores; null where an earlier version did not tell.
+        data: SHA-256 of all samples that were given, with their labels; null where an earlier version did not tell.
         stopped: Why the estimate ended.
         layers: One row a layer, in graph order.
         warnings: Layers with a trace, an eigenvalue or a score that is not finite and so is left out, by name.
@@ -90,6 +91,7 @@ class SensitivityTable(BaseModel):
     probes: int
     seed: int
     weights: str | None = None
+    data: str | None = None
     stopped: str = ""
     layers: tuple[LayerSensitivity, ...]
     warnings: tuple[str, ...] = ()

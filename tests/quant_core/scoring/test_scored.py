@@ -63,12 +63,26 @@ def test_another_training_of_the_same_network_is_refused(analysed, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_table_that_does_not_tell_its_weights_is_taken_with_a_warning(analysed, tmp_path):
+@pytest.mark.parametrize("labels", [False, True])
+def test_other_samples_are_refused(analysed, tmp_path, labels):
+    (tmp_path / "table").symlink_to(analysed / "table")
+    x = np.load(analysed / "data.npz")["x"]
+    if labels:
+        np.savez(tmp_path / "data.npz", x=x, labels=np.zeros(SAMPLES, np.int64))
+    else:
+        np.savez(tmp_path / "data.npz", x=x[::-1])
+    with pytest.raises(SpecError, match="estimated with other samples"):
+        take_over(tmp_path, analysed / "net.onnx", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("missing", ["weights", "data"])
+def test_a_table_that_does_not_tell_what_it_is_of_is_taken_with_a_warning(analysed, tmp_path, missing):
     path = analysed / "table" / "sensitivity.json"
     whole = path.read_text()
     table = SensitivityTable.model_validate_json(whole)
     try:
-        path.write_text(table.model_copy(update={"weights": None}).model_dump_json())
+        path.write_text(table.model_copy(update={missing: None}).model_dump_json())
         warnings = take_over(analysed, analysed / "net.onnx", tmp_path / "out")
     finally:
         path.write_text(whole)
