@@ -28,6 +28,7 @@ from quant_core.ingest.passes.merged_axes import MergeAxes
 from quant_core.ingest.passes.no_op import NoOpsToIdentity
 from quant_core.ingest.passes.opset import RaiseOpset
 from quant_core.ingest.passes.plane_means import PoolMeans
+from quant_core.ingest.passes.pointwise import PointwiseToMatMul
 from quant_core.ingest.passes.simplified_norm import SpellOutSimplifiedNorm
 from quant_core.ingest.passes.stated_defaults import StateDefaults
 from quant_core.ingest.passes.tabular import SpellOutTabular
@@ -73,6 +74,7 @@ def passes() -> tuple[ir.passes.InPlacePass, ...]:
         MeetTranspositions(),
         FoldBatchNorm(),
         PadInConvolutions(),
+        PointwiseToMatMul(),
         FuseHardSigmoid(),
         FuseGelu(),
         PoolMeans(),
@@ -101,7 +103,8 @@ def normalise(model: ir.Model) -> ir.Model:
     precision are in float32, nothing is unused, and nodes have unique names, those inside of bodies too. Graph inputs
     and outputs keep names, types and dynamic axes.
     `alpha`, `beta` and `transB` of Gemm stay attributes, and MatMul followed by Add stays two nodes. Einsum with a
-    constant is MatMul where it is one product, GatherND of a constant's rows is Gather. Axes that a Transpose of five
+    constant is MatMul where it is one product, as is a convolution over single places between two transpositions, and
+    GatherND of a constant's rows is Gather. Axes that a Transpose of five
     or more between two Reshapes keeps side by side are one. A product with a transposed table that other nodes read as
     well becomes Gemm, so that the table stays one weight.
 
