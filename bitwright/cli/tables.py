@@ -80,7 +80,7 @@ def print_summary(report: Report, console: Console) -> None:
     apart += f"; {coded} with trellis codes" if coded else ""
     console.print(f"Layers by bits: {spent or 'none'}{apart}", highlight=False)
     for warning in report.warnings:
-        console.print(f"Warning: {warning}", style="yellow", highlight=False, markup=False)
+        console.print(f"Note: {warning}", style="yellow", highlight=False, markup=False)
 
 
 def _at(bits: int, narrow: int) -> str:

@@ -72,7 +72,7 @@ class Islands:
         """What the user should know."""
         counted = "1 layer runs" if len(self.shares) == 1 else f"{len(self.shares)} layers run"
         return (
-            f"{counted} in float on packed weights ({', '.join(self.shares)}): 8-bit activations "
-            f"lose {self.before:.3g} with them in integers and {self.after:.3g} so, for an estimated {self.time:.0%} "
-            "more time; float_islands bounds it, and 0 keeps every layer in integers."
+            f"{counted} in float on packed weights ({', '.join(self.shares)}), for an estimated {self.time:.0%} more "
+            f"time: rounded activations raise the loss by {self.after:.3g} instead of {self.before:.3g}. "
+            "float_islands bounds this time, and 0 keeps every layer in integers."
         )

@@ -227,9 +227,11 @@ def _scaled(
     _check(program, few, outputs)
     layers = with_inputs(job.layers, scales)
     inserted = sum(found.group.inserted for found in scales)
+    places = "1 place" if len(scales) == 1 else f"{len(scales)} places"
+    beside = f", {inserted} of them with a product beside the layer," if inserted else ""
     note = (
-        f"channels were scaled in {len(scales)} places, {inserted} of them with a product beside the layer, so that "
-        "activations and weights round better; in float the function is the same."
+        f"channels were scaled in {places}{beside} so that activations and weights round better; in float the "
+        "function is the same."
     )
     return replace(
         job,
