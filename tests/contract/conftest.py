@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import sys
 import time
@@ -11,7 +10,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -20,11 +18,12 @@ from app.executors import Cluster, RayExecutor
 from app.executors.local import LocalExecutor
 from app.executors.protocol import Executor, Outcome, Task, Ticket
 from quant_core.spec import JobKind, Progress, QuantizeSpec
+from tests.app.ray_cluster import TOKEN, ray_cluster
+from tests.app.service import FAKES, PATIENCE, gate
 
-APP = Path(__file__).parents[1] / "app"
-FAKES = APP / "fakes"
+__all__ = ["gate"]
+
 MEMORY = 4 * 2**30
-PATIENCE = 900.0
 ENGINES: dict[JobKind, str] = {"quantize": "fake_engine:quantize", "analyze": "fake_engine:analyze"}
 
 
@@ -72,26 +71,12 @@ class Watched:
 Start = Callable[..., Watched]
 
 
-def _load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"contract_{name}", APP / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-gate = _load("conftest").gate
-
-
 @pytest.fixture(scope="session")
 def make_cluster() -> Iterator[Callable[[], Any]]:
     """Make Ray clusters without nodes; all their processes end with the tests."""
     pytest.importorskip("ray", reason="needs Ray: pip install -c constraints.txt -e '.[cluster]'")
-    made = _load("ray_cluster")
     with ExitStack() as stack:
-        yield lambda: stack.enter_context(made.ray_cluster(FAKES))
+        yield lambda: stack.enter_context(ray_cluster(FAKES))
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +92,7 @@ def reach(one_node: Any) -> Iterator[Callable[..., RayExecutor]]:
     """Make executors of that cluster."""
 
     def make(devices: tuple[str, ...] = ("cpu",), silence: float = 60, token: str = "") -> RayExecutor:
-        token = token or sys.modules["contract_ray_cluster"].TOKEN
+        token = token or TOKEN
         cluster = Cluster(one_node.address, token, memory=MEMORY, silence=silence)
         made.append(RayExecutor(cluster, devices, ENGINES))
         made[-1].start()

@@ -18,19 +18,9 @@ pytestmark = pytest.mark.slow
 Start = Callable[..., Any]
 
 
-def _events(server: Any, job: str) -> list[dict[str, Any]]:
-    text = server.http.get(f"/jobs/{job}/events").text
-    return [json.loads(line[5:]) for line in text.splitlines() if line.startswith("data:")]
-
-
-def _ends(server: Any, job: str) -> list[str]:
-    ends = {"succeeded", "failed", "canceled"}
-    return [event["state"] for event in _events(server, job) if event.get("state") in ends]
-
-
 def _engines(server: Any, job: str) -> list[int]:
     """The process of every engine that told of itself, in any attempt."""
-    told = [str(event.get("message")) for event in _events(server, job)]
+    told = [str(event.get("message")) for event in server.events(job)]
     return [int(message[4:]) for message in told if message.startswith("pid=")]
 
 
@@ -53,9 +43,9 @@ def test_a_machine_that_dies_takes_no_job_with_it(start_on_ray: Start, ray_clust
     shared = [*held, one.submit(), two.submit(seed=11)]
     for job in shared:
         assert two.wait_for(job, "succeeded", "failed")["state"] == "succeeded"
-        assert _ends(one, job) == ["succeeded"]
+        assert one.ends(job) == ["succeeded"]
         assert one.http.get(f"/jobs/{job}/model").content == two.http.get(f"/jobs/{job}/model").content
-    (environment,) = [m for e in _events(one, shared[3]) if (m := str(e.get("message"))).startswith("{")]
+    (environment,) = [m for e in one.events(shared[3]) if (m := str(e.get("message"))).startswith("{")]
     assert not [name for name in json.loads(environment)["names"] if name.startswith(("RAY", "BITW", "AWS"))]
 
     job = one.submit(seed=7)
@@ -70,8 +60,8 @@ def test_a_machine_that_dies_takes_no_job_with_it(start_on_ray: Start, ray_clust
     started = time.monotonic()
     assert two.wait_for(job, "succeeded", "failed")["state"] == "succeeded"
     _report("another machine joined, to the end of a job that had its sensitivities", started)
-    assert f"goes on from {engine}" in [event.get("message") for event in _events(two, job)]
-    assert _ends(one, job) == ["succeeded"]
+    assert f"goes on from {engine}" in [event.get("message") for event in two.events(job)]
+    assert one.ends(job) == ["succeeded"]
     assert two.job(job)["attempt"] == 2
 
 
@@ -91,12 +81,12 @@ def test_a_machine_that_freezes_is_not_waited_for_longer_than_a_lease(
     _report("machine of the cluster frozen, lease of 10 s, to the next attempt", started)
     ray_cluster.start(cpus=1)
     assert one.wait_for(job, "succeeded", "failed")["state"] == "succeeded"
-    assert f"goes on from {engine}" in [event.get("message") for event in _events(one, job)]
+    assert f"goes on from {engine}" in [event.get("message") for event in one.events(job)]
     for pid in frozen:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
     one.until(lambda: not one.alive(engine), "what was frozen to end")
-    assert _ends(one, job) == ["succeeded"]
+    assert one.ends(job) == ["succeeded"]
 
 
 def test_a_dead_services_job_goes_on_where_it_is(start_on_ray: Start, ray_cluster: Any, gate: Any) -> None:
@@ -114,7 +104,7 @@ def test_a_dead_services_job_goes_on_where_it_is(start_on_ray: Start, ray_cluste
     gate.open()
     assert other.wait_for(job, "succeeded", "failed")["state"] == "succeeded"
     assert set(_engines(other, job)) == {engine}  # nothing was done over
-    assert _ends(other, job) == ["succeeded"]
+    assert other.ends(job) == ["succeeded"]
     other.until(lambda: not other.alive(engine), "the engine to end")
     other.until(lambda: not any(map(other.alive, children)), "what the service started to end")
 
@@ -137,7 +127,7 @@ def test_a_frozen_service_loses_its_job_but_not_the_work(start_on_ray: Start, ra
     assert other.http.delete(f"/jobs/{job}").status_code == 202
     other.wait_for(job, "canceled")
     other.until(lambda: not other.alive(engine), "the engine to end")
-    assert _ends(other, job) == ["canceled"]
+    assert other.ends(job) == ["canceled"]
 
 
 def test_a_service_that_stops_hands_its_job_over(start_on_ray: Start, ray_cluster: Any) -> None:
@@ -154,7 +144,7 @@ def test_a_service_that_stops_hands_its_job_over(start_on_ray: Start, ray_cluste
     other.until(lambda: other.job(job)["attempt"] == 2, "the other to take it")
     _report("service stopped in good order, to the next attempt", started)
     assert other.wait_for(job, "succeeded", "failed")["state"] == "succeeded"
-    assert _ends(other, job) == ["succeeded"]
+    assert other.ends(job) == ["succeeded"]
 
 
 def test_jobs_wait_for_a_cluster_that_is_gone(start_on_ray: Start, ray_cluster: Any) -> None:
@@ -179,9 +169,9 @@ def test_jobs_wait_for_a_cluster_that_is_gone(start_on_ray: Start, ray_cluster: 
     one.until(lambda: one.http.get("/readyz").status_code == 204, "the cluster to be reached again")
     for each in (job, waiting):
         assert one.wait_for(each, "succeeded", "failed")["state"] == "succeeded"
-        assert _ends(one, each) == ["succeeded"]
+        assert one.ends(each) == ["succeeded"]
     _report("the cluster started again, to the end of both jobs", started)
-    assert f"goes on from {engine}" in [event.get("message") for event in _events(one, job)]
+    assert f"goes on from {engine}" in [event.get("message") for event in one.events(job)]
     one.until(lambda: not list(Path(one.folder).glob("services/*/scratch/*")), "what they worked on to go")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -15,16 +14,6 @@ import pytest
 pytestmark = pytest.mark.slow
 
 Start = Callable[..., Any]
-
-
-def _events(server: Any, job: str) -> list[dict[str, Any]]:
-    text = server.http.get(f"/jobs/{job}/events").text
-    return [json.loads(line[5:]) for line in text.splitlines() if line.startswith("data:")]
-
-
-def _ends(server: Any, job: str) -> list[str]:
-    ends = {"succeeded", "failed", "canceled"}
-    return [event["state"] for event in _events(server, job) if event.get("state") in ends]
 
 
 def _report(what: str, seconds: float) -> None:
@@ -43,7 +32,7 @@ def test_two_services_share_the_work(start_service: Start, gate: Any) -> None:
     gate.open()
     for job in jobs:
         assert two.wait_for(job, "succeeded", "failed")["state"] == "succeeded"
-        assert _ends(one, job) == ["succeeded"]
+        assert one.ends(job) == ["succeeded"]
         assert one.http.get(f"/jobs/{job}/model").content == two.http.get(f"/jobs/{job}/model").content
     log = one.folder.with_suffix(".log").read_text()
     assert len({line.split("process")[0] for line in log.splitlines() if "starts on cpu" in line}) == 4
@@ -64,8 +53,8 @@ def test_a_dead_services_job_goes_on_elsewhere_from_its_checkpoint(start_service
     _report("service killed on the same machine, to the next attempt", time.monotonic() - started)
     assert two.wait_for(job, "succeeded", "failed")["state"] == "succeeded"
     _report("the same, to the end of a job that had its sensitivities", time.monotonic() - started)
-    assert f"goes on from {worker}" in [event.get("message") for event in _events(two, job)]
-    assert _ends(two, job) == ["succeeded"]
+    assert f"goes on from {worker}" in [event.get("message") for event in two.events(job)]
+    assert two.ends(job) == ["succeeded"]
     _no_orphans(two, children=children)
     two.until_gone("checkpoint")
     two.until_gone(f"scratch/{job}-2")
@@ -84,12 +73,12 @@ def test_a_frozen_service_loses_its_job_and_cannot_write_when_it_wakes(
     _report("service frozen, lease of 10 s, to the next attempt", time.monotonic() - started)
     gate.open()
     assert two.wait_for(job, "succeeded", "failed")["state"] == "succeeded"
-    before = two.job(job), _events(two, job)
+    before = two.job(job), two.events(job)
     os.kill(one.process.pid, signal.SIGCONT)
     log = one.folder.with_suffix(".log")
     two.until(lambda: "(too late)" in log.read_text(), "the first to notice")
-    assert (two.job(job), _events(two, job)) == before
-    assert _ends(two, job) == ["succeeded"]
+    assert (two.job(job), two.events(job)) == before
+    assert two.ends(job) == ["succeeded"]
     outputs = {Path(name).name for name in two.files() if "output" in name}
     assert outputs == {"output-2.json"}
     assert one.wait_for(one.submit(), "succeeded")  # and works on
@@ -109,7 +98,7 @@ def test_a_service_that_stops_hands_its_job_over_at_once(start_service: Start) -
     _report("service stopped in good order, to the next attempt", time.monotonic() - started)
     found = other.wait_for(job, "succeeded", "failed")
     assert found["state"] == "succeeded"
-    assert _ends(other, job) == ["succeeded"]
+    assert other.ends(job) == ["succeeded"]
 
 
 def test_a_killed_process_goes_on_from_its_checkpoint(start_service: Start) -> None:
@@ -122,7 +111,7 @@ def test_a_killed_process_goes_on_from_its_checkpoint(start_service: Start) -> N
     one.until(lambda: one.job(job)["attempt"] == 2, "another process to take it")
     _report("worker killed, to the next attempt", time.monotonic() - started)
     assert one.wait_for(job, "succeeded", "failed")["state"] == "succeeded"
-    assert f"goes on from {worker}" in [event.get("message") for event in _events(one, job)]
+    assert f"goes on from {worker}" in [event.get("message") for event in one.events(job)]
     assert one.job(job)["attempt"] == 2
 
 
@@ -136,4 +125,4 @@ def test_a_cancel_reaches_the_service_that_runs_the_job(start_service: Start) ->
     two.wait_for(job, "canceled")
     _report("cancel by another service, to the end of the process", time.monotonic() - started)
     one.until(lambda: not one.alive(worker), "the process to end")
-    assert _ends(two, job) == ["canceled"]
+    assert two.ends(job) == ["canceled"]

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 from typing import Any
 
 import httpx
-import numpy as np
 
 from quant_core.spec import SensitivityTable
-
-
-def samples() -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, input=np.zeros((4, 3), np.float32))
-    return buffer.getvalue()
+from tests.app.service import MODEL, samples
 
 
 def post(server: Any, **spec: Any) -> httpx.Response:
-    parts = {"model": ("m.onnx", b"\x08\x0a a small model"), "data": ("d.npz", samples())}
+    parts = {"model": ("m.onnx", MODEL), "data": ("d.npz", samples())}
     answer: httpx.Response = server.http.post("/analyze", files=parts, data={"spec": json.dumps(spec)})
     return answer
 

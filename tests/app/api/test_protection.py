@@ -15,6 +15,7 @@ import pytest
 from app.admin import create_key, revoke_key
 from app.settings import Settings
 from quant_core.spec import JobState
+from tests.app.service import MODEL
 
 _DATA = b"PK\x05\x06" + bytes(18)
 
@@ -47,7 +48,7 @@ def key(guarded: Any) -> Iterator[Callable[..., httpx.Client]]:
         yield make
 
 
-def _send(client: httpx.Client, model: bytes = b"\x08\x0a a small model", **more: Any) -> httpx.Response:
+def _send(client: httpx.Client, model: bytes = MODEL, **more: Any) -> httpx.Response:
     return client.post("/quantize", files={"model": ("m.onnx", model), "data": ("d.npz", _DATA)}, **more)
 
 

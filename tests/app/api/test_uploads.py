@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from tests.app.service import MODEL
+
 _CONTENT = os.urandom(3 * 2**20 + 17)
 _DIGEST = hashlib.sha256(_CONTENT).hexdigest()
-MODEL = b"\x08\x0a a small model"
 
 
 def _contents(server: Any) -> list[str]:

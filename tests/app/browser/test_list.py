@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from tests.app.service import MODEL
+
 pytestmark = pytest.mark.browser
 
-MODEL = b"\x08\x0a a small model"
 DATA = b"PK\x05\x06" + bytes(18)
 
 

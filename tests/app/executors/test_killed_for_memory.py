@@ -15,8 +15,7 @@ from app.executors import local
 from app.executors.local import LocalExecutor
 from app.executors.protocol import Outcome, Task
 from quant_core.spec import QuantizeSpec
-
-FAKES = Path(__file__).parents[1] / "fakes"
+from tests.app.service import FAKES
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from pebble.pool.process import TaskManager
 from app.executors.local import LocalExecutor
 from app.executors.protocol import Task
 from quant_core.spec import QuantizeSpec
+from tests.app.service import FAKES
 
-FAKES = Path(__file__).parents[1] / "fakes"
 SLEEPS, CRASHES = 2, 3
 
 

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from app.jobs.database import Database, sqlite_url
-
-_spec = importlib.util.spec_from_file_location("postgresql", Path(__file__).parents[1] / "postgresql.py")
-assert _spec is not None
-assert _spec.loader is not None
-_postgresql = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_postgresql)
+from tests.app.postgresql import postgresql
 
 
 @pytest.fixture(scope="session")
 def fresh_postgresql() -> Iterator[Callable[[], str]]:
     """Makes an empty PostgreSQL database and tells its URL."""
-    with _postgresql.postgresql() as fresh:
+    with postgresql() as fresh:
         yield fresh
 
 
