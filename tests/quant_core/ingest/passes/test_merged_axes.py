@@ -34,6 +34,12 @@ def transposed(text):
         (SHUFFLE.replace("{-1, 2, 3, 4, 5}", "{7, 2, 3, 4, 5}"), [0, 2, 1, 3]),
         (SHUFFLE.replace("[0, 2, 1, 3, 4]", "[0, 3, 4, 1, 2]"), [0, 2, 1]),
         (SHUFFLE.replace("[0, 2, 1, 3, 4]", "[0, 4, 1, 2, 3]"), [0, 2, 1]),
+        (
+            SHUFFLE.replace("[5] groups = {-1, 2, 3, 4, 5}", "[6] groups = {-1, 2, 3, 2, 2, 5}")
+            .replace("{0, 6, 4, 5}", "{0, 4, 10, 3}")
+            .replace("[0, 2, 1, 3, 4]", "[0, 3, 1, 4, 5, 2]"),
+            [0, 3, 1, 4, 2],  # whose inverse is another
+        ),
     ],
 )
 def test_axes_side_by_side_become_one(text, order):
