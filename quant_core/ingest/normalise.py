@@ -13,6 +13,7 @@ from quant_core.ingest.passes.conv_padding import PadInConvolutions
 from quant_core.ingest.passes.dead_uses import DropDeadUses
 from quant_core.ingest.passes.domain import ShortDomain
 from quant_core.ingest.passes.einsum import EinsumToMatMul
+from quant_core.ingest.passes.equal_weights import ShareEqualWeights
 from quant_core.ingest.passes.experimental import SpellOutExperimental
 from quant_core.ingest.passes.external import AttachExternalData
 from quant_core.ingest.passes.float_types import ComputeInFloat32
@@ -79,6 +80,7 @@ def passes() -> tuple[ir.passes.InPlacePass, ...]:
         FuseGelu(),
         PoolMeans(),
         MergeAxes(),
+        ShareEqualWeights(),
         ReadTiedTable(),
         common.RemoveUnusedNodesPass(),
         DropDeadUses(),
@@ -105,8 +107,9 @@ def normalise(model: ir.Model) -> ir.Model:
     `alpha`, `beta` and `transB` of Gemm stay attributes, and MatMul followed by Add stays two nodes. Einsum with a
     constant is MatMul where it is one product, as is a convolution over single places between two transpositions, and
     GatherND of a constant's rows is Gather. Axes that a Transpose of five
-    or more between two Reshapes keeps side by side are one. A product with a transposed table that other nodes read as
-    well becomes Gemm, so that the table stays one weight.
+    or more between two Reshapes keeps side by side are one. Weights that hold the same values and are read in the same
+    way are one. A product with a transposed table that other nodes read as well becomes Gemm, so that the table stays
+    one weight.
 
     Args:
         model: A model as `read_model` gives it; it is left as it is.
