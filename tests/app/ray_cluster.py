@@ -57,6 +57,11 @@ class RayCluster:
     nodes: list[Node] = field(default_factory=list)
     _place: socket.socket = field(default_factory=socket.socket)
 
+    @property
+    def temporary(self) -> Path:
+        """Where its processes put what is theirs alone."""
+        return self.folder / "temporary"
+
     def start(self, *, cpus: int, gpus: int = 0) -> Node:
         """Start a node; it is the head where there is none."""
         alive = any(node.process.poll() is None for node in self.nodes)
@@ -77,7 +82,7 @@ class RayCluster:
             ray = Path(sys.executable).parent / "ray"
             process = subprocess.Popen(
                 [str(ray), "start", "--node-ip-address", host, *role, *resources, *_QUIET],
-                env=environment(self.path),
+                env=environment(self.path, self.temporary),
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -92,13 +97,14 @@ class RayCluster:
         return node
 
 
-def environment(path: str = "") -> dict[str, str]:
+def environment(path: str, temporary: Path) -> dict[str, str]:
     """What `ray start` is given: enough to run, the token, and nothing of ours."""
     return {
         "PATH": os.environ["PATH"],
         "HOME": os.environ.get("HOME", "/"),
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": path,
+        "TMPDIR": str(temporary),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": TOKEN,
         "RAY_task_oom_retries": "0",
@@ -115,6 +121,7 @@ def ray_cluster(path: Path) -> Iterator[RayCluster]:
     """
     folder = Path(tempfile.mkdtemp(prefix="ray-"))  # a short path: it holds sockets
     cluster = RayCluster(folder, str(path))
+    cluster.temporary.mkdir()
     try:
         yield cluster
     finally:

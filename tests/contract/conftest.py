@@ -120,8 +120,9 @@ def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
 
 
 @pytest.fixture
-def begin(tmp_path: Path) -> Start:
-    """Start an attempt on an executor; the fake engine's behaviour is chosen by the seed."""
+def begin(tmp_path: Path) -> Iterator[Start]:
+    """Start an attempt on an executor; the fake engine's behaviour is chosen by the seed. None outlives the test."""
+    begun: list[Watched] = []
 
     def make(
         executor: Executor,
@@ -149,9 +150,14 @@ def begin(tmp_path: Path) -> Start:
             scratch,
             memory_share=memory_share,
         )
-        return Watched(executor, executor.submit(task, device))
+        begun.append(Watched(executor, executor.submit(task, device)))
+        return begun[-1]
 
-    return make
+    yield make
+    for run in begun:
+        run.look()
+        if run.outcome is None:
+            run.executor.cancel(run.ticket)
 
 
 @pytest.fixture

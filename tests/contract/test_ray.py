@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -47,8 +46,8 @@ def _until(condition: Callable[[], object]) -> float:
     return time.monotonic() - started
 
 
-def _folders() -> set[str]:
-    return {path.name for path in Path(tempfile.gettempdir()).glob("bitwright-attempt-*")}
+def _folders(cluster: Any) -> set[str]:
+    return {path.name for path in cluster.temporary.glob("bitwright-attempt-*")}
 
 
 def _bridge(executor: RayExecutor) -> int:
@@ -141,9 +140,9 @@ def test_a_service_that_was_cut_off_can_neither_stop_nor_fetch_what_its_successo
     assert later.end().state == "succeeded"
 
 
-def test_when_the_actor_is_killed_nothing_of_it_is_left(reach: Reach, begin: Begin) -> None:
+def test_when_the_actor_is_killed_nothing_of_it_is_left(reach: Reach, begin: Begin, one_node: Any) -> None:
     run = begin(reach(), 1)
-    engine, before = run.pid, _folders()
+    engine, before = run.pid, _folders(one_node)
     assert before
     started = time.monotonic()
     os.kill(_parent(engine), signal.SIGKILL)
@@ -152,20 +151,20 @@ def test_when_the_actor_is_killed_nothing_of_it_is_left(reach: Reach, begin: Beg
     assert outcome.error is not None
     assert outcome.error.code == "worker_lost"
     _until(lambda: _gone(engine))
-    _until(lambda: not _folders() & before)
+    _until(lambda: not _folders(one_node) & before)
 
 
-def test_an_attempt_that_nobody_asks_for_ends_itself(reach: Reach, begin: Begin) -> None:
+def test_an_attempt_that_nobody_asks_for_ends_itself(reach: Reach, begin: Begin, one_node: Any) -> None:
     assert (
         begin(reach(), 0).end().state == "succeeded"
     )  # a cold cluster may take longer to start than silence lasts
     executor = reach(silence=30)
     run = begin(executor, 2)  # holds its interpreter's lock
-    engine, before = run.pid, _folders()
+    engine, before = run.pid, _folders(one_node)
     os.kill(_bridge(executor), signal.SIGSTOP)
     seconds = _until(lambda: _gone(engine))
     print(f"measured: nobody asks, silence of 30 s, to the end of the process: {seconds:.2f} s")
-    _until(lambda: not _folders() & before)
+    _until(lambda: not _folders(one_node) & before)
     os.kill(_bridge(executor), signal.SIGCONT)
     outcome = run.end()
     assert outcome.error is not None

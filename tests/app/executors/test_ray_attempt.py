@@ -110,6 +110,15 @@ def test_a_few_pieces_of_a_file_travel_at_a_time(
         assert [call[3] for call in actor.asked("read")] == [0, 2, 4, 6, 8]
 
 
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_it_gets_the_gpu_it_is_to_have(
+    gpus: int, ray_attempt: Any, cluster: Any, task: Task, attempt: Any
+) -> None:
+    cluster.actor(DONE)
+    ray_attempt.Attempt(task, gpus, attempt._terms).run()
+    assert cluster.placed[0]["num_gpus"] == gpus
+
+
 def test_each_line_is_told_once(attempt: Any, cluster: Any, task: Task) -> None:
     actor = cluster.actor(("progress", STEP))
     cluster.on_sleep = lambda: actor.lines.append(DONE)
@@ -361,12 +370,12 @@ def test_what_a_bridge_that_is_gone_had_begun_is_followed_from_where_it_was(
     attempt: Any, cluster: Any, task: Task
 ) -> None:
     two = {**STEP, "fraction": 0.75}
-    said = [{"waits": STEP}, {"begun": "job-1"}, {"progress": STEP}, {"checkpoint": "one"}]
+    said = [{"begun": "job-1"}, {"progress": STEP}, {"checkpoint": "one"}]
     task.messages.write_text("".join(json.dumps(line) + "\n" for line in said) + '{"progr', encoding="utf-8")
     actor = cluster.left(("progress", STEP), ("checkpoint", "one"), ("progress", two), DONE)
     cluster.actors = {"job-1": actor, "job-2": cluster.left()}
     attempt.run()
-    assert _told(task)[:5] == [pair for line in said for pair in line.items()] + [("progress", two)]
+    assert _told(task)[:4] == [pair for line in said for pair in line.items()] + [("progress", two)]
     assert _told(task)[-1][1]["state"] == "succeeded"
     assert actor.asked("look")[0] == ("look", 2, 2)
     assert not actor.asked("files", "take_over", "begin") or [c[2] for c in actor.asked("files")] == ["out"]
