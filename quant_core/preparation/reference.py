@@ -129,7 +129,7 @@ def _constant_inputs(source: Source, model: ir.Model) -> tuple[str, ...]:
     gone = [repr(value.name) for value in source.model.graph.inputs if value.name not in left]
     if not gone:
         return ()
-    return (f"graph inputs with a default value became constants: {', '.join(gone)}.",)
+    return (f"graph inputs with a default value became constants: {name_some(gone, _NAMED_PARTS)}.",)
 
 
 def _kept(source: Source) -> tuple[str, ...]:
