@@ -8,6 +8,8 @@ start.) Slow tests fetch models, and keep those of the machine.
 
 import logging
 import os
+import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +23,14 @@ settings.load_profile("same")
 settings.register_profile("anew", settings.get_profile("same"), derandomize=False, max_examples=1000)
 _OF_THE_MACHINE = {name: os.environ.pop(name, None) for name in ("SSL_CERT_DIR", "SSL_CERT_FILE")}
 os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "data" / "authority.pem")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """What a test draws without a generator is the same each time, whichever tests ran before."""
+    random.seed(0)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
