@@ -27,6 +27,7 @@ MIN_OPSET = 7
 _DAMAGED = "The file is damaged or was written wrongly; export the model again."
 # Domains whose operators onnxruntime brings along; the ONNX schemas do not know them.
 _RUNTIME_DOMAINS = {"com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc", "ai.onnx.contrib"}
+_STANDARD = {"", "ai.onnx"}
 _RUNTIME_OPERATORS = {"LayerNormalization", "SimplifiedLayerNormalization"}
 """What onnxruntime adds to the domain of the standard, of any opset; its optimizers write it."""
 _EARLY_OPERATORS = {"Affine", "Crop", "ImageScaler", "ParametricSoftplus", "Scale", "ScaledTanh"}
@@ -118,16 +119,22 @@ def _put_right(model: onnx.ModelProto) -> bool:
     shapeless = [value.type.tensor_type for value in model.graph.output if not _has_shape(value)]
     for kind in shapeless:
         kind.shape.SetInParent()
+    version = max(
+        (entry.version for entry in model.opset_import if entry.domain in _STANDARD), default=MAX_OPSET
+    )
     added = [
         node
         for graph in walk_graphs(model)
         for node in graph.nodes
-        if node.domain in {"", "ai.onnx"} and node.op_type in _RUNTIME_OPERATORS | _EARLY_OPERATORS
+        if node.domain in _STANDARD
+        and node.op_type in _RUNTIME_OPERATORS | _EARLY_OPERATORS
+        and not onnx.defs.has(node.op_type, version, "")
     ]
     for node in added:
         node.domain = "com.microsoft"
-    if added and all(entry.domain != "com.microsoft" for entry in model.opset_import):
-        model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    for holder in (model, *model.functions) if added else ():
+        if all(entry.domain != "com.microsoft" for entry in holder.opset_import):
+            holder.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     return bool(shapeless or added)
 
 
