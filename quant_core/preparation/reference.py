@@ -15,6 +15,7 @@ from quant_core.errors import ModelError, name_some
 from quant_core.executor import Program, check_parity
 from quant_core.ingest import Source
 from quant_core.ingest.passes.float_types import COMPUTED_IN_FLOAT32
+from quant_core.preparation.crashes import crashes_onnxruntime
 from quant_core.preparation.single_samples import fix_batch, is_open
 
 _EXACT_DB = 50.0
@@ -112,6 +113,10 @@ def _in_float32(
     except ModelError as error:
         raise ModelError(error.message, remedy=error.remedy, where=str(source.path)) from error
     note = f"layers are stored in {stored}; {_IN_FLOAT32}"
+    if crashes_onnxruntime(source.path):
+        return Reference(
+            copy, (note, f"onnxruntime crashes when it loads this model in {stored}; {_TWIN}"), folder
+        )
     try:
         parity = check_parity(source.path, program, samples.inputs, least_sqnr_db=_KEPT_DB)
     except ModelError:
