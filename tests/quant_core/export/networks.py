@@ -140,6 +140,38 @@ NETS = {
     ),
 }
 
+EVERY_OPERATOR = (
+    HEADER
+    + """g (float[n,8,6,6] x, int64[n] ids) => (float[n,10] y) {
+        a = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, conv, conv_bias)
+        b = Conv<kernel_shape=[3,3], pads=[1,1,1,1], group=2>(a, grouped)
+        c = Conv<kernel_shape=[3,3], pads=[1,1,1,1], group=32>(b, depthwise)
+        d = ConvTranspose<kernel_shape=[2,2], strides=[2,2]>(c, transposed)
+        p = GlobalAveragePool(d)
+        f = Flatten(p)
+        g1 = Gemm<transB=1>(f, gemm, gemm_bias)
+        g2 = Gemm(g1, plain_gemm)
+        e = Gather<axis=0>(table, ids)
+        s = Add(g2, e)
+        m = MatMul(s, matmul)
+        y = Tanh(m)
+    }""",
+    {
+        "conv": (32, 8, 3, 3),
+        "conv_bias": (32,),
+        "grouped": (32, 16, 3, 3),
+        "depthwise": (32, 1, 3, 3),
+        "transposed": (32, 20, 2, 2),
+        "gemm": (48, 20),
+        "gemm_bias": (48,),
+        "plain_gemm": (48, 40),
+        "table": (20, 40),
+        "matmul": (40, 10),
+    },
+    set(),
+    {},
+)
+
 
 def uncorrected(options):
     """The options of weights that are rounded here without a look at samples, whose biases stay what they are."""

@@ -15,39 +15,8 @@ from quant_core.export.targets.ort_cpu import ORT_CPU
 from quant_core.export.targets.portable import portable
 from quant_core.quantizers import quantize_weight
 from quant_core.spec import FLOAT_BITS, WeightOptions
-from tests.quant_core.export.networks import HEADER, Net, optimized_operators, uncorrected
+from tests.quant_core.export.networks import EVERY_OPERATOR, HEADER, Net, optimized_operators, uncorrected
 
-EVERY_OPERATOR = (
-    HEADER
-    + """g (float[n,8,6,6] x, int64[n] ids) => (float[n,10] y) {
-        a = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, conv, conv_bias)
-        b = Conv<kernel_shape=[3,3], pads=[1,1,1,1], group=2>(a, grouped)
-        c = Conv<kernel_shape=[3,3], pads=[1,1,1,1], group=32>(b, depthwise)
-        d = ConvTranspose<kernel_shape=[2,2], strides=[2,2]>(c, transposed)
-        p = GlobalAveragePool(d)
-        f = Flatten(p)
-        g1 = Gemm<transB=1>(f, gemm, gemm_bias)
-        g2 = Gemm(g1, plain_gemm)
-        e = Gather<axis=0>(table, ids)
-        s = Add(g2, e)
-        m = MatMul(s, matmul)
-        y = Tanh(m)
-    }""",
-    {
-        "conv": (32, 8, 3, 3),
-        "conv_bias": (32,),
-        "grouped": (32, 16, 3, 3),
-        "depthwise": (32, 1, 3, 3),
-        "transposed": (32, 20, 2, 2),
-        "gemm": (48, 20),
-        "gemm_bias": (48,),
-        "plain_gemm": (48, 40),
-        "table": (20, 40),
-        "matmul": (40, 10),
-    },
-    set(),
-    {},
-)
 INTEGERS = [
     (bits, WeightOptions(granularity=granularity, block_size=16, symmetric=symmetric))
     for bits in (2, 3, 4, 5, 6, 8)

@@ -14,8 +14,7 @@ from quant_core.export.targets.ort_cpu import ORT_CPU
 from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.rounding.mixed_channels import mixed_codes
 from quant_core.spec import FLOAT_BITS, WeightOptions
-from tests.quant_core.export.networks import Net, optimized_operators
-from tests.quant_core.export.test_grids import EVERY_OPERATOR
+from tests.quant_core.export.networks import EVERY_OPERATOR, Net, optimized_operators
 
 CANNOT = {"Gather", "ConvTranspose"}
 PAIRS = list(itertools.combinations((2, 3, 4, 5, 6, 8), 2))

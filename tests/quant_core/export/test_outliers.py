@@ -13,8 +13,7 @@ from quant_core.export.targets.portable import portable
 from quant_core.quantizers import quantize_weight
 from quant_core.spec import FLOAT_BITS, WeightOptions
 from quant_core.spec.width import stored_of, width_of
-from tests.quant_core.export.networks import Net, optimized, uncorrected
-from tests.quant_core.export.test_grids import EVERY_OPERATOR
+from tests.quant_core.export.networks import EVERY_OPERATOR, Net, optimized, uncorrected
 
 SHARE = 0.02
 CANNOT = {"Gather"}

@@ -18,8 +18,7 @@ from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.rounding.mixed_channels import mixed_codes
 from quant_core.quantizers.rounding.trellis import can_be_coded
 from quant_core.spec import FLOAT_BITS
-from tests.quant_core.export.networks import Net, optimized
-from tests.quant_core.export.test_grids import EVERY_OPERATOR
+from tests.quant_core.export.networks import EVERY_OPERATOR, Net, optimized
 
 
 @pytest.fixture(scope="module")

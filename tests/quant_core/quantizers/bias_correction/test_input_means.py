@@ -1,16 +1,14 @@
 import numpy as np
-import onnx_ir as ir
 import pytest
 import torch
 
 from quant_core.calibration import Samples
 from quant_core.executor import compile_model
-from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers.bias_correction.input_means import find_bias
 from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.moments.input_moments import input_moments
 from quant_core.quantizers.rounding.gptq import gptq
-from tests.networks import drawn, network
+from tests.quant_core.quantizers.drawn_layers import build
 
 NETS = {
     "Conv": (
@@ -26,13 +24,6 @@ NETS = {
     "Gemm": ("g (float[n,9] x) => (float[n,5] y) { y = Gemm(x, w, b) }", (9, 5), (1, 5)),
     "MatMul": ("g (float[n,3,9] x) => (float[n,3,5] y) { a = MatMul(x, w) y = Add(b, a) }", (9, 5), (5,)),
 }
-
-
-def build(text, **shapes):
-    rng = np.random.default_rng(0)
-    proto = network(text, drawn(rng, shapes))
-    model = normalise(ir.from_proto(proto))
-    return model, find_layers(model)
 
 
 @pytest.mark.parametrize("name", NETS)

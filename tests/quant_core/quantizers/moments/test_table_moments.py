@@ -12,7 +12,7 @@ from quant_core.quantizers.moments.table_moments import is_table, table_moments
 from quant_core.quantizers.rounding.round_weights import round_weights
 from quant_core.spec import WeightOptions
 from quant_core.spec.weight_grid import WeightGrid
-from tests.quant_core.quantizers.bias_correction.test_input_means import build
+from tests.quant_core.quantizers.drawn_layers import build
 
 ROWS, COLUMNS = 400, 24
 TEXT = "g (int64[n] ids) => (float[n,{0}] y) {{ rows = Gather(t, ids) y = MatMul(rows, w) }}"

@@ -12,8 +12,7 @@ from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.rounding.adaround import UpOrDown, adaround, affordable_steps
 from quant_core.quantizers.rounding.gptq import gptq
 from quant_core.spec import WeightGrid
-from tests.quant_core.quantizers.rounding.test_coordinate_descent import moments, row_errors
-from tests.quant_core.quantizers.rounding.test_gptq import CASES, build
+from tests.quant_core.quantizers.rounding.layers import CASES, build, moments, row_errors
 
 
 def choice(codes=(0.0, 1.0, -2.0, 1.0), weight=(0.3, 0.8, -2.6, 3.0), low=-2, high=1):

@@ -6,30 +6,13 @@ from itertools import product
 
 import numpy as np
 import pytest
-import torch
 
 from quant_core.quantizers import quantize_weight
-from quant_core.quantizers.moments.input_moments import InputMoments
-from quant_core.quantizers.moments.rows import to_rows
 from quant_core.quantizers.rounding import coordinate_descent
 from quant_core.quantizers.rounding.coordinate_descent import affordable_passes, descend
 from quant_core.quantizers.rounding.gptq import gptq
 from quant_core.spec import WeightGrid
-from tests.quant_core.quantizers.rounding.test_gptq import CASES, build
-
-
-def moments(layer, columns=400, seed=1):
-    rng = np.random.default_rng(seed)
-    groups, _, inputs = to_rows(layer, np.zeros(layer.shape, np.float32)).shape
-    mixing = np.eye(inputs) + 0.4 * np.random.default_rng(7).standard_normal((groups, inputs, inputs))
-    x = (rng.standard_normal((groups, columns, inputs)) @ mixing).astype(np.float32)
-    second = torch.from_numpy(np.einsum("gni,gnj->gij", x, x) / columns)
-    return InputMoments(second, torch.from_numpy(x.mean(1)), columns, columns)
-
-
-def row_errors(layer, weight, values, second):
-    lost = to_rows(layer, (values - weight).astype(np.float64)).double()
-    return ((lost @ second.double()) * lost).sum(2).numpy()
+from tests.quant_core.quantizers.rounding.layers import CASES, build, moments, row_errors
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,13 +1,8 @@
 import numpy as np
-import onnx
-import onnx_ir as ir
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
 
 from quant_core.calibration import Samples
-from quant_core.executor import compile_model
-from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.grids import range_search
@@ -18,39 +13,7 @@ from quant_core.quantizers.rounding.coordinate_descent import descend
 from quant_core.quantizers.rounding.gptq import gptq
 from quant_core.quantizers.rounding.round_weights import knows_more, round_weights
 from quant_core.spec import WeightOptions
-
-CASES = {
-    "conv": ("Conv", (3, 6, 9, 9), (8, 6, 3, 3), {"pads": [1, 0, 2, 1], "strides": [2, 1]}),
-    "grouped": ("Conv", (3, 6, 8, 8), (9, 2, 3, 3), {"group": 3, "dilations": [2, 1]}),
-    "depthwise": (
-        "Conv",
-        (3, 4, 8, 8),
-        (4, 1, 3, 3),
-        {"group": 4, "auto_pad": "SAME_LOWER", "strides": [2, 2]},
-    ),
-    "1d": ("Conv", (3, 4, 12), (5, 4, 4), {"auto_pad": "SAME_UPPER"}),
-    "3d": ("Conv", (2, 2, 5, 5, 5), (3, 2, 2, 3, 2), {"dilations": [1, 2, 1]}),
-    "gemm": ("Gemm", (12, 7), (5, 7), {"transB": 1}),
-    "gemm_plain": ("Gemm", (12, 7), (7, 5), {}),
-    "matmul": ("MatMul", (3, 4, 7), (7, 5), {}),
-    "transposed": ("ConvTranspose", (2, 5, 6, 6), (5, 4, 2, 3), {"strides": [2, 1]}),
-}
-
-
-def build(op, x_shape, w_shape, attributes):
-    weight = np.random.default_rng(3).standard_normal(w_shape).astype(np.float32)
-    graph = helper.make_graph(
-        [helper.make_node(op, ["x", "w"], ["y"], name="layer", **attributes)],
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", *x_shape[1:]])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", *"abcd"[: len(x_shape) - 1]])],
-        [numpy_helper.from_array(weight, "w")],
-    )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    onnx.checker.check_model(proto)
-    model = normalise(ir.from_proto(proto))
-    (layer,) = find_layers(model)
-    return model, layer, weight, compile_model(model)
+from tests.quant_core.quantizers.rounding.layers import CASES, build, output_error
 
 
 # An output of a transposed convolution adds up products of several positions.
@@ -78,11 +41,6 @@ def test_rows_come_back(case):
     quantized = quantize_weight(weight, 4, layer.axis)
     rows = to_rows(layer, quantized.codes).float() * scale_to_rows(layer, quantized.scale)
     np.testing.assert_allclose(from_rows(layer, rows), quantized.dequantize(), rtol=1e-6)
-
-
-def output_error(layer, weight, quantized, second):
-    delta = to_rows(layer, quantized.dequantize() - weight)
-    return float(torch.einsum("goi,gij,goj->", delta, second, delta))
 
 
 @pytest.mark.parametrize("case", CASES)

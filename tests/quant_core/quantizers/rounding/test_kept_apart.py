@@ -4,30 +4,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from quant_core.codes.outliers import SPARSE_BITS, pairs_for, pairs_needed
 from quant_core.quantizers import quantize_weight
-from quant_core.quantizers.moments.input_moments import InputMoments
-from quant_core.quantizers.moments.rows import rows_shape
 from quant_core.quantizers.rounding.coordinate_descent import descend
 from quant_core.quantizers.rounding.gptq import gptq
 from quant_core.quantizers.rounding.kept_apart import narrowed
 from quant_core.spec.weight_grid import WeightGrid
 from quant_core.spec.width import width_of
-from tests.quant_core.quantizers.rounding.test_gptq import CASES, build, output_error
+from tests.quant_core.quantizers.rounding.layers import CASES, build, moments_of, output_error
 
 SHARE = 0.04
 
 
 def heavy_tailed(shape, seed=3):
     return np.random.default_rng(seed).standard_t(3, shape).astype(np.float32)
-
-
-def moments_of(layer, seed=1):
-    groups, _, inputs = rows_shape(layer)
-    mixing = torch.randn(groups, inputs, inputs, generator=torch.Generator().manual_seed(seed))
-    return InputMoments(mixing @ mixing.transpose(1, 2) / inputs, torch.zeros(groups, inputs), 10**6, 10**6)
 
 
 @pytest.mark.parametrize("improve", [None, descend], ids=["gptq", "descent"])

@@ -12,30 +12,15 @@ from quant_core.quantizers.grids.weight import drawn_in, find_steps
 from quant_core.quantizers.moments.input_moments import input_moments
 from quant_core.quantizers.rounding.gptq import gptq
 from quant_core.spec.weight_grid import WeightGrid
-from tests.quant_core.quantizers.bias_correction.test_input_means import build
+from tests.quant_core.quantizers.drawn_layers import build
+from tests.quant_core.quantizers.rounding.one_product import TEXT, errors, setting
 
-TEXT = "g (float[n,24] x) => (float[n,{0}] y) {{ y = Gemm(x, w, b) }}"
 GRIDS = {
     "channel": WeightGrid(range_search="hessian"),
     "tensor": WeightGrid("tensor", range_search="hessian"),
     "block": WeightGrid("block", 16, range_search="hessian"),
     "zero points": WeightGrid(symmetric=False, range_search="hessian"),
 }
-
-
-def setting(outputs, offset=0.0):
-    model, (layer,) = build(TEXT.format(outputs), w=(24, outputs), b=(outputs,))
-    rng = np.random.default_rng(1)
-    x = rng.standard_normal((600, 24)) @ rng.standard_normal((24, 24)) + offset * rng.standard_normal(24)
-    x = x.astype(np.float32)
-    network = FloatNetwork(compile_model(model), model, [layer], 600)
-    moments = input_moments(network, [layer], Samples(inputs={"x": x}), seed=0)[layer.name]
-    return model, layer, model.graph.initializers["w"].const_value.numpy(), x, moments
-
-
-def errors(x, weight, rounded):
-    """Squared error of each output over all samples."""
-    return np.square(x @ (rounded.dequantize() - weight)).sum(0)
 
 
 def expected(weight, rounded, moments):

@@ -15,8 +15,7 @@ from quant_core.quantizers.rounding.gptq import gptq, output_error
 from quant_core.quantizers.rounding.mixed_channels import mixed_codes
 from quant_core.quantizers.rounding.trellis import can_be_coded, path_axis, trellis_coded
 from quant_core.quantizers.tuning.learned_codes import LearnedCodes
-from tests.quant_core.quantizers.rounding.test_gptq import build
-from tests.quant_core.quantizers.rounding.test_kept_apart import moments_of
+from tests.quant_core.quantizers.rounding.layers import build, moments_of
 
 LAYERS = {
     "conv": ("Conv", (2, 6, 5, 5), (24, 6, 3, 3), {}),

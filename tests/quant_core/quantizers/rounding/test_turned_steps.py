@@ -7,7 +7,7 @@ from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.rounding.gptq import gptq
 from quant_core.spec import QuantizeSpec, WeightOptions
 from quant_core.spec.weight_grid import WeightGrid
-from tests.quant_core.quantizers.rounding.test_range_choice import errors, setting
+from tests.quant_core.quantizers.rounding.one_product import errors, setting
 
 RNG = np.random.default_rng(3)
 

@@ -18,10 +18,10 @@ from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers import activation_grid, fake_quantize
 from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.quantizers.tuning.block_reconstruction import BRECQ, QDROP, Method, Probe, reconstruct_blocks
-from tests.quant_core.quantizers.tuning.test_blocks import chain
-from tests.quant_core.quantizers.tuning.test_reconstruction import (
+from tests.quant_core.quantizers.tuning.small_nets import (
     build,
     by_gptq,
+    chain,
     images,
     output_error,
     small_net,

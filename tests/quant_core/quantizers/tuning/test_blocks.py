@@ -8,23 +8,7 @@ import torch
 from onnx import helper
 
 from quant_core.quantizers.tuning.blocks import find_blocks
-from tests.quant_core.quantizers.tuning.test_reconstruction import build
-
-RNG = np.random.default_rng(0)
-
-
-def conv(x, y, number, weights, channels=4):
-    weights[f"w{number}"] = RNG.standard_normal((channels, channels, 3, 3)) / 6
-    return helper.make_node("Conv", [x, f"w{number}"], [y], name=f"conv{number}", pads=[1, 1, 1, 1])
-
-
-def chain(count):
-    weights, nodes, x = {}, [], "x"
-    for number in range(count):
-        y = "y" if number == count - 1 else f"r{number}"
-        nodes += [conv(x, f"c{number}", number, weights), helper.make_node("Relu", [f"c{number}"], [y])]
-        x = y
-    return nodes, weights
+from tests.quant_core.quantizers.tuning.small_nets import build, chain, conv
 
 
 def residual():
@@ -73,7 +57,7 @@ NETS = {"chain": chain(7), "residual": residual(), "ladder": ladder(7), "shared"
 def test_blocks_run_one_after_another_give_the_network(name):
     _, model, layers, program = build(NETS[name][0], (4, 6, 6), NETS[name][1])
     blocks = find_blocks(model, layers, [layer.name for layer in layers])
-    x = torch.from_numpy(RNG.standard_normal((2, 4, 6, 6)).astype(np.float32))
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 4, 6, 6)).astype(np.float32))
     whole = program.evaluate({"x": x})["y"]
     known = {}
     with torch.no_grad():

@@ -9,7 +9,7 @@ import torch
 from quant_core.quantizers import quantize_weight
 from quant_core.quantizers.tuning.learned_codes import LearnedCodes
 from quant_core.spec import WeightGrid
-from tests.quant_core.quantizers.tuning.test_reconstruction import small_net
+from tests.quant_core.quantizers.tuning.small_nets import small_net
 
 
 def test_codes_start_where_they_are_told_and_gradients_are_those_of_the_chain_rule():
