@@ -48,6 +48,20 @@ class OutputErrors:
     lows: Floats
     highs: Floats
 
+    def repeated(self, times: npt.NDArray[np.int64]) -> OutputErrors:
+        """Count samples more than once.
+
+        Args:
+            times: How many samples each stands for, `[N]`.
+
+        Returns:
+            Errors of as many samples as they stand for; the same where samples are not told apart.
+        """
+        if self.rounded.size != times.size:
+            return self
+        parts = (self.rounded, self.below, self.above, self.lows, self.highs)
+        return OutputErrors(*(part.repeat(times, axis=0) for part in parts))
+
 
 def output_range(observed: ActivationRange, errors: OutputErrors, levels: int = 256) -> tuple[float, float]:
     """Find the range that changes the outputs least on samples that calibration has not seen.

@@ -9,6 +9,7 @@ from functools import reduce
 
 from quant_core.calibration import RangeWatch, Samples, choose_range, ranges_in_parts
 from quant_core.calibration.activation_range import ActivationRange
+from quant_core.calibration.far_samples import far_samples
 from quant_core.calibration.output_range import OutputErrors
 from quant_core.export import Placement
 from quant_core.ingest.macs import affordable_samples
@@ -29,6 +30,8 @@ that suffice where there are more, the most, and those that must be affordable w
 for jobs of few samples are short."""
 _MACS = 2e10
 """Products that one run of these samples may take."""
+_LOOK = 1e11
+"""Products that a run of those may take which they are picked from."""
 
 
 @dataclass(eq=False)
@@ -101,9 +104,14 @@ class ActivationGrids:
             ranges = {name: observed for name, observed in ranges.items() if name in maximised}
         if not ranges:
             return {}
-        samples = reduce(Samples.joined, others, first).spread(min(_MOST, max(_AT_LEAST, affordable)))
+        few = min(_MOST, max(_AT_LEAST, affordable))
+        looked_at = reduce(Samples.joined, others, first).spread(
+            max(few, affordable_samples(job.layers, _LOOK))
+        )
+        samples, times = far_samples(job.program, looked_at, ranges, few, batch_size=job.batch_size)
         feeds = ((batch.feeds(job.program.device), batch.count) for batch in samples.batches(self.batch_size))
-        return range_errors(job.program, feeds, ranges, self.spec.seed)
+        errors = range_errors(job.program, feeds, ranges, self.spec.seed)
+        return {name: each.repeated(times) for name, each in errors.items()}
 
     def _grid(
         self, observed: ActivationRange, bits: int, errors: OutputErrors | None, ends: tuple[float, float]

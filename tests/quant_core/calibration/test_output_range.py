@@ -118,3 +118,13 @@ def test_one_value(value):
     low, high = output_range(seen, found)
     assert low <= 0 <= high
     assert low < high
+
+
+def test_a_sample_that_stands_for_three_counts_as_three():
+    seen, values = drawn()
+    times = np.arange(SAMPLES) % 3 + 1
+    few, all_of_them = errors(seen, values, 1.0), errors(seen, values.repeat(times, axis=0), 1.0)
+    assert output_range(seen, few.repeated(times), levels=16) == output_range(seen, all_of_them, levels=16)
+    assert output_range(seen, few.repeated(times), levels=16) != output_range(seen, few, levels=16)
+    whole = replace(few, rounded=few.rounded[:1])
+    assert whole.repeated(times) is whole

@@ -154,3 +154,30 @@ def test_however_large_a_network_is_some_samples_tell_of_its_outputs(
             job, grids.spec.model_copy(update={"activation_range": method}), Journal(), (job.samples,)
         ).of(placement)
     assert samples == [16]
+
+
+def test_of_many_samples_those_that_reach_furthest_decide_where_ranges_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rng = np.random.default_rng(0)
+    save_with_weights(
+        "net (float[n, 4, 8, 8] x) => (float[n, 8, 8, 8] y) { h = Conv(x, v) r = Relu(h) y = Conv(r, w) }",
+        rng,
+        tmp_path / "net.onnx",
+    )
+    values = rng.standard_normal((150, 4, 8, 8)).astype(np.float32)
+    values[77] *= 6  # an even choice of 96 leaves it out
+    np.savez(tmp_path / "x.npz", x=values)
+    spec = QuantizeSpec.model_validate({"size": 0.9, "activation_range": "output", "float_islands": 0})
+    job = prepare(tmp_path / "net.onnx", tmp_path / "x.npz", spec)
+    assert 77 not in np.arange(96) * 150 // 96
+    placement = place(job.model, job.layers, {layer.name: 8 for layer in job.layers}, 8, job.target, spec)
+    widest = abs(values).max()
+
+    def reach() -> float:
+        grid = ActivationGrids(job, spec, Journal(), (job.samples,), batch_size=8).of(placement)["x"]
+        return grid.scale * (255 - grid.zero_point)
+
+    assert reach() > 0.8 * widest
+    monkeypatch.setattr("quant_core.file_making.activation_grids._LOOK", 1)
+    assert reach() < 0.6 * widest
