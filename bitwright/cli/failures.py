@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import sys
 import traceback
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 import typer
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from bitwright.errors import InvalidRequestError
 from bitwright.harmless import harmless
@@ -106,12 +105,14 @@ def options_of(request: AsWritten) -> Iterator[None]:
         raise OptionError(f"{_option(tuple(place.split('.', 1)))}: {error.message} {error.remedy}") from error
 
 
-def read_json(path: Path, option: str) -> object:
+def read_written(path: Path, option: str, kind: type[BaseModel], writer: str) -> BaseModel:
     """Read a file that an option names.
 
     Args:
         path: The file.
         option: The option.
+        kind: What it holds.
+        writer: The command that writes such files.
 
     Returns:
         What it holds.
@@ -120,11 +121,17 @@ def read_json(path: Path, option: str) -> object:
         OptionError: If it cannot be read.
     """
     try:
-        return json.loads(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise OptionError(f"{option}: {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise OptionError(f"{option}: {path} is not JSON") from error
+        raise OptionError(
+            f"{option}: {path} cannot be read: {error.strerror}; name what `{writer}` wrote"
+        ) from error
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        place = f" at {'.'.join(map(str, wrong['loc']))}" if wrong["loc"] else ""
+        raise OptionError(
+            f"{option}: {path} is not what `{writer}` writes{place}: {what_is_wrong(wrong)}"
+        ) from error
 
 
 def exit_code(error: BaseException) -> int:

@@ -364,6 +364,7 @@ def read_spec(given: Mapping[str, Any]) -> QuantizeSpec:
     """
     from bitwright.cli import failures
     from quant_core.spec import QuantizeSpec
+    from quant_core.spec.latency import LatencyTable
 
     request: dict[str, Any] = {
         "seed": given["seed"],
@@ -381,6 +382,8 @@ def read_spec(given: Mapping[str, Any]) -> QuantizeSpec:
     if given["asymmetric"]:
         request["symmetric"] = False
     if given["latency_table"] is not None:
-        request["latency_table"] = failures.read_json(given["latency_table"], "--latency-table")
+        request["latency_table"] = failures.read_written(
+            given["latency_table"], "--latency-table", LatencyTable, "bitwright profile"
+        )
     with failures.options():
         return QuantizeSpec.model_validate(request)

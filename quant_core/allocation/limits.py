@@ -17,6 +17,7 @@ from quant_core.errors import InfeasibleBudgetError
 from quant_core.spec import Budget, CostTable
 
 _SLACK = 1e-9
+_UNITS = {LATENCY: " ms"}
 
 
 def read_limits(budget: Budget, costs: CostTable) -> dict[str, float]:
@@ -64,8 +65,10 @@ def check_reach(budget: Budget, costs: CostTable) -> None:
             continue
         least = sum(min(choices.values()) for choices in by_layer.values())
         if least > limits[name] * (1 + _SLACK):
+            unit = _UNITS.get(name, "")
             error = InfeasibleBudgetError(
-                f"the budget is {number(limits[name])}, but the smallest reachable value is {number(least)}.",
+                f"the budget is {number(limits[name])}{unit}, but the smallest reachable value is "
+                f"{number(least)}{unit}.",
                 remedy=f"Raise the budget to at least {rounded_up(least)}, or allow fewer bits.",
                 where=name,
             )

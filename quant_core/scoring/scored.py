@@ -136,10 +136,11 @@ def read_tables(folder: Path) -> tuple[SensitivityTable, Interactions | None]:
             return table, None
         return table, Interactions.load(folder / table.interactions)
     except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "this is not what a job of this version writes"
         raise SpecError(
-            f"no sensitivities can be read there: {str(error).splitlines()[0]}.",
+            f"no sensitivities can be read there: {reason}.",
             remedy="Name the folder that a quantization of this model wrote.",
-            where=str(path),
+            where=_place(folder),
         ) from error
 
 
@@ -181,5 +182,10 @@ def refuse_other(different: Sequence[str], folder: Path) -> None:
         raise SpecError(
             f"these sensitivities were estimated with other {' and '.join(different)}.",
             remedy="Give and ask for what they were estimated with, or estimate them again.",
-            where=str(folder / SENSITIVITY),
+            where=_place(folder),
         )
+
+
+def _place(folder: Path) -> str:
+    """The table's path, of the folder that one stands in too: its bare name would read as a field of the request."""
+    return f"{folder}/{SENSITIVITY}"

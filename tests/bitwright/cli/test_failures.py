@@ -50,6 +50,27 @@ def test_an_option_with_a_wrong_value_is_named_as_it_was_typed(
 
 
 @pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "cannot be read: No such file or directory; name what `bitwright profile` wrote"),
+        ("[", "is not what `bitwright profile` writes: Invalid JSON"),
+        ("{}", "is not what `bitwright profile` writes at model: this is missing"),
+    ],
+)
+def test_a_latency_table_that_is_none_is_named_with_what_writes_one(
+    text: str | None, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "latency.json"
+    if text is not None:
+        table.write_text(text)
+    wanted = ["--latency", "1ms", "--latency-table", str(table)]
+    with pytest.raises(SystemExit) as ended:
+        main(["quantize", "m.onnx", "--data", "s.npz", "--out", str(tmp_path / "out"), *wanted])
+    assert ended.value.code == 2
+    assert f"Error: --latency-table: {table} {told}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("name", "value", "told"),
     [
         ("UPLOAD_LIMIT", "-5", "BITWRIGHT_UPLOAD_LIMIT: '-5' is too small; write more than 0"),

@@ -44,6 +44,14 @@ def test_what_cannot_be_reached_is_refused_with_what_can(budget: dict[str, float
     check_reach(Budget(**{name: float(least) for name in budget}), table())
 
 
+def test_times_that_cannot_be_reached_are_told_with_their_unit() -> None:
+    costs = table()
+    timed = [layer.model_copy(update={"latency": dict.fromkeys(layer.bits, 0.25)}) for layer in costs.layers]
+    with pytest.raises(InfeasibleBudgetError) as told:
+        check_reach(Budget(latency=0.3), costs.model_copy(update={"layers": tuple(timed)}))
+    assert "the budget is 0.3 ms, but the smallest reachable value is 0.5 ms." in str(told.value)
+
+
 def test_a_peak_that_no_bits_keep_is_refused_before_anything_is_scored() -> None:
     """At one step 100 elements of `a` and 50 of `b` are held in 8 bits, and 30 bytes besides."""
     step = MemoryStep(node="add", fixed=30, elements={"a": 100, "b": 50})
