@@ -16,18 +16,14 @@ from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers import Simulation, activation_grid, quantize_weight
 from quant_core.quantizers.grids.activation import float8_grid, symmetric_grid
 from quant_core.spec import FLOAT_BITS, WeightOptions
+from tests.networks import HEADER, drawn, network
 
 
 def parse(text, **initializers):
-    proto = onnx.parser.parse_model(text)
-    rng = np.random.default_rng(0)
-    for name, shape in initializers.items():
-        array = (rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
-        proto.graph.initializer.append(numpy_helper.from_array(array, name))
-    return proto
+    values = drawn(np.random.default_rng(0), initializers)
+    return network(text, {name: array / np.sqrt(np.prod(array.shape[1:])) for name, array in values.items()})
 
 
-HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
 NETS = {
     "conv": (
         HEADER

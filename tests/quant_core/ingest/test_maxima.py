@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import onnx.parser
 import onnx_ir as ir
 import pytest
 
 from quant_core.ingest.maxima import before_maxima
+from tests.networks import network
 
 
 @pytest.mark.parametrize(
@@ -24,8 +24,7 @@ from quant_core.ingest.maxima import before_maxima
     ],
 )
 def test_tensors_in_front_of_a_maximum_over_many_places(nodes, found):
-    model = onnx.parser.parse_model(
-        f"""<ir_version: 10, opset_import: ["": 21]>
-        net (float[1, 2, 8, 8] x) => (y) <float[2, 2, 1, 1] w = {{1, 2, 3, 4}}, float[1] c = {{2}}> {{ {nodes} }}"""
+    model = network(
+        f"""net (float[1, 2, 8, 8] x) => (y) <float[2, 2, 1, 1] w = {{1, 2, 3, 4}}, float[1] c = {{2}}> {{ {nodes} }}"""
     )
     assert before_maxima(ir.from_proto(model)) == found

@@ -7,17 +7,16 @@ import time
 import onnx
 import onnx_ir as ir
 import pytest
-from onnx import parser
 
 from quant_core.errors import ModelError
 from quant_core.executor import load
 from quant_core.ingest import normalise, read_model
 from quant_core.ingest.shape_inference import infer_shapes
+from tests.networks import network
 
 
 def model(length: str) -> onnx.ModelProto:
-    return parser.parse_model(f"""<ir_version: 10, opset_import: ["" : 21]>
-    g (int64[{length}] k, float[2, 3, 4] x) => (float[a, b] y, int64[{length}] s) {{
+    return network(f"""g (int64[{length}] k, float[2, 3, 4] x) => (float[a, b] y, int64[{length}] s) {{
         s = Add(k, k)
         size = Shape(x)
         n = Gather<axis = 0>(size, zero)
@@ -45,8 +44,7 @@ def test_a_long_integer_vector(length, tmp_path):
 
 def test_a_vector_that_doubles(tmp_path):
     lines = [f"t{i + 1} = Concat<axis = 0>(t{i}, t{i})" for i in range(40)]
-    made = parser.parse_model(f"""<ir_version: 10, opset_import: ["" : 21]>
-    g (float[1] t0) => (float[n] t40) {{ {" ".join(lines)} }}""")
+    made = network(f"""g (float[1] t0) => (float[n] t40) {{ {" ".join(lines)} }}""")
     path = tmp_path / "model.onnx"
     path.write_bytes(made.SerializeToString())
     start = time.process_time()
@@ -72,7 +70,7 @@ def test_names_that_are_no_text():
 def test_sequences_that_a_loop_carries_stay_sequences(opset, step):
     # As torch's exporter writes an EmbeddingBag: a body whose inputs say nothing of themselves. Below opset 21 shapes
     # are inferred for group normalization before it is raised, too.
-    made = parser.parse_model(f"""<ir_version: 8, opset_import: ["" : {opset}]>
+    made = network(f"""<ir_version: 8, opset_import: ["" : {opset}]>
     g (float[2, 3] x, int64 n) => (float[a, 3] y) {{
         {step}
         yes = Constant<value = bool {{1}}>()

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from onnx import parser
 
 from quant_core.ingest.varying_sizes import varying_tensors
 from tests.networks import network
 
 
 def test_what_is_selected_varies_until_it_is_written_somewhere():
-    proto = parser.parse_model("""<ir_version: 10, opset_import: ["" : 21]>
-        g (float[n, 4] x) => (float[n, 4] z) {
+    proto = network("""g (float[n, 4] x) => (float[n, 4] z) {
             none = Constant<value_float = 0.0>()
             chosen = Greater(x, none)
             found = NonZero(chosen)
@@ -25,8 +23,7 @@ def test_what_is_selected_varies_until_it_is_written_somewhere():
 
 
 def test_sizes_taken_from_sizes_do_not_vary():
-    proto = parser.parse_model("""<ir_version: 10, opset_import: ["" : 21]>
-        g (float[n, 4] x, int64[2] size) => (float[a, b] y, float[c, d] z, float[e, f] w) {
+    proto = network("""g (float[n, 4] x, int64[2] size) => (float[a, b] y, float[c, d] z, float[e, f] w) {
             own = Shape(x)
             y = Expand(x, own)
             z = Expand(x, size)
@@ -37,8 +34,7 @@ def test_sizes_taken_from_sizes_do_not_vary():
 
 
 def test_a_window_that_moves_keeps_its_size():
-    proto = parser.parse_model("""<ir_version: 10, opset_import: ["" : 21]>
-        g (float[n, 4] x, int64[1] start, int64[1] end) => (float[a, b] y) {
+    proto = network("""g (float[n, 4] x, int64[1] start, int64[1] end) => (float[a, b] y) {
             y = Slice(x, start, end)
         }""")
     assert varying_tensors(ir.from_proto(proto)) == set()

@@ -1,13 +1,12 @@
 """Padding is left out where masks hide it from every output, and nowhere else."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
 import torch
-from onnx import numpy_helper
 
 from quant_core.calibration import Samples
 from quant_core.calibration.padding import Filled, Padding
@@ -15,6 +14,7 @@ from quant_core.executor import compile_model
 from quant_core.ingest import normalise
 from quant_core.preparation.padding import find_padding
 from quant_core.sensitivity import split_batches
+from tests.networks import network
 
 LENGTH, LONGEST = 9, 6
 SUMMED = "a = MatMul(x, w) b = Unsqueeze(mask, last) c = Mul(a, b) y = ReduceSum<keepdims=0>(c, middle)"
@@ -26,15 +26,13 @@ NETS = {
 }
 
 
-def network(name):
+def masked(name):
     x, mask, y, nodes = NETS[name]
     text = f"g (float[{x}] x, float[{mask}] mask) => (float[{y}] y) {{{nodes}}}"
-    proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {text}')
-    weight = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
+    weight = np.random.default_rng(0).standard_normal((4, 3))
     constants = {"w": weight, "last": np.array([-1]), "middle": np.array([1])}
-    used = {name for node in proto.graph.node for name in node.input}
-    proto.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in constants.items() if k in used)
-    return normalise(ir.from_proto(proto))
+    used = {name: value for name, value in constants.items() if name in re.findall(r"\w+", nodes)}
+    return normalise(ir.from_proto(network(text, used)))
 
 
 def samples(filling=0.0):
@@ -46,7 +44,7 @@ def samples(filling=0.0):
 
 
 def found(name, given):
-    model = network(name)
+    model = masked(name)
     return find_padding(model, compile_model(model), given)
 
 

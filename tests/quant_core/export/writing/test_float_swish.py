@@ -7,7 +7,8 @@ import pytest
 from quant_core.export import predict_sizes
 from quant_core.export.targets.portable import portable
 from quant_core.export.writing.float_swish import fuse_swish
-from tests.quant_core.export.networks import HEADER, Net, optimized_operators
+from tests.networks import network
+from tests.quant_core.export.networks import Net, optimized_operators
 
 CONV = "Conv<kernel_shape=[3,3], pads=[1,1,1,1]>"
 SHAPES = dict.fromkeys("uvw", (8, 8, 3, 3))
@@ -15,7 +16,7 @@ SWISH = "s = Sigmoid(a) m = Mul(a, s)"
 
 
 def _net(body):
-    return Net((f"{HEADER} g (float[n,8,12,12] x) => (float[n,8,12,12] y) {{ {body} }}", SHAPES, {}, {}))
+    return Net((f"g (float[n,8,12,12] x) => (float[n,8,12,12] y) {{ {body} }}", SHAPES, {}, {}))
 
 
 @pytest.mark.parametrize("swish", [SWISH, SWISH.replace("a, s", "s, a")])
@@ -64,7 +65,7 @@ def test_hard_swish_of_codes_is_dequantized_once(other, tmp_path):
 
 def _written(body, output="y"):
     text = f"g (float[n,8,12,12] x, float[8,8,3,3] u) => (float[n,8,12,12] {output}) {{ {body} }}"
-    return onnx.parser.parse_model(HEADER + text)
+    return network(text)
 
 
 @pytest.mark.parametrize(

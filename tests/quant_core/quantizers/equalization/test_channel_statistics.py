@@ -1,20 +1,18 @@
 """What channels held, sample by sample, and run by run where samples are not told apart."""
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
 from quant_core.calibration import Samples
 from quant_core.executor import compile_model
 from quant_core.ingest import normalise
 from quant_core.quantizers.equalization.channel_statistics import ChannelStatistics, channel_statistics
-
-HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
+from tests.networks import network
 
 
 def test_a_run_is_one_sample_where_the_first_axis_counts_something_else():
     text = "g (float[n,5,3] x) => (float[5,n,3] y) { y = Transpose<perm=[1,0,2]>(x) }"
-    program = compile_model(normalise(ir.from_proto(onnx.parser.parse_model(HEADER + text))))
+    program = compile_model(normalise(ir.from_proto(network(text))))
     x = np.random.default_rng(0).standard_normal((7, 5, 3)).astype(np.float32)
     found = channel_statistics(program, {"x": 2, "y": 2}, Samples(inputs={"x": x}), batch_size=4)
     samples, runs = found["x"], found["y"]

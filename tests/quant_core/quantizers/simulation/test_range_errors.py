@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
 import torch
@@ -14,11 +13,11 @@ from quant_core.calibration.output_range import SHARES
 from quant_core.executor import compile_model
 from quant_core.ingest import normalise
 from quant_core.quantizers.simulation.range_errors import range_errors
+from tests.networks import network
 
 
 def compiled(text: str):
-    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 21]> {text}')
-    return compile_model(normalise(ir.from_proto(model)))
+    return compile_model(normalise(ir.from_proto(network(text))))
 
 
 def feeds_of(*shape: int, batches: int = 4, size: int = 8):
