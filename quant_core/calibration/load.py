@@ -183,9 +183,11 @@ def _convert(array: np.ndarray, value: ir.Value, expected: str, path: Path) -> n
             where=str(path),
         )
     if floats and not np.isfinite(array).all():
-        bad = int(array.size - np.isfinite(array).sum())
+        places = np.argwhere(~np.isfinite(np.atleast_1d(array)))
+        samples = list(dict.fromkeys(places[:, 0].tolist()))
         raise SamplesError(
-            f"input {value.name!r} holds NaN or infinity in {bad} of {array.size} values.",
+            f"input {value.name!r} holds NaN or infinity in {len(places)} of {array.size} values, in sample"
+            f"{'s' if len(samples) > 1 else ''} {name_some(samples, 5)} (counted from 0).",
             remedy="Remove or repair these samples.",
             where=str(path),
         )

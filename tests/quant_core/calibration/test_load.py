@@ -154,7 +154,9 @@ def test_non_finite_samples(value, image_graph, images, npz):
     images[3, 1, 2, 0] = value
     error = _refusal(npz(x=images), image_graph)
     assert "'x'" in error.message
-    assert "1 of 288" in error.message
+    assert "1 of 288 values, in sample 3 (counted from 0)" in error.message
+    images[:2, 0, 0, 0] = value
+    assert "3 of 288 values, in samples 0, 1, 3 (counted" in _refusal(npz(x=images), image_graph).message
 
 
 def test_values_that_float32_cannot_square(image_graph, images, npz):
