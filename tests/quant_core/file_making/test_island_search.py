@@ -14,7 +14,7 @@ from quant_core.export.targets.ort_cpu import ORT_CPU
 from quant_core.file_making.island_search import IslandSearch
 from quant_core.ingest import find_layers, normalise
 from quant_core.spec import QuantizeSpec
-from tests.networks import network
+from tests.networks import drawn, network
 
 CHAIN = """g (float[1,16,8,8] x) => (float[1,16,8,8] y) {
     a = Conv(x, u) b = Conv(a, v) y = Conv(b, w)
@@ -23,8 +23,7 @@ NEAR = NEAR_BYTES // (4 * SAMPLES)
 
 
 def search(size):
-    weight = np.random.default_rng(0).standard_normal((16, 16, 1, 1))
-    proto = network(CHAIN, dict.fromkeys("uvw", weight))
+    proto = network(CHAIN, drawn(np.random.default_rng(0), dict.fromkeys("uvw", (16, 16, 1, 1))))
     model = normalise(ir.from_proto(proto))
     layers, spec = find_layers(model), QuantizeSpec.model_validate({"budget": {"effective_bits": 8}})
     bits = {layer.name: 8 for layer in layers}

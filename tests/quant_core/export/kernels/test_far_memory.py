@@ -8,7 +8,7 @@ from quant_core.export import place
 from quant_core.export.kernels.far_memory import FAR_CODE, FAR_FLOAT, NEAR_BYTES, SAMPLES, far_time
 from quant_core.export.kernels.placed_run import PlacedRun
 from quant_core.ingest import find_layers, normalise, with_float_activations
-from tests.networks import network
+from tests.networks import drawn, network
 
 CHANNELS = 16
 NEAR, CODES_NEAR = NEAR_BYTES // (4 * SAMPLES), NEAR_BYTES // SAMPLES
@@ -18,8 +18,8 @@ NEAR, CODES_NEAR = NEAR_BYTES // (4 * SAMPLES), NEAR_BYTES // SAMPLES
 def far(body, size, floats=()):
     plane = f"float[1,{CHANNELS},8,8]"
     text = f"g ({plane} x) => ({plane} y) {{ {body} }}"
-    weight = np.random.default_rng(0).standard_normal((CHANNELS, CHANNELS, 1, 1))
-    proto = network(text, dict.fromkeys("uvw", weight))
+    shapes = dict.fromkeys("uvw", (CHANNELS, CHANNELS, 1, 1))
+    proto = network(text, drawn(np.random.default_rng(0), shapes))
     model = normalise(ir.from_proto(proto))
     layers = find_layers(model)
     layers = with_float_activations(layers, [x.name for x in layers if x.weight in floats])

@@ -11,7 +11,7 @@ from quant_core.export.kernels.run_time import estimated_time
 from quant_core.export.kernels.times import BORDER, PASS, START, float_time, integer_time
 from quant_core.ingest import find_layers, normalise
 from quant_core.spec import FLOAT_BITS
-from tests.networks import network
+from tests.networks import drawn, network
 
 SIDE, CHANNELS = 8, 16
 PLANE = CHANNELS * SIDE**2
@@ -21,9 +21,8 @@ SPELLED = "g = HardSigmoid<alpha=0.166666667,beta=0.5>(a) c = Mul(a, g)"
 
 def placed(body, floats=()):
     text = f"g (float[1,{CHANNELS},{SIDE},{SIDE}] x) => (float[1,{CHANNELS},{SIDE},{SIDE}] y) {{ {body} }}"
-    weight = np.random.default_rng(0).standard_normal((CHANNELS, CHANNELS, 1, 1))
-    factors = np.arange(CHANNELS, dtype=np.float32).reshape(-1, 1, 1)
-    proto = network(text, {"u": weight, "v": weight, "w": weight, "k": factors})
+    weights = drawn(np.random.default_rng(0), dict.fromkeys("uvw", (CHANNELS, CHANNELS, 1, 1)))
+    proto = network(text, {**weights, "k": np.arange(CHANNELS, dtype=np.float32).reshape(-1, 1, 1)})
     model = normalise(ir.from_proto(proto))
     sizes = {"macs": PLANE * CHANNELS, "input_elements": PLANE, "output_elements": PLANE}
     layers = tuple(

@@ -7,7 +7,7 @@ import pytest
 from quant_core.export import place
 from quant_core.export.placement.float_borders import float_borders
 from quant_core.ingest import find_layers, normalise
-from tests.networks import network
+from tests.networks import drawn, network
 
 CONV = "Conv<kernel_shape=[1,1]>"
 POOL = "p = MaxPool<kernel_shape=[1,1]>(r)"
@@ -15,8 +15,8 @@ HEAD = "g (float[n,4,6,6] x) => (float[n,4,6,6] y) "
 
 
 def borders(body):
-    weight = np.random.default_rng(0).standard_normal((4, 4, 1, 1))
-    proto = network(HEAD + body, {name: weight for name in "uvw" if f", {name})" in body})
+    shapes = {name: (4, 4, 1, 1) for name in "uvw" if f", {name})" in body}
+    proto = network(HEAD + body, drawn(np.random.default_rng(0), shapes))
     model = normalise(ir.from_proto(proto))
     layers = find_layers(model)
     placement = place(model, layers, {layer.name: 8 for layer in layers}, 8)
