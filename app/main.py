@@ -33,6 +33,10 @@ from quant_core.processors.granted import limit_threads
 _log = logging.getLogger("bitwright")
 
 _STOP_SECONDS = 5
+_IDLE_SECONDS = 75
+"""How long a connection stays open without a request: longer than clients and proxies (nginx: 60 s) keep theirs, or
+one of them sends a request just as it is closed."""
+
 _OPEN = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
 """What anybody may read; they tell nothing of anybody."""
 
@@ -141,6 +145,7 @@ def serve(settings: Settings) -> None:
             log_config=None,
             log_level=settings.log_level,
             access_log=False,
+            timeout_keep_alive=_IDLE_SECONDS,
             timeout_graceful_shutdown=_STOP_SECONDS,
             server_header=False,
         )
