@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -25,8 +26,10 @@ def storage(tmp_path: Path) -> Storage:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> JobStore:
-    return JobStore(Database(sqlite_url(tmp_path / "bitwright.sqlite")))
+def store(tmp_path: Path) -> Iterator[JobStore]:
+    made = Database(sqlite_url(tmp_path / "bitwright.sqlite"))
+    yield JobStore(made)
+    made.close()
 
 
 def _upload(uploads: Uploads, name: str, content: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ from app.settings import Settings
 
 
 @pytest.fixture
-def keys(tmp_path: Path) -> KeyStore:
-    return KeyStore(Database(sqlite_url(tmp_path / "jobs.sqlite")))
+def keys(tmp_path: Path) -> Iterator[KeyStore]:
+    made = Database(sqlite_url(tmp_path / "jobs.sqlite"))
+    yield KeyStore(made)
+    made.close()
 
 
 def test_a_key_is_known_by_its_whole_text_and_kept_without_it(keys: KeyStore, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import json
 import textwrap
 import threading
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -27,8 +28,16 @@ HOSTS = ("me.example", "hangs.example", "listens.example")
 _PAUSE = 0.02
 
 
-def _run(tmp_path: Path, statuses: list[int], webhook: str | None) -> tuple[list[httpx.Request], list[float]]:
-    database = Database(sqlite_url(tmp_path / "jobs.sqlite"))
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    made = Database(sqlite_url(tmp_path / "jobs.sqlite"))
+    yield made
+    made.close()
+
+
+def _run(
+    database: Database, statuses: list[int], webhook: str | None
+) -> tuple[list[httpx.Request], list[float]]:
     store = JobStore(database)
     store.create(Submission("j", model="m", data="d", spec=QuantizeSpec(), tags=("x",), webhook=webhook))
     seen: list[httpx.Request] = []
@@ -51,8 +60,8 @@ def _run(tmp_path: Path, statuses: list[int], webhook: str | None) -> tuple[list
     return seen, [later - earlier for earlier, later in pairwise(moments)]
 
 
-def test_the_end_of_a_job_is_told_signed_until_someone_listens(tmp_path: Path) -> None:
-    seen, pauses = _run(tmp_path, [500, 0, 302, 204], "https://me.example/hook")
+def test_the_end_of_a_job_is_told_signed_until_someone_listens(database: Database) -> None:
+    seen, pauses = _run(database, [500, 0, 302, 204], "https://me.example/hook")
     assert [str(request.url) for request in seen] == ["https://me.example/hook"] * 4
     assert all(pause >= _PAUSE * 2**number for number, pause in enumerate(pauses))
     told = json.loads(seen[-1].content)
@@ -66,9 +75,9 @@ def test_the_end_of_a_job_is_told_signed_until_someone_listens(tmp_path: Path) -
     ("secret", "late", "genuine"), [(SECRET, 0, True), ("another", 0, False), (SECRET, 400, False)]
 )
 def test_who_receives_it_can_tell_it_is_genuine_as_the_page_says(
-    secret: str, late: int, genuine: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    secret: str, late: int, genuine: bool, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (call, *_), _ = _run(tmp_path, [204], "https://me.example/hook")
+    (call, *_), _ = _run(database, [204], "https://me.example/hook")
     page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
     shown = page.split("compares in constant time and refuses old times:")[1]
     snippet = textwrap.dedent(shown.split("```python\n")[1].split("```")[0])
@@ -79,8 +88,7 @@ def test_who_receives_it_can_tell_it_is_genuine_as_the_page_says(
     assert names["genuine"] == genuine
 
 
-def test_a_host_that_hangs_delays_no_other(tmp_path: Path) -> None:
-    database = Database(sqlite_url(tmp_path / "jobs.sqlite"))
+def test_a_host_that_hangs_delays_no_other(database: Database) -> None:
     store = JobStore(database)
     for name in ("hangs", "listens"):
         store.create(
@@ -105,8 +113,7 @@ def test_a_host_that_hangs_delays_no_other(tmp_path: Path) -> None:
     assert order == ["listens.example", "hangs.example"]
 
 
-def test_a_call_that_fails_delays_no_other_of_its_host(tmp_path: Path) -> None:
-    database = Database(sqlite_url(tmp_path / "jobs.sqlite"))
+def test_a_call_that_fails_delays_no_other_of_its_host(database: Database) -> None:
     store = JobStore(database)
     for name in ("fails", "listens", "too"):
         store.create(
@@ -130,8 +137,7 @@ def test_a_call_that_fails_delays_no_other_of_its_host(tmp_path: Path) -> None:
     assert order == ["fails", "listens", "too"]
 
 
-def test_a_host_is_told_of_one_job_after_another(tmp_path: Path) -> None:
-    database = Database(sqlite_url(tmp_path / "jobs.sqlite"))
+def test_a_host_is_told_of_one_job_after_another(database: Database) -> None:
     store = JobStore(database)
     names = [f"job{number}" for number in range(4)]
     for name in names:
@@ -161,10 +167,9 @@ def test_a_host_is_told_of_one_job_after_another(tmp_path: Path) -> None:
 
 
 def test_a_service_that_has_stopped_makes_no_call_that_was_due(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("app.webhooks._TIMEOUT", 0.05)
-    database = Database(sqlite_url(tmp_path / "jobs.sqlite"))
     store = JobStore(database)
     for name in ("first", "second"):
         store.create(
@@ -193,12 +198,11 @@ def test_a_service_that_has_stopped_makes_no_call_that_was_due(
     assert not host.thread.is_alive()
 
 
-def test_it_gives_up_in_the_end(tmp_path: Path) -> None:
-    assert len(_run(tmp_path, [503] * 9, "https://me.example/hook")[0]) == 5
+def test_it_gives_up_in_the_end(database: Database) -> None:
+    assert len(_run(database, [503] * 9, "https://me.example/hook")[0]) == 5
 
 
-def test_what_a_service_could_not_tell_is_told_by_the_next_and_once(tmp_path: Path) -> None:
-    database = Database(sqlite_url(tmp_path / "jobs.sqlite"))
+def test_what_a_service_could_not_tell_is_told_by_the_next_and_once(database: Database) -> None:
     store = JobStore(database)
     for name in ("first", "second", "waits"):
         store.create(
@@ -226,15 +230,15 @@ def test_what_a_service_could_not_tell_is_told_by_the_next_and_once(tmp_path: Pa
 
 
 def test_a_host_that_settings_no_longer_list_is_not_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert _run(tmp_path, [], "https://was.example/hook")[0] == []
+    assert _run(database, [], "https://was.example/hook")[0] == []
     assert "BITWRIGHT_WEBHOOK_HOSTS does not list was.example" in caplog.text
 
 
-def test_who_gave_up_is_not_called_again(tmp_path: Path) -> None:
-    assert len(_run(tmp_path, [503] * 9, "https://me.example/hook")[0]) == 5
-    assert not _untold(Calls(Database(sqlite_url(tmp_path / "jobs.sqlite"))))
+def test_who_gave_up_is_not_called_again(database: Database) -> None:
+    assert len(_run(database, [503] * 9, "https://me.example/hook")[0]) == 5
+    assert not _untold(Calls(database))
 
 
 def _untold(calls: Calls) -> tuple[str, ...]:
@@ -248,8 +252,7 @@ def _ended(database: Database, name: str = "j") -> None:
     store.cancel(name)
 
 
-def test_two_services_that_find_one_call_make_it_once(tmp_path: Path) -> None:
-    database = Database(sqlite_url(tmp_path / "jobs.sqlite"))
+def test_two_services_that_find_one_call_make_it_once(database: Database) -> None:
     _ended(database)
     seen: list[str] = []
     called, heard = threading.Event(), threading.Event()
@@ -273,11 +276,10 @@ def test_two_services_that_find_one_call_make_it_once(tmp_path: Path) -> None:
 
 
 def test_what_another_service_left_is_told_by_one_that_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.webhooks._PERIOD", 0.01)
     monkeypatch.setattr("app.webhooks._GRACE", timedelta(0))
-    database = Database(sqlite_url(tmp_path / "jobs.sqlite"))
     told = threading.Event()
 
     def answer(_: httpx.Request) -> httpx.Response:
@@ -291,8 +293,8 @@ def test_what_another_service_left_is_told_by_one_that_runs(
     hooks.stop()
 
 
-def test_nothing_is_sent_where_nothing_was_asked_for(tmp_path: Path) -> None:
-    assert _run(tmp_path, [], None)[0] == []
+def test_nothing_is_sent_where_nothing_was_asked_for(database: Database) -> None:
+    assert _run(database, [], None)[0] == []
 
 
 def test_hosts_need_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
