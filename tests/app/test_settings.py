@@ -37,6 +37,6 @@ def test_the_variables_are_named(given: dict[str, str], told: str, tmp_path: Pat
         "--data-dir",
         str(tmp_path / "data"),
     ]
-    ended = subprocess.run(command, env={**os.environ, **given}, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(command, env={**os.environ, **given}, capture_output=True, text=True, timeout=900)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert told in ended.stderr

@@ -191,7 +191,7 @@ def test_a_service_that_has_stopped_makes_no_call_that_was_due(
         time.sleep(0.005)
     hooks.stop()
     (host,) = hooks._hosts.values()
-    host.thread.join(60)
+    host.thread.join(900)
     assert len(told) == 1
     (left,) = {"/first", "/second"} - {*told}
     assert f"the end of job {left[1:]} is not told yet: the service stops" in caplog.text
