@@ -10,6 +10,9 @@ from bitwright.cli.tables import size
 from quant_core.spec.preflight import Preflight, PreflightBatch, PreflightLayer
 
 _UNKNOWN = "?"
+_SMALL_NET = 0.15
+"""Above this ratio it is not weights of two bits that fill the smallest file, but what integers need beside them."""
+_BELOW = ", with all layers in integers: a job that leaves small layers in float may go below it"
 
 
 def print_preflight(preflight: Preflight, console: Console) -> None:
@@ -68,6 +71,7 @@ def print_preflight(preflight: Preflight, console: Console) -> None:
     say(
         f"Smallest reachable size: about {size(preflight.smallest_bytes)}, "
         f"ratio {preflight.smallest_ratio:.3f} (--size {option})"
+        + (_BELOW if preflight.smallest_ratio > _SMALL_NET else "")
     )
 
 

@@ -77,6 +77,7 @@ def test_inspect_for_people_and_for_programs(run: Run) -> None:
     assert "22 layers" in said
     assert "/layer3/layer3.2/conv2/Conv" in said
     assert "Every operator is supported" in said
+    assert "may go below" not in said
     code, said, _ = run("inspect", RESNET, "--json")
     found = json.loads(said)
     assert found["float_bytes"] == RESNET.stat().st_size
@@ -91,7 +92,9 @@ def test_inspect_offers_a_size_that_quantize_takes_as_it_is_meant(run: Run, tmp_
     onnx.save(tiny, tmp_path / "tiny.onnx")
     _, said, _ = run("inspect", tmp_path / "tiny.onnx")
     _, told, _ = run("inspect", tmp_path / "tiny.onnx", "--json")
-    assert f"(--size {json.loads(told)['smallest_bytes']}B)" in said
+    assert f"(--size {json.loads(told)['smallest_bytes']}B), with all layers in integers" in " ".join(
+        said.split()
+    )
 
 
 def test_inspect_offers_no_size_where_nothing_can_be_quantized(run: Run, tmp_path: Path) -> None:
