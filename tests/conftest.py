@@ -12,7 +12,9 @@ import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -21,16 +23,22 @@ settings.register_profile(
 )
 settings.load_profile("same")
 settings.register_profile("anew", settings.get_profile("same"), derandomize=False, max_examples=1000)
+_AT_FIRST: dict[str, Any] = {}
 _OF_THE_MACHINE = {name: os.environ.pop(name, None) for name in ("SSL_CERT_DIR", "SSL_CERT_FILE")}
 os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "data" / "authority.pem")
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup() -> None:
-    """What a test draws without a generator is the same each time, whichever tests ran before."""
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What a test draws without a generator, or from one of its module, is the same whichever tests ran before."""
     random.seed(0)
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
+    module = getattr(item, "module", None)
+    for name, found in vars(module).items() if module else ():
+        if isinstance(found, np.random.Generator):
+            kept = _AT_FIRST.setdefault(f"{module.__name__}.{name}", found.bit_generator.state)
+            found.bit_generator.state = kept
 
 
 @pytest.fixture(autouse=True)

@@ -9,12 +9,15 @@ from quant_core.spec import QuantizeSpec, WeightOptions
 from quant_core.spec.weight_grid import WeightGrid
 from tests.quant_core.quantizers.rounding.one_product import errors, setting
 
-RNG = np.random.default_rng(3)
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(3)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 6])
-def test_the_whole_range_takes_steps_that_are_smaller_by_a_code(bits):
-    weight = RNG.uniform(-0.5, 0.5, (6, 40)).astype(np.float32)
+def test_the_whole_range_takes_steps_that_are_smaller_by_a_code(bits, rng):
+    weight = rng.uniform(-0.5, 0.5, (6, 40_000)).astype(np.float32)
     weight[:3, 0], weight[3:, 0] = 1.0, -1.0
     rounded = quantize_weight(weight, bits, 0, WeightGrid(range_search="minmax", turned=True))
     np.testing.assert_allclose(rounded.scale, [-(2.0 ** (1 - bits))] * 3 + [2.0 ** (1 - bits)] * 3)
@@ -27,16 +30,16 @@ def test_the_whole_range_takes_steps_that_are_smaller_by_a_code(bits):
 
 @pytest.mark.parametrize("granularity", ["tensor", "channel", "block"])
 @pytest.mark.parametrize("search", ["mse", "minmax", "percentile"])
-def test_weights_of_the_other_sign_come_out_as_the_others_do(granularity, search):
-    weight = RNG.standard_normal((8, 64)).astype(np.float32)
+def test_weights_of_the_other_sign_come_out_as_the_others_do(granularity, search, rng):
+    weight = rng.standard_normal((8, 64)).astype(np.float32)
     grid = WeightGrid(granularity, 16, range_search=search, turned=True)
     one, other = (quantize_weight(sign * weight, 3, 0, grid) for sign in (1, -1))
     np.testing.assert_array_equal(one.dequantize(), -other.dequantize())
     assert (one.scale < 0).any() if granularity != "tensor" else True
 
 
-def test_only_symmetric_integers_of_few_bits_are_turned():
-    weight = np.abs(RNG.standard_normal((4, 32))).astype(np.float32)
+def test_only_symmetric_integers_of_few_bits_are_turned(rng):
+    weight = np.abs(rng.standard_normal((4, 32))).astype(np.float32)
     assert (quantize_weight(weight, 4, 0, WeightOptions().grid(4)).scale < 0).all()
     for bits, options in (
         (8, {}),
