@@ -28,7 +28,8 @@ BLOCK = 16
 _PLANE, _ALONG_ONE_AXIS = 4, 3  # axes
 _FLOAT_WRITE, _FLOAT_READ = 12, 4
 _UNBLOCKED, _LINE = 5, 1.4
-"""How many times longer a float convolution takes in groups that fill no blocks of channels, and along one axis."""
+"""How many times longer a float convolution takes in groups that fill no blocks of channels, and along one axis, where
+it is a matrix product that computes places sixteen at a time, if there are several."""
 _WRITE, _PLACE, _PATCH, _TAP, _FETCH = 4, 390, 1, 105, 6
 """Integer convolutions: an output, a place of the image, a value of a patch, a tap of a patch, a weight."""
 _FLOAT_FETCH, _NEAR_FETCH = 12, 6
@@ -102,7 +103,8 @@ def float_time(layer: Layer, *, near: bool = False) -> float:
         if layer.group > 1 and not _is_depthwise(layer) and not _fills_blocks(layer):
             products *= _UNBLOCKED
         elif len(layer.shape) == _ALONG_ONE_AXIS:
-            products *= _LINE
+            places = int(layer.output_elements / max(1, layer.shape[0]))
+            products *= _LINE * (_padded(places) / places if places > 1 else 1)
     products = max(products, (_NEAR_FETCH if near else _FLOAT_FETCH) * layer.parameters)
     return START + products + _FLOAT_WRITE * written + _FLOAT_READ * layer.input_elements
 

@@ -69,6 +69,23 @@ def test_along_one_axis_float_kernels_take_little_longer_for_each_product(channe
     assert 0.75 < ratio / measured < 1.5
 
 
+@pytest.mark.parametrize(
+    ("channels", "kernel", "places", "measured"),
+    [(128, 3, 2, 1.05), (128, 3, 16, 1.0), (128, 3, 17, 1.57), (128, 3, 64, 2.98), (256, 1, 4, 0.97)],
+)
+def test_along_one_axis_float_kernels_compute_sixteen_places_at_a_time(channels, kernel, places, measured):
+    """Against four places, or sixteen; one thread of an AMD EPYC with AVX-512."""
+
+    def time(places):
+        written = channels * places
+        line = Layer(
+            "layer", "Conv", "w", (channels, channels, kernel), 0, (), macs=written * channels * kernel
+        )
+        return float_time(replace(line, input_elements=written, output_elements=written), near=True)
+
+    assert 0.8 < time(places) / time(4 if kernel > 1 else 16) / measured < 1.5
+
+
 def product(rows, inputs, outputs):
     return Layer(
         "layer", "MatMul", "w", (inputs, outputs), 1, (), macs=rows * inputs * outputs,
