@@ -20,11 +20,10 @@ from quant_core.quantizers.bias_correction.output_means import correct_means
 from quant_core.quantizers.tuning.block_reconstruction import (
     BRECQ,
     QDROP,
-    Probe,
     ReconstructedBlocks,
     reconstruct_blocks,
 )
-from quant_core.quantizers.tuning.block_reconstruction import STEPS as BLOCK_STEPS
+from quant_core.quantizers.tuning.block_walk import Probe
 from quant_core.quantizers.tuning.reconstruction import reconstruct
 from quant_core.sensitivity import Objective
 from quant_core.spec import QuantizeSpec
@@ -150,19 +149,19 @@ def _by_blocks(
     checkpoints: Checkpoints | None,
 ) -> Tuned:
     begun = _fingerprint(weights, grids)
-    tuned = reconstruct_blocks(
+    tuned = _find(checkpoints, weights, begun) or ReconstructedBlocks(weights, ())
+    blocks = reconstruct_blocks(
         job.network,
-        weights,
+        tuned,
         samples,
         _METHODS[spec.rounding],
         hooks={name: partial(fake_quantize, grid=grid) for name, grid in grids.items()},
         probe=Probe(partial(_probe, objective), objective.tensors),
-        steps=BLOCK_STEPS,
         seed=spec.seed,
         on_progress=on_progress,
-        earlier=_find(checkpoints, weights, begun),
-        on_block=lambda done: _keep(checkpoints, done, begun),
     )
+    for tuned in blocks:
+        _keep(checkpoints, tuned, begun)
     kept = sum(not after < before for before, after in tuned.errors)
     if not tuned.errors:
         return Tuned(weights, "too few samples", (_TOO_FEW,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -17,7 +18,13 @@ from quant_core.executor import compile_model
 from quant_core.ingest import find_layers, normalise
 from quant_core.quantizers import activation_grid, fake_quantize
 from quant_core.quantizers.float_network import FloatNetwork
-from quant_core.quantizers.tuning.block_reconstruction import BRECQ, QDROP, Method, Probe, reconstruct_blocks
+from quant_core.quantizers.tuning.block_reconstruction import (
+    BRECQ,
+    QDROP,
+    ReconstructedBlocks,
+    reconstruct_blocks,
+)
+from quant_core.quantizers.tuning.block_walk import Method, Probe
 from tests.quant_core.quantizers.tuning.small_nets import (
     build,
     by_gptq,
@@ -34,7 +41,7 @@ def draw(values, _, chance):
     return (values["y"] * signs).sum()
 
 
-def tune(net, start, samples, method, *, steps=150, probe=None, **more):
+def tune(net, start, samples, method, *, steps=150, probe=None, earlier=None, kept=None, **more):
     _, model, layers, program = net
     ranges = {"x": (-4, 4), "r1": (0, 4), "r2": (0, 4)}
     options = {
@@ -42,15 +49,19 @@ def tune(net, start, samples, method, *, steps=150, probe=None, **more):
         "seed": 0,
         "on_progress": lambda *_: None,
     }
-    return reconstruct_blocks(
+    tuned = earlier or ReconstructedBlocks(start, ())
+    blocks = reconstruct_blocks(
         FloatNetwork(program, model, layers, 16),
-        start,
+        tuned,
         samples,
-        method,
+        replace(method, steps=steps),
         probe=probe or Probe(draw, ("y",)),
-        steps=steps,
         **(options | more),
     )
+    for tuned in blocks:
+        if kept is not None:
+            kept.append(tuned)
+    return tuned
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +93,9 @@ def test_unseen_samples_come_out_closer_than_by_gptq(case, method):
 @pytest.mark.parametrize("method", [BRECQ, QDROP])
 def test_without_steps_codes_are_those_given_to_the_bit(case, method):
     net, samples, start = case
-    assert tune(net, start, samples, method, steps=0).weights == start
+    kept = []
+    assert tune(net, start, samples, method, steps=0, kept=kept).weights == start
+    assert kept == []
 
 
 def test_a_block_that_got_worse_keeps_its_codes(case):
@@ -102,7 +115,8 @@ def test_one_sample_is_too_few(case):
     assert len(two.errors) == 1
 
 
-def test_it_can_be_stopped_and_taken_up_again_to_the_same_bits():
+@pytest.mark.parametrize("method", [BRECQ, QDROP])
+def test_it_can_be_stopped_and_taken_up_again_to_the_same_bits(method):
     net = build(chain(7)[0], (4, 6, 6), chain(7)[1])
     samples = Samples(
         inputs={"x": np.random.default_rng(1).standard_normal((48, 4, 6, 6)).astype(np.float32)}
@@ -110,9 +124,7 @@ def test_it_can_be_stopped_and_taken_up_again_to_the_same_bits():
     start = by_gptq(*net[1:], samples, 2)
     kept, told = [], []
     options = {"steps": 10, "hooks": {"r1": partial(fake_quantize, grid=activation_grid(0, 3))}}
-    whole = tune(
-        net, start, samples, QDROP, on_block=kept.append, on_progress=lambda *at: told.append(at), **options
-    )
+    whole = tune(net, start, samples, method, kept=kept, on_progress=lambda *at: told.append(at), **options)
     fractions = [fraction for fraction, _ in told]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1
@@ -124,9 +136,9 @@ def test_it_can_be_stopped_and_taken_up_again_to_the_same_bits():
 
     before = []
     with pytest.raises(CancelledError):
-        tune(net, start, samples, QDROP, on_block=before.append, on_progress=stop, **options)
+        tune(net, start, samples, method, kept=before, on_progress=stop, **options)
     assert len(before) == 1
-    again = tune(net, start, samples, QDROP, earlier=before[0], **options)
+    again = tune(net, start, samples, method, earlier=before[0], **options)
     assert again.errors == whole.errors
     for name, weight in whole.weights.items():
         np.testing.assert_array_equal(weight.codes, again.weights[name].codes)
