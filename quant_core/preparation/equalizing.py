@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,6 @@ from quant_core.calibration import Samples
 from quant_core.errors import InternalError
 from quant_core.executor import Program, compile_model
 from quant_core.export import Form, Placement, layer_form, place
-from quant_core.export.kernels.calls import CALL, calls_time
 from quant_core.export.kernels.placed_run import PlacedRun
 from quant_core.export.kernels.run_time import estimated_time
 from quant_core.export.kernels.times import product_time
@@ -24,22 +23,14 @@ from quant_core.ingest.macs import affordable_samples
 from quant_core.preparation import Prepared
 from quant_core.preparation.open_widths import file_costs, open_widths
 from quant_core.quantizers.equalization.channel_group import ChannelGroup
-from quant_core.quantizers.equalization.channel_groups import (
-    channel_groups,
-    output_groups,
-    reading_channels,
-)
+from quant_core.quantizers.equalization.channel_groups import channel_groups, output_groups
 from quant_core.quantizers.equalization.channel_scales import ChannelScales, with_inputs, with_scales
 from quant_core.quantizers.equalization.channel_statistics import channel_statistics
-from quant_core.quantizers.equalization.product_choice import Product, worth_their_time
 from quant_core.quantizers.equalization.scale_choice import (
-    Promise,
     Reader,
     as_reader,
     choose_output_scales,
     choose_scales,
-    readers_noise,
-    rounding_noise,
 )
 from quant_core.spec import FLOAT_BITS, Budget, QuantizeSpec
 from quant_core.spec.progress import Tell
@@ -125,12 +116,8 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
     written = [
         group for group in output_groups(job.graph, job.layers, borders.writing, shapes) if is_known(group)
     ]
-    reading = {name for group in groups for name in group.readers}
-    if written or any(
-        group.inserted for group in groups
-    ):  # products are held against the noise of all layers
-        reading |= reading_channels(job.graph, job.layers)
-    layers = [layer for layer in job.layers if layer.name in reading & integer.keys()]
+    reading = {name for group in groups for name in group.readers if name in integer}
+    layers = [layer for layer in job.layers if layer.name in reading]
     axes = {group.tensors[0]: -1 - group.trailing for group in written}
     axes |= {layer.uses[0].input: 1 if layer.op in {"Conv", "ConvTranspose"} else -1 for layer in layers}
     seen = channel_statistics(job.program, axes, samples, batch_size=job.batch_size)
@@ -144,19 +131,23 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
         )
         for layer in layers
     }
-    promised = [
-        *_promised(groups, readers, tell),
-        *(choose_output_scales(group, seen[group.tensors[0]]) for group in written),
+    elements = {name: math.prod(shape) / samples.unit for name, shape in shapes.items()}
+    whole = estimated_time(PlacedRun(job.model, job.layers, placed, elements))
+    behind = _behind_integers(job, placed)
+
+    def product(group: ChannelGroup) -> float:
+        """Share of the file's time that a product by its factors takes."""
+        last = group.trailing == 0 or not behind.isdisjoint(group.tensors)
+        return product_time(elements[group.tensors[0]], group.channels, last=last) / whole
+
+    chosen = _inner_scales(groups, readers, product, tell)
+    taken = {name for found in chosen for name in found.group.tensors}
+    at_borders = [
+        choose_output_scales(group, seen[group.tensors[0]], product(group))
+        for group in written
+        if taken.isdisjoint(group.tensors)
     ]
-    found = [promise for promise in promised if promise is not None]
-    chosen = [promise.scales for promise in found if not promise.scales.group.inserted]
-    folded = {name for scales in chosen for name in scales.group.tensors}
-    inserted = [x for x in found if x.scales.group.inserted and folded.isdisjoint(x.scales.group.tensors)]
-    if inserted:
-        elements = {name: math.prod(shape) / samples.unit for name, shape in shapes.items()}
-        noise = readers_noise([*readers.values()]) * len(integer) / len(readers) if readers else 0.0
-        noise += sum(rounding_noise(seen[group.tensors[0]]) for group in written)
-        chosen += worth_their_time(_timed(job, placed, elements, inserted), noise)
+    chosen += [found for found in at_borders if found is not None]
     scaled_job = _scaled(job, spec, chosen, few, outputs)
     if _fits(scaled_job, spec):
         return scaled_job
@@ -164,31 +155,21 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
     return _scaled(job, spec, [found for found in chosen if not found.group.inserted], few, outputs)
 
 
-def _promised(
-    groups: Sequence[ChannelGroup], readers: Mapping[str, Reader], tell: Tell
-) -> Iterator[Promise | None]:
-    """What scaling each group promises its readers."""
-    taken = 0
+def _inner_scales(
+    groups: Sequence[ChannelGroup],
+    readers: Mapping[str, Reader],
+    product: Callable[[ChannelGroup], float],
+    tell: Tell,
+) -> list[ChannelScales]:
+    """Scales of the groups whose readers lose less with them than a product takes time."""
+    chosen: list[ChannelScales] = []
     for position, group in enumerate(groups):
-        found = choose_scales(group, [readers[name] for name in group.readers if name in readers])
-        taken += found is not None
-        tell((position + 1) / len(groups), f"scales for {taken} of {position + 1} groups of channels")
-        yield found
-
-
-def _timed(
-    job: Prepared, placed: Placement, elements: Mapping[str, float], promises: Sequence[Promise]
-) -> list[Product]:
-    """The products, with the share of the file's time that each takes."""
-    run = PlacedRun(job.model, job.layers, placed, elements)
-    whole = estimated_time(run) + calls_time(run)
-    behind = _behind_integers(job, placed)
-
-    def time(group: ChannelGroup) -> float:
-        last = group.trailing == 0 or not behind.isdisjoint(group.tensors)
-        return CALL + product_time(elements[group.tensors[0]], group.channels, last=last)
-
-    return [Product(promise, time(promise.scales.group) / whole) for promise in promises]
+        time = product(group) if group.inserted else 0.0
+        found = choose_scales(group, [readers[name] for name in group.readers if name in readers], time)
+        if found is not None:
+            chosen.append(found)
+        tell((position + 1) / len(groups), f"{len(chosen)} of {position + 1} groups of channels scaled")
+    return chosen
 
 
 def _integer_forms(job: Prepared, spec: QuantizeSpec, widths: Mapping[str, int]) -> dict[str, Form]:

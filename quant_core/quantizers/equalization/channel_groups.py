@@ -89,20 +89,6 @@ def output_groups(
     return tuple(group for group in found if group is not None)
 
 
-def reading_channels(model: ir.Model, layers: Sequence[Layer]) -> frozenset[str]:
-    """Name the layers whose weight is their own and takes from each channel of what they read.
-
-    Args:
-        model: The normalised graph.
-        layers: Its layers.
-
-    Returns:
-        Their names.
-    """
-    search = _Search(model, layers, {})
-    return frozenset(layer.name for layer in layers if search.absorbs(layer))
-
-
 class _NotFoldableError(Exception):
     """Scales cannot be folded here."""
 

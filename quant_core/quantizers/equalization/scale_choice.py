@@ -24,7 +24,11 @@ _STRENGTHS = (0.25, 0.5, 0.65, 0.8, 0.9, 1.0)
 _CLIPS = (1.0, 0.85, 0.7, 0.55, 0.4, 0.28)
 _OUTLIERS = (1.0, 1.5, 2.0, 3.0, 5.0)
 _WORTH = 0.9
+_PRICE = 100
+"""How many dB of noise must go for the time of the whole file: 1 for each per cent of it."""
 _ROWS = 128
+_WORTH_A_PRODUCT = 0.5
+"""What is left of the noise where a product is paid for that takes a pass over the tensor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,19 +47,6 @@ class Reader:
     inputs: ChannelStatistics
     bits: int
     dynamic: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Promise:
-    """What scaling a group is expected to give.
-
-    Attributes:
-        scales: The factors.
-        gain: Noise that goes, relative to the energy of what carries it, and added up over all that read the group.
-    """
-
-    scales: ChannelScales
-    gain: float
 
 
 def as_reader(
@@ -88,32 +79,7 @@ def as_reader(
     return Reader(blocks[:, ::step].astype(np.float32), inputs, bits, dynamic)
 
 
-def readers_noise(readers: Sequence[Reader]) -> float:
-    """Estimate what rounding adds to the outputs of layers, each relative to its output's energy.
-
-    Args:
-        readers: The layers.
-
-    Returns:
-        The sum of what `choose_scales` calls the error, with nothing scaled.
-    """
-    ones = [np.ones(reader.inputs.low.shape[1]) for reader in readers]
-    return sum(map(_reader_error, readers, ones, ones))
-
-
-def rounding_noise(seen: ChannelStatistics) -> float:
-    """Estimate what rounding a tensor to 8 bits adds to it, relative to its energy.
-
-    Args:
-        seen: Statistics of the tensor.
-
-    Returns:
-        `d^2/12` over the mean square.
-    """
-    return _step_noise(float(seen.high.max() - seen.low.min()), 1.0, seen)
-
-
-def choose_scales(group: ChannelGroup, readers: Sequence[Reader]) -> Promise | None:
+def choose_scales(group: ChannelGroup, readers: Sequence[Reader], time: float = 0.0) -> ChannelScales | None:
     """Search the factors under which the readers' outputs are expected to change least.
 
     Candidates are `m_c^a / w_c^(1-a)` with m_c the largest or the root mean square input of channel c, w_c the largest
@@ -127,10 +93,11 @@ def choose_scales(group: ChannelGroup, readers: Sequence[Reader]) -> Promise | N
     Args:
         group: The group.
         readers: Its readers.
+        time: Share of the file's estimated time that the factors take; 0 where they fold.
 
     Returns:
         The factors, scaled to a geometric mean of 1 (of a Concat 1 for parts that stay, and the others relative to
-        what these would have); None where they promise less than 10 %.
+        what these would have); None where they promise less than 10 %, or less than their time is worth.
     """
     ones = np.ones(group.channels)
     before = _error(readers, ones, ones)
@@ -142,9 +109,9 @@ def choose_scales(group: ChannelGroup, readers: Sequence[Reader]) -> Promise | N
         error = _error(readers, scaled, np.where(stay, 1.0, unseen / mean))
         if error < least:
             least, best = error, scaled
-    if best is None or least > _WORTH * before:
+    if best is None or least > min(_WORTH, 10 ** (-_PRICE * time / 10)) * before:
         return None
-    return Promise(ChannelScales.stored(group, best), before - least)
+    return ChannelScales.stored(group, best)
 
 
 def _centre(group: ChannelGroup, factors: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.bool_]]:
@@ -155,7 +122,9 @@ def _centre(group: ChannelGroup, factors: npt.NDArray[np.float64]) -> tuple[floa
     return float(np.exp(np.log(factors[stay] if stay.any() else factors).mean())), stay
 
 
-def choose_output_scales(group: ChannelGroup, seen: ChannelStatistics) -> Promise | None:
+def choose_output_scales(
+    group: ChannelGroup, seen: ChannelStatistics, time: float = 0.0
+) -> ChannelScales | None:
     """Give each channel of what an 8-bit kernel writes the whole grid.
 
     With s_c the largest magnitude of channel c the grid spans `[min_c low_c/s_c, max_c high_c/s_c]` and channel c is
@@ -164,21 +133,19 @@ def choose_output_scales(group: ChannelGroup, seen: ChannelStatistics) -> Promis
     Args:
         group: The group, with a product behind it.
         seen: Statistics of the tensor.
+        time: Share of the file's estimated time that the product takes.
 
     Returns:
-        The factors, scaled to a geometric mean of 1; None unless they promise more than 10 %.
+        The factors, scaled to a geometric mean of 1; None where more than half of the noise is left, or the time is
+        worth more than what goes.
     """
     factors = _floored(seen.extent)
     factors = factors / np.exp(np.log(factors).mean())
-    span = float((seen.high.max(0) / factors).max() - (seen.low.min(0) / factors).min())
-    before = rounding_noise(seen)
-    after = _step_noise(span, float(np.square(factors).mean()), seen)
-    return Promise(ChannelScales.stored(group, factors), before - after) if after < _WORTH * before else None
-
-
-def _step_noise(span: float, spread: float, seen: ChannelStatistics) -> float:
-    energy = float(seen.square.mean())
-    return (span / _LEVELS) ** 2 / 12 * spread / energy if energy > 0 else 0.0
+    low, high = seen.low.min(0), seen.high.max(0)
+    before = float(high.max() - low.min()) ** 2
+    after = float((high / factors).max() - (low / factors).min()) ** 2 * float(np.square(factors).mean())
+    worth = min(_WORTH_A_PRODUCT, 10 ** (-_PRICE * time / 10))
+    return ChannelScales.stored(group, factors) if after <= worth * before else None
 
 
 @dataclass(frozen=True, eq=False)
