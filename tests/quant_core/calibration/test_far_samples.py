@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pytest
 import torch
 
 from quant_core.calibration import Samples
@@ -71,6 +72,30 @@ def test_samples_of_one_run_stay_together():
     assert (picked.labels.reshape(-1, 3) % 3 == [0, 1, 2]).all()
     assert 13 in picked.labels
     assert times[picked.labels == 13] == 1
+
+
+def test_a_sample_of_a_run_counts_by_the_tensor_that_it_reaches_furthest_in():
+    samples = drawn(30, batch=3)
+    small = np.zeros((30, 6), np.float32)
+    small[22] = 0.01  # far below what x holds, and all that this tensor ever reaches
+    samples = Samples({"x": samples.inputs["x"], "z": small}, np.arange(30), 3)
+    picked, times = far_samples(Doubling(), samples, ["x", "z"], 18, batch_size=64)
+    assert times[picked.labels == 22] == 1
+
+
+@pytest.mark.parametrize("value", [torch.tensor(7.0), torch.arange(5.0)])
+def test_tensors_without_an_axis_of_samples_are_the_same_for_all(value):
+    class Fixed(Doubling):
+        def evaluate(
+            self, feeds: Mapping[str, torch.Tensor], outputs: Sequence[str] | None = None
+        ) -> dict[str, torch.Tensor]:
+            return dict.fromkeys(outputs or (), value)
+
+    samples = drawn(40)
+    samples.inputs["x"][[11, 30]] += 5
+    picked, times = far_samples(Fixed(), samples, ["x", "h"], 12, batch_size=8)
+    assert picked.count == 12
+    assert {11, 30} <= set(picked.labels[times == 1])
 
 
 def test_one_sample_stands_for_all():
