@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from bitwright.errors import InvalidRequestError
 from bitwright.harmless import harmless
 from quant_core.errors import CancelledError, SpecError, UserError
-from quant_core.spec.shorthand import AsWritten
+from quant_core.spec.shorthand import AsWritten, place_as_written
 from quant_core.spec.wrong_field import what_is_wrong
 
 FAULT, CORRECT, INTERRUPTED, UNREAD = 1, 2, 130, 141
@@ -204,7 +204,7 @@ def _as_option(error: BaseException) -> str:
 def _explain(error: ValidationError, named: Callable[[tuple[int | str, ...]], str]) -> str:
     lines: dict[str, None] = {}
     for found in error.errors():
-        message, option = what_is_wrong(found), named(found["loc"])
+        message, option = what_is_wrong(found), named(place_as_written(found))
         lines[f"{option}: {message}" if option else message] = None
     return "\n".join(lines)
 

@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from quant_core.spec.field_error import FieldError
 from quant_core.spec.number import Real
 from quant_core.spec.quoting import quote
 from quant_core.spec.share import read_share
@@ -271,7 +272,9 @@ class Budget(_Frozen):
     @model_validator(mode="after")
     def _confidence_of_what(self) -> Budget:
         if self.confidence is not None and self.max_drop is None:
-            raise ValueError("confidence says how surely max_drop is kept; give max_drop too")
+            raise FieldError(
+                ("confidence",), "confidence says how surely max_drop is kept; give max_drop too"
+            )
         return self
 
     @model_validator(mode="before")

@@ -15,6 +15,7 @@ from pydantic import (
 from quant_core.spec.activation_bits import ActivationBits
 from quant_core.spec.bits import DEFAULT_WEIGHT_BITS, WIDE_BITS, Bits, known_bits
 from quant_core.spec.budget import Budget
+from quant_core.spec.field_error import FieldError
 from quant_core.spec.latency import LatencyTable
 from quant_core.spec.layer_rule import LayerRule
 from quant_core.spec.number import Real, Whole
@@ -120,8 +121,9 @@ class Request(AsWritten, WeightOptions):
     def _format_is_a_candidate(self) -> Self:
         bits = FORMAT_BITS.get(self.weight_format)
         if bits is not None and bits not in self.weight_bits:
-            raise ValueError(
-                f"weight_format {self.weight_format} has {bits} bits, which are not among bits; add {bits}"
+            raise FieldError(
+                ("weight_format",),
+                f"weight_format {self.weight_format} has {bits} bits, which are not among bits; add {bits}",
             )
         return self
 
@@ -189,34 +191,42 @@ class QuantizeSpec(Request):
     @model_validator(mode="after")
     def _latency_is_known(self) -> Self:
         if self.budget.latency is not None and self.latency_table is None:
-            raise ValueError(
-                "a latency budget needs a latency_table: measure one with `bitwright profile` (--latency-table)"
+            raise FieldError(
+                ("budget", "latency"),
+                "a latency budget needs a latency_table: measure one with `bitwright profile` (--latency-table)",
             )
         return self
 
     @model_validator(mode="after")
     def _opset_is_free(self) -> Self:
         if self.opset is not None and self.target != "portable":
-            raise ValueError(
-                f"{self.target} files have the opset their operators need; only portable ones let you choose"
+            raise FieldError(
+                ("opset",),
+                f"{self.target} files have the opset their operators need; only portable ones let you choose",
             )
         return self
 
     @model_validator(mode="after")
     def _wide_runs_there(self) -> Self:
-        asked = [*self.open_activations, self.activation_bits, *(rule.activation_bits for rule in self.rules)]
-        if WIDE_BITS in asked and self.target != "ort-cpu":
-            raise ValueError(
-                f"16-bit activations are written for ort-cpu alone, not for {self.target}; ask for 8 or float"
+        asked: list[tuple[tuple[int | str, ...], object]] = [
+            (("activation_bits",), bits) for bits in (*self.open_activations, self.activation_bits)
+        ]
+        asked += [(("rules", place), rule.activation_bits) for place, rule in enumerate(self.rules)]
+        wide = next((place for place, bits in asked if bits == WIDE_BITS), None)
+        if wide is not None and self.target != "ort-cpu":
+            raise FieldError(
+                wide,
+                f"16-bit activations are written for ort-cpu alone, not for {self.target}; ask for 8 or float",
             )
         return self
 
     @model_validator(mode="after")
     def _outliers_run_there(self) -> Self:
         if self.sparse and self.target in _GPUS:
-            raise ValueError(
+            raise FieldError(
+                ("sparse",),
                 f"sparse is unpacked by operators that {self.target} does not fold; the nearest it has are blocks: "
-                "ask for granularity block, or for the target ort-cpu or portable"
+                "ask for granularity block, or for the target ort-cpu or portable",
             )
         return self
 
@@ -225,27 +235,31 @@ class QuantizeSpec(Request):
         if not self.trellis:
             return self
         if self.target in _GPUS:
-            raise ValueError(
+            raise FieldError(
+                ("trellis",),
                 f"a trellis is decoded by operators that {self.target} does not fold; leave trellis out, or ask for "
-                "the target ort-cpu or portable"
+                "the target ort-cpu or portable",
             )
         plain = self.granularity == "channel" and self.weight_format == "int" and self.symmetric
         if not plain or self.rounding not in {"gptq", *TUNED}:
-            raise ValueError(
+            raise FieldError(
+                ("trellis",),
                 "a trellis codes integers with a step a channel and no zero points, rounded by GPTQ: leave trellis "
-                "out, or ask for granularity channel, weight_format int, symmetric true and rounding gptq"
+                "out, or ask for granularity channel, weight_format int, symmetric true and rounding gptq",
             )
         return self
 
     @model_validator(mode="after")
     def _open_activations_are_solved(self) -> Self:
         if self.open_activations and self.allocation != "optimal":
-            raise ValueError(
-                f"{self.allocation} orders the bits of weights alone; name one activation_bits, or allocate optimally"
+            raise FieldError(
+                ("allocation",),
+                f"{self.allocation} orders the bits of weights alone; name one activation_bits, or allocate optimally",
             )
         if self.open_activations and self.target != "ort-cpu":
-            raise ValueError(
-                f"activation_bits are chosen layer by layer for ort-cpu alone, not for {self.target}"
+            raise FieldError(
+                ("activation_bits",),
+                f"activation_bits are chosen layer by layer for ort-cpu alone, not for {self.target}",
             )
         return self
 

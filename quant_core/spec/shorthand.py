@@ -15,10 +15,11 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, InitErrorDetails
+from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails
 
 from quant_core.spec.bits import FLOAT_BITS, WEIGHT_BITS
 from quant_core.spec.budget import Budget
+from quant_core.spec.field_error import FieldError
 
 BUDGETS = tuple(Budget.model_fields)
 
@@ -81,10 +82,10 @@ def expand_bits(data: dict[str, Any]) -> dict[str, Any]:
         The fields without the shorthand.
 
     Raises:
-        ValueError: If there are both.
+        FieldError: If there are both.
     """
     if "bits" in data and "weight_bits" in data:
-        raise ValueError("give either bits or weight_bits, not both")
+        raise FieldError(("bits",), "give either bits or weight_bits, not both")
     return {"weight_bits" if name == "bits" else name: value for name, value in data.items()}
 
 
@@ -98,11 +99,11 @@ def expand_budget(data: dict[str, Any]) -> dict[str, Any]:
         The fields with `budget` in place of its parts.
 
     Raises:
-        ValueError: If there are both.
+        FieldError: If there are both.
     """
     if given := [name for name in BUDGETS if data.get(name) is not None]:
         if "budget" in data:
-            raise ValueError(f"give either {given[0]} or budget, not both")
+            raise FieldError((given[0],), f"give either {given[0]} or budget, not both")
         data = data | {"budget": {name: data[name] for name in given}}
     return {name: value for name, value in data.items() if name not in BUDGETS}
 
@@ -141,6 +142,21 @@ def as_written(error: ValidationError, given: Any) -> ValidationError:
         for one in error.errors()
     ]
     return ValidationError.from_exception_data(error.title, found)
+
+
+def place_as_written(found: ErrorDetails) -> tuple[int | str, ...]:
+    """Tell where an error lies; one that only the whole request shows names its field itself.
+
+    Args:
+        found: One of the errors of a `ValidationError`.
+
+    Returns:
+        The path of the field.
+    """
+    error, given = found.get("ctx", {}).get("error"), found["input"]
+    if not isinstance(error, FieldError):
+        return found["loc"]
+    return found["loc"] + (_written(error.place, given) if isinstance(given, Mapping) else error.place)
 
 
 def _entries(data: Mapping[str, Any]) -> list[_Entry]:

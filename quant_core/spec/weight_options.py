@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from quant_core.spec.field_error import FieldError
 from quant_core.spec.number import Real, Whole
 from quant_core.spec.quoting import quote
 from quant_core.spec.share import read_share
@@ -115,8 +116,9 @@ class WeightOptions(BaseModel):
     @model_validator(mode="after")
     def _codes_can_be_tuned(self) -> Self:
         if self.rounding in {*TUNED, "adaround"} and self.weight_format != "int":
-            raise ValueError(
-                f"rounding {self.rounding} tunes integer codes, and {self.weight_format} has none; round by gptq"
+            raise FieldError(
+                ("rounding",),
+                f"rounding {self.rounding} tunes integer codes, and {self.weight_format} has none; round by gptq",
             )
         return self
 
@@ -125,13 +127,15 @@ class WeightOptions(BaseModel):
         if not self.sparse:
             return self
         if self.granularity == "block" or self.weight_format != "int":
-            raise ValueError(
+            raise FieldError(
+                ("sparse",),
                 "sparse keeps outliers of integers of channels or tensors apart; the steps of blocks and formats reach "
-                "them: leave sparse out, or ask for granularity channel and weight_format int"
+                "them: leave sparse out, or ask for granularity channel and weight_format int",
             )
         if self.by_value:
-            raise ValueError(
-                f"sparse finds outliers by GPTQ's errors, and rounding {self.rounding} has none; round by gptq"
+            raise FieldError(
+                ("sparse",),
+                f"sparse finds outliers by GPTQ's errors, and rounding {self.rounding} has none; round by gptq",
             )
         return self
 

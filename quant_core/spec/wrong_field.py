@@ -12,7 +12,7 @@ from quant_core.spec.budget import AccuracyBand, Budget
 from quant_core.spec.latency import LatencyTable
 from quant_core.spec.layer_rule import LayerRule
 from quant_core.spec.quoting import quote
-from quant_core.spec.shorthand import SHORTHAND
+from quant_core.spec.shorthand import SHORTHAND, place_as_written
 
 _PARTS: Mapping[str, type[BaseModel]] = {
     "budget": Budget,
@@ -80,7 +80,7 @@ def wrong_field(error: ValidationError, kind: type[BaseModel]) -> tuple[str, str
     found = error.errors()
     # Where a field is missing, the one that is not known is most likely it.
     first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
-    place = ".".join(map(str, first["loc"]))
+    place = ".".join(map(str, place_as_written(first)))
     if first["type"] != "extra_forbidden":
         return what_is_wrong(first), place
     name = str(first["loc"][-1])
