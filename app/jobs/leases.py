@@ -43,18 +43,15 @@ class Leases:
         Returns:
             The job under a new attempt; None if nothing waits.
         """
-        oldest = (
-            select(JobRow.number)
-            .where(JobRow.state == "queued", JobRow.device.in_(devices))
-            .order_by(JobRow.number)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-            .scalar_subquery()
-        )
+        waiting = select(JobRow.number).where(JobRow.state == "queued", JobRow.device.in_(devices)).limit(1)
+        with self._database.read() as session:
+            if session.scalar(waiting) is None:  # asked often, and mostly for nothing
+                return None
+        oldest = waiting.order_by(JobRow.number).with_for_update(skip_locked=True)
         with self._database.write() as session:
             row = session.scalar(
                 update(JobRow)
-                .where(JobRow.number == oldest, JobRow.state == "queued")
+                .where(JobRow.number == oldest.scalar_subquery(), JobRow.state == "queued")
                 .values(
                     state="validating",
                     attempt=JobRow.attempt + 1,
@@ -79,10 +76,14 @@ class Leases:
         Returns:
             Job and attempt of each that it still holds.
         """
+        held = JobRow.holder == self._holder, JobRow.state.in_(RUNNING)
+        with self._database.read() as session:
+            if session.scalar(select(JobRow.number).where(*held).limit(1)) is None:
+                return frozenset()
         with self._database.write() as session:
             rows = session.execute(
                 update(JobRow)
-                .where(JobRow.holder == self._holder, JobRow.state.in_(RUNNING))
+                .where(*held)
                 .values(lease_until=database_time() + self._seconds)
                 .returning(JobRow.id, JobRow.attempt)
             )

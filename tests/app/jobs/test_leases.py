@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 
 import pytest
+from sqlalchemy.orm import Session
 
 from app.job import Job
 from app.jobs.database import Database
@@ -189,3 +191,26 @@ def test_the_next_attempt_finds_the_last_checkpoint_of_each_name(store: JobStore
     assert leases.checkpoints(second) == expected
     leases.finish(second, "succeeded")
     assert leases.checkpoints(second) == {}
+
+
+def test_who_has_nothing_to_do_writes_nothing(
+    store: JobStore, leases: Leases, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One writer at a time is all that SQLite has: idle devices ask each second."""
+    opened: list[None] = []
+    write = database.write
+
+    def counted() -> AbstractContextManager[Session]:
+        opened.append(None)
+        return write()
+
+    monkeypatch.setattr(database, "write", counted)
+    _create(store, "j", device="cuda:1")
+    opened.clear()
+    assert leases.claim(("auto", "cpu")) is None
+    assert leases.renew() == frozenset()
+    assert leases.take_over(9) == ()
+    assert opened == []
+    assert leases.claim(("cuda:1",)) is not None
+    assert leases.renew() == {("j", 1)}
+    assert len(opened) == 2
