@@ -76,7 +76,7 @@ async def inspect(request: Request, service: ServiceDep) -> Preflight:
 
 
 async def _receive(request: Request, service: Service, folder: Path) -> tuple[Path, Path | None]:
-    files = FormFiles(folder, from_job=False)
+    files = FormFiles(folder)
     limit = service.settings.upload_limit
     received = await receive(request.stream(), request.headers.get("content-type", ""), files, limit)
     bring = partial(take_upload, service, owner_of(request))

@@ -90,7 +90,8 @@ class LocalObjects:
             status = (self._root / key).stat()
         except FileNotFoundError:
             return None
-        return Stored(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+        modified = datetime.fromtimestamp(status.st_mtime, UTC)
+        return Stored(key, status.st_size, modified, f"{status.st_ino}-{status.st_mtime_ns}")
 
     def path(self, key: str) -> Path | None:
         """Give the path of an object.

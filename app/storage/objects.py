@@ -17,11 +17,13 @@ class Stored:
         key: Its name.
         size: Its bytes.
         modified: When it was written, or last said to be in use.
+        version: A word that is another once other bytes were written.
     """
 
     key: str
     size: int
     modified: datetime
+    version: str
 
 
 class Objects(Protocol):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from app.storage.objects import Stored
 
 if TYPE_CHECKING:
+    from obstore import ObjectMeta
     from obstore.store import RetryConfig, S3Store
 
 _LINK_TIME = timedelta(minutes=15)
@@ -111,7 +112,7 @@ class S3Objects:
                 found = self._store.head(key)
         except FileNotFoundError:
             return None
-        return Stored(key, found["size"], found["last_modified"])
+        return _stored(key, found)
 
     def path(self, key: str) -> None:
         """Give no path: objects are not local files."""
@@ -187,7 +188,7 @@ class S3Objects:
         with _as_os_error(prefix):
             for page in self._store.list(prefix):
                 for found in page:
-                    yield Stored(found["path"], found["size"], found["last_modified"])
+                    yield _stored(found["path"], found)
 
     def remove(self, key: str) -> None:
         """Remove an object.
@@ -200,6 +201,11 @@ class S3Objects:
                 self._store.delete(key)
         except FileNotFoundError:
             return
+
+
+def _stored(key: str, found: ObjectMeta) -> Stored:
+    modified = found["last_modified"]
+    return Stored(key, found["size"], modified, found["e_tag"] or f"{modified.timestamp()}")
 
 
 def _open(bucket: str, prefix: str, options: Mapping[str, str]) -> S3Store:

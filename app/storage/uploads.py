@@ -9,30 +9,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from app.storage.direct import DirectUploads
+from app.storage.records import Records, Upload
 from app.storage.storage import DigestError, Storage
 
 UPLOAD_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _ROOT = "uploads/"
-
-
-class Upload(BaseModel):
-    """A complete upload.
-
-    Attributes:
-        sha256: Digest of its content, in hexadecimal.
-        bytes: Size of its content.
-        expires: When it is forgotten, unless it is used before.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    sha256: str
-    bytes: int
-    expires: datetime
 
 
 class Uploads:
@@ -53,6 +36,7 @@ class Uploads:
         self._storage = storage
         self._folder = folder
         self._lifetime = lifetime
+        self._records = Records(storage.objects)
         self.direct = DirectUploads(storage)
 
     def find(self, owner: str, name: str) -> Upload | None:
@@ -67,7 +51,7 @@ class Uploads:
         """
         if re.fullmatch(UPLOAD_ID, name) is None or self._begun_anew(owner, name):
             return None
-        upload = self._read(_key(owner, name))
+        upload = self._records.find(_key(owner, name))
         return None if upload is None or upload.expires < datetime.now(UTC) else upload
 
     def of(self, owner: str) -> dict[str, Upload]:
@@ -79,15 +63,11 @@ class Uploads:
         Returns:
             Id -> upload, the one that was sent or used last first; none that has expired.
         """
-        folder, moment = f"{_ROOT}{quote(owner, safe='')}/", datetime.now(UTC)
-        read = {
-            found.key.removeprefix(folder).removesuffix(".json"): self._read(found.key)
-            for found in tuple(self._storage.objects.list(folder))
-        }
+        moment = datetime.now(UTC)
         living = {
             name: upload
-            for name, upload in read.items()
-            if upload is not None and upload.expires >= moment and not self._begun_anew(owner, name)
+            for name, upload in self._named(owner).items()
+            if upload.expires >= moment and not self._begun_anew(owner, name)
         }
         return dict(sorted(living.items(), key=lambda item: item[1].expires, reverse=True))
 
@@ -103,9 +83,7 @@ class Uploads:
         """
         names = (path.name for path in self.partial(owner, besides).parent.iterdir())
         partial = sum(self.begun(owner, name) or 0 for name in names if name != besides)
-        records = tuple(self._storage.objects.list(f"{_ROOT}{quote(owner, safe='')}/"))
-        complete = (self._read(found.key) for found in records if found.key != _key(owner, besides))
-        done = sum(upload.bytes for upload in complete if upload is not None)
+        done = sum(upload.bytes for name, upload in self._named(owner).items() if name != besides)
         return partial + done + self.direct.used(owner, besides)
 
     def partial(self, owner: str, name: str) -> Path:
@@ -181,13 +159,19 @@ class Uploads:
         self.direct.remove(owner, name)
         return upload
 
+    def _named(self, owner: str) -> dict[str, Upload]:
+        """All of an owner's complete uploads, expired ones too, by their ids."""
+        folder = _folder(owner)
+        found = self._records.of(folder)
+        return {key.removeprefix(folder).removesuffix(".json"): upload for key, upload in found.items()}
+
     def _begun_anew(self, owner: str, name: str) -> bool:
         """Whether other content is on its way under a name; a digest has but one content."""
         return not is_digest(name) and self.begun(owner, name) is not None
 
     def _note(self, owner: str, name: str, digest: str, size: int) -> Upload:
         upload = Upload(sha256=digest, bytes=size, expires=datetime.now(UTC) + self._lifetime)
-        self._storage.objects.write(_key(owner, name), upload.model_dump_json().encode())
+        self._records.write(_key(owner, name), upload)
         return upload
 
     def take(self, owner: str, name: str, file: Path) -> Upload | None:
@@ -205,7 +189,7 @@ class Uploads:
         if found is None:
             return None
         used = found.model_copy(update={"expires": datetime.now(UTC) + self._lifetime})
-        self._storage.objects.write(_key(owner, name), used.model_dump_json().encode())
+        self._records.write(_key(owner, name), used)
         try:
             self._storage.take(found.sha256, file)
         except FileNotFoundError:
@@ -241,7 +225,7 @@ class Uploads:
     def _living(self) -> Iterator[str]:
         now = datetime.now(UTC)
         for found in tuple(self._storage.objects.list(_ROOT)):
-            upload = self._read(found.key)
+            upload = self._records.find(found.key)
             if upload is None or upload.expires < now:
                 self._storage.objects.remove(found.key)
             else:
@@ -250,13 +234,6 @@ class Uploads:
             with suppress(FileNotFoundError):  # it has just become complete
                 if datetime.fromtimestamp(partial.stat().st_mtime, UTC) < now - self._lifetime:
                     partial.unlink()
-
-    def _read(self, key: str) -> Upload | None:
-        content = self._storage.objects.read(key)
-        try:
-            return None if content is None else Upload.model_validate_json(content)
-        except ValidationError:
-            return None
 
 
 def is_digest(name: str) -> bool:
@@ -271,5 +248,9 @@ def is_digest(name: str) -> bool:
     return _DIGEST.fullmatch(name) is not None
 
 
+def _folder(owner: str) -> str:
+    return f"{_ROOT}{quote(owner, safe='')}/"
+
+
 def _key(owner: str, name: str) -> str:
-    return f"{_ROOT}{quote(owner, safe='')}/{name}.json"
+    return f"{_folder(owner)}{name}.json"

@@ -20,15 +20,15 @@ class FormFiles:
         data_name: What the client calls it.
     """
 
-    def __init__(self, folder: Path, *, from_job: bool) -> None:
+    def __init__(self, folder: Path, *texts: str) -> None:
         """Start with no parts.
 
         Args:
             folder: Where files go.
-            from_job: Whether a job may be named instead of files.
+            texts: Parts that are no files, such as `spec`.
         """
         self._folder = folder
-        self._texts = {"spec", "from_job"} if from_job else {"spec"}
+        self._texts = texts
         self._names: set[PurePosixPath] = set()
         self._named = 0
         self.model: Path | None = None
@@ -76,8 +76,12 @@ class FormFiles:
             400,
             "unexpected_part",
             f"The form has an unexpected or repeated part named {name!r}.",
-            remedy="Send one `model`, one `data`, at most one `spec`, and `files` for external data only; "
-            "what is asked, such as a size, goes into `spec`.",
+            remedy="Send one `model`, one `data`, and `files` for external data only; "
+            + (
+                "what is asked, such as a size, goes into `spec`."
+                if self._texts
+                else "nothing else is asked of a model that is looked at."
+            ),
             where=name,
         )
 

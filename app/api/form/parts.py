@@ -77,7 +77,7 @@ async def receive_upload(
     """
     refuse_announced(request, limit)
     folder = staging / uuid.uuid4().hex
-    files = FormFiles(folder / "input", from_job=take_over is not None)
+    files = FormFiles(folder / "input", "spec", *(() if take_over is None else ("from_job",)))
     try:
         received = await receive(request.stream(), request.headers.get("content-type", ""), files, limit)
         digests = dict(received.digests)

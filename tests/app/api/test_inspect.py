@@ -47,3 +47,10 @@ def test_what_is_no_model_is_refused_with_a_remedy(
     answer = server.http.post("/inspect", files=parts)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer.json()["remedy"]
+
+
+def test_a_spec_is_refused_not_passed_over(server: Any) -> None:
+    parts = {"model": ("net.onnx", RESNET.read_bytes()), "spec": (None, '{"bits": [8]}')}
+    answer = server.http.post("/inspect", files=parts).json()
+    assert (answer["code"], answer["where"]) == ("unexpected_part", "spec")
+    assert "nothing else is asked" in answer["remedy"]
