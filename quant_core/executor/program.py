@@ -172,6 +172,26 @@ class Program(torch.nn.Module):
             execute(plan, slots, hooks)
         return {name: self._result(slot, slots[slot]) for name, slot in zip(names, wanted, strict=True)}
 
+    def every_tensor(
+        self,
+        feeds: Mapping[str, torch.Tensor],
+        beside: Collection[str] = (),
+        weights: Mapping[str, torch.Tensor] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Evaluates all that the nodes give, without gradients.
+
+        Args:
+            feeds: As `evaluate` takes them.
+            beside: Other tensors to return, such as outputs that no node gives.
+            weights: As `evaluate` takes them.
+
+        Returns:
+            Name -> tensor, the feeds among them; sequences and optionals are left out.
+        """
+        with torch.no_grad():
+            values: dict[str, Any] = self.evaluate(feeds, dict.fromkeys((*self.order, *beside)), weights)
+        return {**feeds, **{name: each for name, each in values.items() if isinstance(each, torch.Tensor)}}
+
     def downstream(self, name: str) -> frozenset[str]:
         """Names of all tensors that depend on a tensor, itself not included.
 

@@ -16,7 +16,6 @@ from quant_core.ingest.macs import affordable_samples
 from quant_core.preparation import Prepared
 from quant_core.preparation.open_widths import layers_at
 from quant_core.sensitivity import Batch, Objective
-from quant_core.sensitivity.batches import tensors
 from quant_core.sensitivity.float_run import FloatRun, float_runs
 from quant_core.spec import QuantizeSpec
 from quant_core.spec.progress import Tell
@@ -92,7 +91,7 @@ def find_islands(
     tell(0.0, f"rounded activations of {sum(run.batch.size for run in runs)} samples")
     before = _loss(runs, hooks)
     harmless = _harmless(objective, runs)
-    elements = {name: value.numel() / runs[0].batch.size for name, value in tensors(runs[0].values).items()}
+    elements = {name: value.numel() / runs[0].batch.size for name, value in runs[0].values.items()}
     plan, layers = choice.plan, layers_at(job.layers, choice.plan.widths)
     search = IslandSearch(job, spec, layers, plan.bits, choice.placement, tuple(hooks), elements)
     found = Islands(before=before, after=before, harmless=harmless)

@@ -69,18 +69,11 @@ def free_samples(
 def _freed(
     model: ir.Model, program: Program, layers: tuple[Layer, ...], feeds: Mapping[str, torch.Tensor]
 ) -> tuple[ir.Model, Program]:
-    shapes = _shapes(model, program, {name: rows[:1] for name, rows in feeds.items()})
-    free = free_batch(model, shapes)
+    values = program.every_tensor({name: rows[:1] for name, rows in feeds.items()})
+    free = free_batch(model, {name: tuple(value.shape) for name, value in values.items()})
     together = compile_beside(free.model, program)
     tensors = [name for layer in layers for name in (*layer.inputs, *layer.outputs)]
     difference = batch_difference(program, together, feeds, free.places, tensors)
     if difference is not None:
         raise BatchBoundError(difference)
     return free.model, together
-
-
-def _shapes(model: ir.Model, program: Program, one: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
-    made = [output.name for node in model.graph for output in node.outputs if output.name]
-    with torch.no_grad():
-        values: Mapping[str, object] = {**one, **program.evaluate(one, outputs=made)}
-    return {name: tuple(value.shape) for name, value in values.items() if isinstance(value, torch.Tensor)}

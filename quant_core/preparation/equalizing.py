@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -101,7 +100,9 @@ def equalize(job: Prepared, samples: Samples, spec: QuantizeSpec, bits: float, t
     enough = _MOST_SAMPLES if dynamic else max(_ENOUGH, affordable_samples(job.layers, _MOST_MACS))
     samples = samples.first(min(_MOST_SAMPLES, enough))
     few = samples.first(1).feeds(job.program.device, fast=True)
-    shapes, outputs = _looked_at(job.program, few)
+    values = job.program.every_tensor(few, beside=job.program.outputs)
+    shapes = {name: tuple(value.shape) for name, value in values.items()}
+    outputs = {name: values[name] for name in job.program.outputs if name in values}
 
     def is_known(group: ChannelGroup) -> bool:
         """Whether enough was seen of its channels; what is rounded at run time has no range to know."""
@@ -258,16 +259,3 @@ def _check(program: Program, feeds: Mapping[str, torch.Tensor], expected: Mappin
 def _nearest(candidates: tuple[int, ...], wanted: float) -> int:
     integer = [bits for bits in candidates if bits != FLOAT_BITS]
     return min(integer, key=lambda bits: abs(bits - wanted), default=FLOAT_BITS)
-
-
-def _looked_at(
-    program: Program, feeds: Mapping[str, torch.Tensor]
-) -> tuple[dict[str, tuple[int, ...]], dict[str, torch.Tensor]]:
-    """Shapes of all tensors, and the outputs."""
-    with torch.no_grad():
-        values: dict[str, Any] = {
-            **feeds,
-            **program.evaluate(feeds, outputs=dict.fromkeys((*program.order, *program.outputs))),
-        }
-    shapes = {name: tuple(value.shape) for name, value in values.items() if isinstance(value, torch.Tensor)}
-    return shapes, {name: values[name] for name in program.outputs}

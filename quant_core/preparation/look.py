@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -56,9 +55,5 @@ def _zeros(model: ir.Model) -> tuple[dict[str, torch.Tensor], int] | None:
 
 
 def _run(model: ir.Model, feeds: dict[str, torch.Tensor], batch: int) -> Shapes:
-    program = compile_model(model)
-    with torch.no_grad():
-        values: Mapping[str, object] = {**feeds, **program.evaluate(feeds, outputs=program.order)}
-    return Shapes(
-        {name: tuple(value.shape) for name, value in values.items() if isinstance(value, torch.Tensor)}, batch
-    )
+    values = compile_model(model).every_tensor(feeds)
+    return Shapes({name: tuple(value.shape) for name, value in values.items()}, batch)

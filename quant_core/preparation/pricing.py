@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-
 from quant_core.allocation.ties import read_ties
 from quant_core.calibration import Samples
 from quant_core.codes.outliers import PAIR_BITS
@@ -18,7 +16,6 @@ from quant_core.ingest.live_tensors import activation_owners, live_tensors
 from quant_core.preparation import Prepared
 from quant_core.preparation.open_widths import layers_at, open_widths
 from quant_core.quantizers.following.places import followed_places
-from quant_core.sensitivity.batches import tensors
 from quant_core.spec import (
     FLOAT_BITS,
     CostTable,
@@ -110,9 +107,7 @@ def memory_steps(job: Prepared) -> tuple[MemoryStep, ...]:
     Returns:
         The steps that no other step exceeds in every layer.
     """
-    feeds = job.samples.first(1).feeds(job.program.device)
-    with torch.no_grad():
-        values = {**feeds, **tensors(job.program.evaluate(feeds, outputs=job.program.order))}
+    values = job.program.every_tensor(job.samples.first(1).feeds(job.program.device))
     owners = activation_owners(job.graph.graph, job.layers)
     steps = []
     for node, alive in live_tensors(job.graph.graph):

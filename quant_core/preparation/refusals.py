@@ -19,13 +19,12 @@ _TRIFLE = 20
 _CHOICES = {"ArgMax", "ArgMin", "TopK"}
 
 
-def refuse_no_layer(source: Source, model: ir.Model, where: str) -> NoReturn:
+def refuse_no_layer(source: Source, model: ir.Model) -> NoReturn:
     """Refuse a graph without a layer.
 
     Args:
         source: The float file.
         model: Its normalised graph.
-        where: Its path.
 
     Raises:
         ModelError: Always; names what is quantized already, or the largest constant that is no layer.
@@ -34,14 +33,14 @@ def refuse_no_layer(source: Source, model: ir.Model, where: str) -> NoReturn:
         raise ModelError(
             f"nothing is left to quantize: every layer is quantized already ({name_some(source.quantized_parts, 3)}).",
             remedy="Give the float model that it was made from.",
-            where=where,
+            where=str(source.path),
         )
     others = find_float_weights(model, ())
     why = f"; {others[0].name!r} is none: {others[0].reason}" if others else ""
     raise ModelError(
         f"the graph has no quantizable layer{why}.",
         remedy="Constant weights of Conv, ConvTranspose, Gemm, MatMul, Gather, LSTM, GRU and RNN can be quantized.",
-        where=where,
+        where=str(source.path),
     )
 
 

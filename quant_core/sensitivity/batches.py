@@ -66,23 +66,12 @@ def activation_bytes(program: Program, feeds: Mapping[str, torch.Tensor], fixed:
     first = {name: tensor[:size] for name, tensor in feeds.items()}
     known, shapes = _BYTES.setdefault(program, {}), tuple((n, t.shape) for n, t in first.items())
     if shapes not in known:
-        with torch.no_grad():
-            values = program.evaluate(first, outputs=program.order)
-        held = sum(value.numel() * value.element_size() for value in tensors(values).values())
+        values = program.every_tensor(first)
+        held = sum(
+            value.numel() * value.element_size() for name, value in values.items() if name not in first
+        )
         known[shapes] = max(1, held // size)
     return known[shapes]
-
-
-def tensors(values: Mapping[str, object]) -> dict[str, torch.Tensor]:
-    """Leave out what is no tensor: sequences and optionals.
-
-    Args:
-        values: Name -> value.
-
-    Returns:
-        Name -> tensor.
-    """
-    return {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
 
 
 def batch_size(samples: int, sample_bytes: int, largest: int, clusters: int, *, padded: bool) -> int:

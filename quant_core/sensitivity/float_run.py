@@ -13,7 +13,7 @@ import torch
 from quant_core.errors import NonFiniteError
 from quant_core.executor import Program
 from quant_core.ingest.layer import Layer
-from quant_core.sensitivity.batches import Batch, tensors
+from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.objective import Objective
 
 Rows = tuple[torch.Tensor, ...]
@@ -98,10 +98,9 @@ def float_runs(
         NonFiniteError: If the network gives NaN or infinity even with float weights.
     """
     after = {layer.weight: program.downstream(layer.weight) for layer in layers}
-    names = tuple(dict.fromkeys((*program.order, *objective.tensors)))
     for batch in batches:
         with torch.no_grad():
-            values = {**batch.feeds, **tensors(program.evaluate(batch.feeds, outputs=names))}
+            values = program.every_tensor(batch.feeds, objective.tensors)
             reference = objective.rows(values, batch.size)
             before = objective.per_sample(reference, reference, batch.labels)
         if not torch.isfinite(before).all():

@@ -16,7 +16,6 @@ from quant_core.ingest.layer import Layer
 from quant_core.processors.side_by_side import side_by_side
 from quant_core.quantizers.rounding.round_weights import RoundedWeights
 from quant_core.sensitivity import Batch, Objective
-from quant_core.sensitivity.batches import tensors
 from quant_core.sensitivity.curvature.derivatives import Replace
 from quant_core.sensitivity.float_run import stand_in_tensors
 from quant_core.spec import FLOAT_BITS
@@ -202,15 +201,12 @@ class PlanMeter:
         """
         if self._activations is not None:
             return [self.loss({**bits, **move}).mean for move in moves]
-        names = tuple(dict.fromkeys((*self._program.order, *self._objective.tensors)))
         sums = [0.0] * len(moves)
         for fold in self._folds:
             planned = self._stand_ins(bits, fold.rounded)
             weights = _merge(planned)
             for index, batch in enumerate(fold.batches):
-                with torch.no_grad():
-                    kept = tensors(self._program.evaluate(batch.feeds, outputs=names, weights=weights))
-                kept = {**batch.feeds, **kept}
+                kept = self._program.every_tensor(batch.feeds, self._objective.tensors, weights)
 
                 def moved(
                     move: Move,

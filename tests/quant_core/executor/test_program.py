@@ -68,6 +68,15 @@ def test_what_nothing_reads_is_not_looked_at(chain) -> None:
     assert not seen
 
 
+def test_every_tensor_is_what_evaluate_gives_beside_the_feeds(chain) -> None:
+    x, w2 = torch.randn(5, 3), torch.randn(4, 4)
+    found = chain.every_tensor({"x": x}, beside=["w1"], weights={"w2": w2})
+    assert set(found) == {"x", "w1", *chain.order}
+    expected = chain.evaluate({"x": x}, outputs=chain.order, weights={"w2": w2})
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert not found["y"].requires_grad
+
+
 def test_feeding_an_output_returns_it(chain) -> None:
     y = torch.randn(5, 4)
     assert chain.evaluate({"y": y})["y"] is y
