@@ -16,6 +16,10 @@ _INTEGERS = 2**23
 _COARSEST = 2.0**62
 """Bins of which more make one: it leaves 0 and -1 of any index, and numpy's integers hold it."""
 _LEAST_WIDTH = 2.0**-100
+_FEW = 64
+"""Distinct values up to which they are remembered one by one."""
+_LOOK = 4096
+"""Values that are looked at first, for they tell of most tensors that theirs are many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +36,7 @@ class ActivationRange:
         counts: Values per bin, int64, `BINS`.
         origin: Index of the first bin.
         width: Width of a bin.
+        values: All values, each once and in order, where they are 64 at most.
     """
 
     minimum: float
@@ -40,6 +45,7 @@ class ActivationRange:
     counts: np.ndarray
     origin: int
     width: float
+    values: np.ndarray | None = None
 
     @property
     def count(self) -> int:
@@ -82,6 +88,7 @@ def measure(values: Tensor, extremes: tuple[float, float] | None = None) -> Acti
         counts=counts,
         origin=origin,
         width=width,
+        values=_few(flat) if np.count_nonzero(counts) <= _FEW else None,
     )
 
 
@@ -125,7 +132,23 @@ def merge(first: ActivationRange, second: ActivationRange) -> ActivationRange:
         counts=counts,
         origin=origin,
         width=width,
+        values=_union(first.values, second.values),
     )
+
+
+def _few(flat: Tensor) -> np.ndarray | None:
+    for part in (flat[:_LOOK], flat):
+        values = np.unique(part.cpu().numpy())
+        if values.size > _FEW:
+            return None
+    return values
+
+
+def _union(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:
+    if first is None or second is None:
+        return None
+    values = np.union1d(first, second)
+    return values if values.size <= _FEW else None
 
 
 def _bin_width(low: float, high: float) -> float:

@@ -9,6 +9,7 @@ from functools import reduce
 
 from quant_core.calibration import RangeWatch, Samples, choose_range, ranges_in_parts
 from quant_core.calibration.activation_range import ActivationRange
+from quant_core.calibration.discrete_range import discrete_range
 from quant_core.calibration.far_samples import far_samples
 from quant_core.calibration.output_range import OutputErrors
 from quant_core.export import Placement
@@ -118,6 +119,10 @@ class ActivationGrids:
     ) -> ActivationGrid:
         if self.job.target.float8:  # fine near 0 whatever the range, so nothing is clipped
             return float8_grid(*choose_range(observed, "minmax"))
+        if bits == _BYTE and self.spec.activation_range is None and not self.job.target.symmetric:
+            exact = discrete_range(observed)
+            if exact is not None and exact[0] >= min(ends[0], 0.0) and exact[1] <= max(ends[1], 0.0):
+                return activation_grid(*exact)
         low, high = choose_range(observed, self.spec.activation_range or "output", bits, errors)
         if ends != (0.0, 0.0):
             # A grid with headroom beyond the end of a Clip would not clip in its place.

@@ -100,6 +100,28 @@ def test_no_grid_reaches_beyond_the_end_of_an_activation_function(
 
 
 @pytest.mark.parametrize(
+    ("function", "method", "highest"),
+    [("Sign(h)", None, 128 / 127), ("Sign(h)", "minmax", 256 / 255), ("Clip(t, low, high)", None, 6.0)],
+)
+def test_signs_lie_on_their_grid_unless_a_method_is_named_or_a_clip_ends_before(
+    tmp_path: Path, function: str, method: str | None, highest: float
+):
+    rng = np.random.default_rng(0)
+    save_with_weights(
+        f"""net (float[n, 4, 8, 8] x) => (float[n, 8, 8, 8] y) <float low = {{0}}, float high = {{6}}>
+        {{ h = Conv(x, v) t = Round(h) r = {function} y = Conv(r, w) }}""",
+        rng,
+        tmp_path / "net.onnx",
+    )
+    np.savez(tmp_path / "x.npz", x=(9 * rng.normal(size=(24, 4, 8, 8))).astype(np.float32))
+    spec = QuantizeSpec.model_validate({"size": 0.9, "activation_range": method, "float_islands": 0})
+    job = prepare(tmp_path / "net.onnx", tmp_path / "x.npz", spec)
+    grids = ActivationGrids(job, spec, Journal(), (job.samples,), batch_size=8)
+    placement = place(job.model, job.layers, {layer.name: 8 for layer in job.layers}, 8, job.target, spec)
+    assert grids.of(placement)["r"].high == pytest.approx(highest, rel=1e-6)
+
+
+@pytest.mark.parametrize(
     ("count", "affordable", "method", "used"),
     [
         (6, 100, "mse", 0),
