@@ -179,11 +179,12 @@ class Server:
 
     @staticmethod
     def until(condition: Callable[[], object], what: str) -> None:
-        deadline = time.monotonic() + PATIENCE
+        started = time.monotonic()
         while not condition():
-            if time.monotonic() > deadline:
+            waited = time.monotonic() - started
+            if waited > PATIENCE:
                 raise AssertionError(f"waited {PATIENCE} s for {what}")
-            time.sleep(0.02)
+            time.sleep(min(max(0.02, waited / 10), 0.5))  # each look takes time from what is waited for
 
     def settle(self) -> None:
         """Wait until no job of earlier tests comes or goes any more."""

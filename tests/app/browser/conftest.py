@@ -67,15 +67,13 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
 
 @pytest.fixture(scope="session")
 def real_service(make_server: Callable[..., Any]) -> Any:
-    """A service with the real engine, which may need its time."""
-    service = make_server(
+    """A service with the real engine."""
+    return make_server(
         BITWRIGHT_ENGINE="quant_core.pipeline:quantize",
         BITWRIGHT_VALIDATOR="quant_core.pipeline:validate",
         BITWRIGHT_ANALYZER="quant_core.analysis:analyze",
         BITWRIGHT_ANALYSIS_VALIDATOR="quant_core.analysis:validate",
     )
-    service.http.timeout = 240
-    return service
 
 
 @pytest.fixture(scope="session")
