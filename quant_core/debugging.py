@@ -17,11 +17,14 @@ from pydantic import ValidationError
 
 from quant_core.artifacts import MODEL, REPORT_JSON
 from quant_core.calibration import Samples, load_samples, split_samples
+from quant_core.calibration.array_file import read_ranks
 from quant_core.errors import ModelError
 from quant_core.ingest import Layer, find_layers, normalise, read_model
 from quant_core.ingest.constant_tensors import stored_tensor
+from quant_core.ingest.run_axis import add_run_axis, counts_runs
 from quant_core.preparation import prepare
 from quant_core.preparation.equalizing import equalize, expected_bits
+from quant_core.preparation.whole_runs import by_whole_runs
 from quant_core.quantizers import quantize_weight
 from quant_core.scoring.scored import equalized_bits
 from quant_core.spec import Report
@@ -79,7 +82,7 @@ def debug(
     tell = on_progress or (lambda _fraction, _message: None)
     folder = _folder_of(quantized)
     path = quantized if folder is None else folder / MODEL
-    proto = _load(path)
+    proto = _by_whole_runs(_load(path), data)
     case = _case(model, folder, data, samples, tell)
     twins = FloatTwins(proto, case.model, case.layers)
     if not twins.found:
@@ -181,6 +184,14 @@ def _load(path: Path) -> onnx.ModelProto:
         ) from error
 
 
+def _by_whole_runs(proto: onnx.ModelProto, data: Path) -> onnx.ModelProto:
+    model = ir.serde.deserialize_model(proto)
+    if not counts_runs(model, read_ranks(data)):
+        return proto
+    add_run_axis(model)
+    return ir.serde.serialize_model(model)
+
+
 def _badness(layer: LayerFinding) -> tuple[bool, float]:
     if layer.float_gain_db is not None:
         return False, -layer.float_gain_db
@@ -216,7 +227,7 @@ def _report_in(folder: Path) -> Report:
 
 def _case(model: Path, folder: Path | None, data: Path, most: int, tell: Tell) -> _Case:
     if folder is None:
-        graph = normalise(read_model(model).model)
+        graph = normalise(by_whole_runs(read_model(model), data).model)
         return _Case(graph, find_layers(graph), load_samples(data, graph).first(most), {})
     report = _report_in(folder)
     job = prepare(model, data, report.spec)

@@ -20,6 +20,7 @@ from quant_core.file_making.band_search import find_in_band
 from quant_core.file_making.file_maker import FileMaker, Made
 from quant_core.file_making.final_codes import FinalCodes
 from quant_core.file_making.open_activations import OpenActivations, open_activations
+from quant_core.file_making.whole_runs import without_run_axis
 from quant_core.journal import Journal
 from quant_core.preparation import Prepared
 from quant_core.preparation.equalizing import equalize, expected_bits
@@ -192,6 +193,8 @@ class _Attempt:
                 made.choice,
                 on_progress=journal.tells("verification"),
             )
+        if job.source.whole_runs:
+            report = without_run_axis(maker.path, report)
         unmet = () if search is None or search.met else (search.reason,)
         way = {
             "pareto": tuple(point.model_copy(update={"bits": ()}) for point in front.points),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import zipfile
+import zlib
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -54,6 +55,30 @@ def read_arrays(path: Path) -> dict[str | None, np.ndarray]:
     raise SamplesError("this is neither an .npz nor an .npy file.", remedy=_FORMAT_REMEDY, where=where)
 
 
+def read_ranks(path: Path) -> dict[str, int]:
+    """Read how many axes the arrays of an `.npz` file have, from their headers alone.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Axes by name; those of nothing where the file cannot be read, which `read_arrays` explains.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {
+                member.filename.removesuffix(".npy"): _rank(archive, member) for member in archive.infolist()
+            }
+    except (OSError, ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        return {}
+
+
+def _rank(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
+    with archive.open(member) as stream:
+        shape, _ = _read_header(cast("BinaryIO", stream))
+    return len(shape)
+
+
 def _read_archive(path: Path) -> dict[str | None, np.ndarray]:
     arrays: dict[str | None, np.ndarray] = {}
     budget = MAX_BYTES
@@ -77,13 +102,7 @@ def _read_archive(path: Path) -> dict[str | None, np.ndarray]:
 
 def _check_size(stream: BinaryIO, stored: int, budget: int, name: str | None, where: str) -> int:
     """Compare the header of one array with the bytes that are really there, before numpy allocates."""
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-    elif version == (2, 0):
-        shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
-    else:
-        raise ValueError(f"array format {version}")
+    shape, dtype = _read_header(stream)
     title = "the array" if name is None else f"array {name!r}"
     if dtype.hasobject:
         raise SamplesError(f"{title} holds Python objects.", remedy=_FORMAT_REMEDY, where=where)
@@ -97,3 +116,14 @@ def _check_size(stream: BinaryIO, stored: int, budget: int, name: str | None, wh
             where=where,
         )
     return needed
+
+
+def _read_header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    elif version == (2, 0):
+        shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+    else:
+        raise ValueError(f"array format {version}")
+    return shape, dtype

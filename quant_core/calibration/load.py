@@ -15,6 +15,7 @@ from quant_core.errors import SamplesError, name_some
 LABELS = "labels"
 LARGEST = float(np.sqrt(np.finfo(np.float32).max))
 """The square of what is larger is infinite in float32. Masks of attention lie as far below zero, and are no signal."""
+_RUNS = "arrays with one axis more than the graph's inputs, in front, which counts runs"
 _SHOWN, _LONGEST = 5, 200
 """How many names a message lists, and how much of each."""
 
@@ -133,7 +134,7 @@ def _demanded_batch(inputs: list[ir.Value], path: Path) -> int | None:
         if value.shape is not None and len(value.shape) == 0:
             raise SamplesError(
                 f"graph input {value.name!r} is a scalar, so it cannot hold one value a sample.",
-                remedy="Export the model with this input as a constant.",
+                remedy=f"Export the model with this input as a constant, or give whole runs: {_RUNS}.",
                 where=str(path),
             )
         if value.shape is not None and isinstance(value.shape[0], int):
@@ -142,7 +143,8 @@ def _demanded_batch(inputs: list[ir.Value], path: Path) -> int | None:
         listed = _listed(f"{name} {size}" for name, size in sizes.items())
         raise SamplesError(
             f"the graph fixes different first axes for its inputs: {listed}.",
-            remedy="The first axis must count samples in every input; export the model with a dynamic batch.",
+            remedy="The first axis must count samples in every input: export the model with a dynamic batch, or give "
+            f"whole runs: {_RUNS}.",
             where=str(path),
         )
     return next(iter(sizes.values()), None)

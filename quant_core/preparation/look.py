@@ -9,8 +9,10 @@ import onnx_ir as ir
 import torch
 
 from quant_core.calibration import load_samples
+from quant_core.calibration.array_file import read_ranks
 from quant_core.errors import BitwrightError
 from quant_core.executor import compile_model
+from quant_core.ingest.run_axis import add_run_axis, counts_runs
 from quant_core.ingest.static_shapes import Shapes
 
 
@@ -28,6 +30,11 @@ def look_at_shapes(model: ir.Model, data: Path | None = None) -> Shapes | None:
         SamplesError: If the samples do not fit the graph.
     """
     if data is not None:
+        if counts_runs(model, read_ranks(data)):
+            whole = model.clone()
+            add_run_axis(whole)
+            runs = load_samples(data, whole).first(1).feeds()
+            return _run(model, {name: rows[0] for name, rows in runs.items()}, 1)
         samples = load_samples(data, model)
         return _run(model, samples.first(1).feeds(), samples.unit)
     zeros = _zeros(model)

@@ -23,13 +23,14 @@ from quant_core.ingest import (
 )
 from quant_core.ingest.declared_outputs import correct_declared
 from quant_core.preparation.arrangement import arrange
-from quant_core.preparation.batching import free_samples
+from quant_core.preparation.batching import Batching, free_samples
 from quant_core.preparation.independence import check_independence
 from quant_core.preparation.notes import copies_note, grid_note
 from quant_core.preparation.padding import find_padding
 from quant_core.preparation.reference import Reference, find_reference
 from quant_core.preparation.refusals import require_floats
 from quant_core.preparation.single_samples import one_by_one
+from quant_core.preparation.whole_runs import ANALYSED_BY_RUNS, by_whole_runs
 from quant_core.quantizers.float_network import FloatNetwork
 from quant_core.spec import QuantizeSpec
 from quant_core.spec.memory_share import memory_share
@@ -120,7 +121,7 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
         InternalError: If the engine computes something else than onnxruntime.
     """
     device = choose_device(spec.device)
-    source = read_model(model_path, spec.quantized_parts)
+    source = by_whole_runs(read_model(model_path, spec.quantized_parts), data_path)
     where, arranged = str(model_path), arrange(source, spec)
     if arranged.is_hopeless or not arranged.leaves_integers:
         arranged.check_budget()  # else floats may make the file smaller, which samples tell
@@ -145,7 +146,9 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
     if samples.batch is None and not source.quantized_parts:
         check_independence(program, first.inputs, outputs, where)
     affordable = _affordable(bytes_per_sample)
-    batching = free_samples(arranged.model, program, arranged.layers, samples, affordable)
+    batching = Batching(arranged.model, program, samples, (ANALYSED_BY_RUNS,))
+    if not source.whole_runs:
+        batching = free_samples(arranged.model, program, arranged.layers, samples, affordable)
     arranged = arranged.with_sizes(shapes, first.count)
     arranged.check_budget()
     return Prepared(

@@ -38,12 +38,15 @@ class Source:
         path: Where it was read from.
         file_bytes: Bytes of the file and of every external data file it refers to.
         quantized_parts: What is quantized in it already.
+        whole_runs: Whether `model` and the file at `path` have an axis more in front of every input and output than the
+            user's file, so that each sample is a run of it.
     """
 
     model: ir.Model
     path: Path
     file_bytes: int
     quantized_parts: tuple[QuantizedPart, ...] = ()
+    whole_runs: bool = False
 
     @cached_property
     def weights(self) -> str:
