@@ -24,6 +24,7 @@ from quant_core.ingest.constant_tensors import stored_tensor
 from quant_core.ingest.run_axis import add_run_axis, counts_runs
 from quant_core.preparation import prepare
 from quant_core.preparation.equalizing import equalize, expected_bits
+from quant_core.preparation.scores import with_scores
 from quant_core.preparation.whole_runs import by_whole_runs
 from quant_core.quantizers import quantize_weight
 from quant_core.scoring.scored import equalized_bits
@@ -82,8 +83,10 @@ def debug(
     tell = on_progress or (lambda _fraction, _message: None)
     folder = _folder_of(quantized)
     path = quantized if folder is None else folder / MODEL
-    proto = _by_whole_runs(_load(path), data)
+    proto = _load(path)
     case = _case(model, folder, data, samples, tell)
+    _show_scores(proto, case.model.graph)
+    proto = _by_whole_runs(proto, data)
     twins = FloatTwins(proto, case.model, case.layers)
     if not twins.found:
         raise ModelError(
@@ -184,6 +187,15 @@ def _load(path: Path) -> onnx.ModelProto:
         ) from error
 
 
+def _show_scores(quantized: onnx.ModelProto, model: ir.Graph) -> None:
+    """Make outputs of the scores that the float model is measured by, where the file gives only what it chose."""
+    graph = quantized.graph
+    made = {name for node in graph.node for name in node.output} - {output.name for output in graph.output}
+    for name in (str(value.name) for value in model.outputs):
+        if name in made:
+            graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+
+
 def _by_whole_runs(proto: onnx.ModelProto, data: Path) -> onnx.ModelProto:
     model = ir.serde.deserialize_model(proto)
     if not counts_runs(model, read_ranks(data)):
@@ -227,7 +239,7 @@ def _report_in(folder: Path) -> Report:
 
 def _case(model: Path, folder: Path | None, data: Path, most: int, tell: Tell) -> _Case:
     if folder is None:
-        graph = normalise(by_whole_runs(read_model(model), data).model)
+        graph = normalise(by_whole_runs(with_scores(read_model(model))[0], data).model)
         return _Case(graph, find_layers(graph), load_samples(data, graph).first(most), {})
     report = _report_in(folder)
     job = prepare(model, data, report.spec)

@@ -195,6 +195,8 @@ class _Attempt:
             )
         if job.source.whole_runs:
             report = without_run_axis(maker.path, report)
+        if job.scores is not None:
+            report = job.scores.left_out(maker.path, report)
         unmet = () if search is None or search.met else (search.reason,)
         way = {
             "pareto": tuple(point.model_copy(update={"bits": ()}) for point in front.points),

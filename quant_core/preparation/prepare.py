@@ -29,6 +29,7 @@ from quant_core.preparation.notes import copies_note, grid_note
 from quant_core.preparation.padding import find_padding
 from quant_core.preparation.reference import Reference, find_reference
 from quant_core.preparation.refusals import require_floats
+from quant_core.preparation.scores import Scores, with_scores
 from quant_core.preparation.single_samples import one_by_one
 from quant_core.preparation.whole_runs import ANALYSED_BY_RUNS, by_whole_runs
 from quant_core.quantizers.float_network import FloatNetwork
@@ -65,6 +66,7 @@ class Prepared:
         target: The runtime the file is made for.
         reference: The float model as onnxruntime runs it.
         padding: An axis of the inputs whose end no output depends on, if the samples do not fill one.
+        scores: Outputs that the user's model does not have; None for nearly all models.
         notes: What the user should know about how the model is read and samples are run.
     """
 
@@ -82,6 +84,7 @@ class Prepared:
     target: Target
     reference: Reference
     padding: Padding | None = None
+    scores: Scores | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -121,7 +124,8 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
         InternalError: If the engine computes something else than onnxruntime.
     """
     device = choose_device(spec.device)
-    source = by_whole_runs(read_model(model_path, spec.quantized_parts), data_path)
+    given, scores = with_scores(read_model(model_path, spec.quantized_parts))
+    source = by_whole_runs(given, data_path)
     where, arranged = str(model_path), arrange(source, spec)
     if arranged.is_hopeless or not arranged.leaves_integers:
         arranged.check_budget()  # else floats may make the file smaller, which samples tell
@@ -140,7 +144,7 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
         program = compile_model(arranged.model, device=device)
         reference = find_reference(source, arranged.model, program, first)
     shapes, outputs, bytes_per_sample = _measure(program, arranged.activations, first)
-    require_floats(arranged.model, outputs, where)
+    require_floats(outputs, where)
     output_shapes = {name: tuple(value.shape) for name, value in outputs.items()}
     corrected = correct_declared(arranged.model, output_shapes)
     if samples.batch is None and not source.quantized_parts:
@@ -166,7 +170,9 @@ def prepare(model_path: Path, data_path: Path, spec: QuantizeSpec) -> Prepared:
         target=arranged.target,
         reference=reference,
         padding=find_padding(batching.model, batching.program, batching.samples),
+        scores=scores,
         notes=(
+            *(() if scores is None else (scores.note,)),
             *copies_note(samples),
             *reference.notes,
             *corrected,

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from quant_core.executor import Program, check_parity
 from quant_core.ingest import Source
 from quant_core.ingest.passes.float_types import COMPUTED_IN_FLOAT32
 from quant_core.preparation.crashes import crashes_onnxruntime
+from quant_core.preparation.scratch import Scratch
 from quant_core.preparation.single_samples import fix_batch, is_open
 
 _EXACT_DB = 50.0
@@ -144,15 +142,3 @@ def _kept(source: Source) -> tuple[str, ...]:
     return (
         f"kept as they are: {len(parts)} parts that are quantized already: {name_some(parts, _NAMED_PARTS)}.",
     )
-
-
-class Scratch:
-    """A folder that is removed with its owner.
-
-    Attributes:
-        path: The folder.
-    """
-
-    def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="bitwright-"))
-        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)

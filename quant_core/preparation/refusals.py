@@ -16,7 +16,6 @@ from quant_core.spec import FLOAT_BITS
 
 _TRIFLE = 20
 """What stays float is named from one part in so many of all parameters."""
-_CHOICES = {"ArgMax", "ArgMin", "TopK"}
 
 
 def refuse_no_layer(source: Source, model: ir.Model) -> NoReturn:
@@ -44,42 +43,22 @@ def refuse_no_layer(source: Source, model: ir.Model) -> NoReturn:
     )
 
 
-def require_floats(model: ir.Model, outputs: Mapping[str, torch.Tensor], where: str) -> None:
-    """Refuse a model whose answers hold no floats.
+def require_floats(outputs: Mapping[str, torch.Tensor], where: str) -> None:
+    """Refuse a model whose answers hold no floats, and are not made of any that the graph computes.
 
     Args:
-        model: Its normalised graph.
         outputs: Graph output name -> value of one run.
         where: The path of the file.
 
     Raises:
-        ModelError: If no output is float; names what the last choice was made from.
+        ModelError: If no output is float.
     """
     if not any(value.is_floating_point() for value in outputs.values()):
-        choice = _last_choice(model.graph)
-        scores = choice and choice.inputs[0]
         raise ModelError(
             "no output holds floats, so it cannot be told how much a layer loses.",
-            remedy=f"Make {scores.name!r} an output too, from which {choice.op_type} chooses."
-            if choice and scores
-            else "Export the model with its logits, scores, boxes or embeddings among the outputs.",
+            remedy="Export the model with its logits, scores, boxes or embeddings among the outputs.",
             where=where,
         )
-
-
-def _last_choice(graph: ir.Graph) -> ir.Node | None:
-    """The nearest node in front of the outputs that picks the largest or smallest."""
-    ahead, seen = list(graph.outputs), set[ir.Value]()
-    while ahead:
-        value = ahead.pop(0)
-        node = value.producer()
-        if node is None or value in seen:
-            continue
-        if node.op_type in _CHOICES:
-            return node
-        seen.add(value)
-        ahead += [source for source in node.inputs if source is not None]
-    return None
 
 
 def refuse_budget(
