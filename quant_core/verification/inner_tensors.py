@@ -60,14 +60,19 @@ def read_inner_tensors(
     given = {name for name in names if name in feeds and not placement.is_rounded(name)}
     constant = {name: model.graph.initializers[name] for name in names if name in model.graph.initializers}
     shown = {name: finder.find(name) for name in names if name not in given and name not in constant}
-    known = {output.name for output in proto.graph.output}
-    for name, inner in shown.items():
-        if inner not in known:
+    given_out = {output.name: output.name for output in proto.graph.output}
+    for (
+        name,
+        inner,
+    ) in shown.items():  # several names may stand for one tensor, as where an Identity was left out
+        if inner not in given_out:
+            given_out[inner] = inner
             if not placement.is_rounded(name):
-                shown[name] = f"{inner}{_SHOWN}"
-                proto.graph.node.append(onnx.helper.make_node("Identity", [inner], [shown[name]]))
-            proto.graph.output.append(onnx.ValueInfoProto(name=shown[name]))  # onnxruntime infers its type
-            known.add(inner)
+                given_out[inner] = f"{inner}{_SHOWN}"
+                proto.graph.node.append(onnx.helper.make_node("Identity", [inner], [given_out[inner]]))
+            proto.graph.output.append(
+                onnx.ValueInfoProto(name=given_out[inner])
+            )  # onnxruntime infers its type
     # Beside the file, where its external data is found.
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".inner-", suffix=".onnx") as file:
         file.write(proto.SerializeToString())
@@ -82,7 +87,7 @@ def read_inner_tensors(
         name: np.array(value.const_value.numpy()) for name, value in constant.items() if value.const_value
     }
     for name, inner in shown.items():
-        array = found[inner]
+        array = found[given_out[inner]]
         if placement.is_rounded(name):
             grid = grids[placement.aliases.get(name, name)]
             if grid.element:

@@ -8,6 +8,7 @@ from quant_core.executor import compile_model
 from quant_core.export import place
 from quant_core.export.placement.float_readers import part_readers
 from quant_core.ingest import find_layers
+from quant_core.spec import FLOAT_BITS
 from quant_core.verification.inner_tensors import read_inner_tensors
 from tests.quant_core.export.networks import HEADER, Net
 
@@ -36,6 +37,15 @@ def _net(case):
     text, tensor = CASES[case]
     more = {"w3": (16, 16, 1, 1), "w4": (16, 16, 1, 1)} if "w3" in text else {}
     return _parted(Net((text, WEIGHTS | more, {"QLinearConv"}, {}))), tensor
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_tensors_are_found_where_no_kernel_reads_codes_after_all(case, tmp_path):
+    net, tensor = _net(case)
+    net.export({layer.name: 8 for layer in net.layers}, FLOAT_BITS, tmp_path / "m.onnx")
+    names = (tensor, f"{tensor}:codes")  # one tensor in the file
+    found = read_inner_tensors(tmp_path / "m.onnx", net.model, names, net.placement, net.grids, net.feeds)
+    np.testing.assert_array_equal(*(found[name] for name in names))
 
 
 @pytest.mark.parametrize("case", CASES)
