@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,6 @@ from quant_core.errors import InternalError
 from quant_core.export.patterns.graph_writer import GraphWriter
 from quant_core.export.storage.packing import Plane
 from quant_core.ingest.layer import Layer
-
-WriteWeight = Callable[[GraphWriter, Layer, QuantizedWeight], str]
-"""Stores a weight; gives the name of what operators read."""
 
 BLOCK_SIZES = (128, 64, 32, 16)
 """Sizes that a matrix with one scale a channel is cut into, the first that fills its inputs."""

@@ -1,8 +1,4 @@
-"""The graph pattern of each form, written for any target.
-
-static: QDQ around the operator. dynamic: DynamicQuantizeLinear, MatMulInteger, Cast, Mul, in the arrangement that
-onnxruntime fuses to one kernel.
-"""
+"""The file of a quantized model, written node by node for any target."""
 
 from __future__ import annotations
 
@@ -14,19 +10,10 @@ import onnx_ir as ir
 from quant_core.codes import SPREAD, ActivationGrid, QuantizedWeight
 from quant_core.errors import InternalError
 from quant_core.export.kernels.input_layout import AS_IT_IS, InputLayout, input_layout
-from quant_core.export.patterns.block_patterns import WriteWeight, write_blocks
+from quant_core.export.patterns.block_patterns import write_blocks
 from quant_core.export.patterns.code_images import write_code_convolution, write_repeated
 from quant_core.export.patterns.graph_writer import GraphWriter
-from quant_core.export.patterns.nbits import NBITS_DOMAIN, nbits_attributes, write_nbits
-from quant_core.export.patterns.weight_patterns import (
-    StoredTable,
-    product_scale,
-    write_float,
-    write_int8,
-    write_qdq,
-    write_rows,
-    write_table,
-)
+from quant_core.export.patterns.weight_patterns import write_float, write_qdq
 from quant_core.export.placement.code_movers import fills
 from quant_core.export.placement.forms import Placement
 from quant_core.export.placement.guards import MOVED_PAST
@@ -40,6 +27,7 @@ from quant_core.export.writing.file_tensors import FileTensors
 from quant_core.export.writing.float_averages import convolve_averages
 from quant_core.export.writing.float_swish import fuse_swish
 from quant_core.export.writing.integer_biases import IntegerBiases
+from quant_core.export.writing.layer_patterns import LayerPatterns
 from quant_core.export.writing.norms_apart import keep_norms_apart
 from quant_core.export.writing.opset import at_opset, lower_opset, opset_of
 from quant_core.export.writing.whole_constants import read_constants_directly
@@ -153,9 +141,8 @@ class _Exporter:
         self.biases = IntegerBiases(graph, self.layers, placement, grids, self.initializers)
         self.writer = GraphWriter(_names(graph, self.initializers), target.storage, halves=target.halves)
         self.tensors = FileTensors(graph, placement, grids, target, self.writer)
+        self.patterns = LayerPatterns(self.writer, self.tensors, weights)
         self.ready: dict[str, str] = {}  # layer -> its weight as operators read it
-        self.tables: dict[str, StoredTable] = {}  # layer -> its weight as nodes look rows up in it
-        self.blocks: dict[str, tuple[str, ...]] = {}  # layer -> its weight as MatMulNBits reads it
         quantized = {node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"}
         self.moved = {
             node.name
@@ -163,7 +150,6 @@ class _Exporter:
             if node.op_type in MOVED_PAST and len(node.output) == 1 and node.output[0] not in quantized
         }
         self.kept: dict[str, tuple[str, ...]] = {}  # dequantized by a kept part -> its scale and zero point
-        self.dynamic: dict[str, tuple[str, str, str]] = {}  # tensor -> codes, scale, zero point
 
     def export(self) -> onnx.ModelProto:
         graph = self.proto.graph
@@ -267,11 +253,11 @@ class _Exporter:
         layer = layers[0]
         form = self.placement.forms[layer.name]
         if form == "dynamic":
-            self._write_dynamic(node, layer)
+            self.patterns.write_dynamic(node, layer)
         elif form == "block":
-            self._write_block(node, layer)
+            self.patterns.write_block(node, layer)
         elif form == "gather":
-            self._write_gather(node, layer)
+            self.patterns.write_gather(node, layer)
         else:
             layout = self.layouts.get(layer.name, AS_IT_IS)
             first, *others = node.input
@@ -319,64 +305,9 @@ class _Exporter:
                     self.writer, layer, weight, self.layouts.get(layer.name, AS_IT_IS)
                 )
             else:
-                self.ready[layer.name] = self._write_float(self.writer, layer, weight)
+                write = write_blocks if self.target.blocks else write_float
+                self.ready[layer.name] = write(self.writer, layer, weight)
         return self.ready[layer.name]
-
-    @property
-    def _write_float(self) -> WriteWeight:
-        return write_blocks if self.target.blocks else write_float
-
-    def _write_dynamic(self, node: onnx.NodeProto, layer: Layer) -> None:
-        weight = self.weights[layer.name]
-        transpose = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
-        source = self.tensors.read(node.input[0])
-        if source not in self.dynamic:
-            names = (self.writer.fresh(), self.writer.fresh(), self.writer.fresh())
-            self.writer.node("DynamicQuantizeLinear", [source], names)
-            self.dynamic[source] = names
-        codes, scale, zero_point = self.dynamic[source]
-        if layer.name not in self.ready:
-            self.ready[layer.name] = write_int8(self.writer, layer, weight, transpose=transpose)
-        product = self.writer.node(
-            "MatMulInteger", [codes, self.ready[layer.name], zero_point], name=node.name
-        )
-        as_float = self.writer.node("Cast", [product], to=onnx.TensorProto.FLOAT)
-        steps = self.writer.node("Mul", [scale, self.writer.constant(product_scale(layer, weight))])
-        bias = _bias(node)
-        raw = self.tensors.raw_name(node.output[0])
-        if bias is None:
-            self.writer.node("Mul", [as_float, steps], [raw])
-        else:
-            scaled = self.writer.node("Mul", [as_float, steps])
-            self.writer.node("Add", [scaled, bias], [raw])
-        self.tensors.finish(node.output[0], raw)
-
-    def _write_block(self, node: onnx.NodeProto, layer: Layer) -> None:
-        weight, bias = self.weights[layer.name], _bias(node)
-        if layer.name not in self.blocks:
-            self.blocks[layer.name] = write_nbits(self.writer, layer, weight)
-        raw = self.tensors.raw_name(node.output[0])
-        product = self.writer.node(
-            "MatMulNBits",
-            [self.tensors.read(node.input[0]), *self.blocks[layer.name]],
-            [self.writer.fresh() if bias else raw],
-            name=node.name,
-            domain=NBITS_DOMAIN,
-            **nbits_attributes(layer, weight),
-        )
-        if bias:
-            self.writer.node("Add", [product, bias], [raw])
-        self.tensors.finish(node.output[0], raw)
-
-    def _write_gather(self, node: onnx.NodeProto, layer: Layer) -> None:
-        weight = self.weights[layer.name]
-        raw = self.tensors.raw_name(node.output[0])
-        if layer.name not in self.tables:
-            self.tables[layer.name] = write_table(self.writer, layer, weight)
-        table, indices = self.tables[layer.name], self.tensors.read(node.input[1])
-        codes, scale = write_rows(self.writer, layer, weight, table, indices, node.name)
-        self.writer.node("Mul", [codes, scale], [raw])
-        self.tensors.finish(node.output[0], raw)
 
     def _operand(self, node: onnx.NodeProto, layer: Layer) -> int:
         for use in layer.uses:
@@ -391,8 +322,3 @@ def _names(graph: onnx.GraphProto, initializers: Iterable[str]) -> set[str]:
         {value.name for value in (*graph.input, *graph.output)} | set(initializers) | names_inside(graph.node)
     )
     return found.union(*((*node.input, *node.output, node.name) for node in graph.node))
-
-
-def _bias(node: onnx.NodeProto) -> str | None:
-    has_bias = node.op_type == "Gemm" and len(node.input) > 2 and node.input[2]
-    return str(node.input[2]) if has_bias else None
