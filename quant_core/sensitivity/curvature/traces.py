@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -42,12 +43,28 @@ class TraceEstimate:
     stopped: str
 
 
+class Probing(TypedDict, total=False):
+    """How far estimators go that average probes, as `average_traces` takes it.
+
+    Attributes:
+        tolerance: Wanted relative standard error of each share.
+        max_probes: Most probes.
+        on_progress: Called with the fraction done and a message; an exception from it ends the work.
+        run: Works the probes off.
+    """
+
+    tolerance: float
+    max_probes: int
+    on_progress: Tell | None
+    run: RunUnits
+
+
 def average_traces(
     probe: Unit,
     sizes: Sequence[int],
     *,
-    tolerance: float,
-    max_probes: int,
+    tolerance: float = 0.05,
+    max_probes: int = 2000,
     on_progress: Tell | None = None,
     run: RunUnits = in_turn,
 ) -> TraceEstimate:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Unpack
 
 import numpy as np
 import torch
@@ -23,10 +23,8 @@ from quant_core.sensitivity.curvature.derivatives import (
     slopes,
 )
 from quant_core.sensitivity.curvature.probes import probe_generator, signed_root
-from quant_core.sensitivity.curvature.traces import Floats, average_traces
+from quant_core.sensitivity.curvature.traces import Floats, Probing, average_traces
 from quant_core.sensitivity.objective import Objective
-from quant_core.sensitivity.running.units import RunUnits, in_turn
-from quant_core.spec.progress import Tell
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,10 +77,7 @@ def activation_traces(
     *,
     seed: int,
     curvature: Literal["gauss_newton", "hessian"] = "gauss_newton",
-    tolerance: float = 0.05,
-    max_probes: int = 2000,
-    on_progress: Tell | None = None,
-    run: RunUnits = in_turn,
+    **probing: Unpack[Probing],
 ) -> ActivationTraces:
     """Estimate `Tr(H_a) = 1/N sum_n Tr(d^2 L_n / d a_n^2)` for the inputs a of all layers at once.
 
@@ -97,10 +92,7 @@ def activation_traces(
         seed: Seed of the probes.
         curvature: `gauss_newton`: `E ||J_a^T S r||^2`, one backward pass a probe. `hessian`: `E[v . (H_a v)]`, which
             also holds the bend of the layers behind; one Hessian-vector product a probe.
-        tolerance: Wanted relative standard error of each tensor's share of the sum of traces.
-        max_probes: Most probes.
-        on_progress: Called with the fraction done and a message; an exception from it ends the work.
-        run: Works the probes off.
+        **probing: How precise the shares are to be, and with how many probes at most.
 
     Returns:
         Traces with standard errors.
@@ -127,14 +119,7 @@ def activation_traces(
             found[reached] = inner(signs, bend(gradients, tensors, signs))
         return found
 
-    found = average_traces(
-        probe,
-        [batch.size for batch in batches],
-        tolerance=tolerance,
-        max_probes=max_probes,
-        on_progress=on_progress,
-        run=run,
-    )
+    found = average_traces(probe, [batch.size for batch in batches], **probing)
     return ActivationTraces(
         tensors=names,
         trace=found.trace,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 
@@ -14,10 +14,8 @@ from quant_core.quantizers.chance import rademacher
 from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.curvature.derivatives import forward, inner, leaves, random_gradient
 from quant_core.sensitivity.curvature.probes import Draw, probe_generator, sampled_score
-from quant_core.sensitivity.curvature.traces import Floats, TraceEstimate, average_traces
+from quant_core.sensitivity.curvature.traces import Floats, Probing, TraceEstimate, average_traces
 from quant_core.sensitivity.objective import Objective, Term
-from quant_core.sensitivity.running.units import RunUnits, in_turn
-from quant_core.spec.progress import Tell
 
 Labels = Literal["given", "model"]
 
@@ -30,10 +28,7 @@ def fisher(
     *,
     seed: int,
     labels: Labels = "given",
-    tolerance: float = 0.05,
-    max_probes: int = 2000,
-    on_progress: Tell | None = None,
-    run: RunUnits = in_turn,
+    **probing: Unpack[Probing],
 ) -> TraceEstimate:
     """Estimate `Tr(F_i)` of the empirical Fisher matrix `F = 1/N sum_n g_n g_n^T`, one backward pass a probe.
 
@@ -49,10 +44,7 @@ def fisher(
         batches: The samples.
         seed: Seed of signs and labels.
         labels: `given` with the samples, or drawn from the `model`.
-        tolerance: Wanted relative standard error of each layer's share.
-        max_probes: Most backward passes.
-        on_progress: Called with the fraction done and a message; an exception from it ends the work.
-        run: Works the probes off.
+        **probing: How precise the shares are to be, and with how many backward passes at most.
 
     Returns:
         Traces with standard errors.
@@ -67,10 +59,7 @@ def fisher(
         gradients = signed_gradient(program, objective, batches[index], weights, labels, seed, number)
         return inner(gradients, gradients)
 
-    sizes = [batch.size for batch in batches]
-    return average_traces(
-        probe, sizes, tolerance=tolerance, max_probes=max_probes, on_progress=on_progress, run=run
-    )
+    return average_traces(probe, [batch.size for batch in batches], **probing)
 
 
 def check_labels(objective: Objective, batches: Sequence[Batch], labels: Labels) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from quant_core.ingest.layer import Layer
 from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.curvature.derivatives import forward, inner, leaves, pull_back, random_gradient
 from quant_core.sensitivity.curvature.probes import probe_generator, signed_root
-from quant_core.sensitivity.curvature.traces import Floats, TraceEstimate, average_traces
+from quant_core.sensitivity.curvature.traces import Floats, Probing, TraceEstimate, average_traces
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.running.units import RunUnits, in_turn
 from quant_core.spec.progress import Tell
@@ -26,10 +27,7 @@ def gauss_newton(
     batches: Sequence[Batch],
     *,
     seed: int,
-    tolerance: float = 0.05,
-    max_probes: int = 2000,
-    on_progress: Tell | None = None,
-    run: RunUnits = in_turn,
+    **probing: Unpack[Probing],
 ) -> TraceEstimate:
     """Estimate `Tr(G_i)` with one plain backward pass a probe.
 
@@ -46,10 +44,7 @@ def gauss_newton(
         objective: The loss.
         batches: The samples.
         seed: Seed of the probes.
-        tolerance: Wanted relative standard error of each layer's share.
-        max_probes: Most backward passes.
-        on_progress: Called with the fraction done and a message; an exception from it ends the work.
-        run: Works the probes off.
+        **probing: How precise the shares are to be, and with how many backward passes at most.
 
     Returns:
         Traces with standard errors.
@@ -63,10 +58,7 @@ def gauss_newton(
         gradients = random_gradient(objective, rows, batches[index], variables, signed_root, generator)
         return inner(gradients, gradients)
 
-    sizes = [batch.size for batch in batches]
-    return average_traces(
-        probe, sizes, tolerance=tolerance, max_probes=max_probes, on_progress=on_progress, run=run
-    )
+    return average_traces(probe, [batch.size for batch in batches], **probing)
 
 
 def gauss_newton_exact(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 
@@ -11,9 +12,8 @@ from quant_core.ingest.layer import Layer
 from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.curvature.derivatives import forward, inner, leaves, random_gradient
 from quant_core.sensitivity.curvature.probes import probe_generator, sampled_score
-from quant_core.sensitivity.curvature.traces import Floats, TraceEstimate, average_traces
+from quant_core.sensitivity.curvature.traces import Floats, Probing, TraceEstimate, average_traces
 from quant_core.sensitivity.objective import Objective
-from quant_core.sensitivity.running.units import RunUnits, in_turn
 from quant_core.spec.progress import Tell
 
 
@@ -24,10 +24,7 @@ def gnb(
     batches: Sequence[Batch],
     *,
     seed: int,
-    tolerance: float = 0.05,
-    max_probes: int = 2000,
-    on_progress: Tell | None = None,
-    run: RunUnits = in_turn,
+    **probing: Unpack[Probing],
 ) -> TraceEstimate:
     """Estimate `Tr(G_i)` from labels drawn from the model's own output distribution, one backward pass a probe.
 
@@ -42,10 +39,7 @@ def gnb(
         objective: The loss; its labels are not used.
         batches: The samples.
         seed: Seed of the labels.
-        tolerance: Wanted relative standard error of each layer's share.
-        max_probes: Most backward passes.
-        on_progress: Called with the fraction done and a message; an exception from it ends the work.
-        run: Works the probes off.
+        **probing: How precise the shares are to be, and with how many backward passes at most.
 
     Returns:
         Traces with standard errors.
@@ -56,10 +50,7 @@ def gnb(
         gradients = _gradients(program, objective, batches[index], weights, seed, number)
         return inner(gradients, gradients)
 
-    sizes = [batch.size for batch in batches]
-    return average_traces(
-        probe, sizes, tolerance=tolerance, max_probes=max_probes, on_progress=on_progress, run=run
-    )
+    return average_traces(probe, [batch.size for batch in batches], **probing)
 
 
 def gnb_diagonal(

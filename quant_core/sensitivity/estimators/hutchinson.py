@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -14,10 +15,8 @@ from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.curvature.derivatives import bend, forward, inner, leaves, losses, slopes
 from quant_core.sensitivity.curvature.hessian import block_products
 from quant_core.sensitivity.curvature.probes import probe_generator
-from quant_core.sensitivity.curvature.traces import Floats, TraceEstimate, average_traces
+from quant_core.sensitivity.curvature.traces import Floats, Probing, TraceEstimate, average_traces
 from quant_core.sensitivity.objective import Objective
-from quant_core.sensitivity.running.units import RunUnits, in_turn
-from quant_core.spec.progress import Tell
 
 
 def hawq_v2(
@@ -27,10 +26,7 @@ def hawq_v2(
     batches: Sequence[Batch],
     *,
     seed: int,
-    tolerance: float = 0.05,
-    max_probes: int = 2000,
-    on_progress: Tell | None = None,
-    run: RunUnits = in_turn,
+    **probing: Unpack[Probing],
 ) -> TraceEstimate:
     """Estimate `Tr(H_i)` by joint random signs over all weights.
 
@@ -44,10 +40,7 @@ def hawq_v2(
         objective: The loss.
         batches: The samples; each probe takes the next batch.
         seed: Seed of the probes.
-        tolerance: Wanted relative standard error of each layer's share.
-        max_probes: Most Hessian-vector products.
-        on_progress: Called with the fraction done and a message; an exception from it ends the work.
-        run: Works the probes off.
+        **probing: How precise the shares are to be, and with how many Hessian-vector products at most.
 
     Returns:
         Traces with standard errors.
@@ -67,7 +60,4 @@ def hawq_v2(
             return joint
         return inner(signs, list(block_products(gradients(index), variables, signs)))
 
-    sizes = [batch.size for batch in batches]
-    return average_traces(
-        probe, sizes, tolerance=tolerance, max_probes=max_probes, on_progress=on_progress, run=run
-    )
+    return average_traces(probe, [batch.size for batch in batches], **probing)

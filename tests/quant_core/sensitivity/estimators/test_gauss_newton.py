@@ -7,6 +7,7 @@ import torch
 
 from quant_core.errors import CancelledError
 from quant_core.sensitivity import Objective, Term, gauss_newton, gauss_newton_exact, split_batches
+from tests.quant_core.sensitivity.estimators.standard_errors import POPULATION, error_over_stderr
 
 KL = Objective((Term("y", "y", "kl"),))
 SQUARED = Objective((Term("y", "y", "squared_error"),))
@@ -65,16 +66,13 @@ def test_probabilities_give_the_traces_of_their_logits(tiny: Any, samples: torch
 
 def test_standard_errors_are_honest_over_samples_and_probes(tiny: Any) -> None:
     net = tiny("Relu", seed=2)
-    population = torch.randn(2000, 5, generator=torch.Generator().manual_seed(0))
-    exact = net.exact_traces(divergence(net.forward(population, net.weights)), population)
-    errors = []
-    for seed in range(40):
-        drawn = torch.randint(0, 2000, (96,), generator=torch.Generator().manual_seed(seed))
-        estimate = gauss_newton(
-            net.program, net.layers, KL, batches(population[drawn]), seed=seed, tolerance=0, max_probes=24
-        )
-        errors.append((estimate.trace - exact) / estimate.stderr)
-    spread = np.sqrt(np.mean(np.square(errors), axis=0))
+    exact = net.exact_traces(divergence(net.forward(POPULATION, net.weights)), POPULATION)
+
+    def traces(x: torch.Tensor, seed: int) -> Any:
+        found = gauss_newton(net.program, net.layers, KL, batches(x), seed=seed, tolerance=0, max_probes=24)
+        return found.trace, found.stderr
+
+    spread = error_over_stderr(exact, traces, drawn=96)
     assert (spread > 0.8).all()
     assert (spread < 1.3).all()
 

@@ -7,6 +7,7 @@ import torch
 from quant_core.sensitivity import Objective, Term, gauss_newton_exact, split_batches
 from quant_core.sensitivity.curvature.probes import probe_generator, sampled_score
 from quant_core.sensitivity.estimators.gnb import gnb, gnb_diagonal
+from tests.quant_core.sensitivity.estimators.standard_errors import POPULATION, error_over_stderr
 
 KL = Objective((Term("y", "y", "kl"),))
 SQUARED = Objective((Term("y", "y", "squared_error"),))
@@ -49,17 +50,14 @@ def test_traces_are_those_of_the_exact_gauss_newton_matrix(
 
 def test_standard_errors_are_honest_over_samples_and_labels(tiny: Any) -> None:
     net = tiny("Relu", seed=2)
-    population = torch.randn(2000, 5, generator=torch.Generator().manual_seed(0))
-    target = net.forward(population, net.weights).softmax(-1)
-    exact = net.exact_traces(lambda z: -(target * z.log_softmax(-1)).sum(-1).mean(), population)
-    errors = []
-    for seed in range(40):
-        drawn = torch.randint(0, 2000, (192,), generator=torch.Generator().manual_seed(seed))
-        found = gnb(
-            net.program, net.layers, KL, batches(population[drawn]), seed=seed, tolerance=0, max_probes=32
-        )
-        errors.append((found.trace - exact) / found.stderr)
-    spread = np.sqrt(np.mean(np.square(errors), axis=0))
+    target = net.forward(POPULATION, net.weights).softmax(-1)
+    exact = net.exact_traces(lambda z: -(target * z.log_softmax(-1)).sum(-1).mean(), POPULATION)
+
+    def traces(x: torch.Tensor, seed: int) -> Any:
+        found = gnb(net.program, net.layers, KL, batches(x), seed=seed, tolerance=0, max_probes=32)
+        return found.trace, found.stderr
+
+    spread = error_over_stderr(exact, traces, drawn=192)
     assert (spread > 0.8).all()
     assert (spread < 1.35).all()
 

@@ -7,6 +7,7 @@ import torch
 from quant_core.errors import SpecError
 from quant_core.sensitivity import Objective, Term, split_batches
 from quant_core.sensitivity.estimators.hutch_pp import hutch_plus_plus
+from tests.quant_core.sensitivity.estimators.standard_errors import POPULATION, error_over_stderr
 
 KL = Objective((Term("y", "y", "kl"),))
 PRODUCTS = 17
@@ -102,17 +103,14 @@ def test_directions_that_the_subspace_holds_already_add_nothing_to_a_large_curva
 @pytest.mark.slow
 def test_standard_errors_hold_the_spread_of_samples(tiny: Any) -> None:
     net = tiny("Relu", seed=2)
-    population = torch.randn(2000, 5, generator=torch.Generator().manual_seed(0))
-    dense = hessian(net, population)
+    dense = hessian(net, POPULATION)
     exact = np.array([dense[:30, :30].trace(), dense[30:, 30:].trace()])
-    errors = []
-    for seed in range(30):
-        drawn = torch.randint(0, 2000, (384,), generator=torch.Generator().manual_seed(seed))
-        found = hutch_plus_plus(
-            net.program, net.layers, KL, batches(population[drawn], 16), seed=seed, products=26
-        )
-        errors.append((found.trace - exact) / found.stderr)
-    spread = np.sqrt(np.mean(np.square(errors), axis=0))
+
+    def traces(x: torch.Tensor, seed: int) -> Any:
+        found = hutch_plus_plus(net.program, net.layers, KL, batches(x, 16), seed=seed, products=26)
+        return found.trace, found.stderr
+
+    spread = error_over_stderr(exact, traces, drawn=384, draws=30)
     assert (spread > 0.7).all()
     assert (spread < 1.4).all()
 

@@ -9,6 +9,7 @@ from quant_core.errors import UnsupportedOperatorError
 from quant_core.executor import compile_model
 from quant_core.ingest.layer import Layer, Use
 from quant_core.sensitivity import Objective, Term, hawq_v2, split_batches
+from tests.quant_core.sensitivity.estimators.standard_errors import POPULATION, error_over_stderr
 
 SQUARED = Objective((Term("y", "y", "squared_error"),))
 
@@ -29,17 +30,16 @@ def test_traces_are_those_of_the_exact_hessian_with_labels(
 
 def test_standard_errors_are_honest_over_samples_and_probes(tiny: Any) -> None:
     net = tiny("Tanh", seed=4)
-    population = torch.randn(2000, 5, generator=torch.Generator().manual_seed(0))
-    target = net.forward(population, net.weights).softmax(-1)
-    exact = net.exact_traces(lambda z: -(target * z.log_softmax(-1)).sum(-1).mean(), population)
+    target = net.forward(POPULATION, net.weights).softmax(-1)
+    exact = net.exact_traces(lambda z: -(target * z.log_softmax(-1)).sum(-1).mean(), POPULATION)
     objective = Objective((Term("y", "y", "kl"),))
-    errors = []
-    for seed in range(40):
-        drawn = torch.randint(0, 2000, (192,), generator=torch.Generator().manual_seed(seed))
-        batches = split_batches({"x": population[drawn]}, None, sample_bytes=1, seed=0, clusters=48)
-        estimate = hawq_v2(net.program, net.layers, objective, batches, seed=seed, tolerance=0, max_probes=48)
-        errors.append((estimate.trace - exact) / estimate.stderr)
-    spread = np.sqrt(np.mean(np.square(errors), axis=0))
+
+    def traces(x: torch.Tensor, seed: int) -> Any:
+        batches = split_batches({"x": x}, None, sample_bytes=1, seed=0, clusters=48)
+        found = hawq_v2(net.program, net.layers, objective, batches, seed=seed, tolerance=0, max_probes=48)
+        return found.trace, found.stderr
+
+    spread = error_over_stderr(exact, traces, drawn=192)
     assert (spread > 0.8).all()
     assert (spread < 1.3).all()
 

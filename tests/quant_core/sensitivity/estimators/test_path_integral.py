@@ -11,6 +11,7 @@ from quant_core.errors import CancelledError, NonFiniteError
 from quant_core.executor import compile_model
 from quant_core.sensitivity import Objective, Term, output, split_batches
 from quant_core.sensitivity.estimators.path_integral import pqi, pqi_elements
+from tests.quant_core.sensitivity.estimators.standard_errors import POPULATION, error_over_stderr
 
 LABELS = Objective((Term("y", "y", "cross_entropy"),))
 KL = Objective((Term("y", "y", "kl"),))
@@ -100,17 +101,16 @@ def test_more_gradients_come_closer(trained: Any, rounded: Any) -> None:
 
 def test_standard_errors_come_from_the_spread_between_batches(tiny: Any, rounded: Any) -> None:
     net = tiny("Tanh")
-    population = torch.randn(2000, 5, generator=torch.Generator().manual_seed(0))
     quantized = [[rounded(weight, 3)] for weight in net.weights.values()]
-    whole = split_batches({"x": population}, None, sample_bytes=1, seed=0, clusters=1, largest=2000)
+    whole = split_batches({"x": POPULATION}, None, sample_bytes=1, seed=0, clusters=1, largest=2000)
     truth = pqi(net.program, net.layers, KL, whole, quantized, gradients=1).increase
-    errors = []
-    for seed in range(24):
-        drawn = torch.randint(0, 2000, (96,), generator=torch.Generator().manual_seed(seed))
-        batches = split_batches({"x": population[drawn]}, None, sample_bytes=1, seed=seed, largest=12)
+
+    def increases(x: torch.Tensor, seed: int) -> Any:
+        batches = split_batches({"x": x}, None, sample_bytes=1, seed=seed, largest=12)
         found = pqi(net.program, net.layers, KL, batches, quantized, gradients=1)
-        errors.append((found.increase - truth) / found.stderr)
-    spread = np.sqrt(np.mean(np.square(errors), axis=0))
+        return found.increase, found.stderr
+
+    spread = error_over_stderr(truth, increases, drawn=96, draws=24)
     assert (spread > 0.7).all()
     assert (spread < 1.4).all()
     single = pqi(net.program, net.layers, KL, whole[:1], quantized, gradients=1)
