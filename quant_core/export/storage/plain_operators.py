@@ -41,18 +41,7 @@ class PlainOperators:
     def write(
         self, writer: GraphNodes, name: str, planes: Sequence[Plane], bits: int, shape: Sequence[int]
     ) -> str:
-        """Store planes and append what turns them into int8.
-
-        Args:
-            writer: Where to write.
-            name: Name of the tensor.
-            planes: Its planes, the low one first.
-            bits: Width of the codes.
-            shape: Shape of the codes.
-
-        Returns:
-            Name of the int8 tensor.
-        """
+        """Store planes and append what turns them into int8."""
         low = planes[0]
         if bits == 8 or (len(planes) == 1 and self._has(low.dtype)):
             stored = writer.store(name, low)
@@ -73,18 +62,7 @@ class PlainOperators:
     def write_outliers(
         self, writer: GraphNodes, dense: str, gaps: str, excess: Sequence[Plane], shape: Sequence[int]
     ) -> str:
-        """Store excesses as codes of 4 bits and append what adds them: `codes[sum of gaps so far] += excess`.
-
-        Args:
-            writer: Where to write.
-            dense: Name of the int8 tensor of the dense codes.
-            gaps: Name of the uint8 distances.
-            excess: The plane of 4-bit excesses, as many as distances.
-            shape: Shape of the codes.
-
-        Returns:
-            Name of the int8 tensor.
-        """
+        """Store excesses as codes of 4 bits and append what adds them: `codes[sum of gaps so far] += excess`."""
         more = self.write(writer, writer.fresh(), excess, EXCESS_BITS, excess[0].dims)
         flat, first = (writer.constant(np.array(value, dtype=np.int64)) for value in ([-1], 0))
         steps = writer.node("Cast", [gaps], to=onnx.TensorProto.INT32)
@@ -94,17 +72,7 @@ class PlainOperators:
         return writer.node("Reshape", [line, writer.constant(np.array(shape, dtype=np.int64))])
 
     def write_trellis(self, writer: GraphNodes, dense: str, shape: Sequence[int], axis: int) -> str:
-        """Append what decodes: `2 (c xor u2 xor u3) + u2`, u the last bits of c two and three steps before.
-
-        Args:
-            writer: Where to write.
-            dense: Name of the int8 tensor of the stored codes.
-            shape: Shape of the codes.
-            axis: Axis of the outputs, along which paths run.
-
-        Returns:
-            Name of the int8 tensor.
-        """
+        """Append what decodes: `2 (c xor u2 xor u3) + u2`, u the last bits of c two and three steps before."""
         one = writer.constant(np.array(1, dtype=np.int8))
         bits = writer.node("BitwiseAnd", [dense, one])
         along, first = (writer.constant(np.array([at], dtype=np.int64)) for at in (axis, 0))
@@ -118,14 +86,7 @@ class PlainOperators:
         return writer.node("Add", [writer.node("Add", [half, half]), delayed[0]])
 
     def functions(self, widths: Collection[int]) -> list[onnx.FunctionProto]:  # noqa: ARG002
-        """List no function: other runtimes may not know how to call them.
-
-        Args:
-            widths: Bits in use.
-
-        Returns:
-            Nothing.
-        """
+        """List no function: other runtimes may not know how to call them."""
         return []
 
     def _has(self, dtype: int) -> bool:

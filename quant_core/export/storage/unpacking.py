@@ -81,7 +81,8 @@ class Storage(Protocol):
         """List the functions that some widths need, stored once a file.
 
         Args:
-            widths: Bits in use, `OUTLIERS` and `TRELLIS` where there are any.
+            widths: Bits in use, `OUTLIERS` and `TRELLIS` where there are any, and `NARROW` where channels have widths
+                of their own.
 
         Returns:
             The functions, by rising width.
@@ -102,18 +103,7 @@ class LocalFunctions:
     def write(
         self, writer: GraphNodes, name: str, planes: Sequence[Plane], bits: int, shape: Sequence[int]
     ) -> str:
-        """Store planes in types of their own width.
-
-        Args:
-            writer: Where to write.
-            name: Name of the tensor.
-            planes: Its planes, the low one first.
-            bits: Width of the codes.
-            shape: Shape of the codes.
-
-        Returns:
-            Name of the int8 tensor.
-        """
+        """Store planes in types of their own width."""
         names = [writer.store(name + plane.suffix, plane) for plane in planes]
         if bits == 8:
             return names[0]
@@ -132,46 +122,17 @@ class LocalFunctions:
         excess: Sequence[Plane],
         shape: Sequence[int],  # noqa: ARG002
     ) -> str:
-        """Store excesses in 4-bit integers; a function of the file adds them.
-
-        Args:
-            writer: Where to write.
-            dense: Name of the int8 tensor of the dense codes.
-            gaps: Name of the uint8 distances.
-            excess: The plane of 4-bit excesses, as many as distances.
-            shape: Shape of the codes.
-
-        Returns:
-            Name of the int8 tensor.
-        """
+        """Store excesses in 4-bit integers; a function of the file adds them."""
         stored = writer.store(writer.fresh(), excess[0])
         return writer.node("Outliers", [dense, gaps, stored], domain=DOMAIN)
 
     def write_trellis(self, writer: GraphNodes, dense: str, shape: Sequence[int], axis: int) -> str:  # noqa: ARG002
-        """Append the function of the file that decodes.
-
-        Args:
-            writer: Where to write.
-            dense: Name of the int8 tensor of the stored codes.
-            shape: Shape of the codes.
-            axis: Axis of the outputs, along which paths run.
-
-        Returns:
-            Name of the int8 tensor.
-        """
+        """Append the function of the file that decodes."""
         along: dict[str, Any] = {"axes": [axis]} if axis else {}
         return writer.node("Trellis", [dense], domain=DOMAIN, **along)
 
     def functions(self, widths: Collection[int]) -> list[onnx.FunctionProto]:
-        """List the functions that put planes together, add outliers and decode trellises.
-
-        Args:
-            widths: Bits in use, `OUTLIERS` and `TRELLIS` where there are any, and `NARROW` where channels have widths
-                of their own.
-
-        Returns:
-            The functions, by rising width.
-        """
+        """List the functions that put planes together, add outliers and decode trellises."""
         unpacking = [unpack_function(bits) for bits in sorted({3, 5, 6}.intersection(widths))]
         kept_apart = [outliers_function()] if OUTLIERS in widths else []
         ordered = [channels_function()] if NARROW in widths else []

@@ -14,14 +14,7 @@ class DropAnnotations(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Clear in place, in subgraphs too.
-
-        Args:
-            model: Any model.
-
-        Returns:
-            The same model.
-        """
+        """Clear in place, in subgraphs too."""
         interface = {*model.graph.inputs, *model.graph.outputs}
         for value in interface:
             for key in [key for key in value.metadata_props if key.startswith(_EXPORTERS)]:

@@ -21,14 +21,7 @@ class FoldBatchNorm(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Fold in place.
-
-        Args:
-            model: A model whose constants are initializers.
-
-        Returns:
-            The same model.
-        """
+        """Fold in place, once constants are initializers."""
         folded = [_fold(node) for node in list(model.graph)]
         return ir.passes.PassResult(model, modified=any(folded))
 

@@ -14,14 +14,7 @@ class InlineConstantIf(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Inline in place; only Ifs of the main graph, whose branches may come up in the next round.
-
-        Args:
-            model: A model whose constants are initializers.
-
-        Returns:
-            The same model.
-        """
+        """Inline Ifs of the main graph in place, once constants are initializers; inner ones follow next round."""
         modified = False
         for node in list(model.graph):
             if node.op_type == "If" and not node.domain:

@@ -45,14 +45,7 @@ class FoldConstants(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Fold in place, in subgraphs too.
-
-        Args:
-            model: A model whose constants are initializers.
-
-        Returns:
-            The same model.
-        """
+        """Fold in place, in subgraphs too, once constants are initializers."""
         version = model.graph.opset_imports[""]
         modified = False
         for node in list(ir.traversal.RecursiveGraphIterator(model.graph)):

@@ -28,14 +28,7 @@ class PadInConvolutions(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Rewrite in place.
-
-        Args:
-            model: A model whose constants are initializers.
-
-        Returns:
-            The same model.
-        """
+        """Rewrite in place, once constants are initializers."""
         modified = False
         for node in list(model.graph):
             if node.domain:

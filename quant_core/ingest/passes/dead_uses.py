@@ -13,14 +13,7 @@ class DropDeadUses(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Detach in place.
-
-        Args:
-            model: Any model.
-
-        Returns:
-            The same model.
-        """
+        """Detach in place."""
         nodes = list(ir.traversal.RecursiveGraphIterator(model.graph))
         live = set(nodes)
         values = [value for node in nodes for value in node.outputs]

@@ -9,14 +9,7 @@ class ShortDomain(ir.passes.InPlacePass):
     """Import the standard operators as `""` where a model says `ai.onnx`; both mean the same."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Rename in place, in local functions too.
-
-        Args:
-            model: Any model.
-
-        Returns:
-            The same model.
-        """
+        """Rename in place, in local functions too."""
         modified = False
         for imports in (model.opset_imports, *(f.opset_imports for f in model.functions.values())):
             if "ai.onnx" in imports:

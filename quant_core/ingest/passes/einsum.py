@@ -25,14 +25,7 @@ class EinsumToMatMul(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Rewrite in place; only the main graph.
-
-        Args:
-            model: A model whose constants are initializers and are folded.
-
-        Returns:
-            The same model.
-        """
+        """Rewrite in place; only the main graph, once constants are folded."""
         modified = False
         for node in list(model.graph):
             if node.op_type == "Einsum" and not node.domain and len(node.inputs) == 2:

@@ -28,14 +28,7 @@ class ShareEqualWeights(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Rewrite in place.
-
-        Args:
-            model: A model whose constants are initializers and are folded.
-
-        Returns:
-            The same model.
-        """
+        """Rewrite in place, once constants are folded."""
         alike: dict[object, list[ir.Value]] = defaultdict(list)
         for value in model.graph.initializers.values():
             if _is_weight(value, model.graph):

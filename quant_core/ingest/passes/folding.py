@@ -20,14 +20,7 @@ class Fold(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Fold in place.
-
-        Args:
-            model: A model whose constants are initializers.
-
-        Returns:
-            The same model.
-        """
+        """Fold in place, once constants are initializers."""
         modified = False
         for _ in range(_ROUNDS):
             changes = [

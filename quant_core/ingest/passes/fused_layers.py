@@ -37,14 +37,7 @@ class UnfuseLayers(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Rewrite in place; only the main graph.
-
-        Args:
-            model: A model whose constants are initializers.
-
-        Returns:
-            The same model.
-        """
+        """Rewrite in place; only the main graph, once constants are initializers."""
         found = [node for node in model.graph if node.domain == DOMAIN and node.op_type in _REWRITES]
         modified = False
         if found:

@@ -12,14 +12,7 @@ class GatherRows(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Rewrite in place.
-
-        Args:
-            model: A model whose constants are initializers.
-
-        Returns:
-            The same model.
-        """
+        """Rewrite in place, once constants are initializers."""
         found = [
             _rewrite(node) for node in list(model.graph) if node.op_type == "GatherND" and not node.domain
         ]

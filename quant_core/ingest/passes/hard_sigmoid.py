@@ -15,14 +15,7 @@ class FuseHardSigmoid(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Fuse in place.
-
-        Args:
-            model: A model whose constants are initializers.
-
-        Returns:
-            The same model.
-        """
+        """Fuse in place, once constants are initializers."""
         fused = [_fuse(node) for node in list(model.graph) if node.op_type == "Clip" and not node.domain]
         return ir.passes.PassResult(model, modified=any(fused))
 

@@ -14,14 +14,7 @@ class ResolveIdentity(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Remove them in place, in subgraphs too.
-
-        Args:
-            model: Any model.
-
-        Returns:
-            The same model.
-        """
+        """Remove them in place, in subgraphs too."""
         found = [
             node
             for node in ir.traversal.RecursiveGraphIterator(model.graph)

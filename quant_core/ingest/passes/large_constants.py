@@ -42,14 +42,7 @@ class ReadLargeConstantsWhole(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Rewrite in place.
-
-        Args:
-            model: A model whose constants are initializers and are folded.
-
-        Returns:
-            The same model.
-        """
+        """Rewrite in place, once constants are folded."""
         main = model.graph
         found = [value for graph in _graphs(main) for value in graph.initializers.values()]
         least = _SHARE * sum(value.const_value.size for value in found if value.const_value is not None)

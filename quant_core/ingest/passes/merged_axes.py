@@ -25,14 +25,7 @@ class MergeAxes(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Merge in place.
-
-        Args:
-            model: A model whose constants are initializers.
-
-        Returns:
-            The same model.
-        """
+        """Merge in place, once constants are initializers."""
         merged = [
             _merge(node) for node in list(model.graph) if node.op_type == "Transpose" and not node.domain
         ]

@@ -9,14 +9,7 @@ class NoOpsToIdentity(ir.passes.InPlacePass):
     """Rewrite Dropout outside training, and Cast to the type a tensor has already."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Rewrite in place, in subgraphs too.
-
-        Args:
-            model: A model whose constants are initializers.
-
-        Returns:
-            The same model.
-        """
+        """Rewrite in place, in subgraphs too, once constants are initializers."""
         found = [node for node in ir.traversal.RecursiveGraphIterator(model.graph) if _is_no_op(node)]
         for node in found:
             source, result, graph = node.inputs[0], node.outputs[0], node.graph

@@ -20,14 +20,7 @@ class PoolMeans(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Rewrite in place.
-
-        Args:
-            model: A model whose constants are initializers.
-
-        Returns:
-            The same model.
-        """
+        """Rewrite in place, once constants are initializers."""
         found = [node for node in model.graph if node.op_type == "ReduceMean" and not node.domain]
         ranks = find_ranks(model) if any(map(_axes, found)) else {}
         pooled = [node for node in found if _is_plane(node, ranks)]

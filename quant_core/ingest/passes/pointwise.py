@@ -22,14 +22,7 @@ class PointwiseToMatMul(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Rewrite in place; only the main graph.
-
-        Args:
-            model: A model whose constants are initializers.
-
-        Returns:
-            The same model.
-        """
+        """Rewrite in place; only the main graph, once constants are initializers."""
         found = [
             _rewrite(node, model.graph)
             for node in list(model.graph)

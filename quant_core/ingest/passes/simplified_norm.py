@@ -18,14 +18,7 @@ class SpellOutSimplifiedNorm(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Rewrite in place, in subgraphs too.
-
-        Args:
-            model: A model of any opset.
-
-        Returns:
-            The same model.
-        """
+        """Rewrite in place, in subgraphs too."""
         version = model.graph.opset_imports.get("", _AXES_AS_INPUT)
         found = [
             node

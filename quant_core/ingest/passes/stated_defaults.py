@@ -15,14 +15,7 @@ class StateDefaults(ir.passes.InPlacePass):
     """Write `onesided` of STFT and `axes` of MeanVarianceNormalization where they are left out."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """State them in place, in subgraphs too.
-
-        Args:
-            model: Any model.
-
-        Returns:
-            The same model.
-        """
+        """State them in place, in subgraphs too."""
         changed = False
         for node in ir.traversal.RecursiveGraphIterator(model.graph):
             default = STATED.get(node.op_type) if node.domain == "" else None

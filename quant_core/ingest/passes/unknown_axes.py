@@ -9,14 +9,7 @@ class ForgetNegativeAxes(ir.passes.InPlacePass):
     """Drop the -1 that PaddlePaddle's exporter writes as the size of axes it does not know."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Rewrite declared shapes in place, in subgraphs and local functions too.
-
-        Args:
-            model: Any model.
-
-        Returns:
-            The same model.
-        """
+        """Rewrite declared shapes in place, in subgraphs and local functions too."""
         modified = False
         for graph in model.graphs():
             values = [*graph.inputs, *(output for node in graph for output in node.outputs)]
