@@ -37,8 +37,8 @@ _STEM_OUTPUTS = {1: 32, 2: 32, 3: 16}
 """Input channels of a stem -> outputs up to which float is faster."""
 _CHANNELS = WeightGrid()
 # Looking up rows of codes and scaling them is three or four nodes in place of one. Unpacked at load, a table of 128 x
-# 32 is read in 0.81 of the time, one of 512 x 384 in 0.66 (1.31, one busy thread), and takes no memory to speak of.
-_SMALL_TABLE = 1 << 18
+# 32 is read in 0.81 of the time, one of 512 x 384 in 0.66 (1.31, one busy thread), and takes 4 MB at most.
+_SMALL_TABLE = 1 << 20
 
 
 def ort_form(

@@ -240,7 +240,7 @@ def test_small_tables_are_unpacked_at_load(tmp_path):
             + """g (int64[n,7] i) => (float[n,7,64] y) {
                 a = Gather(small, i) b = Gather(large, i) s = Add(a, b) y = Tanh(s)
             }""",
-            {"small": (4096, 64), "large": (4097, 64)},
+            {"small": (16384, 64), "large": (16385, 64)},
             set(),
             {},
         )
