@@ -112,6 +112,7 @@ class _Codes:
     """Codes of every layer at every width, and what was seen while they were found.
 
     Attributes:
+        calibration: All samples that decide.
         rounded: Layer name -> width -> codes.
         seen: The samples that they were found with.
         unseen: Those that measure plans of them.
@@ -121,6 +122,7 @@ class _Codes:
         watches: Ranges of activations over `seen`, and over `unseen` once plans are measured there.
     """
 
+    calibration: Samples
     rounded: RoundedWeights
     seen: Samples
     unseen: Samples
@@ -159,44 +161,9 @@ class _Attempt:
             problem = _problem(job, scored, costs, batches, spec)
             front = file_front(problem)
             meter = self._meter(job, codes, scored, batches, activations)
-        parts = codes.seen, codes.unseen
-        maker = FileMaker(
-            job,
-            spec,
-            self.folder,
-            journal,
-            problem,
-            scored.objective,
-            meter,
-            FinalCodes(
-                job,
-                spec,
-                journal,
-                scored.objective,
-                calibration,
-                parts,
-                codes.rounded,
-                codes.moments,
-                whole=codes.seen is calibration,
-                checkpoints=self.checkpoints,
-            ),
-            ActivationGrids(job, spec, journal, parts, codes.watches, max(batch.size for batch in batches)),
-        )
+        maker = self._maker(job, codes, scored, batches, problem, meter)
         made, search = self._make(maker, read_limits(spec.budget, costs), given.judging)
-        with journal.timed("verification"):
-            report = assess(
-                job,
-                spec,
-                maker.path,
-                given.held_back,
-                scored,
-                made.choice,
-                on_progress=journal.tells("verification"),
-            )
-        if job.source.whole_runs:
-            report = without_run_axis(maker.path, report)
-        if job.scores is not None:
-            report = job.scores.left_out(maker.path, report)
+        report = self._assess(job, given.held_back, scored, maker.path, made)
         unmet = () if search is None or search.met else (search.reason,)
         way = {
             "pareto": tuple(point.model_copy(update={"bits": ()}) for point in front.points),
@@ -238,7 +205,7 @@ class _Attempt:
             ]
             tells(1, f"{len(rounded)} layers rounded")
         scoring = tellers(calibration, unseen, spec)
-        return _Codes(rounded, seen, unseen, scoring, further, moments, watches)
+        return _Codes(calibration, rounded, seen, unseen, scoring, further, moments, watches)
 
     def _score(self, job: Prepared, codes: _Codes, scaled_for: float) -> Scored:
         with self.journal.timed("sensitivity"):
@@ -297,6 +264,34 @@ class _Attempt:
             program, job.layers, scored.objective, batches, codes.rounded, rounding, watch, others
         )
 
+    def _maker(
+        self,
+        job: Prepared,
+        codes: _Codes,
+        scored: Scored,
+        batches: Sequence[Batch],
+        problem: PlanProblem,
+        meter: PlanMeter,
+    ) -> FileMaker:
+        """What makes files of this job."""
+        spec, journal, objective = self.spec, self.journal, scored.objective
+        parts, whole = (codes.seen, codes.unseen), codes.seen is codes.calibration
+        final_codes = FinalCodes(
+            job,
+            spec,
+            journal,
+            objective,
+            codes.calibration,
+            parts,
+            codes.rounded,
+            codes.moments,
+            whole=whole,
+            checkpoints=self.checkpoints,
+        )
+        largest = max(batch.size for batch in batches)
+        grids = ActivationGrids(job, spec, journal, parts, codes.watches, largest)
+        return FileMaker(job, spec, self.folder, journal, problem, objective, meter, final_codes, grids)
+
     def _make(self, maker: FileMaker, limits: Limits, judging: Samples) -> tuple[Made, BandSearch | None]:
         job, band = maker.job, self.spec.budget.max_drop
         if band is None:
@@ -313,6 +308,15 @@ class _Attempt:
             literal=not job.target.runs_here,
         )
         return find_in_band(maker, limits, judge)
+
+    def _assess(self, job: Prepared, held_back: Samples, scored: Scored, path: Path, made: Made) -> Report:
+        """The report of the file that is handed out, as the user's model is read and answers."""
+        with self.journal.timed("verification"):
+            tells = self.journal.tells("verification")
+            report = assess(job, self.spec, path, held_back, scored, made.choice, on_progress=tells)
+        if job.source.whole_runs:
+            report = without_run_axis(path, report)
+        return report if job.scores is None else job.scores.left_out(path, report)
 
     def _write(
         self,
