@@ -126,18 +126,15 @@ def _layer(layer: Layer, sized: Layer | None) -> PreflightLayer:
 
 
 def _batch(model: ir.Model, shapes: Shapes) -> PreflightBatch:
-    firsts = {
-        value.shape[0] if isinstance(value.shape[0], int) else None
-        for value in model.graph.inputs
-        if value.shape is not None and len(value.shape)
-    }
+    shapes_of = [value.shape for value in model.graph.inputs if value.shape is not None]
+    if any(not len(shape) for shape in shapes_of):
+        return _by_runs("an input is a single number")
+    firsts = {shape[0] if isinstance(shape[0], int) else None for shape in shapes_of}
     fixed = firsts - {None}
     if not fixed:
         return PreflightBatch(size=None, handling="free")
     if len(fixed) > 1:
-        return PreflightBatch(
-            size=None, handling="unclear", reason="the first axes of the inputs have different sizes"
-        )
+        return _by_runs("the first axes of the inputs have different sizes")
     (size,) = fixed
     if size != 1:
         return PreflightBatch(size=size, handling="fixed", reason="the graph demands this number of samples")
@@ -146,6 +143,11 @@ def _batch(model: ir.Model, shapes: Shapes) -> PreflightBatch:
     except BatchBoundError as error:
         return PreflightBatch(size=1, handling="one by one", reason=str(error))
     return PreflightBatch(size=1, handling="made free")
+
+
+def _by_runs(reason: str) -> PreflightBatch:
+    told = f"{reason}; samples are whole runs of the graph, with one axis more in front of every input"
+    return PreflightBatch(size=None, handling="unclear", reason=told)
 
 
 def _tensor(value: ir.Value) -> PreflightTensor:

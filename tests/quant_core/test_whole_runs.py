@@ -93,6 +93,8 @@ def test_other_ways_in_take_whole_runs_too(stream):
     assert {layer.name for layer in found.layers} == {"lstm.W", "lstm.R", "head"}
     seen = inspect_model(folder / "stream.onnx", folder / "runs.npz")
     assert [entry.shape for entry in seen.inputs][-1] == ()
+    assert seen.batch.handling == "unclear"
+    assert "whole runs" in (seen.batch.reason or "")
 
 
 def test_samples_that_cannot_count_are_told_of_whole_runs(stream, tmp_path):
