@@ -7,21 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from bitwright.cli.request_options import (
+from bitwright.cli.code_options import (
     CODES,
     Asymmetric,
     BlockSize,
-    Data,
-    Device,
     Equalize,
     Granularity,
-    Loss,
-    LossWeight,
-    Model,
     Sparse,
     WeightFormat,
-    read_loss_weights,
 )
+from bitwright.cli.request_options import Data, Device, Model
+from bitwright.cli.score_options import Loss, LossWeight, read_loss_weights
 
 _LONG = "How long to measure"
 _AS_LATER = "What a later quantization will ask for"

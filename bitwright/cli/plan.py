@@ -7,17 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from bitwright.cli.request_options import (
-    BUDGETS,
-    CHOICES,
-    EffectiveBits,
-    Exclude,
-    Latency,
-    Operations,
-    PeakMemory,
-    Pin,
-    read_pins,
-)
+from bitwright.cli.budget_options import BUDGETS, EffectiveBits, Latency, Operations, PeakMemory
+from bitwright.cli.choice_options import CHOICES
+from bitwright.cli.layer_options import Exclude, Pin, read_pins
 from bitwright.cli.service_options import Url
 
 

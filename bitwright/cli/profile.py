@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from bitwright.cli.request_options import BlockSize, Data, Model
+from bitwright.cli.code_options import BlockSize
+from bitwright.cli.request_options import Data, Model
 
 
 def profile(

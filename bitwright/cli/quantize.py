@@ -3,40 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from bitwright.cli.request_options import (
-    BUDGETS,
-    CHOICES,
-    CODES,
-    LAYERS,
-    SCORES,
-    Asymmetric,
-    BlockSize,
-    Data,
-    Device,
+from bitwright.cli.budget_options import (
+    Confidence,
     EffectiveBits,
-    Equalize,
-    Exclude,
-    Granularity,
     Latency,
-    LayerActivations,
-    Loss,
-    LossWeight,
-    Model,
+    LatencyFile,
+    MaxDrop,
     Operations,
     PeakMemory,
-    Pin,
+    Size,
+)
+from bitwright.cli.choice_options import ActivationBits, Allocation, Bits, FloatIslands, MixChannels
+from bitwright.cli.code_options import (
+    ActivationRange,
+    Asymmetric,
+    BiasCorrection,
+    BlockSize,
+    Descent,
+    Equalize,
+    FoemBeta,
+    Follow,
+    Granularity,
+    Rounding,
     Sparse,
-    Spectrum,
+    Trellis,
     WeightFormat,
+    WeightRange,
+)
+from bitwright.cli.layer_options import (
+    Exclude,
+    FloatActivations,
+    KeepQuantized,
+    LayerActivations,
+    Pin,
+    Tie,
     read_layer_activations,
-    read_loss_weights,
     read_pins,
 )
+from bitwright.cli.request_options import Data, Device, Effort, Folder, Model, Opset, Seed, Target, Workers
+from bitwright.cli.score_options import Earlier, Loss, LossWeight, Sensitivity, Spectrum, read_loss_weights
 
 if TYPE_CHECKING:
     from quant_core.spec import QuantizeSpec
@@ -80,257 +87,46 @@ _AS_GIVEN = (
 def quantize(
     model: Model,
     data: Data,
-    out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Folder for the results.", show_default=False)
-    ],
-    effort: Annotated[
-        str | None,
-        typer.Option(
-            "--effort",
-            metavar="LEVEL",
-            help="How much time to spend: fast, balanced or best. Default: balanced.",
-        ),
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            "--target",
-            metavar="NAME",
-            help="Runtime the file is made for: ort-cpu, ort-cuda, tensorrt or portable. Default: ort-cpu.",
-        ),
-    ] = None,
-    opset: Annotated[
-        int | None,
-        typer.Option("--opset", metavar="N", help="Opset of a portable file, 18 to 25. Default: 21."),
-    ] = None,
-    seed: Annotated[
-        int,
-        typer.Option(
-            "--seed", metavar="N", help="Seed of everything random; the same seed gives the same file."
-        ),
-    ] = 0,
+    out: Folder,
+    effort: Effort = None,
+    target: Target = None,
+    opset: Opset = None,
+    seed: Seed = 0,
     device: Device = "auto",
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers", metavar="N", help="Processes that share the measurements. Default: one for each GPU."
-        ),
-    ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(
-            "--size",
-            metavar="SIZE",
-            help="Size of the file: a ratio of the float file (0.18, 18%) or bytes (2.5MB). 0.25 if no budget is "
-            "given.",
-            rich_help_panel=BUDGETS,
-        ),
-    ] = None,
+    workers: Workers = None,
+    size: Size = None,
     effective_bits: EffectiveBits = None,
-    max_drop: Annotated[
-        str | None,
-        typer.Option(
-            "--max-drop",
-            metavar="BAND",
-            help="The smallest file that stays this close to the float model: 0.5% (accuracy), sqnr>=20dB, "
-            "cosine>=0.99 or loss<=0.05.",
-            rich_help_panel=BUDGETS,
-        ),
-    ] = None,
-    confidence: Annotated[
-        str | None,
-        typer.Option(
-            "--confidence",
-            metavar="C",
-            help="How sure it must be that --max-drop is kept on other samples. Default: 95%.",
-            rich_help_panel=BUDGETS,
-        ),
-    ] = None,
+    max_drop: MaxDrop = None,
+    confidence: Confidence = None,
     latency: Latency = None,
-    latency_table: Annotated[
-        Path | None,
-        typer.Option(
-            "--latency-table",
-            metavar="FILE",
-            help="That table, from `bitwright profile`.",
-            show_default=False,
-            rich_help_panel=BUDGETS,
-        ),
-    ] = None,
+    latency_table: LatencyFile = None,
     bops: Operations = None,
     peak_memory: PeakMemory = None,
-    bits: Annotated[
-        str | None,
-        typer.Option(
-            "--bits",
-            metavar="B,B",
-            help="Bits that weights may get, among 2, 3, 4, 5, 6, 8 and float. Default: all but float.",
-            rich_help_panel=CHOICES,
-        ),
-    ] = None,
-    activation_bits: Annotated[
-        str | None,
-        typer.Option(
-            "--activation-bits",
-            metavar="B",
-            help="Bits of activations: 8, 16, or float (only weights get smaller); several, such as 8,16,float, to "
-            "choose layer by layer. Default: 8.",
-            rich_help_panel=CHOICES,
-        ),
-    ] = None,
-    float_islands: Annotated[
-        str | None,
-        typer.Option(
-            "--float-islands",
-            metavar="SHARE",
-            help="How much longer the file may run so that layers that bear no 8-bit activations stay in float; 0 "
-            "for not at all. Default: 0.15, more where 8 bits would ruin the answer or miss --max-drop.",
-            rich_help_panel=CHOICES,
-        ),
-    ] = None,
-    mix_channels: Annotated[
-        bool | None,
-        typer.Option(
-            "--mix-channels/--no-mix-channels",
-            help="Let the output channels of one layer have two different bit-widths. Default: yes.",
-            rich_help_panel=CHOICES,
-        ),
-    ] = None,
-    allocation: Annotated[
-        str | None,
-        typer.Option(
-            "--allocation",
-            metavar="NAME",
-            help="How bits are chosen: optimal, or for comparison hawq_v2 or ompq. Default: optimal.",
-            rich_help_panel=CHOICES,
-        ),
-    ] = None,
+    bits: Bits = None,
+    activation_bits: ActivationBits = None,
+    float_islands: FloatIslands = None,
+    mix_channels: MixChannels = None,
+    allocation: Allocation = None,
     pin: Pin = None,
     exclude: Exclude = None,
     layer_activations: LayerActivations = None,
-    float_activations: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--float-activations",
-            metavar="GLOB",
-            help="Run these layers in float on packed weights; may be repeated.",
-            rich_help_panel=LAYERS,
-        ),
-    ] = None,
-    tie: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--tie",
-            metavar="GLOB,GLOB",
-            help="Give these layers the same bits, or all groups of one kind: shared_input, residual, depthwise; "
-            "may be repeated.",
-            rich_help_panel=LAYERS,
-        ),
-    ] = None,
-    keep_quantized: Annotated[
-        bool,
-        typer.Option(
-            "--keep-quantized",
-            help="Of a model that is quantized in part, keep these parts and quantize the rest.",
-            rich_help_panel=LAYERS,
-        ),
-    ] = False,
-    sensitivity: Annotated[
-        str | None,
-        typer.Option(
-            "--sensitivity",
-            metavar="NAME",
-            help="How the loss of a layer at few bits is estimated: output, interaction, pqi, gauss_newton, "
-            "hawq_v2, hutch++, hawq, gnb, fisher or kfac. Default: output.",
-            rich_help_panel=SCORES,
-        ),
-    ] = None,
+    float_activations: FloatActivations = None,
+    tie: Tie = None,
+    keep_quantized: KeepQuantized = False,
+    sensitivity: Sensitivity = None,
     loss: Loss = None,
     loss_weight: LossWeight = None,
     spectrum: Spectrum = False,
-    earlier: Annotated[
-        Path | None,
-        typer.Option(
-            "--from",
-            metavar="DIR",
-            help="Take the sensitivities of an earlier job on this model and these samples, and measure nothing again.",
-            show_default=False,
-            rich_help_panel=SCORES,
-        ),
-    ] = None,
-    rounding: Annotated[
-        str | None,
-        typer.Option(
-            "--rounding",
-            metavar="NAME",
-            help="How weights find their codes: gptq, foem, adaround, brecq, qdrop, reconstruction, nearest or "
-            "stochastic. Default: gptq.",
-            rich_help_panel=CODES,
-        ),
-    ] = None,
-    descent: Annotated[
-        bool | None,
-        typer.Option(
-            "--descent/--no-descent",
-            help="Improve the codes of GPTQ and FOEM one by one. Default: yes.",
-            rich_help_panel=CODES,
-        ),
-    ] = None,
-    foem_beta: Annotated[
-        str | None,
-        typer.Option(
-            "--foem-beta",
-            metavar="BETA",
-            help="Weight of the first-order term of foem, 0 to 1. Default: 0.05.",
-            rich_help_panel=CODES,
-        ),
-    ] = None,
-    follow: Annotated[
-        bool | None,
-        typer.Option(
-            "--follow/--no-follow",
-            help="Round the chosen layers again, one after another, for the inputs that the rounded layers before "
-            "them give. Default: yes.",
-            rich_help_panel=CODES,
-        ),
-    ] = None,
-    trellis: Annotated[
-        bool | None,
-        typer.Option(
-            "--trellis/--no-trellis",
-            help="Give layers of 2 to 5 bits trellis codes, which lose less in the same bits, where that pays. "
-            "Default: no.",
-            rich_help_panel=CODES,
-        ),
-    ] = None,
-    bias_correction: Annotated[
-        bool | None,
-        typer.Option(
-            "--bias-correction/--no-bias-correction",
-            help="Let biases take up what rounding adds to mean outputs. Default: yes.",
-            rich_help_panel=CODES,
-        ),
-    ] = None,
+    earlier: Earlier = None,
+    rounding: Rounding = None,
+    descent: Descent = None,
+    foem_beta: FoemBeta = None,
+    follow: Follow = None,
+    trellis: Trellis = None,
+    bias_correction: BiasCorrection = None,
     equalize: Equalize = None,
-    weight_range: Annotated[
-        str | None,
-        typer.Option(
-            "--weight-range",
-            metavar="NAME",
-            help="How the steps of weights are chosen: hessian, mse, minmax or percentile. Default: hessian.",
-            rich_help_panel=CODES,
-        ),
-    ] = None,
-    activation_range: Annotated[
-        str | None,
-        typer.Option(
-            "--activation-range",
-            metavar="NAME",
-            help="How the range of an 8-bit activation is chosen: mse, minmax, percentile, entropy or output. "
-            "Default: output; for large networks and few samples mse, and output in front of a maximum.",
-            rich_help_panel=CODES,
-        ),
-    ] = None,
+    weight_range: WeightRange = None,
+    activation_range: ActivationRange = None,
     granularity: Granularity = None,
     block_size: BlockSize = None,
     asymmetric: Asymmetric = False,
