@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quant_core.allocation.candidates import Candidates
+from quant_core.allocation.chance import beyond_chance, chance_of
 from quant_core.allocation.file_costs import FileCosts
 from quant_core.allocation.solver.problem import Problem
 from quant_core.errors import NonFiniteError, SpecError
@@ -140,11 +141,12 @@ class PlanProblem:
             The problem.
         """
         priced = {layer.name: layer for layer in costs.layers}
+        chance = chance_of(table.layers)
         traces = {row.name: row.trace / row.parameters for row in table.layers if row.trace is not None}
         return replace(
             cls.priced(costs),
             scores={
-                row.name: _scores(row, priced[row.name]) if row.name in priced else row.sensitivity
+                row.name: _scores(row, priced[row.name], chance) if row.name in priced else row.sensitivity
                 for row in table.layers
             },
             pairs=pairs,
@@ -266,9 +268,9 @@ class PlanProblem:
         )
 
 
-def _scores(row: LayerSensitivity, costs: LayerCosts) -> Mapping[int, float]:
+def _scores(row: LayerSensitivity, costs: LayerCosts, chance: float) -> Mapping[int, float]:
     """Loss increase of every width: that of the weight, and that of its activations where they are open."""
-    weights = row.sensitivity | (row.sparse_sensitivity or {})
+    weights = {**beyond_chance(row, chance), **(row.sparse_sensitivity or {})}
     if all(activation_of(width) is None for width in costs.bits):
         return weights
     activations = {FLOAT_BITS: 0.0} | (row.activation_sensitivity or {})

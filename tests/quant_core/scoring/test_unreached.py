@@ -64,6 +64,7 @@ OTHERS = [{"match": "front", "pin": 8}, {"match": "back", "exclude": True}]
     ("request_", "fewest", "warning"),
     [
         ({"size": 0.25}, 5, "were not cut below"),
+        ({"effective_bits": 8}, 8, "were not cut below"),
         ({"bops": 0.15}, 2, "may be the fewest"),
         ({"latency": 6, "latency_table": TIMES}, 2, "may be the fewest"),
         ({"size": 0.25, "rules": [{"match": "then", "pin": 3}]}, 3, None),
@@ -71,7 +72,16 @@ OTHERS = [{"match": "front", "pin": 8}, {"match": "back", "exclude": True}]
         ({"effective_bits": 11.2, "rules": OTHERS}, 2, "may be the fewest"),
         ({"size": 0.39, "rules": OTHERS}, 2, "were not cut below"),
     ],
-    ids=["size", "bops", "latency", "pin", "others pinned", "hardly in reach", "bytes hardly in reach"],
+    ids=[
+        "size",
+        "bits for all",
+        "bops",
+        "latency",
+        "pin",
+        "others pinned",
+        "hardly in reach",
+        "bytes hardly in reach",
+    ],
 )
 def test_a_branch_that_no_sample_takes(request_, fewest, warning, paths, tmp_path):
     quantize(*paths, QuantizeSpec.model_validate({"effort": "fast", **request_}), tmp_path / "out")
