@@ -30,7 +30,7 @@ from quant_core.quantizers import quantize_weight
 from quant_core.scoring.scored import equalized_bits
 from quant_core.spec import Report
 from quant_core.spec.debugging import Debugging, LayerFinding
-from quant_core.spec.progress import Tell
+from quant_core.spec.progress import Tell, tell_nobody
 from quant_core.spec.weight_grid import WeightGrid
 from quant_core.verification import Difference, open_session, run_batches, sqnr_db
 from quant_core.verification.float_twins import FloatTwins
@@ -55,7 +55,7 @@ def debug(
     *,
     worst: int = 10,
     samples: int = 32,
-    on_progress: Tell | None = None,
+    on_progress: Tell = tell_nobody,
 ) -> Debugging:
     """Find the layers of a quantized file that lose most, and try what other weights would give back.
 
@@ -80,11 +80,10 @@ def debug(
         ModelError: If the files are no models, or have no layer in common.
         SamplesError: If the samples do not fit.
     """
-    tell = on_progress or (lambda _fraction, _message: None)
     folder = _folder_of(quantized)
     path = quantized if folder is None else folder / MODEL
     proto = _load(path)
-    case = _case(model, folder, data, samples, tell)
+    case = _case(model, folder, data, samples, on_progress)
     _show_scores(proto, case.model.graph)
     proto = _by_whole_runs(proto, data)
     twins = FloatTwins(proto, case.model, case.layers)
@@ -95,7 +94,7 @@ def debug(
             where=str(path),
         )
     with _Runs(path, case, twins) as runs:
-        tell(0.1, f"{len(twins.found)} layers against their float weights")
+        on_progress(0.1, f"{len(twins.found)} layers against their float weights")
         base, gathered, own = runs.everything()
         if not base.parts:
             raise ModelError(
@@ -106,7 +105,7 @@ def debug(
         chosen = sorted(twins.found, key=lambda layer: own[layer.name].sqnr_db)[:worst]
         gains: dict[str, _Gain] = {}
         for index, layer in enumerate(chosen):
-            tell(0.2 + 0.8 * index / len(chosen), f"other weights for {layer.name}")
+            on_progress(0.2 + 0.8 * index / len(chosen), f"other weights for {layer.name}")
             gains[layer.name] = _gain(runs, layer, base)
     found = [_finding(layer, case, gathered, own, gains.get(layer.name, _Gain())) for layer in twins.found]
     names = {layer.name for layer in twins.found}

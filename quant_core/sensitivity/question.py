@@ -26,7 +26,7 @@ from quant_core.sensitivity.running.probe_log import ProbeLog
 from quant_core.sensitivity.running.units import in_turn, within
 from quant_core.spec import FLOAT_BITS
 from quant_core.spec.memory_share import memory_share
-from quant_core.spec.progress import Tell
+from quant_core.spec.progress import Tell, tell_nobody
 
 T = TypeVar("T")
 Widths = Sequence[int] | Mapping[str, Sequence[int]]
@@ -75,7 +75,7 @@ class Question:
     seconds: float | None = None
     crew: Crew | None = None
     log: ProbeLog | None = None
-    on_progress: Tell | None = None
+    on_progress: Tell = tell_nobody
 
     @property
     def samples(self) -> int:
@@ -244,8 +244,6 @@ class Question:
         """
         told = self.on_progress
         seconds = None if self.seconds is None else (end - start) * self.seconds
-        if told is None:
-            return dataclasses.replace(self, seconds=seconds)
         return dataclasses.replace(
             self,
             seconds=seconds,

@@ -43,3 +43,7 @@ ProgressCallback = Callable[[Progress], None]
 
 Tell = Callable[[float, str], None]
 """Told, within one stage, the fraction that is done and what is being done; may raise as well."""
+
+
+def tell_nobody(fraction: float, message: str) -> None:
+    """Tell where the work is where nobody asked."""

@@ -86,7 +86,7 @@ def batch_stderr(values: Floats, sizes: Sequence[int]) -> Floats:
 
 
 def sweep_progress(
-    on_progress: Tell | None, sweep: int, sweeps: int, batches: int, message: str
+    on_progress: Tell, sweep: int, sweeps: int, batches: int, message: str
 ) -> Callable[[], None]:
     """Count the batches of one sweep among several as progress.
 
@@ -105,8 +105,7 @@ def sweep_progress(
     def tell() -> None:
         nonlocal done
         done += 1
-        if on_progress is not None:
-            on_progress(done / (sweeps * batches), f"sweep {sweep + 1}, {message}")
+        on_progress(done / (sweeps * batches), f"sweep {sweep + 1}, {message}")
 
     return tell
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quant_core.sensitivity.running.units import RunUnits, Unit, in_turn
-from quant_core.spec.progress import Tell
+from quant_core.spec.progress import Tell, tell_nobody
 
 Floats = npt.NDArray[np.float64]
 _FEW = 16
@@ -55,7 +55,7 @@ class Probing(TypedDict, total=False):
 
     tolerance: float
     max_probes: int
-    on_progress: Tell | None
+    on_progress: Tell
     run: RunUnits
 
 
@@ -65,7 +65,7 @@ def average_traces(
     *,
     tolerance: float = 0.05,
     max_probes: int = 2000,
-    on_progress: Tell | None = None,
+    on_progress: Tell = tell_nobody,
     run: RunUnits = in_turn,
 ) -> TraceEstimate:
     """Visit the batches in turn, a fresh probe each time, until every layer's share is known well enough.
@@ -102,12 +102,9 @@ def average_traces(
             counts[batch] += 1
             with np.errstate(invalid="ignore", over="ignore"):
                 result, off, probes_matter = _summarise(sums, squares, counts, np.asarray(sizes))
-            if on_progress is not None:
-                progress = max(
-                    progress, done / max_probes, min(1.0, (tolerance / off) ** 2) if off > 0 else 0.0
-                )
-                known = f", shares known to {off:.1%}" if math.isfinite(off) else ""
-                on_progress(progress, f"probe {done}{known}")
+            progress = max(progress, done / max_probes, min(1.0, (tolerance / off) ** 2) if off > 0 else 0.0)
+            known = f", shares known to {off:.1%}" if math.isfinite(off) else ""
+            on_progress(progress, f"probe {done}{known}")
             believed = done >= min(_FEW, len(sizes)) if len(sizes) > 1 else done >= _FEW
             if believed and off <= tolerance:
                 stopped = f"every share known to {tolerance:.1%}"

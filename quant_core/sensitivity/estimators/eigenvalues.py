@@ -18,7 +18,7 @@ from quant_core.sensitivity.curvature.lanczos import Lanczos
 from quant_core.sensitivity.curvature.probes import normal, probe_generator
 from quant_core.sensitivity.curvature.traces import Floats
 from quant_core.sensitivity.objective import Objective
-from quant_core.spec.progress import Tell
+from quant_core.spec.progress import Tell, tell_nobody
 
 _FEWEST, _MOST = 6, 32
 """Bounds on how many vectors a Krylov space holds before it starts again from its best."""
@@ -57,7 +57,7 @@ def hawq(
     max_iterations: int = 64,
     memory: int = MEMORY,
     seconds: float | None = None,
-    on_progress: Tell | None = None,
+    on_progress: Tell = tell_nobody,
 ) -> EigenvalueEstimate:
     """Find the largest eigenvalue of every layer's diagonal block of the Hessian by Lanczos, all layers in step.
 
@@ -116,8 +116,7 @@ def hawq(
     if vectors:
         _, forms = hessian_product(program, objective, batches, vectors, blocks=True)
         stderr.update(zip(vectors, batch_stderr(forms, [batch.size for batch in batches]), strict=True))
-    if on_progress is not None:
-        on_progress(1.0, stopped)
+    on_progress(1.0, stopped)
     return EigenvalueEstimate(
         eigenvalue=np.array([search.found[name][0] for name in names]),
         residual=np.array([search.found[name][1] for name in names]),

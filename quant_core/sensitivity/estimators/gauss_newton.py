@@ -17,7 +17,7 @@ from quant_core.sensitivity.curvature.probes import probe_generator, signed_root
 from quant_core.sensitivity.curvature.traces import Floats, Probing, TraceEstimate, average_traces
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.running.units import RunUnits, in_turn
-from quant_core.spec.progress import Tell
+from quant_core.spec.progress import Tell, tell_nobody
 
 
 def gauss_newton(
@@ -67,7 +67,7 @@ def gauss_newton_exact(
     objective: Objective,
     batches: Sequence[Batch],
     *,
-    on_progress: Tell | None = None,
+    on_progress: Tell = tell_nobody,
     run: RunUnits = in_turn,
 ) -> TraceEstimate:
     """Compute `Tr(G_i)` of every sample with one backward pass for each of its outputs, and average.
@@ -105,8 +105,7 @@ def gauss_newton_exact(
     with closing(run(traces, ((index, 0) for index in range(len(batches))))) as results:
         for found in results:
             known.append(found)
-            if on_progress is not None:
-                on_progress(len(known) / len(batches), f"{sum(map(len, known))} samples")
+            on_progress(len(known) / len(batches), f"{sum(map(len, known))} samples")
     table = np.concatenate(known)
     count = len(table)
     mean = table.mean(axis=0)

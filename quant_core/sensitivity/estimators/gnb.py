@@ -14,7 +14,7 @@ from quant_core.sensitivity.curvature.derivatives import forward, inner, leaves,
 from quant_core.sensitivity.curvature.probes import probe_generator, sampled_score
 from quant_core.sensitivity.curvature.traces import Floats, Probing, TraceEstimate, average_traces
 from quant_core.sensitivity.objective import Objective
-from quant_core.spec.progress import Tell
+from quant_core.spec.progress import Tell, tell_nobody
 
 
 def gnb(
@@ -61,7 +61,7 @@ def gnb_diagonal(
     *,
     seed: int,
     sweeps: int = 1,
-    on_progress: Tell | None = None,
+    on_progress: Tell = tell_nobody,
 ) -> dict[str, torch.Tensor]:
     """Estimate the diagonal of the Gauss-Newton matrix, `E[B * g * g]` element by element.
 
@@ -86,8 +86,7 @@ def gnb_diagonal(
         gradients = _gradients(program, objective, batch, weights, seed, number)
         for name, gradient in zip(weights, gradients, strict=True):
             diagonal[name].add_(gradient.square(), alpha=batch.size / total)
-        if on_progress is not None:
-            on_progress((number + 1) / passes, f"pass {number + 1}")
+        on_progress((number + 1) / passes, f"pass {number + 1}")
     return diagonal
 
 

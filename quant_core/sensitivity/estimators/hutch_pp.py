@@ -18,7 +18,7 @@ from quant_core.sensitivity.curvature.hessian import batch_stderr, hessian_produ
 from quant_core.sensitivity.curvature.probes import probe_generator
 from quant_core.sensitivity.curvature.traces import Floats, TraceEstimate
 from quant_core.sensitivity.objective import Objective
-from quant_core.spec.progress import Tell
+from quant_core.spec.progress import Tell, tell_nobody
 
 _SPENT = 1e-5
 """A sketched direction that keeps less of its length than this beside the others is rounding."""
@@ -39,7 +39,7 @@ def hutch_plus_plus(
     blocks: bool = True,
     memory: int = MEMORY,
     seconds: float | None = None,
-    on_progress: Tell | None = None,
+    on_progress: Tell = tell_nobody,
 ) -> TraceEstimate:
     """Estimate `Tr(H_i)` with a third of the products spent on a subspace that holds the large eigenvalues.
 

@@ -21,7 +21,7 @@ from quant_core.sensitivity.estimators.output import IncreaseSums, LossIncrease,
 from quant_core.sensitivity.float_run import FloatRun, Quantized, Rows, float_runs, stand_in_tensors
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.running.units import RunUnits, in_turn
-from quant_core.spec.progress import Tell
+from quant_core.spec.progress import Tell, tell_nobody
 
 _STORED = 256 << 20
 """Bytes of output changes that may be held at a time."""
@@ -134,7 +134,7 @@ def interactions(
     *,
     tolerance: float = 0.0,
     seed: int = 0,
-    on_progress: Tell | None = None,
+    on_progress: Tell = tell_nobody,
     run: RunUnits = in_turn,
 ) -> Interactions:
     """Measure what every pair of layers and bit-widths costs together.
@@ -186,7 +186,7 @@ def interactions(
                 half = 0.5 * pulled.double().square().sum(dim=1)
                 kept[:, place] = pulled if fold is None else fold(pulled)
             part.own[:, place] += float(half.sum()), float(half.square().sum())
-            if on_progress is not None and (place + 1 == count or places[place + 1, 0] != i):
+            if place + 1 == count or places[place + 1, 0] != i:
                 done = index * count + place + 1
                 on_progress(done / work, f"{layers[i].name} at {len(quantized[i])} bit-widths")
         _add_products(kept, *part.pairs)
@@ -197,13 +197,11 @@ def interactions(
     with closing(run(measure, ((index, 0) for index in range(len(batches))))) as results:
         for number, (batch, result) in enumerate(zip(batches, results, strict=False), start=1):
             total.join(_PairSums.unpacked(result, quantized, count), batch.size)
-            if on_progress is not None:
-                on_progress(number * count / work, f"{total.increases.count} samples")
+            on_progress(number * count / work, f"{total.increases.count} samples")
             if total.increases.known(tolerance):
                 break
     found = total.finish(layers, places, tolerance, sum(batch.size for batch in batches))
-    if on_progress is not None:
-        on_progress(1.0, f"{found.samples} samples, {found.stopped}")
+    on_progress(1.0, f"{found.samples} samples, {found.stopped}")
     return found
 
 

@@ -14,7 +14,7 @@ from quant_core.sensitivity.batches import Batch
 from quant_core.sensitivity.curvature.derivatives import leaves
 from quant_core.sensitivity.estimators.fisher import Labels, check_labels, signed_gradient
 from quant_core.sensitivity.objective import Objective
-from quant_core.spec.progress import Tell
+from quant_core.spec.progress import Tell, tell_nobody
 
 _CHUNK = 1 << 20
 """Numbers of the gradients held in double precision at a time."""
@@ -98,7 +98,7 @@ def inverse_fisher(
     gradients: int,
     damping: float,
     labels: Labels = "given",
-    on_progress: Tell | None = None,
+    on_progress: Tell = tell_nobody,
 ) -> InverseFisher:
     """Invert the empirical Fisher matrix of each layer from m gradients.
 
@@ -132,8 +132,7 @@ def inverse_fisher(
         found = signed_gradient(program, objective, batch, weights, labels, seed, k)
         for name, gradient in zip(weights, found, strict=True):
             rows[name][k] = gradient.reshape(-1)
-        if on_progress is not None:
-            on_progress((k + 1) / gradients, f"gradient {k + 1}")
+        on_progress((k + 1) / gradients, f"gradient {k + 1}")
     return InverseFisher(
         gradients=rows,
         roots={name: _root(table, damping) for name, table in rows.items()},

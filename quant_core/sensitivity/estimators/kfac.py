@@ -17,7 +17,7 @@ from quant_core.sensitivity.curvature.probes import probe_generator, signed_root
 from quant_core.sensitivity.curvature.traces import Floats, probed_traces
 from quant_core.sensitivity.curvature.weight_matrix import input_matrices, output_matrix, weight_matrix
 from quant_core.sensitivity.objective import Objective
-from quant_core.spec.progress import Tell
+from quant_core.spec.progress import Tell, tell_nobody
 
 Uses = Sequence[tuple[Layer, Use]]
 Moments = tuple[int, torch.Tensor | None, torch.Tensor]
@@ -112,7 +112,7 @@ def kfac(
     seed: int,
     sweeps: int = 4,
     factors: Literal["gradients", "activations"] = "gradients",
-    on_progress: Tell | None = None,
+    on_progress: Tell = tell_nobody,
 ) -> KroneckerFactors:
     """Estimate a Kronecker product for every layer, with the random cotangents of `gauss_newton`.
 
@@ -164,8 +164,7 @@ def kfac(
             if moment_in is not None:
                 _add(inputs, k, moment_in.mul_(share / sweeps if factors == "gradients" else share))
             _add(outputs, k, moment_out.mul_(share / sweeps))
-        if on_progress is not None:
-            on_progress((number + 1) / passes, f"pass {number + 1}")
+        on_progress((number + 1) / passes, f"pass {number + 1}")
     if factors == "gradients":
         outputs = {k: _of_trace_one(b) for k, b in outputs.items()}
     order = [number % len(batches) for number in range(passes)]

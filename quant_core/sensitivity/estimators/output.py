@@ -22,7 +22,7 @@ from quant_core.sensitivity.float_run import FloatRun, Quantized, Rows, float_ru
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.running.probe_log import Once, anew
 from quant_core.sensitivity.running.units import RunUnits, in_turn
-from quant_core.spec.progress import Tell
+from quant_core.spec.progress import Tell, tell_nobody
 
 _FEW = 32
 """Samples before a standard error is believed."""
@@ -65,7 +65,7 @@ def output(
     tolerance: float = 0.0,
     foretell: bool = False,
     divisible: bool = True,
-    on_progress: Tell | None = None,
+    on_progress: Tell = tell_nobody,
     run: RunUnits = in_turn,
     once: Once = anew,
 ) -> LossIncrease:
@@ -118,8 +118,7 @@ def output(
             for i, found in enumerate(pieces):
                 part.put(i, found)
                 done += len(quantized[i])
-                if on_progress is not None:
-                    on_progress(done / work, f"{layers[i].name} at {len(quantized[i])} bit-widths")
+                on_progress(done / work, f"{layers[i].name} at {len(quantized[i])} bit-widths")
         return part.packed()
 
     with closing(run(measure, ((index, 0) for index in range(len(batches))))) as results:
@@ -129,14 +128,12 @@ def output(
             sums.foretold += foretold
             sums.count += batch.size
             known += int(sums.asked.sum())
-            if on_progress is not None:
-                on_progress(known / work, f"{sums.count} samples")
+            on_progress(known / work, f"{sums.count} samples")
             if sums.known(tolerance):
                 break
     result = sums.finish(tolerance, sum(batch.size for batch in batches))
     trim_heap()
-    if on_progress is not None:
-        on_progress(1.0, f"{result.samples} samples, {result.stopped}")
+    on_progress(1.0, f"{result.samples} samples, {result.stopped}")
     return result
 
 

@@ -19,7 +19,7 @@ from quant_core.sensitivity.float_run import FloatRun, Quantized, float_runs, st
 from quant_core.sensitivity.objective import Objective
 from quant_core.sensitivity.running.probe_log import Once, anew
 from quant_core.sensitivity.running.units import RunUnits, in_turn
-from quant_core.spec.progress import Tell
+from quant_core.spec.progress import Tell, tell_nobody
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ def pqi(
     quantized: Sequence[Sequence[Quantized]],
     *,
     gradients: int = 16,
-    on_progress: Tell | None = None,
+    on_progress: Tell = tell_nobody,
     run: RunUnits = in_turn,
     once: Once = anew,
 ) -> LossIncrease:
@@ -94,17 +94,15 @@ def pqi(
         with closing(once(index, range(len(layers)), integrals)) as pieces:
             for i, found in enumerate(pieces):
                 mean[i, : len(quantized[i])] = found
-                if on_progress is not None:
-                    done = index + (i + 1) / len(layers)
-                    on_progress(done / len(batches), f"{layers[i].name} at {len(quantized[i])} bit-widths")
+                done = index + (i + 1) / len(layers)
+                on_progress(done / len(batches), f"{layers[i].name} at {len(quantized[i])} bit-widths")
         return mean
 
     means: list[Floats] = []
     with closing(run(measure, ((index, 0) for index in range(len(batches))))) as results:
         for mean in results:
             means.append(mean)
-            if on_progress is not None:
-                on_progress(len(means) / len(batches), f"{len(means)} of {len(batches)} batches")
+            on_progress(len(means) / len(batches), f"{len(means)} of {len(batches)} batches")
     sizes = np.array([batch.size for batch in batches[: len(means)]], dtype=np.float64)
     share = (sizes / sizes.sum())[:, None, None]
     table = np.stack(means)
@@ -125,7 +123,7 @@ def pqi_elements(
     quantized: Sequence[Quantized],
     *,
     gradients: int = 16,
-    on_progress: Tell | None = None,
+    on_progress: Tell = tell_nobody,
 ) -> ElementIntegral:
     """Integrate the gradient, weight by weight, along the path on which all layers are rounded together.
 
@@ -173,8 +171,7 @@ def pqi_elements(
             slopes = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
             for name, gradient in zip(weights, slopes, strict=True):
                 sums[name] += (gradient * way[name]).double().cpu()
-        if on_progress is not None:
-            on_progress((number + 1) / len(batches), f"{gradients} gradients of {batch.size} samples")
+        on_progress((number + 1) / len(batches), f"{gradients} gradients of {batch.size} samples")
     return ElementIntegral(sums, total)
 
 

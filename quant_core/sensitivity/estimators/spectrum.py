@@ -17,7 +17,7 @@ from quant_core.sensitivity.curvature.lanczos import Lanczos
 from quant_core.sensitivity.curvature.probes import probe_generator
 from quant_core.sensitivity.curvature.traces import Floats
 from quant_core.sensitivity.objective import Objective
-from quant_core.spec.progress import Tell
+from quant_core.spec.progress import Tell, tell_nobody
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,7 @@ def spectrum(
     probes: int = 4,
     layer: int | None = None,
     memory: int = MEMORY,
-    on_progress: Tell | None = None,
+    on_progress: Tell = tell_nobody,
 ) -> Spectrum:
     """Estimate the eigenvalue density of the Hessian of the mean loss over all batches.
 
