@@ -87,6 +87,19 @@ def find_regions(graph: ir.Graph) -> list[Region]:
     return [region for region in regions if region.nodes and _spared(region) > 0]
 
 
+def stands(region: Region) -> bool:
+    """Tell whether a region is still behind its transpositions.
+
+    Args:
+        region: One of several that were found together; others of them may have been turned since.
+
+    Returns:
+        Whether none of these took a transposition behind it that was in front of this one as well.
+    """
+    fronts = (value.producer() for node in region.nodes for value in _computed(node))
+    return all(front in region.nodes or order_of(front) == region.order for front in fronts)
+
+
 def given_back(value: ir.Value, order: Order) -> list[ir.Node]:
     """List the transpositions behind a tensor that undo those in front.
 

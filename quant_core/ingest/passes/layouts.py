@@ -21,6 +21,7 @@ from quant_core.ingest.passes.layout_regions import (
     inverse,
     needs_order,
     order_of,
+    stands,
 )
 
 _TURNED = "@turned"
@@ -45,11 +46,21 @@ class MeetTranspositions(ir.passes.InPlacePass):
             The same model.
         """
         regions = find_regions(model.graph)
-        for region in regions:
-            _turn_region(model.graph, region)
+        found = bool(regions)
+        while regions:
+            before = _transpositions(model.graph)
+            for region in regions:
+                if stands(region):
+                    _turn_region(model.graph, region)
+            fewer = _transpositions(model.graph) < before
+            regions = find_regions(model.graph) if fewer else []
         met = [_undone(model.graph, node) for node in list(model.graph) if order_of(node) is not None]
         moved = [_pad_behind(model.graph, node) for node in list(model.graph) if order_of(node) is not None]
-        return ir.passes.PassResult(model, modified=bool(regions) or any(met) or any(moved))
+        return ir.passes.PassResult(model, modified=found or any(met) or any(moved))
+
+
+def _transpositions(graph: ir.Graph) -> int:
+    return sum(order_of(node) is not None for node in graph)
 
 
 def _turn_region(graph: ir.Graph, region: Region) -> None:

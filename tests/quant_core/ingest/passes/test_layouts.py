@@ -7,8 +7,8 @@ from tests.networks import drawn, network
 from tests.quant_core.ingest.normalised import kept, ops
 
 CONSTANTS = (
-    "int64[1] rows = {1}, int64[2] places = {1, 2}, int64[2] columns = {2, -1}, float low = {-0.5}, "
-    "float high = {0.5}, int64[8] pads = {0, 1, 2, 0, 0, 3, 4, 0}, int64[4] two = {1, 0, 2, 5}, "
+    "int64[1] rows = {1}, int64[2] places = {1, 2}, int64[2] columns = {2, -1}, int64[2] columns_rows = {2, 3}, "
+    "float low = {-0.5}, float high = {0.5}, int64[8] pads = {0, 1, 2, 0, 0, 3, 4, 0}, int64[4] two = {1, 0, 2, 5}, "
     "float[3] each = {1, 2, 3}, float[4] scales = {1, 2, 1.5, 1}, int64[4] sizes = {2, 4, 9, 3}"
 )
 FIRST, LAST = "Transpose<perm=[0,3,1,2]>", "Transpose<perm=[0,2,3,1]>"
@@ -74,6 +74,21 @@ def test_a_sum_of_two_branches_is_taken_before_they_are_transposed():
 def test_a_mean_over_the_places_of_a_picture_needs_no_transposition_behind_it():
     model = both(graph(f"t = {LAST}(x) r = Relu(t) y = ReduceMean<keepdims=0>(r, places)", "float[n,c] y"))
     assert ops(model) == ["Relu", "GlobalAveragePool", "Flatten"]
+
+
+@pytest.mark.parametrize("between", ["Add(t, other)", "Relu(t)"])
+@pytest.mark.parametrize(
+    ("behind", "left"),
+    [
+        ("y = ReduceMean<keepdims=0>(u, columns_rows)", []),
+        (f"m = Neg(u) w = {LAST}(m) y = Exp(w)", ["Transpose"]),
+        (f"m = ReduceMax(u, columns_rows) w = {LAST}(m) y = Exp(w)", ["Transpose"]),
+    ],
+)
+def test_a_transposition_may_lie_behind_some_and_in_front_of_others(between, behind, left):
+    body = f"s = Abs(x) t = {LAST}(s) p = Sin(v) other = {LAST}(p) r = {between} u = {FIRST}(r) {behind}"
+    model = both(graph(body, "float[n,d] y" if "keepdims" in behind else "float[n,a,b,c] y"))
+    assert [name for name in ops(model) if name == "Transpose"] == left
 
 
 @pytest.mark.parametrize(
