@@ -43,13 +43,15 @@ def line(text: str, height: int, cache: Path) -> Any:
         cache: Folder that keeps downloads between runs.
 
     Returns:
-        A Pillow image, black on white, as wide as the text.
+        A Pillow image, black on white, as wide as the text and a twelfth of the height at either end, about what a
+        text detector leaves. With a quarter PP-OCRv4's recogniser itself reads a space at the end of every second line.
     """
     font = pillow(cache, "ImageFont").load_default(height * 0.7)
-    width = int(font.getlength(text)) + height // 2
+    margin = height // 12
+    width = int(font.getlength(text)) + 2 * margin
     drawn = pillow(cache).new("RGB", (width, height), "white")
     pillow(cache, "ImageDraw").Draw(drawn).text(
-        (height // 4, height // 2), text, fill="black", font=font, anchor="lm"
+        (margin, height // 2), text, fill="black", font=font, anchor="lm"
     )
     return drawn
 
