@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -222,20 +223,25 @@ def _parent(pid: int) -> int | None:
     return None if state == "Z" else int(parent)
 
 
+@contextmanager
+def services() -> Iterator[Callable[..., Server]]:
+    """Start services, each on a folder and with an environment; all are killed in the end."""
+    with ExitStack() as started:
+
+        def start(folder: Path, environment: dict[str, str]) -> Server:
+            running = Server(folder, environment)
+            started.callback(running.end)
+            running.start()
+            return running
+
+        yield start
+
+
 @pytest.fixture(scope="session")
 def make_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
-    """Start services that differ in their environment; all are killed in the end."""
-    started: list[Server] = []
-
-    def make(**environment: str) -> Server:
-        running = Server(tmp_path_factory.mktemp("service") / "data", environment)
-        started.append(running)
-        running.start()
-        return running
-
-    yield make
-    for running in started:
-        running.end()
+    """Start services that differ in their environment, each on a folder of its own."""
+    with services() as start:
+        yield lambda **environment: start(tmp_path_factory.mktemp("service") / "data", environment)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 from tests.app.postgresql import postgresql, postgresql_server
 from tests.app.ray_cluster import TOKEN
 from tests.app.ray_cluster import ray_cluster as started_cluster
-from tests.app.service import FAKES, Server, gate
+from tests.app.service import FAKES, gate, services
 from tests.app.storage.conftest import bucket_url, make_bucket, s3_endpoint
 
 __all__ = ["bucket_url", "gate", "make_bucket", "s3_endpoint"]
@@ -39,56 +39,31 @@ def own_postgresql() -> Iterator[Any]:
 
 @pytest.fixture
 def make_services(tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Start services that share their files, and the database that their environment names; all are killed."""
-    started: list[Any] = []
+    """Start services that share their files, and the database that their environment names."""
+    with services() as start:
 
-    def start(folder: Path | None = None, **environment: str) -> Any:
-        server = Server(folder or tmp_path / "data", {**QUICK, **environment})
-        started.append(server)
-        server.start()
-        return server
+        def make(folder: Path | None = None, **environment: str) -> Any:
+            return start(folder or tmp_path / "data", {**QUICK, **environment})
 
-    yield start
-    for server in started:
-        server.end()
+        yield make
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def start_service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Start services that share their jobs and their files; all are killed in the end."""
+def start_service(request: pytest.FixtureRequest, make_services: Callable[..., Any]) -> Callable[..., Any]:
+    """Start services that share their jobs and their files."""
     database = {}
     if request.param == "postgresql":
         fresh: Callable[[], str] = request.getfixturevalue("fresh_postgresql")
         database["BITWRIGHT_DATABASE_URL"] = fresh()
-    started: list[Any] = []
-
-    def start(**environment: str) -> Any:
-        server = Server(tmp_path / "data", {**QUICK, **database, **environment})
-        started.append(server)
-        server.start()
-        return server
-
-    yield start
-    for server in started:
-        if server.process.poll() is None:
-            server.process.send_signal(signal.SIGCONT)
-        server.end()
+    return lambda **environment: make_services(**database | environment)
 
 
 @pytest.fixture
 def make_service(tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Start single services; all are killed in the end."""
-    started: list[Any] = []
-
-    def make(**environment: str) -> Any:
-        server = Server(tmp_path / f"data{len(started)}", environment)
-        started.append(server)
-        server.start()
-        return server
-
-    yield make
-    for server in started:
-        server.end()
+    """Start single services, each on a folder of its own."""
+    numbers = itertools.count()
+    with services() as start:
+        yield lambda **environment: start(tmp_path / f"data{next(numbers)}", environment)
 
 
 @pytest.fixture
