@@ -19,6 +19,7 @@ from bitwright.harmless import harmless
 from quant_core.errors import CancelledError, SpecError, UserError
 from quant_core.spec.shorthand import AsWritten, place_as_written
 from quant_core.spec.wrong_field import what_is_wrong
+from quant_core.written_files import read_written
 
 FAULT, CORRECT, INTERRUPTED, UNREAD = 1, 2, 130, 141
 # What a service answers or a job ends as, by the name of the client's error; nearest class first.
@@ -105,7 +106,7 @@ def options_of(request: AsWritten) -> Iterator[None]:
         raise OptionError(f"{_option(tuple(place.split('.', 1)))}: {error.message} {error.remedy}") from error
 
 
-def read_written(path: Path, option: str, kind: type[BaseModel], writer: str) -> BaseModel:
+def read_option(path: Path, option: str, kind: type[BaseModel], writer: str) -> BaseModel:
     """Read a file that an option names.
 
     Args:
@@ -121,17 +122,9 @@ def read_written(path: Path, option: str, kind: type[BaseModel], writer: str) ->
         OptionError: If it cannot be read.
     """
     try:
-        return kind.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise OptionError(
-            f"{option}: {path} cannot be read: {error.strerror}; name what `{writer}` wrote"
-        ) from error
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        place = f" at {'.'.join(map(str, wrong['loc']))}" if wrong["loc"] else ""
-        raise OptionError(
-            f"{option}: {path} is not what `{writer}` writes{place}: {what_is_wrong(wrong)}"
-        ) from error
+        return read_written(kind, path, f"`{writer}`", f"Name what `{writer}` wrote.")
+    except SpecError as error:
+        raise OptionError(f"{option}: {path}: {error.message} {error.remedy}") from error
 
 
 def exit_code(error: BaseException) -> int:

@@ -178,7 +178,7 @@ def read_spec(given: Mapping[str, Any]) -> QuantizeSpec:
     if given["asymmetric"]:
         request["symmetric"] = False
     if given["latency_table"] is not None:
-        request["latency_table"] = failures.read_written(
+        request["latency_table"] = failures.read_option(
             given["latency_table"], "--latency-table", LatencyTable, "bitwright profile"
         )
     with failures.options():

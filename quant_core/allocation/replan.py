@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
 
 from quant_core.allocation.healing import healed
 from quant_core.allocation.limits import read_limits
@@ -24,9 +22,10 @@ from quant_core.spec import (
     format_bits,
 )
 from quant_core.spec.width import weight_of
+from quant_core.written_files import read_written
 
-Table = TypeVar("Table", bound=BaseModel)
-
+_WRITER = "a quantization or an analysis"
+_REMEDY = f"Name the folder of {_WRITER}, with sensitivity.json and costs.json in it."
 _SENSITIVITY, _COSTS = "sensitivity.json", "costs.json"
 _TRUSTED = 3.0
 """Standard errors below which a pair counts as nothing, as where pairs are measured."""
@@ -47,8 +46,8 @@ def replan(path: Path, spec: PlanSpec) -> BitPlan:
         InfeasibleBudgetError: If no plan keeps the budgets.
     """
     table_path = path / _SENSITIVITY if path.is_dir() else path
-    table = _read(SensitivityTable, table_path)
-    costs = _read(CostTable, table_path.with_name(_COSTS))
+    table = read_written(SensitivityTable, table_path, _WRITER, _REMEDY)
+    costs = read_written(CostTable, table_path.with_name(_COSTS), _WRITER, _REMEDY)
     if [row.name for row in table.layers] != [row.name for row in costs.layers]:
         raise SpecError(
             "it lists other layers than the costs beside it.",
@@ -106,25 +105,6 @@ def narrow(costs: CostTable, rules: tuple[LayerRule, ...]) -> CostTable:
         words += [f"{rule.effect} by rule {rule.match!r}" for rule in holding]
         rows.append(layer.model_copy(update={"bits": bits, "reason": "; ".join(words) or None}))
     return costs.model_copy(update={"layers": tuple(rows)})
-
-
-def _read(kind: type[Table], path: Path) -> Table:
-    try:
-        return kind.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise SpecError(
-            f"it cannot be read ({error.strerror}).",
-            remedy="Name the folder of a quantization or an analysis, with sensitivity.json and costs.json in it.",
-            where=str(path),
-        ) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or path.name
-        raise SpecError(
-            f"it is not such a table: {place}: {first['msg'].removeprefix('Value error, ')}.",
-            remedy="Name the folder that a quantization or an analysis wrote.",
-            where=str(path),
-        ) from error
 
 
 def _read_pairs(path: Path, table: SensitivityTable) -> PairLosses:

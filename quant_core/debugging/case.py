@@ -9,7 +9,6 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
-from pydantic import ValidationError
 
 from quant_core.artifacts import MODEL, REPORT_JSON
 from quant_core.calibration import Samples, load_samples, split_samples
@@ -24,6 +23,9 @@ from quant_core.preparation.whole_runs import by_whole_runs
 from quant_core.scoring.scored import equalized_bits
 from quant_core.spec import Report
 from quant_core.spec.progress import Tell
+from quant_core.written_files import read_written
+
+_REMEDY = "Give the folder that `bitwright quantize` wrote, or the quantized .onnx file itself, from another folder."
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +73,7 @@ def read_case(model: Path, quantized: Path, data: Path, most: int, tell: Tell) -
         graph = normalise(by_whole_runs(with_scores(read_model(model))[0], data).model)
         layers, samples, bits = find_layers(graph), load_samples(data, graph), {}
     else:
-        report = _report_in(folder)
+        report = read_written(Report, folder / REPORT_JSON, "a quantization", _REMEDY)
         job = prepare(model, data, report.spec)
         calibration, samples = split_samples(job.samples, report.spec.held_back, report.spec.seed)
         scaled_for = equalized_bits(folder) or expected_bits(job, report.spec.budget)
@@ -105,25 +107,6 @@ def _load(path: Path) -> onnx.ModelProto:
         raise ModelError(
             "this is not an ONNX file.",
             remedy="Give the quantized .onnx file, or its job's folder.",
-            where=str(path),
-        ) from error
-
-
-def _report_in(folder: Path) -> Report:
-    """Read what the job of a folder told of its file."""
-    path = folder / REPORT_JSON
-    try:
-        return Report.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ModelError(
-            f"no job told of its file there: {path.name} cannot be read ({error.strerror}).",
-            remedy="Give the folder that `bitwright quantize` wrote, or the quantized .onnx file itself.",
-            where=str(folder),
-        ) from error
-    except ValidationError as error:
-        raise ModelError(
-            "this is not the report of a job of this version.",
-            remedy="Quantize again, or give the quantized .onnx file from another folder.",
             where=str(path),
         ) from error
 

@@ -16,6 +16,7 @@ from quant_core.sensitivity import Objective, Spectrum
 from quant_core.sensitivity.estimators.interaction import Interactions
 from quant_core.sensitivity.table import Answer
 from quant_core.spec import SensitivityTable
+from quant_core.written_files import place_of, read_written
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,19 +130,16 @@ def read_tables(folder: Path) -> tuple[SensitivityTable, Interactions | None]:
     Raises:
         SpecError: If there is no table.
     """
-    path = folder / SENSITIVITY
+    remedy = "Name the folder that a quantization of this model wrote."
+    table = read_written(SensitivityTable, folder / SENSITIVITY, "a quantization", remedy)
+    if table.method != "interaction" or table.interactions is None:
+        return table, None
+    path = folder / table.interactions
     try:
-        table = SensitivityTable.model_validate_json(path.read_bytes())
-        if table.method != "interaction" or table.interactions is None:
-            return table, None
-        return table, Interactions.load(folder / table.interactions)
+        return table, Interactions.load(path)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "this is not what a job of this version writes"
-        raise SpecError(
-            f"no sensitivities can be read there: {reason}.",
-            remedy="Name the folder that a quantization of this model wrote.",
-            where=_place(folder),
-        ) from error
+        reason = getattr(error, "strerror", None) or "this is not what a quantization of this version writes"
+        raise SpecError(f"it cannot be read ({reason}).", remedy=remedy, where=place_of(path)) from error
 
 
 def check_reuse(folder: Path, job: Prepared, scored_as: str) -> None:
@@ -182,10 +180,5 @@ def refuse_other(different: Sequence[str], folder: Path) -> None:
         raise SpecError(
             f"these sensitivities were estimated with other {' and '.join(different)}.",
             remedy="Give and ask for what they were estimated with, or estimate them again.",
-            where=_place(folder),
+            where=place_of(folder / SENSITIVITY),
         )
-
-
-def _place(folder: Path) -> str:
-    """The table's path, of the folder that one stands in too: its bare name would read as a field of the request."""
-    return f"{folder}/{SENSITIVITY}"

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from bitwright.cli.debug import print_findings
 from quant_core.debugging import debug
-from quant_core.errors import ModelError
+from quant_core.errors import ModelError, SpecError
 from quant_core.export.targets.ort_cpu import ORT_CPU
 from quant_core.pipeline import quantize
 from quant_core.spec import QuantizeSpec
@@ -163,8 +163,8 @@ def test_what_is_no_model_is_refused(net, tmp_path):
 @pytest.mark.parametrize(
     ("report", "wrong"),
     [
-        (None, "bare: no job told of its file there: report.json cannot be read"),
-        ('{"version": "0"}', "report.json: this is not the report of a job of this version"),
+        (None, "bare/report.json: it cannot be read"),
+        ('{"version": "0"}', "report.json: it is not what a quantization of this version writes at model"),
     ],
 )
 def test_a_folder_that_no_job_wrote_is_refused(net, tmp_path, report, wrong):
@@ -173,7 +173,7 @@ def test_a_folder_that_no_job_wrote_is_refused(net, tmp_path, report, wrong):
     (tmp_path / "bare" / "model.onnx").write_bytes(model.read_bytes())
     if report is not None:
         (tmp_path / "bare" / "report.json").write_text(report)
-    with pytest.raises(ModelError) as refused:
+    with pytest.raises(SpecError) as refused:
         debug(model, tmp_path / "bare", data)
     assert wrong in str(refused.value)
 

@@ -52,9 +52,9 @@ def test_an_option_with_a_wrong_value_is_named_as_it_was_typed(
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (None, "cannot be read: No such file or directory; name what `bitwright profile` wrote"),
-        ("[", "is not what `bitwright profile` writes: Invalid JSON"),
-        ("{}", "is not what `bitwright profile` writes at model: this is missing"),
+        (None, "it cannot be read (No such file or directory). Name what `bitwright profile` wrote"),
+        ("[", "it is not what `bitwright profile` of this version writes: Invalid JSON"),
+        ("{}", "it is not what `bitwright profile` of this version writes at model: this is missing"),
     ],
 )
 def test_a_latency_table_that_is_none_is_named_with_what_writes_one(
@@ -67,7 +67,7 @@ def test_a_latency_table_that_is_none_is_named_with_what_writes_one(
     with pytest.raises(SystemExit) as ended:
         main(["quantize", "m.onnx", "--data", "s.npz", "--out", str(tmp_path / "out"), *wanted])
     assert ended.value.code == 2
-    assert f"Error: --latency-table: {table} {told}" in capsys.readouterr().err
+    assert f"Error: --latency-table: {table}: {told}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,9 @@ def test_rules_that_contradict_name_each_other(folder):
 def test_tables_of_another_format_are_refused(folder, name):
     table = json.loads((folder / name).read_text())
     (folder / name).write_text(json.dumps({**table, "version": 99}))
-    with pytest.raises(SpecError, match=rf"{name}.*not such a table: version"):
+    with pytest.raises(
+        SpecError, match=rf"{name}.*not what a quantization or an analysis of this version writes at version"
+    ):
         replan(folder, PlanSpec.model_validate({"size": 600}))
 
 
@@ -147,7 +149,7 @@ def test_what_cannot_be_is_said(folder, tmp_path):
     with pytest.raises(SpecError, match="cannot be read"):
         replan(tmp_path / "nowhere", PlanSpec())
     (folder / "costs.json").write_text("{}")
-    with pytest.raises(SpecError, match="not such a table"):
+    with pytest.raises(SpecError, match="not what a quantization or an analysis"):
         replan(folder, PlanSpec())
 
 
