@@ -170,8 +170,10 @@ def channel_axis(node: ir.Node, operand: int, shape: tuple[int, ...]) -> Channel
         case "Gather":
             return gathered_axis(node, len(shape))
         case "ConvTranspose":
-            # Grouped: axis 0 is input channels and axis 1 repeats over the groups.
-            return 1 if node.attributes.get_int("group", 1) == 1 else None
+            # Grouped: axis 1 repeats over the groups, and axis 0 is input channels, each with its own output if alone.
+            groups = node.attributes.get_int("group", 1)
+            depthwise = shape[0] == groups and shape[1] == 1
+            return 1 if groups == 1 else 0 if depthwise else None
         case "Gemm":
             return 0 if node.attributes.get_int("transB", 0) else 1
         case "GRU" | "LSTM" | "RNN":

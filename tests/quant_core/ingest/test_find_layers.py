@@ -28,10 +28,10 @@ def test_convolution_has_scales_along_its_outputs(build, floats):
     assert (layer.inputs, layer.outputs) == (("x",), ("y",))
 
 
-@pytest.mark.parametrize(("group", "axis"), [(1, 1), (2, None)])
-def test_transposed_convolution(group, axis, build, floats):
+@pytest.mark.parametrize(("group", "outputs", "axis"), [(1, 3, 1), (2, 3, None), (4, 3, None), (4, 1, 0)])
+def test_transposed_convolution(group, outputs, axis, build, floats):
     node = N("ConvTranspose", ["x", "w"], ["y"], group=group)
-    (layer,) = _layers(build([node], {"x": floats(2, 4, 5, 5)}, {"w": floats(4, 3, 3, 3)}))
+    (layer,) = _layers(build([node], {"x": floats(2, 4, 5, 5)}, {"w": floats(4, outputs, 3, 3)}))
     assert layer.axis == axis
 
 
