@@ -70,19 +70,7 @@ def export_parts(
     grids: Mapping[str, ActivationGrid],
     target: Target = ORT_CPU,
 ) -> Exported:
-    """Write the quantized model, but for the data of large tensors that stay as they are.
-
-    Args:
-        model: The normalised float model; left as it is.
-        layers: Its layers.
-        weights: Layer name -> codes and scales, for every layer that is not float.
-        placement: How each layer runs and which tensors are rounded.
-        grids: Tensor name -> grid, for every point of the placement.
-        target: The runtime.
-
-    Returns:
-        The model in parts.
-    """
+    """Write the quantized model as `export_model` does, but for the data of large tensors that stay as they are."""
     opset = target.opset({width for weight in weights.values() for width in weight.widths})
     proto, held_back = without_large(model)
     proto = at_opset(proto, opset)

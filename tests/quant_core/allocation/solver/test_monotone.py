@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from quant_core.allocation import Problem, solve, solve_monotone
 from quant_core.errors import InfeasibleBudgetError, SpecError
+from tests.quant_core.allocation.solver.rules import draw_rules
 
 
 @st.composite
@@ -23,15 +24,7 @@ def problems(draw: st.DrawFn) -> tuple[Problem, list[int]]:
     budgets = (
         {"bytes": float(round(low + draw(st.floats(0, 1)) * (high - low)))} if draw(st.booleans()) else {}
     )
-    ties = [[0, layers - 1]] if layers > 1 and draw(st.booleans()) else []
-    pins = {layers // 2: draw(st.integers(0, choices - 1))} if draw(st.booleans()) else {}
-    allowed = rng.random((layers, choices)) < 0.85
-    allowed[:, draw(st.integers(0, choices - 1))] = True
-    for layer, choice in pins.items():
-        allowed[layer, choice] = True
-        for group in ties:
-            if layer in group:
-                allowed[group, choice] = True
+    ties, pins, allowed = draw_rules(draw, rng, layers, choices, 0.85)
     return Problem(scores, {"bytes": cost}, budgets, ties, pins, allowed), rng.permutation(layers).tolist()
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from quant_core.allocation import Problem, solve
 from quant_core.allocation.solver.integer_program import minimise
 from quant_core.errors import InfeasibleBudgetError, NonFiniteError, SpecError
+from tests.quant_core.allocation.solver.rules import draw_rules
 
 
 @st.composite
@@ -30,15 +31,7 @@ def problems(draw: st.DrawFn) -> Problem:
         low, high = costs[name].min(axis=1).sum(), costs[name].max(axis=1).sum()
         # Budgets a hair beside a sum count as met; enumeration would tell them apart.
         budgets[name] = round(float(low + draw(st.floats(-0.05, 1)) * (high - low)), 5)
-    ties = [[0, layers - 1]] if layers > 1 and draw(st.booleans()) else []
-    pins = {layers // 2: draw(st.integers(0, choices - 1))} if draw(st.booleans()) else {}
-    allowed = rng.random((layers, choices)) < 0.8
-    allowed[:, draw(st.integers(0, choices - 1))] = True
-    for layer, choice in pins.items():
-        allowed[layer, choice] = True
-        for group in ties:
-            if layer in group:
-                allowed[group, choice] = True
+    ties, pins, allowed = draw_rules(draw, rng, layers, choices, 0.8)
     return Problem(np.where(allowed, scores, np.nan), costs, budgets, ties, pins, allowed)
 
 

@@ -117,20 +117,13 @@ def test_batch_norm_behind_batched_matmul_stays(build, run, floats):
     check_same(run, before, after, feeds)
 
 
-def test_batch_norm_stays_where_the_conv_has_other_readers(build, run, floats):
+@pytest.mark.parametrize(
+    ("others", "output"), [([N("Relu", ["h"], ["z"])], "z"), ([], "h")], ids=["read", "given out"]
+)
+def test_batch_norm_stays_where_something_else_takes_what_the_conv_gives(build, run, floats, others, output):
     feeds = {"x": floats(2, 3, 6, 6)}
     weights = norm(floats, 4) | {"w": floats(4, 3, 3, 3)}
-    nodes = [N("Conv", ["x", "w"], ["h"]), bn(), N("Relu", ["h"], ["z"])]
-    before = build(nodes, feeds, weights, outputs=("y", "z"))
-    after = normal(before)
-    assert "BatchNormalization" in ops(after)
-    check_same(run, before, after, feeds)
-
-
-def test_batch_norm_stays_where_the_conv_is_an_output(build, run, floats):
-    feeds = {"x": floats(2, 3, 6, 6)}
-    weights = norm(floats, 4) | {"w": floats(4, 3, 3, 3)}
-    before = build([N("Conv", ["x", "w"], ["h"]), bn()], feeds, weights, outputs=("y", "h"))
+    before = build([N("Conv", ["x", "w"], ["h"]), bn(), *others], feeds, weights, outputs=("y", output))
     after = normal(before)
     assert "BatchNormalization" in ops(after)
     check_same(run, before, after, feeds)
