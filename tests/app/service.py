@@ -106,6 +106,30 @@ class Server:
         self.http.close()
         self.log.close()
 
+    def freeze(self) -> None:
+        """Stop it for a while, but not in the midst of a write to SQLite, which would keep all others from writing."""
+        while True:
+            self.process.send_signal(signal.SIGSTOP)
+            self.until(self._is_still, "the service to stand still")
+            if not self._writes():
+                return
+            self.thaw()
+            time.sleep(0.05)
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def _is_still(self) -> bool:
+        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
+        try:
+            return all((task / "stat").read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
+        except (FileNotFoundError, ProcessLookupError):  # a thread that ended meanwhile
+            return False
+
+    def _writes(self) -> bool:
+        held = (line.split() for line in Path("/proc/locks").read_text().splitlines())
+        return any(f[1] == "POSIX" and f[3:5] == ["WRITE", str(self.process.pid)] for f in held)
+
     def end(self) -> None:
         """Kill it and give its address back."""
         self.stop(signal.SIGKILL)

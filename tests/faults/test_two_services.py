@@ -67,14 +67,14 @@ def test_a_frozen_service_loses_its_job_and_cannot_write_when_it_wakes(
     job = one.submit(seed=9, model=gate.model)
     if one.worker(job) not in one.children():
         one, two = two, one
-    os.kill(one.process.pid, signal.SIGSTOP)
+    one.freeze()
     started = time.monotonic()
     two.until(lambda: two.job(job)["attempt"] == 2, "the lease to end")
     _report("service frozen, lease of 10 s, to the next attempt", time.monotonic() - started)
     gate.open()
     assert two.wait_for(job, "succeeded", "failed")["state"] == "succeeded"
     before = two.job(job), two.events(job)
-    os.kill(one.process.pid, signal.SIGCONT)
+    one.thaw()
     log = one.folder.with_suffix(".log")
     two.until(lambda: "(too late)" in log.read_text(), "the first to notice")
     assert (two.job(job), two.events(job)) == before
