@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import closing
+from typing import NoReturn
 
 from app import housekeeping
 from app.housekeeping import Collected
@@ -67,24 +68,35 @@ def list_keys(settings: Settings) -> tuple[Key, ...]:
         return KeyStore(database).list()
 
 
+def renew_key(settings: Settings, key_id: str) -> str:
+    """Give a key another secret; services notice within seconds.
+
+    Args:
+        settings: What the service is told from outside.
+        key_id: The key; where there is none, `KeyRequestError` is raised.
+
+    Returns:
+        The new secret text.
+    """
+    require_database(settings)
+    with closing(open_database(settings)) as database:
+        token = KeyStore(database).renew(key_id)
+    if token is None:
+        _refuse_unknown(key_id)
+    return token
+
+
 def revoke_key(settings: Settings, key_id: str) -> None:
     """Revoke a key; services notice within seconds.
 
     Args:
         settings: What the service is told from outside.
-        key_id: The key.
-
-    Raises:
-        KeyRequestError: If there is no such key.
+        key_id: The key; where there is none, `KeyRequestError` is raised.
     """
     require_database(settings)
     with closing(open_database(settings)) as database:
         if not KeyStore(database).revoke(key_id):
-            raise KeyRequestError(
-                "there is no such key, or it was revoked before.",
-                remedy="List them with `bitwright admin keys list`.",
-                where=key_id,
-            )
+            _refuse_unknown(key_id)
 
 
 def collect(settings: Settings) -> Collected:
@@ -100,6 +112,14 @@ def collect(settings: Settings) -> Collected:
     require_files(settings)
     with closing(open_database(settings)) as database:
         return housekeeping.collect(JobStore(database), *open_files(settings), settings.result_days)
+
+
+def _refuse_unknown(key_id: str) -> NoReturn:
+    raise KeyRequestError(
+        "there is no such key, or it was revoked before.",
+        remedy="List them with `bitwright admin keys list`.",
+        where=key_id,
+    )
 
 
 def _scope(text: str) -> Scope:

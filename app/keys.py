@@ -81,7 +81,7 @@ class KeyStore:
             active_jobs=active_jobs,
             created=now(),
         )
-        token = f"{_PREFIX}_{row.id}_{secrets.token_urlsafe(32)}"
+        token = _new_token(row.id)
         row.digest = _digest(token)
         with self._database.write() as session:
             session.add(row)
@@ -115,6 +115,23 @@ class KeyStore:
         """
         with self._database.read() as session:
             return tuple(map(_key, session.scalars(select(KeyRow).order_by(KeyRow.created))))
+
+    def renew(self, key_id: str) -> str | None:
+        """Give a key another secret; its jobs, uploads and limits stay, and the old secret is good no more.
+
+        Args:
+            key_id: The key.
+
+        Returns:
+            The text to send with requests; None if there is no such key, or it was revoked.
+        """
+        with self._database.write() as session:
+            row = session.get(KeyRow, key_id, with_for_update=True)
+            if row is None or row.revoked is not None:
+                return None
+            token = _new_token(key_id)
+            row.digest = _digest(token)
+            return token
 
     def revoke(self, key_id: str) -> bool:
         """Let a key never be used again; its jobs stay.
@@ -193,6 +210,10 @@ class Allowances:
             return (1 - left) * 60 / limit
         self._left[key.id] = left - 1, moment
         return 0.0
+
+
+def _new_token(key_id: str) -> str:
+    return f"{_PREFIX}_{key_id}_{secrets.token_urlsafe(32)}"
 
 
 def _digest(token: str) -> str:

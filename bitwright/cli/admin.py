@@ -20,6 +20,7 @@ admin = typer.Typer(
 keys = typer.Typer(cls=SectionedGroup, help="Who may use a service.", no_args_is_help=True)
 admin.add_typer(keys, name="keys")
 
+KeyId = Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `list` shows it.")]
 DataDir = Annotated[
     Path | None,
     typer.Option(
@@ -86,11 +87,19 @@ def show(data_dir: DataDir = None) -> None:
         )
 
 
+@keys.command("renew", cls=SectionedCommand)
+def renew(key_id: KeyId, data_dir: DataDir = None) -> None:
+    """Print another secret for a key that was lost or seen by others; its jobs stay, and the old one is refused."""
+    settings = _settings(data_dir)
+    from app import admin as operate
+
+    token = operate.renew_key(settings, key_id)
+    typer.echo(f"key {key_id} has another secret", err=True)
+    typer.echo(token)
+
+
 @keys.command("revoke", cls=SectionedCommand)
-def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `list` shows it.")],
-    data_dir: DataDir = None,
-) -> None:
+def revoke(key_id: KeyId, data_dir: DataDir = None) -> None:
     """Let a key never be used again; its jobs stay."""
     settings = _settings(data_dir)
     from app import admin as operate

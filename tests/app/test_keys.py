@@ -59,6 +59,18 @@ def test_a_revoked_key_is_refused_after_some_seconds_at_most(keys: KeyStore) -> 
     assert [found.revoked is not None for found in keys.list()] == [True]
 
 
+def test_a_renewed_key_is_the_same_with_another_secret(keys: KeyStore) -> None:
+    key, token = keys.create("me", ["read"], active_jobs=3)
+    renewed = keys.renew(key.id)
+    assert renewed is not None
+    assert renewed != token
+    assert keys.find(token) is None
+    assert keys.find(renewed) == key
+    assert keys.renew("nothing") is None
+    assert keys.revoke(key.id)
+    assert keys.renew(key.id) is None
+
+
 def test_requests_are_allowed_evenly_after_the_first_minute_is_spent() -> None:
     moment = [0.0]
     allowances = Allowances(clock=lambda: moment[0])

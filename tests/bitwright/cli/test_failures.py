@@ -107,7 +107,9 @@ def test_a_data_folder_that_cannot_be_made_is_named(capsys: pytest.CaptureFixtur
     assert "Error: /proc/none: the folder cannot be written to" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [["keys", "list"], ["keys", "revoke", "a"], ["gc"]])
+@pytest.mark.parametrize(
+    "command", [["keys", "list"], ["keys", "renew", "a"], ["keys", "revoke", "a"], ["gc"]]
+)
 def test_a_folder_in_which_no_service_has_worked_is_refused_and_not_made(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
