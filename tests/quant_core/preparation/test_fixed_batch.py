@@ -345,7 +345,7 @@ def test_resnet20_for_one_image(tmp_path, request):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=() if name in {"vit", "lstm-tagger"} else pytest.mark.slow)
+        pytest.param(name, marks=pytest.mark.slow if name in {"resnet", "swin"} else ())
         for name in ARCHITECTURES
     ],
 )
